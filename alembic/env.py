@@ -1,0 +1,77 @@
+"""How migrations run: over asyncpg, one at a time across processes, never waiting long for a lock."""
+
+import asyncio
+from typing import Any
+
+from alembic import context
+from sqlalchemy import Connection, text
+
+from ledger.config import read_settings
+from ledger.database import database, make_engine
+from ledger.log.tables import PARTITIONS, SCHEMA
+from ledger.log.tables import metadata as log_metadata
+from projections.models import Base
+
+# "ledger migrations" as a number: only one process migrates at a time.
+ADVISORY_LOCK = 0x6C65646765720001
+LOCK_TIMEOUT = "10s"
+STATEMENT_TIMEOUT = "15min"
+
+target_metadata = [log_metadata, Base.metadata]
+
+
+def include_name(name: str | None, kind: str, parents: Any) -> bool:
+    """Compare our two schemas only, and no partitions: autogenerate would take those for strangers."""
+    if kind == "schema":
+        return name in (None, SCHEMA)
+    if kind == "table" and parents["schema_name"] == SCHEMA:
+        return name not in PARTITIONS
+    if kind == "table":
+        return name in Base.metadata.tables
+    return True
+
+
+def run(connection: Connection) -> None:
+    # Where the role is called "ledger" too, "$user" in the search path would make our schema the default one.
+    connection.execute(text("SET LOCAL search_path TO public"))
+    connection.dialect.default_schema_name = "public"
+    context.configure(
+        connection=connection,
+        target_metadata=target_metadata,
+        include_schemas=True,
+        include_name=include_name,
+        compare_type=True,
+        compare_server_default=True,
+        transaction_per_migration=False,
+    )
+    with context.begin_transaction():
+        context.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
+        context.execute(f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT}'")
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK})
+        context.run_migrations()
+
+
+async def run_online() -> None:
+    with database(read_settings()) as settings:
+        assert settings.direct_database_url is not None
+        engine = make_engine(settings.direct_database_url)
+        async with engine.begin() as connection:
+            await connection.run_sync(run)
+        await engine.dispose()
+
+
+def run_offline() -> None:
+    context.configure(
+        dialect_name="postgresql", target_metadata=target_metadata, literal_binds=True, include_schemas=True
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+if context.is_offline_mode():
+    run_offline()
+elif "connection" in context.config.attributes:
+    # `ledger migrate` hands its connection over; the alembic command finds the database by the same settings.
+    run(context.config.attributes["connection"])
+else:
+    asyncio.run(run_online())

@@ -1,0 +1,1 @@
+"""The event-sourced budget and job ledger."""

@@ -1,0 +1,106 @@
+"""Settings from the environment and `.env`, read once.
+
+Names are those of the contract: `DATABASE_URL`, or `DB_HOST DB_PORT DB_NAME DB_USER DB_PASSWORD DB_SSLMODE`;
+`DIRECT_DATABASE_URL`; `LEDGER_HOME LEDGER_HOST LEDGER_PORT LEDGER_LOG_LEVEL`. The environment goes before `.env`.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+from dotenv import dotenv_values
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+
+class ConfigError(Exception):
+    """A setting cannot be used; the message names it and says what to do."""
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """What the service was told. `database_url` is None where the embedded PostgreSQL is to be used.
+
+    `direct_database_url` is for migrations and the owner's work; it differs only behind a pooler.
+    """
+
+    home: Path = Path(".ledger")
+    host: str = "127.0.0.1"
+    port: int = 8080
+    log_level: str = "INFO"
+    database_url: URL | None = None
+    direct_database_url: URL | None = None
+
+
+def read_settings(environment: Mapping[str, str] | None = None, folder: Path | None = None) -> Settings:
+    """Read the settings.
+
+    Args:
+        environment: instead of the process's own.
+        folder: where `.env` is looked for; the working directory when None.
+
+    Raises:
+        ConfigError: a setting cannot be used.
+    """
+    file = dotenv_values((folder or Path.cwd()) / ".env")
+    merged = {name: value for name, value in file.items() if value}
+    merged.update({name: value for name, value in (environment or os.environ).items() if value})
+    database_url = _database_url(merged)
+    direct = merged.get("DIRECT_DATABASE_URL")
+    return Settings(
+        home=Path(merged.get("LEDGER_HOME", ".ledger")),
+        host=merged.get("LEDGER_HOST", "127.0.0.1"),
+        port=_port("LEDGER_PORT", merged.get("LEDGER_PORT", "8080")),
+        log_level=merged.get("LEDGER_LOG_LEVEL", "INFO").upper(),
+        database_url=database_url,
+        direct_database_url=parse_url("DIRECT_DATABASE_URL", direct) if direct else database_url,
+    )
+
+
+def _database_url(merged: Mapping[str, str]) -> URL | None:
+    if url := merged.get("DATABASE_URL"):
+        return parse_url("DATABASE_URL", url)
+    if not (host := merged.get("DB_HOST")):
+        return None
+    sslmode = merged.get("DB_SSLMODE")
+    return URL.create(
+        "postgresql+asyncpg",
+        username=merged.get("DB_USER", "postgres"),
+        password=merged.get("DB_PASSWORD"),
+        host=host,
+        port=_port("DB_PORT", merged.get("DB_PORT", "5432")),
+        database=merged.get("DB_NAME", "postgres"),
+        query={"sslmode": sslmode} if sslmode else {},
+    )
+
+
+def parse_url(name: str, value: str) -> URL:
+    """Read a database URL of any of the usual spellings.
+
+    Args:
+        name: of the setting, for the message; the value itself may hold a password and is never shown.
+
+    Raises:
+        ConfigError: it cannot be read, or a password with a raw `@ / # %` has shifted its parts.
+    """
+    try:
+        url = make_url(value)
+    except (ArgumentError, ValueError):
+        raise ConfigError(
+            f"{name} is not a database URL; it should look like postgresql://user:password@host:5432/database, "
+            "with the characters @ / # % : ? of a password percent-encoded (or give DB_HOST, DB_USER, DB_PASSWORD …)"
+        ) from None
+    if url.drivername not in ("postgres", "postgresql", "postgresql+asyncpg"):
+        raise ConfigError(f"{name} must start with postgresql://, not {url.drivername}://")
+    if "@" in (url.host or "") or "@" in (url.database or "") or "#" in (url.host or ""):
+        raise ConfigError(
+            f"{name} does not read well: its password seems to hold one of @ / # % unencoded, so the host would be "
+            "wrong. Percent-encode it (@ is %40, / is %2F, # is %23, % is %25), or give DB_HOST, DB_PASSWORD … instead"
+        )
+    return url.set(drivername="postgresql+asyncpg")
+
+
+def _port(name: str, value: str) -> int:
+    if not value.isdigit() or not 0 <= int(value) <= 65_535:
+        raise ConfigError(f"{name} must be a port number, 0 to 65535, not {value!r}")
+    return int(value)

@@ -1,0 +1,97 @@
+"""The way to the database: which server, how to connect to it, and the driver connection under a pool."""
+
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import asyncpg
+from sqlalchemy import URL
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from ledger.config import Settings, parse_url
+from ledger.embedded import EmbeddedServer
+
+CONNECT_SECONDS_MAX = 10
+POOL_RECYCLE_SECONDS = 280
+"""Below the five idle minutes after which serverless databases suspend."""
+
+CONNECTION_ERRORS = (OSError, asyncpg.PostgresConnectionError, asyncpg.CannotConnectNowError, asyncpg.InterfaceError)
+"""What is raised when the database cannot be reached, or went away."""
+
+
+@contextmanager
+def database(settings: Settings) -> Iterator[Settings]:
+    """Yield settings whose `database_url` is reachable: the configured one, or the embedded server's while inside.
+
+    Raises:
+        EmbeddedError: the embedded server cannot be started.
+    """
+    if settings.database_url is not None:
+        yield settings
+        return
+    with EmbeddedServer.acquire(settings.home) as server:
+        url = parse_url("DATABASE_URL", server.url)
+        yield Settings(
+            home=settings.home,
+            host=settings.host,
+            port=settings.port,
+            log_level=settings.log_level,
+            database_url=url,
+            direct_database_url=url,
+        )
+
+
+def connect_arguments(url: URL) -> tuple[URL, dict[str, Any]]:
+    """Split a URL into the one SQLAlchemy's asyncpg dialect takes and the arguments that asyncpg takes.
+
+    `sslmode` and `channel_binding` are libpq's words, which asyncpg does not take in a URL: `require` encrypts,
+    `verify-ca` verifies the certificate and `verify-full` the host's name too.
+    """
+    query = dict(url.query)
+    mode = query.pop("sslmode", None)
+    query.pop("channel_binding", None)
+    root_certificate = query.pop("sslrootcert", None)
+    arguments: dict[str, Any] = {"timeout": CONNECT_SECONDS_MAX}
+    if mode in ("require", "verify-ca", "verify-full"):
+        context = ssl.create_default_context(cafile=str(root_certificate) if root_certificate else None)
+        context.check_hostname = mode == "verify-full"
+        if mode == "require":
+            context.verify_mode = ssl.CERT_NONE
+        arguments["ssl"] = context
+    elif mode == "disable":
+        arguments["ssl"] = False
+    return url.set(query=query), arguments
+
+
+def make_engine(url: URL, *, pool_size: int = 10) -> AsyncEngine:
+    """Make an engine; nothing is connected yet."""
+    url, arguments = connect_arguments(url)
+    return create_async_engine(
+        url,
+        connect_args=arguments,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_pre_ping=True,
+        pool_recycle=POOL_RECYCLE_SECONDS,
+    )
+
+
+@asynccontextmanager
+async def driver_connection(engine: AsyncEngine) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+    """Borrow the asyncpg connection under a pooled one, for COPY and set-wise statements.
+
+    A connection that is left inside a transaction, or by an error, is not given back but closed.
+    """
+    async with engine.connect() as connection:
+        raw = await connection.get_raw_connection()
+        driver = raw.driver_connection
+        assert isinstance(driver, asyncpg.Connection)
+        try:
+            yield driver
+        except BaseException:
+            # The state of the connection is unknown (a cancelled COPY, a lost server): never hand it to another.
+            await connection.invalidate()
+            raise
+        if driver.is_in_transaction():
+            await connection.invalidate()

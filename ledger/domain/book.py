@@ -1,0 +1,196 @@
+"""What an append is judged by: the states loaded under the lock, and the changes made to them so far.
+
+Every change is logged, so that a refused request is undone without harming its neighbours in the group, and the
+log says in the end what must be stored.
+"""
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import msgspec
+
+from ledger.domain import money
+from ledger.domain.campaign import CampaignState
+from ledger.domain.content import ContentState
+from ledger.domain.cost import Entry
+from ledger.domain.event import Candidate, Receipt, Recorded
+from ledger.domain.job import JobState
+
+type_of_state = {"campaign": CampaignState, "content": ContentState, "job": JobState}
+
+State = CampaignState | ContentState | JobState
+
+
+class Head(NamedTuple):
+    """Version and decision state of a campaign, content or job stream."""
+
+    version: int
+    state: State
+
+
+class Account(msgspec.Struct, frozen=True):
+    """Balances of a campaign or a job. `limit` is None for a job without a cap."""
+
+    currency: str
+    limit: Decimal | None
+    spent: Decimal = money.ZERO
+    held: Decimal = money.ZERO
+
+    @property
+    def is_over(self) -> bool:
+        """Whether more is spent and promised than the limit allows."""
+        return self.limit is not None and money.add(self.spent, self.held) > self.limit
+
+
+class Hold(NamedTuple):
+    """An open hold, by the id of its entry's stream."""
+
+    amount: Decimal
+    campaign_id: UUID | None
+    agent_job_id: UUID | None
+    expires_at: datetime
+
+
+class Denial(NamedTuple):
+    """A `cost.denied` to be recorded after everything else of the group, and what it counts for."""
+
+    candidate: Candidate
+    campaign_id: UUID | None
+    agent_job_id: UUID | None
+
+
+class Known(NamedTuple):
+    """An event that the log holds already, to tell a repeat from a conflict.
+
+    `text` is None where there is none or where it was erased; `erased` tells which.
+    """
+
+    type: str
+    data: str
+    text: str | None
+    erased: bool
+    occurred_at: datetime
+    correlation_id: UUID | None
+    causation_id: UUID | None
+    receipt: Receipt
+
+    def is_same(self, candidate: Candidate) -> bool:
+        """Whether the content is the same; times and ids count only where they were sent."""
+        return (
+            self.type == candidate.event_type.name
+            and self.data == candidate.data
+            and (self.erased or self.text == candidate.text)
+            and candidate.occurred_at in (None, self.occurred_at)
+            and candidate.correlation_id in (None, self.correlation_id)
+            and candidate.causation_id in (None, self.causation_id)
+        )
+
+
+class Book:
+    """The states of the streams, entries, accounts and holds that a group of requests touches."""
+
+    def __init__(self, position: int, recorded_at: datetime) -> None:
+        """Open the book.
+
+        Args:
+            position: of the last event in the log.
+            recorded_at: the time of this append, not before that of the last one.
+        """
+        self.position = position
+        self.recorded_at = recorded_at
+        self.known: dict[tuple[str, UUID, UUID], Known] = {}
+        self.heads: dict[tuple[str, UUID], Head] = {}
+        self.entries: dict[UUID, Entry] = {}
+        self.accounts: dict[tuple[str, UUID], Account] = {}
+        self.holds: dict[UUID, Hold] = {}
+        self.events: list[Recorded] = []
+        self.denials: dict[UUID, Denial] = {}
+        self._changes: list[tuple[dict[Any, Any], Any, Any]] = []
+
+    def put(self, states: dict[Any, Any], key: Any, value: Any) -> None:
+        """Set one state of this book; None takes it away."""
+        self._changes.append((states, key, states.get(key)))
+        if value is None:
+            states.pop(key, None)
+        else:
+            states[key] = value
+
+    def mark(self) -> tuple[int, int]:
+        """A point to come back to with `undo`."""
+        return len(self._changes), len(self.events)
+
+    def undo(self, mark: tuple[int, int]) -> None:
+        """Take back everything since the mark."""
+        changes, events = mark
+        for states, key, before in reversed(self._changes[changes:]):
+            if before is None:
+                states.pop(key, None)
+            else:
+                states[key] = before
+        del self._changes[changes:]
+        self.position -= len(self.events) - events
+        del self.events[events:]
+
+    def changed(self, states: dict[Any, Any]) -> list[Any]:
+        """The keys of these states that were set or taken away, each once, in order."""
+        return list(dict.fromkeys(key for changed, key, _ in self._changes if changed is states))
+
+    def version(self, category: str, stream_id: UUID) -> int:
+        """The stream's version; 0 where it does not exist."""
+        if category == "cost":
+            entry = self.entries.get(stream_id)
+            return entry.version if entry else 0
+        head = self.heads.get((category, stream_id))
+        return head.version if head else 0
+
+    def record(
+        self,
+        candidate: Candidate,
+        campaign_id: UUID | None,
+        agent_job_id: UUID | None,
+        over_budget: list[str] | None = None,
+    ) -> Receipt:
+        """Give an accepted event its place in the log and in its stream. Call before its state is put."""
+        event_type = candidate.event_type
+        version = self.version(event_type.category, candidate.stream_id) + 1
+        self.position += 1
+        receipt = Receipt(candidate.id, candidate.stream_id, version, self.position, False, over_budget)
+        occurred_at = candidate.occurred_at or self.recorded_at
+        self.events.append(
+            Recorded(
+                position=self.position,
+                category=event_type.category,
+                stream_id=candidate.stream_id,
+                version=version,
+                id=candidate.id,
+                type=event_type.name,
+                schema_version=event_type.schema_version,
+                occurred_at=occurred_at,
+                recorded_at=self.recorded_at,
+                actor=candidate.actor,
+                campaign_id=campaign_id,
+                agent_job_id=agent_job_id,
+                correlation_id=candidate.correlation_id,
+                causation_id=candidate.causation_id,
+                data=candidate.data,
+                text=candidate.text,
+                text_salt=candidate.text_salt,
+                text_commitment=candidate.text_commitment,
+                over_budget=over_budget,
+                size=len(candidate.data) + len(candidate.text or ""),
+            )
+        )
+        known = Known(
+            event_type.name,
+            candidate.data,
+            candidate.text,
+            False,
+            occurred_at,
+            candidate.correlation_id,
+            candidate.causation_id,
+            receipt,
+        )
+        self.put(self.known, candidate.identity, known)
+        return receipt

@@ -1,0 +1,142 @@
+"""Campaigns: what may be said about them, and their lifecycle."""
+
+from datetime import datetime
+from enum import Enum
+from typing import Annotated
+
+import msgspec
+
+from ledger.domain.codec import FREE_TEXT, Amount, Count, Currency, Day, EventData, InvalidField, Reason
+from ledger.domain.lifecycle import DELETED, Transition
+
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255, extra=FREE_TEXT)]
+Description = Annotated[str, msgspec.Meta(max_length=1000, extra=FREE_TEXT)]
+
+
+class CampaignStatus(str, Enum):
+    """The status of a campaign."""
+
+    DRAFT = "draft"
+    ACTIVE = "active"
+    PAUSED = "paused"
+    COMPLETED = "completed"
+    ARCHIVED = "archived"
+
+
+class CampaignCreated(EventData, frozen=True, kw_only=True):
+    """A campaign was created, as a draft."""
+
+    name: Name
+    description: Description | None = None
+    budget: Amount
+    currency: Currency = "USD"
+    start_date: Day
+    end_date: Day | None = None
+
+    def check(self) -> None:
+        if self.end_date is not None and self.end_date < self.start_date:
+            raise InvalidField("end_date", "must not be before start_date")
+
+
+class CampaignDetailsChanged(EventData, frozen=True, kw_only=True):
+    """Details of a campaign were changed; what is absent stays."""
+
+    name: Name | None = None
+    description: Description | None = None
+    start_date: Day | None = None
+    end_date: Day | None = None
+
+
+class CampaignBudgetChanged(EventData, frozen=True, kw_only=True):
+    """The budget was set anew; below what is spent is allowed, the next hold is then refused."""
+
+    budget: Amount
+    reason: Reason | None = None
+
+
+class CampaignActivated(EventData, frozen=True, kw_only=True):
+    """The campaign runs."""
+
+    reason: Reason | None = None
+
+
+class CampaignPaused(EventData, frozen=True, kw_only=True):
+    """The campaign rests."""
+
+    reason: Reason | None = None
+
+
+class CampaignCompleted(EventData, frozen=True, kw_only=True):
+    """The campaign has ended."""
+
+    reason: Reason | None = None
+
+
+class CampaignArchived(EventData, frozen=True, kw_only=True):
+    """The campaign was put away."""
+
+    reason: Reason | None = None
+
+
+class CampaignMetricsRecorded(EventData, frozen=True, kw_only=True):
+    """What came in since the last metrics: these add up."""
+
+    impressions: Count | None = None
+    clicks: Count | None = None
+    conversions: Count | None = None
+    revenue: Amount | None = None
+
+
+class CampaignDeleted(EventData, frozen=True, kw_only=True):
+    """The campaign was deleted; possible only while nothing was spent or is held on it."""
+
+    reason: Reason | None = None
+
+
+_LIVE = ("draft", "active", "paused", "completed")
+
+EVENTS: dict[str, tuple[type[EventData], Transition]] = {
+    "campaign.created": (CampaignCreated, Transition((), "draft")),
+    "campaign.details_changed": (CampaignDetailsChanged, Transition(_LIVE)),
+    "campaign.budget_changed": (CampaignBudgetChanged, Transition(_LIVE)),
+    "campaign.activated": (CampaignActivated, Transition(("draft", "paused"), "active")),
+    "campaign.paused": (CampaignPaused, Transition(("active",), "paused")),
+    "campaign.completed": (CampaignCompleted, Transition(("active", "paused"), "completed")),
+    "campaign.archived": (CampaignArchived, Transition(_LIVE, "archived")),
+    "campaign.metrics_recorded": (
+        CampaignMetricsRecorded,
+        Transition(("active", "paused", "completed", "archived")),
+    ),
+    "campaign.deleted": (CampaignDeleted, Transition(("draft", "archived"), DELETED)),
+}
+
+
+class CampaignState(msgspec.Struct, frozen=True, array_like=True):
+    """What later events are judged by. The budget is the limit of the campaign's account."""
+
+    status: str
+    currency: str
+    start_date: datetime
+    end_date: datetime | None
+
+
+TAKES_HOLDS = ("draft", "active", "paused")
+"""A hold needs its campaign in one of these."""
+
+
+def fold(state: CampaignState | None, payload: EventData, transition: Transition) -> CampaignState:
+    """The state after an event in a status that allows it.
+
+    Raises:
+        InvalidField: the campaign would end before it starts.
+    """
+    if isinstance(payload, CampaignCreated):
+        return CampaignState("draft", payload.currency, payload.start_date, payload.end_date)
+    assert state is not None
+    if isinstance(payload, CampaignDetailsChanged):
+        start, end = payload.start_date or state.start_date, payload.end_date or state.end_date
+        if end is not None and end < start:
+            changed = "end_date" if payload.end_date else "start_date"
+            raise InvalidField(changed, "would have the campaign end before it starts")
+        return msgspec.structs.replace(state, start_date=start, end_date=end)
+    return msgspec.structs.replace(state, status=transition.to or state.status)

@@ -1,0 +1,130 @@
+"""Content assets: what may be said about them, and their lifecycle."""
+
+from enum import Enum
+from typing import Annotated
+from uuid import UUID
+
+import msgspec
+
+from ledger.domain.codec import FREE_TEXT, EventData, JsonObject, Reason
+from ledger.domain.lifecycle import DELETED, Transition
+
+Title = Annotated[str, msgspec.Meta(min_length=1, max_length=500, extra=FREE_TEXT)]
+Body = Annotated[str, msgspec.Meta(max_length=1_000_000, extra=FREE_TEXT)]
+
+
+class ContentType(str, Enum):
+    """What kind of asset it is."""
+
+    BLOG = "blog"
+    EMAIL = "email"
+    SOCIAL = "social"
+    VIDEO_SCRIPT = "video_script"
+    AD_COPY = "ad_copy"
+    LANDING_PAGE = "landing_page"
+
+
+class ContentStatus(str, Enum):
+    """The status of an asset."""
+
+    DRAFT = "draft"
+    REVIEW = "review"
+    APPROVED = "approved"
+    PUBLISHED = "published"
+    ARCHIVED = "archived"
+
+
+class ContentCreated(EventData, frozen=True, kw_only=True):
+    """An asset was drafted."""
+
+    title: Title
+    content: Body
+    content_type: ContentType
+    metadata: JsonObject | None = None
+    campaign_id: UUID | None = None
+    agent_job_id: UUID | None = None
+
+
+class ContentRevised(EventData, frozen=True, kw_only=True):
+    """The asset was rewritten; what is absent stays."""
+
+    title: Title | None = None
+    content: Body | None = None
+    metadata: JsonObject | None = None
+
+
+class ContentSubmitted(EventData, frozen=True, kw_only=True):
+    """The asset waits for a review."""
+
+    reason: Reason | None = None
+
+
+class ContentApproved(EventData, frozen=True, kw_only=True):
+    """The review went well."""
+
+    reason: Reason | None = None
+
+
+class ContentRejected(EventData, frozen=True, kw_only=True):
+    """The review sent it back to draft."""
+
+    reason: Reason | None = None
+
+
+class ContentPublished(EventData, frozen=True, kw_only=True):
+    """The asset is out."""
+
+    reason: Reason | None = None
+
+
+class ContentArchived(EventData, frozen=True, kw_only=True):
+    """The asset was put away."""
+
+    reason: Reason | None = None
+
+
+class ContentAssigned(EventData, frozen=True, kw_only=True):
+    """The asset was moved to a campaign, or with null to none."""
+
+    campaign_id: UUID | None
+
+
+class ContentDeleted(EventData, frozen=True, kw_only=True):
+    """The asset was deleted."""
+
+    reason: Reason | None = None
+
+
+_LIVE = ("draft", "review", "approved", "published")
+
+EVENTS: dict[str, tuple[type[EventData], Transition]] = {
+    "content.created": (ContentCreated, Transition((), "draft")),
+    "content.revised": (ContentRevised, Transition(("draft", "review"))),
+    "content.submitted": (ContentSubmitted, Transition(("draft",), "review")),
+    "content.approved": (ContentApproved, Transition(("review",), "approved")),
+    "content.rejected": (ContentRejected, Transition(("review",), "draft")),
+    "content.published": (ContentPublished, Transition(("approved",), "published")),
+    "content.archived": (ContentArchived, Transition(_LIVE, "archived")),
+    "content.assigned": (ContentAssigned, Transition(_LIVE)),
+    "content.deleted": (ContentDeleted, Transition((*_LIVE, "archived"), DELETED)),
+}
+
+
+class ContentState(msgspec.Struct, frozen=True, array_like=True):
+    """What later events are judged by, and what they count for."""
+
+    status: str
+    campaign_id: UUID | None
+    agent_job_id: UUID | None
+
+
+def fold(
+    state: ContentState | None,
+    payload: EventData,
+    transition: Transition,
+    campaign_id: UUID | None,
+    agent_job_id: UUID | None,
+) -> ContentState:
+    """The state after an event that was allowed; the ids are those the event was resolved to."""
+    status = transition.to or (state.status if state else "draft")
+    return ContentState(status, campaign_id, agent_job_id)

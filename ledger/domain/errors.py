@@ -1,0 +1,215 @@
+"""One tree of errors. The class docstring is the title; values are attributes a program can act on.
+
+`ledger.api.problems` maps these to HTTP; nothing here knows of status codes.
+"""
+
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from ledger.domain.money import ZERO, plain, subtract
+
+
+class LedgerError(Exception):
+    """The ledger could not do what was asked."""
+
+    slug = "internal-error"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+    @property
+    def title(self) -> str:
+        """The class docstring's first line, without its full stop."""
+        return (type(self).__doc__ or "").strip().splitlines()[0].rstrip(".")
+
+    @property
+    def members(self) -> dict[str, Any]:
+        """Extension members of the problem document (RFC 9457, section 3.2)."""
+        return {}
+
+
+class Malformed(LedgerError):
+    """The request could not be read."""
+
+    slug = "malformed"
+
+
+class TooLarge(LedgerError):
+    """The request is too large."""
+
+    slug = "too-large"
+
+
+class UnsupportedMediaType(LedgerError):
+    """The content type is not supported."""
+
+    slug = "unsupported-media-type"
+
+
+class NotFound(LedgerError):
+    """There is no such thing."""
+
+    slug = "not-found"
+
+
+class Forbidden(LedgerError):
+    """This is not allowed."""
+
+    slug = "forbidden"
+
+
+class Unavailable(LedgerError):
+    """The service cannot answer just now; try again later."""
+
+    retry_after_seconds = 1
+
+
+class Overloaded(Unavailable):
+    """The queue of appends is full."""
+
+    slug = "overloaded"
+
+
+class DatabaseUnavailable(Unavailable):
+    """The database does not answer."""
+
+    slug = "database-unavailable"
+
+
+class ProjectionBehind(Unavailable):
+    """The read models have not reached the position asked for."""
+
+    slug = "projection-behind"
+
+
+class Refused(LedgerError):
+    """An event was refused; nothing of it was written."""
+
+    index = 0
+    """Which event of its request it was."""
+
+
+class InvalidEvent(Refused):
+    """An event does not have the shape its type asks for."""
+
+    slug = "invalid-event"
+
+    def __init__(self, errors: Sequence[dict[str, Any]]) -> None:
+        first = errors[0]
+        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        super().__init__(f"{first['path']}: {first['message']}{more}")
+        self.errors = list(errors)
+
+    @property
+    def members(self) -> dict[str, Any]:
+        return {"errors": self.errors}
+
+
+class VersionConflict(Refused):
+    """The stream is not at the expected version."""
+
+    slug = "version-conflict"
+
+    def __init__(self, category: str, stream_id: UUID, expected: int, actual: int) -> None:
+        super().__init__(f"{category} stream {stream_id} is at version {actual}, not {expected}")
+        self.expected = expected
+        self.actual = actual
+
+    @property
+    def members(self) -> dict[str, Any]:
+        return {"expected": self.expected, "actual": self.actual}
+
+
+class EventIdConflict(Refused):
+    """Another event of this stream has the same id and other content."""
+
+    slug = "event-id-conflict"
+
+    def __init__(self, category: str, stream_id: UUID, event_id: UUID, position: int | None) -> None:
+        where = f" at position {position}" if position else " earlier in this request"
+        super().__init__(f"{category} stream {stream_id} holds event {event_id} with other content{where}")
+
+
+class IllegalTransition(Refused):
+    """The status does not allow this event."""
+
+    slug = "illegal-transition"
+
+    def __init__(self, detail: str, status: str | None, allowed_from: Sequence[str]) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.allowed_from = list(allowed_from)
+
+    @property
+    def members(self) -> dict[str, Any]:
+        return {"status": self.status, "allowed_from": self.allowed_from}
+
+
+class UnknownReference(Refused):
+    """A referenced campaign or job does not exist."""
+
+    slug = "unknown-reference"
+
+    def __init__(self, field: str, referenced: UUID) -> None:
+        super().__init__(f"{field} {referenced} does not exist or was deleted")
+        self.field = field
+        self.referenced = referenced
+
+    @property
+    def members(self) -> dict[str, Any]:
+        return {"field": self.field, "id": str(self.referenced)}
+
+
+class ReferenceMismatch(Refused):
+    """The campaign named is not the campaign of the job named."""
+
+    slug = "reference-mismatch"
+
+    def __init__(self, named: UUID, of_job: UUID) -> None:
+        super().__init__(f"campaign_id is {named}, but the job belongs to campaign {of_job}")
+
+
+class CurrencyMismatch(Refused):
+    """The currency is not the one of the campaign or the job."""
+
+    slug = "currency-mismatch"
+
+    def __init__(self, named: str, expected: str) -> None:
+        super().__init__(f"currency is {named}, but the campaign or job counts in {expected}")
+        self.named = named
+        self.expected = expected
+
+    @property
+    def members(self) -> dict[str, Any]:
+        return {"currency": self.named, "expected": self.expected}
+
+
+class BudgetExceeded(Refused):
+    """The budget does not allow this hold."""
+
+    slug = "budget-exceeded"
+
+    def __init__(self, scopes: Sequence[dict[str, Any]], currency: str) -> None:
+        first = scopes[0]
+        super().__init__(
+            f"{first['requested']} {currency} asked for, {first['available']} available within the "
+            f"limit of {first['limit']} of the {first['scope']}"
+        )
+        self.scopes = list(scopes)
+        self.currency = currency
+
+    @property
+    def members(self) -> dict[str, Any]:
+        return {"scopes": self.scopes, "currency": self.currency}
+
+
+def budget_scope(
+    scope: str, limit: Decimal, spent: Decimal, held: Decimal, requested: Decimal
+) -> dict[str, str]:
+    """One failed limit as `budget-exceeded` shows it: what still fits is `available`, 0 when nothing does."""
+    available = max(subtract(subtract(limit, spent), held), ZERO)
+    amounts = {"limit": limit, "spent": spent, "held": held, "requested": requested, "available": available}
+    return {"scope": scope, **{name: plain(amount) for name, amount in amounts.items()}}

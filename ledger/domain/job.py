@@ -1,0 +1,148 @@
+"""Agent jobs: what may be said about them, and their lifecycle."""
+
+from decimal import Decimal
+from enum import Enum
+from typing import Annotated
+from uuid import UUID
+
+import msgspec
+
+from ledger.domain.codec import (
+    FREE_TEXT,
+    Amount,
+    Currency,
+    EventData,
+    Fraction,
+    InvalidField,
+    JsonObject,
+    Reason,
+)
+from ledger.domain.errors import IllegalTransition
+from ledger.domain.lifecycle import DELETED, Transition
+
+Message = Annotated[str, msgspec.Meta(max_length=1000, extra=FREE_TEXT)]
+ErrorMessage = Annotated[str, msgspec.Meta(min_length=1, max_length=10_000, extra=FREE_TEXT)]
+
+
+class AgentType(str, Enum):
+    """Which agent does the job."""
+
+    SEO_WRITER = "seo_writer"
+    EMAIL_MARKETER = "email_marketer"
+    SOCIAL_MEDIA = "social_media"
+    ANALYST = "analyst"
+    OPTIMIZER = "optimizer"
+
+
+class JobStatus(str, Enum):
+    """The status of a job."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class JobQueued(EventData, frozen=True, kw_only=True):
+    """A job was queued. `budget` caps what it may spend; `currency` only without a campaign."""
+
+    agent_type: AgentType
+    input_data: JsonObject
+    campaign_id: UUID | None = None
+    budget: Amount | None = None
+    currency: Currency | None = None
+    max_retries: Annotated[int, msgspec.Meta(ge=0, le=1000)] | None = None
+
+    def check(self) -> None:
+        if self.campaign_id is not None and self.currency is not None:
+            raise InvalidField("currency", "is the campaign's; give it only for a job without a campaign")
+
+
+class JobStarted(EventData, frozen=True, kw_only=True):
+    """The job runs."""
+
+
+class JobProgressed(EventData, frozen=True, kw_only=True):
+    """The job got on."""
+
+    progress: Fraction | None = None
+    message: Message | None = None
+
+
+class JobCompleted(EventData, frozen=True, kw_only=True):
+    """The job is done."""
+
+    output_data: JsonObject | None = None
+
+
+class JobFailed(EventData, frozen=True, kw_only=True):
+    """The job gave up."""
+
+    error_message: ErrorMessage
+
+
+class JobRetried(EventData, frozen=True, kw_only=True):
+    """A failed job waits for another try."""
+
+
+class JobCancelled(EventData, frozen=True, kw_only=True):
+    """The job was called off."""
+
+    reason: Reason | None = None
+
+
+class JobDeleted(EventData, frozen=True, kw_only=True):
+    """The job was deleted; possible only while it has no cost entries."""
+
+    reason: Reason | None = None
+
+
+_ENDED = ("completed", "failed", "cancelled")
+
+EVENTS: dict[str, tuple[type[EventData], Transition]] = {
+    "job.queued": (JobQueued, Transition((), "pending")),
+    "job.started": (JobStarted, Transition(("pending",), "running")),
+    "job.progressed": (JobProgressed, Transition(("running",))),
+    "job.completed": (JobCompleted, Transition(("running",), "completed")),
+    "job.failed": (JobFailed, Transition(("pending", "running"), "failed")),
+    "job.retried": (JobRetried, Transition(("failed",), "pending")),
+    "job.cancelled": (JobCancelled, Transition(("pending", "running"), "cancelled")),
+    "job.deleted": (JobDeleted, Transition(_ENDED, DELETED)),
+}
+
+ENDS_JOB = frozenset(name for name, (_, transition) in EVENTS.items() if transition.to in _ENDED)
+"""Event types that end a job: its open holds are released with them."""
+
+TAKES_HOLDS = ("pending", "running")
+"""A hold needs its job in one of these."""
+
+
+class JobState(msgspec.Struct, frozen=True, array_like=True):
+    """What later events are judged by. `budget` is the cap, None where there is none."""
+
+    status: str
+    campaign_id: UUID | None
+    currency: str
+    budget: Decimal | None
+    retry_count: int
+    max_retries: int | None
+
+
+def fold(state: JobState | None, payload: EventData, transition: Transition, currency: str) -> JobState:
+    """The state after an event that was allowed; `currency` is the one a queued job was resolved to."""
+    if isinstance(payload, JobQueued):
+        return JobState("pending", payload.campaign_id, currency, payload.budget, 0, payload.max_retries)
+    assert state is not None
+    retries = state.retry_count + isinstance(payload, JobRetried)
+    return msgspec.structs.replace(state, status=transition.to or state.status, retry_count=retries)
+
+
+def require_retry_left(state: JobState) -> None:
+    """Raise `IllegalTransition` where the job has used up its retries."""
+    if state.max_retries is not None and state.retry_count >= state.max_retries:
+        raise IllegalTransition(
+            f"job.retried is not possible: {state.retry_count} of {state.max_retries} retries are used up",
+            state.status,
+            ("failed",),
+        )

@@ -1,0 +1,292 @@
+"""The verdict on each event: a receipt, or a refusal that says why.
+
+Order of judgement: (shape, before this) identity, version, stream state, references, lifecycle, money. Later events
+of a request see the earlier ones; a refused request leaves no trace but, for money, a `cost.denied`.
+"""
+
+from datetime import timedelta
+from uuid import UUID, uuid5
+
+import msgspec
+
+from ledger.domain import campaign, content, cost, job, money
+from ledger.domain.accounts import move, over_budget, require_room
+from ledger.domain.book import Account, Book, Denial, Head, Hold
+from ledger.domain.campaign import CampaignState
+from ledger.domain.catalogue import CATALOGUE
+from ledger.domain.codec import EventData, InvalidField, dump
+from ledger.domain.content import ContentState
+from ledger.domain.errors import (
+    BudgetExceeded,
+    EventIdConflict,
+    IllegalTransition,
+    InvalidEvent,
+    Refused,
+    VersionConflict,
+)
+from ledger.domain.event import Candidate, Receipt, Request
+from ledger.domain.job import JobState
+from ledger.domain.references import live_campaign, require_currency, require_takes_holds, resolve
+
+SERVICE = "ledger"
+"""The actor of events that the service itself writes."""
+
+
+def judge(book: Book, request: Request) -> list[Receipt | Refused]:
+    """Judge one request and put its changes into the book.
+
+    Returns:
+        one receipt or refusal a candidate where each is judged by itself; otherwise the receipts of all, or a list
+        of the one refusal that all failed by (its `index` says which event it was).
+    """
+    if request.independent:
+        return [_judge_alone(book, candidate, index) for index, candidate in enumerate(request.candidates)]
+    if len(request.candidates) == 1:
+        return [_judge_alone(book, request.candidates[0], 0)]
+    mark = book.mark()
+    receipts: list[Receipt | Refused] = []
+    for index, candidate in enumerate(request.candidates):
+        verdict = _verdict(book, candidate, index)
+        if isinstance(verdict, Refused):
+            book.undo(mark)
+            return [verdict]
+        receipts.append(verdict)
+    return receipts
+
+
+def _judge_alone(book: Book, candidate: Candidate, index: int) -> Receipt | Refused:
+    mark = book.mark()
+    verdict = _verdict(book, candidate, index)
+    if isinstance(verdict, Refused):
+        book.undo(mark)
+        if isinstance(verdict, BudgetExceeded):
+            denial = _denial(book, candidate, verdict)
+            book.denials[denial.candidate.id] = denial
+    return verdict
+
+
+def _verdict(book: Book, candidate: Candidate, index: int) -> Receipt | Refused:
+    try:
+        return _judge_event(book, candidate)
+    except InvalidField as error:
+        refusal: Refused = InvalidEvent(
+            [{"index": index, "path": f"$.data.{error.field}", "message": str(error)}]
+        )
+    except Refused as error:
+        refusal = error
+    refusal.index = index
+    return refusal
+
+
+def _judge_event(book: Book, candidate: Candidate) -> Receipt:
+    category, stream_id, _ = candidate.identity
+    known = book.known.get(candidate.identity)
+    if known is not None:
+        if known.is_same(candidate):
+            return msgspec.structs.replace(known.receipt, duplicate=True)
+        raise EventIdConflict(*candidate.identity, known.receipt.position)
+    version = book.version(category, stream_id)
+    if candidate.expected_version not in (None, version):
+        assert candidate.expected_version is not None
+        raise VersionConflict(category, stream_id, candidate.expected_version, version)
+    return _JUDGES[category](book, candidate)
+
+
+def _judge_campaign(book: Book, candidate: Candidate) -> Receipt:
+    event_type, payload, campaign_id = candidate.event_type, candidate.payload, candidate.stream_id
+    head = book.heads.get(("campaign", campaign_id))
+    state = head.state if head else None
+    assert state is None or isinstance(state, CampaignState)
+    _require_transition(candidate, state.status if state else None)
+    account = book.accounts.get(("campaign", campaign_id))
+    if isinstance(payload, campaign.CampaignDeleted) and account and (account.spent or account.held):
+        raise IllegalTransition(
+            f"the campaign cannot be deleted: {money.plain(account.spent)} {account.currency} was spent and "
+            f"{money.plain(account.held)} is held on it",
+            state.status if state else None,
+            event_type.transition.allowed_from,
+        )
+    after = campaign.fold(state, payload, event_type.transition)
+    receipt = book.record(candidate, campaign_id, None)
+    book.put(book.heads, ("campaign", campaign_id), Head(receipt.version, after))
+    if isinstance(payload, campaign.CampaignCreated):
+        book.put(book.accounts, ("campaign", campaign_id), Account(payload.currency, payload.budget))
+    elif isinstance(payload, campaign.CampaignBudgetChanged):
+        assert account is not None
+        changed = msgspec.structs.replace(account, limit=payload.budget)
+        book.put(book.accounts, ("campaign", campaign_id), changed)
+    return receipt
+
+
+def _judge_content(book: Book, candidate: Candidate) -> Receipt:
+    event_type, payload = candidate.event_type, candidate.payload
+    head = book.heads.get(("content", candidate.stream_id))
+    state = head.state if head else None
+    assert state is None or isinstance(state, ContentState)
+    status = state.status if state else None
+    event_type.transition.require_stream(event_type.name, status)
+    if isinstance(payload, content.ContentCreated):
+        campaign_id, job_id = resolve(book, payload.campaign_id, payload.agent_job_id)
+    else:
+        assert state is not None
+        campaign_id, job_id = state.campaign_id, state.agent_job_id
+        if isinstance(payload, content.ContentAssigned):
+            campaign_id = payload.campaign_id
+            if campaign_id is not None:
+                live_campaign(book, campaign_id)
+    event_type.transition.require_status(event_type.name, status)
+    after = content.fold(state, payload, event_type.transition, campaign_id, job_id)
+    receipt = book.record(candidate, campaign_id, job_id)
+    book.put(book.heads, ("content", candidate.stream_id), Head(receipt.version, after))
+    return receipt
+
+
+def _judge_job(book: Book, candidate: Candidate) -> Receipt:
+    event_type, payload, job_id = candidate.event_type, candidate.payload, candidate.stream_id
+    head = book.heads.get(("job", job_id))
+    state = head.state if head else None
+    assert state is None or isinstance(state, JobState)
+    event_type.transition.require_stream(event_type.name, state.status if state else None)
+    currency = "USD"
+    if isinstance(payload, job.JobQueued):
+        currency = payload.currency or currency
+        if payload.campaign_id is not None:
+            currency = live_campaign(book, payload.campaign_id).currency
+    else:
+        assert state is not None
+        event_type.transition.require_status(event_type.name, state.status)
+        if isinstance(payload, job.JobRetried):
+            job.require_retry_left(state)
+        if isinstance(payload, job.JobDeleted) and ("job", job_id) in book.accounts:
+            raise IllegalTransition(
+                "the job cannot be deleted: it has cost entries",
+                state.status,
+                event_type.transition.allowed_from,
+            )
+    after = job.fold(state, payload, event_type.transition, currency)
+    receipt = book.record(candidate, after.campaign_id, job_id)
+    book.put(book.heads, ("job", job_id), Head(receipt.version, after))
+    if event_type.name in job.ENDS_JOB:
+        _release_holds(book, candidate)
+    return receipt
+
+
+def _judge_cost(book: Book, candidate: Candidate) -> Receipt:
+    event_type, payload = candidate.event_type, candidate.payload
+    entry = book.entries.get(candidate.stream_id)
+    event_type.transition.require_stream(event_type.name, entry.status if entry else None)
+    if isinstance(payload, cost.CostRecorded | cost.CostReserved):
+        return _open_entry(book, candidate, payload)
+    assert entry is not None
+    event_type.transition.require_status(event_type.name, entry.status)
+    if isinstance(payload, cost.CostExpired) and (
+        not entry.expires_at or entry.expires_at > book.recorded_at
+    ):
+        raise IllegalTransition("the hold has not expired yet", entry.status, ("held",))
+    after = cost.fold(entry, payload)
+    spent, held = money.subtract(after.cost, entry.cost), money.subtract(after.held, entry.held)
+    move(book, after.campaign_id, after.agent_job_id, spent, held)
+    over = isinstance(payload, cost.CostSettled) and over_budget(book, after.campaign_id, after.agent_job_id)
+    receipt = book.record(candidate, after.campaign_id, after.agent_job_id, over or None)
+    book.put(book.entries, candidate.stream_id, after)
+    if entry.held:
+        book.put(book.holds, candidate.stream_id, None)
+    return receipt
+
+
+def _open_entry(book: Book, candidate: Candidate, payload: cost.CostRecorded | cost.CostReserved) -> Receipt:
+    campaign_id, job_id = resolve(book, payload.campaign_id, payload.agent_job_id)
+    require_currency(book, payload.currency, campaign_id, job_id)
+    expires_at = None
+    if isinstance(payload, cost.CostRecorded):
+        move(book, campaign_id, job_id, payload.cost, money.ZERO)
+        over = over_budget(book, campaign_id, job_id)
+    else:
+        require_takes_holds(book, campaign_id, job_id)
+        require_room(book, payload.amount, campaign_id, job_id)
+        move(book, campaign_id, job_id, money.ZERO, payload.amount)
+        over = None
+        expires_at = book.recorded_at + timedelta(seconds=payload.expires_in)
+        hold = Hold(payload.amount, campaign_id, job_id, expires_at)
+        book.put(book.holds, candidate.stream_id, hold)
+    receipt = book.record(candidate, campaign_id, job_id, over)
+    entry = cost.opened(payload, campaign_id, job_id, expires_at)
+    book.put(book.entries, candidate.stream_id, entry)
+    return receipt
+
+
+def _require_transition(candidate: Candidate, status: str | None) -> None:
+    event_type = candidate.event_type
+    event_type.transition.require_stream(event_type.name, status)
+    event_type.transition.require_status(event_type.name, status)
+
+
+def _release_holds(book: Book, ended: Candidate) -> None:
+    """Release the open holds of a job that has just ended."""
+    holds = [stream for stream, hold in book.holds.items() if hold.agent_job_id == ended.stream_id]
+    for stream_id in holds:
+        released = _by_service(
+            "cost.released",
+            stream_id,
+            uuid5(stream_id, f"released by {ended.id}"),
+            cost.CostReleased(),
+            ended,
+        )
+        _judge_cost(book, released)
+
+
+def _denial(book: Book, candidate: Candidate, refusal: BudgetExceeded) -> Denial:
+    """The `cost.denied` of a refused hold; the same while nothing has changed, so that repeating adds nothing."""
+    asked = candidate.payload
+    assert isinstance(asked, cost.CostReserved)
+    balances = "|".join(
+        f"{scope['scope']}|{scope['limit']}|{scope['spent']}|{scope['held']}" for scope in refusal.scopes
+    )
+    stream_id = uuid5(candidate.stream_id, f"{candidate.id}|{balances}")
+    named = {name: getattr(asked, name) for name in asked.__struct_fields__ if name != "currency"}
+    payload = cost.CostDenied(
+        reserve_stream_id=candidate.stream_id,
+        reserve_id=candidate.id,
+        currency=refusal.currency,
+        scopes=refusal.scopes,
+        **named,
+    )
+    denial = _by_service("cost.denied", stream_id, stream_id, payload, candidate)
+    # The description is the reserve's own text, byte for byte: its salt and commitment hold for it.
+    denial = msgspec.structs.replace(
+        denial,
+        text=candidate.text,
+        text_salt=candidate.text_salt,
+        text_commitment=candidate.text_commitment,
+        occurred_at=candidate.occurred_at,
+    )
+    return Denial(denial, *resolve(book, asked.campaign_id, asked.agent_job_id))
+
+
+def _by_service(
+    name: str, stream_id: UUID, event_id: UUID, payload: EventData, cause: Candidate | None
+) -> Candidate:
+    data, _ = dump(payload)
+    return Candidate(
+        event_type=CATALOGUE[name],
+        stream_id=stream_id,
+        id=event_id,
+        payload=payload,
+        data=data.decode(),
+        actor=SERVICE,
+        correlation_id=cause.correlation_id if cause else None,
+        causation_id=cause.id if cause else None,
+    )
+
+
+def expiry(entry_id: UUID) -> Candidate:
+    """The `cost.expired` of a hold; there is at most one, so its id follows from the entry's."""
+    return _by_service("cost.expired", entry_id, uuid5(entry_id, "expired"), cost.CostExpired(), None)
+
+
+_JUDGES = {
+    "campaign": _judge_campaign,
+    "content": _judge_content,
+    "job": _judge_job,
+    "cost": _judge_cost,
+}

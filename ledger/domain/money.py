@@ -1,0 +1,95 @@
+"""Exact money: decimals with at most 10 digits before and 10 after the point, and the currencies.
+
+Amounts are `Decimal` everywhere and never rounded. Sums may grow past one amount's range, so all arithmetic goes
+through `EXACT`, whose precision holds any sum of a `numeric(38,10)` and which raises rather than round.
+"""
+
+from decimal import ROUND_HALF_EVEN, Context, Decimal, Inexact, InvalidOperation, Overflow
+
+DECIMALS_MAX = 10
+"""Digits after the point of any amount: 0.0000000001 is the smallest unit."""
+
+DIGITS_BEFORE_POINT_MAX = 10
+"""Digits before the point of a single amount, as in `numeric(20,10)`."""
+
+ZERO = Decimal(0)
+
+EXACT = Context(prec=100, traps=[InvalidOperation, Overflow, Inexact])
+"""The context for adding and subtracting money. A result that would need rounding raises `Inexact`."""
+
+_RATIO = Context(prec=100, rounding=ROUND_HALF_EVEN, traps=[InvalidOperation, Overflow])
+_SMALLEST = Decimal(1).scaleb(-DECIMALS_MAX)
+
+# ISO 4217, active codes of currencies and funds (list one, 2025). Metals and test codes are left out.
+CURRENCIES = frozenset(
+    """
+    AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BGN BHD BIF BMD BND BOB BOV BRL BSD BTN BWP BYN BZD CAD CDF
+    CHE CHF CHW CLF CLP CNY COP COU CRC CUP CVE CZK DJF DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP GEL GHS GIP GMD
+    GNF GTQ GYD HKD HNL HTG HUF IDR ILS INR IQD IRR ISK JMD JOD JPY KES KGS KHR KMF KPW KRW KWD KYD KZT LAK LBP
+    LKR LRD LSL LYD MAD MDL MGA MKD MMK MNT MOP MRU MUR MVR MWK MXN MXV MYR MZN NAD NGN NIO NOK NPR NZD OMR PAB
+    PEN PGK PHP PKR PLN PYG QAR RON RSD RUB RWF SAR SBD SCR SDG SEK SGD SHP SLE SOS SRD SSP STN SVC SYP SZL THB
+    TJS TMT TND TOP TRY TTD TWD TZS UAH UGX USD USN UYI UYU UYW UZS VED VES VND VUV WST XAD XAF XCD XCG XOF XPF
+    YER ZAR ZMW ZWG
+    """.split()
+)
+
+
+def canonical(amount: Decimal) -> Decimal:
+    """Return the amount without trailing zeros and with a non-positive exponent.
+
+    Raises:
+        ValueError: it is not finite, has more than 10 decimals, or more than 10 digits before the point.
+    """
+    if not amount.is_finite():
+        raise ValueError("must be a finite number")
+    if not amount:
+        return ZERO
+    # adjusted() is the exponent of the first digit: the range is checked before 1e999999999 is ever written out.
+    if amount.adjusted() >= DIGITS_BEFORE_POINT_MAX:
+        raise ValueError(f"must have at most {DIGITS_BEFORE_POINT_MAX} digits before the point")
+    sign, digits, exponent = amount.as_tuple()
+    assert isinstance(exponent, int)
+    if exponent < 0:
+        kept = len(digits)
+        while exponent < 0 and kept > 1 and digits[kept - 1] == 0:
+            kept -= 1
+            exponent += 1
+        if exponent < -DECIMALS_MAX:
+            raise ValueError(f"must have at most {DECIMALS_MAX} decimals")
+        return Decimal((sign, digits[:kept], exponent))
+    return Decimal((sign, digits + (0,) * exponent, 0))
+
+
+def plain(amount: Decimal) -> str:
+    """Write an amount or a sum as the contract has it: plain notation, no trailing zeros ("0.000125", "2500")."""
+    text = format(amount, "f")
+    if "." in text:
+        text = text.rstrip("0").rstrip(".")
+    return "0" if text in ("-0", "") else text
+
+
+def add(left: Decimal, right: Decimal) -> Decimal:
+    """Add exactly."""
+    return EXACT.add(left, right)
+
+
+def subtract(left: Decimal, right: Decimal) -> Decimal:
+    """Subtract exactly."""
+    return EXACT.subtract(left, right)
+
+
+def ratio(numerator: Decimal, denominator: Decimal) -> Decimal:
+    """Divide, half-even to 10 places; 0 where the denominator is 0."""
+    if not denominator:
+        return ZERO
+    return _RATIO.quantize(_RATIO.divide(numerator, denominator), _SMALLEST)
+
+
+def percentage(part: Decimal, whole: Decimal) -> Decimal:
+    """The part in percent of the whole, half-even to 10 places; 0 where the whole is 0."""
+    return ratio(EXACT.multiply(part, Decimal(100)), whole)
+
+
+def return_on_investment(revenue: Decimal, spend: Decimal) -> Decimal:
+    """(revenue - spend) / spend, half-even to 10 places; 0 where nothing was spent."""
+    return ratio(subtract(revenue, spend), spend)

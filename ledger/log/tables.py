@@ -1,0 +1,173 @@
+"""The tables of schema `ledger`: the log, what appends are judged by, and where the projections stand.
+
+The migrations make them; `alembic check` holds the two against each other. Every unique key of event, stream and
+account tables contains the stream (account) id, so that the tables can be distributed by it. `position` carries a
+plain index: its uniqueness comes from the one row of `log_head`, which every append locks first and moves last.
+"""
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Numeric,
+    PrimaryKeyConstraint,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSON
+
+from ledger.domain.catalogue import CATEGORIES
+
+SCHEMA = "ledger"
+
+NAMING = {
+    "pk": "%(table_name)s_pkey",
+    "fk": "%(table_name)s_%(column_0_name)s_fkey",
+    "uq": "%(table_name)s_%(column_0_N_name)s_key",
+    "ix": "%(table_name)s_%(column_0_N_name)s_idx",
+    "ck": "%(table_name)s_%(constraint_name)s_check",
+}
+"""PostgreSQL's own naming, so that a name in an error message can be found in the code."""
+
+metadata = MetaData(schema=SCHEMA, naming_convention=NAMING)
+
+PARTITIONS = tuple(f"{category}_events" for category in CATEGORIES)
+
+Time = DateTime(timezone=True)
+
+events = Table(
+    "events",
+    metadata,
+    Column("position", BigInteger, nullable=False),
+    Column("category", Text, nullable=False),
+    Column("stream_id", Uuid, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("id", Uuid, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("schema_version", SmallInteger, nullable=False),
+    Column("occurred_at", Time, nullable=False),
+    Column("recorded_at", Time, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("campaign_id", Uuid),
+    Column("agent_job_id", Uuid),
+    Column("correlation_id", Uuid),
+    Column("causation_id", Uuid),
+    Column("data", JSON, nullable=False),
+    Column("text", JSON),
+    Column("text_salt", LargeBinary),
+    Column("text_commitment", Text),
+    # part of the receipt, not of the event
+    Column("over_budget", ARRAY(Text)),
+    # characters of data and text; readers bound pages by it
+    Column("size", Integer, nullable=False),
+    PrimaryKeyConstraint("stream_id", "version", "category"),
+    UniqueConstraint("stream_id", "id", "category"),
+    Index(None, "position"),
+    Index(None, "campaign_id", "position", postgresql_where=text("campaign_id IS NOT NULL")),
+    Index(None, "agent_job_id", "position", postgresql_where=text("agent_job_id IS NOT NULL")),
+    CheckConstraint("position > 0", name="position"),
+    CheckConstraint("version > 0", name="version"),
+    CheckConstraint("(text IS NULL) = (text_salt IS NULL)", name="salt"),
+    CheckConstraint("text IS NULL OR text_commitment IS NOT NULL", name="commitment"),
+    postgresql_partition_by="LIST (category)",
+)
+
+EVENT_COLUMNS = tuple(column.name for column in events.columns)
+
+# Version and decision state of campaign, content and job streams; a cost stream is folded from its own events.
+streams = Table(
+    "streams",
+    metadata,
+    Column("stream_id", Uuid, nullable=False),
+    Column("category", Text, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("state", JSON, nullable=False),
+    PrimaryKeyConstraint("stream_id", "category"),
+    CheckConstraint("category IN ('campaign', 'content', 'job')", name="category"),
+)
+
+# The balances of each campaign, and of each job that has had a cost.
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("account_id", Uuid, nullable=False),
+    Column("scope", Text, nullable=False),
+    Column("currency", Text, nullable=False),
+    # null: no limit
+    Column("budget", Numeric(20, 10)),
+    Column("spent", Numeric(38, 10), nullable=False),
+    Column("held", Numeric(38, 10), nullable=False),
+    PrimaryKeyConstraint("account_id", "scope"),
+    CheckConstraint("scope IN ('campaign', 'job')", name="scope"),
+    CheckConstraint("budget >= 0", name="budget"),
+    CheckConstraint("spent >= 0", name="spent"),
+    CheckConstraint("held >= 0", name="held"),
+)
+
+# One row an open hold.
+holds = Table(
+    "holds",
+    metadata,
+    Column("stream_id", Uuid, nullable=False),
+    Column("amount", Numeric(20, 10), nullable=False),
+    Column("campaign_id", Uuid),
+    Column("agent_job_id", Uuid),
+    Column("expires_at", Time, nullable=False),
+    PrimaryKeyConstraint("stream_id"),
+    Index(None, "expires_at"),
+    Index(None, "agent_job_id", postgresql_where=text("agent_job_id IS NOT NULL")),
+    CheckConstraint("amount > 0", name="amount"),
+)
+
+# The one row that every append locks first and moves last.
+log_head = Table(
+    "log_head",
+    metadata,
+    Column("id", SmallInteger, nullable=False, server_default="1"),
+    Column("position", BigInteger, nullable=False),
+    Column("recorded_at", Time, nullable=False),
+    PrimaryKeyConstraint("id"),
+    CheckConstraint("id = 1", name="id"),
+)
+
+# How far the read models have come, moved in the transaction that writes them.
+projection_checkpoints = Table(
+    "projection_checkpoints",
+    metadata,
+    Column("name", Text, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Column("updated_at", Time, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("last_error", JSON),
+    PrimaryKeyConstraint("name"),
+    CheckConstraint("status IN ('running', 'failing', 'paused')", name="status"),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("secret_sha256", LargeBinary, nullable=False),
+    # null: not confined
+    Column("campaign_ids", ARRAY(Uuid)),
+    Column("created_at", Time, nullable=False),
+    Column("expires_at", Time),
+    Column("revoked_at", Time),
+    Column("last_used_at", Time),
+    PrimaryKeyConstraint("id"),
+    UniqueConstraint("name"),
+    CheckConstraint("length(name) BETWEEN 1 AND 100", name="name"),
+    CheckConstraint("role IN ('viewer', 'agent', 'manager', 'auditor', 'admin')", name="role"),
+)
