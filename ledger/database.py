@@ -93,5 +93,5 @@ async def driver_connection(engine: AsyncEngine) -> AsyncIterator["asyncpg.Conne
             # The state of the connection is unknown (a cancelled COPY, a lost server): never hand it to another.
             await connection.invalidate()
             raise
-        if driver.is_in_transaction():
+        if driver.is_closed() or driver.is_in_transaction():
             await connection.invalidate()

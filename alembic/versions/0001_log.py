@@ -171,13 +171,14 @@ FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change();
 """
 
 # The lock is a statement of its own, before the loads: in one statement the snapshot would be older than the wait
-# for the lock, and the balances stale. A job's state is [status, campaign_id, ...]: its campaign is loaded with it.
+# for the lock, and the balances stale. Without sequential scans, because the plans are cached while the tables are
+# still small and would be kept long after they have grown. A job's state is [status, campaign_id, ...]: its campaign is loaded with it.
 LOCK_AND_LOAD = """
 CREATE FUNCTION ledger.lock_and_load(
     p_streams uuid[], p_events uuid[], p_entries uuid[], p_ending_jobs uuid[], p_now timestamptz,
     OUT head_position bigint, OUT append_at timestamptz,
     OUT heads text, OUT known text, OUT entries text, OUT balances text, OUT open_holds text
-) LANGUAGE plpgsql VOLATILE AS $$
+) LANGUAGE plpgsql VOLATILE SET enable_seqscan = off AS $$
 DECLARE
     ids uuid[] := p_streams;
 BEGIN
@@ -187,7 +188,7 @@ BEGIN
     IF cardinality(p_entries) > 0 THEN
         SELECT json_agg(json_build_array(
                 stream_id, id, type, data::text, text::text, text_commitment IS NOT NULL AND text IS NULL, occurred_at,
-                correlation_id, causation_id, version, position, over_budget, schema_version, campaign_id,
+                correlation_id, causation_id, version, position, over_budget, category, schema_version, campaign_id,
                 agent_job_id, recorded_at
             ) ORDER BY position)::text,
             ids || array_remove(array_agg(DISTINCT campaign_id), NULL)

@@ -11,9 +11,7 @@ from ledger.domain.errors import BudgetExceeded, budget_scope
 from ledger.domain.references import live_job
 
 
-def _scopes(
-    book: Book, campaign_id: UUID | None, job_id: UUID | None
-) -> list[tuple[tuple[str, UUID], Account]]:
+def _scopes(book: Book, campaign_id: UUID | None, job_id: UUID | None) -> list[tuple[tuple[str, UUID], Account]]:
     """The accounts an entry counts for, the job's first. A job's comes into being with its first entry."""
     accounts = []
     if job_id is not None:

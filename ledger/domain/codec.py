@@ -147,7 +147,9 @@ def _checked_object(plan: FieldPlan, value: msgspec.Raw) -> msgspec.Raw:
 def utc(field: str, value: datetime) -> datetime:
     """The same moment in UTC; raises `InvalidField` where the calendar ends (year 1 or 9999)."""
     try:
-        return value.astimezone(UTC)
+        moment = value.astimezone(UTC)
+        # A plain datetime, whatever it was read as: `Day` is only a way of reading.
+        return datetime.combine(moment.date(), moment.timetz())
     except OverflowError:
         raise InvalidField(field, "is outside the calendar once in UTC") from None
 

@@ -1,6 +1,6 @@
 """Costs: a stream is one budget entry, recorded at once, or reserved and then settled, released or expired."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import Enum
 from typing import Annotated, Any
@@ -157,12 +157,13 @@ def opened(
     payload: CostRecorded | CostReserved | CostDenied,
     campaign_id: UUID | None,
     agent_job_id: UUID | None,
-    expires_at: datetime | None,
+    recorded_at: datetime,
 ) -> Entry:
     """The entry after its first event; the ids are those the event was resolved to."""
     if isinstance(payload, CostRecorded):
         return Entry("settled", 1, campaign_id, agent_job_id, payload.cost, payload.tokens_used or 0)
     if isinstance(payload, CostReserved):
+        expires_at = recorded_at + timedelta(seconds=payload.expires_in)
         return Entry("held", 1, campaign_id, agent_job_id, held=payload.amount, expires_at=expires_at)
     return Entry("denied", 1, campaign_id, agent_job_id)
 
@@ -183,9 +184,7 @@ def fold(entry: Entry, payload: EventData) -> Entry:
         cost = money.add(entry.cost, payload.amount)
         tokens = entry.tokens_used + (payload.tokens_used or 0)
         if cost < 0:
-            raise InvalidField(
-                "amount", f"would take the entry's cost of {money.plain(entry.cost)} below zero"
-            )
+            raise InvalidField("amount", f"would take the entry's cost of {money.plain(entry.cost)} below zero")
         if tokens < 0:
             raise InvalidField("tokens_used", f"would take the entry's {entry.tokens_used} tokens below zero")
         return msgspec.structs.replace(entry, version=version, cost=cost, tokens_used=tokens)

@@ -206,9 +206,7 @@ class BudgetExceeded(Refused):
         return {"scopes": self.scopes, "currency": self.currency}
 
 
-def budget_scope(
-    scope: str, limit: Decimal, spent: Decimal, held: Decimal, requested: Decimal
-) -> dict[str, str]:
+def budget_scope(scope: str, limit: Decimal, spent: Decimal, held: Decimal, requested: Decimal) -> dict[str, str]:
     """One failed limit as `budget-exceeded` shows it: what still fits is `available`, 0 when nothing does."""
     available = max(subtract(subtract(limit, spent), held), ZERO)
     amounts = {"limit": limit, "spent": spent, "held": held, "requested": requested, "available": available}

@@ -4,7 +4,6 @@ Order of judgement: (shape, before this) identity, version, stream state, refere
 of a request see the earlier ones; a refused request leaves no trace but, for money, a `cost.denied`.
 """
 
-from datetime import timedelta
 from uuid import UUID, uuid5
 
 import msgspec
@@ -69,9 +68,7 @@ def _verdict(book: Book, candidate: Candidate, index: int) -> Receipt | Refused:
     try:
         return _judge_event(book, candidate)
     except InvalidField as error:
-        refusal: Refused = InvalidEvent(
-            [{"index": index, "path": f"$.data.{error.field}", "message": str(error)}]
-        )
+        refusal: Refused = InvalidEvent([{"index": index, "path": f"$.data.{error.field}", "message": str(error)}])
     except Refused as error:
         refusal = error
     refusal.index = index
@@ -179,9 +176,7 @@ def _judge_cost(book: Book, candidate: Candidate) -> Receipt:
         return _open_entry(book, candidate, payload)
     assert entry is not None
     event_type.transition.require_status(event_type.name, entry.status)
-    if isinstance(payload, cost.CostExpired) and (
-        not entry.expires_at or entry.expires_at > book.recorded_at
-    ):
+    if isinstance(payload, cost.CostExpired) and (not entry.expires_at or entry.expires_at > book.recorded_at):
         raise IllegalTransition("the hold has not expired yet", entry.status, ("held",))
     after = cost.fold(entry, payload)
     spent, held = money.subtract(after.cost, entry.cost), money.subtract(after.held, entry.held)
@@ -197,20 +192,17 @@ def _judge_cost(book: Book, candidate: Candidate) -> Receipt:
 def _open_entry(book: Book, candidate: Candidate, payload: cost.CostRecorded | cost.CostReserved) -> Receipt:
     campaign_id, job_id = resolve(book, payload.campaign_id, payload.agent_job_id)
     require_currency(book, payload.currency, campaign_id, job_id)
-    expires_at = None
-    if isinstance(payload, cost.CostRecorded):
-        move(book, campaign_id, job_id, payload.cost, money.ZERO)
-        over = over_budget(book, campaign_id, job_id)
-    else:
+    entry = cost.opened(payload, campaign_id, job_id, book.recorded_at)
+    over = None
+    if isinstance(payload, cost.CostReserved):
         require_takes_holds(book, campaign_id, job_id)
         require_room(book, payload.amount, campaign_id, job_id)
-        move(book, campaign_id, job_id, money.ZERO, payload.amount)
-        over = None
-        expires_at = book.recorded_at + timedelta(seconds=payload.expires_in)
-        hold = Hold(payload.amount, campaign_id, job_id, expires_at)
-        book.put(book.holds, candidate.stream_id, hold)
+        assert entry.expires_at is not None
+        book.put(book.holds, candidate.stream_id, Hold(payload.amount, campaign_id, job_id, entry.expires_at))
+    move(book, campaign_id, job_id, entry.cost, entry.held)
+    if isinstance(payload, cost.CostRecorded):
+        over = over_budget(book, campaign_id, job_id)
     receipt = book.record(candidate, campaign_id, job_id, over)
-    entry = cost.opened(payload, campaign_id, job_id, expires_at)
     book.put(book.entries, candidate.stream_id, entry)
     return receipt
 
@@ -263,9 +255,7 @@ def _denial(book: Book, candidate: Candidate, refusal: BudgetExceeded) -> Denial
     return Denial(denial, *resolve(book, asked.campaign_id, asked.agent_job_id))
 
 
-def _by_service(
-    name: str, stream_id: UUID, event_id: UUID, payload: EventData, cause: Candidate | None
-) -> Candidate:
+def _by_service(name: str, stream_id: UUID, event_id: UUID, payload: EventData, cause: Candidate | None) -> Candidate:
     data, _ = dump(payload)
     return Candidate(
         event_type=CATALOGUE[name],

@@ -32,9 +32,7 @@ class Transition(NamedTuple):
                 f"{event_type} opens a stream, but this one exists already and is {status}", status, ()
             )
         if not self.opens and status is None:
-            raise IllegalTransition(
-                f"{event_type} follows on a stream that does not exist", None, self.allowed_from
-            )
+            raise IllegalTransition(f"{event_type} follows on a stream that does not exist", None, self.allowed_from)
 
     def require_status(self, event_type: str, status: str | None) -> None:
         """Raise `IllegalTransition` where a later event may not happen in this status."""

@@ -1,0 +1,181 @@
+"""Group commit: what arrives while a transaction runs is committed together by the next one.
+
+One task holds one connection while there is work. The queue is bounded; a full queue refuses at once, so that memory
+stays bounded and the sender can come back later.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from datetime import datetime
+from typing import NamedTuple
+
+import asyncpg
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ledger.database import CONNECTION_ERRORS, driver_connection
+from ledger.domain.errors import DatabaseUnavailable, Overloaded
+from ledger.domain.event import Request
+from ledger.log.append import Verdict, append
+
+log = logging.getLogger(__name__)
+
+GROUP_EVENTS_MAX = 2_000
+"""A group stops growing here: past it, throughput gains little and the wait grows."""
+
+APPEND_SECONDS_MAX = 20
+"""After so long without an answer from the database the group is sent once more."""
+
+QUEUE_EVENTS_MAX = 20_000
+QUEUE_CHARACTERS_MAX = 64 * 1024 * 1024
+
+RETRY_ERRORS = (
+    asyncpg.UniqueViolationError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.SerializationError,
+    asyncpg.DeadlockDetectedError,
+    *CONNECTION_ERRORS,
+    TimeoutError,
+    SQLAlchemyError,
+)
+"""After these the group is sent once more: identities make that safe, whatever became of the first try."""
+
+
+class _Waiting(NamedTuple):
+    request: Request
+    answer: "asyncio.Future[Verdict]"
+    events: int
+    characters: int
+
+
+class Appender:
+    """The one door into the log for a process. Start it with `async with`; leaving drains what was accepted."""
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        *,
+        on_append: Callable[[int], None] = lambda position: None,
+        clock: Callable[[], datetime] | None = None,
+    ) -> None:
+        """Make an appender.
+
+        Args:
+            engine: where the log is.
+            on_append: called with the position of the last event after each group that recorded something.
+            clock: the server's own when None.
+        """
+        self._engine = engine
+        self._on_append = on_append
+        self._clock = clock
+        self._queue: deque[_Waiting] = deque()
+        self._events = 0
+        self._characters = 0
+        self._arrived = asyncio.Event()
+        self._closing = False
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> "Appender":
+        self._task = asyncio.create_task(self._run(), name="appender")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._closing = True
+        self._arrived.set()
+        assert self._task is not None
+        await self._task
+
+    async def append(self, request: Request) -> Verdict:
+        """Have a request judged and recorded; on return its accepted events are durable.
+
+        Raises:
+            Overloaded: the queue is full, or the service is stopping; nothing was taken.
+            DatabaseUnavailable: the database failed; retry with the same ids.
+        """
+        events = len(request.candidates)
+        characters = sum(len(candidate.data) + len(candidate.text or "") for candidate in request.candidates)
+        full = self._events + events > QUEUE_EVENTS_MAX or self._characters + characters > QUEUE_CHARACTERS_MAX
+        if self._closing or (full and self._queue):
+            raise Overloaded("too many events are waiting to be recorded; send this again in a second")
+        answer: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+        self._queue.append(_Waiting(request, answer, events, characters))
+        self._events += events
+        self._characters += characters
+        self._arrived.set()
+        return await answer
+
+    async def _run(self) -> None:
+        while self._queue or not self._closing:
+            if not self._queue:
+                await self._arrived.wait()
+                self._arrived.clear()
+                continue
+            try:
+                async with driver_connection(self._engine) as connection:
+                    while self._queue and await self._commit(connection, self._take_group()):
+                        pass
+            except RETRY_ERRORS as error:
+                # Groups are answered by _commit: what is left here could not even get a connection.
+                self._fail([self._take() for _ in range(len(self._queue))], error)
+
+    def _take(self) -> _Waiting:
+        waiting = self._queue.popleft()
+        self._events -= waiting.events
+        self._characters -= waiting.characters
+        return waiting
+
+    def _take_group(self) -> list[_Waiting]:
+        group = [self._take()]
+        events = group[0].events
+        while self._queue and events + self._queue[0].events <= GROUP_EVENTS_MAX:
+            group.append(self._take())
+            events += group[-1].events
+        return group
+
+    async def _commit(self, connection: "asyncpg.Connection[asyncpg.Record]", group: list[_Waiting]) -> bool:
+        """Record a group and answer it. False where the connection is not to be used any more."""
+        group = [waiting for waiting in group if not waiting.answer.cancelled()]
+        try:
+            await self._record(connection, group)
+        except RETRY_ERRORS as error:
+            log.warning("append of %d requests failed (%s), once more", len(group), type(error).__name__)
+            await self._once_more(group)
+            return False
+        except Exception:
+            # One request of the group must be at fault: judge them one by one, so that it alone fails.
+            log.exception("append of %d requests failed, now one by one", len(group))
+            for waiting in group:
+                await self._once_more([waiting])
+            return False
+        return True
+
+    async def _record(self, connection: "asyncpg.Connection[asyncpg.Record]", group: list[_Waiting]) -> None:
+        now = self._clock() if self._clock else None
+        async with asyncio.timeout(APPEND_SECONDS_MAX):
+            verdicts, position = await append(connection, [waiting.request for waiting in group], now)
+        for waiting, verdict in zip(group, verdicts, strict=True):
+            if not waiting.answer.done():
+                waiting.answer.set_result(verdict)
+        self._on_append(position)
+
+    async def _once_more(self, group: list[_Waiting]) -> None:
+        try:
+            async with driver_connection(self._engine) as connection:
+                await self._record(connection, group)
+        except Exception as error:
+            log.exception("append of %d requests failed twice", len(group))
+            self._fail(group, error)
+
+    def _fail(self, group: list[_Waiting], error: Exception) -> None:
+        for waiting in group:
+            if waiting.answer.done():
+                continue
+            if isinstance(error, RETRY_ERRORS):
+                failure: Exception = DatabaseUnavailable(
+                    "the database did not answer; send this again with the same ids, it will be recorded once"
+                )
+            else:
+                failure = error
+            waiting.answer.set_exception(failure)

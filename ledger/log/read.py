@@ -1,0 +1,175 @@
+"""Reading the log: pages of events in the order of their positions, bounded in number and in size.
+
+Positions have no gaps and become visible in order, so a reader needs only the last position it has seen.
+"""
+
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import msgspec
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ledger.database import driver_connection
+from ledger.domain.codec import merge, time_text
+
+if TYPE_CHECKING:
+    import asyncpg
+
+PAGE_EVENTS_MAX = 5_000
+PAGE_CHARACTERS_MAX = 8 * 1024 * 1024
+"""A page ends before this much data and text, but holds at least one event: it bounds a reader's memory."""
+
+_COLUMNS = """position, category, stream_id, version, id, type, schema_version, occurred_at, recorded_at, actor,
+    campaign_id, agent_job_id, correlation_id, causation_id, data::text AS data, text::text AS text, text_commitment"""
+
+HEAD = "SELECT position FROM ledger.log_head"
+
+STREAM_VERSION = """
+SELECT max(version) FROM ledger.events WHERE category = $1 AND stream_id = $2
+"""
+
+
+class StoredEvent(msgspec.Struct, frozen=True):
+    """An event as the log holds it; `data` and `text` are the stored bytes as text."""
+
+    position: int
+    category: str
+    stream_id: UUID
+    version: int
+    id: UUID
+    type: str
+    schema_version: int
+    occurred_at: datetime
+    recorded_at: datetime
+    actor: str
+    campaign_id: UUID | None
+    agent_job_id: UUID | None
+    correlation_id: UUID | None
+    causation_id: UUID | None
+    data: str
+    text: str | None
+    text_commitment: str | None
+
+
+class EventView(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An event as it is shown: data and free text are one object again."""
+
+    position: int
+    category: str
+    stream_id: UUID
+    version: int
+    id: UUID
+    type: str
+    schema_version: int
+    occurred_at: str
+    recorded_at: str
+    actor: str
+    campaign_id: UUID | None
+    agent_job_id: UUID | None
+    data: msgspec.Raw
+    correlation_id: UUID | None = None
+    causation_id: UUID | None = None
+    erased: bool = False
+
+
+class EventFilter(msgspec.Struct, frozen=True):
+    """Which events are wanted; what is None or empty does not narrow. `after` is exclusive, `until` inclusive."""
+
+    after: int = 0
+    until: int | None = None
+    categories: tuple[str, ...] = ()
+    types: tuple[str, ...] = ()
+    stream_id: UUID | None = None
+    campaign_id: UUID | None = None
+    agent_job_id: UUID | None = None
+
+
+def view(event: StoredEvent) -> EventView:
+    """Show a stored event."""
+    free_text = event.text.encode() if event.text is not None else None
+    return EventView(
+        position=event.position,
+        category=event.category,
+        stream_id=event.stream_id,
+        version=event.version,
+        id=event.id,
+        type=event.type,
+        schema_version=event.schema_version,
+        occurred_at=time_text(event.occurred_at),
+        recorded_at=time_text(event.recorded_at),
+        actor=event.actor,
+        campaign_id=event.campaign_id,
+        agent_job_id=event.agent_job_id,
+        data=msgspec.Raw(merge(event.data.encode(), free_text)),
+        correlation_id=event.correlation_id,
+        causation_id=event.causation_id,
+        erased=event.text_commitment is not None and event.text is None,
+    )
+
+
+def _page_query(wanted: EventFilter, limit: int) -> tuple[str, list[object]]:
+    arguments: list[object] = [wanted.after]
+    conditions = ["position > $1"]
+
+    def narrow(condition: str, value: object) -> None:
+        arguments.append(value)
+        conditions.append(condition.format(f"${len(arguments)}"))
+
+    if wanted.until is not None:
+        narrow("position <= {}", wanted.until)
+    if wanted.categories:
+        narrow("category = ANY ({}::text[])", list(wanted.categories))
+    if wanted.types:
+        narrow("type = ANY ({}::text[])", list(wanted.types))
+    if wanted.stream_id is not None:
+        narrow("stream_id = {}", wanted.stream_id)
+    if wanted.campaign_id is not None:
+        narrow("campaign_id = {}", wanted.campaign_id)
+    if wanted.agent_job_id is not None:
+        narrow("agent_job_id = {}", wanted.agent_job_id)
+    arguments += [limit, PAGE_CHARACTERS_MAX]
+    # The running size is summed over the small column alone: a text past the bound is never read from disk.
+    query = f"""
+        SELECT {_COLUMNS} FROM (
+            SELECT *, sum(size) OVER (ORDER BY position) AS running FROM ledger.events
+            WHERE {" AND ".join(conditions)}
+            ORDER BY position LIMIT ${len(arguments) - 1}
+        ) AS page
+        WHERE running <= ${len(arguments)} OR running = size
+        ORDER BY position
+    """  # noqa: S608 (the conditions are fixed texts above)
+    return query, arguments
+
+
+async def read_page(
+    connection: "asyncpg.Connection[asyncpg.Record]", wanted: EventFilter, limit: int = PAGE_EVENTS_MAX
+) -> list[StoredEvent]:
+    """Read the next events, at most `limit`; fewer where they are large. Empty only where there are none."""
+    query, arguments = _page_query(wanted, limit)
+    return [StoredEvent(*row) for row in await connection.fetch(query, *arguments)]
+
+
+async def read_head(connection: "asyncpg.Connection[asyncpg.Record]") -> int:
+    """The position of the last event; 0 while there is none."""
+    position = await connection.fetchval(HEAD)
+    assert isinstance(position, int)
+    return position
+
+
+async def read_all(engine: AsyncEngine, wanted: EventFilter) -> AsyncIterator[list[StoredEvent]]:
+    """Read every event wanted, page by page, each in a short transaction of its own.
+
+    Where `until` is None, up to the head at the start: a reader is not kept going by a writer.
+    """
+    if wanted.until is None:
+        async with driver_connection(engine) as connection:
+            wanted = msgspec.structs.replace(wanted, until=await read_head(connection))
+    while True:
+        async with driver_connection(engine) as connection:
+            page = await read_page(connection, wanted)
+        if not page:
+            return
+        yield page
+        wanted = msgspec.structs.replace(wanted, after=page[-1].position)
