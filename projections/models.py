@@ -200,9 +200,7 @@ class ContentAsset(Base):
         "metadata", JSON, default=dict, server_default=text("'{}'::json")
     )
     campaign_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("campaigns.id", ondelete="SET NULL"), index=True)
-    agent_job_id: Mapped[uuid.UUID | None] = mapped_column(
-        ForeignKey("agent_jobs.id", ondelete="SET NULL"), index=True
-    )
+    agent_job_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("agent_jobs.id", ondelete="SET NULL"), index=True)
 
     campaign: Mapped[Campaign | None] = relationship(back_populates="content_assets")
     agent_job: Mapped[AgentJob | None] = relationship(back_populates="content_assets")

@@ -1,0 +1,93 @@
+"""A page of events folded into the four read models together, so that they agree with each other at every moment."""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+from uuid import UUID
+
+from ledger.domain.catalogue import CATALOGUE, decode_stored
+from ledger.log.read import StoredEvent
+from projections import agent_jobs, budget_entries, campaigns, content_assets
+from projections.rows import AgentJobRow, BudgetEntryRow, CampaignRow, ContentAssetRow, Rows
+
+
+class Needed(NamedTuple):
+    """Ids of the rows that a page may touch, by table."""
+
+    campaigns: list[UUID]
+    agent_jobs: list[UUID]
+    content_assets: list[UUID]
+    budget_entries: list[UUID]
+
+
+class ReadModels(NamedTuple):
+    """The rows that a page touches."""
+
+    campaigns: Rows[CampaignRow]
+    agent_jobs: Rows[AgentJobRow]
+    content_assets: Rows[ContentAssetRow]
+    budget_entries: Rows[BudgetEntryRow]
+
+
+def needed_by(events: Iterable[StoredEvent]) -> Needed:
+    """Which rows must be loaded before these events are folded; those the page itself opens need not be."""
+    needed: dict[str, dict[UUID, None]] = {"campaign": {}, "job": {}, "content": {}, "cost": {}}
+    opened: set[tuple[str, UUID]] = set()
+    for event in events:
+        if event.category not in needed:
+            continue
+        if event.version == 1:
+            opened.add((event.category, event.stream_id))
+        elif (event.category, event.stream_id) not in opened:
+            needed[event.category][event.stream_id] = None
+        if event.category in ("cost", "job"):
+            if event.campaign_id is not None:
+                needed["campaign"][event.campaign_id] = None
+            if event.agent_job_id is not None:
+                needed["job"][event.agent_job_id] = None
+    return Needed(
+        *(
+            [row_id for row_id in needed[category] if (category, row_id) not in opened]
+            for category in ("campaign", "job", "content", "cost")
+        )
+    )
+
+
+def fold(events: Sequence[StoredEvent], models: ReadModels) -> None:
+    """Fold events in the order of their positions into the rows they need.
+
+    Raises:
+        UnknownEventType: an event of a newer release.
+    """
+    for event in events:
+        fold_event(event, models)
+    _forget_deleted(models)
+
+
+def fold_event(event: StoredEvent, models: ReadModels) -> None:
+    """Fold one event; the ledger's own events (erasures and the like) change no row here."""
+    if event.category == "ledger":
+        return
+    payload = decode_stored(event.type, event.schema_version, event.data, event.text)
+    transition = CATALOGUE[event.type].transition
+    if event.category == "cost":
+        movement = budget_entries.fold(event, payload, models.budget_entries, models.campaigns, models.agent_jobs)
+        if movement is not None:
+            agent_jobs.move(event, movement, models.agent_jobs)
+            campaigns.move(event, movement, models.campaigns)
+    elif event.category == "job":
+        agent_jobs.fold(event, payload, transition, models.agent_jobs, models.campaigns)
+    elif event.category == "content":
+        content_assets.fold(event, payload, transition, models.content_assets)
+    else:
+        campaigns.fold(event, payload, transition, models.campaigns)
+
+
+def _forget_deleted(models: ReadModels) -> None:
+    """Do for the rows in memory what ON DELETE SET NULL does in the database."""
+    referring: list[AgentJobRow | ContentAssetRow] = [*models.agent_jobs.touched, *models.content_assets.touched]
+    for row in referring:
+        if row.campaign_id is not None and models.campaigns.was_deleted(row.campaign_id):
+            row.campaign_id = None
+    for asset in models.content_assets.touched:
+        if asset.agent_job_id is not None and models.agent_jobs.was_deleted(asset.agent_job_id):
+            asset.agent_job_id = None
