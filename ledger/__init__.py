@@ -1,1 +1,3 @@
 """The event-sourced budget and job ledger."""
+
+__version__ = "0.1.0"

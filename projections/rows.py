@@ -175,9 +175,9 @@ def add_count(count: int, more: int | None) -> int:
     return max(0, min(COUNTER_MAX, count + (more or 0)))
 
 
-def raw_text(value: msgspec.Raw | None) -> str | None:
-    """The JSON text of a raw value."""
-    return bytes(value).decode() if value is not None else None
+def raw_text(value: msgspec.Raw) -> str | None:
+    """The JSON text of a raw value; None where it is absent."""
+    return bytes(value).decode() or None
 
 
 def columns_of(row: type[Row]) -> tuple[str, ...]:

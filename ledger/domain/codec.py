@@ -50,6 +50,15 @@ Label = Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
 JsonObject = Annotated[msgspec.Raw, msgspec.Meta(extra={"kind": "object"})]
 """Any JSON object; kept as sent but for white space."""
 
+NO_OBJECT = msgspec.Raw(b"")
+"""An optional `JsonObject` that is absent: msgspec knows no union of raw JSON and null."""
+
+
+def no_object() -> msgspec.Raw:
+    """The default of an optional `JsonObject`."""
+    return NO_OBJECT
+
+
 Currency = Annotated[str, msgspec.Meta(pattern="^[A-Z]{3}$", extra={"kind": "currency"})]
 
 
@@ -139,6 +148,8 @@ def _checked_amount(plan: FieldPlan, value: Decimal) -> Decimal:
 
 def _checked_object(plan: FieldPlan, value: msgspec.Raw) -> msgspec.Raw:
     raw = bytes(value)
+    if raw in (b"", b"null") and not plan.required:
+        return NO_OBJECT
     if not raw.startswith(b"{"):
         raise InvalidField(plan.name, "must be an object")
     return msgspec.Raw(msgspec.json.format(raw, indent=-1))
@@ -166,7 +177,7 @@ def dump(payload: EventData) -> tuple[bytes, bytes | None]:
     for plan in plans_of(type(payload)):
         value = getattr(payload, plan.name)
         if plan.is_free_text:
-            if value is not None:
+            if value is not None and value != NO_OBJECT:
                 free[plan.name] = value
         elif value is None:
             # content.assigned says null on purpose: a required field is written even so.

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import msgspec
 
-from ledger.domain.codec import FREE_TEXT, EventData, JsonObject, Reason
+from ledger.domain.codec import FREE_TEXT, EventData, JsonObject, Reason, no_object
 from ledger.domain.lifecycle import DELETED, Transition
 
 Title = Annotated[str, msgspec.Meta(min_length=1, max_length=500, extra=FREE_TEXT)]
@@ -40,7 +40,7 @@ class ContentCreated(EventData, frozen=True, kw_only=True):
     title: Title
     content: Body
     content_type: ContentType
-    metadata: JsonObject | None = None
+    metadata: JsonObject = msgspec.field(default_factory=no_object)
     campaign_id: UUID | None = None
     agent_job_id: UUID | None = None
 
@@ -50,7 +50,7 @@ class ContentRevised(EventData, frozen=True, kw_only=True):
 
     title: Title | None = None
     content: Body | None = None
-    metadata: JsonObject | None = None
+    metadata: JsonObject = msgspec.field(default_factory=no_object)
 
 
 class ContentSubmitted(EventData, frozen=True, kw_only=True):

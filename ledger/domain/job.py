@@ -16,6 +16,7 @@ from ledger.domain.codec import (
     InvalidField,
     JsonObject,
     Reason,
+    no_object,
 )
 from ledger.domain.errors import IllegalTransition
 from ledger.domain.lifecycle import DELETED, Transition
@@ -73,7 +74,7 @@ class JobProgressed(EventData, frozen=True, kw_only=True):
 class JobCompleted(EventData, frozen=True, kw_only=True):
     """The job is done."""
 
-    output_data: JsonObject | None = None
+    output_data: JsonObject = msgspec.field(default_factory=no_object)
 
 
 class JobFailed(EventData, frozen=True, kw_only=True):

@@ -158,6 +158,12 @@ async def read_head(connection: "asyncpg.Connection[asyncpg.Record]") -> int:
     return position
 
 
+async def read_stream_version(connection: "asyncpg.Connection[asyncpg.Record]", category: str, stream_id: UUID) -> int:
+    """The version of a stream; 0 where it does not exist."""
+    version = await connection.fetchval(STREAM_VERSION, category, stream_id)
+    return int(version or 0)
+
+
 async def read_all(engine: AsyncEngine, wanted: EventFilter) -> AsyncIterator[list[StoredEvent]]:
     """Read every event wanted, page by page, each in a short transaction of its own.
 

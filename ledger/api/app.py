@@ -1,0 +1,91 @@
+"""The composition root: routes, middleware and the parts of a running service."""
+
+import asyncio
+import logging
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from aiohttp import web
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ledger.api import append, collections, events, figures, health, openapi
+from ledger.api.decode import BODY_BYTES_MAX
+from ledger.api.problems import answer_with_problems
+from ledger.api.services import SERVICES, Services
+from ledger.log.appender import Appender
+from ledger.log.expiry import sweep
+from projections.worker import Worker
+
+log = logging.getLogger(__name__)
+
+ROUTES = [*append.ROUTES, *events.ROUTES, *collections.ROUTES, *figures.ROUTES, *health.ROUTES]
+ROUTES.append(openapi.route_for(ROUTES))
+
+SHUTDOWN_SECONDS = 10.0
+KEEPALIVE_SECONDS = 75.0
+
+
+def make_app(services: Services) -> web.Application:
+    """Make the aiohttp application over a running service's parts."""
+    app = web.Application(middlewares=[answer_with_problems], client_max_size=BODY_BYTES_MAX)
+    app[SERVICES] = services
+    app.add_routes([route.definition() for route in ROUTES])
+    return app
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Bind the port before anything else is started; 0 takes a free one.
+
+    Raises:
+        OSError: it is taken, or not ours to take.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError:
+        listener.close()
+        raise
+    listener.listen(1024)
+    return listener
+
+
+@asynccontextmanager
+async def serving(engine: AsyncEngine, listener: socket.socket, *, with_worker: bool) -> AsyncIterator[None]:
+    """Serve the API while inside; leaving answers what was accepted.
+
+    Args:
+        with_worker: keep the read models and expire holds in this process too.
+    """
+    worker = Worker(engine)
+
+    def on_append(position: int) -> None:
+        worker.wake()
+
+    async with Appender(engine, on_append=on_append) as appender:
+        runner = web.AppRunner(
+            make_app(Services(engine, appender)),
+            access_log=None,
+            keepalive_timeout=KEEPALIVE_SECONDS,
+            shutdown_timeout=SHUTDOWN_SECONDS,
+        )
+        await runner.setup()
+        await web.SockSite(runner, listener).start()
+        async with asyncio.TaskGroup() as tasks:
+            if with_worker:
+                tasks.create_task(worker.run(), name="worker")
+            sweeper = tasks.create_task(_sweep(engine, appender), name="sweeper") if with_worker else None
+            try:
+                yield
+            finally:
+                await runner.cleanup()
+                worker.stop()
+                if sweeper is not None:
+                    sweeper.cancel()
+
+
+async def _sweep(engine: AsyncEngine, appender: Appender) -> None:
+    with suppress(asyncio.CancelledError):
+        await sweep(engine, appender)

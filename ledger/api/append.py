@@ -1,0 +1,134 @@
+"""POST /v1/events: the one door into the log."""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from aiohttp import web
+
+from ledger.api import problems
+from ledger.api.decode import BODY_BYTES_MAX, AnyEvent, read_candidate, split_body
+from ledger.api.routes import Route, json_response, read_query
+from ledger.api.services import Services
+from ledger.domain.errors import InvalidEvent, LedgerError, Malformed, Refused, TooLarge, UnsupportedMediaType
+from ledger.domain.event import Candidate, Receipt, Request
+
+IDEMPOTENCY_KEY_CHARACTERS_MAX = 255
+
+
+class AppendQuery(msgspec.Struct, forbid_unknown_fields=True):
+    """`independent`: each event is judged by itself; otherwise all or nothing."""
+
+    mode: Literal["atomic", "independent"] = "atomic"
+
+
+class Appended(msgspec.Struct):
+    """Every event is in the log; `position` is the highest of them."""
+
+    position: int
+    events: list[Receipt]
+
+
+_RESULTS = [{"$ref": f"#/components/schemas/{name}"} for name in ("Receipt", "Problem")]
+
+
+class Judged(msgspec.Struct):
+    """Each event's receipt or problem, in the order of the request; `position` is the highest recorded, or 0."""
+
+    position: int
+    results: Annotated[list[Any], msgspec.Meta(extra_json_schema={"items": {"anyOf": _RESULTS}})]
+
+
+async def append_events(request: web.Request, services: Services) -> web.StreamResponse:
+    """Record events."""
+    query = read_query(request, AppendQuery)
+    texts, is_batch = split_body(await _read_body(request), ndjson=request.content_type == "application/x-ndjson")
+    key = _idempotency_key(request)
+    if query.mode == "independent":
+        return await _append_independent(services, texts, key)
+    return await _append_atomic(services, texts, key, is_batch)
+
+
+async def _append_atomic(services: Services, texts: list[bytes], key: str | None, is_batch: bool) -> web.StreamResponse:
+    candidates: list[Candidate] = []
+    errors: list[dict[str, Any]] = []
+    for index, text in enumerate(texts):
+        try:
+            candidates.append(read_candidate(text, index, "local", key))
+        except InvalidEvent as error:
+            errors += error.errors
+    if errors:
+        raise InvalidEvent(errors)
+    verdict = await services.appender.append(Request(candidates))
+    receipts = [receipt for receipt in verdict if isinstance(receipt, Receipt)]
+    if len(receipts) < len(candidates):
+        refusal = verdict[0]
+        assert isinstance(refusal, Refused)
+        return problems.response(refusal, refusal.index if is_batch else None)
+    position = max(receipt.position for receipt in receipts)
+    status = 200 if all(receipt.duplicate for receipt in receipts) else 201
+    return json_response(Appended(position, receipts), status=status, position=position)
+
+
+async def _append_independent(services: Services, texts: list[bytes], key: str | None) -> web.StreamResponse:
+    results: list[Any] = [None] * len(texts)
+    candidates: list[Candidate] = []
+    places: list[int] = []
+    for index, text in enumerate(texts):
+        try:
+            candidates.append(read_candidate(text, index, "local", key))
+            places.append(index)
+        except LedgerError as error:
+            results[index] = problems.document(error, index)
+    verdicts = await services.appender.append(Request(candidates, independent=True)) if candidates else []
+    for index, verdict in zip(places, verdicts, strict=True):
+        results[index] = verdict if isinstance(verdict, Receipt) else problems.document(verdict, index)
+    position = max((verdict.position for verdict in verdicts if isinstance(verdict, Receipt)), default=0)
+    return json_response(Judged(position, results), position=position)
+
+
+async def _read_body(request: web.Request) -> bytes:
+    if request.headers.get("Content-Type") and request.content_type not in (
+        "application/json",
+        "application/x-ndjson",
+    ):
+        raise UnsupportedMediaType(
+            f"{request.content_type} is not understood; send application/json or application/x-ndjson"
+        )
+    if (request.content_length or 0) > BODY_BYTES_MAX:
+        raise TooLarge("the body is larger than 16 MiB; send it in parts")
+    return await request.read()
+
+
+def _idempotency_key(request: web.Request) -> str | None:
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and not 1 <= len(key) <= IDEMPOTENCY_KEY_CHARACTERS_MAX:
+        raise Malformed(f"Idempotency-Key must have 1 to {IDEMPOTENCY_KEY_CHARACTERS_MAX} characters")
+    return key
+
+
+ROUTES = [
+    Route(
+        "POST",
+        "/v1/events",
+        append_events,
+        "Record events: an object, an array, or NDJSON; all or nothing unless mode=independent.",
+        answers={201: Appended, 200: (Appended, Judged)},
+        query=AppendQuery,
+        body=AnyEvent,
+        problems=(
+            "malformed",
+            "budget-exceeded",
+            "version-conflict",
+            "event-id-conflict",
+            "illegal-transition",
+            "too-large",
+            "unsupported-media-type",
+            "invalid-event",
+            "unknown-reference",
+            "reference-mismatch",
+            "currency-mismatch",
+            "overloaded",
+            "database-unavailable",
+        ),
+    )
+]

@@ -1,0 +1,263 @@
+"""The four read models as collections and items."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from enum import Enum
+from typing import Annotated, NamedTuple
+from uuid import UUID
+
+import msgspec
+from aiohttp import web
+from yarl import URL
+
+from ledger.api.paging import (
+    ID,
+    MONEY,
+    NULLABLE_ID,
+    NULLABLE_TEXT,
+    TEXT,
+    TIME,
+    Arguments,
+    Column,
+    PageQuery,
+    after,
+    read_cursor,
+    read_sort,
+    write_cursor,
+)
+from ledger.api.routes import Route, json_response, path_uuid, read_query
+from ledger.api.services import Services
+from ledger.api.views import AgentJobView, BudgetEntryView, CampaignView, ContentAssetView, columns, show
+from ledger.database import driver_connection
+from ledger.domain.campaign import CampaignStatus
+from ledger.domain.codec import Instant
+from ledger.domain.content import ContentStatus, ContentType
+from ledger.domain.cost import EntryStatus, ResourceType
+from ledger.domain.errors import Malformed, NotFound
+from ledger.domain.job import AgentType, JobStatus
+from projections import queries
+
+Position = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+
+
+class CampaignsQuery(PageQuery, kw_only=True):
+    """Filters: comma means any of."""
+
+    name: tuple[str, ...] | None = None
+    status: tuple[CampaignStatus, ...] | None = None
+
+
+class ContentAssetsQuery(PageQuery, kw_only=True):
+    """Filters: comma means any of."""
+
+    title: tuple[str, ...] | None = None
+    content_type: tuple[ContentType, ...] | None = None
+    status: tuple[ContentStatus, ...] | None = None
+    campaign_id: tuple[UUID, ...] | None = None
+    agent_job_id: tuple[UUID, ...] | None = None
+
+
+class AgentJobsQuery(PageQuery, kw_only=True):
+    """Filters: comma means any of."""
+
+    agent_type: tuple[AgentType, ...] | None = None
+    status: tuple[JobStatus, ...] | None = None
+    campaign_id: tuple[UUID, ...] | None = None
+
+
+class BudgetEntriesQuery(PageQuery, kw_only=True):
+    """Filters: comma means any of; `occurred_after` is inclusive, `occurred_before` exclusive."""
+
+    resource_type: tuple[ResourceType, ...] | None = None
+    status: tuple[EntryStatus, ...] | None = None
+    model_used: tuple[str, ...] | None = None
+    agent_job_id: tuple[UUID, ...] | None = None
+    campaign_id: tuple[UUID, ...] | None = None
+    occurred_after: Instant | None = None
+    occurred_before: Instant | None = None
+
+
+class ItemQuery(msgspec.Struct, forbid_unknown_fields=True):
+    """Wait until the read models reflect a position."""
+
+    min_position: Position | None = None
+
+
+class Collection(NamedTuple):
+    """What makes one collection differ from another. `size` is a row's characters, in SQL over the alias `t`."""
+
+    path: str
+    table: str
+    view: type[msgspec.Struct]
+    query: type[PageQuery]
+    sortable: Mapping[str, Column]
+    size: str = "0::bigint"
+
+
+COLLECTIONS = (
+    Collection(
+        "/v1/campaigns",
+        "campaigns",
+        CampaignView,
+        CampaignsQuery,
+        {"id": ID, "created_at": TIME, "name": TEXT, "status": TEXT, "spend": MONEY},
+    ),
+    Collection(
+        "/v1/content-assets",
+        "content_assets",
+        ContentAssetView,
+        ContentAssetsQuery,
+        {
+            "id": ID,
+            "created_at": TIME,
+            "title": TEXT,
+            "content_type": TEXT,
+            "status": TEXT,
+            "campaign_id": NULLABLE_ID,
+            "agent_job_id": NULLABLE_ID,
+        },
+        "(octet_length(t.content) + octet_length(t.metadata::text))",
+    ),
+    Collection(
+        "/v1/agent-jobs",
+        "agent_jobs",
+        AgentJobView,
+        AgentJobsQuery,
+        {
+            "id": ID,
+            "created_at": TIME,
+            "agent_type": TEXT,
+            "status": TEXT,
+            "campaign_id": NULLABLE_ID,
+            "cost": MONEY,
+        },
+        "(octet_length(t.input_data::text) + coalesce(octet_length(t.output_data::text), 0))",
+    ),
+    Collection(
+        "/v1/budget-entries",
+        "budget_entries",
+        BudgetEntryView,
+        BudgetEntriesQuery,
+        {
+            "id": ID,
+            "created_at": TIME,
+            "occurred_at": TIME,
+            "resource_type": TEXT,
+            "status": TEXT,
+            "model_used": NULLABLE_TEXT,
+            "agent_job_id": NULLABLE_ID,
+            "campaign_id": NULLABLE_ID,
+            "cost": MONEY,
+        },
+    ),
+)
+
+
+def _conditions(query: PageQuery, arguments: Arguments) -> list[str]:
+    """The filters asked for, as SQL: a list of values any of which will do, or a bound of a time."""
+    conditions = []
+    for name in query.__struct_fields__:
+        value = getattr(query, name)
+        if value is None:
+            continue
+        if isinstance(value, tuple):
+            plain = [item.value if isinstance(item, Enum) else item for item in value]
+            kind = "uuid" if value and isinstance(value[0], UUID) else "text"
+            conditions.append(f"t.{name} = ANY ({arguments.add(plain)}::{kind}[])")
+        elif isinstance(value, datetime):
+            column, _, side = name.rpartition("_")
+            conditions.append(f"t.{column}_at {'>=' if side == 'after' else '<'} {arguments.add(value)}")
+    return conditions
+
+
+async def _list(request: web.Request, services: Services, collection: Collection) -> web.Response:
+    query = read_query(request, collection.query)
+    keys = read_sort(query.sort, collection.sortable)
+    arguments = Arguments(first=4)
+    conditions = _conditions(query, arguments)
+    if query.cursor is not None:
+        conditions.append(after(keys, read_cursor(query.cursor, query.sort, keys), arguments))
+    await wait_for_min_position(request, services, query.min_position)
+    async with driver_connection(services.engine) as connection:
+        position, rows, more = await queries.page(
+            connection,
+            collection.table,
+            columns=columns(collection.view),
+            size=collection.size,
+            conditions=conditions,
+            order=", ".join(key.sql for key in keys),
+            limit=query.limit,
+            arguments=arguments.values,
+        )
+    following = write_cursor(query.sort, keys, dict(rows[-1])) if more else None
+    items = [show(collection.view, dict(row)) for row in rows]
+    answer = json_response({"items": items, "next": following}, position=position)
+    if following is not None:
+        answer.headers["Link"] = f'<{_with_cursor(request.rel_url, following)}>; rel="next"'
+    return answer
+
+
+def _with_cursor(url: URL, cursor: str) -> URL:
+    return url.update_query(cursor=cursor)
+
+
+async def _item(request: web.Request, services: Services, collection: Collection) -> web.Response:
+    query = read_query(request, ItemQuery)
+    item_id = path_uuid(request)
+    await wait_for_min_position(request, services, query.min_position)
+    async with driver_connection(services.engine) as connection:
+        position, rows, _ = await queries.page(
+            connection,
+            collection.table,
+            columns=columns(collection.view),
+            size=collection.size,
+            conditions=["t.id = $4"],
+            order="t.id",
+            limit=1,
+            arguments=[item_id],
+        )
+    if not rows:
+        raise NotFound(f"there is nothing with id {item_id} in {collection.path}")
+    return json_response(show(collection.view, dict(rows[0])), position=position)
+
+
+async def wait_for_min_position(request: web.Request, services: Services, position: int | None) -> None:
+    """Wait for the position that the request asks for, by parameter or by header."""
+    header = request.headers.get("Ledger-Min-Position")
+    if position is None and header is not None:
+        if not header.isascii() or not header.isdigit() or int(header) >= 2**63:
+            raise Malformed(f"Ledger-Min-Position must be a position, not {header!r}")
+        position = int(header)
+    if position is not None:
+        await queries.wait_for_position(services.engine, position)
+
+
+def _routes(collection: Collection) -> list[Route]:
+    async def list_items(request: web.Request, services: Services) -> web.StreamResponse:
+        return await _list(request, services, collection)
+
+    async def get_item(request: web.Request, services: Services) -> web.StreamResponse:
+        return await _item(request, services, collection)
+
+    page = msgspec.defstruct(
+        f"{collection.view.__name__}Page",
+        [("items", list[collection.view]), ("next", str | None)],  # type: ignore[name-defined]
+        namespace={"__doc__": "A page; `next` is the cursor of the next one, null on the last."},
+    )
+    name = collection.path.removeprefix("/v1/")
+    waits = ("malformed", "projection-behind", "database-unavailable")
+    return [
+        Route("GET", collection.path, list_items, f"List {name}.", {200: page}, collection.query, problems=waits),
+        Route(
+            "GET",
+            f"{collection.path}/{{id}}",
+            get_item,
+            f"Read one of {name}.",
+            {200: collection.view},
+            ItemQuery,
+            problems=("not-found", *waits),
+        ),
+    ]
+
+
+ROUTES = [route for collection in COLLECTIONS for route in _routes(collection)]

@@ -1,0 +1,154 @@
+"""A request's body becomes candidates for the log: read, checked in shape, prepared."""
+
+import re
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+import msgspec
+
+from ledger.domain.catalogue import CATALOGUE
+from ledger.domain.codec import EventData, Instant, InvalidField, check_text, decode_hook, utc
+from ledger.domain.errors import InvalidEvent, Malformed, TooLarge
+from ledger.domain.event import Candidate
+from ledger.log.prepare import id_for_key, prepare
+
+EVENTS_MAX = 5_000
+BODY_BYTES_MAX = 16 * 1024 * 1024
+
+
+class NewEvent(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, tag_field="type"):
+    """The envelope of an event as sent; `data` depends on the type."""
+
+    id: UUID | None = None
+    stream_id: UUID | None = None
+    expected_version: Annotated[int, msgspec.Meta(ge=0, le=2**62)] | None = None
+    occurred_at: Instant | None = None
+    correlation_id: UUID | None = None
+    causation_id: UUID | None = None
+    data: Any
+
+
+def _sent(name: str, payload: type[EventData]) -> type[NewEvent]:
+    # "data" may be absent where nothing in it is required.
+    required = any(field.required for field in msgspec.structs.fields(payload))
+    data: Any = ("data", payload) if required else ("data", payload, msgspec.field(default_factory=payload))
+    struct = msgspec.defstruct(
+        "".join(part.title() for part in re.split(r"[._]", name)),
+        [data],
+        bases=(NewEvent,),
+        tag=name,
+        kw_only=True,
+        forbid_unknown_fields=True,
+        namespace={"__doc__": payload.__doc__},
+    )
+    assert issubclass(struct, NewEvent)
+    return struct
+
+
+SENT = {name: _sent(name, kind.payload) for name, kind in CATALOGUE.items() if not kind.by_service}
+
+AnyEvent: Any = None
+for _struct in SENT.values():
+    AnyEvent = _struct if AnyEvent is None else AnyEvent | _struct
+
+_decoder: msgspec.json.Decoder[NewEvent] = msgspec.json.Decoder(AnyEvent, dec_hook=decode_hook)
+_array = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+def split_body(body: bytes, *, ndjson: bool) -> tuple[list[bytes], bool]:
+    """Split a body into the JSON texts of its events.
+
+    Returns:
+        the texts, and whether they came as a batch.
+
+    Raises:
+        Malformed: not UTF-8, not JSON, nested too deep, or empty.
+        TooLarge: more than 5,000 events.
+    """
+    try:
+        if not body.isascii():
+            body.decode()
+        start = body.lstrip()[:1]
+        if ndjson:
+            events = [line for line in body.split(b"\n") if line and not line.isspace()]
+        elif start == b"[":
+            events = [bytes(raw) for raw in _array.decode(body)]
+        else:
+            events = [body] if start else []
+    except UnicodeDecodeError as error:
+        raise Malformed(f"the body is not UTF-8: byte {error.start}") from None
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise Malformed(_json_trouble(error)) from None
+    if not events:
+        raise Malformed("the body holds no event")
+    if len(events) > EVENTS_MAX:
+        raise TooLarge(f"{len(events):,} events in one request; send at most {EVENTS_MAX:,}")
+    return events, ndjson or start == b"["
+
+
+def read_candidate(body: bytes, index: int, actor: str, idempotency_key: str | None) -> Candidate:
+    """Read one event and prepare it.
+
+    Args:
+        index: of the event in its request, for the error and for ids made from the key.
+
+    Raises:
+        Malformed: not JSON.
+        InvalidEvent: not of the shape its type asks for.
+    """
+    try:
+        check_text(body)
+        event = _decoder.decode(body)
+        occurred_at = _in_utc(event.occurred_at)
+    except (msgspec.ValidationError, InvalidField) as error:
+        raise InvalidEvent([_describe(error, index)]) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Malformed(_json_trouble(error, index)) from None
+    event_type = CATALOGUE[type(event).__struct_config__.tag]  # type: ignore[index]
+    if event.stream_id is None and not event_type.transition.opens:
+        message = f"{event_type.name} follows on a stream: say which with stream_id"
+        raise InvalidEvent([{"index": index, "path": "$.stream_id", "message": message}])
+    event_id = event.id
+    if event_id is None and idempotency_key is not None:
+        event_id = id_for_key(actor, idempotency_key, index)
+    return prepare(
+        event_type,
+        event.data,
+        actor=actor,
+        event_id=event_id,
+        stream_id=event.stream_id,
+        expected_version=event.expected_version,
+        occurred_at=occurred_at,
+        correlation_id=event.correlation_id,
+        causation_id=event.causation_id,
+    )
+
+
+def _in_utc(occurred_at: datetime | None) -> datetime | None:
+    return utc("occurred_at", occurred_at) if occurred_at is not None else None
+
+
+def _json_trouble(error: Exception, index: int | None = None) -> str:
+    where = f"event {index}: " if index else ""
+    if isinstance(error, RecursionError):
+        return f"{where}the JSON is nested too deep; at most 100 levels"
+    return f"{where}{error}"
+
+
+def _describe(error: Exception, index: int) -> dict[str, Any]:
+    """Name what is wrong with an event: its index, the path and a message."""
+    message, path = str(error), "$"
+    if found := re.fullmatch(r"(.*) - at `(.*)`", message, re.DOTALL):
+        message, path = found[1], found[2]
+    cause = error if isinstance(error, InvalidField) else error.__cause__
+    if isinstance(cause, InvalidField) and cause.field:
+        path = f"{path}.{cause.field}"
+    elif found := re.search(r"(?:unknown|required) field `(.*)`", message):
+        path = f"{path}.{found[1]}"
+    elif path == "$.type" and (found := re.fullmatch(r"Invalid value '(.*)'", message, re.DOTALL)):
+        by_service = found[1] in CATALOGUE
+        message = f"'{found[1]}' is " + (
+            "written by the service alone" if by_service else "no event type of the catalogue"
+        )
+    return {"index": index, "path": path, "message": message}

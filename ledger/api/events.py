@@ -1,0 +1,182 @@
+"""Reading the log: pages, NDJSON of a whole range, one event, one stream, a campaign's timeline."""
+
+from typing import Annotated, Literal
+from uuid import UUID
+
+import msgspec
+from aiohttp import web
+
+from ledger.api.routes import Route, json_response, path_uuid, read_query
+from ledger.api.services import Services
+from ledger.database import driver_connection
+from ledger.domain.catalogue import CATEGORIES
+from ledger.domain.errors import Malformed, NotFound
+from ledger.log.read import (
+    PAGE_EVENTS_MAX,
+    EventFilter,
+    EventView,
+    read_all,
+    read_head,
+    read_page,
+    read_stream_version,
+    view,
+)
+
+Position = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+Category = Literal["campaign", "content", "job", "cost", "ledger"]
+
+NDJSON = "application/x-ndjson"
+
+
+class TimelineQuery(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Which events: `after` is exclusive, `until` inclusive; comma means any of."""
+
+    after: Position = 0
+    until: Position | None = None
+    limit: Annotated[int, msgspec.Meta(ge=1, le=PAGE_EVENTS_MAX)] = 100
+    category: tuple[Category, ...] = ()
+    type: tuple[str, ...] = ()
+    stream_id: UUID | None = None
+    agent_job_id: UUID | None = None
+
+    def wanted(self, campaign_id: UUID | None) -> EventFilter:
+        """What the log is asked for."""
+        return EventFilter(
+            self.after, self.until, self.category, self.type, self.stream_id, campaign_id, self.agent_job_id
+        )
+
+
+class EventsQuery(TimelineQuery, kw_only=True):
+    """Which events: `after` is exclusive, `until` inclusive; comma means any of."""
+
+    campaign_id: UUID | None = None
+
+
+class EventPage(msgspec.Struct):
+    """`next_after` continues the page, null where there was no more; `head` is the log's last position."""
+
+    events: list[EventView]
+    next_after: int | None
+    head: int
+
+
+class Stream(msgspec.Struct):
+    """The events of one stream, oldest first; the ETag is the version."""
+
+    version: int
+    events: list[EventView]
+
+
+async def list_events(request: web.Request, services: Services) -> web.StreamResponse:
+    """A page of the log, or the whole range as NDJSON."""
+    query = read_query(request, EventsQuery)
+    return await _answer(request, services, query.wanted(query.campaign_id), query.limit)
+
+
+async def timeline(request: web.Request, services: Services) -> web.StreamResponse:
+    """The events that count for a campaign."""
+    query = read_query(request, TimelineQuery)
+    wanted = query.wanted(path_uuid(request))
+    async with driver_connection(services.engine) as connection:
+        known = await read_stream_version(connection, "campaign", path_uuid(request))
+    if not known:
+        raise NotFound(f"there is no campaign {path_uuid(request)}")
+    return await _answer(request, services, wanted, query.limit)
+
+
+async def _answer(request: web.Request, services: Services, wanted: EventFilter, limit: int) -> web.StreamResponse:
+    if NDJSON in request.headers.get("Accept", ""):
+        return await _stream_ndjson(request, services, wanted)
+    async with driver_connection(services.engine) as connection:
+        head = await read_head(connection)
+        page = await read_page(connection, wanted, limit)
+        rest = msgspec.structs.replace(wanted, after=page[-1].position) if page else wanted
+        following = rest.after if page and await read_page(connection, rest, 1) else None
+    return json_response(EventPage([view(event) for event in page], following, head), position=head)
+
+
+async def _stream_ndjson(request: web.Request, services: Services, wanted: EventFilter) -> web.StreamResponse:
+    answer = web.StreamResponse(headers={"Content-Type": NDJSON})
+    await answer.prepare(request)
+    async for page in read_all(services.engine, wanted):
+        # write() waits for the reader: a slow one holds back the next page, not memory.
+        await answer.write(b"".join(msgspec.json.encode(view(event)) + b"\n" for event in page))
+    await answer.write_eof()
+    return answer
+
+
+async def get_event(request: web.Request, services: Services) -> web.StreamResponse:
+    """One event by its position."""
+    text = request.match_info["position"]
+    if not text.isascii() or not text.isdigit() or int(text) >= 2**63:
+        raise Malformed(f"{text!r} is not a position")
+    position = int(text)
+    async with driver_connection(services.engine) as connection:
+        events = await read_page(connection, EventFilter(after=position - 1, until=position), 1)
+    if not events:
+        raise NotFound(f"there is no event at position {position}")
+    return json_response(view(events[0]))
+
+
+async def get_stream(request: web.Request, services: Services) -> web.StreamResponse:
+    """Every event of one stream, written page by page."""
+    category, stream_id = request.match_info["category"], path_uuid(request, "stream_id")
+    if category not in CATEGORIES:
+        raise NotFound(f"there is no category {category!r}, only {', '.join(CATEGORIES)}")
+    async with driver_connection(services.engine) as connection:
+        version = await read_stream_version(connection, category, stream_id)
+    if not version:
+        raise NotFound(f"there is no {category} stream {stream_id}")
+    etag = f'"{version}"'
+    if request.headers.get("If-None-Match") == etag:
+        return web.Response(status=304, headers={"ETag": etag})
+    answer = web.StreamResponse(headers={"Content-Type": "application/json", "ETag": etag})
+    await answer.prepare(request)
+    await answer.write(b'{"version":%d,"events":[' % version)
+    separator = b""
+    async for page in read_all(services.engine, EventFilter(categories=(category,), stream_id=stream_id)):
+        events = [event for event in page if event.version <= version]
+        if events:
+            await answer.write(separator + b",".join(msgspec.json.encode(view(event)) for event in events))
+            separator = b","
+    await answer.write(b"]}")
+    await answer.write_eof()
+    return answer
+
+
+ROUTES = [
+    Route(
+        "GET",
+        "/v1/events",
+        list_events,
+        "Read a page of the log; with Accept: application/x-ndjson the whole range, an event a line.",
+        {200: EventPage},
+        EventsQuery,
+        problems=("malformed", "database-unavailable"),
+    ),
+    Route(
+        "GET",
+        "/v1/events/{position}",
+        get_event,
+        "Read one event.",
+        {200: EventView},
+        problems=("malformed", "not-found", "database-unavailable"),
+    ),
+    Route(
+        "GET",
+        "/v1/streams/{category}/{stream_id}",
+        get_stream,
+        "Read one stream.",
+        {200: Stream},
+        problems=("malformed", "not-found", "database-unavailable"),
+    ),
+    Route(
+        "GET",
+        "/v1/campaigns/{id}/timeline",
+        timeline,
+        "Read the events that count for a campaign.",
+        {200: EventPage},
+        TimelineQuery,
+        problems=("malformed", "not-found", "database-unavailable"),
+    ),
+]

@@ -1,0 +1,67 @@
+"""Is it alive, and is it ready?"""
+
+from typing import Literal
+
+import msgspec
+from aiohttp import web
+
+from ledger.api.routes import Route, json_response
+from ledger.api.services import Services
+from ledger.database import CONNECTION_ERRORS, driver_connection
+from ledger.schema import current_revision, expected_revision
+from projections.queries import projection_status
+
+LAG_SECONDS_MAX = 60.0
+"""Further behind than this, the read models are no longer what a dashboard should show."""
+
+
+class Alive(msgspec.Struct):
+    """The process answers."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Readiness(msgspec.Struct):
+    """Each check says "ok" or, in plain words, what is wrong."""
+
+    status: Literal["ok", "unavailable"]
+    database: str
+    migrations: str
+    projections: str
+
+
+async def healthz(request: web.Request, services: Services) -> web.StreamResponse:
+    """The process answers; nothing else is looked at."""
+    return json_response(Alive())
+
+
+async def readyz(request: web.Request, services: Services) -> web.StreamResponse:
+    """Whether requests can be served as they should be."""
+    try:
+        readiness = await _check(services)
+    except (*CONNECTION_ERRORS, TimeoutError) as error:
+        unknown = "unknown, the database does not answer"
+        readiness = Readiness("unavailable", f"does not answer ({type(error).__name__})", unknown, unknown)
+    return json_response(readiness, status=200 if readiness.status == "ok" else 503)
+
+
+async def _check(services: Services) -> Readiness:
+    async with services.engine.connect() as connection:
+        current, expected = await current_revision(connection), expected_revision()
+    if current != expected:
+        trouble = f"at {current}, this release needs {expected}: run `ledger migrate`"
+        return Readiness("unavailable", "ok", trouble, "unknown until migrated")
+    async with driver_connection(services.engine) as connection:
+        row = await projection_status(connection)
+    projections = "ok"
+    if row["status"] != "running":
+        projections = f"{row['status']} at position {row['position']}, see /v1/projections"
+    elif row["lag_seconds"] > LAG_SECONDS_MAX:
+        projections = f"{row['lag_seconds']:.0f} s behind: is a worker running?"
+    return Readiness("ok" if projections == "ok" else "unavailable", "ok", "ok", projections)
+
+
+ROUTES = [
+    Route("GET", "/healthz", healthz, "Is the process alive?", {200: Alive}),
+    Route("GET", "/readyz", readyz, "Can it serve?", {200: Readiness, 503: Readiness}),
+]

@@ -1,0 +1,156 @@
+"""OpenAPI 3.1, generated from the very routes and structs that the service runs on."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+import ledger
+from ledger.api.problems import CONTENT_TYPE, STATUS, Problem
+from ledger.api.routes import Route, json_response
+from ledger.api.services import Services
+from ledger.domain.codec import Day
+
+REFERENCE = "#/components/schemas/{name}"
+
+
+def _schema_hook(kind: type) -> dict[str, Any]:
+    if kind is Day:
+        return {"type": "string", "description": "An RFC 3339 time with its zone, or a date meaning midnight UTC."}
+    raise NotImplementedError(kind)
+
+
+def _schemas(routes: Sequence[Route]) -> tuple[dict[Any, Any], dict[str, Any]]:
+    """The schema of every type the routes name, and the components these refer to."""
+    types: list[Any] = [Problem]
+    for route in routes:
+        types += [kind for kind in (route.query, route.body) if kind is not None]
+        types += [kind for answer in route.answers.values() for kind in _kinds(answer)]
+    schemas, components = msgspec.json.schema_components(types, schema_hook=_schema_hook, ref_template=REFERENCE)
+    return dict(zip(map(str, types), schemas, strict=True)), components
+
+
+def build(routes: Sequence[Route]) -> dict[str, Any]:
+    """Build the document."""
+    schemas, components = _schemas(routes)
+    paths: dict[str, dict[str, Any]] = {}
+    for route in routes:
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schemas, components)
+    # Query structs are shown as parameters, not as bodies.
+    for route in routes:
+        if route.query is not None:
+            components.pop(route.query.__name__, None)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Budget and job ledger", "version": ledger.__version__},
+        "paths": paths,
+        "components": {"schemas": components},
+    }
+
+
+def _operation(route: Route, schemas: dict[Any, Any], components: dict[str, Any]) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "operationId": f"{route.method.lower()}_{re.sub(r'[^a-z0-9]+', '_', route.path.lower()).strip('_')}",
+        "summary": route.summary,
+        "parameters": [*_path_parameters(route), *_query_parameters(route, components)],
+        "responses": {
+            **{
+                str(status): {
+                    "description": " Or: ".join(_first_line(kind) for kind in _kinds(answer)),
+                    "content": _content(route, status, [schemas[str(kind)] for kind in _kinds(answer)]),
+                }
+                for status, answer in route.answers.items()
+            },
+            **_problem_responses(route),
+        },
+    }
+    if route.body is not None:
+        one = schemas[str(route.body)]
+        operation["requestBody"] = {
+            "required": True,
+            "content": {
+                "application/json": {
+                    "schema": {"oneOf": [one, {"type": "array", "items": one, "minItems": 1, "maxItems": 5000}]}
+                },
+                "application/x-ndjson": {"schema": {"type": "string", "description": "an event a line"}},
+            },
+        }
+    return operation
+
+
+def _kinds(answer: Any) -> tuple[Any, ...]:
+    return answer if isinstance(answer, tuple) else (answer,)
+
+
+def _content(route: Route, status: int, schemas: list[Any]) -> dict[str, Any]:
+    schema = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
+    content: dict[str, Any] = {"application/json": {"schema": schema}}
+    if status == 200 and "x-ndjson" in route.summary:
+        content["application/x-ndjson"] = {"schema": {"type": "string", "description": "an event a line"}}
+    return content
+
+
+def _first_line(kind: Any) -> str:
+    return (getattr(kind, "__doc__", None) or "An answer.").strip().splitlines()[0]
+
+
+def _path_parameters(route: Route) -> list[dict[str, Any]]:
+    formats = {
+        "position": {"type": "integer", "minimum": 0, "maximum": 2**63 - 1},
+        "category": {"type": "string", "enum": ["campaign", "content", "job", "cost", "ledger"]},
+    }
+    return [
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "schema": formats.get(name, {"type": "string", "format": "uuid"}),
+        }
+        for name in re.findall(r"{(\w+)}", route.path)
+    ]
+
+
+def _query_parameters(route: Route, components: dict[str, Any]) -> list[dict[str, Any]]:
+    if route.query is None:
+        return []
+    schema = components[route.query.__name__]
+    parameters = []
+    for name, of in schema["properties"].items():
+        given = {key: value for key, value in of.items() if key != "default"}
+        # An absent parameter is how null is said.
+        choices = [choice for choice in given.pop("anyOf", []) if choice != {"type": "null"}]
+        given = {**given, **(choices[0] if len(choices) == 1 else {"anyOf": choices} if choices else {})}
+        parameter: dict[str, Any] = {"name": name, "in": "query", "required": False, "schema": given}
+        if given.get("type") == "array":
+            parameter |= {"style": "form", "explode": False}
+        parameters.append(parameter)
+    if "min_position" in schema["properties"]:
+        position = {"type": "integer", "minimum": 0, "maximum": 2**63 - 1}
+        parameters.append({"name": "Ledger-Min-Position", "in": "header", "required": False, "schema": position})
+    return parameters
+
+
+def _problem_responses(route: Route) -> dict[str, Any]:
+    by_status: dict[int, list[str]] = {}
+    for slug in ("malformed", *route.problems, "internal-error"):
+        by_status.setdefault(STATUS[slug], []).append(slug)
+    problem = {CONTENT_TYPE: {"schema": {"$ref": REFERENCE.format(name="Problem")}}}
+    return {
+        str(status): {"description": ", ".join(dict.fromkeys(slugs)), "content": problem}
+        for status, slugs in sorted(by_status.items())
+        if status not in route.answers
+    }
+
+
+def route_for(routes: Sequence[Route]) -> Route:
+    """The route that serves the document of these routes and of itself."""
+    document: dict[str, Any] = {}
+
+    async def get_openapi(request: web.Request, services: Services) -> web.StreamResponse:
+        return json_response(document)
+
+    route = Route("GET", "/openapi.json", get_openapi, "This document.", {200: dict[str, Any]})
+    document.update(build([*routes, route]))
+    return route

@@ -1,0 +1,112 @@
+"""Errors as RFC 9457 problem documents: the one place that knows which error is which status."""
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+from aiohttp import web
+from sqlalchemy.exc import SQLAlchemyError
+
+from ledger.database import CONNECTION_ERRORS
+from ledger.domain.errors import DatabaseUnavailable, LedgerError, Unavailable
+
+log = logging.getLogger(__name__)
+
+CONTENT_TYPE = "application/problem+json"
+
+STATUS = {
+    "malformed": 400,
+    "unauthenticated": 401,
+    "budget-exceeded": 402,
+    "forbidden": 403,
+    "not-found": 404,
+    "method-not-allowed": 405,
+    "version-conflict": 409,
+    "event-id-conflict": 409,
+    "illegal-transition": 409,
+    "too-large": 413,
+    "unsupported-media-type": 415,
+    "invalid-event": 422,
+    "unknown-reference": 422,
+    "reference-mismatch": 422,
+    "currency-mismatch": 422,
+    "rate-limited": 429,
+    "internal-error": 500,
+    "overloaded": 503,
+    "projection-behind": 503,
+    "database-unavailable": 503,
+}
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Problem(msgspec.Struct, omit_defaults=True):
+    """An RFC 9457 problem document; further members depend on its type."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    index: int | None = None
+
+
+def document(error: LedgerError, index: int | None = None) -> dict[str, Any]:
+    """The problem document of an error.
+
+    Args:
+        index: which event of a batch it concerns.
+    """
+    problem = {
+        "type": f"/problems/{error.slug}",
+        "title": error.title,
+        "status": STATUS[error.slug],
+        "detail": error.detail,
+        **error.members,
+    }
+    if index is not None:
+        problem["index"] = index
+    return problem
+
+
+def response(error: LedgerError, index: int | None = None) -> web.Response:
+    """The HTTP answer to an error."""
+    headers = {"Retry-After": str(error.retry_after_seconds)} if isinstance(error, Unavailable) else {}
+    return problem_response(document(error, index), headers)
+
+
+def problem_response(problem: dict[str, Any], headers: dict[str, str] | None = None) -> web.Response:
+    """The HTTP answer with a problem document."""
+    return web.Response(
+        body=msgspec.json.encode(problem), status=problem["status"], content_type=CONTENT_TYPE, headers=headers
+    )
+
+
+def _of_http_exception(error: web.HTTPException) -> web.Response:
+    slug = {404: "not-found", 405: "method-not-allowed", 413: "too-large"}.get(error.status, "malformed")
+    details = {
+        404: "there is nothing at this address; see /openapi.json",
+        405: "this address does not take this method; see the Allow header and /openapi.json",
+        413: "the body is larger than 16 MiB; send it in parts",
+    }
+    headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
+    detail = details.get(error.status, error.reason)
+    problem = {"type": f"/problems/{slug}", "title": error.reason, "status": STATUS[slug], "detail": detail}
+    return problem_response(problem, headers)
+
+
+@web.middleware
+async def answer_with_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turn every error into its problem document; nothing of a bug is shown but that there was one."""
+    try:
+        return await handler(request)
+    except LedgerError as error:
+        return response(error)
+    except web.HTTPException as error:
+        return _of_http_exception(error)
+    except (*CONNECTION_ERRORS, SQLAlchemyError, TimeoutError) as error:
+        log.warning("%s %s: the database failed: %s", request.method, request.path, type(error).__name__)
+        return response(DatabaseUnavailable("the database did not answer; try again"))
+    except Exception:
+        log.exception("%s %s failed", request.method, request.path)
+        return response(LedgerError("the service failed on this request; its log says why"))

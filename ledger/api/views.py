@@ -1,0 +1,147 @@
+"""How rows of the read models are shown: every column and the derived figures; money and times as text."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from decimal import Decimal
+from typing import Annotated, Any, TypeVar
+from uuid import UUID
+
+import msgspec
+
+from ledger.domain import money
+from ledger.domain.campaign import CampaignStatus
+from ledger.domain.codec import time_text
+from ledger.domain.content import ContentStatus, ContentType
+from ledger.domain.cost import EntryStatus, ResourceType
+from ledger.domain.job import AgentType, JobStatus
+
+Money = Annotated[str, msgspec.Meta(pattern=r"^-?\d+(\.\d+)?$", description="exact, in plain notation")]
+Time = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"}, description="UTC, microseconds")]
+Json = Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"type": "object"})]
+
+JSON_COLUMNS = frozenset({"input_data", "output_data", "metadata"})
+
+V = TypeVar("V", bound=msgspec.Struct)
+
+
+class CampaignView(msgspec.Struct, kw_only=True):
+    """A campaign."""
+
+    id: UUID
+    name: str
+    description: str | None
+    status: CampaignStatus
+    budget: Money
+    spend: Money
+    held: Money
+    currency: str
+    start_date: Time
+    end_date: Time | None
+    impressions: int
+    clicks: int
+    conversions: int
+    revenue: Money
+    roi: Money
+    budget_remaining: Money
+    budget_used_percentage: Money
+    created_at: Time
+    updated_at: Time
+    position: int
+
+
+class ContentAssetView(msgspec.Struct, kw_only=True):
+    """A content asset."""
+
+    id: UUID
+    title: str
+    content: str
+    content_type: ContentType
+    status: ContentStatus
+    metadata: Json
+    campaign_id: UUID | None
+    agent_job_id: UUID | None
+    created_at: Time
+    updated_at: Time
+    position: int
+
+
+class AgentJobView(msgspec.Struct, kw_only=True):
+    """An agent's job."""
+
+    id: UUID
+    agent_type: AgentType
+    status: JobStatus
+    input_data: Json
+    output_data: Json | None
+    started_at: Time | None
+    completed_at: Time | None
+    duration_seconds: float | None
+    error_message: str | None
+    retry_count: int
+    progress: Money | None
+    tokens_used: int
+    cost: Money
+    held: Money
+    budget: Money | None
+    currency: str
+    campaign_id: UUID | None
+    created_at: Time
+    updated_at: Time
+    position: int
+
+
+class BudgetEntryView(msgspec.Struct, kw_only=True):
+    """A budget entry."""
+
+    id: UUID
+    resource_type: ResourceType
+    status: EntryStatus
+    cost: Money
+    held: Money
+    currency: str
+    tokens_used: int
+    model_used: str | None
+    provider: str | None
+    description: str | None
+    agent_job_id: UUID | None
+    campaign_id: UUID | None
+    occurred_at: Time
+    expires_at: Time | None
+    created_at: Time
+    updated_at: Time
+    position: int
+
+
+DERIVED = frozenset({"budget_remaining", "budget_used_percentage", "duration_seconds"})
+
+
+def columns(view: type[msgspec.Struct]) -> str:
+    """The select list of a view, over the alias `t`."""
+    return ", ".join(
+        f"t.{name}::text AS {name}" if name in JSON_COLUMNS else f"t.{name}"
+        for name in view.__struct_fields__
+        if name not in DERIVED
+    )
+
+
+def show(view: type[V], row: Mapping[str, Any]) -> V:
+    """Show a row."""
+    shown = {name: _show(name, row[name]) for name in view.__struct_fields__ if name not in DERIVED}
+    if view is CampaignView:
+        shown["budget_remaining"] = money.plain(money.subtract(row["budget"], row["spend"]))
+        shown["budget_used_percentage"] = money.plain(money.percentage(row["spend"], row["budget"]))
+    elif view is AgentJobView:
+        started, completed = row["started_at"], row["completed_at"]
+        known = started is not None and completed is not None
+        shown["duration_seconds"] = (completed - started).total_seconds() if known else None
+    return view(**shown)
+
+
+def _show(name: str, value: Any) -> Any:
+    if isinstance(value, Decimal):
+        return money.plain(value)
+    if isinstance(value, datetime):
+        return time_text(value)
+    if name in JSON_COLUMNS and value is not None:
+        return msgspec.Raw(value.encode())
+    return value

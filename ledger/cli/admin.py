@@ -1,0 +1,97 @@
+"""ledger migrate, seed and reset: what changes the database as a whole."""
+
+import os
+from pathlib import Path
+
+import click
+from sqlalchemy import URL
+
+from ledger import sample_data
+from ledger.cli.common import (
+    LOOPBACK,
+    fail,
+    home_option,
+    json_option,
+    plain_errors,
+    print_json,
+    reachable_database,
+    run,
+    settings_for,
+)
+from ledger.config import Settings
+from ledger.database import make_engine
+from ledger.embedded import exclusive_home
+from ledger.log.appender import Appender
+from ledger.schema import expected_revision
+from ledger.schema import migrate as bring_up_to_date
+
+
+@click.command()
+@home_option
+@json_option
+def migrate(home: Path | None, as_json: bool) -> None:
+    """Bring the database's tables up to date."""
+    settings = settings_for(home)
+    with reachable_database(settings) as url:
+        run(_migrate(settings.direct_database_url or url))
+    if as_json:
+        print_json({"revision": expected_revision()})
+    else:
+        click.echo(f"The database is at revision {expected_revision()}.")
+
+
+async def _migrate(url: URL, *, from_base: bool = False) -> None:
+    engine = make_engine(url)
+    if from_base:
+        await bring_up_to_date(engine, to="base")
+    await bring_up_to_date(engine)
+    await engine.dispose()
+
+
+@click.command()
+@home_option
+@json_option
+def seed(home: Path | None, as_json: bool) -> None:
+    """Add the sample data; what is there already is left alone."""
+    with reachable_database(settings_for(home)) as url:
+        added = run(_seed(url))
+    if as_json:
+        print_json({"events": added})
+    else:
+        click.echo(f"Sample data: {added} events added." if added else "Sample data: already there.")
+
+
+async def _seed(url: URL) -> int:
+    engine = make_engine(url)
+    async with Appender(engine) as appender:
+        added = await sample_data.seed(engine, appender)
+    await engine.dispose()
+    return added
+
+
+@click.command()
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--force", is_flag=True, help="Also where the database is not on this machine.")
+@home_option
+def reset(yes: bool, force: bool, home: Path | None) -> None:
+    """Delete every event and every table, and start anew."""
+    with plain_errors():
+        settings = settings_for(home)
+        _require_local(settings, force)
+        click.echo("This deletes the whole ledger: every event, every table. There is no way back.")
+        if not yes and click.prompt("Type yes to go on", default="no", show_default=False) != "yes":
+            click.echo("Cancelled.")
+            return
+        settings.home.mkdir(parents=True, exist_ok=True)
+        # A service at work on this home would go on with what it remembers of the old log.
+        with exclusive_home(settings.home, "ledger reset"), reachable_database(settings) as url:
+            run(_migrate(settings.direct_database_url or url, from_base=True))
+    click.echo("The ledger is empty.")
+
+
+def _require_local(settings: Settings, force: bool) -> None:
+    url = settings.database_url
+    local = url is None or url.host in (None, *LOOPBACK) or str(url.host).startswith(os.sep)
+    if not local and not force:
+        assert url is not None
+        fail(f"the database is at {url.host}, not on this machine; to reset it even so, add --force")

@@ -1,0 +1,137 @@
+"""What the verbs share: settings, plain errors, JSON, an event loop."""
+
+import logging
+import socket
+import sys
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import asyncpg
+import click
+import msgspec
+import uvloop
+from sqlalchemy import URL
+from sqlalchemy.exc import SQLAlchemyError
+
+from ledger.config import ConfigError, Settings, read_settings
+from ledger.database import CONNECTION_ERRORS, database
+from ledger.domain.errors import LedgerError
+from ledger.embedded import EmbeddedError
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+def home_option(command: F) -> F:
+    """The option --home: where the embedded PostgreSQL and the ledger's own files are."""
+    return click.option(
+        "--home", type=click.Path(path_type=Path), help="Folder of the ledger's own files.  [default: .ledger]"
+    )(command)
+
+
+def json_option(command: F) -> F:
+    """The option --json: answer for programs."""
+    return click.option("--json", "as_json", is_flag=True, help="Answer as JSON, for programs.")(command)
+
+
+def settings_for(home: Path | None = None, host: str | None = None, port: int | None = None) -> Settings:
+    """The settings, with what the command line says put over them."""
+    settings = read_settings()
+    changes: dict[str, Any] = {"home": home, "host": host, "port": port}
+    settings = msgspec.structs.replace(
+        settings, **{name: value for name, value in changes.items() if value is not None}
+    )
+    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # Alembic tells of every migration; what is worth telling the verbs tell themselves.
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    return settings
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end."""
+    return uvloop.run(main)
+
+
+def fail(message: str) -> NoReturn:
+    """End with exit code 1 and a message in plain words."""
+    click.echo(f"Error: {message}", err=True)
+    sys.exit(1)
+
+
+def print_json(answer: Any) -> None:
+    """Print one JSON document."""
+    click.echo(msgspec.json.format(msgspec.json.encode(answer), indent=2).decode())
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Say in plain words, with the next step, what went wrong outside this program."""
+    try:
+        yield
+    except ConfigError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(2)
+    except (EmbeddedError, LedgerError) as error:
+        fail(str(error))
+    except (*CONNECTION_ERRORS, asyncpg.PostgresError, SQLAlchemyError, TimeoutError) as error:
+        fail(explain(error))
+
+
+@contextmanager
+def reachable_database(settings: Settings) -> Iterator[URL]:
+    """Yield the URL of the database, configured or embedded."""
+    with plain_errors(), database(settings) as found:
+        assert found.database_url is not None
+        yield found.database_url
+
+
+def require_loopback(host: str) -> None:
+    """Refuse to serve a network: there are no keys yet."""
+    if host not in LOOPBACK:
+        raise click.UsageError(
+            f"--host {host} would let anybody on the network in, and this release has no API keys yet: "
+            "use 127.0.0.1, and a reverse proxy with authentication in front of it"
+        )
+
+
+def explain(error: BaseException) -> str:
+    """What a failed connection means, and what to do."""
+    cause = error.__cause__ or getattr(error, "orig", None)
+    original = cause if isinstance(error, SQLAlchemyError) and isinstance(cause, BaseException) else error
+    original = original.__cause__ or original
+    for kinds, meaning in _MEANINGS:
+        if isinstance(original, kinds):
+            return f"{meaning} ({_said_by(original)})"
+    return f"the database failed: {_said_by(original)}"
+
+
+def _said_by(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return text[0] if text else type(error).__name__
+
+
+_MEANINGS: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
+    ((asyncpg.InvalidPasswordError,), "the database refuses the user or the password; check DATABASE_URL"),
+    (
+        (asyncpg.InvalidAuthorizationSpecificationError,),
+        "the database does not let this user in; check the user, and whether it asks for TLS (?sslmode=require)",
+    ),
+    ((asyncpg.InvalidCatalogNameError,), "there is no such database on the server; create it, or correct the name"),
+    (
+        (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError, asyncpg.UndefinedFunctionError),
+        "the database is not migrated; run `ledger migrate`",
+    ),
+    ((asyncpg.InsufficientPrivilegeError,), "the database user lacks a privilege; migrate as the owner"),
+    ((asyncpg.TooManyConnectionsError,), "the database takes no more connections; close some or raise the limit"),
+    (
+        (socket.gaierror,),
+        "the database's host is not known; check the host name, and an unencoded @ or / in a password",
+    ),
+    ((ConnectionRefusedError,), "nothing answers at the database's host and port; is it running, is the port right?"),
+    ((TimeoutError,), "the database does not answer in time; a paused project has to be resumed, a firewall opened"),
+    ((OSError,), "the database cannot be reached"),
+)

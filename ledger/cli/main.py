@@ -1,0 +1,20 @@
+"""The command `ledger`."""
+
+import click
+
+import ledger
+from ledger.cli.admin import migrate, reset, seed
+from ledger.cli.events import events
+from ledger.cli.serve import serve, worker
+from ledger.cli.status import doctor, status
+from ledger.cli.up import up
+
+
+@click.group()
+@click.version_option(ledger.__version__, prog_name="ledger")
+def main() -> None:
+    """The event-sourced budget and job ledger. Start with `ledger up --demo`."""
+
+
+for command in (up, serve, worker, migrate, seed, reset, status, doctor, events):
+    main.add_command(command)

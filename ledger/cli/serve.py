@@ -1,0 +1,75 @@
+"""ledger serve and ledger worker: the two halves of the service, as processes of their own."""
+
+import asyncio
+import socket
+from contextlib import suppress
+from pathlib import Path
+
+import click
+from sqlalchemy import URL
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ledger.api.app import serving
+from ledger.cli.common import fail, home_option, plain_errors, reachable_database, require_loopback, run, settings_for
+from ledger.cli.up import announce, bind, until_stopped
+from ledger.database import make_engine
+from ledger.log.appender import Appender
+from ledger.log.expiry import sweep
+from ledger.schema import current_revision, expected_revision
+from projections.worker import Worker
+
+
+@click.command()
+@click.option("--no-auth", is_flag=True, help="Serve without API keys (this release has none), on loopback only.")
+@click.option("--host", help="Address to serve on.  [default: 127.0.0.1]")
+@click.option("--port", type=click.IntRange(0, 65_535), help="Port to serve on; 0 takes a free one.  [default: 8080]")
+@home_option
+def serve(no_auth: bool, host: str | None, port: int | None, home: Path | None) -> None:
+    """Serve the API; the read models are kept by `ledger worker`."""
+    with plain_errors():
+        settings = settings_for(home, host, port)
+        require_loopback(settings.host)
+        listener = bind(settings)
+        with reachable_database(settings) as url:
+            run(_serve(url, listener))
+
+
+async def _serve(url: URL, listener: socket.socket) -> None:
+    engine = make_engine(url)
+    await _require_migrated(engine)
+    async with serving(engine, listener, with_worker=False):
+        announce(listener)
+        await until_stopped()
+    await engine.dispose()
+
+
+@click.command()
+@home_option
+def worker(home: Path | None) -> None:
+    """Keep the read models, and free the holds that run out. Any number may run; one is active at a time."""
+    with reachable_database(settings_for(home)) as url:
+        run(_work(url))
+
+
+async def _work(url: URL) -> None:
+    engine = make_engine(url)
+    await _require_migrated(engine)
+    worker = Worker(engine)
+    async with Appender(engine) as appender:
+        working = asyncio.create_task(worker.run(), name="worker")
+        sweeping = asyncio.create_task(sweep(engine, appender), name="sweeper")
+        click.echo("The worker is running (Ctrl-C stops it)")
+        await until_stopped()
+        worker.stop()
+        sweeping.cancel()
+        await working
+        with suppress(asyncio.CancelledError):
+            await sweeping
+    await engine.dispose()
+
+
+async def _require_migrated(engine: AsyncEngine) -> None:
+    async with engine.connect() as connection:
+        current, expected = await current_revision(connection), expected_revision()
+    if current != expected:
+        fail(f"the database is at revision {current}, this release needs {expected}; run `ledger migrate`")

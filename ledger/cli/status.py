@@ -1,0 +1,148 @@
+"""ledger status and ledger doctor: where the ledger stands, and what is wrong with it."""
+
+import sys
+from pathlib import Path
+from typing import Literal
+
+import click
+import msgspec
+from sqlalchemy import URL, text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ledger.cli.common import explain, home_option, json_option, print_json, reachable_database, run, settings_for
+from ledger.config import ConfigError, Settings
+from ledger.database import database, driver_connection, make_engine
+from ledger.embedded import EmbeddedError
+from ledger.schema import current_revision, expected_revision
+from projections.queries import projection_status
+
+POSTGRES_VERSION_MIN = 15
+
+
+class Status(msgspec.Struct):
+    """Where the log and the read models stand."""
+
+    revision: str | None
+    head: int
+    position: int
+    lag_events: int
+    lag_seconds: float
+    projections: str
+    last_error: msgspec.Raw
+
+
+class Check(msgspec.Struct):
+    """One thing the doctor looked at."""
+
+    name: str
+    verdict: Literal["ok", "problem", "unknown"]
+    says: str
+
+
+@click.command()
+@home_option
+@json_option
+def status(home: Path | None, as_json: bool) -> None:
+    """Say where the log and the read models stand."""
+    with reachable_database(settings_for(home)) as url:
+        found = run(_status(url))
+    if as_json:
+        print_json(found)
+        return
+    click.echo(f"Log: {found.head:,} events. Database at revision {found.revision}.")
+    click.echo(f"Read models: {found.projections}, at position {found.position:,}, {found.lag_events:,} events behind.")
+    if found.last_error != msgspec.Raw(b"null"):
+        click.echo(f"Last error: {bytes(found.last_error).decode()}")
+
+
+async def _status(url: URL) -> Status:
+    engine = make_engine(url)
+    try:
+        async with engine.connect() as connection:
+            revision = await current_revision(connection)
+        async with driver_connection(engine) as driver:
+            row = await projection_status(driver)
+        return Status(
+            revision,
+            row["head"],
+            row["position"],
+            row["head"] - row["position"],
+            max(0.0, row["lag_seconds"]),
+            row["status"],
+            msgspec.Raw((row["last_error"] or "null").encode()),
+        )
+    finally:
+        await engine.dispose()
+
+
+@click.command()
+@home_option
+@json_option
+def doctor(home: Path | None, as_json: bool) -> None:
+    """Look for what is wrong: settings, connection, migrations, worker. Exit code 1 when something is."""
+    checks = _examine(home)
+    if as_json:
+        print_json(checks)
+    else:
+        for check in checks:
+            click.echo(f"{check.verdict.upper():8} {check.name}: {check.says}")
+    sys.exit(1 if any(check.verdict == "problem" for check in checks) else 0)
+
+
+def _examine(home: Path | None) -> list[Check]:
+    try:
+        settings = settings_for(home)
+    except ConfigError as error:
+        return [Check("settings", "problem", str(error))]
+    checks = [Check("settings", "ok", _describe(settings))]
+    try:
+        with database(settings) as found:
+            assert found.database_url is not None
+            checks += run(_examine_database(found.database_url))
+    except EmbeddedError as error:
+        checks.append(Check("connection", "problem", str(error)))
+    return checks
+
+
+def _describe(settings: Settings) -> str:
+    if settings.database_url is None:
+        return f"the embedded PostgreSQL in {settings.home.resolve()}"
+    return f"the database {settings.database_url.render_as_string(hide_password=True)}"
+
+
+async def _examine_database(url: URL) -> list[Check]:
+    engine = make_engine(url)
+    checks: list[Check] = []
+    try:
+        await _examine_step_by_step(engine, checks)
+    except Exception as error:  # noqa: BLE001 (whatever it is, the doctor's work is to explain it)
+        checks.append(Check("connection" if not checks else "database", "problem", explain(error)))
+    finally:
+        await engine.dispose()
+    return checks
+
+
+async def _examine_step_by_step(engine: AsyncEngine, checks: list[Check]) -> None:
+    async with engine.connect() as connection:
+        version = int(await connection.scalar(text("SHOW server_version_num")) or 0)
+        checks.append(Check("connection", "ok", f"PostgreSQL {version // 10_000}.{version % 10_000} answers"))
+        if version // 10_000 < POSTGRES_VERSION_MIN:
+            says = f"PostgreSQL {POSTGRES_VERSION_MIN} or later is needed; this one is {version // 10_000}"
+            checks.append(Check("version", "problem", says))
+        current, expected = await current_revision(connection), expected_revision()
+    if current != expected:
+        at = f"the database is at revision {current}" if current else "the database is empty"
+        checks.append(Check("migrations", "problem", f"{at}, this release needs {expected}: run `ledger migrate`"))
+        return
+    checks.append(Check("migrations", "ok", f"at revision {current}"))
+    async with driver_connection(engine) as driver:
+        row = await projection_status(driver)
+    behind = row["head"] - row["position"]
+    if row["status"] != "running":
+        says = f"the read models are {row['status']} at position {row['position']}: {row['last_error']}"
+        checks.append(Check("worker", "problem", says))
+    elif behind and row["lag_seconds"] > 5:
+        says = f"{behind:,} events wait since {row['lag_seconds']:.0f} s: start `ledger up` or `ledger worker`"
+        checks.append(Check("worker", "problem", says))
+    else:
+        checks.append(Check("worker", "ok", f"the read models are at position {row['position']:,} of {row['head']:,}"))

@@ -1,0 +1,76 @@
+"""ledger up: everything in one process."""
+
+import asyncio
+import signal
+import socket
+from pathlib import Path
+
+import click
+from sqlalchemy import URL
+
+from ledger import sample_data
+from ledger.api.app import listen, serving
+from ledger.cli.common import fail, home_option, plain_errors, reachable_database, require_loopback, run, settings_for
+from ledger.config import Settings
+from ledger.database import make_engine
+from ledger.embedded import exclusive_home
+from ledger.log.appender import Appender
+from ledger.schema import migrate
+
+
+@click.command()
+@click.option("--demo", is_flag=True, help="Add the sample data.")
+@click.option("--host", help="Address to serve on.  [default: 127.0.0.1]")
+@click.option("--port", type=click.IntRange(0, 65_535), help="Port to serve on; 0 takes a free one.  [default: 8080]")
+@home_option
+def up(demo: bool, host: str | None, port: int | None, home: Path | None) -> None:
+    """Start everything in one process: database, migrations, API, worker."""
+    with plain_errors():
+        settings = settings_for(home, host, port)
+        require_loopback(settings.host)
+        settings.home.mkdir(parents=True, exist_ok=True)
+        with exclusive_home(settings.home, "ledger up"):
+            listener = bind(settings)
+            with reachable_database(settings) as url:
+                run(_up(settings, url, listener, demo))
+
+
+def bind(settings: Settings) -> socket.socket:
+    """Bind the port, or say what to do when it is taken."""
+    try:
+        return listen(settings.host, settings.port)
+    except OSError as error:
+        where = f"{settings.host}:{settings.port}"
+        fail(f"cannot serve on {where} ({error.strerror}); choose another port with --port, 0 for a free one")
+
+
+async def _up(settings: Settings, url: URL, listener: socket.socket, demo: bool) -> None:
+    engine = make_engine(url)
+    await migrate(engine)
+    if demo:
+        async with Appender(engine) as appender:
+            added = await sample_data.seed(engine, appender)
+        click.echo(f"Sample data: {added} events added." if added else "Sample data: already there.")
+    async with serving(engine, listener, with_worker=True):
+        if settings.database_url is None:
+            plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
+            click.echo(f"DATABASE_URL={plain}")
+        announce(listener)
+        await until_stopped()
+    await engine.dispose()
+
+
+def announce(listener: socket.socket) -> None:
+    """Print where the ledger is."""
+    host, port = listener.getsockname()[:2]
+    click.echo(f"The ledger is at http://{f'[{host}]' if ':' in host else host}:{port} (Ctrl-C stops it)")
+
+
+async def until_stopped() -> None:
+    """Wait for Ctrl-C or SIGTERM."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    await stop.wait()
+    click.echo("Stopping: answering what was accepted.")

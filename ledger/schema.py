@@ -1,0 +1,52 @@
+"""The migrations from inside the program: are they all there, and bring them up to date."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+
+def migrations_folder() -> Path:
+    """Where the migrations lie: inside the package once installed, beside it in a checkout."""
+    package = Path(__file__).parent
+    installed = package / "migrations"
+    return installed if installed.is_dir() else package.parent / "alembic"
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(migrations_folder()).replace("%", "%%"))
+    return config
+
+
+def expected_revision() -> str:
+    """The revision that this release works with."""
+    head = ScriptDirectory.from_config(_config()).get_current_head()
+    assert head is not None
+    return head
+
+
+async def current_revision(connection: AsyncConnection) -> str | None:
+    """The database's revision; None where nothing was migrated yet."""
+    if await connection.scalar(text("SELECT to_regclass('public.alembic_version')")) is None:
+        return None
+    revision = await connection.scalar(text("SELECT version_num FROM public.alembic_version"))
+    return str(revision) if revision is not None else None
+
+
+async def migrate(engine: AsyncEngine, *, to: str = "head") -> None:
+    """Bring the database to a revision, in one transaction; `base` takes everything away."""
+
+    def run(connection: Connection) -> None:
+        config = _config()
+        config.attributes["connection"] = connection
+        if to == "base":
+            command.downgrade(config, to)
+        else:
+            command.upgrade(config, to)
+
+    async with engine.begin() as connection:
+        await connection.run_sync(run)

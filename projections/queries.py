@@ -1,0 +1,173 @@
+"""Named statements over the read models, for the API. Each answers together with the position it reflects."""
+
+import asyncio
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ledger.database import driver_connection
+from ledger.domain.errors import ProjectionBehind
+from ledger.log.read import PAGE_CHARACTERS_MAX
+from projections.worker import GROUP
+
+if TYPE_CHECKING:
+    import asyncpg
+
+MIN_POSITION_SECONDS_MAX = 5.0
+POLL_SECONDS_MIN = 0.002
+POLL_SECONDS_MAX = 0.05
+
+CHECKPOINT = "SELECT position FROM ledger.projection_checkpoints WHERE name = $1"
+
+PROJECTIONS = """
+SELECT checkpoint.status, checkpoint.position, head.position AS head, checkpoint.last_error::text AS last_error,
+    coalesce(extract(epoch FROM clock_timestamp() - (
+        SELECT recorded_at FROM ledger.events WHERE events.position = checkpoint.position + 1
+    )), 0)::float8 AS lag_seconds
+FROM ledger.projection_checkpoints AS checkpoint, ledger.log_head AS head
+WHERE checkpoint.name = $1
+"""
+
+BUDGET = """
+SELECT checkpoint.position AS checkpoint, campaign.budget, campaign.spend, campaign.held, campaign.currency,
+    (
+        SELECT coalesce(sum(entry.cost), 0) FROM budget_entries AS entry
+        WHERE entry.campaign_id = campaign.id AND entry.status = 'settled'
+            AND entry.occurred_at > $3::timestamptz - interval '7 days' AND entry.occurred_at <= $3
+    ) AS last_7_days
+FROM ledger.projection_checkpoints AS checkpoint LEFT JOIN campaigns AS campaign ON campaign.id = $2
+WHERE checkpoint.name = $1
+"""
+
+SPEND_KEYS = {
+    "day": "to_char(entry.occurred_at AT TIME ZONE 'UTC', 'YYYY-MM-DD')",
+    "resource_type": "entry.resource_type",
+    "model_used": "entry.model_used",
+    "provider": "entry.provider",
+    "campaign_id": "entry.campaign_id",
+    "agent_job_id": "entry.agent_job_id",
+    "agent_type": "job.agent_type",
+}
+
+
+async def wait_for_position(engine: AsyncEngine, position: int) -> None:
+    """Wait until the read models reflect this position.
+
+    Raises:
+        ProjectionBehind: they do not within 5 seconds.
+    """
+    pause = POLL_SECONDS_MIN
+    reached = 0
+    try:
+        async with asyncio.timeout(MIN_POSITION_SECONDS_MAX):
+            while True:
+                async with driver_connection(engine) as connection:
+                    reached = await connection.fetchval(CHECKPOINT, GROUP)
+                if reached >= position:
+                    return
+                await asyncio.sleep(pause)
+                pause = min(POLL_SECONDS_MAX, pause * 2)
+    except TimeoutError:
+        raise ProjectionBehind(
+            f"the read models are at position {reached}, not at {position} yet; try again in a moment"
+        ) from None
+
+
+async def projection_status(connection: "asyncpg.Connection[asyncpg.Record]") -> "asyncpg.Record":
+    """Where the projections stand: status, position, head, last_error (JSON text), lag_seconds."""
+    record = await connection.fetchrow(PROJECTIONS, GROUP)
+    assert record is not None
+    return record
+
+
+async def budget(
+    connection: "asyncpg.Connection[asyncpg.Record]", campaign_id: UUID, now: datetime
+) -> "asyncpg.Record":
+    """A campaign's balances, and what was spent in the seven days before `now`; all None where it does not exist."""
+    record = await connection.fetchrow(BUDGET, GROUP, campaign_id, now)
+    assert record is not None
+    return record
+
+
+async def spend(
+    connection: "asyncpg.Connection[asyncpg.Record]",
+    keys: list[str],
+    start: datetime | None,
+    end: datetime | None,
+    campaign_id: UUID | None,
+) -> tuple[int, list["asyncpg.Record"]]:
+    """What was settled, summed by keys out of `SPEND_KEYS` and always by currency too.
+
+    Args:
+        start, end: of `occurred_at`, start inclusive, end exclusive; None: open.
+
+    Returns:
+        the position reflected, and rows of the keys, currency, cost, tokens_used, entries.
+    """
+    names = [*keys, "currency"]
+    selected = ", ".join(f"{SPEND_KEYS.get(key, 'entry.currency')} AS {key}" for key in names)
+    numbers = ", ".join(str(number) for number in range(1, len(names) + 1))
+    query = f"""
+        SELECT checkpoint.position AS checkpoint, found.*
+        FROM ledger.projection_checkpoints AS checkpoint LEFT JOIN LATERAL (
+            SELECT {selected}, sum(entry.cost) AS cost, sum(entry.tokens_used)::numeric AS tokens_used,
+                count(*) AS entries
+            FROM budget_entries AS entry LEFT JOIN agent_jobs AS job ON job.id = entry.agent_job_id
+            WHERE entry.status = 'settled'
+                AND ($2::timestamptz IS NULL OR entry.occurred_at >= $2)
+                AND ($3::timestamptz IS NULL OR entry.occurred_at < $3)
+                AND ($4::uuid IS NULL OR entry.campaign_id = $4)
+            GROUP BY {numbers}
+        ) AS found ON true
+        WHERE checkpoint.name = $1
+        ORDER BY {", ".join(f"found.{name}" for name in names)}
+    """  # noqa: S608 (the names are keys of SPEND_KEYS)
+    rows = await connection.fetch(query, GROUP, start, end, campaign_id)
+    return rows[0]["checkpoint"], [row for row in rows if row["entries"] is not None]
+
+
+async def page(
+    connection: "asyncpg.Connection[asyncpg.Record]",
+    table: str,
+    *,
+    columns: str,
+    size: str,
+    conditions: list[str],
+    order: str,
+    limit: int,
+    arguments: list[Any],
+) -> tuple[int, list["asyncpg.Record"], bool]:
+    """Read a page of one table, bounded in rows and in characters, but never empty while there are rows.
+
+    Args:
+        columns, size, conditions, order: fixed SQL over the alias `t`; `size` is a row's characters, conditions take
+            their parameters from $4 on.
+        arguments: those parameters.
+
+    Returns:
+        the position reflected, the rows, and whether there may be more.
+    """
+    query = f"""
+        SELECT checkpoint.position AS checkpoint, found.*
+        FROM ledger.projection_checkpoints AS checkpoint LEFT JOIN LATERAL (
+            SELECT * FROM (
+                SELECT {columns}, {size} AS size, {_window("sum(" + size + ")", order)} AS running,
+                    {_window("row_number()", order)} AS number
+                FROM {table} AS t WHERE {" AND ".join(conditions) or "true"} ORDER BY {order} LIMIT $2
+            ) AS sized
+            WHERE running - size < $3
+        ) AS found ON true
+        WHERE checkpoint.name = $1
+        ORDER BY found.number
+    """  # noqa: S608 (fixed SQL of the collections)
+    rows = await connection.fetch(query, GROUP, limit + 1, PAGE_CHARACTERS_MAX, *arguments)
+    checkpoint = rows[0]["checkpoint"]
+    if rows[0]["number"] is None:
+        return checkpoint, [], False
+    return checkpoint, rows[:limit], len(rows) > limit or rows[-1]["running"] >= PAGE_CHARACTERS_MAX
+
+
+def _window(function: str, order: str) -> str:
+    return f"{function} OVER (ORDER BY {order} ROWS UNBOUNDED PRECEDING)"

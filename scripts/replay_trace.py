@@ -1,0 +1,249 @@
+#!/usr/bin/env python
+"""Replay a recorded LLM inference trace through the HTTP API: every call becomes a job and its cost.
+
+The trace: `AzureLLMInferenceTrace_conv.csv` of the AzurePublicDataset, CC BY 4.0, columns TIMESTAMP (UTC, without a
+zone), ContextTokens, GeneratedTokens. Cite: P. Patel, E. Choukse, C. Zhang, A. Shah, Í. Goiri, S. Maleki, R. Bianchini,
+"Splitwise: Efficient generative LLM inference using phase splitting", ISCA 2024.
+
+The prices are those bundled with `genai-prices`, as of the row's time (its first where it knows none so old); nothing
+is fetched. The ledger keeps 10 decimals: a finer price is rounded half-even to 10, call by call.
+Every id is derived from the row: a second run adds nothing, and the same command completes a run that was stopped.
+An event whose acknowledgement got lost is sent again and then counts as a duplicate.
+"""
+
+import asyncio
+import json
+import random
+import re
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
+from datetime import UTC, datetime
+from decimal import ROUND_HALF_EVEN, Decimal, Inexact, localcontext
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+from uuid import UUID, uuid5
+
+import aiohttp
+import click
+from genai_prices import Usage, calc_price
+
+NAMESPACE = UUID("3d0f5e0c-8a0b-5c1e-9f57-6f1b7a2d4c90")
+"""Every id comes from here; never change it: a second run must find the first one's events."""
+
+HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens"
+ROW = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)(?:\.(\d{1,9}))?,(\d{1,12}),(\d{1,12})", re.ASCII)
+TIME_FORMAT = "%Y-%m-%dT%H:%M:%S.%fZ"
+BUDGET, COST_UNIT = "1000000", Decimal("1e-10")
+EVENTS_PER_REQUEST_MAX, REQUESTS_IN_FLIGHT_MAX = 500, 4
+PATIENCE_SECONDS = 120.0  # for which a request is tried again: long enough to start the service anew
+DELAY_SECONDS_FIRST, DELAY_SECONDS_MAX = 0.25, 8.0
+CONFLICT = """
+The ledger already holds this trace with other content: it was replayed with another --model or --campaigns, or with
+other prices in genai-prices. What is recorded stays. Repeat the first run's options, or use an empty ledger."""
+
+Event = dict[str, Any]
+Batches = Iterator[list[Event]]
+
+
+class TraceError(click.UsageError):
+    """The trace or the model cannot be used; nothing was posted. Exit code 2."""
+
+
+class PostError(click.ClickException):
+    """The service refused a request, or did not answer for too long. Exit code 1."""
+
+
+class Call(NamedTuple):
+    """One row: its number from 0, its text without the line ending, and what it says."""
+
+    number: int
+    text: str
+    occurred_at: datetime
+    context_tokens: int
+    generated_tokens: int
+
+
+def read_trace(path: Path) -> list[Call]:
+    """Read all calls; lines end in LF or CRLF. Raises `TraceError`, which names the line."""
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        if (header := file.readline().rstrip("\n")) != HEADER:
+            raise TraceError(f"{path}, line 1: expected the header {HEADER}, found {header[:100]!r}")
+        calls = [_call(path, number, line.rstrip("\n")) for number, line in enumerate(file)]
+    if not calls:
+        raise TraceError(f"{path} has no rows below its header")
+    return calls
+
+
+def _call(path: Path, number: int, text: str) -> Call:
+    try:
+        if not (row := ROW.fullmatch(text)):
+            raise ValueError(f"expected {HEADER}")
+        second, fraction, context_tokens, generated_tokens = row.groups(default="")
+        moment = datetime.fromisoformat(second).replace(microsecond=int(f"{fraction:0<6}"[:6]), tzinfo=UTC)
+    except ValueError as error:
+        raise TraceError(f"{path}, line {number + 2}: {error}, found {text[:100]!r}") from None
+    return Call(number, text, moment, int(context_tokens), int(generated_tokens))
+
+
+@cache
+def price(call: Call, model: str) -> tuple[Decimal, str]:
+    """The price of a call in USD, in at most 10 decimals, and who charges it; raises `TraceError`."""
+    usage = Usage(input_tokens=call.context_tokens, output_tokens=call.generated_tokens)
+    try:
+        priced = calc_price(usage, model_ref=model, genai_request_timestamp=call.occurred_at)
+    except LookupError:
+        raise TraceError(f"genai-prices has no {model!r}; try gpt-4o, claude-3-5-sonnet or gemini-1.5-pro") from None
+    return priced.total_price.quantize(COST_UNIT, ROUND_HALF_EVEN), priced.provider.id
+
+
+def total_cost(calls: Iterable[Call], model: str = "gpt-4o") -> Decimal:
+    """The exact sum of the calls' prices, as they are posted; it raises rather than round."""
+    amounts = [price(call, model)[0] for call in calls]
+    with localcontext() as context:
+        context.prec, context.traps[Inexact] = 60, True
+        return sum(amounts, Decimal(0))
+
+
+def campaign_event(first: Call, index: int, campaigns: int) -> Event:
+    """Create campaign `index` of a trace that begins with `first`; alike for every model, so that runs can meet."""
+    campaign_id = uuid5(NAMESPACE, f"campaign\n{index}\n{campaigns}\n{first.text}")
+    name = f"LLM trace of {first.occurred_at:%Y-%m-%d}, part {index + 1} of {campaigns}"
+    data = {"name": name, "budget": BUDGET, "currency": "USD", "start_date": f"{first.occurred_at:{TIME_FORMAT}}"}
+    return _event("campaign.created", campaign_id, first, data)
+
+
+def job_events(call: Call, campaign_id: str, model: str) -> list[Event]:
+    """A call as events, in order: its job queued, started, completed, and its cost; equal rows stay apart."""
+    job_id = uuid5(NAMESPACE, f"job\n{call.number}\n{call.text}")
+    amount, provider = price(call, model)
+    context, generated = call.context_tokens, call.generated_tokens
+    queued = {"agent_type": "analyst", "input_data": {"context_tokens": context}, "campaign_id": campaign_id}
+    cost: Event = {"resource_type": "llm_api", "cost": f"{amount.normalize():f}", "currency": "USD"}
+    cost |= {"tokens_used": context + generated, "model_used": model, "provider": provider}
+    # A cost opens a stream of its own, named like the event.
+    entry = _event("cost.recorded", job_id, call, cost | {"agent_job_id": str(job_id)})
+    return [
+        _event("job.queued", job_id, call, queued),
+        _event("job.started", job_id, call, {}),
+        _event("job.completed", job_id, call, {"output_data": {"generated_tokens": generated}}),
+        entry | {"stream_id": entry["id"]},
+    ]
+
+
+def _event(event_type: str, stream_id: UUID, call: Call, data: Event) -> Event:
+    head = {"type": event_type, "id": str(uuid5(stream_id, event_type)), "stream_id": str(stream_id)}
+    return head | {"occurred_at": f"{call.occurred_at:{TIME_FORMAT}}", "data": data}
+
+
+def requests(calls: list[Call], campaigns: int, model: str) -> Batches:
+    """All events, by request: the campaigns lead the first (refused with it), a job's events are never parted."""
+    request = [campaign_event(calls[0], index, campaigns) for index in range(campaigns)]
+    campaign_ids = [event["stream_id"] for event in request]
+    for call in calls:
+        events = job_events(call, campaign_ids[call.number % campaigns], model)
+        if len(request) + len(events) > EVENTS_PER_REQUEST_MAX:
+            yield request
+            request = []
+        request += events
+    yield request
+
+
+async def post(session: aiohttp.ClientSession, url: str, events: list[Event]) -> Counter[str]:
+    """Post one request, the same bytes until acknowledged, and count its receipts; raises `PostError`."""
+    body = json.dumps(events, separators=(",", ":")).encode()
+    deadline, delay = 0.0, DELAY_SECONDS_FIRST
+    while True:
+        try:
+            async with session.post(url, data=body, allow_redirects=False) as response:
+                answer = await response.read()
+            if response.status in (200, 201):
+                return _count(events, answer)
+            problem = _problem(response.status, answer)
+            if response.status not in (429, 503):
+                raise PostError(problem)
+            if (seconds := response.headers.get("Retry-After", "")).isdecimal():
+                delay = max(delay, float(seconds))
+        except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError) as error:
+            problem = f"no answer from {url}: {str(error) or type(error).__name__}"
+        except aiohttp.ClientError as error:
+            raise PostError(f"{url}: {error}") from None
+        deadline = deadline or time.monotonic() + PATIENCE_SECONDS
+        pause = delay * random.uniform(1, 1.5)  # noqa: S311 (spreads retries, guards no secret)
+        if time.monotonic() + pause > deadline:
+            raise PostError(f"gave up after {PATIENCE_SECONDS:.0f} seconds of trying: {problem}")
+        await asyncio.sleep(pause)
+        delay = min(2 * delay, DELAY_SECONDS_MAX)
+
+
+def _count(events: list[Event], answer: bytes) -> Counter[str]:
+    try:
+        receipts = {receipt["id"]: receipt["duplicate"] for receipt in json.loads(answer)["events"]}
+        if receipts.keys() != {event["id"] for event in events}:
+            raise ValueError("receipts for other events")
+    except (ValueError, TypeError, KeyError):
+        raise PostError(f"this is not a ledger's answer to what was sent: {answer[:200]!r}") from None
+    return Counter("duplicates" if duplicate else "new" for duplicate in receipts.values())
+
+
+def _problem(status: int, answer: bytes) -> str:
+    try:
+        problem = json.loads(answer)
+        conflict = CONFLICT if str(problem["type"]).endswith("/event-id-conflict") else ""
+        return f"{problem['title']}: {problem['detail']}{conflict}"
+    except (ValueError, TypeError, KeyError):
+        return f"HTTP status {status}: {answer[:200].decode(errors='replace')}"
+
+
+async def replay(batches: Batches, url: str, key: str | None, advance: Callable[[int], object]) -> Counter[str]:
+    """Post the first request alone (it has the campaigns), then several at a time; count `new` and `duplicates`."""
+    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
+    tally: Counter[str] = Counter(new=0, duplicates=0)
+    async with aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=60)) as session:
+
+        async def work(share: Iterable[list[Event]]) -> None:
+            for events in share:
+                tally.update(await post(session, url.rstrip("/") + "/v1/events", events))
+                advance(len(events))
+
+        await work([next(batches)])
+        try:
+            async with asyncio.TaskGroup() as workers:
+                for _ in range(REQUESTS_IN_FLIGHT_MAX):
+                    workers.create_task(work(batches))
+        except ExceptionGroup as group:
+            raise group.exceptions[0] from None
+    return tally
+
+
+@click.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--campaigns", type=click.IntRange(1, 100), default=10, show_default=True, help="Row i is for i mod N.")
+@click.option("--model", default="gpt-4o", show_default=True, help="Whose prices the calls are charged.")
+@click.option("--url", envvar="LEDGER_URL", default="http://127.0.0.1:8080", show_default=True, show_envvar=True)
+@click.option("--key", envvar="LEDGER_KEY", show_envvar=True, help="API key of a manager or admin.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
+def main(file: Path, campaigns: int, model: str, url: str, key: str | None, as_json: bool) -> None:
+    """Replay the LLM inference trace FILE through the HTTP API: each call a job and its cost. Safe to run twice."""
+    started = time.monotonic()
+    calls = read_trace(file)
+    cost = f"{total_cost(calls, model).normalize():f}"
+    batches = requests(calls, campaigns, model)
+    bar = click.progressbar(length=campaigns + 4 * len(calls), label="Replaying", file=sys.stderr)
+    with bar if sys.stderr.isatty() else nullcontext() as shown:
+        tally = asyncio.run(replay(batches, url, key, shown.update if shown else lambda _: None))
+    seconds, sent = round(time.monotonic() - started, 3), tally.total()
+    if as_json:
+        summary = {"jobs": len(calls), "campaigns": campaigns, "model": model, "events_sent": sent, **tally}
+        click.echo(json.dumps(summary | {"cost": cost, "currency": "USD", "seconds": seconds}))
+    else:
+        click.echo(f"Replayed {len(calls):,} calls as jobs of {campaigns} campaigns, priced as {model}.")
+        click.echo(f"{sent:,} events sent: {tally['new']:,} new, {tally['duplicates']:,} duplicates (already there).")
+        click.echo(f"Sum of the costs: {cost} USD. {seconds} seconds.")
+
+
+if __name__ == "__main__":
+    main()

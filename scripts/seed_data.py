@@ -1,0 +1,7 @@
+#!/usr/bin/env python3
+"""Add the sample data; the same as `ledger seed`."""
+
+from ledger.cli.admin import seed
+
+if __name__ == "__main__":
+    seed()

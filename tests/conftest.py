@@ -1,0 +1,143 @@
+"""A real PostgreSQL for every test: one server a run, a database of its own a test, cloned from a migrated template.
+
+The server is the embedded one, or that of LEDGER_TEST_DATABASE_URL (whose role must be allowed to make databases).
+"""
+
+import os
+import tempfile
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import aiohttp
+import pytest
+import uvloop
+from sqlalchemy import URL, text
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from ledger.api.app import listen, serving
+from ledger.config import parse_url
+from ledger.database import connect_arguments, make_engine
+from ledger.embedded import EmbeddedServer
+from ledger.schema import migrate
+
+
+@pytest.fixture(scope="session")
+def event_loop_policy() -> Any:
+    """The loop that the service runs on."""
+    return uvloop.EventLoopPolicy()
+
+
+@pytest.fixture(scope="session")
+def server_url() -> Iterator[URL]:
+    """The server that all databases of this run are made on."""
+    configured = os.environ.get("LEDGER_TEST_DATABASE_URL")
+    if configured:
+        yield parse_url("LEDGER_TEST_DATABASE_URL", configured)
+        return
+    with tempfile.TemporaryDirectory(prefix="ledger-test-") as home, EmbeddedServer.acquire(Path(home)) as server:
+        yield parse_url("DATABASE_URL", server.url)
+
+
+async def administer(server_url: URL, statement: str) -> None:
+    """Run a statement that no transaction may hold, such as CREATE DATABASE."""
+    url, arguments = connect_arguments(server_url)
+    engine = create_async_engine(url, connect_args=arguments, isolation_level="AUTOCOMMIT")
+    async with engine.connect() as connection:
+        await connection.execute(text(statement))
+    await engine.dispose()
+
+
+@pytest.fixture(scope="session")
+async def template(server_url: URL) -> AsyncIterator[str]:
+    """The name of a migrated, empty database to clone."""
+    name = f"template_{uuid.uuid4().hex[:12]}"
+    await administer(server_url, f"CREATE DATABASE {name}")
+    engine = make_engine(server_url.set(database=name))
+    await migrate(engine)
+    await engine.dispose()
+    yield name
+    await administer(server_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def empty_database_url(server_url: URL) -> AsyncIterator[URL]:
+    """A database with nothing in it."""
+    name = f"empty_{uuid.uuid4().hex[:12]}"
+    await administer(server_url, f"CREATE DATABASE {name}")
+    yield server_url.set(database=name)
+    await administer(server_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def database_url(server_url: URL, template: str) -> AsyncIterator[URL]:
+    """A migrated database of the test's own."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    await administer(server_url, f"CREATE DATABASE {name} TEMPLATE {template}")
+    yield server_url.set(database=name)
+    await administer(server_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def engine(database_url: URL) -> AsyncIterator[AsyncEngine]:
+    """An engine on the test's own database."""
+    engine = make_engine(database_url)
+    yield engine
+    await engine.dispose()
+
+
+class Service(NamedTuple):
+    """A running service: `client` speaks to its API over real HTTP."""
+
+    client: aiohttp.ClientSession
+    engine: AsyncEngine
+    database_url: URL
+
+    async def post(self, events: Any, **parameters: str) -> tuple[int, Any]:
+        """Append; the status and the JSON answered."""
+        async with self.client.post("/v1/events", json=events, params=parameters) as answer:
+            return answer.status, await answer.json(content_type=None)
+
+    async def append(self, *events: dict[str, Any]) -> list[dict[str, Any]]:
+        """Append events that must be accepted; their receipts."""
+        status, answer = await self.post(list(events))
+        assert status in (200, 201), answer
+        receipts: list[dict[str, Any]] = answer["events"]
+        return receipts
+
+    async def get(self, path: str, **parameters: Any) -> Any:
+        """Read; the JSON answered with status 200, of read models that reflect everything appended before."""
+        if path.startswith(("/v1/events", "/v1/streams")) or path.endswith("/timeline"):
+            waiting = {}
+        else:
+            head = await self.head()
+            waiting = {"Ledger-Min-Position": str(head)}
+        async with self.client.get(path, params=parameters, headers=waiting) as answer:
+            body = await answer.json(content_type=None)
+            assert answer.status == 200, body
+            return body
+
+    async def problem(self, path: str, **parameters: Any) -> tuple[int, dict[str, Any]]:
+        """Read what must fail; the status and the problem document."""
+        async with self.client.get(path, params=parameters) as answer:
+            assert answer.content_type == "application/problem+json"
+            return answer.status, await answer.json(content_type=None)
+
+    async def head(self) -> int:
+        """The position of the last event."""
+        async with self.client.get("/v1/events", params={"limit": "1"}) as answer:
+            head: int = (await answer.json())["head"]
+            return head
+
+
+@pytest.fixture
+async def service(engine: AsyncEngine, database_url: URL) -> AsyncIterator[Service]:
+    """The whole service in this process: API, appender, worker and sweeper on the test's own database."""
+    listener = listen("127.0.0.1", 0)
+    port = listener.getsockname()[1]
+    async with (
+        serving(engine, listener, with_worker=True),
+        aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client,
+    ):
+        yield Service(client, engine, database_url)
