@@ -3,10 +3,11 @@
 The server is the embedded one, or that of LEDGER_TEST_DATABASE_URL (whose role must be allowed to make databases).
 """
 
+import asyncio
 import os
 import tempfile
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,10 +24,9 @@ from ledger.embedded import EmbeddedServer
 from ledger.schema import migrate
 
 
-@pytest.fixture(scope="session")
-def event_loop_policy() -> Any:
-    """The loop that the service runs on."""
-    return uvloop.EventLoopPolicy()
+def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Run the tests on the loop that the service runs on."""
+    return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,101 @@
+"""Other processes that use a server, and what is seen of a server without the code under test."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import psutil
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+NOBODY = 65534
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: needs root, to become another user")
+
+# Imports come first: another user may not be able to read the interpreter's own modules.
+HOLDER = """
+import os, sys
+from pathlib import Path
+from ledger.embedded import EmbeddedError, EmbeddedServer
+if len(sys.argv) > 2:
+    os.setgroups([]); os.setgid(int(sys.argv[2])); os.setuid(int(sys.argv[2]))
+try:
+    server = EmbeddedServer.acquire(Path(sys.argv[1]))
+except EmbeddedError as error:
+    sys.exit(f"EmbeddedError: {error}")
+print(server.pid, server.url, flush=True)
+sys.stdin.readline()
+server.release()
+"""
+
+
+class Holder:
+    """Another process that uses the server until told to release it."""
+
+    def __init__(self, home: Path, *uid: int) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", HOLDER, str(home), *map(str, uid)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=REPOSITORY,
+        )
+
+    def server(self) -> tuple[int, str]:
+        assert self.process.stdout is not None
+        pid, url = self.process.stdout.readline().split()
+        return int(pid), url
+
+    def release(self) -> None:
+        self.process.communicate("\n", timeout=60)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.communicate(timeout=60)
+
+    def complaint(self) -> str:
+        return self.process.communicate(timeout=60)[1]
+
+
+def running(home: Path) -> int | None:
+    """The pid of the PostgreSQL of this home, found without the code under test."""
+    for process in psutil.process_iter(["name", "cmdline"]):
+        if process.info["name"] == "postgres" and str(home / "postgres" / "data") in (process.info["cmdline"] or ()):
+            return process.pid
+    return None
+
+
+def stop(home: Path) -> None:
+    if pid := running(home):
+        os.kill(pid, signal.SIGINT)
+        with suppress(psutil.TimeoutExpired):
+            psutil.Process(pid).wait(30)
+
+
+@contextmanager
+def removed_afterwards(home: Path) -> Iterator[Path]:
+    try:
+        yield home
+    finally:
+        stop(home)
+        # pytest keeps three runs of tmp_path; a home fills tens of megabytes.
+        shutil.rmtree(home, ignore_errors=True)
+
+
+async def fetch(url: str, query: str, **connection: Any) -> Any:
+    connected = await asyncpg.connect(url, **connection)
+    try:
+        return await connected.fetchval(query)
+    finally:
+        await connected.close()
+
+
+def everything_of(folder: Path) -> list[Path]:
+    return [folder, *folder.rglob("*")]

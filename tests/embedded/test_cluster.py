@@ -1,0 +1,188 @@
+"""The data folder, against real processes: first start, recovery, ports, pids, settings, who may connect."""
+
+import asyncio
+import importlib.util
+import os
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import asyncpg
+import psutil
+import pytest
+
+from ledger.embedded import EmbeddedError, EmbeddedServer, cluster, installed_binaries
+
+from .helpers import Holder, fetch, running
+
+
+def port_of(url: str) -> int:
+    return int(url.rpartition(":")[2].partition("/")[0])
+
+
+@pytest.mark.parametrize(
+    "milestone", ["password", "initialising-*/data/base", "data", "data/postmaster.pid", "data/base/1638?"]
+)
+async def test_a_first_start_killed_midway_is_redone(new_home: Path, milestone: str) -> None:
+    holder, deadline = Holder(new_home), time.monotonic() + 30
+    while not list((new_home / "postgres").glob(milestone)):
+        assert time.monotonic() < deadline
+    holder.kill()
+
+    with EmbeddedServer.acquire(new_home) as server:
+        assert await fetch(server.url, "SELECT current_database()") == "ledger"
+    # By the next start: an initdb that outlived the kill may still write into its folder at the first.
+    with EmbeddedServer.acquire(new_home):
+        assert not list((new_home / "postgres").glob("initialising-*"))
+
+
+async def test_a_missing_database_is_made_again(home: Path) -> None:
+    with EmbeddedServer.acquire(home) as first:
+        await fetch(first.url.removesuffix("ledger") + "postgres", "DROP DATABASE ledger")
+
+        with EmbeddedServer.acquire(home) as second:
+            assert await fetch(second.url, "SELECT current_database()") == "ledger"
+
+
+async def test_another_port_is_picked_when_the_kept_one_is_taken(home: Path) -> None:
+    kept = int((home / "postgres" / "port").read_text())
+
+    with socket.create_server(("127.0.0.1", kept)), EmbeddedServer.acquire(home) as server:
+        assert port_of(server.url) != kept
+        assert await fetch(server.url, "SELECT 1") == 1
+
+
+async def test_a_port_taken_between_choosing_and_binding_is_replaced(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free_port = cluster._free_port
+    with socket.create_server(("127.0.0.1", 0)) as thief:
+        choices = iter([thief.getsockname()[1]])
+        monkeypatch.setattr(cluster, "_free_port", lambda preferred: next(choices, None) or free_port(preferred))
+
+        with EmbeddedServer.acquire(home) as server:
+            assert await fetch(server.url, "SELECT 1") == 1
+
+
+async def test_a_killed_postgresql_is_recovered_with_what_it_had_committed(home: Path) -> None:
+    first = EmbeddedServer.acquire(home)
+    await fetch(first.url, "CREATE TABLE kept AS SELECT 42 AS answer")
+    os.kill(first.pid, signal.SIGKILL)
+
+    with EmbeddedServer.acquire(home) as second:
+        first.release()
+        assert second.pid != first.pid
+        assert await fetch(second.url, "SELECT answer FROM kept") == 42
+
+
+async def test_a_session_that_outlives_the_killed_postgresql_is_waited_for(home: Path) -> None:
+    first = EmbeddedServer.acquire(home)
+    session = await asyncpg.connect(first.url)
+    long_query = asyncio.create_task(session.fetchval("SELECT count(*) FROM generate_series(1, 10000000)"))
+    await asyncio.sleep(0.3)
+    os.kill(first.pid, signal.SIGKILL)
+
+    with await asyncio.to_thread(EmbeddedServer.acquire, home) as second:
+        first.release()
+        assert await fetch(second.url, "SELECT 1") == 1
+    await asyncio.gather(long_query, return_exceptions=True)
+    session.terminate()
+
+
+@pytest.mark.parametrize("stranger", ["a process of the server's user", "another postgresql", "nobody"])
+async def test_a_pid_file_that_names_a_stranger_is_not_believed(
+    home: Path, stranger: str, shared: tuple[Path, EmbeddedServer]
+) -> None:
+    with EmbeddedServer.acquire(home):
+        pid_file = home / "postgres" / "data" / "postmaster.pid"
+        owner, lines = pid_file.stat(), pid_file.read_text().splitlines()[1:]
+    # Run by the server's own user: only such a pid makes PostgreSQL itself refuse.
+    sleeper = subprocess.Popen(["sleep", "600"], user=owner.st_uid, cwd="/")
+    pid = {"a": sleeper.pid, "another": shared[1].pid}.get(stranger.split()[0])
+    pid_file.write_text("\n".join([str(pid), *lines]) if pid else "")
+    os.chown(pid_file, owner.st_uid, owner.st_gid)
+
+    try:
+        with EmbeddedServer.acquire(home) as server:
+            assert server.pid == running(home)
+            assert await fetch(server.url, "SELECT 1") == 1
+        assert (sleeper.poll(), psutil.pid_exists(shared[1].pid)) == (None, True)
+    finally:
+        sleeper.kill()
+        sleeper.wait()
+
+
+def test_ctrl_c_on_the_service_does_not_reach_postgresql(shared: tuple[Path, EmbeddedServer]) -> None:
+    assert os.getsid(shared[1].pid) != os.getsid(0)
+
+
+@pytest.mark.parametrize("database", ["ledger", "postgres", "template1"])
+async def test_nobody_enters_without_the_password(shared: tuple[Path, EmbeddedServer], database: str) -> None:
+    for password in ("wrong", ""):
+        with pytest.raises(asyncpg.InvalidPasswordError):
+            await fetch(shared[1].url, "SELECT 1", password=password, database=database)
+
+
+async def test_no_rule_of_the_server_trusts_anybody(shared: tuple[Path, EmbeddedServer]) -> None:
+    methods = await fetch(shared[1].url, "SELECT array_agg(DISTINCT auth_method) FROM pg_hba_file_rules")
+
+    assert methods == ["scram-sha-256"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        *[("fsync", "on"), ("synchronous_commit", "on"), ("full_page_writes", "on"), ("data_checksums", "on")],
+        *[("listen_addresses", "127.0.0.1"), ("unix_socket_directories", ""), ("max_connections", "200")],
+        *[("server_encoding", "UTF8"), ("TimeZone", "UTC"), ("log_timezone", "UTC"), ("max_wal_size", "2GB")],
+        ("search_path", "public"),
+    ],
+)
+async def test_a_setting_is_as_the_ledger_needs_it(
+    shared: tuple[Path, EmbeddedServer], setting: str, value: str
+) -> None:
+    assert await fetch(shared[1].url, f"SELECT current_setting('{setting}')") == value
+
+
+async def test_text_is_ordered_by_the_builtin_unicode_locale(shared: tuple[Path, EmbeddedServer]) -> None:
+    locale = "SELECT concat(datlocprovider, datlocale) FROM pg_database WHERE datname = 'ledger'"
+
+    assert await fetch(shared[1].url, locale) == "bC.UTF-8"
+
+
+def test_a_server_that_cannot_start_shows_the_end_of_its_log(new_home: Path) -> None:
+    EmbeddedServer.acquire(new_home).release()
+    with (new_home / "postgres" / "data" / "postgresql.conf").open("a") as settings:
+        settings.write("no_such_setting = 1\n")
+
+    with pytest.raises(EmbeddedError, match="no_such_setting"):
+        EmbeddedServer.acquire(new_home)
+
+
+def test_a_password_file_of_another_server_is_named_at_once(new_home: Path) -> None:
+    with EmbeddedServer.acquire(new_home):
+        (new_home / "postgres" / "password").write_text("of-another-server")
+
+        with pytest.raises(EmbeddedError, match="refuses the password"):
+            EmbeddedServer.acquire(new_home)
+
+
+def test_an_overgrown_log_is_emptied_at_the_start(home: Path) -> None:
+    os.truncate(home / "postgres" / "log", cluster.LOG_BYTES_MAX + 1)
+
+    with EmbeddedServer.acquire(home):
+        assert (home / "postgres" / "log").stat().st_size < 10_000
+
+
+def test_a_path_that_a_shell_would_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(EmbeddedError, match="use a path without"):
+        EmbeddedServer.acquire(tmp_path / "$(reboot)")
+
+
+def test_a_missing_wheel_points_to_database_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+
+    with pytest.raises(EmbeddedError, match="set DATABASE_URL"):
+        installed_binaries()
