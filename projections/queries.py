@@ -128,6 +128,24 @@ async def spend(
     return rows[0]["checkpoint"], [row for row in rows if row["entries"] is not None]
 
 
+async def item(
+    connection: "asyncpg.Connection[asyncpg.Record]", table: str, columns: str, item_id: UUID
+) -> tuple[int, "asyncpg.Record | None"]:
+    """Read one row.
+
+    Returns:
+        the position reflected, and the row, None where there is none.
+    """
+    query = f"""
+        SELECT checkpoint.position AS checkpoint, {columns}
+        FROM ledger.projection_checkpoints AS checkpoint LEFT JOIN {table} AS t ON t.id = $2
+        WHERE checkpoint.name = $1
+    """  # noqa: S608 (fixed SQL of the collections)
+    row = await connection.fetchrow(query, GROUP, item_id)
+    assert row is not None
+    return row["checkpoint"], row if row["id"] is not None else None
+
+
 async def page(
     connection: "asyncpg.Connection[asyncpg.Record]",
     table: str,

@@ -6,6 +6,7 @@ checkpoint row, taken with SKIP LOCKED, picks one a page, and a killed worker's 
 
 import asyncio
 import logging
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,10 @@ GROUP = "read_models"
 IDLE_SECONDS_MIN = 0.005
 IDLE_SECONDS_MAX = 1.0
 """An idle worker looks for new events after this long; sooner when it is woken."""
+
+SMALL_PAGE_EVENTS = 500
+GATHER_SECONDS = 0.008
+"""After a page smaller than that the worker lets events gather for so long."""
 
 RETRY_SECONDS_MAX = 30.0
 
@@ -68,7 +73,7 @@ class Worker:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
         self._wake = asyncio.Event()
-        self._stopping = False
+        self._stopping = asyncio.Event()
 
     def wake(self) -> None:
         """Say that there are new events; called by the appender of the same process."""
@@ -76,37 +81,32 @@ class Worker:
 
     def stop(self) -> None:
         """Ask the worker to end after the page it is at."""
-        self._stopping = True
+        self._stopping.set()
         self._wake.set()
 
     async def run(self) -> None:
         """Fold pages until stopped; failures are recorded, shown, and tried again with back-off."""
         idle_seconds = IDLE_SECONDS_MIN
         retry_seconds = IDLE_SECONDS_MIN
-        while not self._stopping:
+        while not self._stopping.is_set():
             try:
                 folded = await fold_page(self._engine)
-                retry_seconds = IDLE_SECONDS_MIN
             except Exception as error:
                 retry_seconds = min(RETRY_SECONDS_MAX, retry_seconds * 4)
                 log.exception("the projections failed, next try in %.1f s", retry_seconds)
                 await self._record(error)
-                await self._sleep(retry_seconds, wakeable=False)
+                await _wait(self._stopping, retry_seconds)
                 continue
-            idle_seconds = IDLE_SECONDS_MIN if folded else min(IDLE_SECONDS_MAX, idle_seconds * 2)
+            retry_seconds = IDLE_SECONDS_MIN
             if not folded:
-                await self._sleep(idle_seconds, wakeable=True)
-
-    async def _sleep(self, seconds: float, *, wakeable: bool) -> None:
-        if wakeable or self._stopping:
-            try:
-                async with asyncio.timeout(seconds):
-                    await self._wake.wait()
-            except TimeoutError:
-                return
-            self._wake.clear()
-        else:
-            await asyncio.sleep(seconds)
+                idle_seconds = min(IDLE_SECONDS_MAX, idle_seconds * 2)
+                await _wait(self._wake, idle_seconds)
+                self._wake.clear()
+                continue
+            idle_seconds = IDLE_SECONDS_MIN
+            if folded < SMALL_PAGE_EVENTS:
+                # Under a stream of small groups: fewer, larger pages leave the machine to those who append.
+                await _wait(self._stopping, GATHER_SECONDS)
 
     async def _record(self, error: Exception) -> None:
         failure = ProjectionError(
@@ -120,6 +120,12 @@ class Worker:
                 await connection.execute(RECORD_ERROR, GROUP, msgspec.json.encode(failure).decode())
         except Exception:
             log.exception("the failure could not be recorded either")
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
 
 
 class PageFailed(Exception):

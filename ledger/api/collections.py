@@ -206,19 +206,10 @@ async def _item(request: web.Request, services: Services, collection: Collection
     item_id = path_uuid(request)
     await wait_for_min_position(request, services, query.min_position)
     async with driver_connection(services.engine) as connection:
-        position, rows, _ = await queries.page(
-            connection,
-            collection.table,
-            columns=columns(collection.view),
-            size=collection.size,
-            conditions=["t.id = $4"],
-            order="t.id",
-            limit=1,
-            arguments=[item_id],
-        )
-    if not rows:
+        position, row = await queries.item(connection, collection.table, columns(collection.view), item_id)
+    if row is None:
         raise NotFound(f"there is nothing with id {item_id} in {collection.path}")
-    return json_response(show(collection.view, dict(rows[0])), position=position)
+    return json_response(show(collection.view, dict(row)), position=position)
 
 
 async def wait_for_min_position(request: web.Request, services: Services, position: int | None) -> None:

@@ -1,6 +1,7 @@
 """What a route is: its handler and, in types, what it takes and answers; OpenAPI is generated from the same."""
 
 from collections.abc import Awaitable, Callable
+from functools import cache
 from typing import Any, NamedTuple, TypeVar, get_args, get_origin
 from uuid import UUID
 
@@ -63,6 +64,7 @@ def read_query(request: web.Request, query: type[S]) -> S:
         raise Malformed(f"query parameter: {str(error).replace('Object contains unknown field', 'unknown')}") from None
 
 
+@cache
 def _list_fields(query: type[msgspec.Struct]) -> frozenset[str]:
     fields = msgspec.structs.fields(query)
     return frozenset(

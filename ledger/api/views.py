@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
+from functools import cache
 from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
@@ -115,6 +116,7 @@ class BudgetEntryView(msgspec.Struct, kw_only=True):
 DERIVED = frozenset({"budget_remaining", "budget_used_percentage", "duration_seconds"})
 
 
+@cache
 def columns(view: type[msgspec.Struct]) -> str:
     """The select list of a view, over the alias `t`."""
     return ", ".join(

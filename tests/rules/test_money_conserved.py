@@ -1,0 +1,93 @@
+"""No unit of the tenth decimal is ever lost: events, accounts and read models agree to the last digit.
+
+LEDGER_TEST_COSTS sets how many costs and adjustments are recorded (default 20,000; the full million with 1000000).
+"""
+
+import os
+import random
+from decimal import Decimal
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ledger.database import driver_connection
+from ledger.domain import money
+from ledger.domain.catalogue import CATALOGUE
+from ledger.domain.event import Candidate, Receipt, Request
+from ledger.log.appender import Appender
+from ledger.log.prepare import prepare
+from ledger.log.read import EventFilter, read_all
+from projections.worker import fold_page
+
+COSTS = int(os.environ.get("LEDGER_TEST_COSTS", "20000"))
+BATCH = 1_000
+
+
+def candidate(name: str, data: dict[str, Any], **envelope: Any) -> Candidate:
+    kind = CATALOGUE[name]
+    return prepare(kind, kind.decoder.decode(msgspec.json.encode(data)), actor="test", **envelope)
+
+
+def random_amount(chance: random.Random) -> Decimal:
+    """An amount of any size up to ten digits, with up to ten decimals."""
+    return Decimal(chance.randrange(10 ** chance.randint(1, 20))).scaleb(-10)
+
+
+async def test_events_accounts_and_read_models_agree_to_the_last_digit(engine: AsyncEngine) -> None:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")  # noqa: T201 (shown when the test fails, so that it can be run again)
+    chance = random.Random(seed)
+    campaigns = [uuid4() for _ in range(5)]
+    expected = dict.fromkeys(campaigns, Decimal(0))
+    async with Appender(engine) as appender:
+        for campaign_id in campaigns:
+            data = {"name": "A campaign", "budget": "1", "start_date": "2025-01-01"}
+            await appender.append(Request([candidate("campaign.created", data, event_id=campaign_id)]))
+        recorded = 0
+        while recorded < COSTS:
+            batch = list(_batch(chance, campaigns, expected))
+
+            verdict = await appender.append(Request(batch))
+
+            assert all(isinstance(receipt, Receipt) for receipt in verdict), verdict
+            recorded += len(batch)
+    while await fold_page(engine):
+        pass
+
+    assert await _sums_of_events(engine) == expected
+    async with driver_connection(engine) as connection:
+        accounts = await connection.fetch("SELECT account_id, spent FROM ledger.accounts WHERE scope = 'campaign'")
+        rows = await connection.fetch("SELECT id, spend FROM campaigns")
+        entries = await connection.fetch("SELECT campaign_id, sum(cost) AS cost FROM budget_entries GROUP BY 1")
+    assert {row["account_id"]: row["spent"] for row in accounts} == expected
+    assert {row["id"]: row["spend"] for row in rows} == expected
+    assert {row["campaign_id"]: row["cost"] for row in entries} == expected
+
+
+def _batch(chance: random.Random, campaigns: list[Any], expected: dict[Any, Decimal]) -> Any:
+    """Costs, and for half of them an adjustment up or down, kept in `expected`."""
+    for _ in range(BATCH * 2 // 3):
+        campaign_id = chance.choice(campaigns)
+        amount = random_amount(chance)
+        data = {"resource_type": "llm_api", "cost": money.plain(amount), "campaign_id": str(campaign_id)}
+        opened = candidate("cost.recorded", data)
+        yield opened
+        expected[campaign_id] = money.add(expected[campaign_id], amount)
+        if chance.random() < 0.5:
+            down = min(amount, random_amount(chance)).copy_negate()
+            change = chance.choice([random_amount(chance), down])
+            adjusted = {"amount": money.plain(change), "reason": "invoice"}
+            yield candidate("cost.adjusted", adjusted, stream_id=opened.stream_id)
+            expected[campaign_id] = money.add(expected[campaign_id], change)
+
+
+async def _sums_of_events(engine: AsyncEngine) -> dict[Any, Decimal]:
+    sums: dict[Any, Decimal] = {}
+    async for page in read_all(engine, EventFilter(categories=("cost",))):
+        for event in page:
+            data = msgspec.json.decode(event.data)
+            amount = Decimal(data["cost"] if event.type == "cost.recorded" else data["amount"])
+            sums[event.campaign_id] = money.add(sums.get(event.campaign_id, Decimal(0)), amount)
+    return sums
