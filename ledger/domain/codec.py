@@ -9,7 +9,8 @@ written.
 import re
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, get_args, get_type_hints
+from functools import cache
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_type_hints
 
 import msgspec
 
@@ -91,12 +92,10 @@ class FieldPlan(NamedTuple):
 class EventData(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What an event says beyond its envelope. Amounts are canonical and in range once a struct exists."""
 
-    plans: ClassVar[tuple[FieldPlan, ...]] = ()
-
     def __post_init__(self) -> None:
-        for plan in plans_of(type(self)):
+        for plan in _checked_plans_of(type(self)):
             value = getattr(self, plan.name)
-            if value is None or plan.kind in ("plain", "text"):
+            if value is None:
                 continue
             if plan.kind == "money":
                 msgspec.structs.force_setattr(self, plan.name, _checked_amount(plan, value))
@@ -112,14 +111,17 @@ class EventData(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         """Rules between fields; raises `InvalidField`."""
 
 
+@cache
 def plans_of(struct: type[EventData]) -> tuple[FieldPlan, ...]:
-    """The plans of a struct's fields, in the struct's order; worked out once a class."""
-    if "plans" not in struct.__dict__:
-        hints = get_type_hints(struct, include_extras=True)
-        struct.plans = tuple(
-            _plan(field.name, hints[field.name], field.required) for field in msgspec.structs.fields(struct)
-        )
-    return struct.plans
+    """The plans of a struct's fields, in the struct's order."""
+    hints = get_type_hints(struct, include_extras=True)
+    return tuple(_plan(field.name, hints[field.name], field.required) for field in msgspec.structs.fields(struct))
+
+
+@cache
+def _checked_plans_of(struct: type[EventData]) -> tuple[FieldPlan, ...]:
+    """The plans of those fields that msgspec alone cannot check."""
+    return tuple(plan for plan in plans_of(struct) if plan.kind not in ("plain", "text"))
 
 
 def _plan(name: str, hint: Any, required: bool) -> FieldPlan:
