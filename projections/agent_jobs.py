@@ -17,7 +17,7 @@ def fold(
     """Fold a job event; a job counts in the currency of its campaign."""
     if isinstance(payload, job.JobQueued):
         of = campaigns.get(payload.campaign_id)
-        rows.add(_queued(event, payload, of.currency if of else payload.currency or "USD"))
+        rows.add(_queued(event, payload, of.currency if of else payload.currency or money.DEFAULT_CURRENCY))
         return
     if isinstance(payload, job.JobDeleted):
         rows.delete(event.stream_id)

@@ -1,7 +1,5 @@
 """Cost events folded into `budget_entries`, and what they move elsewhere."""
 
-from datetime import timedelta
-
 from ledger.domain import cost, money
 from ledger.domain.codec import EventData
 from ledger.log.read import StoredEvent
@@ -20,7 +18,7 @@ def fold(
         return None
     if isinstance(payload, cost.CostRecorded | cost.CostReserved):
         of = campaigns.get(event.campaign_id) or jobs.get(event.agent_job_id)
-        row = _opened(event, payload, payload.currency or (of.currency if of else "USD"))
+        row = _opened(event, payload, payload.currency or (of.currency if of else money.DEFAULT_CURRENCY))
         rows.add(row)
         return Movement(row.cost, row.held, row.tokens_used)
     changed = rows.change(event.stream_id, event)
@@ -40,8 +38,8 @@ def _change(event: StoredEvent, payload: EventData, row: BudgetEntryRow) -> None
         row.cost = payload.cost
         row.held = money.ZERO
         row.tokens_used = payload.tokens_used or 0
-        row.model_used = payload.model_used or row.model_used
-        row.provider = payload.provider or row.provider
+        row.model_used = payload.model_used if payload.model_used is not None else row.model_used
+        row.provider = payload.provider if payload.provider is not None else row.provider
         row.occurred_at = event.occurred_at
     elif isinstance(payload, cost.CostAdjusted):
         row.cost = money.add(row.cost, payload.amount)
@@ -74,5 +72,5 @@ def _opened(event: StoredEvent, payload: cost.CostRecorded | cost.CostReserved, 
         row.tokens_used = payload.tokens_used or 0
     else:
         row.held = payload.amount
-        row.expires_at = event.recorded_at + timedelta(seconds=payload.expires_in)
+        row.expires_at = payload.expires_at(event.recorded_at)
     return row

@@ -54,7 +54,7 @@ def _created(event: StoredEvent, payload: campaign.CampaignCreated) -> CampaignR
         description=payload.description,
         status="draft",
         budget=payload.budget,
-        currency=payload.currency,
+        currency=payload.counts_in,
         start_date=payload.start_date,
         end_date=payload.end_date,
     )

@@ -172,7 +172,8 @@ FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change();
 
 # The lock is a statement of its own, before the loads: in one statement the snapshot would be older than the wait
 # for the lock, and the balances stale. Without sequential scans, because the plans are cached while the tables are
-# still small and would be kept long after they have grown. A job's state is [status, campaign_id, ...]: its campaign is loaded with it.
+# still small and would be kept long after they have grown. A job's state is
+# [status, campaign_id, ...]: its campaign is loaded with it.
 LOCK_AND_LOAD = """
 CREATE FUNCTION ledger.lock_and_load(
     p_streams uuid[], p_events uuid[], p_entries uuid[], p_ending_jobs uuid[], p_now timestamptz,
@@ -207,6 +208,13 @@ BEGIN
         WHERE stream_id = ANY (p_streams) AND id = ANY (p_events) AND category IN ('campaign', 'content', 'job');
     END IF;
 
+    IF cardinality(p_ending_jobs) > 0 THEN
+        SELECT json_agg(json_build_array(stream_id, amount, campaign_id, agent_job_id, expires_at))::text,
+            ids || array_remove(array_agg(DISTINCT campaign_id), NULL)
+        INTO open_holds, ids
+        FROM ledger.holds WHERE agent_job_id = ANY (p_ending_jobs);
+    END IF;
+
     SELECT ids || array_agg((state ->> 1)::uuid) INTO ids
     FROM ledger.streams
     WHERE stream_id = ANY (ids) AND category = 'job' AND state ->> 1 IS NOT NULL;
@@ -217,11 +225,6 @@ BEGIN
     SELECT json_agg(json_build_array(scope, account_id, currency, budget, spent, held))::text INTO balances
     FROM ledger.accounts WHERE account_id = ANY (ids);
 
-    IF cardinality(p_ending_jobs) > 0 THEN
-        SELECT json_agg(json_build_array(stream_id, amount, campaign_id, agent_job_id, expires_at))::text
-        INTO open_holds
-        FROM ledger.holds WHERE agent_job_id = ANY (p_ending_jobs);
-    END IF;
 END $$;
 """
 

@@ -61,7 +61,8 @@ CREATE TABLE agent_jobs (
     updated_at timestamptz NOT NULL,
     position bigint NOT NULL,
     CONSTRAINT agent_jobs_pkey PRIMARY KEY (id),
-    CONSTRAINT agent_jobs_agent_type_check CHECK (agent_type IN ('seo_writer', 'email_marketer', 'social_media', 'analyst', 'optimizer')),
+    CONSTRAINT agent_jobs_agent_type_check
+        CHECK (agent_type IN ('seo_writer', 'email_marketer', 'social_media', 'analyst', 'optimizer')),
     CONSTRAINT agent_jobs_status_check CHECK (status IN ('pending', 'running', 'completed', 'failed', 'cancelled')),
     CONSTRAINT agent_jobs_cost_check CHECK (cost >= 0),
     CONSTRAINT agent_jobs_held_check CHECK (held >= 0),
@@ -93,7 +94,9 @@ CREATE TABLE budget_entries (
     updated_at timestamptz NOT NULL,
     position bigint NOT NULL,
     CONSTRAINT budget_entries_pkey PRIMARY KEY (id),
-    CONSTRAINT budget_entries_resource_type_check CHECK (resource_type IN ('openai_api', 'web_search', 'file_search', 'image_generation', 'embedding', 'llm_api', 'media', 'other')),
+    CONSTRAINT budget_entries_resource_type_check
+        CHECK (resource_type IN ('openai_api', 'web_search', 'file_search',
+            'image_generation', 'embedding', 'llm_api', 'media', 'other')),
     CONSTRAINT budget_entries_status_check CHECK (status IN ('held', 'settled', 'released', 'expired')),
     CONSTRAINT budget_entries_cost_check CHECK (cost >= 0),
     CONSTRAINT budget_entries_tokens_used_check CHECK (tokens_used >= 0),
@@ -122,7 +125,8 @@ CREATE TABLE content_assets (
     updated_at timestamptz NOT NULL,
     position bigint NOT NULL,
     CONSTRAINT content_assets_pkey PRIMARY KEY (id),
-    CONSTRAINT content_assets_content_type_check CHECK (content_type IN ('blog', 'email', 'social', 'video_script', 'ad_copy', 'landing_page')),
+    CONSTRAINT content_assets_content_type_check
+        CHECK (content_type IN ('blog', 'email', 'social', 'video_script', 'ad_copy', 'landing_page')),
     CONSTRAINT content_assets_status_check CHECK (status IN ('draft', 'review', 'approved', 'published', 'archived')),
     CONSTRAINT content_assets_campaign_id_fkey FOREIGN KEY (campaign_id) REFERENCES campaigns (id) ON DELETE SET NULL,
     CONSTRAINT content_assets_agent_job_id_fkey FOREIGN KEY (agent_job_id) REFERENCES agent_jobs (id) ON DELETE SET NULL

@@ -27,7 +27,7 @@ def _scopes(book: Book, campaign_id: UUID | None, job_id: UUID | None) -> list[t
 
 def require_room(book: Book, amount: Decimal, campaign_id: UUID | None, job_id: UUID | None) -> None:
     failed = []
-    currency = "USD"
+    currency = money.DEFAULT_CURRENCY
     for (scope, _), account in _scopes(book, campaign_id, job_id):
         taken = money.add(account.spent, account.held)
         if account.limit is not None and money.add(taken, amount) > account.limit:

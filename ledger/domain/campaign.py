@@ -8,6 +8,7 @@ import msgspec
 
 from ledger.domain.codec import FREE_TEXT, Amount, Count, Currency, Day, EventData, InvalidField, Reason
 from ledger.domain.lifecycle import DELETED, Transition
+from ledger.domain.money import DEFAULT_CURRENCY
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255, extra=FREE_TEXT)]
 Description = Annotated[str, msgspec.Meta(max_length=1000, extra=FREE_TEXT)]
@@ -29,9 +30,14 @@ class CampaignCreated(EventData, frozen=True, kw_only=True):
     name: Name
     description: Description | None = None
     budget: Amount
-    currency: Currency = "USD"
+    currency: Currency | None = DEFAULT_CURRENCY
     start_date: Day
     end_date: Day | None = None
+
+    @property
+    def counts_in(self) -> str:
+        """The currency of everything the campaign spends."""
+        return self.currency or DEFAULT_CURRENCY
 
     def check(self) -> None:
         if self.end_date is not None and self.end_date < self.start_date:
@@ -131,7 +137,7 @@ def fold(state: CampaignState | None, payload: EventData, transition: Transition
         InvalidField: the campaign would end before it starts.
     """
     if isinstance(payload, CampaignCreated):
-        return CampaignState("draft", payload.currency, payload.start_date, payload.end_date)
+        return CampaignState("draft", payload.counts_in, payload.start_date, payload.end_date)
     assert state is not None
     if isinstance(payload, CampaignDetailsChanged):
         start, end = payload.start_date or state.start_date, payload.end_date or state.end_date

@@ -47,7 +47,7 @@ FREE_TEXT = {"kind": "text"}
 """Marks a text as free: it is kept apart from the data so that it can be erased."""
 
 Reason = Annotated[str, msgspec.Meta(max_length=500, extra=FREE_TEXT)]
-Label = Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
+Label = Annotated[str, msgspec.Meta(max_length=100)]
 JsonObject = Annotated[msgspec.Raw, msgspec.Meta(extra={"kind": "object"})]
 """Any JSON object; kept as sent but for white space."""
 
@@ -83,6 +83,7 @@ class FieldPlan(NamedTuple):
     minimum: Decimal | None
     maximum: Decimal | None
     required: bool
+    default: Any
 
     @property
     def is_free_text(self) -> bool:
@@ -96,14 +97,15 @@ class EventData(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         for plan in _checked_plans_of(type(self)):
             value = getattr(self, plan.name)
             if value is None:
-                continue
-            if plan.kind == "money":
+                if plan.default is not None:
+                    msgspec.structs.force_setattr(self, plan.name, plan.default)
+            elif plan.kind == "money":
                 msgspec.structs.force_setattr(self, plan.name, _checked_amount(plan, value))
             elif plan.kind == "time":
                 msgspec.structs.force_setattr(self, plan.name, utc(plan.name, value))
             elif plan.kind == "object":
                 msgspec.structs.force_setattr(self, plan.name, _checked_object(plan, value))
-            elif value not in money.CURRENCIES:
+            elif plan.kind == "currency" and value not in money.CURRENCIES:
                 raise InvalidField(plan.name, f"{value!r} is not an ISO 4217 currency")
         self.check()
 
@@ -115,25 +117,28 @@ class EventData(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 def plans_of(struct: type[EventData]) -> tuple[FieldPlan, ...]:
     """The plans of a struct's fields, in the struct's order."""
     hints = get_type_hints(struct, include_extras=True)
-    return tuple(_plan(field.name, hints[field.name], field.required) for field in msgspec.structs.fields(struct))
+    return tuple(_plan(field, hints[field.name]) for field in msgspec.structs.fields(struct))
 
 
 @cache
 def _checked_plans_of(struct: type[EventData]) -> tuple[FieldPlan, ...]:
     """The plans of those fields that msgspec alone cannot check."""
-    return tuple(plan for plan in plans_of(struct) if plan.kind not in ("plain", "text"))
+    return tuple(plan for plan in plans_of(struct) if plan.kind not in ("plain", "text") or plan.default is not None)
 
 
-def _plan(name: str, hint: Any, required: bool) -> FieldPlan:
+def _plan(field: msgspec.structs.FieldInfo, hint: Any) -> FieldPlan:
+    kind: Any = "plain"
+    bounds: dict[str, Decimal | None] = {}
     for part in (hint, *get_args(hint)):
-        for meta in getattr(part, "__metadata__", ()):
-            if meta.extra:
-                bounds = meta.extra.get("minimum"), meta.extra.get("maximum")
-                return FieldPlan(name, meta.extra["kind"], *bounds, required)
         plain_type = get_args(part)[0] if hasattr(part, "__metadata__") else part
         if isinstance(plain_type, type) and issubclass(plain_type, datetime):
-            return FieldPlan(name, "time", None, None, required)
-    return FieldPlan(name, "plain", None, None, required)
+            kind = "time"
+        for meta in getattr(part, "__metadata__", ()):
+            if meta.extra:
+                bounds = dict(meta.extra)
+                kind = bounds.pop("kind")
+    default = None if field.default is msgspec.NODEFAULT else field.default
+    return FieldPlan(field.name, kind, bounds.get("minimum"), bounds.get("maximum"), field.required, default)
 
 
 def _checked_amount(plan: FieldPlan, value: Decimal) -> Decimal:
@@ -236,12 +241,16 @@ def check_text(body: bytes) -> None:
         body.decode()
     if body.count(b"{") + body.count(b"[") > NESTING_MAX and _nesting(body) > NESTING_MAX:
         raise RecursionError(f"nested deeper than {NESTING_MAX} levels")
+    if b"\\u0000" in body and _NUL.search(body):
+        raise InvalidField("", "a text must not contain NUL (U+0000)")
     # Rare in compact JSON from agents: only then is the whole value read to be sure.
     if b"\\u" in body or _MANY_DIGITS.search(body):
-        _refuse_nul(_ANY_JSON.decode(body))
+        _ANY_JSON.decode(body)
 
 
 _ANY_JSON = msgspec.json.Decoder(float_hook=str)
+# A backslash before u0000 that is not itself escaped.
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 _MANY_DIGITS = re.compile(rb"[0-9]{1000}")
 _STRING_OR_BRACKET = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
 
@@ -256,16 +265,3 @@ def _nesting(body: bytes) -> int:
         elif first in b"]}":
             depth -= 1
     return deepest
-
-
-def _refuse_nul(value: Any) -> None:
-    if isinstance(value, str):
-        if "\0" in value:
-            raise InvalidField("", "a text must not contain NUL (U+0000)")
-    elif isinstance(value, list):
-        for item in value:
-            _refuse_nul(item)
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            _refuse_nul(key)
-            _refuse_nul(item)

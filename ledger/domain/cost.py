@@ -71,12 +71,16 @@ class CostReserved(EventData, frozen=True, kw_only=True):
     resource_type: ResourceType
     amount: Amount
     currency: Currency | None = None
-    expires_in: Annotated[int, msgspec.Meta(ge=1, le=86_400)] = EXPIRES_IN_SECONDS_DEFAULT
+    expires_in: Annotated[int, msgspec.Meta(ge=1, le=86_400)] | None = EXPIRES_IN_SECONDS_DEFAULT
     model_used: Label | None = None
     provider: Label | None = None
     description: Description | None = None
     agent_job_id: UUID | None = None
     campaign_id: UUID | None = None
+
+    def expires_at(self, recorded_at: datetime) -> datetime:
+        """When the hold runs out, if it was recorded then."""
+        return recorded_at + timedelta(seconds=self.expires_in or EXPIRES_IN_SECONDS_DEFAULT)
 
     def check(self) -> None:
         if not self.amount:
@@ -163,7 +167,7 @@ def opened(
     if isinstance(payload, CostRecorded):
         return Entry("settled", 1, campaign_id, agent_job_id, payload.cost, payload.tokens_used or 0)
     if isinstance(payload, CostReserved):
-        expires_at = recorded_at + timedelta(seconds=payload.expires_in)
+        expires_at = payload.expires_at(recorded_at)
         return Entry("held", 1, campaign_id, agent_job_id, held=payload.amount, expires_at=expires_at)
     return Entry("denied", 1, campaign_id, agent_job_id)
 

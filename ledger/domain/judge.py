@@ -107,7 +107,7 @@ def _judge_campaign(book: Book, candidate: Candidate) -> Receipt:
     receipt = book.record(candidate, campaign_id, None)
     book.put(book.heads, ("campaign", campaign_id), Head(receipt.version, after))
     if isinstance(payload, campaign.CampaignCreated):
-        book.put(book.accounts, ("campaign", campaign_id), Account(payload.currency, payload.budget))
+        book.put(book.accounts, ("campaign", campaign_id), Account(payload.counts_in, payload.budget))
     elif isinstance(payload, campaign.CampaignBudgetChanged):
         assert account is not None
         changed = msgspec.structs.replace(account, limit=payload.budget)
@@ -144,7 +144,7 @@ def _judge_job(book: Book, candidate: Candidate) -> Receipt:
     state = head.state if head else None
     assert state is None or isinstance(state, JobState)
     event_type.transition.require_stream(event_type.name, state.status if state else None)
-    currency = "USD"
+    currency = money.DEFAULT_CURRENCY
     if isinstance(payload, job.JobQueued):
         currency = payload.currency or currency
         if payload.campaign_id is not None:
@@ -217,14 +217,9 @@ def _release_holds(book: Book, ended: Candidate) -> None:
     """Release the open holds of a job that has just ended."""
     holds = [stream for stream, hold in book.holds.items() if hold.agent_job_id == ended.stream_id]
     for stream_id in holds:
-        released = _by_service(
-            "cost.released",
-            stream_id,
-            uuid5(stream_id, f"released by {ended.id}"),
-            cost.CostReleased(),
-            ended,
-        )
-        _judge_cost(book, released)
+        # Nobody can foresee this id and take it beforehand: it is made from the moment under the lock.
+        event_id = uuid5(stream_id, f"released at {book.position + 1} {book.recorded_at.isoformat()}")
+        _judge_cost(book, _by_service("cost.released", stream_id, event_id, cost.CostReleased(), ended))
 
 
 def _denial(book: Book, candidate: Candidate, refusal: BudgetExceeded) -> Denial:
@@ -269,9 +264,9 @@ def _by_service(name: str, stream_id: UUID, event_id: UUID, payload: EventData, 
     )
 
 
-def expiry(entry_id: UUID) -> Candidate:
-    """The `cost.expired` of a hold; there is at most one, so its id follows from the entry's."""
-    return _by_service("cost.expired", entry_id, uuid5(entry_id, "expired"), cost.CostExpired(), None)
+def expiry(entry_id: UUID, event_id: UUID) -> Candidate:
+    """The `cost.expired` of a hold. Its id must not be foreseeable: somebody could take it beforehand."""
+    return _by_service("cost.expired", entry_id, event_id, cost.CostExpired(), None)
 
 
 _JUDGES = {

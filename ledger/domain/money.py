@@ -14,6 +14,8 @@ DIGITS_BEFORE_POINT_MAX = 10
 
 ZERO = Decimal(0)
 
+DEFAULT_CURRENCY = "USD"
+
 EXACT = Context(prec=100, traps=[InvalidOperation, Overflow, Inexact])
 """The context for adding and subtracting money. A result that would need rounding raises `Inexact`."""
 

@@ -108,6 +108,7 @@ class Cluster:
 
     def _initialise(self) -> None:
         """Make the data folder beside its place, then rename it: a kill leaves no half-made one."""
+        # One that is there stays: data that was moved away may come back, and nothing else opens it.
         if not (self.folder / "password").exists():
             _write_durably(self.folder / "password", secrets.token_urlsafe(32))
         with tempfile.TemporaryDirectory(prefix="initialising-", dir=self.folder, ignore_cleanup_errors=True) as folder:

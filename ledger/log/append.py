@@ -91,7 +91,7 @@ async def append(
 async def _record_denials(connection: "asyncpg.Connection[asyncpg.Record]", book: Book) -> None:
     known = {row["stream_id"] for row in await connection.fetch(KNOWN_DENIALS, list(book.denials))}
     for denial_id, denial in book.denials.items():
-        if denial_id not in known:
+        if denial_id not in known and denial_id not in book.entries:
             book.record(denial.candidate, denial.campaign_id, denial.agent_job_id)
 
 

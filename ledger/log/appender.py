@@ -112,13 +112,20 @@ class Appender:
                 await self._arrived.wait()
                 self._arrived.clear()
                 continue
+            group: list[_Waiting] = []
             try:
                 async with driver_connection(self._engine) as connection:
-                    while self._queue and await self._commit(connection, self._take_group()):
-                        pass
-            except RETRY_ERRORS as error:
-                # Groups are answered by _commit: what is left here could not even get a connection.
-                self._fail([self._take() for _ in range(len(self._queue))], error)
+                    while self._queue:
+                        group = self._take_group()
+                        await self._record(connection, group)
+                        group = []
+            except Exception as error:  # noqa: BLE001 (whoever waits is told of it)
+                # Here the connection is closed, and with it what it held locked.
+                if group:
+                    await self._once_more(group, error)
+                else:
+                    log.warning("no connection for %d requests: %s", len(self._queue), type(error).__name__)
+                    self._fail([self._take() for _ in range(len(self._queue))], error)
 
     def _take(self) -> _Waiting:
         waiting = self._queue.popleft()
@@ -134,24 +141,8 @@ class Appender:
             events += group[-1].events
         return group
 
-    async def _commit(self, connection: "asyncpg.Connection[asyncpg.Record]", group: list[_Waiting]) -> bool:
-        """Record a group and answer it. False where the connection is not to be used any more."""
-        group = [waiting for waiting in group if not waiting.answer.cancelled()]
-        try:
-            await self._record(connection, group)
-        except RETRY_ERRORS as error:
-            log.warning("append of %d requests failed (%s), once more", len(group), type(error).__name__)
-            await self._once_more(group)
-            return False
-        except Exception:
-            # One request of the group must be at fault: judge them one by one, so that it alone fails.
-            log.exception("append of %d requests failed, now one by one", len(group))
-            for waiting in group:
-                await self._once_more([waiting])
-            return False
-        return True
-
     async def _record(self, connection: "asyncpg.Connection[asyncpg.Record]", group: list[_Waiting]) -> None:
+        group = [waiting for waiting in group if not waiting.answer.cancelled()]
         now = self._clock() if self._clock else None
         async with asyncio.timeout(APPEND_SECONDS_MAX):
             verdicts, position = await append(connection, [waiting.request for waiting in group], now)
@@ -160,13 +151,17 @@ class Appender:
                 waiting.answer.set_result(verdict)
         self._on_append(position)
 
-    async def _once_more(self, group: list[_Waiting]) -> None:
-        try:
-            async with driver_connection(self._engine) as connection:
-                await self._record(connection, group)
-        except Exception as error:
-            log.exception("append of %d requests failed twice", len(group))
-            self._fail(group, error)
+    async def _once_more(self, group: list[_Waiting], error: Exception) -> None:
+        """Send a failed group again: as it was after the database failed, one by one after a request of it did."""
+        log.warning("append of %d requests failed, once more", len(group), exc_info=error)
+        together = isinstance(error, RETRY_ERRORS)
+        for part in [group] if together else [[waiting] for waiting in group]:
+            try:
+                async with driver_connection(self._engine) as connection:
+                    await self._record(connection, part)
+            except Exception as again:
+                log.exception("append of %d requests failed twice", len(part))
+                self._fail(part, again)
 
     def _fail(self, group: list[_Waiting], error: Exception) -> None:
         for waiting in group:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 
 from sqlalchemy.ext.asyncio import AsyncEngine
+from uuid_utils.compat import uuid7
 
 from ledger.database import driver_connection
 from ledger.domain.event import Request
@@ -21,12 +22,12 @@ DUE_HOLDS = "SELECT stream_id FROM ledger.holds WHERE expires_at <= clock_timest
 async def expire_due(engine: AsyncEngine, appender: Appender) -> int:
     """Expire the holds that are due, at most `SWEEP_HOLDS_MAX`; the number that were due.
 
-    Several sweepers may meet: the event's id follows from the hold's, so it is recorded once.
+    Several sweepers may meet: what has expired already is refused to the second, and nothing comes of it.
     """
     async with driver_connection(engine) as connection:
         due = [row["stream_id"] for row in await connection.fetch(DUE_HOLDS, SWEEP_HOLDS_MAX)]
     if due:
-        await appender.append(Request([expiry(stream_id) for stream_id in due], independent=True))
+        await appender.append(Request([expiry(stream_id, uuid7()) for stream_id in due], independent=True))
     return len(due)
 
 

@@ -5,7 +5,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -74,9 +75,16 @@ def running(home: Path) -> int | None:
 
 def stop(home: Path) -> None:
     if pid := running(home):
-        os.kill(pid, signal.SIGINT)
-        with suppress(psutil.TimeoutExpired):
-            psutil.Process(pid).wait(30)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGINT)
+    wait_until(lambda: running(home) is None)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
 
 
 @contextmanager

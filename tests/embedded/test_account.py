@@ -12,7 +12,7 @@ import pytest
 
 from ledger.embedded import EmbeddedError, EmbeddedServer, account, cluster, installed_binaries
 
-from .helpers import NOBODY, Holder, as_root, everything_of, fetch, running, removed_afterwards
+from .helpers import NOBODY, Holder, as_root, everything_of, fetch, removed_afterwards, running
 
 
 @pytest.fixture

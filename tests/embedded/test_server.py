@@ -1,5 +1,6 @@
 """One server and the processes that use it: who starts it, adopts it, stops it, and who waits."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -7,12 +8,13 @@ import sys
 import time
 from pathlib import Path
 
+import asyncpg
 import psutil
 import pytest
 
 from ledger.embedded import EmbeddedError, EmbeddedServer, cluster, exclusive_home, installed_binaries
 
-from .helpers import REPOSITORY, Holder, fetch, running
+from .helpers import REPOSITORY, Holder, fetch, running, wait_until
 
 # Imported once as it is, for the standard library's sake; then again as Windows would.
 ON_WINDOWS = """
@@ -87,9 +89,8 @@ async def test_who_comes_while_the_last_user_stops_the_server_gets_another(
 
     def stop_when_somebody_came(self: cluster.Cluster) -> None:
         coming.append(Holder(home))
-        came, deadline = psutil.Process(coming[0].process.pid), time.monotonic() + 30
-        while str(home / "postgres" / "start.lock") not in [file.path for file in came.open_files()]:
-            assert time.monotonic() < deadline
+        came = psutil.Process(coming[0].process.pid)
+        wait_until(lambda: str(home / "postgres" / "start.lock") in [file.path for file in came.open_files()])
         time.sleep(0.3)
         stop(self)
 
@@ -102,11 +103,17 @@ async def test_who_comes_while_the_last_user_stops_the_server_gets_another(
     coming[0].release()
 
 
-def test_an_acquire_waits_for_a_server_that_is_stopping_and_starts_it_again(home: Path) -> None:
+async def test_an_acquire_waits_for_a_server_that_is_stopping_and_starts_it_again(home: Path) -> None:
     first = EmbeddedServer.acquire(home)
-    os.kill(first.pid, signal.SIGINT)
+    session = await asyncpg.connect(first.url)
+    # PostgreSQL's smart shutdown: nobody new is let in, and the server ends with its last session.
+    os.kill(first.pid, signal.SIGTERM)
 
-    with EmbeddedServer.acquire(home) as second:
+    acquiring = asyncio.create_task(asyncio.to_thread(EmbeddedServer.acquire, home))
+    await asyncio.sleep(0.3)
+    await session.close()
+
+    with await acquiring as second:
         first.release()
         assert running(home) == second.pid != first.pid
 

@@ -102,7 +102,7 @@ async def test_cycles_of_reserve_settle_and_release_never_pass_the_limit(
     limit = Decimal("5.00")
     created = campaign(budget=str(limit))
     seed = random.randrange(2**32)
-    print(f"seed {seed}")  # noqa: T201 (shown when the test fails, so that it can be run again)
+    print(f"seed {seed}")
     async with AsyncExitStack() as stack, aiohttp.ClientSession() as client:
         addresses = [await stack.enter_async_context(api_process(database_url)) for _ in range(processes)]
         await post(client, addresses[0], created)

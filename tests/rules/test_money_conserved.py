@@ -37,7 +37,7 @@ def random_amount(chance: random.Random) -> Decimal:
 
 async def test_events_accounts_and_read_models_agree_to_the_last_digit(engine: AsyncEngine) -> None:
     seed = random.randrange(2**32)
-    print(f"seed {seed}")  # noqa: T201 (shown when the test fails, so that it can be run again)
+    print(f"seed {seed}")
     chance = random.Random(seed)
     campaigns = [uuid4() for _ in range(5)]
     expected = dict.fromkeys(campaigns, Decimal(0))

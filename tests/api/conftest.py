@@ -1,0 +1,30 @@
+"""A service that a whole file of tests shares, for those that leave nothing behind or look only at what is theirs."""
+
+import uuid
+from collections.abc import AsyncIterator
+
+import aiohttp
+import pytest
+from sqlalchemy import URL
+
+from ledger.api.app import listen, serving
+from ledger.database import make_engine
+from tests.conftest import Service, administer
+
+
+@pytest.fixture(scope="module")
+async def shared(server_url: URL, template: str) -> AsyncIterator[Service]:
+    """The whole service on a database of the file's own."""
+    name = f"shared_{uuid.uuid4().hex[:12]}"
+    await administer(server_url, f"CREATE DATABASE {name} TEMPLATE {template}")
+    database_url = server_url.set(database=name)
+    engine = make_engine(database_url)
+    listener = listen("127.0.0.1", 0)
+    port = listener.getsockname()[1]
+    async with (
+        serving(engine, listener, with_worker=True),
+        aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client,
+    ):
+        yield Service(client, engine, database_url)
+    await engine.dispose()
+    await administer(server_url, f"DROP DATABASE {name} WITH (FORCE)")

@@ -1,0 +1,82 @@
+"""What the tests of the API share."""
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+from tests.conftest import Service
+
+NDJSON = {"Content-Type": "application/x-ndjson"}
+WAIT_SECONDS_MAX = 10.0
+
+
+async def send(
+    service: Service, body: Any, *, headers: dict[str, str] | None = None, **parameters: str
+) -> tuple[int, Any]:
+    """Post a body exactly as it is, as JSON unless the headers say otherwise; the status and the JSON answered.
+
+    A refusal must be a problem document that agrees with itself.
+    """
+    given = {"Content-Type": "application/json"} | (headers or {})
+    async with service.client.post("/v1/events", data=body, params=parameters, headers=given) as answer:
+        document = await answer.json(content_type=None)
+        if answer.status >= 400:
+            assert answer.content_type == "application/problem+json"
+            assert_is_problem(document, answer.status)
+        return answer.status, document
+
+
+def assert_is_problem(document: dict[str, Any], status: int) -> None:
+    """A problem document has its four members, and its status is that of the answer.
+
+    But for `illegal-transition`: there the contract gives `status` to the stream's.
+    """
+    assert document["type"].startswith("/problems/")
+    assert document["status"] == status or document["type"] == "/problems/illegal-transition"
+    assert document["title"]
+    assert document["detail"]
+
+
+def slug(problem: dict[str, Any]) -> str:
+    """Which problem it is."""
+    return str(problem["type"]).removeprefix("/problems/")
+
+
+def ndjson(events: Iterable[dict[str, Any]]) -> bytes:
+    """Events, one a line."""
+    return b"".join(json.dumps(event).encode() + b"\n" for event in events)
+
+
+def without(event: dict[str, Any], *names: str) -> dict[str, Any]:
+    """The event without some fields of its envelope."""
+    return {name: value for name, value in event.items() if name not in names}
+
+
+async def log(service: Service, **filters: Any) -> list[dict[str, Any]]:
+    """The events that are wanted, in the order of their positions; at most 5,000."""
+    page = await service.get("/v1/events", limit=5000, **filters)
+    assert page["next_after"] is None
+    events: list[dict[str, Any]] = page["events"]
+    return events
+
+
+async def eventually(condition: Callable[[], Awaitable[Any]]) -> Any:
+    """Wait until the condition says something true, and return it."""
+    deadline = time.monotonic() + WAIT_SECONDS_MAX
+    while not (found := await condition()):
+        assert time.monotonic() < deadline, "this did not come true in time"
+        await asyncio.sleep(0.02)
+    return found
+
+
+async def follow_pages(service: Service, path: str, **parameters: Any) -> list[dict[str, Any]]:
+    """Follow the cursors of a collection to its end; every row in the order it came."""
+    items: list[dict[str, Any]] = []
+    page = await service.get(path, **parameters)
+    while True:
+        items += page["items"]
+        if page["next"] is None:
+            return items
+        page = await service.get(path, **parameters, cursor=page["next"])

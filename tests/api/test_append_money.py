@@ -1,0 +1,251 @@
+"""Facts and promises over HTTP: what is over budget, what is refused for money, and holds that end."""
+
+import asyncio
+import json
+from typing import Any
+
+from tests.api.helpers import eventually, log, send, slug
+from tests.conftest import Service
+from tests.events import campaign, cost, follow, job, reserve
+
+
+async def entry_of(service: Service, opened: dict[str, Any]) -> Any:
+    """The read model's row of an entry."""
+    return await service.get(f"/v1/budget-entries/{opened['id']}")
+
+
+async def test_two_hundred_single_requests_at_once_get_every_position_once(service: Service) -> None:
+    costs = [cost() for _ in range(200)]
+
+    answers = await asyncio.gather(*(service.post(sent) for sent in costs))
+
+    assert {status for status, _ in answers} == {201}
+    receipts = [answer["events"][0] for _, answer in answers]
+    assert sorted(receipt["position"] for receipt in receipts) == list(range(1, 201))
+    assert [answer["position"] for _, answer in answers] == [receipt["position"] for receipt in receipts]
+    assert [receipt["id"] for receipt in receipts] == [sent["id"] for sent in costs]
+    stored = await log(service)
+    assert [event["position"] for event in stored] == list(range(1, 201))
+    assert {event["id"]: event["position"] for event in stored} == {r["id"]: r["position"] for r in receipts}
+
+
+async def test_the_versions_of_streams_that_many_write_to_at_once_have_no_gap(shared: Service) -> None:
+    created = [campaign() for _ in range(4)]
+    await shared.append(*created)
+    changes = [follow(one, "campaign.details_changed", {"name": f"{n}"}) for n in range(50) for one in created]
+
+    answers = await asyncio.gather(*(shared.post(change) for change in changes))
+
+    receipts = [answer["events"][0] for _, answer in answers]
+    for one in created:
+        stored = await log(shared, stream_id=one["id"])
+        assert [event["version"] for event in stored] == list(range(1, 52))
+        told = {receipt["version"]: receipt["id"] for receipt in receipts if receipt["stream_id"] == one["id"]}
+        assert told == {event["version"]: event["id"] for event in stored[1:]}
+
+
+async def test_refused_requests_never_harm_their_neighbours(shared: Service) -> None:
+    created = campaign(budget="60")
+    await shared.append(created)
+    of = {"campaign_id": created["id"]}
+    good = [cost("1", **of) for _ in range(60)]
+    bad: list[Any] = [[cost("1", **of), cost("1", currency="EUR", **of)] for _ in range(20)]
+    bad += [reserve("61", **of) for _ in range(20)]
+    bad += [follow(created, "campaign.activated", expected_version=7) for _ in range(20)]
+
+    answers = await asyncio.gather(*(shared.post(body) for pair in zip(good, bad, strict=True) for body in pair))
+
+    assert [status for status, _ in answers[0::2]] == [201] * 60
+    assert [status for status, _ in answers[1::2]] == [422] * 20 + [402] * 20 + [409] * 20
+    shown = await shared.get(f"/v1/campaigns/{created['id']}")
+    assert (shown["spend"], shown["held"], shown["status"]) == ("60", "0", "draft")
+    recorded = await log(shared, campaign_id=created["id"], type="cost.recorded,cost.reserved")
+    assert {event["id"] for event in recorded} == {sent["id"] for sent in good}
+
+
+async def test_one_of_two_racing_holds_gets_the_last_of_the_money(shared: Service) -> None:
+    created = campaign(budget="10")
+    await shared.append(created)
+
+    answers = await asyncio.gather(*(shared.post(reserve("3", campaign_id=created["id"])) for _ in range(20)))
+
+    assert sorted(status for status, _ in answers) == [201] * 3 + [402] * 17
+
+
+async def test_a_cost_past_its_limits_is_kept_and_says_so_also_when_it_is_repeated(shared: Service) -> None:
+    created = campaign(budget="2")
+    queued = job(created["id"], budget="1")
+    within, past_job, past_both = (cost("1", agent_job_id=queued["id"]) for _ in range(3))
+    await shared.append(created, queued)
+
+    first = [(await shared.append(sent))[0] for sent in (within, past_job, past_both)]
+    again = [(await shared.append(sent))[0] for sent in (within, past_job, past_both)]
+
+    assert [receipt.get("over_budget") for receipt in first] == [None, ["job"], ["job", "campaign"]]
+    assert [receipt.get("over_budget") for receipt in again] == [None, ["job"], ["job", "campaign"]]
+    assert [receipt["duplicate"] for receipt in again] == [True] * 3
+    assert (await shared.get(f"/v1/campaigns/{created['id']}"))["spend"] == "3"
+
+
+async def test_settling_for_more_than_there_is_says_so(shared: Service) -> None:
+    created = campaign(budget="10")
+    held = reserve("10", campaign_id=created["id"])
+    await shared.append(created, held)
+
+    (receipt,) = await shared.append(follow(held, "cost.settled", {"cost": "10.0000000001"}))
+
+    assert receipt["over_budget"] == ["campaign"]
+
+
+async def test_a_refused_hold_says_by_which_limits_and_what_is_left(shared: Service) -> None:
+    created = campaign(budget="10", currency="EUR")
+    queued = job(created["id"], budget="5")
+    of = {"agent_job_id": queued["id"]}
+    await shared.append(created, queued, cost("6", campaign_id=created["id"]), cost("1", **of), reserve("2.5", **of))
+
+    status, problem = await shared.post(reserve("3", **of))
+
+    assert status == 402
+    assert slug(problem) == "budget-exceeded"
+    assert problem["currency"] == "EUR"
+    assert problem["scopes"] == [
+        {"scope": "job", "limit": "5", "spent": "1", "held": "2.5", "requested": "3", "available": "1.5"},
+        {"scope": "campaign", "limit": "10", "spent": "7", "held": "2.5", "requested": "3", "available": "0.5"},
+    ]
+
+
+async def test_a_refused_hold_leaves_its_denial_in_the_log_and_no_entry(shared: Service) -> None:
+    created = campaign(budget="1")
+    asked = reserve("2", campaign_id=created["id"], description="Why not")
+    await shared.append(created)
+
+    status, problem = await shared.post(asked)
+
+    assert status == 402
+    (denied,) = await log(shared, campaign_id=created["id"], type="cost.denied")
+    assert denied["stream_id"] == denied["id"] != asked["id"]
+    assert (denied["actor"], denied["version"]) == ("ledger", 1)
+    assert denied["data"]["scopes"] == problem["scopes"]
+    assert (denied["data"]["amount"], denied["data"]["description"]) == ("2", "Why not")
+    assert (await shared.problem(f"/v1/streams/cost/{asked['id']}"))[0] == 404
+    assert (await shared.get("/v1/budget-entries", campaign_id=created["id"]))["items"] == []
+
+
+async def test_a_refused_hold_repeated_adds_nothing_until_something_changed_and_may_then_succeed(
+    shared: Service,
+) -> None:
+    created = campaign(budget="1")
+    asked = reserve("2", campaign_id=created["id"])
+    await shared.append(created)
+
+    for _ in range(2):
+        assert (await shared.post(asked))[0] == 402
+    await shared.append(cost("0.5", campaign_id=created["id"]))
+    for _ in range(2):
+        assert (await shared.post(asked))[0] == 402
+    await shared.append(follow(created, "campaign.budget_changed", {"budget": "3"}))
+    (receipt,) = await shared.append(asked)
+
+    assert (receipt["version"], receipt["duplicate"]) == (1, False)
+    assert len(await log(shared, campaign_id=created["id"], type="cost.denied")) == 2
+
+
+async def test_a_refusal_is_logged_for_independent_events_but_not_for_a_batch(shared: Service) -> None:
+    created = campaign(budget="1")
+    of = {"campaign_id": created["id"]}
+    asked = reserve("2", **of)
+    await shared.append(created)
+
+    batch, _ = await shared.post([cost("0.1", **of), asked])
+    denied_by_batch = await log(shared, campaign_id=created["id"], type="cost.denied")
+    _, independent = await shared.post([cost("0.1", **of), asked, reserve("0.9", **of)], mode="independent")
+
+    assert (batch, denied_by_batch) == (402, [])
+    assert [result.get("status") for result in independent["results"]] == [None, 402, None]
+    assert independent["results"][1]["index"] == 1
+    (denied,) = await log(shared, campaign_id=created["id"], type="cost.denied")
+    assert denied["data"]["reserve_id"] == asked["id"]
+
+
+async def test_a_transition_that_is_not_possible_says_the_status_and_what_would_do(shared: Service) -> None:
+    created, unknown = campaign(), campaign()
+    await shared.append(created)
+
+    answers = [
+        await send(shared, json.dumps(sent))
+        for sent in (
+            follow(created, "campaign.paused"),
+            follow(unknown, "campaign.completed"),
+            {**campaign(), "stream_id": created["id"]},
+        )
+    ]
+
+    # The contract gives this problem a member `status`, which is the stream's.
+    assert [status for status, _ in answers] == [409, 409, 409]
+    assert {slug(problem) for _, problem in answers} == {"illegal-transition"}
+    assert [(problem["status"], problem["allowed_from"]) for _, problem in answers] == [
+        ("draft", ["active"]),
+        (None, ["active", "paused"]),
+        ("draft", []),
+    ]
+
+
+async def test_an_ending_job_releases_its_holds_which_are_not_in_the_receipts(shared: Service) -> None:
+    created = campaign()
+    queued = job(created["id"])
+    held = [reserve("2", agent_job_id=queued["id"]) for _ in range(3)]
+    settled = follow(held[0], "cost.settled", {"cost": "1"})
+    await shared.append(created, queued, follow(queued, "job.started"), *held, settled)
+
+    receipts = await shared.append(follow(queued, "job.completed"))
+
+    assert len(receipts) == 1
+    released = await log(shared, agent_job_id=queued["id"], type="cost.released")
+    assert {event["stream_id"] for event in released} == {one["id"] for one in held[1:]}
+    assert {event["actor"] for event in released} == {"ledger"}
+    assert [(await entry_of(shared, one))["status"] for one in held] == ["settled", "released", "released"]
+    shown = await shared.get(f"/v1/agent-jobs/{queued['id']}")
+    assert (shown["status"], shown["cost"], shown["held"]) == ("completed", "1", "0")
+    assert (await shared.get(f"/v1/campaigns/{created['id']}"))["held"] == "0"
+
+
+async def test_an_ending_job_releases_a_hold_on_a_campaign_that_is_not_its_own(shared: Service) -> None:
+    created, queued = campaign(), job()
+    held = reserve("2", agent_job_id=queued["id"], campaign_id=created["id"])
+    await shared.append(created, queued, held)
+
+    status, _ = await shared.post(follow(queued, "job.cancelled"))
+
+    assert status == 201
+    assert (await entry_of(shared, held))["status"] == "released"
+    assert (await shared.get(f"/v1/campaigns/{created['id']}"))["held"] == "0"
+
+
+async def test_a_hold_that_ran_out_is_expired_and_its_money_free(shared: Service) -> None:
+    created = campaign(budget="1")
+    held = reserve("1", campaign_id=created["id"], expires_in=1)
+    await shared.append(created, held)
+    refused, _ = await shared.post(reserve("1", campaign_id=created["id"]))
+
+    async def expired() -> bool:
+        return bool((await entry_of(shared, held))["status"] == "expired")
+
+    await eventually(expired)
+
+    assert refused == 402
+    (event,) = await log(shared, stream_id=held["id"], type="cost.expired")
+    assert (event["actor"], event["version"], event["data"]) == ("ledger", 2, {})
+    assert (await entry_of(shared, held))["held"] == "0"
+    assert (await shared.post(reserve("1", campaign_id=created["id"])))[0] == 201
+
+
+async def test_money_that_was_spent_is_a_fact_also_after_its_hold_has_gone(shared: Service) -> None:
+    created = campaign()
+    held = reserve("1", campaign_id=created["id"])
+    await shared.append(created, held, follow(held, "cost.released"))
+
+    (receipt,) = await shared.append(follow(held, "cost.settled", {"cost": "2.5"}))
+
+    assert receipt["version"] == 3
+    assert (await entry_of(shared, held))["status"] == "settled"
+    assert (await shared.get(f"/v1/campaigns/{created['id']}"))["spend"] == "2.5"

@@ -1,0 +1,61 @@
+"""What a reader of the log alone can check: places without gaps, and balances added up from nothing but the events."""
+
+import json
+from collections import defaultdict
+from decimal import Decimal
+from typing import Any
+
+from ledger.domain.event import Recorded
+
+Scope = tuple[str, Any]
+
+
+class Auditor:
+    """Reads recorded events in order; raises where one of them should not have been recorded."""
+
+    def __init__(self) -> None:
+        self.position = 0
+        self.recorded_at: Any = None
+        self.versions: dict[Any, int] = defaultdict(int)
+        self.identities: set[Any] = set()
+        self.limits: dict[Scope, Decimal | None] = {}
+        self.spent: dict[Scope, Decimal] = defaultdict(Decimal)
+        self.held: dict[Scope, Decimal] = defaultdict(Decimal)
+        self.costs: dict[Any, Decimal] = defaultdict(Decimal)
+        self.holds: dict[Any, Decimal] = {}
+
+    def read(self, event: Recorded) -> None:
+        """Check one event and count it in."""
+        stream, identity = (event.category, event.stream_id), (event.category, event.stream_id, event.id)
+        self.position += 1
+        self.versions[stream] += 1
+        assert event.position == self.position
+        assert event.version == self.versions[stream]
+        assert self.recorded_at is None or event.recorded_at >= self.recorded_at
+        assert identity not in self.identities
+        self.identities.add(identity)
+        self.recorded_at = event.recorded_at
+
+        data = json.loads(event.data)
+        if event.type in ("campaign.created", "campaign.budget_changed", "job.queued"):
+            self.limits[stream] = Decimal(data["budget"]) if "budget" in data else None
+        if event.category == "cost" and event.type != "cost.denied":
+            self._count(event, data)
+
+    def _count(self, event: Recorded, data: dict[str, Any]) -> None:
+        entry = event.stream_id
+        cost, held = self.costs[entry], self.holds.pop(entry, Decimal(0))
+        if event.type == "cost.adjusted":
+            self.costs[entry] += Decimal(data["amount"])
+        elif event.type in ("cost.recorded", "cost.settled"):
+            self.costs[entry] = Decimal(data["cost"])
+        elif event.type == "cost.reserved":
+            self.holds[entry] = Decimal(data["amount"])
+        assert self.costs[entry] >= 0
+        for scope in (("campaign", event.campaign_id), ("job", event.agent_job_id)):
+            if scope[1] is None:
+                continue
+            self.spent[scope] += self.costs[entry] - cost
+            self.held[scope] += self.holds.get(entry, Decimal(0)) - held
+            limit, taken = self.limits[scope], self.spent[scope] + self.held[scope]
+            assert event.type != "cost.reserved" or limit is None or taken <= limit

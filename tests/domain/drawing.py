@@ -1,0 +1,178 @@
+"""Events to try, drawn by hypothesis so that they meet: few streams, few amounts, mostly what the status allows."""
+
+import copy
+from typing import Any
+from uuid import UUID
+
+from hypothesis import strategies as st
+
+from tests.domain.contract import TRANSITIONS, Event, stream_of
+from tests.domain.helpers import DATA
+from tests.domain.model import Model
+
+NOUNS = st.sampled_from(["cost"] * 7 + ["job"] * 3 + ["campaign", "content"] * 2)
+LIMITS = ["0", "3", "5.5", "10", "1e2", "9999999999.9999999999"]
+AMOUNTS = ["0.0000000001", "1", "1.0", 2, 2.5, "3", "5.5", "1e1", "9000000000"]
+COSTS = ["0", "0.00", *AMOUNTS]
+UNKNOWN = str(UUID(int=1))
+RECENT = 4
+"""So many streams of a noun are in play at once."""
+
+OFTEN = 3
+"""So much more often the likely than the unlikely is drawn."""
+
+ENDED = ("deleted", "archived", "cancelled")
+DULL = ("campaign.details_changed", "campaign.metrics_recorded", "content.revised", "job.progressed", "cost.recorded")
+
+
+def sometimes(value: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.none() | st.none() | value
+
+
+class Drawer:
+    """Draws events as a client might send them next to a ledger that stands as the model does."""
+
+    def __init__(self, draw: Any, streams: dict[str, list[str]], model: Model, new_id: Any) -> None:
+        self.draw = draw
+        self.streams = streams
+        self.model = model
+        self.new_id = new_id
+
+    def event(self) -> Event:
+        """An event of any type."""
+        noun = self.draw(NOUNS)
+        recent = self.streams[noun][-RECENT:]
+        live = [stream_id for stream_id in recent if self.model.status(noun, stream_id) not in (*ENDED, "settled")]
+        stream_id = self.draw(st.sampled_from([*live * OFTEN, *recent[-1:], None, None]))
+        event_id = self.new_id()
+        if stream_id is None:
+            stream_id = event_id if self.draw(st.booleans()) else self.new_id()
+            self.streams[noun].append(stream_id)
+        name = self._type(noun, stream_id)
+        event = {"type": name, "id": event_id, "data": self.data(name)}
+        if stream_id != event_id:
+            event["stream_id"] = stream_id
+        return {**event, **self._envelope(noun, stream_id)}
+
+    def events(self, count: int, now: Any) -> list[Event]:
+        """Events of one request; each is drawn as if those before it had been recorded."""
+        played = copy.deepcopy(self.model)
+        drawer = Drawer(self.draw, self.streams, played, self.new_id)
+        events = []
+        for _ in range(count):
+            events.append(drawer.event())
+            played.apply(events[-1], now)
+        return events
+
+    def changed(self, event: Event) -> Event:
+        """An event that was sent before: as it was, or with a small change."""
+        change = self.draw(st.sampled_from(["nothing", "version", "data", "envelope", "forgotten", "stream", "type"]))
+        noun = event["type"].split(".")[0]
+        if change == "version":
+            return {**event, "expected_version": self.draw(st.integers(0, 3))}
+        if change == "data":
+            return {**event, "data": self.data(event["type"])}
+        if change == "envelope":
+            return {**event, **self._envelope(noun, stream_of(event))}
+        if change == "forgotten":
+            return {field: value for field, value in event.items() if field in ("type", "id", "stream_id", "data")}
+        if change == "stream" and self.streams[noun]:
+            return {**event, "stream_id": self.draw(st.sampled_from(self.streams[noun][-RECENT:]))}
+        if change == "type":
+            name = self._type(noun, stream_of(event))
+            return {**event, "type": name, "data": self.data(name)}
+        return event
+
+    def data(self, name: str) -> dict[str, Any]:
+        """Data of the shape that the type asks for."""
+        return {**DATA.get(name, {}), **getattr(self, f"_{name.split('.')[0]}")(name)}
+
+    def _type(self, noun: str, stream_id: str) -> str:
+        """Mostly what is possible in the stream's status, and less often what ends it."""
+        status = self.model.status(noun, stream_id)
+        of_noun = [name for name in TRANSITIONS if name.startswith(f"{noun}.")]
+        possible = [name for name in of_noun if status in (TRANSITIONS[name][0].split() or [None])]
+        if not possible or self._is_rare():
+            return self.draw(st.sampled_from(of_noun))
+        goes_on = [name for name in possible if TRANSITIONS[name][1] not in ENDED and name not in DULL]
+        return self.draw(st.sampled_from(goes_on * OFTEN + possible))
+
+    def _envelope(self, noun: str, stream_id: str) -> dict[str, Any]:
+        version = self.model.version(noun, stream_id)
+        times = st.sampled_from(["2025-01-01T12:00:00Z", "2024-12-31T23:30:00.5+01:00"])
+        versions = st.sampled_from([version + 1, 0]) if self._is_rare() else sometimes(st.just(version))
+        envelope = {
+            "expected_version": self.draw(versions),
+            "occurred_at": self.draw(sometimes(times)),
+            "correlation_id": self.draw(sometimes(st.just(UNKNOWN))),
+            "causation_id": self.draw(sometimes(st.just(UNKNOWN.upper()))),
+        }
+        return {field: value for field, value in envelope.items() if value is not None}
+
+    def _is_rare(self) -> bool:
+        return self.draw(st.integers(0, 15)) == 15
+
+    def _one_of(self, noun: str) -> st.SearchStrategy[Any]:
+        """A stream to refer to, mostly one that is there."""
+        recent = self.streams[noun][-RECENT:]
+        there = [stream_id for stream_id in recent if self.model.status(noun, stream_id) not in (None, "deleted")]
+        return st.sampled_from([*recent, UNKNOWN] if self._is_rare() else [*there * 2, None])
+
+    def _some(self, **fields: st.SearchStrategy[Any]) -> dict[str, Any]:
+        drawn = {field: self.draw(strategy) for field, strategy in fields.items()}
+        return {field: value for field, value in drawn.items() if value is not None}
+
+    def _campaign(self, name: str) -> dict[str, Any]:
+        if name == "campaign.created":
+            return self._some(budget=st.sampled_from(LIMITS), currency=sometimes(st.sampled_from(["USD", "EUR"])))
+        if name == "campaign.budget_changed":
+            return self._some(budget=st.sampled_from(LIMITS))
+        if name == "campaign.details_changed":
+            days = sometimes(st.sampled_from(["2024-01-01", "2025-01-01T00:00:00+01:00", "2026-01-01"]))
+            return self._some(start_date=days, end_date=days)
+        if name == "campaign.metrics_recorded":
+            return self._some(clicks=sometimes(st.integers(0, 5)), revenue=sometimes(st.sampled_from(COSTS)))
+        return self._some(reason=sometimes(st.just("a reason")))
+
+    def _content(self, name: str) -> dict[str, Any]:
+        if name == "content.created":
+            return self._some(campaign_id=self._one_of("campaign"), agent_job_id=self._one_of("job"))
+        if name == "content.assigned":
+            return {"campaign_id": self.draw(self._one_of("campaign"))}
+        if name == "content.revised":
+            return self._some(metadata=sometimes(st.sampled_from([{}, {"a": 1}, {"a": 1.0}])))
+        return self._some(reason=sometimes(st.just("a reason")))
+
+    def _job(self, name: str) -> dict[str, Any]:
+        if name == "job.queued":
+            queued = self._some(
+                campaign_id=self._one_of("campaign"),
+                budget=sometimes(st.sampled_from(LIMITS)),
+                max_retries=sometimes(st.integers(0, 2)),
+            )
+            currency = self._some(currency=sometimes(st.sampled_from(["USD", "EUR"])))
+            return queued if "campaign_id" in queued else {**queued, **currency}
+        if name == "job.progressed":
+            return self._some(progress=sometimes(st.sampled_from(["0", "0.5", 1])))
+        takes_reason = name in ("job.cancelled", "job.deleted")
+        return self._some(reason=sometimes(st.just("a reason"))) if takes_reason else {}
+
+    def _cost(self, name: str) -> dict[str, Any]:
+        tokens = sometimes(st.integers(0, 5))
+        if name == "cost.settled":
+            return self._some(cost=st.sampled_from(COSTS), tokens_used=tokens)
+        if name == "cost.adjusted":
+            amounts = st.sampled_from([*COSTS, "-1", -2.5, "-0.0000000001"])
+            return self._some(amount=amounts, tokens_used=sometimes(st.integers(-3, 3)))
+        if name == "cost.released":
+            return self._some(reason=sometimes(st.just("a reason")))
+        named = self._some(
+            campaign_id=self._one_of("campaign"),
+            agent_job_id=self._one_of("job") | st.just(UNKNOWN)
+            if self.draw(st.integers(0, 9)) == 9
+            else self._one_of("job"),
+            currency=st.sampled_from(["USD", "EUR"]) if self._is_rare() else st.none(),
+        )
+        if name == "cost.recorded":
+            return {**named, **self._some(cost=st.sampled_from(COSTS), tokens_used=tokens)}
+        return {**named, **self._some(amount=st.sampled_from(AMOUNTS), expires_in=sometimes(st.sampled_from([1, 900])))}

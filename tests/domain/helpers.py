@@ -1,0 +1,206 @@
+"""A desk to bring events to: a book with nothing behind it, the real decoding, the real judgement."""
+
+import copy
+import json
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID, uuid4
+
+import msgspec
+
+from ledger.domain.book import Account, Book
+from ledger.domain.catalogue import CATALOGUE
+from ledger.domain.codec import EventData, dump
+from ledger.domain.errors import Refused
+from ledger.domain.event import Candidate, Receipt, Recorded, Request
+from ledger.domain.judge import expiry, judge
+from ledger.log.prepare import prepare
+from tests.events import campaign, content, follow, job, reserve
+
+NOW = datetime(2025, 1, 1, 12, tzinfo=UTC)
+
+Sent = dict[str, Any]
+"""An event as sent."""
+
+
+def read(event_type: str, data: Any) -> EventData:
+    """The payload that a client's data becomes; `data` is JSON bytes, or what they hold."""
+    raw = data if isinstance(data, bytes) else json.dumps(data).encode()
+    return CATALOGUE[event_type].decoder.decode(raw)
+
+
+def written(event_type: str, data: Any) -> tuple[str, str | None]:
+    """The canonical data and free text that a client's data becomes."""
+    stored, text = dump(read(event_type, data))
+    return stored.decode(), text.decode() if text is not None else None
+
+
+def candidate(sent: Sent) -> Candidate:
+    """Make a candidate of an event as sent.
+
+    Raises:
+        msgspec.ValidationError: its data is not of the shape its type asks for.
+    """
+    ids = {name: UUID(sent[name]) for name in ("stream_id", "correlation_id", "causation_id") if sent.get(name)}
+    occurred_at = sent.get("occurred_at")
+    return prepare(
+        CATALOGUE[sent["type"]],
+        read(sent["type"], sent.get("data", {})),
+        actor="local",
+        event_id=UUID(sent["id"]),
+        expected_version=sent.get("expected_version"),
+        occurred_at=datetime.fromisoformat(occurred_at) if occurred_at else None,
+        **ids,
+    )
+
+
+def stream_of(sent: Sent) -> UUID:
+    """The stream that an event belongs to."""
+    return UUID(sent.get("stream_id") or sent["id"])
+
+
+class Desk:
+    """Where requests are judged one after the other, while its clock stands still."""
+
+    def __init__(self) -> None:
+        self.book = Book(0, NOW)
+
+    def send(self, sent: Sent) -> Receipt | Refused:
+        """Judge one event; its verdict."""
+        return judge(self.book, Request([candidate(sent)]))[0]
+
+    def accept(self, *events: Sent) -> Receipt:
+        """Judge events one by one, all of which must be accepted; the receipt of the last."""
+        for sent in events:
+            verdict = self.send(sent)
+            assert isinstance(verdict, Receipt), f"{sent['type']} was refused: {verdict}"
+        return verdict
+
+    def refuse(self, sent: Sent) -> Refused:
+        """Judge an event that must be refused; the refusal."""
+        verdict = self.send(sent)
+        assert isinstance(verdict, Refused), f"{sent['type']} was accepted"
+        return verdict
+
+    def batch(self, *events: Sent) -> list[Receipt | Refused]:
+        """Judge events together, all or nothing."""
+        return judge(self.book, Request([candidate(sent) for sent in events]))
+
+    def independent(self, *events: Sent) -> list[Receipt | Refused]:
+        """Judge events in one request, each by itself."""
+        return judge(self.book, Request([candidate(sent) for sent in events], independent=True))
+
+    def expire(self, reserved: Sent) -> Receipt | Refused:
+        """Have the sweeper expire a hold."""
+        return judge(self.book, Request([expiry(stream_of(reserved), uuid4())], independent=True))[0]
+
+    def pass_seconds(self, seconds: float) -> None:
+        """Let time pass."""
+        self.book.recorded_at += timedelta(seconds=seconds)
+
+    def account(self, sent: Sent) -> Account:
+        """The balances of a campaign or a job."""
+        return self.book.accounts[sent["type"].split(".")[0], stream_of(sent)]
+
+    def balances(self, sent: Sent) -> tuple[Decimal, Decimal]:
+        """What is spent and held on a campaign or a job."""
+        account = self.account(sent)
+        return account.spent, account.held
+
+    def status(self, sent: Sent) -> str:
+        """The status of the stream that an event belongs to."""
+        if sent["type"].startswith("cost."):
+            return self.book.entries[stream_of(sent)].status
+        return self.book.heads[sent["type"].split(".")[0], stream_of(sent)].state.status
+
+    @property
+    def last(self) -> Recorded:
+        """The event recorded last."""
+        return self.book.events[-1]
+
+    def snapshot(self) -> dict[str, Any]:
+        """Everything the book holds, to compare with later."""
+        kept = copy.deepcopy({name: value for name, value in vars(self.book).items() if name != "denials"})
+        return {**kept, "denials": dict(self.book.denials)}
+
+
+FIRST = {"campaign": campaign, "content": content, "job": job, "cost": reserve}
+
+PATHS: dict[str, dict[str, tuple[str, ...]]] = {
+    "campaign": {
+        "draft": (),
+        "active": ("activated",),
+        "paused": ("activated", "paused"),
+        "completed": ("activated", "completed"),
+        "archived": ("archived",),
+        "deleted": ("deleted",),
+    },
+    "content": {
+        "draft": (),
+        "review": ("submitted",),
+        "approved": ("submitted", "approved"),
+        "published": ("submitted", "approved", "published"),
+        "archived": ("archived",),
+        "deleted": ("deleted",),
+    },
+    "job": {
+        "pending": (),
+        "running": ("started",),
+        "completed": ("started", "completed"),
+        "failed": ("failed",),
+        "cancelled": ("cancelled",),
+        "deleted": ("cancelled", "deleted"),
+    },
+    "cost": {"held": (), "settled": ("settled",), "released": ("released",), "expired": ("expired",)},
+}
+"""The events that lead from a new stream to each status."""
+
+DATA: dict[str, Sent] = {
+    "campaign.created": {"name": "A campaign", "budget": "100", "start_date": "2025-01-01"},
+    "campaign.budget_changed": {"budget": "50"},
+    "content.created": {"title": "A title", "content": "Text", "content_type": "blog"},
+    "content.assigned": {"campaign_id": None},
+    "job.queued": {"agent_type": "analyst", "input_data": {}},
+    "job.failed": {"error_message": "it broke"},
+    "cost.recorded": {"resource_type": "llm_api", "cost": "1"},
+    "cost.reserved": {"resource_type": "llm_api", "amount": "1"},
+    "cost.settled": {"cost": "1"},
+    "cost.adjusted": {"amount": "1", "reason": "a correction"},
+}
+"""The least data that a type asks for; `{}` where it asks for none."""
+
+
+def later(opened: Sent, verb: str, /, **data: Any) -> Sent:
+    """A later event of the stream that `opened` began, such as `later(job, "started")`."""
+    event_type = f"{opened['type'].split('.')[0]}.{verb}"
+    return follow(opened, event_type, {**DATA.get(event_type, {}), **data})
+
+
+def stream_in(desk: Desk, noun: str, status: str | None, /, **data: Any) -> Sent:
+    """Bring a new stream into a status; its first event. None: one that was never sent."""
+    opened = FIRST[noun](**data)
+    if status is None:
+        return opened
+    desk.accept(opened)
+    for verb in PATHS[noun][status]:
+        if verb == "expired":
+            desk.pass_seconds(900)
+            assert isinstance(desk.expire(opened), Receipt)
+        else:
+            desk.accept(later(opened, verb))
+    return opened
+
+
+def unknown() -> str:
+    """An id that nothing has."""
+    return str(uuid4())
+
+
+def shape_error(event_type: str, data: Any) -> str:
+    """What is wrong with data that must be refused for its shape."""
+    try:
+        read(event_type, data)
+    except msgspec.ValidationError as error:
+        return str(error)
+    raise AssertionError(f"{event_type} was read in spite of its shape: {data!r:.200}")

@@ -1,0 +1,265 @@
+"""The rules of CONTRACT section 1 once more, plainly, to hold the ledger against: dicts and ifs.
+
+Nothing of `ledger` is used here on purpose. A model judges events as they are sent (dicts that are valid in shape and
+carry an `id`), so the same events can be given to the domain or posted to a running service, and the answers compared.
+"""
+
+import copy
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+from tests.domain.contract import SAME, TRANSITIONS, Event, canonical_id, meaning, plain, stream_of
+
+ENDS = ("job.completed", "job.failed", "job.cancelled")
+
+Stream = dict[str, Any]
+
+
+class Verdict(NamedTuple):
+    """The answer to one event: a receipt where `problem` is None, otherwise the problem's slug and its members.
+
+    `members` are given for `version-conflict` and `budget-exceeded`; `index` is the refused event's in its request.
+    """
+
+    problem: str | None
+    version: int | None = None
+    position: int | None = None
+    duplicate: bool = False
+    over_budget: list[str] | None = None
+    members: dict[str, Any] | None = None
+    index: int | None = None
+
+
+class Refusal(Exception):
+    def __init__(self, problem: str, **members: Any) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.members = members or None
+
+
+class Known(NamedTuple):
+    """An event that was accepted."""
+
+    type: str
+    data: dict[str, Any]
+    envelope: dict[str, Any]
+    verdict: Verdict
+
+
+class Model:
+    """What the ledger should know and decide."""
+
+    def __init__(self) -> None:
+        self.position = 0
+        self.streams: dict[tuple[str, str], Stream] = {}
+        self.events: dict[tuple[str, str, str], Known] = {}
+        self.denials: set[Any] = set()
+
+    def apply(self, event: Event, now: datetime) -> Verdict:
+        """Judge one event sent alone.
+
+        Args:
+            now: the time it is recorded at, with its zone.
+        """
+        return self.apply_independently([event], now)[0]
+
+    def apply_together(self, events: list[Event], now: datetime) -> list[Verdict]:
+        """Judge a batch, all or nothing; where it is refused, the one verdict of the event that was at fault."""
+        if len(events) == 1:
+            return self.apply_independently(events, now)
+        before = self.position, copy.deepcopy(self.streams), dict(self.events)
+        verdicts = []
+        for index, event in enumerate(events):
+            try:
+                verdicts.append(self._judge(event, now))
+            except Refusal as refusal:
+                self.position, self.streams, self.events = before
+                return [Verdict(refusal.problem, members=refusal.members, index=index)]
+        return verdicts
+
+    def apply_independently(self, events: list[Event], now: datetime) -> list[Verdict]:
+        """Judge events of one request, each by itself. Refused holds are recorded after everything else, once."""
+        verdicts = []
+        denials = set()
+        for index, event in enumerate(events):
+            try:
+                verdicts.append(self._judge(event, now))
+            except Refusal as refusal:
+                verdicts.append(Verdict(refusal.problem, members=refusal.members, index=index))
+                if refusal.problem == "budget-exceeded":
+                    taken = [(s["scope"], s["limit"], s["spent"], s["held"]) for s in refusal.members["scopes"]]
+                    denials.add((stream_of(event), canonical_id(event["id"]), tuple(taken)))
+        self.position += len(denials - self.denials)
+        self.denials |= denials
+        return verdicts
+
+    def expire(self, entry_id: str, now: datetime) -> Verdict:
+        """Have the service expire a hold."""
+        entry = self.streams.get(("cost", canonical_id(entry_id)))
+        if entry is None or entry["status"] != "held" or entry["expires_at"] > now:
+            return Verdict("illegal-transition", index=0)
+        self._free(entry, "expired")
+        return Verdict(None, entry["version"], self.position)
+
+    def status(self, category: str, stream_id: str) -> str | None:
+        """The status of a stream; None where there is none."""
+        stream = self.streams.get((category, canonical_id(stream_id)))
+        return stream["status"] if stream else None
+
+    def version(self, category: str, stream_id: str) -> int:
+        """The version of a stream; 0 where there is none."""
+        stream = self.streams.get((category, canonical_id(stream_id)))
+        return stream["version"] if stream else 0
+
+    def _judge(self, event: Event, now: datetime) -> Verdict:
+        name, stream_id = event["type"], stream_of(event)
+        category = name.split(".")[0]
+        data = meaning(name, event.get("data") or {})
+        named = {field: event[field] for field in ("occurred_at", "correlation_id", "causation_id") if event.get(field)}
+        envelope = {field: plain(field, value) for field, value in named.items()}
+        identity = category, stream_id, canonical_id(event["id"])
+
+        known = self.events.get(identity)
+        if known:
+            same = all(known.envelope.get(field) == value for field, value in envelope.items())
+            if (known.type, known.data) != (name, data) or not same:
+                raise Refusal("event-id-conflict")
+            return known.verdict._replace(duplicate=True)
+
+        stream = self.streams.get((category, stream_id))
+        version = stream["version"] if stream else 0
+        expected = event.get("expected_version")
+        if expected is not None and expected != version:
+            raise Refusal("version-conflict", expected=expected, actual=version)
+
+        statuses, to = TRANSITIONS[name]
+        if (statuses == "") != (stream is None):
+            raise Refusal("illegal-transition")
+        self._refer(name, data)
+        if stream and stream["status"] not in statuses.split():
+            raise Refusal("illegal-transition")
+
+        stream = dict(stream or {"id": stream_id, "version": 0})
+        over = getattr(self, f"_{category}")(name.split(".")[1], data, stream, now)
+        stream["version"] += 1
+        if to != SAME:
+            stream["status"] = to
+        self.streams[category, stream_id] = stream
+        self.position += 1
+        verdict = Verdict(None, stream["version"], self.position, over_budget=over)
+        self.events[identity] = Known(name, data, {"occurred_at": now, **envelope}, verdict)
+        if name in ENDS:
+            for entry in list(self.streams.values()):
+                if entry.get("job") == stream_id and entry["status"] == "held":
+                    self._free(entry, "released")
+        return verdict
+
+    def _refer(self, name: str, data: dict[str, Any]) -> None:
+        """Check what an event names: it must be there, agree, and count in one currency."""
+        campaign_id, job_id = data.get("campaign_id"), data.get("agent_job_id")
+        if campaign_id and self.status("campaign", campaign_id) in (None, "deleted"):
+            raise Refusal("unknown-reference")
+        if job_id and self.status("job", job_id) in (None, "deleted"):
+            raise Refusal("unknown-reference")
+        of_job = self.streams["job", job_id]["campaign"] if job_id else None
+        if campaign_id and of_job and campaign_id != of_job:
+            raise Refusal("reference-mismatch")
+        if name.startswith("cost."):
+            scopes = self._scopes(*self._counts_for(data))
+            currency = data.get("currency") or (scopes[-1]["currency"] if scopes else "USD")
+            if any(scope["currency"] != currency for scope in scopes):
+                raise Refusal("currency-mismatch")
+
+    def _counts_for(self, data: dict[str, Any]) -> tuple[str | None, str | None]:
+        campaign_id, job_id = data.get("campaign_id"), data.get("agent_job_id")
+        if job_id and not campaign_id:
+            of_job = self.streams["job", job_id]["campaign"]
+            campaign_id = of_job if of_job and self.status("campaign", of_job) != "deleted" else None
+        return campaign_id, job_id
+
+    def _scopes(self, campaign_id: str | None, job_id: str | None) -> list[Stream]:
+        """The job and the campaign that money counts for, those that there are."""
+        keys = [("job", job_id), ("campaign", campaign_id)]
+        return [self.streams[category, stream_id] for category, stream_id in keys if stream_id]
+
+    def _campaign(self, verb: str, data: dict[str, Any], stream: Stream, now: datetime) -> None:
+        if verb == "created":
+            stream |= {"category": "campaign", "currency": data["currency"], "start": data["start_date"]}
+            stream |= {"end": data.get("end_date"), "limit": data["budget"], "spent": Decimal(0), "held": Decimal(0)}
+        elif verb == "details_changed":
+            stream["start"] = data.get("start_date", stream["start"])
+            stream["end"] = data.get("end_date", stream["end"])
+            if stream["end"] and stream["end"] < stream["start"]:
+                raise Refusal("invalid-event")
+        elif verb == "budget_changed":
+            stream["limit"] = data["budget"]
+        elif verb == "deleted" and (stream["spent"] or stream["held"]):
+            raise Refusal("illegal-transition")
+
+    def _content(self, verb: str, data: dict[str, Any], stream: Stream, now: datetime) -> None:
+        stream["category"] = "content"
+
+    def _job(self, verb: str, data: dict[str, Any], stream: Stream, now: datetime) -> None:
+        if verb == "queued":
+            campaign_id = data.get("campaign_id")
+            currency = self.streams["campaign", campaign_id]["currency"] if campaign_id else data.get("currency", "USD")
+            stream |= {"category": "job", "campaign": campaign_id, "currency": currency, "limit": data.get("budget")}
+            stream |= {"spent": Decimal(0), "held": Decimal(0), "entries": 0}
+            stream |= {"retries": 0, "max_retries": data.get("max_retries")}
+        elif verb == "retried":
+            if stream["max_retries"] is not None and stream["retries"] >= stream["max_retries"]:
+                raise Refusal("illegal-transition")
+            stream["retries"] += 1
+        elif verb == "deleted" and stream["entries"]:
+            raise Refusal("illegal-transition")
+
+    def _cost(self, verb: str, data: dict[str, Any], stream: Stream, now: datetime) -> list[str] | None:
+        if verb in ("recorded", "reserved"):
+            campaign_id, job_id = self._counts_for(data)
+            stream |= {"category": "cost", "campaign": campaign_id, "job": job_id}
+            stream |= {"cost": Decimal(0), "held": Decimal(0), "tokens": 0, "expires_at": None}
+        before = stream["cost"], stream["held"]
+        scopes = self._scopes(stream["campaign"], stream["job"])
+        if verb == "reserved":
+            self._promise(data["amount"], scopes)
+            stream |= {"held": data["amount"], "expires_at": now + timedelta(seconds=data["expires_in"])}
+        elif verb == "adjusted":
+            stream["cost"] += data["amount"]
+            stream["tokens"] += data.get("tokens_used", 0)
+            if stream["cost"] < 0 or stream["tokens"] < 0:
+                raise Refusal("invalid-event")
+        elif verb == "released":
+            stream["held"] = Decimal(0)
+        else:
+            stream |= {"cost": data["cost"], "tokens": data.get("tokens_used", 0), "held": Decimal(0)}
+        for scope in scopes:
+            scope["spent"] += stream["cost"] - before[0]
+            scope["held"] += stream["held"] - before[1]
+            if scope["category"] == "job" and verb in ("recorded", "reserved"):
+                scope["entries"] += 1
+        over = [s["category"] for s in scopes if s["limit"] is not None and s["spent"] + s["held"] > s["limit"]]
+        return over if over and verb in ("recorded", "settled") else None
+
+    def _promise(self, amount: Decimal, scopes: list[Stream]) -> None:
+        """Raise unless all of these take a hold of this amount."""
+        takes_holds = {"job": ("pending", "running"), "campaign": ("draft", "active", "paused")}
+        if any(scope["status"] not in takes_holds[scope["category"]] for scope in scopes):
+            raise Refusal("illegal-transition")
+        failed = []
+        for scope in scopes:
+            limit, spent, held = scope["limit"], scope["spent"], scope["held"]
+            if limit is not None and spent + held + amount > limit:
+                amounts = {"limit": limit, "spent": spent, "held": held, "requested": amount}
+                amounts["available"] = max(limit - spent - held, Decimal(0))
+                shown = {name: f"{value.normalize():f}" for name, value in amounts.items()}
+                failed.append(({"scope": scope["category"], **shown}, scope["currency"]))
+        if failed:
+            raise Refusal("budget-exceeded", scopes=[shown for shown, _ in failed], currency=failed[0][1])
+
+    def _free(self, entry: Stream, status: str) -> None:
+        """What the service itself writes: a hold that is released or expired."""
+        for scope in self._scopes(entry["campaign"], entry["job"]):
+            scope["held"] -= entry["held"]
+        entry |= {"status": status, "held": Decimal(0), "version": entry["version"] + 1}
+        self.position += 1

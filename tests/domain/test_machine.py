@@ -1,0 +1,158 @@
+"""Whatever is sent in whatever order, the ledger decides as the model does, and its books add up."""
+
+from datetime import timedelta
+from decimal import Decimal
+from uuid import UUID
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from ledger.domain.book import Book
+from ledger.domain.errors import BudgetExceeded, Refused, VersionConflict
+from ledger.domain.event import Receipt, Request
+from ledger.domain.judge import expiry, judge
+from tests.domain.auditor import Auditor
+from tests.domain.contract import Event
+from tests.domain.drawing import Drawer
+from tests.domain.helpers import NOW, candidate
+from tests.domain.model import Model, Verdict
+
+RECENT = 30
+"""So many of the events sent last may be sent again."""
+
+
+def as_verdict(answer: Receipt | Refused) -> Verdict:
+    """The ledger's answer in the model's words."""
+    if isinstance(answer, Receipt):
+        return Verdict(None, answer.version, answer.position, answer.duplicate, answer.over_budget)
+    members = answer.members if isinstance(answer, BudgetExceeded | VersionConflict) else None
+    return Verdict(answer.slug, members=members, index=answer.index)
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """A ledger and the model, given the same events."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.book = Book(0, NOW)
+        self.model = Model()
+        self.auditor = Auditor()
+        self.sent: list[Event] = []
+        self.streams: dict[str, list[str]] = {"campaign": [], "content": [], "job": [], "cost": []}
+        self.denied: set[UUID] = set()
+        self.ids = 0
+
+    def new_id(self) -> str:
+        self.ids += 1
+        return str(UUID(int=(7 << 76) + self.ids))
+
+    def drawer(self, data: st.DataObject) -> Drawer:
+        return Drawer(data.draw, self.streams, self.model, self.new_id)
+
+    def submit(self, events: list[Event], *, independent: bool = False) -> None:
+        """Have both judge a request, and compare."""
+        self.sent += events
+        judged = self.model.apply_independently if independent else self.model.apply_together
+        expected = judged(events, self.book.recorded_at)
+
+        answers = judge(self.book, Request([candidate(event) for event in events], independent))
+
+        self.record_denials()
+        assert [as_verdict(answer) for answer in answers] == expected
+
+    def record_denials(self) -> None:
+        """As `ledger.log.append` does: after everything else, and each once."""
+        for denial_id, denial in self.book.denials.items():
+            if denial_id not in self.denied:
+                self.book.record(denial.candidate, denial.campaign_id, denial.agent_job_id)
+        self.denied |= self.book.denials.keys()
+        self.book.denials.clear()
+
+    @initialize(data=st.data())
+    def begin(self, data: st.DataObject) -> None:
+        """A campaign and a job of it, most of the time in one currency."""
+        drawer = self.drawer(data)
+        owner, working = self.new_id(), self.new_id()
+        self.streams["campaign"].append(owner)
+        created = {"type": "campaign.created", "id": owner, "data": drawer.data("campaign.created")}
+        self.submit([created])
+        self.streams["job"].append(working)
+        self.submit([{"type": "job.queued", "id": working, "data": drawer.data("job.queued")}])
+
+    @rule(data=st.data())
+    def send(self, data: st.DataObject) -> None:
+        self.submit([self.drawer(data).event()])
+
+    @rule(data=st.data(), count=st.integers(2, 6), independent=st.booleans())
+    def send_many(self, data: st.DataObject, count: int, independent: bool) -> None:
+        events = self.drawer(data).events(count, self.book.recorded_at)
+        if self.sent and data.draw(st.booleans()):
+            events.append(data.draw(st.sampled_from(self.sent[-RECENT:] + events)))
+        self.submit(events, independent=independent)
+
+    @precondition(lambda self: self.sent)
+    @rule(data=st.data())
+    def send_again(self, data: st.DataObject) -> None:
+        event = data.draw(st.sampled_from(self.sent[-RECENT:]))
+        self.submit([self.drawer(data).changed(event)])
+
+    @rule(seconds=st.sampled_from([0.000001, 1, 60, 900]))
+    def pass_seconds(self, seconds: float) -> None:
+        self.book.recorded_at += timedelta(seconds=seconds)
+
+    @precondition(lambda self: self.streams["cost"])
+    @rule(data=st.data(), late=st.sampled_from([None, -0.000001, 0, 1]))
+    def expire(self, data: st.DataObject, late: float | None) -> None:
+        """Expire an entry, mostly one that is held, just before or when it is due, or now."""
+        entries = self.streams["cost"]
+        held = [entry for entry in entries if self.model.status("cost", entry) == "held"]
+        entry_id = data.draw(st.sampled_from(held or entries[-1:]))
+        if held and late is not None:
+            due = self.model.streams["cost", entry_id]["expires_at"]
+            self.book.recorded_at = max(self.book.recorded_at, due + timedelta(seconds=late))
+        expected = self.model.expire(entry_id, self.book.recorded_at)
+
+        (answer,) = judge(self.book, Request([expiry(UUID(entry_id), UUID(self.new_id()))], independent=True))
+
+        assert as_verdict(answer) == expected
+
+    @invariant()
+    def statuses_versions_and_balances_are_the_models(self) -> None:
+        for (category, stream_id), stream in self.model.streams.items():
+            key = category, UUID(stream_id)
+            if category == "cost":
+                entry = self.book.entries[key[1]]
+                seen = {"status": entry.status, "version": entry.version, "cost": entry.cost, "held": entry.held}
+                assert seen == {name: stream[name] for name in seen}
+                continue
+            head = self.book.heads[key]
+            assert (head.state.status, head.version) == (stream["status"], stream["version"])
+            if category == "campaign" or stream.get("entries"):
+                account = self.book.accounts[key]
+                seen = {"limit": account.limit, "spent": account.spent, "held": account.held}
+                assert seen == {name: stream[name] for name in seen}
+        assert len(self.book.heads) + len(self.book.entries) == len(self.model.streams)
+        assert self.book.position == self.model.position == len(self.book.events)
+
+    @invariant()
+    def an_auditor_finds_no_gap_no_broken_promise_and_the_same_balances(self) -> None:
+        for event in self.book.events[self.auditor.position :]:
+            self.auditor.read(event)
+        for scope, account in self.book.accounts.items():
+            assert account.limit == self.auditor.limits[scope]
+            assert (account.spent, account.held) == (self.auditor.spent[scope], self.auditor.held[scope])
+
+    @invariant()
+    def accounts_are_the_sums_of_their_entries_and_open_holds(self) -> None:
+        for (scope, account_id), account in self.book.accounts.items():
+            names = "campaign_id" if scope == "campaign" else "agent_job_id"
+            costs = [entry.cost for entry in self.book.entries.values() if getattr(entry, names) == account_id]
+            holds = [hold.amount for hold in self.book.holds.values() if getattr(hold, names) == account_id]
+            assert account.spent == sum(costs, Decimal(0))
+            assert account.held == sum(holds, Decimal(0))
+        held = {entry_id for entry_id, entry in self.book.entries.items() if entry.status == "held"}
+        assert held == self.book.holds.keys()
+
+
+class TestTheLedgerDecidesAsTheModelDoes(LedgerMachine.TestCase):
+    """Run by hypothesis, with the settings of the profile."""

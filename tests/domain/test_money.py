@@ -1,0 +1,209 @@
+"""Exact money: read from its text, never rounded, written in one form."""
+
+import json
+import re
+from decimal import Decimal, Inexact, InvalidOperation
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ledger.domain import money
+from tests.domain.helpers import read, shape_error, written
+
+LARGEST = Decimal("9999999999.9999999999")
+amounts = st.decimals(min_value=0, max_value=LARGEST, places=10)
+signed_amounts = st.decimals(min_value=-LARGEST, max_value=LARGEST, places=10)
+
+
+@st.composite
+def spellings(draw: st.DrawFn, of: st.SearchStrategy[Decimal] = amounts) -> tuple[Decimal, str]:
+    """An amount, and one of the many ways to write it that are JSON numbers too."""
+    amount = draw(of)
+    sign, digits, exponent = amount.as_tuple()
+    assert isinstance(exponent, int)
+    shift = draw(st.integers(-12, 12))
+    mantissa = format(Decimal((sign, digits, exponent - shift)), "f")
+    zeros = "0" * draw(st.integers(0, 12)) if "." in mantissa else ""
+    exponents = [f"e{shift}", f"E{shift:+}"] + ([""] if shift == 0 else [])
+    return amount, mantissa + zeros + draw(st.sampled_from(exponents))
+
+
+def charged(cost: str) -> bytes:
+    """A recorded cost whose amount is this JSON text."""
+    return b'{"resource_type":"other","cost":%s}' % cost.encode()
+
+
+@given(spellings())
+@settings(max_examples=500)
+def test_an_amount_is_read_exactly_however_it_is_spelt(spelt: tuple[Decimal, str]) -> None:
+    amount, text = spelt
+
+    as_number = written("cost.recorded", charged(text))
+    as_string = written("cost.recorded", charged(f'"{text}"'))
+
+    stored = json.loads(as_number[0])["cost"]
+    assert as_number == as_string
+    assert Decimal(stored) == amount
+    assert re.fullmatch(r"(0|[1-9][0-9]{0,9})(\.[0-9]{0,9}[1-9])?", stored)
+
+
+@given(spellings(signed_amounts))
+def test_a_signed_amount_is_read_exactly_too(spelt: tuple[Decimal, str]) -> None:
+    amount, text = spelt
+
+    stored = json.loads(written("cost.adjusted", b'{"amount":%s,"reason":"r"}' % text.encode())[0])["amount"]
+
+    assert Decimal(stored) == amount
+    assert re.fullmatch(r"0|-?(0|[1-9][0-9]{0,9})(\.[0-9]{0,9}[1-9])?", stored)
+
+
+@given(amounts)
+def test_what_is_stored_is_read_back_as_the_same_bytes(amount: Decimal) -> None:
+    stored, _ = written("cost.recorded", charged(f'"{amount}"'))
+
+    assert written("cost.recorded", stored.encode())[0] == stored
+
+
+@given(signed_amounts)
+def test_the_canonical_amount_equals_the_amount_and_is_its_own_canonical_form(amount: Decimal) -> None:
+    canonical = money.canonical(amount)
+
+    assert canonical == amount
+    assert money.canonical(canonical).as_tuple() == canonical.as_tuple()
+    assert Decimal(money.plain(canonical)) == amount
+
+
+@given(st.integers(0, 10**10 - 1), st.integers(1, 10**11 - 1).filter(lambda fraction: fraction % 10))
+def test_eleven_decimals_are_refused_not_rounded(whole: int, fraction: int) -> None:
+    text = f"{whole}.{fraction:011}"
+
+    assert "at most 10 decimals" in shape_error("cost.recorded", charged(text))
+    assert "at most 10 decimals" in shape_error("cost.recorded", charged(f'"{text}"'))
+
+
+@given(st.integers(10**10, 10**40), st.sampled_from(["", ".5", ".0000000000", "e3"]))
+def test_eleven_digits_before_the_point_are_refused(whole: int, rest: str) -> None:
+    assert "at most 10 digits before the point" in shape_error("cost.recorded", charged(f"{whole}{rest}"))
+
+
+@pytest.mark.parametrize("text", ["NaN", "-NaN", "sNaN", "NaN123", "nan", "Infinity", "-Infinity", "inf", "INF"])
+def test_what_is_no_number_is_no_amount_although_decimal_reads_it(text: str) -> None:
+    assert not Decimal(text).is_finite()
+    assert "must be a finite number" in shape_error("cost.recorded", charged(f'"{text}"'))
+    assert "must be a finite number" in shape_error(
+        "cost.adjusted", {"amount": text, "reason": "also where it may be negative"}
+    )
+
+
+@pytest.mark.parametrize("text", ["1e10", "1e400", "1e999999", "1E+999999", "123456789012345e-4", "10000000000"])
+def test_numbers_beyond_the_range_are_refused_without_being_written_out(text: str) -> None:
+    assert "at most 10 digits before the point" in shape_error("cost.recorded", charged(text))
+    assert "at most 10 digits before the point" in shape_error("cost.recorded", charged(f'"{text}"'))
+
+
+@pytest.mark.parametrize("text", ["1e-11", "1e-400", "1e-999999", "0.00000000001", "1.00000000001"])
+def test_numbers_too_fine_are_refused(text: str) -> None:
+    assert "at most 10 decimals" in shape_error("cost.recorded", charged(text))
+    assert "at most 10 decimals" in shape_error("cost.recorded", charged(f'"{text}"'))
+
+
+@pytest.mark.parametrize(
+    "text", ['""', '"-"', '"."', '"abc"', '"1,5"', '"0x10"', '"1e"', '"$5"', '"1e9999999999999999999"']
+)
+def test_texts_that_are_no_numbers_are_refused(text: str) -> None:
+    assert "decimal" in shape_error("cost.recorded", charged(text))
+
+
+@pytest.mark.parametrize("text", ["true", "[]", "{}", "null"])
+def test_other_json_values_are_no_amounts(text: str) -> None:
+    assert "Expected `decimal`" in shape_error("cost.recorded", charged(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "stored"),
+    [
+        ("0", "0"),
+        ("-0", "0"),
+        ("0.0", "0"),
+        ("0e999999", "0"),
+        ("0e-999999", "0"),
+        ("2500.00", "2500"),
+        ("2.5e3", "2500"),
+        ("125e-6", "0.000125"),
+        ("1e-10", "0.0000000001"),
+        ("9999999999.9999999999", "9999999999.9999999999"),
+        ("1." + "0" * 5000, "1"),
+        ("0.1", "0.1"),
+        ("3.3", "3.3"),
+    ],
+)
+def test_an_amount_has_one_form(text: str, stored: str) -> None:
+    assert json.loads(written("cost.recorded", charged(text))[0])["cost"] == stored
+
+
+@pytest.mark.parametrize("digits", [5_000, 300_000])
+def test_huge_runs_of_digits_are_refused_not_crashed_on(digits: int) -> None:
+    run = "9" * digits
+
+    assert "at most 10 digits before the point" in shape_error("cost.recorded", charged(run))
+    assert "at most 10 decimals" in shape_error("cost.recorded", charged(f"0.{run}"))
+    assert "decimal" in shape_error("cost.recorded", charged(f'"1e{run}"'))
+
+
+def test_an_amount_that_no_float_holds_survives() -> None:
+    payload = read("cost.recorded", charged("1234567890.1234567891"))
+
+    assert payload.cost == Decimal("1234567890.1234567891")
+
+
+@given(st.lists(signed_amounts, max_size=50))
+def test_sums_are_exact(terms: list[Decimal]) -> None:
+    total = money.ZERO
+    for term in terms:
+        total = money.add(total, term)
+
+    unit = Decimal(10) ** 10
+    assert int(total * unit) == sum(int(term * unit) for term in terms)
+    for term in terms:
+        total = money.subtract(total, term)
+    assert total == 0
+
+
+def test_adding_raises_rather_than_rounds() -> None:
+    with pytest.raises(Inexact):
+        money.add(Decimal("1e100"), Decimal("1e-10"))
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "ratio"),
+    [
+        ("1", "0", "0"),
+        ("0", "3", "0"),
+        ("1", "3", "0.3333333333"),
+        ("2", "3", "0.6666666667"),
+        ("1", "20000000000", "0.0000000000"),
+        ("3", "20000000000", "0.0000000002"),
+        ("-1", "3", "-0.3333333333"),
+    ],
+)
+def test_ratios_are_rounded_half_to_even_at_ten_places(part: str, whole: str, ratio: str) -> None:
+    assert money.ratio(Decimal(part), Decimal(whole)) == Decimal(ratio)
+
+
+def test_percentages_and_returns_are_zero_where_nothing_was_spent() -> None:
+    nothing = money.ZERO
+
+    assert money.percentage(Decimal(5), nothing) == money.return_on_investment(Decimal(5), nothing) == 0
+
+
+def test_percentages_and_returns() -> None:
+    assert money.percentage(Decimal("2500"), Decimal("10000")) == 25
+    assert money.return_on_investment(Decimal("8250"), Decimal("2500")) == Decimal("2.3")
+
+
+def test_signalling_nan_never_reaches_arithmetic() -> None:
+    with pytest.raises(ValueError, match="finite"):
+        money.canonical(Decimal("sNaN"))
+    with pytest.raises(InvalidOperation):
+        money.add(Decimal("sNaN"), Decimal(1))

@@ -1,0 +1,260 @@
+"""The shape of every event's data, by the CONTRACT's catalogue: fields, limits, enums, currencies."""
+
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+import pytest
+
+from ledger.domain.catalogue import CATALOGUE
+from tests.domain.helpers import DATA, read, shape_error, written
+
+# From the CONTRACT, by hand: required fields, then optional ones.
+FIELDS: dict[str, tuple[str, str]] = {
+    "campaign.created": ("name budget start_date", "description currency end_date"),
+    "campaign.details_changed": ("", "name description start_date end_date"),
+    "campaign.budget_changed": ("budget", "reason"),
+    "campaign.activated": ("", "reason"),
+    "campaign.paused": ("", "reason"),
+    "campaign.completed": ("", "reason"),
+    "campaign.archived": ("", "reason"),
+    "campaign.metrics_recorded": ("", "impressions clicks conversions revenue"),
+    "campaign.deleted": ("", "reason"),
+    "content.created": ("title content content_type", "metadata campaign_id agent_job_id"),
+    "content.revised": ("", "title content metadata"),
+    "content.submitted": ("", "reason"),
+    "content.approved": ("", "reason"),
+    "content.rejected": ("", "reason"),
+    "content.published": ("", "reason"),
+    "content.archived": ("", "reason"),
+    "content.assigned": ("campaign_id", ""),
+    "content.deleted": ("", "reason"),
+    "job.queued": ("agent_type input_data", "campaign_id budget currency max_retries"),
+    "job.started": ("", ""),
+    "job.progressed": ("", "progress message"),
+    "job.completed": ("", "output_data"),
+    "job.failed": ("error_message", ""),
+    "job.retried": ("", ""),
+    "job.cancelled": ("", "reason"),
+    "job.deleted": ("", "reason"),
+    "cost.recorded": (
+        "resource_type cost",
+        "currency tokens_used model_used provider description agent_job_id campaign_id",
+    ),
+    "cost.reserved": (
+        "resource_type amount",
+        "currency expires_in model_used provider description agent_job_id campaign_id",
+    ),
+    "cost.settled": ("cost", "tokens_used model_used provider"),
+    "cost.released": ("", "reason"),
+    "cost.adjusted": ("amount reason", "tokens_used"),
+}
+
+TEXTS: dict[str, tuple[int, int]] = {
+    "name": (1, 255),
+    "campaign description": (0, 1_000),
+    "cost description": (0, 500),
+    "reason": (0, 500),
+    "cost.adjusted reason": (1, 500),
+    "title": (1, 500),
+    "content": (0, 1_000_000),
+    "message": (0, 1_000),
+    "error_message": (1, 10_000),
+    "model_used": (0, 100),
+    "provider": (0, 100),
+}
+
+COUNT = (0, 10**12)
+INTEGERS = [
+    ("campaign.metrics_recorded", "impressions", *COUNT),
+    ("campaign.metrics_recorded", "clicks", *COUNT),
+    ("campaign.metrics_recorded", "conversions", *COUNT),
+    ("cost.recorded", "tokens_used", *COUNT),
+    ("cost.settled", "tokens_used", *COUNT),
+    ("cost.adjusted", "tokens_used", -(10**12), 10**12),
+    ("cost.reserved", "expires_in", 1, 86_400),
+    ("job.queued", "max_retries", 0, 1_000),
+]
+
+ENUMS = [
+    ("content.created", "content_type", "blog email social video_script ad_copy landing_page"),
+    ("job.queued", "agent_type", "seo_writer email_marketer social_media analyst optimizer"),
+    *(
+        (name, "resource_type", "openai_api web_search file_search image_generation embedding llm_api media other")
+        for name in ("cost.recorded", "cost.reserved")
+    ),
+]
+
+MONEY = [
+    ("campaign.created", "budget"),
+    ("campaign.budget_changed", "budget"),
+    ("campaign.metrics_recorded", "revenue"),
+    ("job.queued", "budget"),
+    ("cost.recorded", "cost"),
+    ("cost.settled", "cost"),
+]
+
+CURRENCIES = [("campaign.created", "currency"), ("job.queued", "currency"), ("cost.recorded", "currency")]
+
+
+def fields(name: str, which: int) -> list[str]:
+    return FIELDS[name][which].split()
+
+
+def text_limits() -> list[tuple[str, str, int, int]]:
+    """Every text field of every type, with its least and its most characters."""
+    found = []
+    for name in FIELDS:
+        for field in fields(name, 0) + fields(name, 1):
+            for key in (f"{name} {field}", f"{name.split('.')[0]} {field}", field):
+                if key in TEXTS:
+                    found.append((name, field, *TEXTS[key]))
+                    break
+    return found
+
+
+def with_field(name: str, field: str, value: Any) -> dict[str, Any]:
+    return {**DATA.get(name, {}), field: value}
+
+
+def is_read(name: str, data: dict[str, Any]) -> bool:
+    try:
+        read(name, data)
+    except msgspec.ValidationError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_an_event_has_the_fields_of_the_contract_and_no_others(name: str) -> None:
+    known = [field.name for field in msgspec.structs.fields(CATALOGUE[name].payload)]
+
+    assert sorted(known) == sorted(fields(name, 0) + fields(name, 1))
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_the_required_fields_are_enough(name: str) -> None:
+    assert sorted(DATA.get(name, {})) == sorted(fields(name, 0))
+    assert is_read(name, DATA.get(name, {}))
+
+
+@pytest.mark.parametrize(("name", "field"), [(name, field) for name in FIELDS for field in fields(name, 0)])
+def test_a_required_field_that_is_missing_is_named(name: str, field: str) -> None:
+    data = {kept: value for kept, value in DATA[name].items() if kept != field}
+
+    assert f"missing required field `{field}`" in shape_error(name, data)
+
+
+@pytest.mark.parametrize(("name", "field"), [(name, field) for name in FIELDS for field in fields(name, 1)])
+def test_null_for_an_optional_field_means_that_it_is_absent(name: str, field: str) -> None:
+    assert written(name, with_field(name, field, None)) == written(name, DATA.get(name, {}))
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_a_field_that_is_not_known_is_named(name: str) -> None:
+    assert "unknown field `surprise`" in shape_error(name, with_field(name, "surprise", 1))
+
+
+@pytest.mark.parametrize("character", ["a", "é", "😀"])
+@pytest.mark.parametrize(("name", "field", "most"), [(name, field, most) for name, field, _, most in text_limits()])
+def test_texts_are_limited_in_characters_not_bytes(name: str, field: str, most: int, character: str) -> None:
+    assert is_read(name, with_field(name, field, character * most))
+    assert f"$.{field}" in shape_error(name, with_field(name, field, character * (most + 1)))
+
+
+def test_texts_may_be_as_short_as_the_contract_says() -> None:
+    too_strict = [
+        (name, field)
+        for name, field, least, _ in text_limits()
+        if not is_read(name, with_field(name, field, "a" * least))
+    ]
+
+    assert too_strict == []
+
+
+@pytest.mark.parametrize(("name", "field"), [limit[:2] for limit in text_limits() if limit[2] == 1])
+def test_texts_that_must_say_something_are_not_empty(name: str, field: str) -> None:
+    assert f"$.{field}" in shape_error(name, with_field(name, field, ""))
+
+
+@pytest.mark.parametrize(("name", "field", "least", "most"), INTEGERS)
+def test_integers_have_their_limits(name: str, field: str, least: int, most: int) -> None:
+    accepted = [is_read(name, with_field(name, field, value)) for value in (least - 1, least, most, most + 1)]
+
+    assert accepted == [False, True, True, False]
+
+
+@pytest.mark.parametrize("value", [1.5, "1", True, [], {}])
+@pytest.mark.parametrize(("name", "field"), [limit[:2] for limit in INTEGERS])
+def test_nothing_but_an_integer_is_an_integer(name: str, field: str, value: Any) -> None:
+    assert f"$.{field}" in shape_error(name, with_field(name, field, value))
+
+
+@pytest.mark.parametrize(("name", "field", "values"), ENUMS)
+def test_enums_have_their_values_in_lower_case_and_no_others(name: str, field: str, values: str) -> None:
+    known = values.split()
+
+    assert all(is_read(name, with_field(name, field, value)) for value in known)
+    assert not any(is_read(name, with_field(name, field, value)) for value in [known[0].upper(), "", "unknown", 0])
+
+
+@pytest.mark.parametrize(("name", "field"), MONEY)
+def test_money_is_not_negative(name: str, field: str) -> None:
+    assert is_read(name, with_field(name, field, "0"))
+    assert "must be at least 0" in shape_error(name, with_field(name, field, "-0.0000000001"))
+
+
+def test_a_hold_is_for_more_than_nothing() -> None:
+    assert is_read("cost.reserved", with_field("cost.reserved", "amount", "0.0000000001"))
+    assert "more than 0" in shape_error("cost.reserved", with_field("cost.reserved", "amount", "0"))
+
+
+@pytest.mark.parametrize(("progress", "is_valid"), [("0", True), ("1", True), ("1.0000000001", False), ("-0.1", False)])
+def test_progress_is_a_part_of_the_whole(progress: str, is_valid: bool) -> None:
+    assert is_read("job.progressed", {"progress": progress}) == is_valid
+
+
+@pytest.mark.parametrize(("name", "field"), CURRENCIES)
+@pytest.mark.parametrize("code", ["USD", "EUR", "JPY", "GBP", "CHF", "XAF", "KWD"])
+def test_currencies_are_those_of_iso_4217(name: str, field: str, code: str) -> None:
+    assert is_read(name, with_field(name, field, code))
+
+
+@pytest.mark.parametrize(("name", "field"), CURRENCIES)
+@pytest.mark.parametrize("code", ["usd", "US", "USDX", "USD\n", " USD", "", "ABC", "XXX", "XTS", "DEM", "$", 840])
+def test_what_is_no_currency_of_iso_4217_is_refused(name: str, field: str, code: Any) -> None:
+    assert not is_read(name, with_field(name, field, code))
+
+
+@pytest.mark.parametrize("value", ["not an id", "", 7, {}, "0198f2a0-0000-7000-8000-00000000000", "{0198f2a0}"])
+def test_what_is_no_uuid_is_refused(value: Any) -> None:
+    assert "$.campaign_id" in shape_error("cost.recorded", with_field("cost.recorded", "campaign_id", value))
+
+
+@pytest.mark.parametrize("value", [[], "{}", 1, True])
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [
+        ("job.queued", "input_data"),
+        ("job.completed", "output_data"),
+        ("content.created", "metadata"),
+        ("content.revised", "metadata"),
+    ],
+)
+def test_an_object_is_nothing_else(name: str, field: str, value: Any) -> None:
+    assert "must be an object" in shape_error(name, with_field(name, field, value))
+
+
+def test_a_job_must_have_its_input() -> None:
+    assert "must be an object" in shape_error("job.queued", with_field("job.queued", "input_data", None))
+
+
+def test_a_job_of_a_campaign_names_no_currency() -> None:
+    data = {**DATA["job.queued"], "campaign_id": str(uuid4()), "currency": "USD"}
+
+    assert "only for a job without a campaign" in shape_error("job.queued", data)
+
+
+@pytest.mark.parametrize(("end", "is_valid"), [("2025-01-01", True), ("2025-01-02", True), ("2024-12-31", False)])
+def test_a_campaign_does_not_end_before_it_starts(end: str, is_valid: bool) -> None:
+    assert is_read("campaign.created", with_field("campaign.created", "end_date", end)) == is_valid

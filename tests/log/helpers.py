@@ -1,0 +1,101 @@
+"""Requests made from events as clients send them, and the log seen without the code under test."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any
+
+import asyncpg
+import msgspec
+from sqlalchemy import URL
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ledger.api.decode import read_candidate
+from ledger.database import driver_connection
+from ledger.domain.event import Candidate, Receipt, Request
+from ledger.log.append import append
+
+WAIT_SECONDS_MAX = 20
+
+WAITING_FOR_LOCK = """
+SELECT count(*) FROM pg_stat_activity
+WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%lock_and_load%'
+"""
+
+
+def candidate(event: dict[str, Any], **changes: Any) -> Candidate:
+    return msgspec.structs.replace(read_candidate(msgspec.json.encode(event), 0, "local", None), **changes)
+
+
+def request(*events: dict[str, Any], independent: bool = False) -> Request:
+    return Request([candidate(event) for event in events], independent)
+
+
+async def record(engine: AsyncEngine, *events: dict[str, Any], now: datetime | None = None) -> list[Receipt]:
+    """Append events that must be accepted, in one transaction."""
+    async with driver_connection(engine) as connection:
+        (verdict,), _ = await append(connection, [request(*events)], now)
+    return receipts(verdict)
+
+
+def receipts(verdict: Sequence[object]) -> list[Receipt]:
+    accepted = [answer for answer in verdict if isinstance(answer, Receipt)]
+    assert len(accepted) == len(verdict), verdict
+    return accepted
+
+
+async def query(engine: AsyncEngine, statement: str, *arguments: Any) -> list[tuple[Any, ...]]:
+    async with driver_connection(engine) as connection:
+        return [tuple(row) for row in await connection.fetch(statement, *arguments)]
+
+
+async def value(engine: AsyncEngine, statement: str, *arguments: Any) -> Any:
+    ((found,),) = await query(engine, statement, *arguments)
+    return found
+
+
+async def until(condition: Callable[[], Awaitable[Any]]) -> Any:
+    """Wait for a condition, and give back what it said when it held."""
+    async with asyncio.timeout(WAIT_SECONDS_MAX):
+        while not (found := await condition()):
+            await asyncio.sleep(0.005)
+    return found
+
+
+@asynccontextmanager
+async def connected(url: URL) -> Any:
+    """A connection that is nobody else's."""
+    plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    connection = await asyncpg.connect(plain)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+@asynccontextmanager
+async def head_locked(url: URL) -> Any:
+    """Hold the row that every append locks first; yields a function that waits until so many appends wait for it."""
+    async with connected(url) as holder, connected(url) as watcher, holder.transaction():
+        await holder.execute("SELECT FROM ledger.log_head FOR UPDATE")
+
+        async def appends_wait(number: int = 1) -> None:
+            async def waiting() -> bool:
+                return bool(await watcher.fetchval(WAITING_FOR_LOCK) == number)
+
+            await until(waiting)
+
+        yield appends_wait
+
+
+async def turns(number: int = 5) -> None:
+    """Let the tasks that can run do so."""
+    for _ in range(number):
+        await asyncio.sleep(0)
+
+
+async def gathered(tasks: Iterable[Awaitable[Any]]) -> list[Any]:
+    """All results, exceptions among them, within bounded time."""
+    async with asyncio.timeout(WAIT_SECONDS_MAX):
+        return await asyncio.gather(*tasks, return_exceptions=True)

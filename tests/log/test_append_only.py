@@ -1,0 +1,149 @@
+"""The log is append-only in the database itself: only the one erasure passes, in the parent and in every partition."""
+
+import uuid
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+from sqlalchemy import URL
+
+from ledger.log.tables import EVENT_COLUMNS, PARTITIONS
+from tests.conftest import administer
+from tests.log.helpers import connected
+
+CATEGORIES = [partition.removesuffix("_events") for partition in PARTITIONS]
+
+INSERT = """
+INSERT INTO ledger.events
+SELECT 1, $1, gen_random_uuid(), 1, gen_random_uuid(), 'campaign.created', 1, now(), now(), 'local', NULL, NULL, NULL,
+    NULL, '{"budget":"1"}', '{"name":"A name"}', decode(repeat('00', 16), 'hex'), repeat('0', 64), NULL, 12
+"""
+
+ERASE = "UPDATE ledger.{table} SET text = NULL, text_salt = NULL"
+
+# A change of each column beside the erasure's two; NULLs become values, values become NULL where they may.
+OTHER_CHANGES = {
+    "position": "2",
+    "category": "'content'",
+    "stream_id": "gen_random_uuid()",
+    "version": "2",
+    "id": "gen_random_uuid()",
+    "type": "'campaign.deleted'",
+    "schema_version": "2",
+    "occurred_at": "occurred_at + interval '1 microsecond'",
+    "recorded_at": "recorded_at + interval '1 microsecond'",
+    "actor": "'somebody'",
+    "campaign_id": "gen_random_uuid()",
+    "agent_job_id": "gen_random_uuid()",
+    "correlation_id": "gen_random_uuid()",
+    "causation_id": "gen_random_uuid()",
+    "data": """'{"budget": "1"}'""",
+    "text_commitment": "NULL",
+    "over_budget": "'{job}'",
+    "size": "0",
+}
+
+
+@pytest.fixture(scope="module")
+async def log_url(server_url: URL, template: str) -> AsyncIterator[URL]:
+    """A database for all the tests here: each takes back what it did."""
+    name = f"append_only_{uuid.uuid4().hex[:12]}"
+    await administer(server_url, f"CREATE DATABASE {name} TEMPLATE {template}")
+    yield server_url.set(database=name)
+    await administer(server_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def connection(log_url: URL) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+    """A connection to a log that holds one event, with free text, in each category."""
+    async with connected(log_url) as connection:
+        everything = connection.transaction()
+        await everything.start()
+        await connection.executemany(INSERT, [(category,) for category in CATEGORIES])
+        yield connection
+        await everything.rollback()
+
+
+async def refused(connection: "asyncpg.Connection[asyncpg.Record]", statement: str) -> None:
+    before = await connection.fetch("SELECT events::text FROM ledger.events ORDER BY category")
+
+    with pytest.raises(asyncpg.RestrictViolationError, match="append-only"):
+        async with connection.transaction():
+            await connection.execute(statement)
+
+    assert await connection.fetch("SELECT events::text FROM ledger.events ORDER BY category") == before
+    assert len(before) == len(CATEGORIES)
+
+
+@pytest.mark.parametrize("table", ["events", *PARTITIONS])
+@pytest.mark.parametrize(
+    "statement", ["UPDATE ledger.{} SET actor = 'somebody'", "DELETE FROM ledger.{}", "TRUNCATE ledger.{}"]
+)
+async def test_update_delete_and_truncate_are_refused_on_the_parent_and_on_every_partition(
+    connection: "asyncpg.Connection[asyncpg.Record]", table: str, statement: str
+) -> None:
+    await refused(connection, statement.format(table))
+
+
+async def test_an_upsert_and_a_merge_are_refused_too(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+    await refused(
+        connection,
+        "INSERT INTO ledger.events SELECT * FROM ledger.events "
+        "ON CONFLICT (stream_id, version, category) DO UPDATE SET actor = 'somebody'",
+    )
+    await refused(
+        connection,
+        "MERGE INTO ledger.events AS old USING ledger.events AS new ON old.id = new.id WHEN MATCHED THEN DELETE",
+    )
+
+
+@pytest.mark.parametrize("table", ["events", *PARTITIONS])
+async def test_the_erasure_of_text_and_salt_passes(
+    connection: "asyncpg.Connection[asyncpg.Record]", table: str
+) -> None:
+    others = ", ".join(column for column in EVENT_COLUMNS if column not in ("text", "text_salt"))
+    kept = f"SELECT ROW({others})::text FROM ledger.events ORDER BY category"
+    before = await connection.fetch(kept)
+
+    erased = await connection.execute(ERASE.format(table=table))
+
+    assert erased == f"UPDATE {5 if table == 'events' else 1}"
+    left = f"SELECT count(*) FROM ledger.{table} WHERE text IS NOT NULL OR text_salt IS NOT NULL"
+    assert (await connection.fetchval(left), await connection.fetch(kept)) == (0, before)
+
+
+async def test_every_column_is_guarded() -> None:
+    assert set(OTHER_CHANGES) == set(EVENT_COLUMNS) - {"text", "text_salt"}
+
+
+@pytest.mark.parametrize("column", OTHER_CHANGES)
+async def test_an_erasure_that_changes_anything_else_is_refused(
+    connection: "asyncpg.Connection[asyncpg.Record]", column: str
+) -> None:
+    where = "WHERE category = 'campaign'"
+
+    await refused(connection, f"{ERASE.format(table='events')}, {column} = {OTHER_CHANGES[column]} {where}")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        """text = '{"name":"Another"}'""",
+        """text = '{"name":"A name"} '""",
+        "text = NULL",
+        "text_salt = NULL",
+        "text_salt = decode(repeat('01', 16), 'hex')",
+        "text = NULL, text_salt = '\\x00'",
+    ],
+)
+async def test_a_text_is_never_replaced_and_never_goes_without_its_salt(
+    connection: "asyncpg.Connection[asyncpg.Record]", change: str
+) -> None:
+    await refused(connection, f"UPDATE ledger.events SET {change} WHERE category = 'campaign'")
+
+
+async def test_what_was_erased_stays_as_it_is(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+    await connection.execute(ERASE.format(table="events"))
+
+    await refused(connection, ERASE.format(table="events"))
+    await refused(connection, """UPDATE ledger.events SET text = '{"name":"A name"}', text_salt = '\\x00'""")

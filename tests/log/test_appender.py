@@ -1,0 +1,221 @@
+"""The appender: group commit, a bounded queue, draining, and repeats found in the database."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from sqlalchemy import URL
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ledger.domain.errors import EventIdConflict, Overloaded
+from ledger.domain.event import Receipt
+from ledger.log import appender as appender_module
+from ledger.log.appender import Appender
+from tests.events import campaign, content, cost, follow, job, reserve
+from tests.log.helpers import gathered, head_locked, query, receipts, record, request, turns, value
+
+
+def appends(appender: Appender, *events: dict[str, Any]) -> list["asyncio.Task[Any]"]:
+    return [sent(appender, event) for event in events]
+
+
+def sent(appender: Appender, *events: dict[str, Any]) -> "asyncio.Task[Any]":
+    return asyncio.create_task(appender.append(request(*events)))
+
+
+async def test_what_arrives_while_a_group_is_written_is_written_together_by_the_next(
+    engine: AsyncEngine, database_url: URL
+) -> None:
+    groups: list[int] = []
+    async with Appender(engine, on_append=groups.append) as appender:
+        async with head_locked(database_url) as appends_wait:
+            first = appends(appender, cost())
+            await appends_wait()
+            later = appends(appender, *(cost() for _ in range(49)))
+            await turns()
+        answers = await gathered([*first, *later])
+
+    assert groups == [1, 50]
+    assert [receipt.position for verdict in answers for receipt in receipts(verdict)] == list(range(1, 51))
+    assert await value(engine, "SELECT count(DISTINCT recorded_at) FROM ledger.events") == 2
+
+
+async def test_a_group_stops_growing_and_a_larger_request_goes_alone(
+    engine: AsyncEngine, database_url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(appender_module, "GROUP_EVENTS_MAX", 10)
+    groups: list[int] = []
+    async with Appender(engine, on_append=groups.append) as appender:
+        async with head_locked(database_url) as appends_wait:
+            first = appends(appender, cost())
+            await appends_wait()
+            large = sent(appender, *(cost() for _ in range(15)))
+            later = appends(appender, *(cost() for _ in range(12)))
+            await turns()
+        await gathered([*first, large, *later])
+
+    assert groups == [1, 16, 26, 28]
+
+
+async def test_every_request_of_a_group_gets_its_own_verdict(appender: Appender, engine: AsyncEngine) -> None:
+    opened, other = campaign(), campaign()
+
+    answers = await gathered(
+        [
+            appender.append(request(opened, follow(opened, "campaign.activated"))),
+            appender.append(request(cost("1", campaign_id=opened["id"]), follow(opened, "campaign.activated"))),
+            appender.append(request(follow(other, "campaign.activated"), other, independent=True)),
+            appender.append(request(cost("2", campaign_id=opened["id"]))),
+        ]
+    )
+
+    accepted = [[isinstance(answer, Receipt) for answer in verdict] for verdict in answers]
+    assert accepted == [[True, True], [False], [False, True], [True]]
+    assert answers[1][0].index == 1
+    types = await query(engine, "SELECT type FROM ledger.events ORDER BY position")
+    assert [name for (name,) in types] == [
+        "campaign.created",
+        "campaign.activated",
+        "campaign.created",
+        "cost.recorded",
+    ]
+    assert await query(engine, "SELECT spent FROM ledger.accounts ORDER BY spent") == [(0,), (2,)]
+
+
+@pytest.mark.parametrize(("bound", "size"), [("QUEUE_EVENTS_MAX", 3), ("QUEUE_CHARACTERS_MAX", 3 * 44)])
+async def test_a_full_queue_refuses_at_once_and_takes_again_once_there_is_room(
+    appender: Appender, engine: AsyncEngine, database_url: URL, monkeypatch: pytest.MonkeyPatch, bound: str, size: int
+) -> None:
+    monkeypatch.setattr(appender_module, bound, size)
+    async with head_locked(database_url) as appends_wait:
+        first = appends(appender, cost())
+        await appends_wait()
+        queued = appends(appender, cost(), cost(), cost())
+        await turns()
+
+        with pytest.raises(Overloaded):
+            await appender.append(request(cost()))
+
+    assert [len(receipts(verdict)) for verdict in await gathered([*first, *queued])] == [1, 1, 1, 1]
+    receipts(await appender.append(request(cost())))
+    assert await value(engine, "SELECT count(*) FROM ledger.events") == 5
+
+
+async def test_a_request_larger_than_the_queue_is_taken_by_an_empty_one(
+    appender: Appender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(appender_module, "QUEUE_EVENTS_MAX", 1)
+
+    verdict = await appender.append(request(cost(), cost(), cost()))
+
+    assert len(receipts(verdict)) == 3
+
+
+async def test_leaving_drains_what_was_accepted_and_takes_nothing_more(engine: AsyncEngine, database_url: URL) -> None:
+    appender = await Appender(engine).__aenter__()
+    async with head_locked(database_url) as appends_wait:
+        accepted = appends(appender, cost())
+        await appends_wait()
+        accepted += appends(appender, *(cost() for _ in range(20)))
+        await turns()
+        leaving = asyncio.create_task(appender.__aexit__(None, None, None))
+        await turns()
+
+        with pytest.raises(Overloaded):
+            await appender.append(request(cost()))
+        assert not leaving.done()
+
+    await leaving
+    assert all(task.done() for task in accepted)
+    assert [len(receipts(task.result())) for task in accepted] == [1] * 21
+    assert await value(engine, "SELECT count(*) FROM ledger.events") == 21
+
+
+async def test_who_gives_up_while_queued_harms_nobody_and_is_not_recorded(
+    appender: Appender, engine: AsyncEngine, database_url: URL
+) -> None:
+    kept = [cost(), cost()]
+    async with head_locked(database_url) as appends_wait:
+        first = appends(appender, cost())
+        await appends_wait()
+        queued = appends(appender, kept[0], cost(), kept[1])
+        await turns()
+        queued[1].cancel()
+        await turns()
+
+    answers = await gathered([*first, *queued])
+
+    assert isinstance(answers[2], asyncio.CancelledError)
+    assert [receipts(answers[index])[0].position for index in (0, 1, 3)] == [1, 2, 3]
+    assert await value(engine, "SELECT count(*) FROM ledger.events") == 3
+
+
+async def test_who_gives_up_while_written_harms_nobody(
+    appender: Appender, engine: AsyncEngine, database_url: URL
+) -> None:
+    abandoned = cost()
+    async with head_locked(database_url) as appends_wait:
+        (task,) = appends(appender, abandoned)
+        await appends_wait()
+        task.cancel()
+        await turns()
+
+    (receipt,) = receipts(await appender.append(request(abandoned)))
+
+    assert (receipt.position, receipt.duplicate) == (1, True)
+    assert await value(engine, "SELECT count(*) FROM ledger.events") == 1
+
+
+async def test_repeats_are_found_in_the_database_by_a_new_appender(engine: AsyncEngine) -> None:
+    opened, queued, drafted = campaign(budget="1"), job(), content()
+    held = reserve("1", campaign_id=opened["id"], description="What it is for")
+    events = [
+        opened,
+        queued,
+        drafted,
+        held,
+        follow(opened, "campaign.activated", {"reason": "Because"}),
+        follow(queued, "job.started", occurred_at="2025-01-01T00:00:00Z"),
+        follow(drafted, "content.submitted"),
+        follow(held, "cost.settled", {"cost": "2", "tokens_used": 7}),
+        cost("1", agent_job_id=queued["id"], campaign_id=opened["id"]),
+    ]
+    async with Appender(engine) as appender:
+        first = receipts(await appender.append(request(*events)))
+
+    async with Appender(engine) as appender:
+        again = receipts(await appender.append(request(*events)))
+        backwards = [receipts(await appender.append(request(event)))[0] for event in reversed(events)]
+
+    repeated = [
+        Receipt(receipt.id, receipt.stream_id, receipt.version, receipt.position, True, receipt.over_budget)
+        for receipt in first
+    ]
+    assert [receipt.over_budget for receipt in first if receipt.over_budget] == [["campaign"], ["campaign"]]
+    assert (again, backwards[::-1]) == (repeated, repeated)
+    assert await value(engine, "SELECT count(*) FROM ledger.events") == len(events)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"data": {"resource_type": "llm_api", "cost": "2", "description": "Text"}},
+        {"data": {"resource_type": "llm_api", "cost": "1", "description": "Other text"}},
+        {"data": {"resource_type": "llm_api", "cost": "1"}},
+        {"type": "cost.reserved", "data": {"resource_type": "llm_api", "amount": "1", "description": "Text"}},
+        {"occurred_at": "2025-01-01T00:00:00.000001Z"},
+        {"correlation_id": "00000000-0000-4000-8000-000000000001"},
+        {"causation_id": "00000000-0000-4000-8000-000000000001"},
+    ],
+)
+async def test_the_same_id_with_other_content_is_a_conflict_found_in_the_database(
+    engine: AsyncEngine, change: dict[str, Any]
+) -> None:
+    event = cost(description="Text") | {"occurred_at": "2025-01-01T00:00:00Z"}
+    await record(engine, event)
+
+    async with Appender(engine) as appender:
+        (refusal,) = await appender.append(request(event | change))
+
+    assert isinstance(refusal, EventIdConflict)
+    assert "position 1" in refusal.detail

@@ -1,0 +1,203 @@
+"""Reading the log: pages in order, filters, bounds in number and size, and how an event is shown."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ledger.database import driver_connection
+from ledger.log import read
+from ledger.log.read import EventFilter, StoredEvent, read_all, read_head, read_page, read_stream_version, view
+from tests.events import campaign, content, cost, follow, job
+from tests.log.helpers import query, record
+
+CAMPAIGN, JOB, ASSET = campaign(), job(), content()
+CAMPAIGN_ID, JOB_ID = UUID(CAMPAIGN["id"]), UUID(JOB["id"])
+EVENTS = [
+    CAMPAIGN,
+    follow(CAMPAIGN, "campaign.activated"),
+    JOB,
+    ASSET,
+    cost(campaign_id=CAMPAIGN["id"]),
+    cost(agent_job_id=JOB["id"]),
+    cost(agent_job_id=JOB["id"], campaign_id=CAMPAIGN["id"]),
+    follow(JOB, "job.started"),
+    follow(CAMPAIGN, "campaign.paused"),
+]
+
+
+@pytest.fixture
+async def log(engine: AsyncEngine) -> AsyncEngine:
+    """A log that holds EVENTS."""
+    await record(engine, *EVENTS)
+    return engine
+
+
+async def page(engine: AsyncEngine, wanted: EventFilter, *limit: int) -> list[StoredEvent]:
+    async with driver_connection(engine) as connection:
+        return await read_page(connection, wanted, *limit)
+
+
+def positions(events: list[StoredEvent]) -> list[int]:
+    return [event.position for event in events]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        ({}, [1, 2, 3, 4, 5, 6, 7, 8, 9]),
+        ({"after": 7}, [8, 9]),
+        ({"after": 9}, []),
+        ({"until": 2}, [1, 2]),
+        ({"after": 3, "until": 5}, [4, 5]),
+        ({"after": 5, "until": 5}, []),
+        ({"categories": ("campaign",)}, [1, 2, 9]),
+        ({"categories": ("content", "job")}, [3, 4, 8]),
+        ({"categories": ("ledger",)}, []),
+        ({"types": ("cost.recorded",)}, [5, 6, 7]),
+        ({"types": ("job.started", "job.queued")}, [3, 8]),
+        ({"stream_id": CAMPAIGN_ID}, [1, 2, 9]),
+        ({"campaign_id": CAMPAIGN_ID}, [1, 2, 5, 7, 9]),
+        ({"agent_job_id": JOB_ID}, [3, 6, 7, 8]),
+        ({"campaign_id": CAMPAIGN_ID, "agent_job_id": JOB_ID}, [7]),
+        ({"campaign_id": CAMPAIGN_ID, "types": ("cost.recorded",), "after": 5}, [7]),
+        ({"campaign_id": JOB_ID}, []),
+    ],
+)
+async def test_a_page_holds_what_is_wanted_in_order(log: AsyncEngine, wanted: dict[str, Any], found: list[int]) -> None:
+    assert positions(await page(log, EventFilter(**wanted))) == found
+
+
+@pytest.mark.parametrize("limit", [1, 2, 4, 9, 10])
+async def test_pages_of_any_size_continue_each_other(log: AsyncEngine, limit: int) -> None:
+    pages, after = [], 0
+    while found := await page(log, EventFilter(after=after), limit):
+        pages.append(positions(found))
+        after = pages[-1][-1]
+
+    assert [position for found in pages for position in found] == list(range(1, 10))
+    assert all(len(found) == limit for found in pages[:-1])
+
+
+async def test_a_page_ends_before_it_grows_too_large_but_is_never_empty(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = [10, 30, 50, 100, 101, 10]
+    empty = len('{"content_type":"blog"}{"title":"A","content":""}')
+    await record(engine, *(content(title="A", content="x" * (size * 10 - empty)) for size in sizes))
+    monkeypatch.setattr(read, "PAGE_CHARACTERS_MAX", 1_000)
+
+    pages = [positions(await page(engine, EventFilter(after=after))) for after in range(6)]
+
+    assert pages == [[1, 2, 3], [2, 3], [3], [4], [5], [6]]
+
+
+async def test_the_bound_counts_only_what_is_wanted(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    await record(engine, cost(), content(content="x" * 10_000), cost())
+    monkeypatch.setattr(read, "PAGE_CHARACTERS_MAX", 1_000)
+
+    assert positions(await page(engine, EventFilter(categories=("cost",)))) == [1, 3]
+
+
+async def collect(pages: AsyncIterator[list[StoredEvent]]) -> list[list[int]]:
+    return [positions(found) async for found in pages]
+
+
+@pytest.mark.parametrize(("limit", "pages"), [(4, [[1, 2, 3, 4], [5, 6, 7, 8], [9]]), (9, [list(range(1, 10))])])
+async def test_everything_is_read_page_by_page(
+    log: AsyncEngine, monkeypatch: pytest.MonkeyPatch, limit: int, pages: list[list[int]]
+) -> None:
+    monkeypatch.setattr(read, "read_page", partial(read_page, limit=limit))
+
+    assert await collect(read_all(log, EventFilter())) == pages
+
+
+async def test_who_reads_everything_is_not_kept_going_by_a_writer(
+    log: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(read, "read_page", partial(read_page, limit=4))
+
+    found = []
+    async for events in read_all(log, EventFilter()):
+        found.append(positions(events))
+        await record(log, cost())
+
+    assert found == [[1, 2, 3, 4], [5, 6, 7, 8], [9]]
+
+
+async def test_reading_everything_keeps_filters_and_bounds_from_page_to_page(
+    log: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(read, "read_page", partial(read_page, limit=2))
+
+    assert await collect(read_all(log, EventFilter(campaign_id=CAMPAIGN_ID, after=1, until=7))) == [[2, 5], [7]]
+
+
+async def test_a_reader_holds_no_transaction_between_pages(log: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(read, "read_page", partial(read_page, limit=4))
+    mine = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    busy = []
+
+    async for _ in read_all(log, EventFilter()):
+        async with driver_connection(log) as one, driver_connection(log) as other:
+            assert one is not other
+            busy += await one.fetch(f"SELECT state, query {mine} AND state <> 'idle'")
+
+    assert busy == []
+
+
+async def test_the_head_and_the_versions_of_streams(log: AsyncEngine) -> None:
+    async with driver_connection(log) as connection:
+        assert await read_head(connection) == 9
+        assert await read_stream_version(connection, "campaign", CAMPAIGN_ID) == 3
+        assert await read_stream_version(connection, "job", JOB_ID) == 2
+        assert await read_stream_version(connection, "job", CAMPAIGN_ID) == 0
+
+
+async def test_an_empty_log_has_its_head_at_0_and_no_pages(engine: AsyncEngine) -> None:
+    async with driver_connection(engine) as connection:
+        assert await read_head(connection) == 0
+    assert await collect(read_all(engine, EventFilter())) == []
+
+
+async def test_an_event_is_shown_with_data_and_text_as_one_object_again(engine: AsyncEngine) -> None:
+    correlation = "00000000-0000-4000-8000-000000000001"
+    sent = cost("0.1250", description="Für Ünï", tokens_used=7) | {
+        "occurred_at": "2025-01-01T01:00:00+01:00",
+        "correlation_id": correlation,
+    }
+    await record(engine, sent, now=datetime(2025, 1, 2, tzinfo=UTC))
+
+    (event,) = await page(engine, EventFilter())
+
+    assert msgspec.json.decode(msgspec.json.encode(view(event))) == {
+        "position": 1,
+        "category": "cost",
+        "stream_id": sent["id"],
+        "version": 1,
+        "id": sent["id"],
+        "type": "cost.recorded",
+        "schema_version": 1,
+        "occurred_at": "2025-01-01T00:00:00.000000Z",
+        "recorded_at": "2025-01-02T00:00:00.000000Z",
+        "actor": "local",
+        "campaign_id": None,
+        "agent_job_id": None,
+        "data": {"resource_type": "llm_api", "cost": "0.125", "tokens_used": 7, "description": "Für Ünï"},
+        "correlation_id": correlation,
+    }
+
+
+async def test_an_erased_event_is_shown_as_such_without_its_text(engine: AsyncEngine) -> None:
+    await record(engine, cost("1", description="Secret"), cost("1"))
+    await query(engine, "UPDATE ledger.events SET text = NULL, text_salt = NULL WHERE position = 1")
+
+    erased, other = [view(event) for event in await page(engine, EventFilter())]
+
+    assert (erased.erased, other.erased) == (True, False)
+    assert bytes(erased.data) == bytes(other.data) == b'{"resource_type":"llm_api","cost":"1"}'

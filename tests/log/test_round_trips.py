@@ -1,0 +1,171 @@
+"""What an append costs: round trips on the wire, and rows written."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from sqlalchemy import URL
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ledger.database import driver_connection, make_engine
+from ledger.log.append import append
+from tests.events import campaign, content, cost, follow, job, reserve
+from tests.log.helpers import receipts, record, request
+
+READY_FOR_QUERY = ord("Z")
+WRITTEN = """
+SELECT relname, n_tup_ins, n_tup_upd, n_tup_del FROM pg_stat_user_tables WHERE schemaname = 'ledger'
+"""
+
+
+class Relay:
+    """Stands between client and server and counts round trips: each ends with the server ready for the next query."""
+
+    def __init__(self, url: URL) -> None:
+        self._url = url
+        self.round_trips = 0
+
+    async def __aenter__(self) -> "Relay":
+        self._server = await asyncio.start_server(self._connect, "127.0.0.1", 0)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+
+    @property
+    def url(self) -> URL:
+        port = self._server.sockets[0].getsockname()[1]
+        # Without TLS, or there would be nothing to read here.
+        return self._url.set(host="127.0.0.1", port=port).update_query_dict({"sslmode": "disable"})
+
+    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection(self._url.host, self._url.port or 5432)
+
+        async def ask() -> None:
+            while sent := await reader.read(65_536):
+                far_writer.write(sent)
+            far_writer.close()
+
+        async def answer() -> None:
+            while True:
+                head = await far_reader.readexactly(5)
+                body = await far_reader.readexactly(int.from_bytes(head[1:]) - 4)
+                self.round_trips += head[0] == READY_FOR_QUERY
+                writer.write(head + body)
+
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            await asyncio.gather(ask(), answer())
+        writer.close()
+
+
+@pytest.fixture
+async def relay(database_url: URL) -> AsyncIterator[Relay]:
+    async with Relay(database_url) as relay:
+        yield relay
+
+
+async def round_trips(relay: Relay, warm_up: list[Any], requests: list[Any]) -> tuple[int, list[Any]]:
+    """The round trips of the second of two appends: the first prepares the statements, once a connection."""
+    engine = make_engine(relay.url)
+    async with driver_connection(engine) as connection:
+        await append(connection, warm_up)
+        before = relay.round_trips
+        verdicts, _ = await append(connection, requests)
+        spent = relay.round_trips - before
+    await engine.dispose()
+    return spent, verdicts
+
+
+@pytest.mark.parametrize("size", [1, 10, 1_000])
+async def test_a_group_takes_five_round_trips_however_large_it_is(relay: Relay, size: int) -> None:
+    opened = campaign()
+
+    spent, verdicts = await round_trips(
+        relay, [request(opened)], [request(cost(campaign_id=opened["id"])) for _ in range(size)]
+    )
+
+    assert spent == 5
+    assert [receipt.position for verdict in verdicts for receipt in receipts(verdict)] == list(range(2, size + 2))
+
+
+async def test_a_group_of_every_kind_of_event_takes_five_round_trips(relay: Relay) -> None:
+    opened, queued, drafted = campaign(), job(), content()
+    held, kept = reserve(agent_job_id=queued["id"]), reserve(agent_job_id=queued["id"])
+    first = [opened, queued, drafted, held, kept, follow(queued, "job.started")]
+    group = [
+        request(follow(held, "cost.settled", {"cost": "1"}), follow(queued, "job.completed")),
+        request(follow(opened, "campaign.activated")),
+        request(follow(drafted, "content.submitted")),
+        request(cost(campaign_id=opened["id"]), job(opened["id"])),
+        request(first[0]),
+        request(follow(opened, "campaign.paused", expected_version=7)),
+    ]
+
+    spent, verdicts = await round_trips(relay, [request(*first)], group)
+
+    assert spent == 5
+    assert [len(verdict) for verdict in verdicts] == [2, 1, 1, 2, 1, 1]
+
+
+async def test_a_group_that_records_nothing_takes_three_round_trips(relay: Relay) -> None:
+    opened = campaign()
+
+    spent, verdicts = await round_trips(relay, [request(opened)], [request(opened), request(opened)])
+
+    assert spent == 3
+    assert [receipt.duplicate for verdict in verdicts for receipt in receipts(verdict)] == [True, True]
+
+
+async def written(engine: AsyncEngine, *requests: Any) -> dict[str, tuple[int, int, int]]:
+    """The rows inserted, updated and deleted by one append, by table."""
+
+    async def counts(connection: Any) -> dict[str, tuple[int, int, int]]:
+        await connection.execute("SELECT pg_stat_force_next_flush()")
+        await connection.execute("SELECT pg_stat_clear_snapshot()")
+        return {row[0]: tuple(row)[1:] for row in await connection.fetch(WRITTEN)}
+
+    async with driver_connection(engine) as connection:
+        before = await counts(connection)
+        await append(connection, requests)
+        after = await counts(connection)
+    changed = {table: tuple(new - old for new, old in zip(after[table], before[table], strict=True)) for table in after}
+    return {table: rows for table, rows in changed.items() if any(rows)}
+
+
+async def test_a_recorded_cost_writes_its_row_and_its_accounts_and_nothing_else(engine: AsyncEngine) -> None:
+    opened = campaign()
+    queued = job(opened["id"])
+    await record(engine, opened, queued, cost(agent_job_id=queued["id"]))
+
+    rows = await written(engine, request(cost(agent_job_id=queued["id"])))
+
+    assert rows == {"cost_events": (1, 0, 0), "accounts": (0, 2, 0), "log_head": (0, 1, 0)}
+
+
+async def test_a_group_of_costs_writes_each_account_once(engine: AsyncEngine) -> None:
+    opened = campaign()
+    one, other = job(opened["id"]), job(opened["id"])
+    await record(engine, opened, one, other, cost(agent_job_id=one["id"]), cost(agent_job_id=other["id"]))
+
+    rows = await written(
+        engine, *(request(cost(agent_job_id=queued["id"]), cost()) for queued in (one, other) for _ in range(50))
+    )
+
+    assert rows == {"cost_events": (200, 0, 0), "accounts": (0, 3, 0), "log_head": (0, 1, 0)}
+
+
+async def test_a_cost_that_counts_for_nothing_writes_one_row(engine: AsyncEngine) -> None:
+    rows = await written(engine, request(cost()))
+
+    assert rows == {"cost_events": (1, 0, 0), "log_head": (0, 1, 0)}
+
+
+async def test_a_refused_hold_writes_its_denial_alone(engine: AsyncEngine) -> None:
+    opened = campaign(budget="1")
+    await record(engine, opened)
+
+    rows = await written(engine, request(reserve("2", campaign_id=opened["id"])))
+
+    assert rows == {"cost_events": (1, 0, 0), "log_head": (0, 1, 0)}

@@ -1,0 +1,76 @@
+"""The real command `alembic`, and what a database holds, seen without it."""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from sqlalchemy import URL
+
+from tests.log.helpers import connected
+
+REPOSITORY = Path(__file__).parents[2]
+HEAD = "0002"
+
+# Everything in the database that is not PostgreSQL's own, by kind and name.
+OBJECTS = """
+SELECT 'schema ' || nspname FROM pg_namespace WHERE nspname !~ '^pg_|^information_schema$|^public$'
+UNION ALL
+SELECT relkind || ' ' || nspname || '.' || relname FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+WHERE nspname !~ '^pg_|^information_schema$'
+UNION ALL
+SELECT 'function ' || nspname || '.' || proname FROM pg_proc JOIN pg_namespace ON pg_namespace.oid = pronamespace
+WHERE nspname !~ '^pg_|^information_schema$'
+UNION ALL
+SELECT 'trigger ' || tgname || ' on ' || tgrelid::regclass FROM pg_trigger WHERE NOT tgisinternal
+ORDER BY 1
+"""
+
+
+class Said(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+async def alembic(url: URL, *arguments: str, configuration: Path = REPOSITORY / "alembic.ini") -> Said:
+    """Run the command `alembic` as a process of its own."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("DB_", "LEDGER_"))}
+    environment["DATABASE_URL"] = plain(url)
+    process = await asyncio.create_subprocess_exec(
+        str(Path(sys.executable).with_name("alembic")),
+        "-c",
+        str(configuration),
+        *arguments,
+        env=environment,
+        cwd=configuration.parent,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode is not None
+    return Said(process.returncode, out.decode(), err.decode())
+
+
+async def must(url: URL, *arguments: str) -> str:
+    """Run the command, which must succeed; what it printed."""
+    said = await alembic(url, *arguments)
+    assert said.code == 0, said.err
+    return said.out
+
+
+def plain(url: URL) -> str:
+    return url.set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+async def objects(url: URL) -> list[str]:
+    async with connected(url) as connection:
+        return [row[0] for row in await connection.fetch(OBJECTS)]
+
+
+async def execute(url: URL, statement: str) -> None:
+    async with connected(url) as connection:
+        await connection.execute(statement)

@@ -1,0 +1,189 @@
+"""A log in memory to fold without any database, and the tables seen without the code under test."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import msgspec
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ledger.database import driver_connection
+from ledger.domain.book import Book
+from ledger.domain.event import Receipt, Request
+from ledger.domain.judge import expiry, judge
+from ledger.log.append import append
+from ledger.log.read import EventFilter, StoredEvent, read_all
+from projections.fold import ReadModels, fold
+from projections.rows import AgentJobRow, BudgetEntryRow, CampaignRow, ContentAssetRow, Row, Rows
+from projections.worker import Worker
+from tests.events import campaign, content, cost, follow, job, reserve
+from tests.log.helpers import query, request, until
+
+NOON = datetime(2025, 1, 1, 12, tzinfo=UTC)
+NAMES = ("campaigns", "agent_jobs", "content_assets", "budget_entries")
+ROWS: tuple[type[Row], ...] = (CampaignRow, AgentJobRow, ContentAssetRow, BudgetEntryRow)
+
+Tables = dict[str, dict[UUID, dict[str, Any]]]
+
+
+class MemoryLog:
+    """Judges events as the service does, and keeps what is recorded. Each append is a second after the last."""
+
+    def __init__(self) -> None:
+        self.book = Book(0, NOON - timedelta(seconds=1))
+
+    @property
+    def events(self) -> list[StoredEvent]:
+        return [
+            StoredEvent(*(getattr(recorded, field) for field in StoredEvent.__struct_fields__))
+            for recorded in self.book.events
+        ]
+
+    def append(self, *sent: dict[str, Any] | Request) -> None:
+        """Append events; those sent as a `Request` may be refused."""
+        for asked in sent:
+            self.book.recorded_at += timedelta(seconds=1)
+            as_request = asked if isinstance(asked, Request) else request(asked)
+            verdict = judge(self.book, as_request)
+            assert as_request is asked or all(isinstance(answer, Receipt) for answer in verdict), verdict
+            for denial in self.book.denials.values():
+                self.book.record(denial.candidate, denial.campaign_id, denial.agent_job_id)
+            self.book.denials.clear()
+
+    def row(self, table: str, opened: dict[str, Any]) -> dict[str, Any]:
+        """The row of an entity, folded from the whole log."""
+        return folded(self.events)[table][UUID(opened["id"])]
+
+    def rows(self, table: str) -> list[dict[str, Any]]:
+        return list(folded(self.events)[table].values())
+
+
+def folded(events: Sequence[StoredEvent]) -> Tables:
+    """The tables as one fold of these events makes them, in memory."""
+    models = ReadModels(Rows(), Rows(), Rows(), Rows())
+    fold(events, models)
+    return {
+        name: {row.id: msgspec.structs.asdict(row) for row in rows.new}
+        for name, rows in zip(NAMES, (models.campaigns, models.agent_jobs, *models[2:]), strict=True)
+    }
+
+
+async def stored(engine: AsyncEngine) -> list[StoredEvent]:
+    return [event async for page in read_all(engine, EventFilter()) for event in page]
+
+
+async def tables(engine: AsyncEngine) -> Tables:
+    """The tables as they are in the database."""
+    found: Tables = {}
+    for name, row in zip(NAMES, ROWS, strict=True):
+        columns = row.__struct_fields__
+        texts = {"input_data", "output_data", "metadata"}
+        selected = ", ".join(f"{column}::text" if column in texts else column for column in columns)
+        rows = await query(engine, f"SELECT {selected} FROM public.{name}")
+        found[name] = {values[0]: dict(zip(columns, values, strict=True)) for values in rows}
+    return found
+
+
+async def position(engine: AsyncEngine) -> int:
+    """The position that the tables reflect."""
+    ((position,),) = await query(engine, "SELECT position FROM ledger.projection_checkpoints")
+    return int(position)
+
+
+@asynccontextmanager
+async def working(*engines: AsyncEngine) -> AsyncIterator[None]:
+    """Workers at work while inside, one an engine."""
+    workers = [Worker(engine) for engine in engines]
+    async with asyncio.TaskGroup() as tasks:
+        for worker in workers:
+            tasks.create_task(worker.run())
+        try:
+            yield
+        finally:
+            for worker in workers:
+                worker.stop()
+
+
+async def folded_up_to(engine: AsyncEngine, wanted: int) -> None:
+    """Wait until the tables reflect this position."""
+
+    async def reached() -> bool:
+        return await position(engine) >= wanted
+
+    await until(reached)
+
+
+def story() -> list[Request]:
+    """Requests that record every event type of the catalogue: edits, deletions, and what is deleted under others."""
+    launch, gone, spare = campaign("100", description="A text"), campaign("5"), campaign("7", end_date="2025-12-31")
+    writer, failing, dropped = job(launch["id"], budget="50"), job(gone["id"], max_retries=3), job(spare["id"])
+    post, draft, moved = content(agent_job_id=writer["id"]), content(campaign_id=gone["id"]), content()
+    of_dropped = content(agent_job_id=dropped["id"], metadata={"b": 1, "a": [1.50, None]})
+    settled, released, overdue, forgotten = (reserve("10", agent_job_id=writer["id"], expires_in=1) for _ in range(4))
+    spent = cost("2.5", campaign_id=launch["id"], tokens_used=70, model_used="m", provider="p", description="d")
+    free, too_much = reserve("1", campaign_id=gone["id"]), reserve("1000", campaign_id=launch["id"])
+    told: list[dict[str, Any] | Request] = [
+        launch,
+        gone,
+        spare,
+        writer,
+        failing,
+        dropped,
+        post,
+        draft,
+        moved,
+        of_dropped,
+    ]
+
+    def then(opened: dict[str, Any], type_: str, data: dict[str, Any] | None = None) -> None:
+        told.append(follow(opened, type_, data))
+
+    then(launch, "campaign.activated")
+    then(launch, "campaign.details_changed", {"name": "Another"})
+    then(launch, "campaign.metrics_recorded", {"impressions": 5, "clicks": 3, "revenue": "30"})
+    then(writer, "job.started")
+    then(writer, "job.progressed", {"progress": "0.25", "message": "m"})
+    told.extend([settled, released, overdue, forgotten, spent, cost("1"), free, too_much])
+    then(settled, "cost.settled", {"cost": "7", "tokens_used": 9})
+    then(released, "cost.released")
+    told.append(expire(overdue))
+    then(overdue, "cost.settled", {"cost": "11"})
+    then(spent, "cost.adjusted", {"amount": "-0.5", "tokens_used": -20, "reason": "Too much"})
+    for step in ("submitted", "rejected", "submitted", "approved", "published"):
+        then(post, f"content.{step}")
+    then(draft, "content.revised", {"title": "Another", "metadata": {"a": 1}})
+    then(moved, "content.assigned", {"campaign_id": spare["id"]})
+    then(moved, "content.archived")
+    then(failing, "job.failed", {"error_message": "It broke"})
+    then(failing, "job.retried")
+    then(failing, "job.cancelled")
+    # Releases the forgotten hold.
+    then(writer, "job.completed", {"output_data": {"b": 2, "a": 1}})
+    then(dropped, "job.cancelled")
+    then(dropped, "job.deleted")
+    then(free, "cost.released")
+    then(gone, "campaign.budget_changed", {"budget": "6"})
+    then(gone, "campaign.deleted")
+    then(spare, "campaign.archived")
+    then(spare, "campaign.deleted")
+    then(of_dropped, "content.deleted")
+    then(launch, "campaign.paused")
+    then(launch, "campaign.completed")
+    return [step if isinstance(step, Request) else request(step) for step in told]
+
+
+def expire(held: dict[str, Any]) -> Request:
+    """What the sweeper asks for."""
+    return Request([expiry(UUID(held["id"]), uuid4())])
+
+
+async def tell(engine: AsyncEngine, requests: Sequence[Request]) -> None:
+    """Append requests, each a second after the last, as `MemoryLog` does."""
+    now = NOON
+    async with driver_connection(engine) as connection:
+        for asked in requests:
+            await append(connection, [asked], now)
+            now += timedelta(seconds=1)

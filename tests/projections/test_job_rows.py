@@ -1,0 +1,155 @@
+"""Every job event, and what costs move, folded into a job's row; without a database."""
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from uuid import UUID
+
+import pytest
+
+from projections.rows import COUNTER_MAX, add_count
+from tests.events import campaign, cost, follow, job, reserve
+from tests.projections.helpers import NOON, MemoryLog
+
+AT = datetime(2024, 6, 1, tzinfo=UTC)
+
+
+def test_a_job_is_queued_with_its_input_as_sent() -> None:
+    log, opened = MemoryLog(), campaign(currency="EUR")
+    queued = job(opened["id"], agent_type="seo_writer", budget="5", input_data={"b": 1, "a": ["ü", 1.50]})
+
+    log.append(opened, queued)
+
+    assert log.row("agent_jobs", queued) == {
+        "id": UUID(queued["id"]),
+        "created_at": NOON + timedelta(seconds=1),
+        "updated_at": NOON + timedelta(seconds=1),
+        "position": 2,
+        "agent_type": "seo_writer",
+        "status": "pending",
+        "currency": "EUR",
+        "campaign_id": UUID(opened["id"]),
+        "budget": 5,
+        "input_data": '{"b":1,"a":["ü",1.5]}',
+        "output_data": None,
+        "started_at": None,
+        "completed_at": None,
+        "error_message": None,
+        "retry_count": 0,
+        "tokens_used": 0,
+        "cost": 0,
+        "held": 0,
+        "progress": None,
+    }
+
+
+@pytest.mark.parametrize(("given", "currency"), [({"currency": "CHF"}, "CHF"), ({}, "USD")])
+def test_a_job_without_a_campaign_counts_in_its_own_currency(given: dict[str, str], currency: str) -> None:
+    log, queued = MemoryLog(), job(**given)
+
+    log.append(queued)
+
+    assert (log.row("agent_jobs", queued)["currency"], log.row("agent_jobs", queued)["campaign_id"]) == (currency, None)
+
+
+def test_a_job_that_runs_to_its_end_has_its_times_progress_and_output() -> None:
+    log, queued = MemoryLog(), job()
+    log.append(queued)
+
+    log.append(follow(queued, "job.started", occurred_at="2024-06-01T00:00:00Z"))
+    running = log.row("agent_jobs", queued)
+    log.append(follow(queued, "job.progressed", {"progress": 0.25}), follow(queued, "job.progressed", {"message": "m"}))
+    halfway = log.row("agent_jobs", queued)
+    log.append(follow(queued, "job.completed", {"output_data": {"a": 1}}, occurred_at="2024-06-01T00:01:00Z"))
+    done = log.row("agent_jobs", queued)
+
+    assert (running["status"], running["started_at"], running["completed_at"]) == ("running", AT, None)
+    assert (halfway["status"], halfway["progress"]) == ("running", Decimal("0.25"))
+    assert (done["status"], done["started_at"], done["completed_at"]) == ("completed", AT, AT + timedelta(minutes=1))
+    assert (done["output_data"], done["progress"], done["position"]) == ('{"a":1}', Decimal("0.25"), 5)
+
+
+def test_a_job_may_complete_without_output() -> None:
+    log, queued = MemoryLog(), job()
+
+    log.append(queued, follow(queued, "job.started"), follow(queued, "job.completed"))
+
+    assert (log.row("agent_jobs", queued)["status"], log.row("agent_jobs", queued)["output_data"]) == (
+        "completed",
+        None,
+    )
+
+
+def test_a_failed_job_tells_why_and_a_retry_clears_it() -> None:
+    log, queued = MemoryLog(), job()
+    log.append(queued, follow(queued, "job.started"))
+
+    log.append(follow(queued, "job.failed", {"error_message": "It broke"}))
+    failed = log.row("agent_jobs", queued)
+    log.append(follow(queued, "job.retried"))
+    retried = log.row("agent_jobs", queued)
+
+    assert (failed["status"], failed["error_message"], failed["retry_count"]) == ("failed", "It broke", 0)
+    assert (failed["started_at"], failed["completed_at"]) == (NOON + timedelta(seconds=1), NOON + timedelta(seconds=2))
+    assert (retried["status"], retried["error_message"], retried["retry_count"]) == ("pending", None, 1)
+    assert (retried["started_at"], retried["completed_at"]) == (None, None)
+
+
+def test_a_cancelled_job_has_its_end_and_frees_its_holds() -> None:
+    log, queued = MemoryLog(), job()
+    log.append(queued, reserve("5", agent_job_id=queued["id"]), reserve("6", agent_job_id=queued["id"]))
+    held = log.row("agent_jobs", queued)["held"]
+
+    log.append(follow(queued, "job.cancelled", {"reason": "Not needed"}))
+
+    row = log.row("agent_jobs", queued)
+    assert (held, row["held"], row["status"], row["completed_at"]) == (11, 0, "cancelled", NOON + timedelta(seconds=3))
+    assert row["position"] == 6
+    assert [entry["status"] for entry in log.rows("budget_entries")] == ["released", "released"]
+
+
+def test_a_deleted_job_has_no_row() -> None:
+    log, queued = MemoryLog(), job()
+
+    log.append(queued, follow(queued, "job.cancelled"), follow(queued, "job.deleted"))
+
+    assert log.rows("agent_jobs") == []
+
+
+def test_costs_move_cost_held_and_tokens() -> None:
+    log, queued = MemoryLog(), job()
+    held = reserve("20", agent_job_id=queued["id"])
+    recorded = cost("5.25", agent_job_id=queued["id"], tokens_used=100)
+    balances = []
+
+    for step in (
+        queued,
+        recorded,
+        held,
+        follow(held, "cost.settled", {"cost": "19", "tokens_used": 11}),
+        follow(recorded, "cost.adjusted", {"amount": "1", "tokens_used": -100, "reason": "Counted twice"}),
+    ):
+        log.append(step)
+        row = log.row("agent_jobs", queued)
+        balances.append((row["cost"], row["held"], row["tokens_used"]))
+
+    assert balances == [
+        (0, 0, 0),
+        (Decimal("5.25"), 0, 100),
+        (Decimal("5.25"), 20, 100),
+        (Decimal("24.25"), 0, 111),
+        (Decimal("25.25"), 0, 11),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("count", "more", "sum_"),
+    [
+        (1, None, 1),
+        (COUNTER_MAX - 1, 1, COUNTER_MAX),
+        (COUNTER_MAX - 1, 2, COUNTER_MAX),
+        (COUNTER_MAX, 10**12, COUNTER_MAX),
+        (5, -7, 0),
+    ],
+)
+def test_counters_stop_at_what_a_bigint_holds(count: int, more: int | None, sum_: int) -> None:
+    assert add_count(count, more) == sum_

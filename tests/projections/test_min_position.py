@@ -1,0 +1,72 @@
+"""The consistency token: an append answers with its position, and a read may ask for at least that position."""
+
+import asyncio
+from decimal import Decimal
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ledger.domain.errors import ProjectionBehind
+from projections import queries
+from projections.queries import wait_for_position
+from projections.worker import fold_page
+from tests.conftest import Service
+from tests.events import campaign, cost
+from tests.log.helpers import record
+
+
+async def test_a_position_already_reflected_is_not_waited_for(engine: AsyncEngine) -> None:
+    await record(engine, cost())
+    await fold_page(engine)
+
+    await asyncio.wait_for(wait_for_position(engine, 1), 1)
+
+
+async def test_a_read_waits_until_its_position_is_reflected(engine: AsyncEngine) -> None:
+    await record(engine, cost())
+    waiting = asyncio.create_task(wait_for_position(engine, 1))
+    done, _ = await asyncio.wait({waiting}, timeout=0.1)
+
+    await fold_page(engine)
+
+    assert done == set()
+    await asyncio.wait_for(waiting, 5)
+
+
+async def test_a_position_that_is_not_reached_in_time_is_said_to_be_behind(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queries, "MIN_POSITION_SECONDS_MAX", 0.05)
+    await record(engine, cost(), cost())
+    await fold_page(engine)
+
+    with pytest.raises(ProjectionBehind, match="position 2, not at 3"):
+        await wait_for_position(engine, 3)
+
+
+@pytest.mark.parametrize("by_header", [True, False])
+async def test_every_read_after_an_append_reflects_it(service: Service, by_header: bool) -> None:
+    opened = campaign("100")
+    await service.append(opened)
+    for number in range(1, 11):
+        (receipt,) = await service.append(cost("1", campaign_id=opened["id"]))
+        token = str(receipt["position"])
+        headers, parameters = ({"Ledger-Min-Position": token}, {}) if by_header else ({}, {"min_position": token})
+
+        async with service.client.get(f"/v1/campaigns/{opened['id']}", headers=headers, params=parameters) as answer:
+            row = await answer.json()
+
+        assert (answer.status, Decimal(row["spend"])) == (200, number)
+        assert int(answer.headers["Ledger-Position"]) >= receipt["position"]
+
+
+async def test_a_read_of_the_future_is_answered_with_503_and_when_to_come_back(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queries, "MIN_POSITION_SECONDS_MAX", 0.05)
+
+    async with service.client.get("/v1/campaigns", params={"min_position": "1"}) as answer:
+        problem = await answer.json(content_type=None)
+
+    assert (answer.status, problem["type"]) == (503, "/problems/projection-behind")
+    assert int(answer.headers["Retry-After"]) >= 1

@@ -1,0 +1,103 @@
+"""The tables refuse what no event can make: whoever writes there by mistake is told at once."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import pytest
+from sqlalchemy import URL
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from tests.log.helpers import connected
+
+COMMON = {"id": "gen_random_uuid()", "created_at": "now()", "updated_at": "now()", "position": "1", "currency": "'USD'"}
+GOOD = {
+    "campaigns": COMMON | {"name": "'C'", "budget": "1", "start_date": "now()"},
+    "agent_jobs": COMMON | {"agent_type": "'analyst'", "input_data": "'{}'"},
+    "budget_entries": COMMON | {"resource_type": "'media'", "status": "'settled'", "occurred_at": "now()"},
+    "content_assets": {column: COMMON[column] for column in COMMON if column != "currency"}
+    | {"title": "'T'", "content": "''", "content_type": "'blog'"},
+}
+
+HELD = {"status": "'held'", "held": "5", "expires_at": "now()"}
+
+REFUSED = [
+    ("campaigns", {"held": "-0.0000000001"}, "held"),
+    ("campaigns", {"spend": "-1"}, "spend"),
+    ("campaigns", {"budget": "-1"}, "budget"),
+    ("campaigns", {"status": "'deleted'"}, "status"),
+    ("campaigns", {"status": "'ACTIVE'"}, "status"),
+    ("agent_jobs", {"held": "-1"}, "held"),
+    ("agent_jobs", {"cost": "-1"}, "cost"),
+    ("agent_jobs", {"tokens_used": "-1"}, "tokens_used"),
+    ("agent_jobs", {"progress": "1.01"}, "progress"),
+    ("agent_jobs", {"status": "'paused'"}, "status"),
+    ("agent_jobs", {"agent_type": "'poet'"}, "agent_type"),
+    ("content_assets", {"status": "''"}, "status"),
+    ("content_assets", {"content_type": "'poem'"}, "content_type"),
+    ("budget_entries", {"status": "'denied'"}, "status"),
+    ("budget_entries", {"resource_type": "'paper'"}, "resource_type"),
+    ("budget_entries", {"cost": "-1"}, "cost"),
+    ("budget_entries", {"tokens_used": "-1"}, "tokens_used"),
+    ("budget_entries", HELD | {"held": "-5"}, "held"),
+    ("budget_entries", HELD | {"held": "0"}, "held"),
+    ("budget_entries", HELD | {"cost": "1"}, "held"),
+    ("budget_entries", HELD | {"status": "'settled'", "cost": "1"}, "held"),
+    ("budget_entries", HELD | {"status": "'expired'"}, "held"),
+    ("budget_entries", HELD | {"expires_at": "NULL"}, "expires_at"),
+]
+
+
+@pytest.fixture
+async def connection(engine: AsyncEngine, database_url: URL) -> AsyncIterator[Any]:
+    async with connected(database_url) as connection:
+        yield connection
+
+
+def insert(table: str, columns: dict[str, str]) -> str:
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join(columns.values())})"
+
+
+async def test_impossible_rows_are_refused_and_the_error_names_the_column(connection: Any) -> None:
+    for table, row in GOOD.items():
+        await connection.execute(insert(table, row))
+    await connection.execute(insert("budget_entries", GOOD["budget_entries"] | HELD))
+
+    named = []
+    for table, wrong, _ in REFUSED:
+        with pytest.raises(asyncpg.CheckViolationError) as refusal:
+            await connection.execute(insert(table, GOOD[table] | wrong))
+        named.append((table, wrong, refusal.value.constraint_name))
+
+    assert named == [(table, wrong, f"{table}_{column}_check") for table, wrong, column in REFUSED]
+
+
+async def test_what_every_row_must_have_may_not_be_null(connection: Any) -> None:
+    required = [(table, column) for table, row in GOOD.items() for column in row]
+
+    named = []
+    for table, column in required:
+        with pytest.raises(asyncpg.NotNullViolationError) as refusal:
+            await connection.execute(insert(table, GOOD[table] | {column: "NULL"}))
+        named.append((refusal.value.table_name, refusal.value.column_name))
+
+    assert named == required
+
+
+async def test_an_entry_needs_its_job_and_an_asset_its_campaign_to_exist(connection: Any) -> None:
+    for table, column in [
+        ("budget_entries", "agent_job_id"),
+        ("content_assets", "agent_job_id"),
+        ("content_assets", "campaign_id"),
+        ("agent_jobs", "campaign_id"),
+    ]:
+        with pytest.raises(asyncpg.ForeignKeyViolationError) as refusal:
+            await connection.execute(insert(table, GOOD[table] | {column: "gen_random_uuid()"}))
+
+        assert refusal.value.constraint_name == f"{table}_{column}_fkey"
+
+
+async def test_an_entry_may_name_a_campaign_that_is_gone(connection: Any) -> None:
+    await connection.execute(insert("budget_entries", GOOD["budget_entries"] | {"campaign_id": "gen_random_uuid()"}))
+
+    assert await connection.fetchval("SELECT count(*) FROM budget_entries WHERE campaign_id IS NOT NULL") == 1

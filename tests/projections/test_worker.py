@@ -1,0 +1,264 @@
+"""The worker: exactly once, wherever pages end, whoever is at it, and whatever happens to it."""
+
+import asyncio
+import random
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import URL
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ledger.database import driver_connection, make_engine
+from ledger.domain.catalogue import CATALOGUE
+from ledger.domain.event import Receipt, Request
+from ledger.log.append import append
+from ledger.log.appender import Appender
+from ledger.log.read import read_page
+from projections import worker as worker_module
+from projections.rows import COUNTER_MAX
+from projections.worker import Worker, fold_page
+from tests.events import campaign, content, cost, follow, job, reserve
+from tests.log.helpers import connected, gathered, query, record, request, until, value
+from tests.projections.helpers import folded, folded_up_to, position, stored, story, tables, tell, working
+
+
+async def fold_all(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, sizes: Sequence[int]) -> None:
+    """Fold the log in pages of these sizes, over and over."""
+    number = 0
+    while True:
+        limited = partial(read_page, limit=sizes[number % len(sizes)])
+        monkeypatch.setattr(worker_module, "read_page", limited)
+        if not await fold_page(engine):
+            return
+        number += 1
+
+
+def test_the_story_has_every_event_type_of_the_catalogue() -> None:
+    told = {asked.candidates[0].event_type.name for asked in story()} | {"cost.denied"}
+
+    assert told == set(CATALOGUE)
+
+
+@pytest.mark.parametrize("sizes", [[1], [2], [3], [7], [1, 30], [13, 1, 1], [5_000]])
+async def test_the_tables_are_the_same_wherever_pages_end(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, sizes: list[int]
+) -> None:
+    await tell(engine, story())
+
+    await fold_all(engine, monkeypatch, sizes)
+
+    events = await stored(engine)
+    assert {event.type for event in events} == set(CATALOGUE)
+    assert await tables(engine) == folded(events)
+    assert await position(engine) == len(events)
+
+
+CHANGES = [name for name, kind in CATALOGUE.items() if not kind.transition.opens and not kind.by_service]
+DATA: dict[str, dict[str, Any]] = {
+    "campaign.budget_changed": {"budget": "50"},
+    "campaign.metrics_recorded": {"clicks": 3, "revenue": "1.23"},
+    "content.assigned": {"campaign_id": None},
+    "job.failed": {"error_message": "It broke"},
+    "cost.settled": {"cost": "3.5", "tokens_used": 5},
+    "cost.adjusted": {"amount": "-0.25", "reason": "Why"},
+}
+
+
+# Over few entities, so that they meet, and are deleted under others.
+def by_chance(chance: random.Random, number: int) -> list[Request]:
+    """Requests of one event each, which may or may not be allowed."""
+    opened: dict[str, list[dict[str, Any]]] = {"campaign": [], "job": [], "content": [], "cost": []}
+
+    def some(category: str) -> dict[str, str]:
+        field = {"campaign": "campaign_id", "job": "agent_job_id"}[category]
+        known = opened[category]
+        return {field: chance.choice(known)["id"]} if known and chance.random() < 0.7 else {}
+
+    makers = [
+        lambda: campaign("20"),
+        lambda: job(**some("campaign")),
+        *[lambda make=make: make(**some("campaign"), **some("job")) for make in (content, cost, reserve, reserve)],
+    ]
+    requests = []
+    for _ in range(number):
+        change = chance.choice(CHANGES)
+        known = opened[change.split(".")[0]]
+        if known and chance.random() < 0.7:
+            event = follow(chance.choice(known), change, DATA.get(change))
+        else:
+            event = chance.choice(makers)()
+            opened[event["type"].split(".")[0]].append(event)
+        requests.append(request(event))
+    return requests
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_tables_folded_in_pages_by_chance_equal_one_fold_of_the_log(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    chance = random.Random(seed)
+    await tell(engine, by_chance(chance, 600))
+
+    await fold_all(engine, monkeypatch, [chance.choice([1, 2, 5, 20, 100]) for _ in range(50)])
+
+    events = await stored(engine)
+    assert len(events) > 150
+    assert {"campaign.deleted", "job.deleted", "content.deleted", "cost.released"} <= {event.type for event in events}
+    assert await tables(engine) == folded(events)
+
+
+DELETED, ENDED = campaign(), job()
+OF_BOTH = content(campaign_id=DELETED["id"], agent_job_id=ENDED["id"])
+OF_CAMPAIGN = job(DELETED["id"])
+DELETION = [
+    DELETED,
+    ENDED,
+    OF_BOTH,
+    OF_CAMPAIGN,
+    follow(ENDED, "job.cancelled"),
+    follow(DELETED, "campaign.deleted"),
+    follow(ENDED, "job.deleted"),
+    follow(OF_CAMPAIGN, "job.started"),
+]
+
+
+@pytest.mark.parametrize("first_page", range(1, len(DELETION) + 1))
+async def test_what_pointed_to_a_deleted_row_points_nowhere_wherever_the_page_ends(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, first_page: int
+) -> None:
+    for event in DELETION:
+        await record(engine, event)
+
+    await fold_all(engine, monkeypatch, [first_page, 100])
+
+    found = await tables(engine)
+    (asset,), (left,) = found["content_assets"].values(), found["agent_jobs"].values()
+    assert (asset["campaign_id"], asset["agent_job_id"], asset["position"]) == (None, None, 3)
+    assert (left["id"], left["campaign_id"], left["position"]) == (UUID(OF_CAMPAIGN["id"]), None, 8)
+    assert (found["campaigns"], found) == ({}, folded(await stored(engine)))
+
+
+async def test_several_workers_at_once_fold_each_event_once(
+    engine: AsyncEngine, database_url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "read_page", partial(read_page, limit=7))
+    opened = campaign("1000")
+    engines = [make_engine(database_url, pool_size=2) for _ in range(4)]
+    async with working(*engines), Appender(engine) as appender:
+        await appender.append(request(opened))
+        await gathered(appender.append(request(cost("0.1", campaign_id=opened["id"]), cost())) for _ in range(200))
+        await folded_up_to(engine, 401)
+
+    assert str(await value(engine, "SELECT spend FROM campaigns")) == "20.0000000000"
+    assert await tables(engine) == folded(await stored(engine))
+    for other in engines:
+        await other.dispose()
+
+
+async def test_a_worker_killed_in_the_middle_of_a_page_leaves_nothing_of_it(
+    engine: AsyncEngine, database_url: URL
+) -> None:
+    opened = campaign()
+    await record(engine, opened, cost(campaign_id=opened["id"]))
+    stuck = "FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+
+    async with connected(database_url) as holder, connected(database_url) as other:
+        await holder.execute("BEGIN; LOCK TABLE budget_entries IN EXCLUSIVE MODE")
+        folding = asyncio.create_task(fold_page(engine))
+        await until(lambda: other.fetchval(f"SELECT pg_terminate_backend(pid) {stuck}"))
+        (failure,) = await gathered([folding])
+        left = await other.fetchval("SELECT count(*) FROM campaigns")
+        await holder.execute("COMMIT")
+
+    assert isinstance(failure, Exception)
+    assert (left, await position(engine)) == (0, 0)
+    assert await fold_page(engine) == 2
+    assert await tables(engine) == folded(await stored(engine))
+
+
+async def test_a_second_worker_does_nothing_while_the_first_is_at_a_page(
+    engine: AsyncEngine, database_url: URL
+) -> None:
+    await record(engine, cost())
+    async with connected(database_url) as first:
+        await first.execute("BEGIN; SELECT FROM ledger.projection_checkpoints FOR UPDATE")
+
+        assert await fold_page(engine) == 0
+
+    assert await fold_page(engine) == 1
+
+
+async def test_a_worker_that_is_woken_does_not_wait(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_module, "IDLE_SECONDS_MIN", 600)
+    monkeypatch.setattr(worker_module, "IDLE_SECONDS_MAX", 600)
+    worker = Worker(engine)
+    running = asyncio.create_task(worker.run())
+    await asyncio.wait({running}, timeout=0.2)
+
+    await record(engine, cost())
+    worker.wake()
+
+    await folded_up_to(engine, 1)
+    worker.stop()
+    await asyncio.wait_for(running, 5)
+
+
+async def test_counters_in_the_tables_stop_at_what_a_bigint_holds(engine: AsyncEngine) -> None:
+    opened = campaign()
+    queued = job(opened["id"])
+    await record(engine, opened, queued, follow(opened, "campaign.activated"))
+    await fold_page(engine)
+    await query(engine, f"UPDATE campaigns SET clicks = {COUNTER_MAX - 1}")
+    await query(engine, f"UPDATE agent_jobs SET tokens_used = {COUNTER_MAX - 1}")
+
+    await record(engine, follow(opened, "campaign.metrics_recorded", {"clicks": 10**12}))
+    await record(engine, cost(agent_job_id=queued["id"], tokens_used=10**12))
+    await fold_page(engine)
+
+    counters = "SELECT clicks, tokens_used FROM campaigns, agent_jobs"
+    assert await query(engine, counters) == [(COUNTER_MAX, COUNTER_MAX)]
+
+
+async def test_sums_in_the_tables_grow_past_the_range_of_one_amount(engine: AsyncEngine) -> None:
+    opened, largest = campaign(), "9999999999.9999999999"
+    queued = job(opened["id"])
+    await record(engine, opened, queued, follow(opened, "campaign.activated"))
+    await record(engine, *(cost(largest, agent_job_id=queued["id"]) for _ in range(3)))
+    await record(engine, *(follow(opened, "campaign.metrics_recorded", {"revenue": largest}) for _ in range(2)))
+
+    await fold_page(engine)
+
+    sums = "SELECT spend::text, cost::text, revenue::text, roi::text FROM campaigns, agent_jobs"
+    assert await query(engine, sums) == [
+        ("29999999999.9999999997", "29999999999.9999999997", "19999999999.9999999998", "-0.3333333333")
+    ]
+
+
+async def test_an_adjustment_may_take_an_entry_past_the_range_of_one_amount(engine: AsyncEngine) -> None:
+    recorded = cost("9999999999.9999999999")
+    await record(engine, recorded, follow(recorded, "cost.adjusted", {"amount": "0.0000000002", "reason": "More"}))
+
+    await fold_page(engine)
+
+    assert str(await value(engine, "SELECT cost FROM budget_entries")) == "10000000000.0000000001"
+
+
+async def test_a_duplicate_or_refused_event_is_not_folded(engine: AsyncEngine) -> None:
+    opened = campaign("1")
+    asked = [
+        request(opened),
+        request(opened),
+        request(follow(opened, "campaign.paused")),
+        request(cost("2", campaign_id=opened["id"])),
+    ]
+    async with driver_connection(engine) as connection:
+        verdicts, head = await append(connection, asked)
+
+    await fold_page(engine)
+
+    assert [isinstance(verdict[0], Receipt) for verdict in verdicts] == [True, True, False, True]
+    assert (head, await position(engine)) == (2, 2)
+    assert await query(engine, "SELECT status, spend FROM campaigns") == [("draft", 2)]

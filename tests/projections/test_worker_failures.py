@@ -1,0 +1,164 @@
+"""A page that cannot be folded: nothing of it is kept, it is shown where and why, and it is tried until it can."""
+
+import asyncio
+from typing import Any
+
+import msgspec
+import pytest
+from sqlalchemy import URL
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from projections import worker as worker_module
+from projections.worker import Worker
+from tests.conftest import Service
+from tests.events import campaign, cost
+from tests.log.helpers import connected, query, record, until, value
+from tests.projections.helpers import folded, folded_up_to, position, stored, tables, working
+
+# An event that a newer release wrote.
+POISON = """
+WITH head AS (UPDATE ledger.log_head SET position = position + 1 RETURNING position)
+INSERT INTO ledger.events
+SELECT position, 'cost', gen_random_uuid(), 1, gen_random_uuid(), 'cost.imagined', 1, now(), now(), 'local', NULL, NULL,
+    NULL, NULL, '{}', NULL, NULL, NULL, NULL, 2
+FROM head
+"""
+CURE = """
+SET LOCAL session_replication_role = replica;
+DELETE FROM ledger.events WHERE type = 'cost.imagined';
+"""
+
+
+async def poison(engine: AsyncEngine) -> int:
+    await query(engine, POISON)
+    return int(await value(engine, "SELECT position FROM ledger.log_head"))
+
+
+async def cure(url: URL) -> None:
+    async with connected(url) as connection, connection.transaction():
+        await connection.execute(CURE)
+
+
+async def state(engine: AsyncEngine) -> tuple[str, dict[str, Any] | None]:
+    ((status, error),) = await query(engine, "SELECT status, last_error::text FROM ledger.projection_checkpoints")
+    return status, error and msgspec.json.decode(error)
+
+
+async def failed(engine: AsyncEngine) -> dict[str, Any]:
+    """Wait for the projections to fail; the error recorded."""
+
+    async def failing() -> dict[str, Any] | None:
+        status, error = await state(engine)
+        return error if status == "failing" else None
+
+    error: dict[str, Any] = await until(failing)
+    return error
+
+
+async def runs_again(engine: AsyncEngine) -> None:
+    async def running() -> bool:
+        return await state(engine) == ("running", None)
+
+    await until(running)
+
+
+async def test_an_event_that_cannot_be_folded_stops_the_projections_and_is_shown(engine: AsyncEngine) -> None:
+    at = await poison(engine)
+
+    async with working(engine):
+        error = await failed(engine)
+
+    assert (error["position"], error["type"]) == (at, "cost.imagined")
+    assert "UnknownEventType" in error["error"]
+    assert "upgrade this release" in error["error"]
+    assert await position(engine) == 0
+
+
+async def test_what_comes_after_it_waits_and_nothing_is_half_applied(engine: AsyncEngine) -> None:
+    opened = campaign()
+    await record(engine, opened)
+    async with working(engine):
+        await folded_up_to(engine, 1)
+        await poison(engine)
+        await record(engine, cost(campaign_id=opened["id"]))
+
+        await failed(engine)
+
+    assert await query(engine, "SELECT spend FROM campaigns") == [(0,)]
+    assert await value(engine, "SELECT count(*) FROM budget_entries") == 0
+
+
+async def test_events_before_it_are_folded_and_it_is_named_itself(engine: AsyncEngine) -> None:
+    opened = campaign()
+    await record(engine, opened, cost("3", campaign_id=opened["id"]))
+    at = await poison(engine)
+    await record(engine, cost("4", campaign_id=opened["id"]))
+
+    async with working(engine):
+        error = await failed(engine)
+        await folded_up_to(engine, at - 1)
+
+    assert (error["position"], error["type"]) == (at, "cost.imagined")
+    assert await query(engine, "SELECT spend FROM campaigns") == [(3,)]
+
+
+async def test_once_it_can_be_folded_the_projections_go_on_and_the_error_is_cleared(
+    engine: AsyncEngine, database_url: URL
+) -> None:
+    opened = campaign()
+    await record(engine, opened)
+    await poison(engine)
+    async with working(engine):
+        await failed(engine)
+        await cure(database_url)
+        await record(engine, cost("4", campaign_id=opened["id"]))
+
+        await runs_again(engine)
+        await folded_up_to(engine, 3)
+
+    assert await query(engine, "SELECT spend FROM campaigns") == [(4,)]
+    assert await tables(engine) == folded(await stored(engine))
+
+
+async def test_a_failure_while_there_is_nothing_to_fold_is_cleared_once_it_has_passed(
+    engine: AsyncEngine, database_url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "BEGIN", worker_module.BEGIN.replace("'10s'", "'10ms'"))
+    async with connected(database_url) as holder:
+        await holder.execute("BEGIN; LOCK TABLE ledger.events IN ACCESS EXCLUSIVE MODE")
+        async with working(engine):
+            error = await failed(engine)
+            await holder.execute("COMMIT")
+
+            await runs_again(engine)
+
+    assert error["type"] == "LockNotAvailableError"
+
+
+async def test_a_failing_worker_stops_when_asked(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_module, "IDLE_SECONDS_MIN", 600)
+    monkeypatch.setattr(worker_module, "RETRY_SECONDS_MAX", 600)
+    await poison(engine)
+    worker = Worker(engine)
+    running = asyncio.create_task(worker.run())
+    await failed(engine)
+
+    worker.stop()
+
+    await asyncio.wait_for(running, 5)
+
+
+async def test_the_failure_is_shown_over_http_and_the_service_is_not_ready(service: Service) -> None:
+    at = await poison(service.engine)
+
+    await failed(service.engine)
+
+    async with service.client.get("/v1/projections") as answer:
+        items = (await answer.json())["items"]
+    async with service.client.get("/readyz") as answer:
+        status, readiness = answer.status, await answer.json()
+    assert [item["name"] for item in items] == ["campaigns", "content_assets", "agent_jobs", "budget_entries"]
+    assert {item["status"] for item in items} == {"failing"}
+    assert [item["last_error"]["position"] for item in items] == [at] * 4
+    assert (status, readiness["database"], readiness["migrations"]) == (503, "ok", "ok")
+    assert "failing" in readiness["projections"]
