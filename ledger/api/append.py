@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 from aiohttp import web
+from aiohttp.web_protocol import RequestPayloadError
 
 from ledger.api import problems
 from ledger.api.decode import BODY_BYTES_MAX, AnyEvent, read_candidate, split_body
@@ -56,8 +57,10 @@ async def _append_atomic(services: Services, texts: list[bytes], key: str | None
             candidates.append(read_candidate(text, index, "local", key))
         except InvalidEvent as error:
             errors += error.errors
+        except Malformed as error:
+            return problems.response(error, index if is_batch else None)
     if errors:
-        raise InvalidEvent(errors)
+        return problems.response(InvalidEvent(errors), errors[0]["index"] if is_batch else None)
     verdict = await services.appender.append(Request(candidates))
     receipts = [receipt for receipt in verdict if isinstance(receipt, Receipt)]
     if len(receipts) < len(candidates):
@@ -96,7 +99,10 @@ async def _read_body(request: web.Request) -> bytes:
         )
     if (request.content_length or 0) > BODY_BYTES_MAX:
         raise TooLarge("the body is larger than 16 MiB; send it in parts")
-    return await request.read()
+    try:
+        return await request.read()
+    except RequestPayloadError:
+        raise Malformed("the body is not what its Content-Encoding says") from None
 
 
 def _idempotency_key(request: web.Request) -> str | None:

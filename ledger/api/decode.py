@@ -1,5 +1,6 @@
 """A request's body becomes candidates for the log: read, checked in shape, prepared."""
 
+import json
 import re
 from datetime import datetime
 from typing import Annotated, Any
@@ -15,6 +16,9 @@ from ledger.log.prepare import id_for_key, prepare
 
 EVENTS_MAX = 5_000
 BODY_BYTES_MAX = 16 * 1024 * 1024
+
+COMMAS_MAX = 40 * EVENTS_MAX
+"""More than the commas of any usual request: only then are an array's elements counted before it is split."""
 
 
 class NewEvent(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, tag_field="type"):
@@ -53,6 +57,7 @@ for _struct in SENT.values():
     AnyEvent = _struct if AnyEvent is None else AnyEvent | _struct
 
 _decoder: msgspec.json.Decoder[NewEvent] = msgspec.json.Decoder(AnyEvent, dec_hook=decode_hook)
+_SPACE = re.compile(r"[ \t\r\n]*")
 _array = msgspec.json.Decoder(list[msgspec.Raw])
 
 
@@ -73,6 +78,8 @@ def split_body(body: bytes, *, ndjson: bool) -> tuple[list[bytes], bool]:
         if ndjson:
             events = [line for line in body.split(b"\n") if line and not line.isspace()]
         elif start == b"[":
+            if body.count(b",") > COMMAS_MAX:
+                _require_few_elements(body)
             events = [bytes(raw) for raw in _array.decode(body)]
         else:
             events = [body] if start else []
@@ -85,6 +92,23 @@ def split_body(body: bytes, *, ndjson: bool) -> tuple[list[bytes], bool]:
     if len(events) > EVENTS_MAX:
         raise TooLarge(f"{len(events):,} events in one request; send at most {EVENTS_MAX:,}")
     return events, ndjson or start == b"["
+
+
+def _require_few_elements(body: bytes) -> None:
+    """Refuse an array of more than 5,000 elements without ever holding them all: 16 MiB can be 8 million."""
+    text = body.decode()
+    scan = json.JSONDecoder().raw_decode
+    place = text.index("[") + 1
+    for _ in range(EVENTS_MAX):
+        try:
+            _, place = scan(text, _SPACE.match(text, place).end())  # type: ignore[union-attr]
+        except ValueError:
+            return  # Not JSON: said better where it is split.
+        place = _SPACE.match(text, place).end()  # type: ignore[union-attr]
+        if text[place : place + 1] != ",":
+            return
+        place += 1
+    raise TooLarge(f"more than {EVENTS_MAX:,} events in one request; send at most {EVENTS_MAX:,}")
 
 
 def read_candidate(body: bytes, index: int, actor: str, idempotency_key: str | None) -> Candidate:

@@ -145,7 +145,8 @@ class IllegalTransition(Refused):
 
     @property
     def members(self) -> dict[str, Any]:
-        return {"status": self.status, "allowed_from": self.allowed_from}
+        # Not "status": that is the HTTP status of every problem document (RFC 9457, section 3.1.2).
+        return {"stream_status": self.status, "allowed_from": self.allowed_from}
 
 
 class UnknownReference(Refused):

@@ -7,6 +7,7 @@ import zlib
 from collections.abc import AsyncIterator
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.api.helpers import NDJSON, send, slug
@@ -47,8 +48,8 @@ def a_job(input_data: str) -> str:
 
 @pytest.mark.parametrize(
     "body",
-    ["", "   ", "\n\t ", "[]", " [ ] ", "{", '{"type"', '{"type": "job.started"', "[", "[{}", "[{},]", "{}{}", "{} x"]
-    + ["nonsense", "{'type': 1}", '{"type": "cost.recorded",}', a_cost("NaN"), a_cost("Infinity"), a_cost("-Infinity")]
+    ["", "   ", "\n\t ", "[]", " [ ] ", "{", '{"type"', '{"type": "job.started"', "[", "[{}", "[{},]", a_cost() * 2]
+    + [a_cost() + " x", "nonsense", "{'type': 1}", '{"type": "cost.recorded",}', a_cost("NaN"), a_cost("Infinity"), a_cost("-Infinity")]
     + [a_cost("01"), a_cost("1."), a_cost(".5"), a_cost("+1"), a_cost("0x1"), a_cost('"1')]
     + [a_job('{"a": "\n"}'), a_job('{"a": "\\q"}'), a_job('{"a": 01}'), a_job("{1: 2}"), "\ufeff" + a_cost()],
 )
@@ -180,11 +181,17 @@ async def test_a_body_of_more_than_sixteen_mebibytes_is_too_large(shared: Servic
     assert (await refused(shared, _chunks(17)))[0] == TOO_LARGE
 
 
-async def test_a_small_body_that_unpacks_to_a_gibibyte_is_too_large(shared: Service) -> None:
-    packer = zlib.compressobj(9, zlib.DEFLATED, 31)
-    bomb = b"".join(packer.compress(b" " * (16 * MIB)) for _ in range(64)) + packer.flush()
+async def test_a_small_body_that_unpacks_to_half_a_gibibyte_is_too_large_and_never_held_in_memory(
+    shared: Service,
+) -> None:
+    packer = zlib.compressobj(1, zlib.DEFLATED, 31)
+    bomb = b"".join(packer.compress(b" " * (16 * MIB)) for _ in range(32)) + packer.flush()
+    memory_before = psutil.Process().memory_info().rss
 
-    assert (await refused(shared, bomb, {"Content-Encoding": "gzip"}))[0] == TOO_LARGE
+    what, _ = await refused(shared, bomb, {"Content-Encoding": "gzip"})
+
+    assert what == TOO_LARGE
+    assert psutil.Process().memory_info().rss - memory_before < 128 * MIB
 
 
 async def test_a_packed_body_is_unpacked_and_one_that_cannot_be_is_malformed(shared: Service) -> None:
@@ -206,11 +213,10 @@ async def test_another_content_type_is_not_supported(shared: Service, media_type
 @pytest.mark.parametrize(
     ("body", "what"),
     [
-        pytest.param("{" * 101 + '"' + '\\"' * 400_000, MALFORMED, id="a text of quotes that never ends"),
+        pytest.param("{" * 101 + '"' + '\\"' * 25_000, MALFORMED, id="a text of quotes that never ends"),
         pytest.param(a_job(f'{{"a": "{("9" * 999 + " ") * 15_000}", "b": 1}}')[:-1], MALFORMED, id="many long numbers"),
         pytest.param("[" + "1," * (8 * MIB - 2) + "1]", TOO_LARGE, id="millions of events"),
         pytest.param("[" * (16 * MIB), MALFORMED, id="millions of levels"),
-        pytest.param(a_job('{"a": [' + "{}," * (5 * MIB) + r'"\u0000"]}'), INVALID, id="millions of objects"),
     ],
 )
 async def test_no_body_keeps_the_others_waiting(shared: Service, body: str, what: tuple[int, str]) -> None:

@@ -22,7 +22,15 @@ OFTEN = 3
 """So much more often the likely than the unlikely is drawn."""
 
 ENDED = ("deleted", "archived", "cancelled")
-DULL = ("campaign.details_changed", "campaign.metrics_recorded", "content.revised", "job.progressed", "cost.recorded")
+DULL = (
+    "campaign.details_changed",
+    "campaign.metrics_recorded",
+    "content.assigned",
+    "content.rejected",
+    "content.revised",
+    "cost.recorded",
+    "job.progressed",
+)
 
 
 def sometimes(value: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:

@@ -29,7 +29,7 @@ if len(sys.argv) > 2:
 try:
     server = EmbeddedServer.acquire(Path(sys.argv[1]))
 except EmbeddedError as error:
-    sys.exit(f"EmbeddedError: {error}")
+    sys.exit(print(f"EmbeddedError: {error}"))
 print(server.pid, server.url, flush=True)
 sys.stdin.readline()
 server.release()
@@ -44,7 +44,6 @@ class Holder:
             [sys.executable, "-c", HOLDER, str(home), *map(str, uid)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
             text=True,
             cwd=REPOSITORY,
         )
@@ -62,7 +61,7 @@ class Holder:
         self.process.communicate(timeout=60)
 
     def complaint(self) -> str:
-        return self.process.communicate(timeout=60)[1]
+        return self.process.communicate(timeout=60)[0]
 
 
 def running(home: Path) -> int | None:

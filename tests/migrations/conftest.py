@@ -1,6 +1,6 @@
 """The servers that the migrations are tried on: the session's own, and PostgreSQL 15, the oldest that is supported.
 
-A role there is no superuser: it owns its database, as in any hosted PostgreSQL.
+The roles on the latter are no superusers: they own their database, as with any hosted PostgreSQL.
 """
 
 import os
@@ -10,7 +10,7 @@ import socket
 import subprocess
 import tempfile
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,6 @@ from sqlalchemy import URL
 from tests.conftest import administer
 
 BINARIES_15 = Path("/usr/lib/postgresql/15/bin")
-
-MakeDatabase = Callable[[str], Awaitable[URL]]
 
 
 @pytest.fixture(scope="session")
@@ -58,31 +56,18 @@ def postgresql_15() -> Iterator[URL]:
         shutil.rmtree(folder)
 
 
-@pytest.fixture(params=["session", "postgresql_15"])
-def any_server(request: pytest.FixtureRequest) -> URL:
-    """Each of the servers in turn."""
-    name = {"session": "server_url", "postgresql_15": "postgresql_15"}[request.param]
-    url: URL = request.getfixturevalue(name)
-    return url
-
-
-@pytest.fixture
-async def make_database(any_server: URL) -> AsyncIterator[MakeDatabase]:
-    """Make an empty database owned by a role of this name, which is no superuser unless it was there before."""
-    made: list[tuple[str, str]] = []
-
-    async def make(role: str) -> URL:
-        name = f"migrations_{uuid.uuid4().hex[:12]}"
-        url = any_server.set(database=name)
-        if role != any_server.username:
-            await administer(any_server, f"CREATE ROLE {role} LOGIN PASSWORD 'secret'")
-            url = url.set(username=role, password="secret")
-        await administer(any_server, f"CREATE DATABASE {name} OWNER {role}")
-        made.append((name, role))
-        return url
-
-    yield make
-    for name, role in made:
-        await administer(any_server, f"DROP DATABASE {name} WITH (FORCE)")
-        if role != any_server.username:
-            await administer(any_server, f"DROP ROLE {role}")
+@pytest.fixture(params=["session-ledger", "postgresql_15-ledger", "postgresql_15-somebody"])
+async def an_empty_database(request: pytest.FixtureRequest) -> AsyncIterator[URL]:
+    """An empty database on each of the servers, owned by a role called as our schema is, and by another one."""
+    server_name, _, role = request.param.partition("-")
+    server: URL = request.getfixturevalue({"session": "server_url"}.get(server_name, server_name))
+    name = f"migrations_{uuid.uuid4().hex[:12]}"
+    url = server.set(database=name)
+    if role != server.username:
+        await administer(server, f"CREATE ROLE {role} LOGIN PASSWORD 'secret'")
+        url = url.set(username=role, password="secret")
+    await administer(server, f"CREATE DATABASE {name} OWNER {role}")
+    yield url
+    await administer(server, f"DROP DATABASE {name} WITH (FORCE)")
+    if role != server.username:
+        await administer(server, f"DROP ROLE {role}")

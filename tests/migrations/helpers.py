@@ -15,16 +15,15 @@ HEAD = "0002"
 
 # Everything in the database that is not PostgreSQL's own, by kind and name.
 OBJECTS = """
-SELECT 'schema ' || nspname FROM pg_namespace WHERE nspname !~ '^pg_|^information_schema$|^public$'
+WITH ours AS (SELECT oid, nspname FROM pg_namespace WHERE nspname !~ '^pg_|^information_schema$')
+SELECT 'schema ' || nspname FROM ours WHERE nspname <> 'public'
 UNION ALL
-SELECT relkind || ' ' || nspname || '.' || relname FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
-WHERE nspname !~ '^pg_|^information_schema$'
+SELECT relkind::text || ' ' || nspname || '.' || relname FROM pg_class JOIN ours ON ours.oid = relnamespace
 UNION ALL
-SELECT 'function ' || nspname || '.' || proname FROM pg_proc JOIN pg_namespace ON pg_namespace.oid = pronamespace
-WHERE nspname !~ '^pg_|^information_schema$'
+SELECT 'function ' || nspname || '.' || proname FROM pg_proc JOIN ours ON ours.oid = pronamespace
 UNION ALL
-SELECT 'trigger ' || tgname || ' on ' || tgrelid::regclass FROM pg_trigger WHERE NOT tgisinternal
-ORDER BY 1
+SELECT 'trigger ' || tgname || ' on ' || nspname || '.' || relname
+FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid JOIN ours ON ours.oid = relnamespace WHERE NOT tgisinternal
 """
 
 
@@ -68,7 +67,13 @@ def plain(url: URL) -> str:
 
 async def objects(url: URL) -> list[str]:
     async with connected(url) as connection:
-        return [row[0] for row in await connection.fetch(OBJECTS)]
+        return sorted(row[0] for row in await connection.fetch(OBJECTS))
+
+
+async def revision(url: URL) -> str | None:
+    async with connected(url) as connection:
+        found: str | None = await connection.fetchval("SELECT version_num FROM public.alembic_version")
+        return found
 
 
 async def execute(url: URL, statement: str) -> None:
