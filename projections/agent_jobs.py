@@ -37,7 +37,8 @@ def fold(
         if isinstance(payload, job.JobCompleted):
             row.output_data = raw_text(payload.output_data)
         elif isinstance(payload, job.JobFailed):
-            row.error_message = payload.error_message
+            # Erased, it is "".
+            row.error_message = payload.error_message or None
 
 
 def move(event: StoredEvent, movement: Movement, rows: Rows[AgentJobRow]) -> None:

@@ -14,7 +14,7 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ledger.database import driver_connection
-from ledger.log.read import EventFilter, StoredEvent, read_page
+from ledger.log.read import PAGE_EVENTS_MAX, EventFilter, StoredEvent, read_page
 from projections.fold import fold, needed_by
 from projections.writer import load, write
 
@@ -57,6 +57,10 @@ RECORD_ERROR = """
 UPDATE ledger.projection_checkpoints SET status = 'failing', last_error = $2 WHERE name = $1
 """
 
+CLEAR_ERROR = """
+UPDATE ledger.projection_checkpoints SET status = 'running', last_error = NULL WHERE name = $1
+"""
+
 
 class ProjectionError(msgspec.Struct):
     """Why the projections stand still: shown by `/v1/projections` and `ledger status`."""
@@ -86,18 +90,28 @@ class Worker:
 
     async def run(self) -> None:
         """Fold pages until stopped; failures are recorded, shown, and tried again with back-off."""
-        idle_seconds = IDLE_SECONDS_MIN
-        retry_seconds = IDLE_SECONDS_MIN
+        idle_seconds = retry_seconds = IDLE_SECONDS_MIN
+        page_events = PAGE_EVENTS_MAX
+        failing = False
         while not self._stopping.is_set():
             try:
-                folded = await fold_page(self._engine)
+                folded = await fold_page(self._engine, page_events)
+                if failing and not folded:
+                    await self._note(CLEAR_ERROR)
             except Exception as error:
+                if isinstance(error, PageFailed) and error.events > 1:
+                    # Halve the page until what cannot be folded stands alone; what comes before it is folded.
+                    page_events = error.events // 2
+                    continue
+                failing = True
                 retry_seconds = min(RETRY_SECONDS_MAX, retry_seconds * 4)
                 log.exception("the projections failed, next try in %.1f s", retry_seconds)
-                await self._record(error)
+                await self._note(RECORD_ERROR, _describe(error))
                 await _wait(self._stopping, retry_seconds)
                 continue
+            failing = False
             retry_seconds = IDLE_SECONDS_MIN
+            page_events = min(PAGE_EVENTS_MAX, page_events * 2)
             if not folded:
                 idle_seconds = min(IDLE_SECONDS_MAX, idle_seconds * 2)
                 await _wait(self._wake, idle_seconds)
@@ -108,18 +122,22 @@ class Worker:
                 # Under a stream of small groups: fewer, larger pages leave the machine to those who append.
                 await _wait(self._stopping, GATHER_SECONDS)
 
-    async def _record(self, error: Exception) -> None:
-        failure = ProjectionError(
-            type=getattr(error, "event_type", type(error).__name__),
-            position=getattr(error, "position", 0),
-            error=str(error),
-            failed_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        )
+    async def _note(self, statement: str, *arguments: str) -> None:
         try:
             async with driver_connection(self._engine) as connection:
-                await connection.execute(RECORD_ERROR, GROUP, msgspec.json.encode(failure).decode())
+                await connection.execute(statement, GROUP, *arguments)
         except Exception:
-            log.exception("the failure could not be recorded either")
+            log.exception("how the projections are could not be written down")
+
+
+def _describe(error: Exception) -> str:
+    failure = ProjectionError(
+        type=getattr(error, "event_type", type(error).__name__),
+        position=getattr(error, "position", 0),
+        error=str(error),
+        failed_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    return msgspec.json.encode(failure).decode()
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:
@@ -129,15 +147,16 @@ async def _wait(event: asyncio.Event, seconds: float) -> None:
 
 
 class PageFailed(Exception):
-    """A page could not be folded; carries the first event's position and type."""
+    """A page could not be folded; carries its size, and its first event's position and type."""
 
-    def __init__(self, first: StoredEvent, last: StoredEvent, cause: Exception) -> None:
-        super().__init__(f"positions {first.position} to {last.position}: {type(cause).__name__}: {cause}")
-        self.position = first.position
-        self.event_type = first.type
+    def __init__(self, page: list[StoredEvent], cause: Exception) -> None:
+        super().__init__(f"{type(cause).__name__}: {cause}")
+        self.events = len(page)
+        self.position = page[0].position
+        self.event_type = page[0].type
 
 
-async def fold_page(engine: AsyncEngine) -> int:
+async def fold_page(engine: AsyncEngine, events_max: int = PAGE_EVENTS_MAX) -> int:
     """Fold the next page of events into the read models.
 
     Returns:
@@ -146,14 +165,14 @@ async def fold_page(engine: AsyncEngine) -> int:
     async with driver_connection(engine) as connection:
         await connection.execute(BEGIN)
         position = await connection.fetchval(LOCK_CHECKPOINT, GROUP)
-        page = await read_page(connection, EventFilter(after=position)) if position is not None else []
+        page = [] if position is None else await read_page(connection, EventFilter(after=position), events_max)
         if not page:
             await connection.execute("ROLLBACK")
             return 0
         try:
             await _fold_into(connection, page)
         except Exception as error:
-            raise PageFailed(page[0], page[-1], error) from error
+            raise PageFailed(page, error) from error
         await connection.execute("COMMIT")
         return len(page)
 

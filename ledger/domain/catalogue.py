@@ -1,11 +1,12 @@
 """Every event type by name: its struct, its category, its schema version, and who may send it."""
 
+from functools import cache
 from typing import NamedTuple
 
 import msgspec
 
 from ledger.domain import campaign, content, cost, job
-from ledger.domain.codec import EventData, decode_hook, merge
+from ledger.domain.codec import EventData, FieldPlan, decode_hook, merge, plans_of
 from ledger.domain.lifecycle import Transition
 
 
@@ -45,7 +46,7 @@ class UnknownEventType(Exception):
 
 
 def decode_stored(name: str, schema_version: int, data: str, free_text: str | None) -> EventData:
-    """Read a stored event's payload.
+    """Read a stored event's payload; free text that was erased reads as "" or {} where it is required.
 
     Raises:
         UnknownEventType: it was written by a newer release; upgrade before going on.
@@ -53,5 +54,20 @@ def decode_stored(name: str, schema_version: int, data: str, free_text: str | No
     event_type = CATALOGUE.get(name)
     if event_type is None or schema_version != event_type.schema_version:
         raise UnknownEventType(f"{name} in schema version {schema_version}: upgrade this release to read it")
-    body = data if free_text is None else merge(data.encode(), free_text.encode())
-    return event_type.decoder.decode(body)
+    if free_text is not None:
+        return event_type.decoder.decode(merge(data.encode(), free_text.encode()))
+    required = _required_texts(event_type.payload)
+    if not required:
+        return event_type.decoder.decode(data)
+    # It can only be absent because it was erased: stand-ins that pass the checks, and then the empty values.
+    stand_ins = {plan.name: {} if plan.kind == "object" else "erased" for plan in required}
+    payload = event_type.decoder.decode(merge(data.encode(), msgspec.json.encode(stand_ins)))
+    for plan in required:
+        if plan.kind == "text":
+            msgspec.structs.force_setattr(payload, plan.name, "")
+    return payload
+
+
+@cache
+def _required_texts(payload: type[EventData]) -> tuple[FieldPlan, ...]:
+    return tuple(plan for plan in plans_of(payload) if plan.is_free_text and plan.required)

@@ -1,6 +1,7 @@
 """Events to try, drawn by hypothesis so that they meet: few streams, few amounts, mostly what the status allows."""
 
 import copy
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -14,6 +15,7 @@ NOUNS = st.sampled_from(["cost"] * 7 + ["job"] * 3 + ["campaign", "content"] * 2
 LIMITS = ["0", "3", "5.5", "10", "1e2", "9999999999.9999999999"]
 AMOUNTS = ["0.0000000001", "1", "1.0", 2, 2.5, "3", "5.5", "1e1", "9000000000"]
 COSTS = ["0", "0.00", *AMOUNTS]
+SMALLEST = Decimal("0.0000000001")
 UNKNOWN = str(UUID(int=1))
 RECENT = 4
 """So many streams of a noun are in play at once."""
@@ -183,4 +185,15 @@ class Drawer:
         )
         if name == "cost.recorded":
             return {**named, **self._some(cost=st.sampled_from(COSTS), tokens_used=tokens)}
-        return {**named, **self._some(amount=st.sampled_from(AMOUNTS), expires_in=sometimes(st.sampled_from([1, 900])))}
+        amounts = st.sampled_from(self._telling_amounts(named) or AMOUNTS) | st.sampled_from(AMOUNTS)
+        return {**named, **self._some(amount=amounts, expires_in=sometimes(st.sampled_from([1, 900])))}
+
+    def _telling_amounts(self, named: dict[str, Any]) -> list[str]:
+        """Amounts that just fit the limits of what is named, or just do not."""
+        amounts = []
+        for noun, field in (("campaign", "campaign_id"), ("job", "agent_job_id")):
+            stream = self.model.streams.get((noun, named.get(field, "")))
+            if stream and stream["limit"] is not None:
+                left = stream["limit"] - stream["spent"]
+                amounts += [left - stream["held"], left - stream["held"] + SMALLEST, left, left / 2]
+        return [f"{amount:f}" for amount in amounts if 0 < amount < 10**10 and amount == round(amount, 10)]

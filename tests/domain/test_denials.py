@@ -1,6 +1,7 @@
 """`cost.denied`: the record of a refused hold, written once while nothing changes."""
 
 import json
+from datetime import UTC, datetime
 from uuid import UUID
 
 import pytest
@@ -50,6 +51,7 @@ def test_a_denial_says_what_was_asked_and_the_members_of_the_refusal() -> None:
     assert denial.candidate.text == '{"description":"a description"}'
     assert (denial.campaign_id, denial.agent_job_id) == (stream_of(owner), stream_of(working))
     assert denial.candidate.actor == "ledger"
+    assert denial.candidate.occurred_at == datetime(2024, 12, 31, tzinfo=UTC)
     assert denial.candidate.causation_id == UUID(sent["id"])
     assert denial.candidate.correlation_id == UUID(sent["correlation_id"])
 
@@ -124,7 +126,7 @@ def test_a_denial_has_another_id_once_another_limit_fails_too() -> None:
 def test_two_holds_are_denied_under_two_ids() -> None:
     desk = Desk()
     owner = stream_in(desk, "campaign", "active", budget="1")
-    asked = reserve("2", campaign_id=owner["id"])
+    asked = {**reserve("2", campaign_id=owner["id"]), "stream_id": unknown()}
 
     ids = {
         denied(desk, sent).candidate.id

@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 
 from ledger.domain.catalogue import CATALOGUE
-from ledger.domain.errors import IllegalTransition
+from ledger.domain.errors import IllegalTransition, InvalidEvent
 from ledger.domain.event import Receipt
 from tests.domain.contract import SAME, TRANSITIONS
 from tests.domain.helpers import DATA, Desk, Sent, later, stream_in
@@ -199,6 +199,38 @@ def test_a_hold_needs_the_campaign_alive_that_it_inherits_from_its_job() -> None
 
     assert isinstance(refusal, IllegalTransition)
     assert refusal.status == "completed"
+
+
+@pytest.mark.parametrize(
+    ("changed", "path"),
+    [
+        ({"start_date": "2025-01-31", "end_date": "2025-01-31"}, None),
+        ({"start_date": "2025-01-10"}, None),
+        ({"end_date": "2025-01-01"}, None),
+        ({"start_date": "2025-01-11"}, "$.data.start_date"),
+        ({"end_date": "2024-12-31"}, "$.data.end_date"),
+        ({"start_date": "2025-02-02", "end_date": "2025-02-01"}, "$.data.end_date"),
+    ],
+)
+def test_changed_dates_do_not_let_a_campaign_end_before_it_starts(changed: Sent, path: str | None) -> None:
+    desk = Desk()
+    opened = stream_in(desk, "campaign", "active", end_date="2025-01-10")
+
+    verdict = desk.send(later(opened, "details_changed", **changed))
+
+    paths = [error["path"] for error in verdict.errors] if isinstance(verdict, InvalidEvent) else [None]
+    assert paths == [path]
+
+
+def test_changed_dates_are_those_that_later_changes_are_judged_by() -> None:
+    desk = Desk()
+    opened = stream_in(desk, "campaign", "active", end_date="2025-01-10")
+    desk.accept(later(opened, "details_changed", end_date="2025-03-01"))
+    desk.accept(later(opened, "details_changed", start_date="2025-02-01"))
+
+    refusal = desk.refuse(later(opened, "details_changed", end_date="2025-01-10"))
+
+    assert isinstance(refusal, InvalidEvent)
 
 
 def test_an_asset_is_assigned_to_a_campaign_to_another_and_to_none() -> None:

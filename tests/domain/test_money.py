@@ -170,6 +170,13 @@ def test_sums_are_exact(terms: list[Decimal]) -> None:
     assert total == 0
 
 
+def test_sums_are_exact_in_the_whole_range_of_the_database() -> None:
+    almost = Decimal("9" * 28 + ".9999999999")
+
+    assert money.add(almost, Decimal("-0.0000000001")) == Decimal("9" * 28 + ".9999999998")
+    assert money.subtract(almost, Decimal("0.9999999999")) == Decimal("9" * 28)
+
+
 def test_adding_raises_rather_than_rounds() -> None:
     with pytest.raises(Inexact):
         money.add(Decimal("1e100"), Decimal("1e-10"))

@@ -1,9 +1,9 @@
 """The worker: exactly once, wherever pages end, whoever is at it, and whatever happens to it."""
 
 import asyncio
+import itertools
 import random
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -16,7 +16,6 @@ from ledger.domain.catalogue import CATALOGUE
 from ledger.domain.event import Receipt, Request
 from ledger.log.append import append
 from ledger.log.appender import Appender
-from ledger.log.read import read_page
 from projections import worker as worker_module
 from projections.rows import COUNTER_MAX
 from projections.worker import Worker, fold_page
@@ -25,15 +24,11 @@ from tests.log.helpers import connected, gathered, query, record, request, until
 from tests.projections.helpers import folded, folded_up_to, position, stored, story, tables, tell, working
 
 
-async def fold_all(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, sizes: Sequence[int]) -> None:
+async def fold_all(engine: AsyncEngine, sizes: Sequence[int]) -> None:
     """Fold the log in pages of these sizes, over and over."""
-    number = 0
-    while True:
-        limited = partial(read_page, limit=sizes[number % len(sizes)])
-        monkeypatch.setattr(worker_module, "read_page", limited)
-        if not await fold_page(engine):
+    for size in itertools.cycle(sizes):
+        if not await fold_page(engine, size):
             return
-        number += 1
 
 
 def test_the_story_has_every_event_type_of_the_catalogue() -> None:
@@ -43,12 +38,10 @@ def test_the_story_has_every_event_type_of_the_catalogue() -> None:
 
 
 @pytest.mark.parametrize("sizes", [[1], [2], [3], [7], [1, 30], [13, 1, 1], [5_000]])
-async def test_the_tables_are_the_same_wherever_pages_end(
-    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, sizes: list[int]
-) -> None:
+async def test_the_tables_are_the_same_wherever_pages_end(engine: AsyncEngine, sizes: list[int]) -> None:
     await tell(engine, story())
 
-    await fold_all(engine, monkeypatch, sizes)
+    await fold_all(engine, sizes)
 
     events = await stored(engine)
     assert {event.type for event in events} == set(CATALOGUE)
@@ -102,7 +95,7 @@ async def test_tables_folded_in_pages_by_chance_equal_one_fold_of_the_log(
     chance = random.Random(seed)
     await tell(engine, by_chance(chance, 600))
 
-    await fold_all(engine, monkeypatch, [chance.choice([1, 2, 5, 20, 100]) for _ in range(50)])
+    await fold_all(engine, [chance.choice([1, 2, 5, 20, 100]) for _ in range(50)])
 
     events = await stored(engine)
     assert len(events) > 150
@@ -132,7 +125,7 @@ async def test_what_pointed_to_a_deleted_row_points_nowhere_wherever_the_page_en
     for event in DELETION:
         await record(engine, event)
 
-    await fold_all(engine, monkeypatch, [first_page, 100])
+    await fold_all(engine, [first_page, 100])
 
     found = await tables(engine)
     (asset,), (left,) = found["content_assets"].values(), found["agent_jobs"].values()
@@ -144,7 +137,7 @@ async def test_what_pointed_to_a_deleted_row_points_nowhere_wherever_the_page_en
 async def test_several_workers_at_once_fold_each_event_once(
     engine: AsyncEngine, database_url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker_module, "read_page", partial(read_page, limit=7))
+    monkeypatch.setattr(worker_module, "PAGE_EVENTS_MAX", 7)
     opened = campaign("1000")
     engines = [make_engine(database_url, pool_size=2) for _ in range(4)]
     async with working(*engines), Appender(engine) as appender:
