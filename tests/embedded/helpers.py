@@ -29,7 +29,8 @@ if len(sys.argv) > 2:
 try:
     server = EmbeddedServer.acquire(Path(sys.argv[1]))
 except EmbeddedError as error:
-    sys.exit(print(f"EmbeddedError: {error}"))
+    print(f"EmbeddedError: {error}")
+    sys.exit(1)
 print(server.pid, server.url, flush=True)
 sys.stdin.readline()
 server.release()

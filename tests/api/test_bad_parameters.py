@@ -1,0 +1,251 @@
+"""Parameters, paths, headers and cursors that must be refused, and addresses that do not exist."""
+
+import asyncio
+import base64
+import json
+import time
+import uuid
+from typing import Any
+
+import pytest
+from yarl import URL
+
+from tests.api.helpers import assert_is_problem, slug
+from tests.conftest import Service
+from tests.events import campaign, cost, job
+
+SOMETHING = "11111111-1111-4111-8111-111111111111"
+COLLECTIONS = ("campaigns", "content-assets", "agent-jobs", "budget-entries")
+
+
+async def refused(service: Service, address: str, **headers: str) -> tuple[int, str]:
+    """Read what must be refused; status and slug of the problem. The address is sent as it is."""
+    async with service.client.get(URL(address, encoded=True), headers=headers) as answer:
+        assert answer.content_type == "application/problem+json", await answer.text()
+        problem = await answer.json(content_type=None)
+        assert_is_problem(problem, answer.status)
+        return answer.status, slug(problem)
+
+
+MALFORMED = (400, "malformed")
+
+READS = [
+    *(f"/v1/{name}" for name in COLLECTIONS),
+    *(f"/v1/{name}/{SOMETHING}" for name in COLLECTIONS),
+    f"/v1/campaigns/{SOMETHING}/budget",
+    f"/v1/campaigns/{SOMETHING}/timeline",
+    "/v1/events",
+    "/v1/events/1",
+    f"/v1/streams/cost/{SOMETHING}",
+    "/v1/spend",
+    "/v1/projections",
+    "/healthz",
+    "/readyz",
+    "/openapi.json",
+]
+
+
+@pytest.mark.parametrize("path", READS)
+async def test_an_unknown_query_parameter_is_malformed_everywhere(shared: Service, path: str) -> None:
+    assert await refused(shared, f"{path}?colour=red") == MALFORMED
+    assert await refused(shared, f"{path}?=") == MALFORMED
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "/v1/campaigns?limit=1&limit=1",
+        "/v1/campaigns?status=draft&status=active",
+        "/v1/events?type=a&type=b",
+        "/v1/spend?group_by=day&group_by=provider",
+    ],
+)
+async def test_a_parameter_given_twice_is_malformed(shared: Service, address: str) -> None:
+    assert await refused(shared, address) == MALFORMED
+
+
+BAD_NUMBERS = ["", "-1", "1.5", "x", "true", "null", "1_0", "%D9%A5", "0x1", "NaN", "1e400", "9" * 30, "9" * 5_000]
+
+
+@pytest.mark.parametrize("number", [*BAD_NUMBERS, "0", "501"])
+@pytest.mark.parametrize("name", COLLECTIONS)
+async def test_a_bad_limit_is_malformed(shared: Service, name: str, number: str) -> None:
+    assert await refused(shared, f"/v1/{name}?limit={number}") == MALFORMED
+
+
+@pytest.mark.parametrize("limit", [*BAD_NUMBERS, "0", "5001"])
+async def test_a_bad_limit_of_events_is_malformed(shared: Service, limit: str) -> None:
+    assert await refused(shared, f"/v1/events?limit={limit}") == MALFORMED
+
+
+@pytest.mark.parametrize("position", [*BAD_NUMBERS, str(2**63)])
+async def test_what_is_no_position_is_malformed(shared: Service, position: str) -> None:
+    for parameter in ("after", "until"):
+        assert await refused(shared, f"/v1/events?{parameter}={position}") == MALFORMED
+    assert await refused(shared, f"/v1/campaigns?min_position={position}") == MALFORMED
+    assert await refused(shared, f"/v1/campaigns/{SOMETHING}?min_position={position}") == MALFORMED
+    if position:
+        assert await refused(shared, f"/v1/events/{position}") == MALFORMED
+    if position.isascii() and "%" not in position:
+        assert await refused(shared, "/v1/campaigns", **{"Ledger-Min-Position": position}) == MALFORMED
+
+
+async def test_positions_far_beyond_the_head_are_fine(shared: Service) -> None:
+    beyond = 2**63 - 1
+
+    page = await shared.get("/v1/events", after=beyond)
+
+    assert (page["events"], page["next_after"]) == ([], None)
+    assert await refused(shared, f"/v1/events/{beyond}") == (404, "not-found")
+    assert await refused(shared, "/v1/events/0") == (404, "not-found")
+
+
+@pytest.mark.parametrize("text", ["", "1", "x" * 36, SOMETHING[:-1], SOMETHING + "0", "null", "%00", "%FF", "..."])
+async def test_what_is_no_uuid_is_malformed(shared: Service, text: str) -> None:
+    if text:
+        for path in ("/v1/campaigns/{}", "/v1/campaigns/{}/budget", "/v1/campaigns/{}/timeline", "/v1/streams/job/{}"):
+            assert await refused(shared, path.format(text)) == MALFORMED
+    for parameter in ("stream_id", "campaign_id", "agent_job_id"):
+        assert await refused(shared, f"/v1/events?{parameter}={text}") == MALFORMED
+    assert await refused(shared, f"/v1/spend?campaign_id={text}") == MALFORMED
+    assert await refused(shared, f"/v1/budget-entries?campaign_id={SOMETHING},{text}") == MALFORMED
+
+
+@pytest.mark.parametrize(
+    "when",
+    ["", "yesterday", "2025-01-01T00:00:00", "2025-13-01T00:00:00Z", "null", "2025", "1735689600", "1e300", "%00"]
+    + ["0001-01-01T00:00:00%2B23:59", "9999-12-31T23:59:59-23:59", "2025-01-01T00:00:00+00:00"],
+)
+async def test_what_is_no_time_with_its_zone_is_malformed(shared: Service, when: str) -> None:
+    for name in COLLECTIONS:
+        assert await refused(shared, f"/v1/{name}?created_after={when}") == MALFORMED
+        assert await refused(shared, f"/v1/{name}?created_before={when}") == MALFORMED
+    assert await refused(shared, f"/v1/budget-entries?occurred_after={when}") == MALFORMED
+    assert await refused(shared, f"/v1/spend?from={when}") == MALFORMED
+    assert await refused(shared, f"/v1/spend?to={when}") == MALFORMED
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["/v1/campaigns?status=deleted", "/v1/campaigns?status=draft,", "/v1/campaigns?status=", "/v1/campaigns?status=DRAFT"]
+    + ["/v1/content-assets?content_type=poem", "/v1/agent-jobs?agent_type=cook", "/v1/budget-entries?status=denied"]
+    + ["/v1/events?category=beer", "/v1/events?type=%00", "/v1/campaigns?name=a%00b", "/v1/campaigns?budget=1"]
+    + ["/v1/spend?group_by=beer", "/v1/spend?group_by=", "/v1/spend?group_by=day,day", "/v1/spend?group_by=currency"],
+)
+async def test_a_value_that_cannot_be_is_malformed(shared: Service, address: str) -> None:
+    assert await refused(shared, address) == MALFORMED
+
+
+@pytest.mark.parametrize("sort", ["", "-", "budget", "--name", "name,name", "name,-name", "id,id", "name;", "name%00"])
+async def test_a_bad_sort_is_malformed(shared: Service, sort: str) -> None:
+    assert await refused(shared, f"/v1/campaigns?sort={sort}") == MALFORMED
+
+
+def cursor(sort: str, *values: Any) -> str:
+    """A cursor as the service writes them now, to be tampered with."""
+    return base64.urlsafe_b64encode(json.dumps([sort, values]).encode()).decode().rstrip("=")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "x", "null", "%00", "a%00b", "%D9%A1", "W10", "bnVsbA", "====", "A" * 5_000, "W1td", "eyJhIjoxfQ", "-_-_"],
+)
+async def test_a_cursor_from_nowhere_is_malformed(shared: Service, text: str) -> None:
+    for name in COLLECTIONS:
+        assert await refused(shared, f"/v1/{name}?cursor={text}") == MALFORMED
+
+
+async def test_a_cursor_of_another_sort_or_another_collection_is_malformed(shared: Service) -> None:
+    await shared.append(campaign(), campaign(), job(), job())
+    of_campaigns = (await shared.get("/v1/campaigns", limit=1))["next"]
+
+    assert await refused(shared, f"/v1/campaigns?sort=created_at&cursor={of_campaigns}") == MALFORMED
+    assert await refused(shared, f"/v1/campaigns?sort=-spend&cursor={of_campaigns}") == MALFORMED
+    assert await refused(shared, f"/v1/agent-jobs?cursor={of_campaigns}") == MALFORMED
+
+
+AN_AMOUNT: list[Any] = ["NaN", "sNaN", "Infinity", "-Infinity", "1e400", "1e999999999", "-1e999999999", "1e-999999999"]
+AN_AMOUNT += ["9" * 5_000, 1e300, float("nan"), None, True, "x", [], {}]
+A_TIME = ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", "2025-01-01T00:00:00", 5, None, "x", "\0"]
+
+
+@pytest.mark.parametrize(
+    ("sort", "value"),
+    [
+        *(("spend", value) for value in AN_AMOUNT),
+        *(("created_at", value) for value in A_TIME),
+        *(("name", value) for value in (5, None, "a\0b", ["a"], "\ud800")),
+    ],
+)
+async def test_a_cursor_that_was_tampered_with_is_malformed_and_costs_nothing(
+    shared: Service, sort: str, value: Any
+) -> None:
+    started = time.monotonic()
+
+    for order in (sort, f"-{sort}"):
+        assert await refused(shared, f"/v1/campaigns?sort={order}&cursor={cursor(order, value, SOMETHING)}") == MALFORMED
+
+    assert time.monotonic() - started < 2
+
+
+@pytest.mark.parametrize("values", [[], ["a"], ["a", SOMETHING, "b"], ["a", 5], ["a", "no uuid"], ["a", None]])
+async def test_a_cursor_of_another_shape_is_malformed(shared: Service, values: list[Any]) -> None:
+    assert await refused(shared, f"/v1/campaigns?sort=name&cursor={cursor('name', *values)}") == MALFORMED
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/v1", "/v2/events", "/v1/events/", "/v1/campaigns/", "/v1/keys/../events/x/y", "/%00", "/%FF"]
+    + [f"/v1/streams/beer/{SOMETHING}", f"/v1/streams/campaigns/{SOMETHING}", f"/v1/streams/cost/{SOMETHING}"]
+    + [f"/v1/{name}/{SOMETHING}" for name in COLLECTIONS]
+    + [f"/v1/campaigns/{SOMETHING}/{rest}" for rest in ("budget", "timeline", "beer")],
+)
+async def test_what_is_not_there_is_not_found(shared: Service, path: str) -> None:
+    assert await refused(shared, path) == (404, "not-found")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("PUT", "/v1/events", {"GET", "POST"}),
+        ("DELETE", "/v1/events/1", {"GET"}),
+        ("PATCH", f"/v1/campaigns/{SOMETHING}", {"GET"}),
+        ("POST", "/v1/campaigns", {"GET"}),
+        ("OPTIONS", "/v1/spend", {"GET"}),
+        ("POST", "/healthz", {"GET"}),
+    ],
+)
+async def test_another_method_is_refused_with_those_that_are_allowed(
+    shared: Service, method: str, path: str, allowed: set[str]
+) -> None:
+    async with shared.client.request(method, path) as answer:
+        problem = await answer.json(content_type=None)
+
+        assert answer.status == 405
+        assert answer.content_type == "application/problem+json"
+        assert {name.strip() for name in answer.headers["Allow"].split(",")} == allowed
+        assert_is_problem(problem, 405)
+
+
+@pytest.mark.parametrize("header", [b"Idempotency-Key: \xff\xfe", b"Content-Type: text/\xff", b"Content-Type: \xff"])
+async def test_a_header_that_is_not_utf_8_is_the_senders_mistake(shared: Service, header: bytes) -> None:
+    head = await shared.head()
+    body = json.dumps({"type": "cost.recorded", "data": {"resource_type": "other", "cost": 1}}).encode()
+    address = shared.client._base_url
+    assert address is not None
+    reader, writer = await asyncio.open_connection(address.host, address.port)
+
+    writer.write(b"POST /v1/events HTTP/1.1\r\nHost: ledger\r\nConnection: close\r\n" + header)
+    writer.write(b"\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    answer = await reader.read()
+    writer.close()
+
+    assert int(answer.split()[1]) in (400, 415)
+    assert b"application/problem+json" in answer
+    assert await shared.head() == head
+
+
+async def test_after_all_this_the_service_is_ready_and_takes_events(shared: Service) -> None:
+    assert (await shared.get("/readyz"))["status"] == "ok"
+    assert (await shared.append(cost()))[0]["version"] == 1
+    assert uuid.UUID((await shared.get("/v1/budget-entries"))["items"][0]["id"])

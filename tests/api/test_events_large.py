@@ -1,0 +1,198 @@
+"""Reading much of the log: pages are bounded in size, streams in memory, and a slow reader holds nobody up."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import psutil
+import pytest
+
+from ledger.log import read
+from tests.api.helpers import NDJSON, eventually
+from tests.conftest import Service
+from tests.events import content, cost, follow, job
+
+MIB = 1024 * 1024
+ACCEPT_NDJSON = {"Accept": NDJSON["Content-Type"]}
+PAGE_BYTES_MAX = 10 * MIB
+"""A page of 8 Mi characters of plain text, and what is around it."""
+
+
+async def append_large(service: Service, count: int, characters: int) -> list[str]:
+    """Append assets of one stream each, with this much text; their ids in order."""
+    assets = [content(content=chr(ord("a") + number % 26) * characters) for number in range(count)]
+    for asset in assets:
+        await service.append(asset)
+    return [asset["id"] for asset in assets]
+
+
+async def test_pages_of_large_events_are_cut_by_size_and_lose_none(service: Service) -> None:
+    ids = await append_large(service, 20, 900_000)
+
+    found: list[str] = []
+    sizes: list[int] = []
+    after: int | None = 0
+    while after is not None:
+        async with service.client.get("/v1/events", params={"after": after}) as answer:
+            sizes.append(len(await answer.read()))
+            page = await answer.json()
+        assert all(len(event["data"]["content"]) == 900_000 for event in page["events"])
+        found += [event["id"] for event in page["events"]]
+        after = page["next_after"]
+
+    assert found == ids
+    assert max(sizes) < PAGE_BYTES_MAX
+    assert len(sizes) == 3
+
+
+async def test_lines_streams_and_timelines_of_large_events_are_whole(service: Service) -> None:
+    asset = content(content="a" * 900_000)
+    await service.append(asset)
+    for number in range(19):
+        await service.append(follow(asset, "content.revised", {"content": f"{number}" * 900_000}))
+
+    async with service.client.get("/v1/events", headers=ACCEPT_NDJSON) as answer:
+        events = [json.loads(line) async for line in _lines(answer)]
+    stream = await service.get(f"/v1/streams/content/{asset['id']}")
+
+    assert [event["version"] for event in events] == list(range(1, 21))
+    assert stream == {"version": 20, "events": events}
+
+
+async def _lines(answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    rest = b""
+    async for chunk in answer.content.iter_any():
+        *whole, rest = (rest + chunk).split(b"\n")
+        for line in whole:
+            yield line
+    assert rest == b""
+
+
+async def test_an_event_larger_than_a_page_is_a_page_of_its_own(service: Service) -> None:
+    large = job(input_data={"text": "x" * (12 * MIB)})
+    await service.append(cost(), large, cost())
+
+    pages: list[list[int]] = []
+    after: int | None = 0
+    while after is not None:
+        page = await service.get("/v1/events", after=after)
+        pages.append([event["position"] for event in page["events"]])
+        after = page["next_after"]
+
+    assert pages == [[1], [2], [3]]
+
+
+async def test_a_reader_of_lines_is_not_kept_going_by_a_writer(service: Service, monkeypatch: Any) -> None:
+    monkeypatch.setattr(read, "PAGE_EVENTS_MAX", 10)
+    monkeypatch.setattr(read.read_page, "__defaults__", (10,))
+    await service.append(*(cost() for _ in range(30)))
+    original = read.read_page
+
+    async def read_page_while_others_write(*arguments: Any) -> Any:
+        page = await original(*arguments)
+        await service.append(cost())
+        return page
+
+    monkeypatch.setattr(read, "read_page", read_page_while_others_write)
+    async with service.client.get("/v1/events", headers=ACCEPT_NDJSON) as answer:
+        body = await answer.read()
+
+    assert [json.loads(line)["position"] for line in body.splitlines()] == list(range(1, 31))
+
+
+async def test_what_breaks_off_does_not_end_as_if_it_were_whole(service: Service, monkeypatch: Any) -> None:
+    asset = content()
+    revisions = [follow(asset, "content.revised", {"title": f"{number}"}) for number in range(30)]
+    await service.append(asset, *revisions)
+    original = read.read_page
+    pages = 0
+
+    async def fail_on_the_second_page(connection: Any, wanted: Any, limit: int = 0) -> Any:
+        nonlocal pages
+        pages += 1
+        if pages % 2 == 0:
+            raise ConnectionResetError("the database went away")
+        return await original(connection, wanted, 10)
+
+    monkeypatch.setattr(read, "read_page", fail_on_the_second_page)
+
+    for path, headers in [("/v1/events", ACCEPT_NDJSON), (f"/v1/streams/content/{asset['id']}", {})]:
+        with pytest.raises(aiohttp.ClientError):
+            async with service.client.get(path, headers=headers) as answer:
+                await answer.read()
+
+
+async def test_slow_readers_hold_back_what_is_read_for_them_and_hold_up_nobody_else(
+    service: Service, monkeypatch: Any
+) -> None:
+    await append_large(service, 40, 900_000)
+    original = read.read_page
+    pages = 0
+
+    async def count(*arguments: Any) -> Any:
+        nonlocal pages
+        pages += 1
+        return await original(*arguments)
+
+    monkeypatch.setattr(read, "read_page", count)
+    # More readers than the pool has connections, none of which reads what is sent.
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(service.client._base_url, connector=connector, read_bufsize=1024) as client:
+        readers = [await client.get("/v1/events", headers=ACCEPT_NDJSON) for _ in range(12)]
+
+        async def all_have_begun() -> bool:
+            return pages >= 12
+
+        await eventually(all_have_begun)
+        async with asyncio.timeout(2):
+            await service.append(cost())
+            assert (await service.get("/v1/spend"))["items"][0]["cost"] == "1"
+        assert pages < 12 * 3
+        for reader in readers:
+            reader.close()
+
+    assert (await service.get("/readyz"))["status"] == "ok"
+
+
+async def _serve(service: Service, home: Any) -> tuple[subprocess.Popen[str], str]:
+    """Run `ledger serve` on the service's database, as a process of its own."""
+    environment = os.environ | {
+        "DATABASE_URL": service.database_url.render_as_string(hide_password=False),
+        "LEDGER_HOME": str(home),
+    }
+    command = [sys.executable, "-m", "ledger", "serve", "--no-auth", "--port", "0"]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    line = await asyncio.to_thread(process.stdout.readline)
+    return process, next(word for word in line.split() if word.startswith("http"))
+
+
+async def test_the_memory_of_an_export_does_not_grow_with_the_log(service: Service, tmp_path: Any) -> None:
+    for _ in range(6):
+        await service.append(*(cost(description="d" * 400) for _ in range(5_000)))
+    process, url = await _serve(service, tmp_path)
+    try:
+        server = psutil.Process(process.pid)
+        async with aiohttp.ClientSession(url) as client:
+            await (await client.get("/v1/events", params={"limit": 5_000})).read()
+            rss_before = server.memory_info().rss
+            rss_peak, size, count = 0, 0, 0
+            async with client.get("/v1/events", headers=ACCEPT_NDJSON) as answer:
+                async for chunk in answer.content.iter_any():
+                    size, count = size + len(chunk), count + chunk.count(b"\n")
+                    rss_peak = max(rss_peak, server.memory_info().rss)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        exit_code = await asyncio.to_thread(process.wait, 15)
+
+    assert count == 30_000
+    assert size > 20 * MIB
+    # One page has been in memory before; six of them take more than this.
+    assert rss_peak - rss_before < 12 * MIB
+    assert exit_code == 0

@@ -1,0 +1,126 @@
+"""`ledger migrate`, `seed`, `reset`, `status` and `doctor`, and the two scripts that are the same."""
+
+import asyncio
+import json
+
+from sqlalchemy import URL
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ledger.schema import expected_revision
+from projections.worker import fold_page
+from tests.cli.helpers import PYTHON, REPOSITORY, environment, ledger, plain, run
+from tests.events import campaign
+from tests.log.helpers import connected, query, record, value
+
+EVENTS = "SELECT count(*) FROM ledger.events"
+
+
+async def test_migrate_brings_an_empty_database_up_to_date_and_twice_is_once(empty_database_url: URL) -> None:
+    first = await ledger("migrate", database=empty_database_url)
+    again = await ledger("migrate", "--json", database=empty_database_url)
+
+    assert (first.code, first.out) == (0, f"The database is at revision {expected_revision()}.\n")
+    assert (again.code, json.loads(again.out)) == (0, {"revision": expected_revision()})
+    async with connected(empty_database_url) as connection:
+        assert await connection.fetchval(EVENTS) == 0
+
+
+async def test_seeding_twice_is_once_by_the_command_or_by_the_script(database_url: URL, engine: AsyncEngine) -> None:
+    by_script = await run(PYTHON, REPOSITORY / "scripts" / "seed_data.py", env=environment(database_url))
+    added = await value(engine, EVENTS)
+    again = await ledger("seed", database=database_url)
+    as_json = await ledger("seed", "--json", database=database_url)
+
+    assert (by_script.code, by_script.out) == (0, f"Sample data: {added} events added.\n")
+    assert (again.code, again.out) == (0, "Sample data: already there.\n")
+    assert (as_json.code, json.loads(as_json.out)) == (0, {"events": 0})
+    assert await value(engine, EVENTS) == added > 20
+
+
+async def test_status_says_where_the_log_and_the_tables_stand(database_url: URL, engine: AsyncEngine) -> None:
+    await record(engine, campaign(), campaign())
+    await fold_page(engine)
+    await record(engine, campaign())
+
+    as_json = await ledger("status", "--json", database=database_url)
+    in_words = await ledger("status", database=database_url)
+
+    answer = json.loads(as_json.out)
+    assert answer.pop("lag_seconds") > 0
+    assert answer == {
+        "revision": expected_revision(),
+        "head": 3,
+        "position": 2,
+        "lag_events": 1,
+        "projections": "running",
+        "last_error": None,
+    }
+    assert "3 events" in in_words.out
+    assert "1 events behind" in in_words.out
+
+
+async def test_a_doctor_that_finds_nothing_says_so(database_url: URL) -> None:
+    said, as_json = await asyncio.gather(
+        ledger("doctor", database=database_url), ledger("doctor", "--json", database=database_url)
+    )
+
+    assert (said.code, as_json.code) == (0, 0)
+    checks = json.loads(as_json.out)
+    assert [(check["name"], check["verdict"]) for check in checks] == [
+        ("settings", "ok"),
+        ("connection", "ok"),
+        ("migrations", "ok"),
+        ("worker", "ok"),
+    ]
+    assert said.out.count("OK ") == 4
+    assert str(database_url.password) not in said.out + as_json.out
+
+
+async def test_a_doctor_that_finds_something_says_what_in_plain_words(
+    database_url: URL, empty_database_url: URL, engine: AsyncEngine
+) -> None:
+    await query(engine, """UPDATE ledger.projection_checkpoints SET status = 'failing', last_error = '{"error":"x"}'""")
+    cases = {
+        plain(empty_database_url): "run `ledger migrate`",
+        plain(database_url.set(password="wrong-secret")): "refuses the user or the password",
+        plain(database_url.set(username="nobody_there")): "refuses the user or the password",
+        plain(database_url.set(port=1)): "nothing answers at the database's host and port",
+        plain(database_url.set(host="nowhere.invalid")): "host is not known",
+        plain(database_url.set(database="nowhere")): "no such database",
+        plain(database_url): "the read models are failing",
+    }
+
+    answers = await asyncio.gather(*(ledger("doctor", database=url) for url in cases))
+
+    for said, words in zip(answers, cases.values(), strict=True):
+        assert said.code == 1
+        assert "PROBLEM" in said.out
+        assert words in said.out
+        assert "Traceback" not in said.out + said.err
+        assert "wrong-secret" not in said.out + said.err
+
+
+async def test_every_verb_says_in_plain_words_that_the_database_is_not_migrated(empty_database_url: URL) -> None:
+    verbs = [["status"], ["seed"], ["events", "tail"], ["events", "append"]]
+    event = json.dumps(campaign()).encode()
+
+    answers = await asyncio.gather(*(ledger(*verb, database=empty_database_url, stdin=event) for verb in verbs))
+
+    told = [(said.code, "run `ledger migrate`" in said.out + said.err, "Traceback" in said.err) for said in answers]
+    assert dict(zip(map(" ".join, verbs), told, strict=True)) == {" ".join(verb): (1, True, False) for verb in verbs}
+
+
+async def test_every_verb_says_in_plain_words_that_a_setting_is_wrong() -> None:
+    verbs = [["up"], ["worker"], ["migrate"], ["seed"], ["reset"], ["status"], ["events", "tail"]]
+
+    answers = await asyncio.gather(*(ledger(*verb, database="mysql://u:hidden@h/d") for verb in verbs))
+
+    told = [(said.code, "DATABASE_URL must start with postgresql://" in said.err) for said in answers]
+    assert dict(zip(map(" ".join, verbs), told, strict=True)) == {" ".join(verb): (2, True) for verb in verbs}
+    assert [said for said in answers if "Traceback" in said.err or "hidden" in said.err + said.out] == []
+
+
+async def test_a_doctor_told_a_wrong_setting_says_so() -> None:
+    said = await ledger("doctor", database="mysql://u:hidden@h/d")
+
+    assert (said.code, "DATABASE_URL must start with postgresql://" in said.out) == (1, True)

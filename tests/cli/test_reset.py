@@ -1,0 +1,102 @@
+"""`ledger reset` and scripts/db_reset.py: everything goes, but only after a yes, and only on this machine."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from sqlalchemy import URL
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from tests.cli.helpers import LEDGER, PYTHON, REPOSITORY, Said, environment, ledger, run
+from tests.events import campaign, cost
+from tests.log.helpers import query, record, value
+
+EVENTS = "SELECT count(*) FROM ledger.events"
+COMMANDS = {"ledger reset": [LEDGER, "reset"], "db_reset.py": [PYTHON, str(REPOSITORY / "scripts" / "db_reset.py")]}
+
+
+async def reset(command: str, url: URL | None, tmp_path: Path, *options: str, answer: str = "", **more: str) -> Said:
+    settings = environment(url, LEDGER_HOME=str(tmp_path / "home"), **more)
+    return await run(*COMMANDS[command], *options, env=settings, stdin=answer.encode())
+
+
+@pytest.fixture
+async def filled(engine: AsyncEngine) -> AsyncEngine:
+    """A ledger with two events."""
+    await record(engine, campaign(), cost())
+    return engine
+
+
+async def test_anything_but_yes_cancels(filled: AsyncEngine, database_url: URL, tmp_path: Path) -> None:
+    given = [("ledger reset", "no\n"), ("ledger reset", "\n"), ("db_reset.py", "YES please\n")]
+
+    answers = await asyncio.gather(
+        *(reset(command, database_url, tmp_path, answer=answer) for command, answer in given)
+    )
+
+    for said in answers:
+        assert (said.code, "Cancelled." in said.out) == (0, True)
+        assert "There is no way back" in said.out
+    assert await value(filled, EVENTS) == 2
+
+
+async def test_no_answer_at_all_cancels(filled: AsyncEngine, database_url: URL, tmp_path: Path) -> None:
+    said = await reset("ledger reset", database_url, tmp_path, answer="")
+
+    assert "Cancelled." in said.out
+    assert await value(filled, EVENTS) == 2
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "answer"), [("ledger reset", ["--yes"], ""), ("db_reset.py", [], "yes\n")]
+)
+async def test_after_a_yes_the_ledger_is_empty_and_takes_events_again(
+    filled: AsyncEngine, database_url: URL, tmp_path: Path, command: str, options: list[str], answer: str
+) -> None:
+    said = await reset(command, database_url, tmp_path, *options, answer=answer)
+
+    assert (said.code, "The ledger is empty." in said.out, "Cancelled" in said.out) == (0, True, False)
+    assert await value(filled, EVENTS) == 0
+    (receipt,) = await record(filled, cost())
+    assert receipt.position == 1
+    assert await query(filled, "SELECT position, status FROM ledger.projection_checkpoints") == [(0, "running")]
+
+
+@pytest.mark.parametrize(
+    "elsewhere",
+    [
+        {"DATABASE_URL": "postgresql://u:p@db.invalid:5432/ledger"},
+        {"DATABASE_URL": "postgresql://u:p@/ledger?host=db.invalid"},
+        {"DB_HOST": "db.invalid"},
+        {"DIRECT_DATABASE_URL": "postgresql://u:p@db.invalid:5432/ledger"},
+        {
+            "DATABASE_URL": "postgresql://u:p@localhost:6543/ledger",
+            "DIRECT_DATABASE_URL": "postgresql://u:p@db.invalid:5432/ledger",
+        },
+    ],
+    ids=["by url", "by query", "by host", "direct alone", "direct behind a local pooler"],
+)
+async def test_a_database_on_another_machine_is_refused_without_force(
+    tmp_path: Path, elsewhere: dict[str, str]
+) -> None:
+    said = await reset("ledger reset", None, tmp_path, "--yes", **elsewhere)
+
+    assert said.code == 1
+    assert "--force" in said.err
+    assert "db.invalid" in said.err
+
+
+async def test_force_goes_on_to_another_machine(tmp_path: Path) -> None:
+    said = await reset("db_reset.py", None, tmp_path, "--yes", "--force", DB_HOST="db.invalid")
+
+    assert (said.code, "host is not known" in said.err, "--force" in said.err) == (1, True, False)
+
+
+async def test_the_embedded_database_is_reset_too(home: Path) -> None:
+    seeded = [await ledger("migrate", "--home", home), await ledger("seed", "--home", home)]
+
+    said = await ledger("reset", "--yes", "--home", home)
+
+    assert [one.code for one in (*seeded, said)] == [0, 0, 0]
+    again = await ledger("status", "--json", "--home", home)
+    assert '"head": 0' in again.out

@@ -1,0 +1,114 @@
+"""`ledger serve` and `ledger worker`: the two halves as processes of their own, on a configured database."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from sqlalchemy import URL
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from tests.cli.helpers import Running, ledger, started
+from tests.events import campaign, cost, reserve
+from tests.log.helpers import query, until
+
+IS_RUNNING = "The worker is running"
+
+
+@pytest.fixture
+async def served(database_url: URL, tmp_path: Path) -> AsyncIterator[tuple[Running, aiohttp.ClientSession]]:
+    """`ledger serve` on the test's own database, and a client of it."""
+    async with (
+        started(tmp_path, "serve", "--port", "0", database=database_url) as running,
+        aiohttp.ClientSession(await running.url()) as client,
+    ):
+        yield running, client
+
+
+async def post(client: aiohttp.ClientSession, *events: dict[str, Any]) -> int:
+    """Append events that must be accepted; the position of the last."""
+    async with client.post("/v1/events", json=list(events)) as answer:
+        body = await answer.json()
+        assert answer.status == 201, body
+        return int(body["position"])
+
+
+async def test_what_one_process_takes_another_folds_for_the_first_to_show(
+    served: tuple[Running, aiohttp.ClientSession], database_url: URL, tmp_path: Path
+) -> None:
+    server, client = served
+    opened = campaign("100")
+    await post(client, opened, reserve("5", campaign_id=opened["id"], expires_in=1))
+    async with client.get("/readyz") as answer:
+        ready_without_worker = answer.status
+
+    async with started(tmp_path, "worker", database=database_url) as worker:
+        await worker.line(IS_RUNNING)
+        spends = []
+        for _ in range(5):
+            position = await post(client, cost("1", campaign_id=opened["id"]))
+            async with client.get(f"/v1/campaigns/{opened['id']}", params={"min_position": position}) as answer:
+                spends.append(Decimal((await answer.json())["spend"]))
+
+        async def hold_is_freed() -> bool:
+            async with client.get(f"/v1/campaigns/{opened['id']}") as answer:
+                return bool((await answer.json())["held"] == "0")
+
+        await until(hold_is_freed)
+        codes = [await worker.stop(), await server.stop()]
+
+    assert ready_without_worker == 200
+    assert spends == [1, 2, 3, 4, 5]
+    assert codes == [0, 0]
+
+
+async def test_several_workers_and_servers_share_one_ledger(
+    served: tuple[Running, aiohttp.ClientSession], database_url: URL, tmp_path: Path, engine: AsyncEngine
+) -> None:
+    _, client = served
+    opened = campaign("100")
+    await post(client, opened)
+    async with (
+        started(tmp_path, "serve", "--port", "0", database=database_url) as other,
+        started(tmp_path, "worker", database=database_url) as one,
+        started(tmp_path, "worker", database=database_url) as two,
+    ):
+        await asyncio.gather(one.line(IS_RUNNING), two.line(IS_RUNNING))
+        async with aiohttp.ClientSession(await other.url()) as other_client:
+            positions = await asyncio.gather(
+                *(post(each, cost("1", campaign_id=opened["id"])) for each in (client, other_client) for _ in range(50))
+            )
+            # The one who is at it is killed, the other goes on.
+            await one.stop(9)
+            last = await post(other_client, cost("1", campaign_id=opened["id"]))
+            async with client.get(f"/v1/campaigns/{opened['id']}", params={"min_position": last}) as answer:
+                shown = await answer.json()
+
+    assert sorted(positions) == list(range(2, 102))
+    assert (last, shown["spend"]) == (102, "101")
+    assert await query(engine, "SELECT spent FROM ledger.accounts") == [(101,)]
+
+
+async def test_a_database_that_is_not_migrated_is_refused_with_what_to_do(empty_database_url: URL) -> None:
+    answers = await asyncio.gather(
+        ledger("serve", "--port", "0", database=empty_database_url), ledger("worker", database=empty_database_url)
+    )
+
+    for said in answers:
+        assert said.code == 1
+        assert "run `ledger migrate`" in said.err
+        assert "Traceback" not in said.err
+
+
+async def test_up_uses_the_database_that_is_configured_and_migrates_it(empty_database_url: URL, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    async with started(tmp_path, "up", "--demo", "--port", "0", "--home", home, database=empty_database_url) as running:
+        async with aiohttp.ClientSession(await running.url()) as client, client.get("/v1/events") as answer:
+            head = (await answer.json())["head"]
+        code = await running.stop()
+
+    assert (head > 20, code, (home / "postgres").exists()) == (True, 0, False)
+    assert str(empty_database_url.password) not in running.said

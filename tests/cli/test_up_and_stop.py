@@ -1,0 +1,154 @@
+"""`ledger up`: how it begins, and how it ends: asked to, or killed in the middle of everything."""
+
+import asyncio
+import signal
+import socket
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import psutil
+import pytest
+
+from ledger.config import parse_url
+from ledger.database import make_engine
+from tests.cli.helpers import Running, get, ledger, postgres_of, started
+from tests.events import campaign, cost, follow, job
+from tests.log.helpers import query
+from tests.projections.helpers import folded, folded_up_to, stored, tables
+
+CLIENTS = 8
+
+
+async def test_serving_a_network_is_refused(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    asked = [("up", "0.0.0.0"), ("up", "::"), ("up", "192.0.2.1"), ("serve", "0.0.0.0")]
+
+    answers = await asyncio.gather(
+        *(ledger(command, "--host", host, "--port", "0", "--home", home) for command, host in asked),
+        ledger("up", "--port", "0", "--home", home, LEDGER_HOST="0.0.0.0"),
+    )
+
+    assert [said.code for said in answers] == [2] * 5
+    assert all("API keys" in said.err for said in answers)
+    assert not home.exists()
+
+
+async def test_a_port_that_is_taken_is_said_to_be(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+
+        said = await ledger("up", "--port", str(port), "--home", tmp_path / "home")
+
+    assert said.code == 1
+    assert f"127.0.0.1:{port}" in said.err
+    assert "--port" in said.err
+    assert not (tmp_path / "home" / "postgres").exists()
+
+
+async def test_asked_to_stop_it_stops_its_postgresql_too_and_begins_again_where_it_was(
+    home: Path, tmp_path: Path
+) -> None:
+    up = ["up", "--demo", "--port", "0", "--home", home]
+    async with started(tmp_path, *up) as first:
+        url = await first.url()
+        before = await get(f"{url}/v1/campaigns", min_position=(await get(f"{url}/v1/events"))["head"])
+        ran = postgres_of(home)
+        codes = [await first.stop(signal.SIGTERM)]
+    stopped = [postgres_of(home)]
+
+    async with started(tmp_path, *up) as second:
+        after = await get(f"{await second.url()}/v1/campaigns")
+        codes.append(await second.stop(signal.SIGINT))
+    stopped.append(postgres_of(home))
+
+    assert ran is not None
+    assert (codes, stopped) == ([0, 0], [None, None])
+    assert len(before["items"]) == 3
+    assert after == before
+    assert "Sample data: already there." in second.said
+    assert "Traceback" not in first.errors.read_text()
+
+
+class Load:
+    """Clients that post as fast as they are answered, and remember what was acknowledged."""
+
+    def __init__(self, url: str) -> None:
+        self.url = f"{url}/v1/events"
+        self.opened = campaign("1000000")
+        self.acknowledged: list[dict[str, Any]] = []
+
+    async def open(self) -> None:
+        async with aiohttp.ClientSession() as client, client.post(self.url, json=self.opened) as answer:
+            assert answer.status == 201
+
+    async def client(self) -> None:
+        with suppress(aiohttp.ClientError, ConnectionError):
+            async with aiohttp.ClientSession() as session:
+                while True:
+                    queued = job(self.opened["id"])
+                    batch = [queued, follow(queued, "job.started"), cost("1", agent_job_id=queued["id"])]
+                    async with session.post(self.url, json=batch) as answer:
+                        if answer.status != 201:
+                            return
+                        self.acknowledged += (await answer.json())["events"]
+
+    async def until(self, number: int) -> None:
+        async with asyncio.timeout(30):
+            while len(self.acknowledged) < number:
+                await asyncio.sleep(0.005)
+
+
+async def under_load(running: Running, home: Path, victim: str, number: int) -> tuple[list[dict[str, Any]], int]:
+    """Post from many clients, and send somebody a signal in the middle; what was acknowledged, and the exit code."""
+    load = Load(await running.url())
+    await load.open()
+    async with asyncio.TaskGroup() as clients:
+        for _ in range(CLIENTS):
+            clients.create_task(load.client())
+        await load.until(300)
+        if victim == "postgres":
+            postmaster = postgres_of(home)
+            assert postmaster is not None
+            psutil.Process(postmaster).send_signal(number)
+            # Its sessions notice by themselves; the service answers what it cannot record, and is then stopped.
+            psutil.Process(postmaster).wait(30)
+            code = await running.stop()
+        else:
+            code = await running.stop(number)
+    return load.acknowledged, code
+
+
+@pytest.mark.parametrize(
+    ("victim", "number", "exit_code"),
+    [("service", signal.SIGKILL, -signal.SIGKILL), ("service", signal.SIGTERM, 0), ("postgres", signal.SIGKILL, 0)],
+)
+async def test_ended_under_load_it_has_every_acknowledged_event_once_and_its_tables_equal_the_log(
+    home: Path, tmp_path: Path, victim: str, number: int, exit_code: int
+) -> None:
+    up = ["up", "--port", "0", "--home", home]
+    async with started(tmp_path, *up) as first:
+        acknowledged, code = await under_load(first, home, victim, number)
+
+    async with started(tmp_path, *up) as second:
+        engine = make_engine(parse_url("DATABASE_URL", await second.line("DATABASE_URL=")))
+        await second.url()
+        events = await stored(engine)
+        await folded_up_to(engine, len(events))
+        found = await tables(engine)
+        balances = await query(engine, "SELECT spent, held FROM ledger.accounts WHERE scope = 'campaign'")
+        await engine.dispose()
+
+    assert code == exit_code
+    assert len(acknowledged) >= 300
+    recorded = {str(event.id): event.position for event in events}
+    assert {receipt["id"]: receipt["position"] for receipt in acknowledged}.items() <= recorded.items()
+    assert [event.position for event in events] == list(range(1, len(events) + 1))
+    assert len(recorded) == len(events)
+    kinds = [event.type for event in events]
+    assert kinds.count("job.queued") == kinds.count("job.started") == kinds.count("cost.recorded")
+    assert balances == [(kinds.count("cost.recorded"), 0)]
+    assert found == folded(events)
