@@ -16,8 +16,14 @@ CONNECT_SECONDS_MAX = 10
 POOL_RECYCLE_SECONDS = 280
 """Below the five idle minutes after which serverless databases suspend."""
 
-CONNECTION_ERRORS = (OSError, asyncpg.PostgresConnectionError, asyncpg.CannotConnectNowError, asyncpg.InterfaceError)
-"""What is raised when the database cannot be reached, or went away."""
+CONNECTION_ERRORS = (
+    OSError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.TooManyConnectionsError,
+)
+"""What is raised when the database cannot be reached, went away, was shut down, or is full."""
 
 
 @contextmanager

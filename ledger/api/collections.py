@@ -25,7 +25,7 @@ from ledger.api.paging import (
     read_sort,
     write_cursor,
 )
-from ledger.api.routes import Route, json_response, path_uuid, read_query
+from ledger.api.routes import Route, json_response, path_uuid, read_position, read_query
 from ledger.api.services import Services
 from ledger.api.views import AgentJobView, BudgetEntryView, CampaignView, ContentAssetView, columns, show
 from ledger.database import driver_connection
@@ -33,7 +33,7 @@ from ledger.domain.campaign import CampaignStatus
 from ledger.domain.codec import Instant
 from ledger.domain.content import ContentStatus, ContentType
 from ledger.domain.cost import EntryStatus, ResourceType
-from ledger.domain.errors import Malformed, NotFound
+from ledger.domain.errors import NotFound
 from ledger.domain.job import AgentType, JobStatus
 from projections import queries
 
@@ -176,7 +176,7 @@ async def _list(request: web.Request, services: Services, collection: Collection
     arguments = Arguments(first=4)
     conditions = _conditions(query, arguments)
     if query.cursor is not None:
-        conditions.append(after(keys, read_cursor(query.cursor, query.sort, keys), arguments))
+        conditions.append(after(keys, read_cursor(query.cursor, collection.table, query.sort, keys), arguments))
     await wait_for_min_position(request, services, query.min_position)
     async with driver_connection(services.engine) as connection:
         position, rows, more = await queries.page(
@@ -189,7 +189,7 @@ async def _list(request: web.Request, services: Services, collection: Collection
             limit=query.limit,
             arguments=arguments.values,
         )
-    following = write_cursor(query.sort, keys, dict(rows[-1])) if more else None
+    following = write_cursor(collection.table, query.sort, keys, dict(rows[-1])) if more else None
     items = [show(collection.view, dict(row)) for row in rows]
     answer = json_response({"items": items, "next": following}, position=position)
     if following is not None:
@@ -216,9 +216,7 @@ async def wait_for_min_position(request: web.Request, services: Services, positi
     """Wait for the position that the request asks for, by parameter or by header."""
     header = request.headers.get("Ledger-Min-Position")
     if position is None and header is not None:
-        if not header.isascii() or not header.isdigit() or int(header) >= 2**63:
-            raise Malformed(f"Ledger-Min-Position must be a position, not {header!r}")
-        position = int(header)
+        position = read_position(header, "Ledger-Min-Position")
     if position is not None:
         await queries.wait_for_position(services.engine, position)
 

@@ -1,16 +1,19 @@
 """Reading the log: pages, NDJSON of a whole range, one event, one stream, a campaign's timeline."""
 
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Annotated, Literal
 from uuid import UUID
 
 import msgspec
 from aiohttp import web
 
-from ledger.api.routes import Route, json_response, path_uuid, read_query
+from ledger.api.routes import Route, json_response, path_uuid, read_position, read_query
 from ledger.api.services import Services
 from ledger.database import driver_connection
 from ledger.domain.catalogue import CATEGORIES
-from ledger.domain.errors import Malformed, NotFound
+from ledger.domain.errors import NotFound
 from ledger.log.read import (
     PAGE_EVENTS_MAX,
     EventFilter,
@@ -21,6 +24,8 @@ from ledger.log.read import (
     read_stream_version,
     view,
 )
+
+log = logging.getLogger(__name__)
 
 Position = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Category = Literal["campaign", "content", "job", "cost", "ledger"]
@@ -98,19 +103,28 @@ async def _answer(request: web.Request, services: Services, wanted: EventFilter,
 async def _stream_ndjson(request: web.Request, services: Services, wanted: EventFilter) -> web.StreamResponse:
     answer = web.StreamResponse(headers={"Content-Type": NDJSON})
     await answer.prepare(request)
-    async for page in read_all(services.engine, wanted):
-        # write() waits for the reader: a slow one holds back the next page, not memory.
-        await answer.write(b"".join(msgspec.json.encode(view(event)) + b"\n" for event in page))
-    await answer.write_eof()
+    async with whole_or_broken_off(request, answer):
+        async for page in read_all(services.engine, wanted):
+            # write() waits for the reader: a slow one holds back the next page, not memory.
+            await answer.write(b"".join(msgspec.json.encode(view(event)) + b"\n" for event in page))
     return answer
+
+
+@asynccontextmanager
+async def whole_or_broken_off(request: web.Request, answer: web.StreamResponse) -> AsyncIterator[None]:
+    """End a streamed answer; where that fails half-way, break the connection, so that no reader takes it for whole."""
+    try:
+        yield
+        await answer.write_eof()
+    except Exception as error:  # noqa: BLE001 (the answer has begun: it can only be broken off)
+        log.warning("%s %s broke off: %s", request.method, request.path, type(error).__name__)
+        if request.transport is not None:
+            request.transport.abort()
 
 
 async def get_event(request: web.Request, services: Services) -> web.StreamResponse:
     """One event by its position."""
-    text = request.match_info["position"]
-    if not text.isascii() or not text.isdigit() or int(text) >= 2**63:
-        raise Malformed(f"{text!r} is not a position")
-    position = int(text)
+    position = read_position(request.match_info["position"], "the path")
     async with driver_connection(services.engine) as connection:
         events = await read_page(connection, EventFilter(after=position - 1, until=position), 1)
     if not events:
@@ -132,15 +146,15 @@ async def get_stream(request: web.Request, services: Services) -> web.StreamResp
         return web.Response(status=304, headers={"ETag": etag})
     answer = web.StreamResponse(headers={"Content-Type": "application/json", "ETag": etag})
     await answer.prepare(request)
-    await answer.write(b'{"version":%d,"events":[' % version)
-    separator = b""
-    async for page in read_all(services.engine, EventFilter(categories=(category,), stream_id=stream_id)):
-        events = [event for event in page if event.version <= version]
-        if events:
-            await answer.write(separator + b",".join(msgspec.json.encode(view(event)) for event in events))
-            separator = b","
-    await answer.write(b"]}")
-    await answer.write_eof()
+    async with whole_or_broken_off(request, answer):
+        await answer.write(b'{"version":%d,"events":[' % version)
+        separator = b""
+        async for page in read_all(services.engine, EventFilter(categories=(category,), stream_id=stream_id)):
+            events = [event for event in page if event.version <= version]
+            if events:
+                await answer.write(separator + b",".join(msgspec.json.encode(view(event)) for event in events))
+                separator = b","
+        await answer.write(b"]}")
     return answer
 
 

@@ -4,6 +4,7 @@ from typing import Literal
 
 import msgspec
 from aiohttp import web
+from sqlalchemy.exc import SQLAlchemyError
 
 from ledger.api.routes import Route, json_response
 from ledger.api.services import Services
@@ -39,7 +40,7 @@ async def readyz(request: web.Request, services: Services) -> web.StreamResponse
     """Whether requests can be served as they should be."""
     try:
         readiness = await _check(services)
-    except (*CONNECTION_ERRORS, TimeoutError) as error:
+    except (*CONNECTION_ERRORS, SQLAlchemyError, TimeoutError) as error:
         unknown = "unknown, the database does not answer"
         readiness = Readiness("unavailable", f"does not answer ({type(error).__name__})", unknown, unknown)
     return json_response(readiness, status=200 if readiness.status == "ok" else 503)

@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Mapping
+from datetime import datetime
 from decimal import Decimal
 from enum import Enum
 from typing import Annotated, Any, NamedTuple
@@ -9,12 +10,14 @@ from uuid import UUID
 
 import msgspec
 
-from ledger.domain.codec import Instant
+from ledger.domain.codec import Instant, utc
 from ledger.domain.errors import Malformed
 
 LIMIT_DEFAULT = 50
 LIMIT_MAX = 500
 SORT_DEFAULT = "-created_at,id"
+DIGITS_MAX = 40
+"""More digits than any sum in the database has."""
 
 
 class PageQuery(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -80,17 +83,17 @@ def read_sort(sort: str, columns: Mapping[str, Column]) -> list[Key]:
     return keys
 
 
-def write_cursor(sort: str, keys: list[Key], row: Mapping[str, Any]) -> str:
+def write_cursor(collection: str, sort: str, keys: list[Key], row: Mapping[str, Any]) -> str:
     """The cursor of the rows after this one."""
     values = [_plain(row[key.name]) for key in keys]
-    return base64.urlsafe_b64encode(msgspec.json.encode([sort, values])).decode().rstrip("=")
+    return base64.urlsafe_b64encode(msgspec.json.encode([collection, sort, values])).decode().rstrip("=")
 
 
 def _plain(value: Any) -> Any:
     return format(value, "f") if isinstance(value, Decimal) else value
 
 
-def read_cursor(cursor: str, sort: str, keys: list[Key]) -> list[Any]:
+def read_cursor(cursor: str, collection: str, sort: str, keys: list[Key]) -> list[Any]:
     """The values of the row that a page starts after.
 
     Raises:
@@ -98,10 +101,9 @@ def read_cursor(cursor: str, sort: str, keys: list[Key]) -> list[Any]:
     """
     try:
         padded = cursor.encode() + b"=" * (-len(cursor) % 4)
-        of_sort, values = msgspec.json.decode(
-            base64.b64decode(padded, b"-_", validate=True), type=tuple[str, list[Any]]
-        )
-        if of_sort != sort or len(values) != len(keys):
+        decoded = base64.b64decode(padded, b"-_", validate=True)
+        *of, values = msgspec.json.decode(decoded, type=tuple[str, str, list[Any]])
+        if of != [collection, sort] or len(values) != len(keys):
             raise ValueError
         return [_typed(key, value) for key, value in zip(keys, values, strict=True)]
     except (ValueError, RecursionError, OverflowError):
@@ -114,8 +116,10 @@ def _typed(key: Key, value: Any) -> Any:
     typed = msgspec.convert(value, key.column.type)
     if isinstance(typed, str) and "\0" in typed:
         raise ValueError
-    if isinstance(typed, Decimal) and not typed.is_finite():
+    if isinstance(typed, Decimal) and (not typed.is_finite() or not -DIGITS_MAX < typed.adjusted() < DIGITS_MAX):
         raise ValueError
+    if isinstance(typed, datetime):
+        return utc(key.name, typed)
     return typed.value if isinstance(typed, Enum) else typed
 
 

@@ -1,14 +1,18 @@
 """What a route is: its handler and, in types, what it takes and answers; OpenAPI is generated from the same."""
 
+import re
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from functools import cache
-from typing import Any, NamedTuple, TypeVar, get_args, get_origin
+from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
 import msgspec
 from aiohttp import web
+from msgspec import inspect
 
 from ledger.api.services import SERVICES, Services
+from ledger.domain.codec import utc
 from ledger.domain.errors import Malformed
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -51,27 +55,42 @@ def read_query(request: web.Request, query: type[S]) -> S:
         Malformed: an unknown, repeated or unreadable parameter.
     """
     given: dict[str, Any] = {}
-    lists = _list_fields(query)
+    kinds = _kinds(query)
     for name, value in request.query.items():
         if name in given:
             raise Malformed(f"query parameter {name!r} is given twice; separate several values with commas")
-        if "\0" in value:
-            raise Malformed(f"query parameter {name!r} holds a NUL character")
-        given[name] = _split(value) if name in lists else value
+        kind = kinds.get(name, object)
+        # Reading leniently, msgspec would also take "null" for nothing, "1.0" for 1 and "2025" for a time.
+        is_list = kind is inspect.VarTupleType
+        unlike = kind in _FORMS and not _FORMS[kind].fullmatch(value)
+        if "\0" in value or unlike or (value == "null" and not is_list):
+            raise Malformed(f"query parameter {name!r} cannot be {value!r}")
+        given[name] = _split(value) if is_list else value
     try:
-        return msgspec.convert(given, query, strict=False)
+        found = msgspec.convert(given, query, strict=False)
+        for name, kind in kinds.items():
+            if kind is inspect.DateTimeType and name in given:
+                utc(name, msgspec.convert(given[name], datetime))
     except (msgspec.ValidationError, ValueError, OverflowError) as error:
         raise Malformed(f"query parameter: {str(error).replace('Object contains unknown field', 'unknown')}") from None
+    return found
+
+
+_FORMS: dict[type, re.Pattern[str]] = {
+    inspect.IntType: re.compile(r"-?[0-9]{1,19}"),
+    inspect.DateTimeType: re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}.*"),
+}
 
 
 @cache
-def _list_fields(query: type[msgspec.Struct]) -> frozenset[str]:
-    fields = msgspec.structs.fields(query)
-    return frozenset(
-        field.encode_name
-        for field in fields
-        if any(get_origin(part) is tuple for part in (field.type, *get_args(field.type)))
-    )
+def _kinds(query: type[msgspec.Struct]) -> dict[str, type]:
+    """What msgspec takes each field for, beside null."""
+    return {field.encode_name: _kind(inspect.type_info(field.type)) for field in msgspec.structs.fields(query)}
+
+
+def _kind(info: inspect.Type) -> type:
+    choices = info.types if isinstance(info, inspect.UnionType) else (info,)
+    return next(type(choice) for choice in choices if not isinstance(choice, inspect.NoneType))
 
 
 def _split(value: str) -> list[str]:
@@ -85,6 +104,13 @@ def path_uuid(request: web.Request, name: str = "id") -> UUID:
         return msgspec.convert(request.match_info[name], UUID)
     except msgspec.ValidationError:
         raise Malformed(f"{request.match_info[name]!r} in the path is not a UUID") from None
+
+
+def read_position(text: str, where: str) -> int:
+    """Read a position from a path or a header; raises `Malformed`."""
+    if not re.fullmatch(r"[0-9]{1,19}", text, re.ASCII) or int(text) >= 2**63:
+        raise Malformed(f"{text[:50]!r} in {where} is not a position")
+    return int(text)
 
 
 def json_response(answer: Any, *, status: int = 200, position: int | None = None) -> web.Response:

@@ -166,10 +166,13 @@ def utc(field: str, value: datetime) -> datetime:
     """The same moment in UTC; raises `InvalidField` where the calendar ends (year 1 or 9999)."""
     try:
         moment = value.astimezone(UTC)
-        # A plain datetime, whatever it was read as: `Day` is only a way of reading.
-        return datetime.combine(moment.date(), moment.timetz())
     except OverflowError:
         raise InvalidField(field, "is outside the calendar once in UTC") from None
+    # The database driver writes these two as -infinity and infinity.
+    if moment.replace(tzinfo=None) in (datetime.min, datetime.max):  # noqa: DTZ901
+        raise InvalidField(field, "is the very end of the calendar")
+    # A plain datetime, whatever it was read as: `Day` is only a way of reading.
+    return datetime.combine(moment.date(), moment.timetz())
 
 
 def time_text(value: datetime) -> str:
@@ -251,8 +254,8 @@ def check_text(body: bytes) -> None:
 _ANY_JSON = msgspec.json.Decoder(float_hook=str)
 # A backslash before u0000 that is not itself escaped.
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
-_MANY_DIGITS = re.compile(rb"[0-9]{1000}")
-_STRING_OR_BRACKET = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
+_MANY_DIGITS = re.compile(rb"(?<![0-9])[0-9]{1000}")
+_STRING_OR_BRACKET = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\Z)|[\[\]{}]', re.DOTALL)
 
 
 def _nesting(body: bytes) -> int:

@@ -29,12 +29,9 @@ async def send(
 
 
 def assert_is_problem(document: dict[str, Any], status: int) -> None:
-    """A problem document has its four members, and its status is that of the answer.
-
-    But for `illegal-transition`: there the contract gives `status` to the stream's.
-    """
+    """A problem document has its four members, and its status is that of the answer."""
     assert document["type"].startswith("/problems/")
-    assert document["status"] == status or document["type"] == "/problems/illegal-transition"
+    assert document["status"] == status
     assert document["title"]
     assert document["detail"]
 

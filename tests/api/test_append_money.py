@@ -183,7 +183,7 @@ async def test_a_transition_that_is_not_possible_says_the_status_and_what_would_
     # The contract gives this problem a member `status`, which is the stream's.
     assert [status for status, _ in answers] == [409, 409, 409]
     assert {slug(problem) for _, problem in answers} == {"illegal-transition"}
-    assert [(problem["status"], problem["allowed_from"]) for _, problem in answers] == [
+    assert [(problem["stream_status"], problem["allowed_from"]) for _, problem in answers] == [
         ("draft", ["active"]),
         (None, ["active", "paused"]),
         ("draft", []),

@@ -49,7 +49,15 @@ def a_job(input_data: str) -> str:
 @pytest.mark.parametrize(
     "body",
     ["", "   ", "\n\t ", "[]", " [ ] ", "{", '{"type"', '{"type": "job.started"', "[", "[{}", "[{},]", a_cost() * 2]
-    + [a_cost() + " x", "nonsense", "{'type': 1}", '{"type": "cost.recorded",}', a_cost("NaN"), a_cost("Infinity"), a_cost("-Infinity")]
+    + [
+        a_cost() + " x",
+        "nonsense",
+        "{'type': 1}",
+        '{"type": "cost.recorded",}',
+        a_cost("NaN"),
+        a_cost("Infinity"),
+        a_cost("-Infinity"),
+    ]
     + [a_cost("01"), a_cost("1."), a_cost(".5"), a_cost("+1"), a_cost("0x1"), a_cost('"1')]
     + [a_job('{"a": "\n"}'), a_job('{"a": "\\q"}'), a_job('{"a": 01}'), a_job("{1: 2}"), "\ufeff" + a_cost()],
 )

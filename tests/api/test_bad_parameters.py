@@ -127,7 +127,12 @@ async def test_what_is_no_time_with_its_zone_is_malformed(shared: Service, when:
 
 @pytest.mark.parametrize(
     "address",
-    ["/v1/campaigns?status=deleted", "/v1/campaigns?status=draft,", "/v1/campaigns?status=", "/v1/campaigns?status=DRAFT"]
+    [
+        "/v1/campaigns?status=deleted",
+        "/v1/campaigns?status=draft,",
+        "/v1/campaigns?status=",
+        "/v1/campaigns?status=DRAFT",
+    ]
     + ["/v1/content-assets?content_type=poem", "/v1/agent-jobs?agent_type=cook", "/v1/budget-entries?status=denied"]
     + ["/v1/events?category=beer", "/v1/events?type=%00", "/v1/campaigns?name=a%00b", "/v1/campaigns?budget=1"]
     + ["/v1/spend?group_by=beer", "/v1/spend?group_by=", "/v1/spend?group_by=day,day", "/v1/spend?group_by=currency"],
@@ -183,7 +188,9 @@ async def test_a_cursor_that_was_tampered_with_is_malformed_and_costs_nothing(
     started = time.monotonic()
 
     for order in (sort, f"-{sort}"):
-        assert await refused(shared, f"/v1/campaigns?sort={order}&cursor={cursor(order, value, SOMETHING)}") == MALFORMED
+        assert (
+            await refused(shared, f"/v1/campaigns?sort={order}&cursor={cursor(order, value, SOMETHING)}") == MALFORMED
+        )
 
     assert time.monotonic() - started < 2
 

@@ -55,7 +55,7 @@ async def test_lines_streams_and_timelines_of_large_events_are_whole(service: Se
     asset = content(content="a" * 900_000)
     await service.append(asset)
     for number in range(19):
-        await service.append(follow(asset, "content.revised", {"content": f"{number}" * 900_000}))
+        await service.append(follow(asset, "content.revised", {"content": chr(ord("b") + number) * 900_000}))
 
     async with service.client.get("/v1/events", headers=ACCEPT_NDJSON) as answer:
         events = [json.loads(line) async for line in _lines(answer)]
@@ -124,7 +124,7 @@ async def test_what_breaks_off_does_not_end_as_if_it_were_whole(service: Service
 
     for path, headers in [("/v1/events", ACCEPT_NDJSON), (f"/v1/streams/content/{asset['id']}", {})]:
         with pytest.raises(aiohttp.ClientError):
-            async with service.client.get(path, headers=headers) as answer:
+            async with asyncio.timeout(5), service.client.get(path, headers=headers) as answer:
                 await answer.read()
 
 
@@ -193,6 +193,6 @@ async def test_the_memory_of_an_export_does_not_grow_with_the_log(service: Servi
 
     assert count == 30_000
     assert size > 20 * MIB
-    # One page has been in memory before; six of them take more than this.
-    assert rss_peak - rss_before < 12 * MIB
+    # A page or two are in memory; as objects, all six would take two or three times the size of the answer.
+    assert rss_peak - rss_before < 32 * MIB
     assert exit_code == 0

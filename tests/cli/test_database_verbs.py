@@ -124,3 +124,10 @@ async def test_a_doctor_told_a_wrong_setting_says_so() -> None:
     said = await ledger("doctor", database="mysql://u:hidden@h/d")
 
     assert (said.code, "DATABASE_URL must start with postgresql://" in said.out) == (1, True)
+
+
+async def test_an_option_of_other_drivers_in_the_url_does_no_harm_or_is_named(database_url: URL) -> None:
+    said = await ledger("status", database=f"{plain(database_url)}?connect_timeout=5&application_name=books")
+
+    assert said.code == 0 or "connect_timeout" in said.err
+    assert "Traceback" not in said.err

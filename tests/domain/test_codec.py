@@ -149,14 +149,15 @@ def test_a_json_object_that_is_no_json_is_refused(broken: str) -> None:
 TIMES = [
     ("2025-01-31", "2025-01-31T00:00:00.000000Z"),
     ("2024-02-29", "2024-02-29T00:00:00.000000Z"),
-    ("0001-01-01", "0001-01-01T00:00:00.000000Z"),
+    ("0001-01-02", "0001-01-02T00:00:00.000000Z"),
+    ("0001-01-01T00:00:00.000001Z", "0001-01-01T00:00:00.000001Z"),
     ("9999-12-31", "9999-12-31T00:00:00.000000Z"),
     ("2025-01-31T10:00:00Z", "2025-01-31T10:00:00.000000Z"),
     ("2025-01-31T10:00:00.5Z", "2025-01-31T10:00:00.500000Z"),
     ("2025-01-31T10:00:00.123456+00:00", "2025-01-31T10:00:00.123456Z"),
     ("2025-01-01T01:30:00+05:30", "2024-12-31T20:00:00.000000Z"),
     ("0001-01-01T00:00:00-05:00", "0001-01-01T05:00:00.000000Z"),
-    ("9999-12-31T23:59:59.999999Z", "9999-12-31T23:59:59.999999Z"),
+    ("9999-12-31T23:59:59.999998Z", "9999-12-31T23:59:59.999998Z"),
 ]
 
 NO_TIMES = [
@@ -198,6 +199,11 @@ def test_a_time_that_leaves_the_calendar_in_utc_is_refused_not_crashed_on(sent: 
     assert "outside the calendar" in shape_error("campaign.details_changed", {"end_date": sent})
     with pytest.raises(InvalidField, match="outside the calendar"):
         utc("occurred_at", datetime.fromisoformat(sent))
+
+
+@pytest.mark.parametrize("sent", ["0001-01-01", "0001-01-01T01:00:00+01:00", "9999-12-31T23:59:59.999999Z"])
+def test_the_very_ends_of_the_calendar_are_refused_since_a_database_reads_them_as_infinity(sent: str) -> None:
+    assert "end of the calendar" in shape_error("campaign.details_changed", {"end_date": sent})
 
 
 @pytest.mark.parametrize("sent", ["2025-01-31", "2025-01-31T10:00:00", 1738281600, "", None])

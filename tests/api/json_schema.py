@@ -1,0 +1,81 @@
+"""As much of JSON Schema 2020-12 as the API's own document uses, so that answers can be held against it."""
+
+import re
+from typing import Any
+
+TYPES: dict[str, Any] = {
+    "string": str,
+    "integer": int,
+    "number": (int, float),
+    "boolean": bool,
+    "object": dict,
+    "array": list,
+    "null": type(None),
+}
+
+ANNOTATIONS = {"title", "description", "format", "default"}
+CHECKED = {"$ref", "type", "enum", "const", "anyOf", "oneOf", "properties", "required", "additionalProperties", "items"}
+CHECKED |= {"pattern", "minLength", "maxLength", "minimum", "maximum", "minItems", "maxItems"}
+
+
+class Schemas:
+    """The schemas of a document, by the references to them."""
+
+    def __init__(self, document: dict[str, Any]) -> None:
+        self._document = document
+
+    def resolve(self, reference: str) -> Any:
+        """What a reference points to; raises KeyError where it points nowhere."""
+        found: Any = self._document
+        for part in reference.removeprefix("#/").split("/"):
+            found = found[part]
+        return found
+
+    def errors(self, schema: Any, value: Any, path: str = "$") -> list[str]:
+        """What of a value is not as its schema says; schemas may use nothing but what is known here."""
+        unknown = set(schema) - CHECKED - ANNOTATIONS
+        assert not unknown, f"this small validator does not know {unknown}"
+        if "$ref" in schema:
+            return self.errors(self.resolve(schema["$ref"]), value, path)
+        wrong = [f"{path}: {value!r} is not {schema}"]
+        for keyword, wanted in (("anyOf", range(1, 99)), ("oneOf", (1,))):
+            matching = [one for one in schema.get(keyword, []) if not self.errors(one, value, path)]
+            if keyword in schema and len(matching) not in wanted:
+                return wrong
+        types = schema.get("type", [])
+        kinds = [types] if isinstance(types, str) else types
+        if kinds and not any(self._is(kind, value) for kind in kinds):
+            return wrong
+        if value not in schema.get("enum", [value]) or value != schema.get("const", value):
+            return wrong
+        if isinstance(value, str) and not self._text_fits(schema, value):
+            return wrong
+        if isinstance(value, int | float) and not schema.get("minimum", value) <= value <= schema.get("maximum", value):
+            return wrong
+        return self._inside(schema, value, path)
+
+    @staticmethod
+    def _is(kind: str, value: Any) -> bool:
+        return isinstance(value, TYPES[kind]) and not (isinstance(value, bool) and kind in ("integer", "number"))
+
+    @staticmethod
+    def _text_fits(schema: Any, value: str) -> bool:
+        length_fits = schema.get("minLength", 0) <= len(value) <= schema.get("maxLength", len(value))
+        return length_fits and re.search(schema.get("pattern", ""), value) is not None
+
+    def _inside(self, schema: Any, value: Any, path: str) -> list[str]:
+        found: list[str] = []
+        if isinstance(value, list):
+            if not schema.get("minItems", 0) <= len(value) <= schema.get("maxItems", len(value)):
+                found.append(f"{path}: {len(value)} items")
+            for index, item in enumerate(value):
+                found += self.errors(schema.get("items", {}), item, f"{path}[{index}]")
+        elif isinstance(value, dict):
+            properties = schema.get("properties", {})
+            found += [f"{path}.{name} is missing" for name in schema.get("required", []) if name not in value]
+            for name, member in value.items():
+                if name in properties:
+                    found += self.errors(properties[name], member, f"{path}.{name}")
+                elif schema.get("additionalProperties") is False:
+                    found.append(f"{path}.{name} is too much")
+        return found

@@ -1,0 +1,174 @@
+"""Is it alive, is it ready? In plain words where it is not."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import pytest
+from sqlalchemy import URL, text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ledger.api.app import listen, serving
+from ledger.database import make_engine
+from ledger.schema import migrate
+from tests.api.helpers import eventually
+from tests.conftest import Service, administer
+from tests.events import cost, event
+
+
+@asynccontextmanager
+async def served(engine: AsyncEngine, *, with_worker: bool = True) -> AsyncIterator[aiohttp.ClientSession]:
+    """A service on this engine."""
+    listener = listen("127.0.0.1", 0)
+    port = listener.getsockname()[1]
+    async with (
+        serving(engine, listener, with_worker=with_worker),
+        aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client,
+    ):
+        yield client
+
+
+async def readiness(client: aiohttp.ClientSession) -> tuple[int, dict[str, Any]]:
+    """Ask whether it is ready, and check that it is alive whatever the answer."""
+    async with client.get("/healthz") as answer:
+        assert (answer.status, await answer.json()) == (200, {"status": "ok"})
+    async with client.get("/readyz") as answer:
+        return answer.status, await answer.json(content_type=None)
+
+
+def says(client: aiohttp.ClientSession, status: int) -> Callable[[], Awaitable[dict[str, Any] | None]]:
+    """A condition: readiness is answered with this status."""
+
+    async def condition() -> dict[str, Any] | None:
+        found, body = await readiness(client)
+        return body if found == status else None
+
+    return condition
+
+
+async def test_a_service_with_all_its_parts_is_ready(shared: Service) -> None:
+    assert await readiness(shared.client) == (
+        200,
+        {"status": "ok", "database": "ok", "migrations": "ok", "projections": "ok"},
+    )
+
+
+async def test_a_database_that_is_not_migrated_is_said_with_what_to_do(empty_database_url: URL) -> None:
+    engine = make_engine(empty_database_url)
+    async with served(engine) as client:
+        status, body = await readiness(client)
+
+        assert (status, body["status"], body["database"]) == (503, "unavailable", "ok")
+        assert "ledger migrate" in body["migrations"]
+
+        await migrate(engine)
+
+        await eventually(says(client, 200))
+        async with client.post("/v1/events", json=cost()) as answer:
+            assert answer.status == 201
+    await engine.dispose()
+
+
+async def test_a_missing_worker_is_noticed_by_the_lag(engine: AsyncEngine) -> None:
+    async with served(engine, with_worker=False) as client:
+        assert (await readiness(client))[0] == 200
+        async with client.post("/v1/events", json=cost()) as answer:
+            assert answer.status == 201
+        assert (await readiness(client))[0] == 200
+        async with engine.begin() as connection:
+            await connection.execute(text("SET session_replication_role = replica"))
+            await connection.execute(text("UPDATE ledger.events SET recorded_at = now() - interval '2 minutes'"))
+
+        status, body = await readiness(client)
+
+        assert (status, body["status"], body["migrations"]) == (503, "unavailable", "ok")
+        assert "behind" in body["projections"]
+        assert "worker" in body["projections"]
+        async with client.get("/v1/projections") as answer:
+            (one, *_) = (await answer.json())["items"]
+        assert (one["position"], one["head"], one["lag_events"]) == (0, 1, 1)
+        assert 119 < one["lag_seconds"] < 180
+
+
+async def test_a_worker_that_fails_is_told_with_where_and_recovers(service: Service) -> None:
+    await service.append(cost())
+    await service.get("/v1/spend")
+    async with service.engine.begin() as connection:
+        await connection.execute(text("ALTER TABLE budget_entries RENAME TO mislaid"))
+    await service.append(cost(), event("cost.recorded", {"resource_type": "other", "cost": "2"}))
+
+    body = await eventually(says(service.client, 503))
+
+    assert (body["status"], body["database"]) == ("unavailable", "ok")
+    assert "failing at position 1" in body["projections"]
+    items = (await (await service.client.get("/v1/projections")).json())["items"]
+    assert {(item["status"], item["position"], item["head"]) for item in items} == {("failing", 1, 3)}
+    assert items[0]["last_error"]["position"] == 2
+    assert "budget_entries" in items[0]["last_error"]["error"]
+
+    async with service.engine.begin() as connection:
+        await connection.execute(text("ALTER TABLE mislaid RENAME TO budget_entries"))
+
+    await eventually(says(service.client, 200))
+    assert (await service.get("/v1/spend"))["items"][0]["cost"] == "4"
+    assert (await (await service.client.get("/v1/projections")).json())["items"][0]["last_error"] is None
+
+
+@pytest.fixture
+async def outage(server_url: URL, database_url: URL) -> Callable[[bool], Awaitable[None]]:
+    """Take the database away (True) and give it back (False)."""
+
+    async def change(out: bool) -> None:
+        name = database_url.database
+        await administer(server_url, f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS {not out}")
+        if out:
+            await administer(
+                server_url, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
+            )
+
+    return change
+
+
+async def test_a_database_that_is_away_is_answered_with_503_everywhere_and_found_again(
+    service: Service, outage: Callable[[bool], Awaitable[None]]
+) -> None:
+    await service.append(cost())
+    paths = ["/v1/events", "/v1/events/1", "/v1/campaigns", "/v1/spend", "/v1/projections", "/v1/spend?min_position=1"]
+
+    await outage(True)
+    _, body = await readiness(service.client)
+    answers = [await service.client.get(path) for path in paths]
+    async with asyncio.timeout(10):
+        answers.append(await service.client.post("/v1/events", json=cost()))
+    problems = [await answer.json(content_type=None) for answer in answers]
+    await outage(False)
+
+    assert (body["status"], body["database"] == "ok") == ("unavailable", False)
+    assert [answer.status for answer in answers] == [503] * len(answers)
+    assert {problem["type"] for problem in problems} == {"/problems/database-unavailable"}
+    assert all(answer.headers["Retry-After"] for answer in answers)
+    await eventually(says(service.client, 200))
+    await service.append(cost())
+    assert (await service.get("/v1/spend"))["items"][0]["entries"] == 2
+
+
+async def test_a_read_whose_connection_is_cut_is_answered_with_503(service: Service, database_url: URL) -> None:
+    other = make_engine(database_url)
+    async with other.connect() as holder:
+        await holder.execute(text("LOCK TABLE campaigns IN ACCESS EXCLUSIVE MODE"))
+        reading = asyncio.create_task(service.client.get("/v1/campaigns").__aenter__())
+        waiting = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+
+        async def reader() -> int | None:
+            pid: int | None = await holder.scalar(text(waiting))
+            return pid
+
+        pid = await eventually(reader)
+        await holder.execute(text(f"SELECT pg_terminate_backend({pid})"))
+        answer = await reading
+    await other.dispose()
+
+    problem = await answer.json(content_type=None)
+    assert (answer.status, problem["type"]) == (503, "/problems/database-unavailable")

@@ -1,0 +1,261 @@
+"""The OpenAPI document says what the service does, and nothing else."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from ledger.api import routes as api_routes
+from ledger.api.app import ROUTES, make_app
+from ledger.api.problems import STATUS
+from ledger.domain.catalogue import CATALOGUE
+from tests.api.json_schema import Schemas
+from tests.conftest import Service
+from tests.events import campaign, content, cost, event, follow, job, reserve
+
+SOMETHING = "11111111-1111-4111-8111-111111111111"
+
+# Keys, roles and limits of rate come with the issues that bring them.
+NOT_YET = {"unauthenticated", "forbidden", "rate-limited"}
+SLUGS = {
+    *("malformed", "unauthenticated", "forbidden", "not-found", "too-large", "unsupported-media-type", "rate-limited"),
+    *("budget-exceeded", "version-conflict", "event-id-conflict", "illegal-transition", "invalid-event"),
+    *("unknown-reference", "reference-mismatch", "currency-mismatch", "overloaded", "projection-behind"),
+    "database-unavailable",
+}
+
+
+@pytest.fixture(scope="module")
+async def document(shared: Service) -> Any:
+    """The document, as a client gets it."""
+    async with shared.client.get("/openapi.json") as answer:
+        assert answer.status == 200
+        assert answer.content_type == "application/json"
+        return await answer.json()
+
+
+def operations(document: Any) -> Iterator[tuple[str, str, Any]]:
+    """Path, method and operation of each."""
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            yield path, method, operation
+
+
+def nodes(value: Any) -> Iterator[dict[str, Any]]:
+    """Every object of the document."""
+    if isinstance(value, dict):
+        yield value
+        for member in value.values():
+            yield from nodes(member)
+    elif isinstance(value, list):
+        for item in value:
+            yield from nodes(item)
+
+
+def test_it_is_an_openapi_3_1_document(document: Any) -> None:
+    assert re.fullmatch(r"3\.1\.\d+", document["openapi"])
+    assert document["info"]["title"]
+    assert document["info"]["version"]
+    for path, method, operation in operations(document):
+        assert path.startswith("/")
+        assert method in ("get", "post", "put", "patch", "delete")
+        assert operation["responses"]
+        for status, answer in operation["responses"].items():
+            assert re.fullmatch(r"[1-5]\d\d", status)
+            assert answer["description"]
+    ids = [operation["operationId"] for _, _, operation in operations(document)]
+    assert len(ids) == len(set(ids))
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+", name) for name in document["components"]["schemas"])
+
+
+def test_every_reference_leads_somewhere_and_every_schema_is_used(document: Any) -> None:
+    references = {node["$ref"] for node in nodes(document) if "$ref" in node}
+
+    for reference in references:
+        assert Schemas(document).resolve(reference)
+    assert {reference.rpartition("/")[2] for reference in references} == set(document["components"]["schemas"])
+
+
+def test_descriptions_are_sentences(document: Any) -> None:
+    for _, _, operation in operations(document):
+        assert operation["summary"].endswith(".") or operation["summary"].endswith("?")
+        for status, answer in operation["responses"].items():
+            if status.startswith("2"):
+                assert answer["description"].endswith("."), answer["description"]
+
+
+def test_it_names_exactly_the_routes_there_are(document: Any) -> None:
+    app = make_app(None)  # type: ignore[arg-type]
+    served = {
+        (route.resource.canonical, route.method)
+        for route in app.router.routes()
+        if route.resource is not None and isinstance(route.resource, web.Resource)
+    }
+
+    assert {(path, method.upper()) for path, method, _ in operations(document)} == served
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
+def test_every_parameter_is_listed_and_no_other(document: Any, route: api_routes.Route) -> None:
+    parameters = document["paths"][route.path][route.method.lower()]["parameters"]
+    by_place = {
+        place: [parameter["name"] for parameter in parameters if parameter["in"] == place]
+        for place in ("query", "path")
+    }
+
+    taken = [field.encode_name for field in api_routes.msgspec.structs.fields(route.query)] if route.query else []
+    assert sorted(by_place["query"]) == sorted(taken)
+    assert by_place["path"] == re.findall(r"{(\w+)}", route.path)
+    assert len({(parameter["in"], parameter["name"]) for parameter in parameters}) == len(parameters)
+    for parameter in parameters:
+        assert parameter["schema"]
+        assert parameter["required"] == (parameter["in"] == "path")
+
+
+def test_the_headers_that_are_understood_are_listed(document: Any) -> None:
+    def headers(path: str, method: str) -> set[str]:
+        parameters = document["paths"][path][method]["parameters"]
+        return {parameter["name"] for parameter in parameters if parameter["in"] == "header"}
+
+    assert headers("/v1/campaigns", "get") == {"Ledger-Min-Position"}
+    assert headers("/v1/spend", "get") == {"Ledger-Min-Position"}
+    assert headers("/v1/events", "post") == {"Idempotency-Key"}
+
+
+def test_lines_are_listed_wherever_they_are_answered(document: Any) -> None:
+    in_lines = {
+        path for path, _, operation in operations(document) if "x-ndjson" in str(operation["responses"].get("200"))
+    }
+
+    assert in_lines == {"/v1/events", "/v1/campaigns/{id}/timeline"}
+
+
+def sent_types(document: Any) -> dict[str, Any]:
+    """The schemas of the events that may be sent, by type."""
+    body = document["paths"]["/v1/events"]["post"]["requestBody"]["content"]
+    assert set(body) == {"application/json", "application/x-ndjson"}
+    schemas = Schemas(document)
+    one, many = body["application/json"]["schema"]["oneOf"]
+    assert (many["type"], many["minItems"], many["maxItems"], many["items"]) == ("array", 1, 5000, one)
+    structs = [schemas.resolve(choice["$ref"]) for choice in one["anyOf"]]
+    return {struct["properties"]["type"]["enum"][0]: struct for struct in structs}
+
+
+def test_every_event_that_may_be_sent_is_described_and_none_that_may_not(document: Any) -> None:
+    described = sent_types(document)
+
+    assert set(described) == set(CATALOGUE) - {"cost.expired", "cost.denied"}
+    assert len(described) == 31
+    assert all(struct["additionalProperties"] is False for struct in described.values())
+    assert "cost.denied" not in str(document)
+    assert "cost.expired" not in str(document)
+
+
+EXAMPLES = [
+    campaign(),
+    campaign(description="D", currency="EUR", end_date="2026-01-01"),
+    content(metadata={"a": 1}),
+    job(),
+    job(budget="1", currency="EUR", max_retries=3),
+    cost(),
+    {**cost(), "occurred_at": "2025-01-01T00:00:00Z", "expected_version": 0, "correlation_id": SOMETHING},
+    reserve(expires_in=1),
+    follow(campaign(), "campaign.metrics_recorded", {"clicks": 1, "revenue": "1.5"}),
+    follow(job(), "job.progressed", {"progress": "0.5"}),
+    follow(job(), "job.completed", {"output_data": {"a": 1}}),
+    follow(cost(), "cost.adjusted", {"amount": "-1", "reason": "R"}),
+    {"type": "job.started", "stream_id": SOMETHING},
+]
+
+
+@pytest.mark.parametrize("sent", EXAMPLES, ids=lambda sent: str(sent["type"]))
+def test_what_may_be_sent_fits_its_schema_with_money_as_text_and_as_number(document: Any, sent: dict[str, Any]) -> None:
+    schemas = Schemas(document)
+    struct = sent_types(document)[sent["type"]]
+    amounts = ("budget", "cost", "amount", "revenue", "progress")
+    data = sent.get("data", {})
+    as_numbers = {name: float(value) if name in amounts else value for name, value in data.items()}
+
+    assert schemas.errors(struct, sent) == []
+    if "data" in sent:
+        assert schemas.errors(struct, {**sent, "data": as_numbers}) == []
+        for name in set(amounts) & set(data):
+            assert schemas.errors(struct, {**sent, "data": {**data, name: True}})
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [{**cost(), "kost": 1}, cost(kost=1), cost(tokens_used=-1), event("cost.recorded", {}), campaign(name="")]
+    + [campaign(name="n" * 256), reserve(expires_in=0), job(input_data=[]), content(metadata="m"), job(budget=[1])],
+)
+def test_what_may_not_be_sent_does_not_fit_its_schema(document: Any, sent: dict[str, Any]) -> None:
+    assert Schemas(document).errors(sent_types(document)[sent["type"]], sent)
+
+
+@pytest.fixture(scope="module")
+async def something(shared: Service) -> dict[str, str]:
+    """Something of everything, in most states; values for the parameters of paths."""
+    created, queued, asset, held = campaign(), job(), content(), reserve(campaign_id=None)
+    spent = cost("200", campaign_id=created["id"])
+    await shared.append(created, campaign(budget="0"), queued, job(created["id"], budget="1.5"), asset, held, spent)
+    await shared.append(
+        follow(queued, "job.started"),
+        follow(queued, "job.completed", {"output_data": {}}),
+        follow(held, "cost.settled", {"cost": "1", "tokens_used": 3}),
+        {**cost("1", model_used="m"), "correlation_id": SOMETHING, "causation_id": SOMETHING},
+    )
+    return {"campaigns": created["id"], "agent-jobs": queued["id"], "content-assets": asset["id"], "cost": held["id"]}
+
+
+GETS = [route.path for route in ROUTES if route.method == "GET" and route.path != "/openapi.json"]
+
+
+@pytest.mark.parametrize("path", GETS)
+async def test_what_is_answered_fits_its_schema(
+    shared: Service, document: Any, something: dict[str, str], path: str
+) -> None:
+    noun = path.split("/")[2] if path.count("/") > 1 else ""
+    item = something["cost"] if noun == "budget-entries" else something.get(noun, "")
+    address = path.format(id=item, position=1, category="cost", stream_id=something["cost"])
+    parameters = {"group_by": "day,resource_type,model_used,agent_type"} if path == "/v1/spend" else {}
+
+    answer = await shared.get(address, **parameters)
+
+    schema = document["paths"][path]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+    assert Schemas(document).errors(schema, answer) == []
+
+
+@pytest.mark.parametrize(
+    ("body", "mode", "status"),
+    [
+        (cost(), "atomic", "201"),
+        ([cost(), cost("-1"), {**cost(), "data": 5}], "independent", "200"),
+        ([cost("1"), {**cost(), "kost": 1}], "atomic", "422"),
+        (follow(campaign(), "campaign.paused"), "atomic", "409"),
+        (follow(campaign(), "campaign.paused", expected_version=2), "atomic", "409"),
+        ([], "atomic", "400"),
+    ],
+)
+async def test_what_is_answered_to_an_append_fits_its_schema(
+    shared: Service, document: Any, body: Any, mode: str, status: str
+) -> None:
+    answered, answer = await shared.post(body, mode=mode)
+
+    assert str(answered) == status
+    (content_of,) = document["paths"]["/v1/events"]["post"]["responses"][status]["content"].values()
+    assert Schemas(document).errors(content_of["schema"], answer) == []
+
+
+def test_every_problem_is_listed_with_its_status(document: Any) -> None:
+    listed: dict[str, set[int]] = {}
+    for _, _, operation in operations(document):
+        for status, answer in operation["responses"].items():
+            if "application/problem+json" in answer["content"]:
+                for name in answer["description"].split(", "):
+                    listed.setdefault(name, set()).add(int(status))
+
+    assert set(listed) >= SLUGS - NOT_YET
+    assert all(statuses == {STATUS[name]} for name, statuses in listed.items())
+    assert set(STATUS) >= SLUGS
