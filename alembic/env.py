@@ -65,6 +65,7 @@ def run_offline() -> None:
         dialect_name="postgresql", target_metadata=target_metadata, literal_binds=True, include_schemas=True
     )
     with context.begin_transaction():
+        context.execute("SET LOCAL search_path TO public")
         context.run_migrations()
 
 

@@ -4,6 +4,7 @@ Names are those of the contract: `DATABASE_URL`, or `DB_HOST DB_PORT DB_NAME DB_
 `DIRECT_DATABASE_URL`; `LEDGER_HOME LEDGER_HOST LEDGER_PORT LEDGER_LOG_LEVEL`. The environment goes before `.env`.
 """
 
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,11 @@ import msgspec
 from dotenv import dotenv_values
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
+
+SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+
+OPTIONS = ("host", "sslmode", "sslrootcert", "connect_timeout", "channel_binding", "application_name", "pgbouncer")
+"""Options of a database URL. The last three say nothing that the driver would not do, or know, by itself."""
 
 
 class ConfigError(Exception):
@@ -51,7 +57,7 @@ def read_settings(environment: Mapping[str, str] | None = None, folder: Path | N
         home=Path(merged.get("LEDGER_HOME", ".ledger")),
         host=merged.get("LEDGER_HOST", "127.0.0.1"),
         port=_port("LEDGER_PORT", merged.get("LEDGER_PORT", "8080")),
-        log_level=merged.get("LEDGER_LOG_LEVEL", "INFO").upper(),
+        log_level=_log_level(merged.get("LEDGER_LOG_LEVEL", "INFO")),
         database_url=database_url,
         direct_database_url=parse_url("DIRECT_DATABASE_URL", direct) if direct else database_url,
     )
@@ -63,6 +69,7 @@ def _database_url(merged: Mapping[str, str]) -> URL | None:
     if not (host := merged.get("DB_HOST")):
         return None
     sslmode = merged.get("DB_SSLMODE")
+    _require_sslmode("DB_SSLMODE", sslmode)
     return URL.create(
         "postgresql+asyncpg",
         username=merged.get("DB_USER", "postgres"),
@@ -92,15 +99,31 @@ def parse_url(name: str, value: str) -> URL:
         ) from None
     if url.drivername not in ("postgres", "postgresql", "postgresql+asyncpg"):
         raise ConfigError(f"{name} must start with postgresql://, not {url.drivername}://")
-    if "@" in (url.host or "") or "@" in (url.database or "") or "#" in (url.host or ""):
+    if value.count("@") > 1 or "#" in (url.host or ""):
         raise ConfigError(
             f"{name} does not read well: its password seems to hold one of @ / # % unencoded, so the host would be "
             "wrong. Percent-encode it (@ is %40, / is %2F, # is %23, % is %25), or give DB_HOST, DB_PASSWORD … instead"
         )
+    for option in url.query:
+        if option not in OPTIONS:
+            raise ConfigError(f"{name} has the option {option!r}, which is not understood; take it out")
+    mode = url.query.get("sslmode")
+    _require_sslmode(f"sslmode in {name}", mode if isinstance(mode, str) else None)
     return url.set(drivername="postgresql+asyncpg")
 
 
+def _require_sslmode(name: str, mode: str | None) -> None:
+    if mode is not None and mode not in SSL_MODES:
+        raise ConfigError(f"{name} (sslmode) must be one of {', '.join(SSL_MODES)}, not {mode!r}")
+
+
+def _log_level(value: str) -> str:
+    if value.upper() not in logging.getLevelNamesMapping():
+        raise ConfigError(f"LEDGER_LOG_LEVEL must be DEBUG, INFO, WARNING or ERROR, not {value!r}")
+    return value.upper()
+
+
 def _port(name: str, value: str) -> int:
-    if not value.isdigit() or not 0 <= int(value) <= 65_535:
+    if not (value.isascii() and value.isdigit()) or not 0 <= int(value) <= 65_535:
         raise ConfigError(f"{name} must be a port number, 0 to 65535, not {value!r}")
     return int(value)

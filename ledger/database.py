@@ -56,9 +56,11 @@ def connect_arguments(url: URL) -> tuple[URL, dict[str, Any]]:
     """
     query = dict(url.query)
     mode = query.pop("sslmode", None)
-    query.pop("channel_binding", None)
     root_certificate = query.pop("sslrootcert", None)
-    arguments: dict[str, Any] = {"timeout": CONNECT_SECONDS_MAX}
+    timeout = query.pop("connect_timeout", None)
+    for without_effect in ("channel_binding", "application_name", "pgbouncer"):
+        query.pop(without_effect, None)
+    arguments: dict[str, Any] = {"timeout": float(str(timeout)) if timeout else CONNECT_SECONDS_MAX}
     if mode in ("require", "verify-ca", "verify-full"):
         context = ssl.create_default_context(cafile=str(root_certificate) if root_certificate else None)
         context.check_hostname = mode == "verify-full"

@@ -127,6 +127,7 @@ INSERT INTO ledger.projection_checkpoints (name, position, updated_at, status)
 VALUES ('read_models', 0, now(), 'running');
 """
 
+# (No percent sign in these texts: `upgrade --sql` would double it.)
 # Events are never changed but for one erasure: text and salt may go, everything else must stay as it is.
 REFUSE_CHANGE = """
 CREATE FUNCTION ledger.refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -154,8 +155,10 @@ BEGIN
     THEN
         RETURN NEW;
     END IF;
-    RAISE EXCEPTION 'ledger events are append-only: % on % refused', TG_OP, TG_TABLE_NAME
-        USING ERRCODE = 'restrict_violation', HINT = 'Correct a mistake with a new event.';
+    RAISE EXCEPTION USING
+        MESSAGE = 'ledger events are append-only: ' || TG_OP || ' on ' || TG_TABLE_NAME || ' refused',
+        ERRCODE = 'restrict_violation',
+        HINT = 'Correct a mistake with a new event.';
 END $$;
 """
 

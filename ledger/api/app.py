@@ -3,8 +3,9 @@
 import asyncio
 import logging
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from datetime import datetime
 
 from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -53,18 +54,25 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 @asynccontextmanager
-async def serving(engine: AsyncEngine, listener: socket.socket, *, with_worker: bool) -> AsyncIterator[None]:
+async def serving(
+    engine: AsyncEngine,
+    listener: socket.socket,
+    *,
+    with_worker: bool,
+    clock: Callable[[], datetime] | None = None,
+) -> AsyncIterator[None]:
     """Serve the API while inside; leaving answers what was accepted.
 
     Args:
         with_worker: keep the read models and expire holds in this process too.
+        clock: what events are recorded by; the server's own when None.
     """
     worker = Worker(engine)
 
     def on_append(position: int) -> None:
         worker.wake()
 
-    async with Appender(engine, on_append=on_append) as appender:
+    async with Appender(engine, on_append=on_append, clock=clock) as appender:
         runner = web.AppRunner(
             make_app(Services(engine, appender)),
             access_log=None,

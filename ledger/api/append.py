@@ -12,6 +12,7 @@ from ledger.api.routes import Route, json_response, read_query
 from ledger.api.services import Services
 from ledger.domain.errors import InvalidEvent, LedgerError, Malformed, Refused, TooLarge, UnsupportedMediaType
 from ledger.domain.event import Candidate, Receipt, Request
+from ledger.log.appender import Appender
 
 IDEMPOTENCY_KEY_CHARACTERS_MAX = 255
 
@@ -72,7 +73,8 @@ async def _append_atomic(services: Services, texts: list[bytes], key: str | None
     return json_response(Appended(position, receipts), status=status, position=position)
 
 
-async def _append_independent(services: Services, texts: list[bytes], key: str | None) -> web.StreamResponse:
+async def judge_each(appender: Appender, texts: list[bytes], key: str | None) -> list[Any]:
+    """Have each event judged by itself; its receipt or its problem document, in order."""
     results: list[Any] = [None] * len(texts)
     candidates: list[Candidate] = []
     places: list[int] = []
@@ -82,10 +84,15 @@ async def _append_independent(services: Services, texts: list[bytes], key: str |
             places.append(index)
         except LedgerError as error:
             results[index] = problems.document(error, index)
-    verdicts = await services.appender.append(Request(candidates, independent=True)) if candidates else []
+    verdicts = await appender.append(Request(candidates, independent=True)) if candidates else []
     for index, verdict in zip(places, verdicts, strict=True):
         results[index] = verdict if isinstance(verdict, Receipt) else problems.document(verdict, index)
-    position = max((verdict.position for verdict in verdicts if isinstance(verdict, Receipt)), default=0)
+    return results
+
+
+async def _append_independent(services: Services, texts: list[bytes], key: str | None) -> web.StreamResponse:
+    results = await judge_each(services.appender, texts, key)
+    position = max((result.position for result in results if isinstance(result, Receipt)), default=0)
     return json_response(Judged(position, results), position=position)
 
 

@@ -79,7 +79,7 @@ def reset(yes: bool, force: bool, home: Path | None) -> None:
         settings = settings_for(home)
         _require_local(settings, force)
         click.echo("This deletes the whole ledger: every event, every table. There is no way back.")
-        if not yes and click.prompt("Type yes to go on", default="no", show_default=False) != "yes":
+        if not yes and not _says_yes():
             click.echo("Cancelled.")
             return
         settings.home.mkdir(parents=True, exist_ok=True)
@@ -89,9 +89,17 @@ def reset(yes: bool, force: bool, home: Path | None) -> None:
     click.echo("The ledger is empty.")
 
 
+def _says_yes() -> bool:
+    try:
+        answer: str = click.prompt("Type yes to go on", default="no", show_default=False)
+    except click.Abort:
+        # Nobody is there to answer.
+        return False
+    return answer == "yes"
+
+
 def _require_local(settings: Settings, force: bool) -> None:
-    url = settings.database_url
-    local = url is None or url.host in (None, *LOOPBACK) or str(url.host).startswith(os.sep)
-    if not local and not force:
-        assert url is not None
-        fail(f"the database is at {url.host}, not on this machine; to reset it even so, add --force")
+    for url in (settings.database_url, settings.direct_database_url):
+        host = str(url.query.get("host") or url.host or "") if url is not None else ""
+        if host and host not in LOOPBACK and not host.startswith(os.sep) and not force:
+            fail(f"the database is at {host}, not on this machine; to reset it even so, add --force")

@@ -14,11 +14,13 @@ import msgspec
 import uvloop
 from sqlalchemy import URL
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ledger.config import ConfigError, Settings, read_settings
 from ledger.database import CONNECTION_ERRORS, database
 from ledger.domain.errors import LedgerError
 from ledger.embedded import EmbeddedError
+from ledger.schema import current_revision, expected_revision
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -39,7 +41,13 @@ def json_option(command: F) -> F:
 
 
 def settings_for(home: Path | None = None, host: str | None = None, port: int | None = None) -> Settings:
-    """The settings, with what the command line says put over them."""
+    """The settings, with what the command line says put over them; a wrong one ends the program in plain words."""
+    with plain_errors():
+        return read_settings_for(home, host, port)
+
+
+def read_settings_for(home: Path | None = None, host: str | None = None, port: int | None = None) -> Settings:
+    """The settings, with what the command line says put over them; raises `ConfigError`."""
     settings = read_settings()
     changes: dict[str, Any] = {"home": home, "host": host, "port": port}
     settings = msgspec.structs.replace(
@@ -87,6 +95,14 @@ def reachable_database(settings: Settings) -> Iterator[URL]:
     with plain_errors(), database(settings) as found:
         assert found.database_url is not None
         yield found.database_url
+
+
+async def require_migrated(engine: AsyncEngine) -> None:
+    """End the program where the database is not at this release's revision."""
+    async with engine.connect() as connection:
+        current, expected = await current_revision(connection), expected_revision()
+    if current != expected:
+        fail(f"the database is at revision {current}, this release needs {expected}; run `ledger migrate`")
 
 
 def require_loopback(host: str) -> None:

@@ -10,8 +10,9 @@ import msgspec
 from sqlalchemy import URL
 
 from ledger.api import problems
+from ledger.api.append import judge_each
 from ledger.api.decode import read_candidate, split_body
-from ledger.cli.common import home_option, json_option, reachable_database, run, settings_for
+from ledger.cli.common import home_option, json_option, reachable_database, require_migrated, run, settings_for
 from ledger.database import driver_connection, make_engine
 from ledger.domain.errors import LedgerError
 from ledger.domain.event import Receipt, Request
@@ -49,9 +50,12 @@ async def _append(url: URL, body: bytes, independent: bool) -> list[object]:
         # One object may stand on many lines; several objects stand on a line each.
         ndjson = body.lstrip()[:1] == b"{" and _is_ndjson(body)
         texts, _ = split_body(body, ndjson=ndjson)
-        candidates = [read_candidate(text, index, "local", None) for index, text in enumerate(texts)]
+        await require_migrated(engine)
         async with Appender(engine) as appender:
-            verdict = await appender.append(Request(candidates, independent))
+            if independent:
+                return await judge_each(appender, texts, None)
+            candidates = [read_candidate(text, index, "local", None) for index, text in enumerate(texts)]
+            verdict = await appender.append(Request(candidates))
         return [
             answer if isinstance(answer, Receipt) else problems.document(answer, answer.index) for answer in verdict
         ]

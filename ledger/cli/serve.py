@@ -7,15 +7,21 @@ from pathlib import Path
 
 import click
 from sqlalchemy import URL
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ledger.api.app import serving
-from ledger.cli.common import fail, home_option, plain_errors, reachable_database, require_loopback, run, settings_for
+from ledger.cli.common import (
+    home_option,
+    plain_errors,
+    reachable_database,
+    require_loopback,
+    require_migrated,
+    run,
+    settings_for,
+)
 from ledger.cli.up import announce, bind, until_stopped
 from ledger.database import make_engine
 from ledger.log.appender import Appender
 from ledger.log.expiry import sweep
-from ledger.schema import current_revision, expected_revision
 from projections.worker import Worker
 
 
@@ -36,7 +42,7 @@ def serve(no_auth: bool, host: str | None, port: int | None, home: Path | None) 
 
 async def _serve(url: URL, listener: socket.socket) -> None:
     engine = make_engine(url)
-    await _require_migrated(engine)
+    await require_migrated(engine)
     async with serving(engine, listener, with_worker=False):
         announce(listener)
         await until_stopped()
@@ -53,7 +59,7 @@ def worker(home: Path | None) -> None:
 
 async def _work(url: URL) -> None:
     engine = make_engine(url)
-    await _require_migrated(engine)
+    await require_migrated(engine)
     worker = Worker(engine)
     async with Appender(engine) as appender:
         working = asyncio.create_task(worker.run(), name="worker")
@@ -66,10 +72,3 @@ async def _work(url: URL) -> None:
         with suppress(asyncio.CancelledError):
             await sweeping
     await engine.dispose()
-
-
-async def _require_migrated(engine: AsyncEngine) -> None:
-    async with engine.connect() as connection:
-        current, expected = await current_revision(connection), expected_revision()
-    if current != expected:
-        fail(f"the database is at revision {current}, this release needs {expected}; run `ledger migrate`")

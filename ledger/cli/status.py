@@ -9,7 +9,16 @@ import msgspec
 from sqlalchemy import URL, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ledger.cli.common import explain, home_option, json_option, print_json, reachable_database, run, settings_for
+from ledger.cli.common import (
+    explain,
+    home_option,
+    json_option,
+    print_json,
+    reachable_database,
+    read_settings_for,
+    run,
+    settings_for,
+)
 from ledger.config import ConfigError, Settings
 from ledger.database import database, driver_connection, make_engine
 from ledger.embedded import EmbeddedError
@@ -91,7 +100,7 @@ def doctor(home: Path | None, as_json: bool) -> None:
 
 def _examine(home: Path | None) -> list[Check]:
     try:
-        settings = settings_for(home)
+        settings = read_settings_for(home)
     except ConfigError as error:
         return [Check("settings", "problem", str(error))]
     checks = [Check("settings", "ok", _describe(settings))]

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 from uuid_utils.compat import uuid7
@@ -16,16 +17,23 @@ log = logging.getLogger(__name__)
 SWEEP_HOLDS_MAX = 1_000
 IDLE_SECONDS = 1.0
 
-DUE_HOLDS = "SELECT stream_id FROM ledger.holds WHERE expires_at <= clock_timestamp() ORDER BY expires_at LIMIT $1"
+DUE_HOLDS = """
+SELECT stream_id FROM ledger.holds
+WHERE expires_at <= coalesce($2::timestamptz, clock_timestamp())
+ORDER BY expires_at LIMIT $1
+"""
 
 
-async def expire_due(engine: AsyncEngine, appender: Appender) -> int:
+async def expire_due(engine: AsyncEngine, appender: Appender, now: datetime | None = None) -> int:
     """Expire the holds that are due, at most `SWEEP_HOLDS_MAX`; the number that were due.
 
     Several sweepers may meet: what has expired already is refused to the second, and nothing comes of it.
+
+    Args:
+        now: the clock, as the appender's; the server's own when None.
     """
     async with driver_connection(engine) as connection:
-        due = [row["stream_id"] for row in await connection.fetch(DUE_HOLDS, SWEEP_HOLDS_MAX)]
+        due = [row["stream_id"] for row in await connection.fetch(DUE_HOLDS, SWEEP_HOLDS_MAX, now)]
     if due:
         await appender.append(Request([expiry(stream_id, uuid7()) for stream_id in due], independent=True))
     return len(due)

@@ -4,6 +4,10 @@ import asyncio
 import json
 from typing import Any
 
+import pytest
+from sqlalchemy import text
+
+from ledger.log import appender
 from tests.api.helpers import eventually, log, send, slug
 from tests.conftest import Service
 from tests.events import campaign, cost, follow, job, reserve
@@ -61,6 +65,30 @@ async def test_refused_requests_never_harm_their_neighbours(shared: Service) -> 
     assert (shown["spend"], shown["held"], shown["status"]) == ("60", "0", "draft")
     recorded = await log(shared, campaign_id=created["id"], type="cost.recorded,cost.reserved")
     assert {event["id"] for event in recorded} == {sent["id"] for sent in good}
+
+
+async def test_a_full_queue_says_so_at_once_and_takes_events_again_later(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(appender, "QUEUE_EVENTS_MAX", 10)
+    first, second, third = ([cost() for _ in range(6)] for _ in range(3))
+    async with service.engine.begin() as holder:
+        await holder.execute(text("SELECT position FROM ledger.log_head FOR UPDATE"))
+        waiting = [asyncio.create_task(service.post(first))]
+        await asyncio.sleep(0.2)
+        waiting.append(asyncio.create_task(service.post(second)))
+        await asyncio.sleep(0.2)
+
+        async with service.client.post("/v1/events", json=third) as answer:
+            problem = await answer.json(content_type=None)
+
+        assert (answer.status, slug(problem)) == (503, "overloaded")
+        assert int(answer.headers["Retry-After"]) >= 1
+        assert not any(task.done() for task in waiting)
+    answers = await asyncio.gather(*waiting, service.post(third))
+
+    assert [status for status, _ in answers] == [201, 201, 201]
+    assert await service.head() == 18
 
 
 async def test_one_of_two_racing_holds_gets_the_last_of_the_money(shared: Service) -> None:

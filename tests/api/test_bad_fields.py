@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from tests.api.helpers import send, slug
 from tests.conftest import Service
@@ -124,8 +125,24 @@ async def test_an_amount_out_of_range_is_invalid_as_number_and_as_text(
 
 @pytest.mark.parametrize(
     "amount",
-    ['"NaN"', '"sNaN"', '"Infinity"', '"-Infinity"', '"inf"', "true", "null", "[1]", '{"a": 1}', '""', '"1,5"', '"$1"']
-    + ['"0x1"', '"1 2"', '"1e"', '"one"'],
+    [
+        '"NaN"',
+        '"sNaN"',
+        '"Infinity"',
+        '"-Infinity"',
+        '"inf"',
+        "true",
+        "null",
+        "[1]",
+        '{"a": 1}',
+        '""',
+        '"1,5"',
+        '"$1"',
+        '"0x1"',
+        '"1 2"',
+        '"1e"',
+        '"one"',
+    ],
 )
 async def test_what_is_no_amount_is_invalid(shared: Service, amount: str) -> None:
     body = f'{{"type": "cost.recorded", "data": {{"resource_type": "other", "cost": {amount}}}}}'
@@ -215,6 +232,29 @@ async def test_the_first_and_the_last_moment_of_the_calendar_are_not_taken_for_i
     # The driver writes these two as -infinity and infinity, which no reader of the log could follow.
     assert [error["path"] for error in await errors_of(service, {**cost(), "occurred_at": when})] == ["$.occurred_at"]
     assert [error["path"] for error in await errors_of(service, campaign(start_date=when))] == ["$.data.start_date"]
+
+
+async def test_a_server_in_another_time_zone_changes_nothing(service: Service) -> None:
+    # Before the zones of 1883 New York was 4 h 56 min 2 s behind: not an offset that RFC 3339 can write.
+    name = service.database_url.database
+    async with service.engine.begin() as connection:
+        await connection.execute(text(f"ALTER DATABASE {name} SET timezone TO 'America/New_York'"))
+    await service.engine.dispose()
+    early, opened = {**cost("2"), "occurred_at": "1800-01-01T00:00:00Z"}, {**campaign(), "occurred_at": "0001-01-02T00:00:00Z"}
+
+    for sent in (early, opened):
+        await service.append(sent)
+        (again,) = await service.append(sent)
+        assert again["duplicate"]
+    await service.append(follow(early, "cost.adjusted", {"amount": "1", "reason": "R"}))
+
+    assert (await service.get(f"/v1/budget-entries/{early['id']}"))["occurred_at"] == "1800-01-01T00:00:00.000000Z"
+    assert rows_by_day(await service.get("/v1/spend", group_by="day")) == {"1800-01-01": "3"}
+
+
+def rows_by_day(answer: dict[str, Any]) -> dict[str, str]:
+    """What was spent on each day."""
+    return {item["day"]: item["cost"] for item in answer["items"]}
 
 
 async def test_sums_may_grow_past_what_one_amount_may_be(shared: Service) -> None:

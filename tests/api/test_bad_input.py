@@ -48,8 +48,19 @@ def a_job(input_data: str) -> str:
 
 @pytest.mark.parametrize(
     "body",
-    ["", "   ", "\n\t ", "[]", " [ ] ", "{", '{"type"', '{"type": "job.started"', "[", "[{}", "[{},]", a_cost() * 2]
-    + [
+    [
+        "",
+        "   ",
+        "\n\t ",
+        "[]",
+        " [ ] ",
+        "{",
+        '{"type"',
+        '{"type": "job.started"',
+        "[",
+        "[{}",
+        "[{},]",
+        a_cost() * 2,
         a_cost() + " x",
         "nonsense",
         "{'type': 1}",
@@ -57,9 +68,18 @@ def a_job(input_data: str) -> str:
         a_cost("NaN"),
         a_cost("Infinity"),
         a_cost("-Infinity"),
-    ]
-    + [a_cost("01"), a_cost("1."), a_cost(".5"), a_cost("+1"), a_cost("0x1"), a_cost('"1')]
-    + [a_job('{"a": "\n"}'), a_job('{"a": "\\q"}'), a_job('{"a": 01}'), a_job("{1: 2}"), "\ufeff" + a_cost()],
+        a_cost("01"),
+        a_cost("1."),
+        a_cost(".5"),
+        a_cost("+1"),
+        a_cost("0x1"),
+        a_cost('"1'),
+        a_job('{"a": "\n"}'),
+        a_job('{"a": "\\q"}'),
+        a_job('{"a": 01}'),
+        a_job("{1: 2}"),
+        "\ufeff" + a_cost(),
+    ],
 )
 async def test_what_is_not_json_is_malformed(shared: Service, body: str) -> None:
     assert (await refused(shared, body.encode()))[0] == MALFORMED
@@ -222,6 +242,7 @@ async def test_another_content_type_is_not_supported(shared: Service, media_type
     ("body", "what"),
     [
         pytest.param("{" * 101 + '"' + '\\"' * 25_000, MALFORMED, id="a text of quotes that never ends"),
+        pytest.param("{" * 101 + '"' + '\\"' * 25_000 + "\\", MALFORMED, id="a text that ends in a backslash"),
         pytest.param(a_job(f'{{"a": "{("9" * 999 + " ") * 15_000}", "b": 1}}')[:-1], MALFORMED, id="many long numbers"),
         pytest.param("[" + "1," * (8 * MIB - 2) + "1]", TOO_LARGE, id="millions of events"),
         pytest.param("[" * (16 * MIB), MALFORMED, id="millions of levels"),

@@ -64,7 +64,7 @@ async def test_a_parameter_given_twice_is_malformed(shared: Service, address: st
     assert await refused(shared, address) == MALFORMED
 
 
-BAD_NUMBERS = ["", "-1", "1.5", "x", "true", "null", "1_0", "%D9%A5", "0x1", "NaN", "1e400", "9" * 30, "9" * 5_000]
+BAD_NUMBERS = ["", "-1", "1.5", "x", "true", "null", "NULL", "1_0", "%D9%A5", "0x1", "NaN", "1e400", "9" * 30, "9" * 5_000]
 
 
 @pytest.mark.parametrize("number", [*BAD_NUMBERS, "0", "501"])
@@ -100,7 +100,7 @@ async def test_positions_far_beyond_the_head_are_fine(shared: Service) -> None:
     assert await refused(shared, "/v1/events/0") == (404, "not-found")
 
 
-@pytest.mark.parametrize("text", ["", "1", "x" * 36, SOMETHING[:-1], SOMETHING + "0", "null", "%00", "%FF", "..."])
+@pytest.mark.parametrize("text", ["", "1", "x" * 36, SOMETHING[:-1], SOMETHING + "0", "null", "NULL", "Null", "%00", "%FF", "..."])
 async def test_what_is_no_uuid_is_malformed(shared: Service, text: str) -> None:
     if text:
         for path in ("/v1/campaigns/{}", "/v1/campaigns/{}/budget", "/v1/campaigns/{}/timeline", "/v1/streams/job/{}"):
@@ -113,8 +113,21 @@ async def test_what_is_no_uuid_is_malformed(shared: Service, text: str) -> None:
 
 @pytest.mark.parametrize(
     "when",
-    ["", "yesterday", "2025-01-01T00:00:00", "2025-13-01T00:00:00Z", "null", "2025", "1735689600", "1e300", "%00"]
-    + ["0001-01-01T00:00:00%2B23:59", "9999-12-31T23:59:59-23:59", "2025-01-01T00:00:00+00:00"],
+    [
+        "",
+        "yesterday",
+        "2025-01-01T00:00:00",
+        "2025-13-01T00:00:00Z",
+        "null",
+        "NULL",
+        "2025",
+        "1735689600",
+        "1e300",
+        "%00",
+        "0001-01-01T00:00:00%2B23:59",
+        "9999-12-31T23:59:59-23:59",
+        "2025-01-01T00:00:00+00:00",
+    ],
 )
 async def test_what_is_no_time_with_its_zone_is_malformed(shared: Service, when: str) -> None:
     for name in COLLECTIONS:
@@ -132,10 +145,18 @@ async def test_what_is_no_time_with_its_zone_is_malformed(shared: Service, when:
         "/v1/campaigns?status=draft,",
         "/v1/campaigns?status=",
         "/v1/campaigns?status=DRAFT",
-    ]
-    + ["/v1/content-assets?content_type=poem", "/v1/agent-jobs?agent_type=cook", "/v1/budget-entries?status=denied"]
-    + ["/v1/events?category=beer", "/v1/events?type=%00", "/v1/campaigns?name=a%00b", "/v1/campaigns?budget=1"]
-    + ["/v1/spend?group_by=beer", "/v1/spend?group_by=", "/v1/spend?group_by=day,day", "/v1/spend?group_by=currency"],
+        "/v1/content-assets?content_type=poem",
+        "/v1/agent-jobs?agent_type=cook",
+        "/v1/budget-entries?status=denied",
+        "/v1/events?category=beer",
+        "/v1/events?type=%00",
+        "/v1/campaigns?name=a%00b",
+        "/v1/campaigns?budget=1",
+        "/v1/spend?group_by=beer",
+        "/v1/spend?group_by=",
+        "/v1/spend?group_by=day,day",
+        "/v1/spend?group_by=currency",
+    ],
 )
 async def test_a_value_that_cannot_be_is_malformed(shared: Service, address: str) -> None:
     assert await refused(shared, address) == MALFORMED

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from ledger.api import events as api_events
 from tests.api.helpers import NDJSON
 from tests.conftest import Service
 from tests.events import campaign, content, cost, follow, job, reserve
@@ -257,3 +258,18 @@ async def test_what_was_not_said_is_left_out_and_what_it_counts_for_is_resolved(
     assert (cost_event["campaign_id"], cost_event["agent_job_id"]) == (created["id"], queued["id"])
     assert content_event["data"]["metadata"]["a"] == 12345678901234567890
     assert last["data"] == {"campaign_id": None}
+
+
+async def test_no_event_of_a_page_is_beyond_its_head(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = api_events.read_page
+
+    async def read_page_after_an_append(*arguments: Any) -> Any:
+        await service.append(cost())
+        return await original(*arguments)
+
+    monkeypatch.setattr(api_events, "read_page", read_page_after_an_append)
+
+    page = await service.get("/v1/events")
+
+    assert page["events"]
+    assert page["head"] >= page["events"][-1]["position"]

@@ -1,8 +1,10 @@
 """Is it alive, is it ready? In plain words where it is not."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import aiohttp
@@ -11,7 +13,10 @@ from sqlalchemy import URL, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ledger.api.app import listen, serving
+from ledger.api.decode import read_candidate
 from ledger.database import make_engine
+from ledger.domain.event import Request
+from ledger.log.appender import Appender
 from ledger.schema import migrate
 from tests.api.helpers import eventually
 from tests.conftest import Service, administer
@@ -72,14 +77,13 @@ async def test_a_database_that_is_not_migrated_is_said_with_what_to_do(empty_dat
 
 
 async def test_a_missing_worker_is_noticed_by_the_lag(engine: AsyncEngine) -> None:
+    def two_minutes_ago() -> datetime:
+        return datetime.now(UTC) - timedelta(minutes=2)
+
     async with served(engine, with_worker=False) as client:
         assert (await readiness(client))[0] == 200
-        async with client.post("/v1/events", json=cost()) as answer:
-            assert answer.status == 201
-        assert (await readiness(client))[0] == 200
-        async with engine.begin() as connection:
-            await connection.execute(text("SET session_replication_role = replica"))
-            await connection.execute(text("UPDATE ledger.events SET recorded_at = now() - interval '2 minutes'"))
+        async with Appender(engine, clock=two_minutes_ago) as appender:
+            await appender.append(Request([read_candidate(json.dumps(cost()).encode(), 0, "local", None)]))
 
         status, body = await readiness(client)
 

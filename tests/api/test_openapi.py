@@ -187,8 +187,18 @@ def test_what_may_be_sent_fits_its_schema_with_money_as_text_and_as_number(docum
 
 @pytest.mark.parametrize(
     "sent",
-    [{**cost(), "kost": 1}, cost(kost=1), cost(tokens_used=-1), event("cost.recorded", {}), campaign(name="")]
-    + [campaign(name="n" * 256), reserve(expires_in=0), job(input_data=[]), content(metadata="m"), job(budget=[1])],
+    [
+        {**cost(), "kost": 1},
+        cost(kost=1),
+        cost(tokens_used=-1),
+        event("cost.recorded", {}),
+        campaign(name=""),
+        campaign(name="n" * 256),
+        reserve(expires_in=0),
+        job(input_data=[]),
+        content(metadata="m"),
+        job(budget=[1]),
+    ],
 )
 def test_what_may_not_be_sent_does_not_fit_its_schema(document: Any, sent: dict[str, Any]) -> None:
     assert Schemas(document).errors(sent_types(document)[sent["type"]], sent)

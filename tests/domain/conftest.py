@@ -11,5 +11,5 @@ settings.register_profile(
     stateful_step_count=60,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
-settings.register_profile("thorough", settings.get_profile("default"), max_examples=2_000, stateful_step_count=100)
+settings.register_profile("thorough", settings.get_profile("default"), max_examples=1_000, stateful_step_count=80)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))

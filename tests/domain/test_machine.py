@@ -5,7 +5,7 @@ from decimal import Decimal
 from uuid import UUID
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import invariant, precondition, rule
 
 from ledger.domain.book import Book
 from ledger.domain.errors import BudgetExceeded, Refused, VersionConflict
@@ -13,12 +13,9 @@ from ledger.domain.event import Receipt, Request
 from ledger.domain.judge import expiry, judge
 from tests.domain.auditor import Auditor
 from tests.domain.contract import Event
-from tests.domain.drawing import Drawer
 from tests.domain.helpers import NOW, candidate
-from tests.domain.model import Model, Verdict
-
-RECENT = 30
-"""So many of the events sent last may be sent again."""
+from tests.domain.machine import LedgerMachine
+from tests.domain.model import Verdict
 
 
 def as_verdict(answer: Receipt | Refused) -> Verdict:
@@ -29,36 +26,20 @@ def as_verdict(answer: Receipt | Refused) -> Verdict:
     return Verdict(answer.slug, members=members, index=answer.index)
 
 
-class LedgerMachine(RuleBasedStateMachine):
-    """A ledger and the model, given the same events."""
+class BookMachine(LedgerMachine):
+    """The domain alone: a book with nothing behind it."""
 
     def __init__(self) -> None:
         super().__init__()
         self.book = Book(0, NOW)
-        self.model = Model()
         self.auditor = Auditor()
-        self.sent: list[Event] = []
-        self.streams: dict[str, list[str]] = {"campaign": [], "content": [], "job": [], "cost": []}
         self.denied: set[UUID] = set()
-        self.ids = 0
 
-    def new_id(self) -> str:
-        self.ids += 1
-        return str(UUID(int=(7 << 76) + self.ids))
-
-    def drawer(self, data: st.DataObject) -> Drawer:
-        return Drawer(data.draw, self.streams, self.model, self.new_id)
-
-    def submit(self, events: list[Event], *, independent: bool = False) -> None:
-        """Have both judge a request, and compare."""
-        self.sent += events
-        judged = self.model.apply_independently if independent else self.model.apply_together
-        expected = judged(events, self.book.recorded_at)
-
+    def answer(self, events: list[Event], independent: bool) -> list[Verdict]:
+        self.book.recorded_at = self.now
         answers = judge(self.book, Request([candidate(event) for event in events], independent))
-
         self.record_denials()
-        assert [as_verdict(answer) for answer in answers] == expected
+        return [as_verdict(answer) for answer in answers]
 
     def record_denials(self) -> None:
         """As `ledger.log.append` does: after everything else, and each once."""
@@ -67,38 +48,6 @@ class LedgerMachine(RuleBasedStateMachine):
                 self.book.record(denial.candidate, denial.campaign_id, denial.agent_job_id)
         self.denied |= self.book.denials.keys()
         self.book.denials.clear()
-
-    @initialize(data=st.data())
-    def begin(self, data: st.DataObject) -> None:
-        """A campaign and a job of it, most of the time in one currency."""
-        drawer = self.drawer(data)
-        owner, working = self.new_id(), self.new_id()
-        self.streams["campaign"].append(owner)
-        created = {"type": "campaign.created", "id": owner, "data": drawer.data("campaign.created")}
-        self.submit([created])
-        self.streams["job"].append(working)
-        self.submit([{"type": "job.queued", "id": working, "data": drawer.data("job.queued")}])
-
-    @rule(data=st.data())
-    def send(self, data: st.DataObject) -> None:
-        self.submit([self.drawer(data).event()])
-
-    @rule(data=st.data(), count=st.integers(2, 6), independent=st.booleans())
-    def send_many(self, data: st.DataObject, count: int, independent: bool) -> None:
-        events = self.drawer(data).events(count, self.book.recorded_at)
-        if self.sent and data.draw(st.booleans()):
-            events.append(data.draw(st.sampled_from(self.sent[-RECENT:] + events)))
-        self.submit(events, independent=independent)
-
-    @precondition(lambda self: self.sent)
-    @rule(data=st.data())
-    def send_again(self, data: st.DataObject) -> None:
-        event = data.draw(st.sampled_from(self.sent[-RECENT:]))
-        self.submit([self.drawer(data).changed(event)])
-
-    @rule(seconds=st.sampled_from([0.000001, 1, 60, 900]))
-    def pass_seconds(self, seconds: float) -> None:
-        self.book.recorded_at += timedelta(seconds=seconds)
 
     @precondition(lambda self: self.streams["cost"])
     @rule(data=st.data(), late=st.sampled_from([None, -0.000001, 0, 1]))
@@ -109,9 +58,10 @@ class LedgerMachine(RuleBasedStateMachine):
         entry_id = data.draw(st.sampled_from(held or entries[-1:]))
         if held and late is not None:
             due = self.model.streams["cost", entry_id]["expires_at"]
-            self.book.recorded_at = max(self.book.recorded_at, due + timedelta(seconds=late))
-        expected = self.model.expire(entry_id, self.book.recorded_at)
+            self.now = max(self.now, due + timedelta(seconds=late))
+        expected = self.model.expire(entry_id, self.now)
 
+        self.book.recorded_at = self.now
         (answer,) = judge(self.book, Request([expiry(UUID(entry_id), UUID(self.new_id()))], independent=True))
 
         assert as_verdict(answer) == expected
@@ -154,5 +104,5 @@ class LedgerMachine(RuleBasedStateMachine):
         assert held == self.book.holds.keys()
 
 
-class TestTheLedgerDecidesAsTheModelDoes(LedgerMachine.TestCase):
+class TestTheLedgerDecidesAsTheModelDoes(BookMachine.TestCase):
     """Run by hypothesis, with the settings of the profile."""

@@ -21,7 +21,7 @@ def port_of(url: str) -> int:
 
 
 @pytest.mark.parametrize(
-    "milestone", ["password", "initialising-*/data/base", "data", "data/postmaster.pid", "data/base/1638?"]
+    "milestone", ["password", "initialising-*/data/base", "data/postmaster.pid", "data/base/1638?"]
 )
 async def test_a_first_start_killed_midway_is_redone(new_home: Path, milestone: str) -> None:
     holder = Holder(new_home)
@@ -158,12 +158,16 @@ def test_a_server_that_cannot_start_shows_the_end_of_its_log(home: Path, monkeyp
         EmbeddedServer.acquire(home)
 
 
-def test_a_password_file_of_another_server_is_named_at_once(new_home: Path) -> None:
-    with EmbeddedServer.acquire(new_home):
-        (new_home / "postgres" / "password").write_text("of-another-server")
-
-        with pytest.raises(EmbeddedError, match="refuses the password"):
-            EmbeddedServer.acquire(new_home)
+def test_a_password_file_of_another_server_is_named_at_once(home: Path) -> None:
+    password = home / "postgres" / "password"
+    right = password.read_text()
+    with EmbeddedServer.acquire(home):
+        password.write_text("of-another-server")
+        try:
+            with pytest.raises(EmbeddedError, match="refuses the password"):
+                EmbeddedServer.acquire(home)
+        finally:
+            password.write_text(right)
 
 
 def test_an_overgrown_log_is_emptied_at_the_start(home: Path) -> None:

@@ -130,7 +130,7 @@ async def test_the_sweeper_goes_on_after_a_failure(
     engine: AsyncEngine, appender: Appender, opened: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(expiry, "IDLE_SECONDS", 0.01)
-    monkeypatch.setattr(expiry, "DUE_HOLDS", "SELECT stream_id FROM ledger.nonexistent LIMIT $1")
+    monkeypatch.setattr(expiry, "DUE_HOLDS", "SELECT stream_id FROM ledger.nonexistent WHERE $2 IS NULL LIMIT $1")
     tried = asyncio.Event()
     monkeypatch.setattr(expiry.log, "exception", lambda *_: tried.set())
 

@@ -9,7 +9,7 @@ from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from projections import worker as worker_module
-from projections.worker import Worker
+from projections.worker import Worker, fold_page
 from tests.conftest import Service
 from tests.events import campaign, cost
 from tests.log.helpers import connected, query, record, until, value
@@ -118,6 +118,20 @@ async def test_once_it_can_be_folded_the_projections_go_on_and_the_error_is_clea
 
     assert await query(engine, "SELECT spend FROM campaigns") == [(4,)]
     assert await tables(engine) == folded(await stored(engine))
+
+
+async def test_the_error_is_cleared_by_whichever_worker_folds_the_next_page(
+    engine: AsyncEngine, database_url: URL
+) -> None:
+    await poison(engine)
+    async with working(engine):
+        await failed(engine)
+    await cure(database_url)
+    await record(engine, cost())
+
+    folded_events = await fold_page(engine)
+
+    assert (folded_events, await state(engine)) == (1, ("running", None))
 
 
 async def test_a_failure_while_there_is_nothing_to_fold_is_cleared_once_it_has_passed(

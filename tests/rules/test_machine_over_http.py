@@ -1,0 +1,206 @@
+"""Over HTTP too, whatever is sent in whatever order: the service decides as the model does and shows what it knows.
+
+The machine of tests/domain, with real requests to a real service on a database of its own an example.
+LEDGER_TEST_EXAMPLES multiplies the examples: 1, the default, sends about 600 requests in half a minute.
+"""
+
+import itertools
+import json
+import os
+from datetime import datetime, timedelta
+from decimal import Decimal
+from types import SimpleNamespace
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import precondition, rule, run_state_machine_as_test
+from sqlalchemy import URL
+
+from tests.domain.auditor import Auditor
+from tests.domain.contract import TRANSITIONS, Event, canonical_id, stream_of
+from tests.domain.machine import LedgerMachine
+from tests.domain.model import Model, Verdict
+from tests.rules.threaded_service import Run, Service, loop_in_a_thread
+
+EXAMPLES = int(os.environ.get("LEDGER_TEST_EXAMPLES", "1"))
+SETTINGS = settings(
+    max_examples=15 * EXAMPLES,
+    stateful_step_count=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
+)
+
+Rows = dict[str, dict[str, Any]]
+
+
+def naming_its_stream(event: Event) -> Event:
+    """The event as it may be sent: only what opens a stream may leave out which."""
+    return event if TRANSITIONS[event["type"]][0] == "" else {"stream_id": event["id"], **event}
+
+
+def as_verdict(answer: dict[str, Any], index: int) -> Verdict:
+    """A receipt or a problem document in the model's words."""
+    if "type" not in answer:
+        return Verdict(None, answer["version"], answer["position"], answer["duplicate"], answer.get("over_budget"))
+    slug = answer["type"].removeprefix("/problems/")
+    names = {"budget-exceeded": ("scopes", "currency"), "version-conflict": ("expected", "actual")}.get(slug, ())
+    return Verdict(slug, members={name: answer[name] for name in names} or None, index=index)
+
+
+def shown(value: Any) -> Any:
+    """A value of the model as the API shows it."""
+    if isinstance(value, Decimal):
+        return f"{value.normalize() + 0:f}"
+    return value.isoformat(timespec="microseconds").replace("+00:00", "Z") if isinstance(value, datetime) else value
+
+
+def rows_of(model: Model) -> dict[str, Rows]:
+    """What the read models must show, by the path of each: the rows of streams that are not deleted."""
+    rows: dict[str, Rows] = {"campaigns": {}, "content-assets": {}, "agent-jobs": {}, "budget-entries": {}}
+    paths = dict(zip(("campaign", "content", "job", "cost"), rows, strict=True))
+    tokens = {stream["id"]: 0 for stream in model.streams.values()}
+    for stream in model.streams.values():
+        row = {"status": stream["status"]}
+        owner = stream.get("campaign")
+        if stream["category"] == "campaign":
+            row |= {"budget": stream["limit"], "spend": stream["spent"], "currency": stream["currency"]}
+            row |= {"start_date": stream["start"], "end_date": stream["end"], "held": stream["held"]}
+            row |= {"budget_remaining": stream["limit"] - stream["spent"]}
+        elif stream["category"] == "job":
+            owner = None if owner and model.status("campaign", owner) == "deleted" else owner
+            row |= {"budget": stream["limit"], "cost": stream["spent"], "currency": stream["currency"]}
+            row |= {"held": stream["held"], "retry_count": stream["retries"], "campaign_id": owner}
+        elif stream["category"] == "cost":
+            row |= {"cost": stream["cost"], "held": stream["held"], "tokens_used": stream["tokens"]}
+            row |= {"campaign_id": owner, "agent_job_id": stream["job"], "expires_at": stream["expires_at"]}
+            if stream["job"]:
+                tokens[stream["job"]] += stream["tokens"]
+        if stream["status"] != "deleted":
+            rows[paths[stream["category"]]][stream["id"]] = {name: shown(value) for name, value in row.items()}
+    for job_id, row in rows["agent-jobs"].items():
+        row["tokens_used"] = tokens[job_id]
+    return rows
+
+
+class ServiceMachine(LedgerMachine):
+    """A running service and the model."""
+
+    def __init__(self, run: Run, server_url: URL, template: str) -> None:
+        super().__init__()
+        self.service = Service(run, server_url, template, clock=lambda: self.now)
+        self.forms = itertools.cycle(itertools.product(("object", "array", "ndjson"), (False, True)))
+        # Small pages, so that rows are also read back between the events that make them.
+        self.pages = itertools.cycle((1, 0, 2, 5, 0))
+        self.agree = True
+
+    def submit(self, events: list[Event], *, independent: bool = False) -> None:
+        self.agree = False
+        super().submit([naming_its_stream(event) for event in events], independent=independent)
+        self.service.fold(next(self.pages))
+        self.agree = True
+
+    def answer(self, events: list[Event], independent: bool) -> list[Verdict]:
+        form, also_independent = next(self.forms)
+        independent = independent or (also_independent and len(events) == 1)
+        in_batch = form != "object" or len(events) > 1
+        body = json.dumps(events if in_batch else events[0])
+        if form == "ndjson":
+            body = "\n".join(map(json.dumps, events))
+        content_type = "application/x-ndjson" if form == "ndjson" else "application/json"
+
+        status, header, answer = self.service.post(body, content_type, "independent" if independent else "atomic")
+
+        if "type" in answer:
+            assert answer["status"] == status
+            assert in_batch == ("index" in answer)
+            return [as_verdict(answer, answer.get("index", 0))]
+        judged = answer["results" if independent else "events"]
+        receipts = [(sent, receipt) for sent, receipt in zip(events, judged, strict=True) if "type" not in receipt]
+        for sent, receipt in receipts:
+            assert (receipt["id"], receipt["stream_id"]) == (canonical_id(sent["id"]), stream_of(sent))
+        new = not independent and not all(receipt["duplicate"] for _, receipt in receipts)
+        assert status == (201 if new else 200)
+        assert answer["position"] == max((receipt["position"] for _, receipt in receipts), default=0)
+        assert header == str(answer["position"])
+        return [as_verdict(each, each.get("index", place)) for place, each in enumerate(judged)]
+
+    def held(self) -> dict[str, datetime]:
+        """The open holds, and when each is due."""
+        held = [stream for stream in self.model.streams.values() if stream["status"] == "held"]
+        return {stream["id"]: stream["expires_at"] for stream in held}
+
+    @precondition(lambda self: self.held())
+    @rule(data=st.data(), late=st.sampled_from([None, -0.000001, 0, 1]))
+    def expire(self, data: st.DataObject, late: float | None) -> None:
+        """Expire what is due now, or just before or when a hold is due."""
+        if late is not None:
+            falls_due = data.draw(st.sampled_from(sorted(self.held().values())))
+            self.now = max(self.now, falls_due + timedelta(seconds=late))
+        due = {entry_id: expires_at for entry_id, expires_at in self.held().items() if expires_at <= self.now}
+        self.agree = False
+
+        assert self.service.sweep() == len(due)
+
+        expired = self.service.events(after=self.model.position)
+        order = [event["stream_id"] for event in expired]
+        # Those due at one moment may come in any order.
+        assert [due[entry_id] for entry_id in order] == sorted(due.values())
+        assert sorted(order) == sorted(due)
+        for event in expired:
+            said = Verdict(None, event["version"], event["position"])
+            assert (event["type"], event["actor"], event["recorded_at"]) == ("cost.expired", "ledger", shown(self.now))
+            assert said == self.model.expire(event["stream_id"], self.now)
+        self.agree = True
+
+    def teardown(self) -> None:
+        try:
+            if self.agree:
+                self.compare_read_models()
+                self.audit()
+        finally:
+            self.service.stop()
+
+    def compare_read_models(self) -> None:
+        while self.service.fold():
+            pass
+        for path, expected in rows_of(self.model).items():
+            status, page = self.service.get(f"{path}?limit=500", self.model.position)
+            items = {item["id"]: item for item in page["items"]}
+            assert (status, page["next"], items.keys()) == (200, None, expected.keys())
+            for row_id, row in expected.items():
+                assert self.service.get(f"{path}/{row_id}", self.model.position) == (200, items[row_id])
+                assert {name: items[row_id][name] for name in row} == row, f"{path}/{row_id}"
+        for (category, stream_id), stream in self.model.streams.items():
+            if category == "campaign":
+                self.compare_budget(stream_id, stream)
+
+    def compare_budget(self, campaign_id: str, campaign: dict[str, Any]) -> None:
+        status, budget = self.service.get(f"campaigns/{campaign_id}/budget", self.model.position)
+        if campaign["status"] == "deleted":
+            assert (status, budget["type"]) == (404, "/problems/not-found")
+            return
+        limit, spent, held = campaign["limit"], campaign["spent"], campaign["held"]
+        expected = {"budget": limit, "spent": spent, "held": held, "available": limit - spent - held}
+        # The machine's clock stands at a time that is long ago.
+        expected |= {"currency": campaign["currency"], "burn_rate_per_day": "0", "days_left": None}
+        assert {name: budget[name] for name in expected} == {name: shown(value) for name, value in expected.items()}
+
+    def audit(self) -> None:
+        """Read the log as an auditor does, and come to the model's balances from nothing but its events."""
+        auditor = Auditor()
+        for event in self.service.events():
+            auditor.read(SimpleNamespace(**{**event, "data": json.dumps(event["data"])}))
+        assert auditor.position == self.model.position
+        denials = auditor.versions.keys() - self.model.streams.keys()
+        assert len(denials) == len(self.model.denials)
+        for key, stream in self.model.streams.items():
+            assert auditor.versions[key] == stream["version"]
+            if key[0] in ("campaign", "job"):
+                seen = auditor.limits[key], auditor.spent[key], auditor.held[key]
+                assert seen == (stream["limit"], stream["spent"], stream["held"])
+
+
+def test_the_service_decides_as_the_model_does(server_url: URL, template: str) -> None:
+    with loop_in_a_thread() as run:
+        run_state_machine_as_test(lambda: ServiceMachine(run, server_url, template), settings=SETTINGS)

@@ -1,0 +1,109 @@
+"""A service beside a test that is not async itself: on a database and in a thread of its own, asked over HTTP."""
+
+import asyncio
+import json
+import threading
+import uuid
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from http.client import HTTPConnection
+from typing import Any
+
+import uvloop
+from sqlalchemy import URL
+
+from ledger.api.app import listen, serving
+from ledger.database import make_engine
+from ledger.log.appender import Appender
+from ledger.log.expiry import expire_due
+from ledger.log.read import PAGE_EVENTS_MAX
+from projections.worker import fold_page
+from tests.conftest import administer
+
+ANSWER_SECONDS_MAX = 60
+
+Run = Callable[[Coroutine[Any, Any, Any]], Any]
+
+
+@contextmanager
+def loop_in_a_thread() -> Iterator[Run]:
+    """Run an event loop beside the test; yields what runs a coroutine on it and waits for the result."""
+    loop = uvloop.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="service", daemon=True)
+    thread.start()
+    try:
+        yield lambda coroutine: asyncio.run_coroutine_threadsafe(coroutine, loop).result(ANSWER_SECONDS_MAX)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+class Service:
+    """The service on a new database, and one connection to it that is kept alive. Nothing is folded unasked."""
+
+    def __init__(self, run: Run, server_url: URL, template: str, clock: Callable[[], datetime]) -> None:
+        self.run, self.server_url, self.clock = run, server_url, clock
+        self.database = f"machine_{uuid.uuid4().hex[:12]}"
+        self.run(administer(server_url, f"CREATE DATABASE {self.database} TEMPLATE {template}"))
+        self.engine = make_engine(server_url.set(database=self.database))
+        listener = listen("127.0.0.1", 0)
+        self.http = HTTPConnection(*listener.getsockname(), timeout=ANSWER_SECONDS_MAX)
+        self.run(self._start(listener))
+
+    async def _start(self, listener: Any) -> None:
+        self.leave = asyncio.Event()
+        self.served = asyncio.create_task(self._serve(listener))
+
+    async def _serve(self, listener: Any) -> None:
+        async with serving(self.engine, listener, with_worker=False, clock=self.clock):
+            await self.leave.wait()
+
+    def stop(self) -> None:
+        self.http.close()
+        self.run(self._stop())
+        self.run(administer(self.server_url, f"DROP DATABASE {self.database} WITH (FORCE)"))
+
+    async def _stop(self) -> None:
+        self.leave.set()
+        await self.served
+        await self.engine.dispose()
+
+    def fold(self, events_max: int = PAGE_EVENTS_MAX) -> int:
+        """Fold a page into the read models; how many events that were."""
+        folded: int = self.run(fold_page(self.engine, events_max))
+        return folded
+
+    def sweep(self) -> int:
+        """Expire what is due, as a process beside the one that serves does; how many that were."""
+        expired: int = self.run(self._sweep())
+        return expired
+
+    async def _sweep(self) -> int:
+        async with Appender(self.engine, clock=self.clock) as appender:
+            return await expire_due(self.engine, appender, self.clock())
+
+    def post(self, body: str, content_type: str, mode: str) -> tuple[int, str | None, Any]:
+        """Append; the status, the position said in the header and the JSON answered."""
+        headers = {"Content-Type": content_type}
+        self.http.request("POST", f"/v1/events?mode={mode}", body.encode(), headers)
+        answer = self.http.getresponse()
+        return answer.status, answer.headers["Ledger-Position"], json.loads(answer.read())
+
+    def get(self, path: str, position: int) -> tuple[int, Any]:
+        """Read what reflects a position; the status and the JSON answered."""
+        self.http.request("GET", f"/v1/{path}", headers={"Ledger-Min-Position": str(position)})
+        answer = self.http.getresponse()
+        return answer.status, json.loads(answer.read())
+
+    def events(self, after: int = 0) -> list[dict[str, Any]]:
+        """The log after a position, read page by page."""
+        events: list[dict[str, Any]] = []
+        following: int | None = after
+        while following is not None:
+            _, page = self.get(f"events?after={following}&limit=50", 0)
+            events += page["events"]
+            following = page["next_after"]
+        assert page["head"] == after + len(events)
+        return events
