@@ -240,7 +240,10 @@ async def test_a_server_in_another_time_zone_changes_nothing(service: Service) -
     async with service.engine.begin() as connection:
         await connection.execute(text(f"ALTER DATABASE {name} SET timezone TO 'America/New_York'"))
     await service.engine.dispose()
-    early, opened = {**cost("2"), "occurred_at": "1800-01-01T00:00:00Z"}, {**campaign(), "occurred_at": "0001-01-02T00:00:00Z"}
+    early, opened = (
+        {**cost("2"), "occurred_at": "1800-01-01T00:00:00Z"},
+        {**campaign(), "occurred_at": "0001-01-02T00:00:00Z"},
+    )
 
     for sent in (early, opened):
         await service.append(sent)
