@@ -177,12 +177,13 @@ FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change();
 # for the lock, and the balances stale. Without sequential scans, because the plans are cached while the tables are
 # still small and would be kept long after they have grown. A job's state is
 # [status, campaign_id, ...]: its campaign is loaded with it.
+# In UTC, because old local offsets have seconds, which RFC 3339 cannot write.
 LOCK_AND_LOAD = """
 CREATE FUNCTION ledger.lock_and_load(
     p_streams uuid[], p_events uuid[], p_entries uuid[], p_ending_jobs uuid[], p_now timestamptz,
     OUT head_position bigint, OUT append_at timestamptz,
     OUT heads text, OUT known text, OUT entries text, OUT balances text, OUT open_holds text
-) LANGUAGE plpgsql VOLATILE SET enable_seqscan = off AS $$
+) LANGUAGE plpgsql VOLATILE SET enable_seqscan = off SET timezone = 'UTC' AS $$
 DECLARE
     ids uuid[] := p_streams;
 BEGIN
