@@ -129,6 +129,7 @@ ROUTES = [
         answers={201: Appended, 200: (Appended, Judged)},
         query=AppendQuery,
         body=AnyEvent,
+        headers=("Idempotency-Key",),
         problems=(
             "malformed",
             "budget-exceeded",

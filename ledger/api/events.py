@@ -93,10 +93,11 @@ async def _answer(request: web.Request, services: Services, wanted: EventFilter,
     if NDJSON in request.headers.get("Accept", ""):
         return await _stream_ndjson(request, services, wanted)
     async with driver_connection(services.engine) as connection:
-        head = await read_head(connection)
         page = await read_page(connection, wanted, limit)
         rest = msgspec.structs.replace(wanted, after=page[-1].position) if page else wanted
         following = rest.after if page and await read_page(connection, rest, 1) else None
+        # Read last, so that no event shown lies beyond it.
+        head = await read_head(connection)
     return json_response(EventPage([view(event) for event in page], following, head), position=head)
 
 
@@ -142,7 +143,7 @@ async def get_stream(request: web.Request, services: Services) -> web.StreamResp
     if not version:
         raise NotFound(f"there is no {category} stream {stream_id}")
     etag = f'"{version}"'
-    if request.headers.get("If-None-Match") == etag:
+    if request.headers.get("If-None-Match", "").removeprefix("W/") == etag:
         return web.Response(status=304, headers={"ETag": etag})
     answer = web.StreamResponse(headers={"Content-Type": "application/json", "ETag": etag})
     await answer.prepare(request)
@@ -167,6 +168,7 @@ ROUTES = [
         {200: EventPage},
         EventsQuery,
         problems=("malformed", "database-unavailable"),
+        also_ndjson=True,
     ),
     Route(
         "GET",
@@ -192,5 +194,6 @@ ROUTES = [
         {200: EventPage},
         TimelineQuery,
         problems=("malformed", "not-found", "database-unavailable"),
+        also_ndjson=True,
     ),
 ]

@@ -29,7 +29,21 @@ def _schemas(routes: Sequence[Route]) -> tuple[dict[Any, Any], dict[str, Any]]:
         types += [kind for kind in (route.query, route.body) if kind is not None]
         types += [kind for answer in route.answers.values() for kind in _kinds(answer)]
     schemas, components = msgspec.json.schema_components(types, schema_hook=_schema_hook, ref_template=REFERENCE)
+    _allow_numbers(components)
     return dict(zip(map(str, types), schemas, strict=True)), components
+
+
+def _allow_numbers(schema: Any) -> None:
+    """Say that decimals are read from JSON numbers too; msgspec's schema knows strings only."""
+    if isinstance(schema, list):
+        for item in schema:
+            _allow_numbers(item)
+    elif isinstance(schema, dict):
+        if schema.get("format") == "decimal":
+            del schema["format"]
+            schema["type"] = ["string", "number"]
+        for item in schema.values():
+            _allow_numbers(item)
 
 
 def build(routes: Sequence[Route]) -> dict[str, Any]:
@@ -54,12 +68,16 @@ def _operation(route: Route, schemas: dict[Any, Any], components: dict[str, Any]
     operation: dict[str, Any] = {
         "operationId": f"{route.method.lower()}_{re.sub(r'[^a-z0-9]+', '_', route.path.lower()).strip('_')}",
         "summary": route.summary,
-        "parameters": [*_path_parameters(route), *_query_parameters(route, components)],
+        "parameters": [
+            *_path_parameters(route),
+            *_query_parameters(route, components),
+            *_header_parameters(route),
+        ],
         "responses": {
             **{
                 str(status): {
                     "description": " Or: ".join(_first_line(kind) for kind in _kinds(answer)),
-                    "content": _content(route, status, [schemas[str(kind)] for kind in _kinds(answer)]),
+                    "content": _content(route, [schemas[str(kind)] for kind in _kinds(answer)]),
                 }
                 for status, answer in route.answers.items()
             },
@@ -84,16 +102,17 @@ def _kinds(answer: Any) -> tuple[Any, ...]:
     return answer if isinstance(answer, tuple) else (answer,)
 
 
-def _content(route: Route, status: int, schemas: list[Any]) -> dict[str, Any]:
+def _content(route: Route, schemas: list[Any]) -> dict[str, Any]:
     schema = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
     content: dict[str, Any] = {"application/json": {"schema": schema}}
-    if status == 200 and "x-ndjson" in route.summary:
+    if route.also_ndjson:
         content["application/x-ndjson"] = {"schema": {"type": "string", "description": "an event a line"}}
     return content
 
 
 def _first_line(kind: Any) -> str:
-    return (getattr(kind, "__doc__", None) or "An answer.").strip().splitlines()[0]
+    described = isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+    return (kind.__doc__ or "An answer.").strip().splitlines()[0] if described else "A JSON object."
 
 
 def _path_parameters(route: Route) -> list[dict[str, Any]]:
@@ -126,10 +145,17 @@ def _query_parameters(route: Route, components: dict[str, Any]) -> list[dict[str
         if given.get("type") == "array":
             parameter |= {"style": "form", "explode": False}
         parameters.append(parameter)
-    if "min_position" in schema["properties"]:
-        position = {"type": "integer", "minimum": 0, "maximum": 2**63 - 1}
-        parameters.append({"name": "Ledger-Min-Position", "in": "header", "required": False, "schema": position})
     return parameters
+
+
+def _header_parameters(route: Route) -> list[dict[str, Any]]:
+    schemas: dict[str, dict[str, Any]] = {
+        "Ledger-Min-Position": {"type": "integer", "minimum": 0, "maximum": 2**63 - 1},
+        "Idempotency-Key": {"type": "string", "minLength": 1, "maxLength": 255},
+    }
+    waits = route.query is not None and "min_position" in route.query.__struct_fields__
+    names = (*route.headers, *(("Ledger-Min-Position",) if waits else ()))
+    return [{"name": name, "in": "header", "required": False, "schema": schemas[name]} for name in names]
 
 
 def _problem_responses(route: Route) -> dict[str, Any]:

@@ -24,7 +24,8 @@ class Route(NamedTuple):
     """One method of one path.
 
     `query` is the struct of the query parameters; `answers` says what each status returns: a type, or a tuple of
-    types any of which it may be. `problems` are the slugs of the errors it may answer.
+    types any of which it may be. `problems` are the slugs of the errors it may answer, `headers` the optional
+    request headers it heeds; `also_ndjson`: asked for, it answers an event a line.
     """
 
     method: str
@@ -35,6 +36,8 @@ class Route(NamedTuple):
     query: type[msgspec.Struct] | None = None
     body: Any = None
     problems: tuple[str, ...] = ()
+    headers: tuple[str, ...] = ()
+    also_ndjson: bool = False
 
     def definition(self) -> web.RouteDef:
         """The route as aiohttp takes it."""
@@ -63,7 +66,7 @@ def read_query(request: web.Request, query: type[S]) -> S:
         # Reading leniently, msgspec would also take "null" for nothing, "1.0" for 1 and "2025" for a time.
         is_list = kind is inspect.VarTupleType
         unlike = kind in _FORMS and not _FORMS[kind].fullmatch(value)
-        if "\0" in value or unlike or (value == "null" and not is_list):
+        if "\0" in value or unlike or (value.lower() == "null" and not is_list):
             raise Malformed(f"query parameter {name!r} cannot be {value!r}")
         given[name] = _split(value) if is_list else value
     try:

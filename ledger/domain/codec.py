@@ -48,7 +48,7 @@ FREE_TEXT = {"kind": "text"}
 
 Reason = Annotated[str, msgspec.Meta(max_length=500, extra=FREE_TEXT)]
 Label = Annotated[str, msgspec.Meta(max_length=100)]
-JsonObject = Annotated[msgspec.Raw, msgspec.Meta(extra={"kind": "object"})]
+JsonObject = Annotated[msgspec.Raw, msgspec.Meta(extra={"kind": "object"}, extra_json_schema={"type": "object"})]
 """Any JSON object; kept as sent but for white space."""
 
 NO_OBJECT = msgspec.Raw(b"")
@@ -255,7 +255,7 @@ _ANY_JSON = msgspec.json.Decoder(float_hook=str)
 # A backslash before u0000 that is not itself escaped.
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 _MANY_DIGITS = re.compile(rb"(?<![0-9])[0-9]{1000}")
-_STRING_OR_BRACKET = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\Z)|[\[\]{}]', re.DOTALL)
+_STRING_OR_BRACKET = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[\]{}]', re.DOTALL)
 
 
 def _nesting(body: bytes) -> int:

@@ -71,24 +71,27 @@ async def test_a_full_queue_says_so_at_once_and_takes_events_again_later(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(appender, "QUEUE_EVENTS_MAX", 10)
-    first, second, third = ([cost() for _ in range(6)] for _ in range(3))
+    batches = [[cost() for _ in range(6)] for _ in range(4)]
+    blocked = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+
+    async def post(batch: list[dict[str, Any]]) -> tuple[int, int, Any]:
+        async with service.client.post("/v1/events", json=batch) as answer:
+            return answer.status, int(answer.headers.get("Retry-After", 0)), await answer.json(content_type=None)
+
     async with service.engine.begin() as holder:
         await holder.execute(text("SELECT position FROM ledger.log_head FOR UPDATE"))
-        waiting = [asyncio.create_task(service.post(first))]
-        await asyncio.sleep(0.2)
-        waiting.append(asyncio.create_task(service.post(second)))
-        await asyncio.sleep(0.2)
+        first = asyncio.create_task(post(batches[0]))
+        await eventually(lambda: holder.scalar(blocked))
+        others = [asyncio.create_task(post(batch)) for batch in batches[1:]]
+        refused = [await task for _, task in zip(range(2), asyncio.as_completed(others), strict=False)]
+        assert not first.done()
+    taken = [await first, *(await asyncio.gather(*others))]
 
-        async with service.client.post("/v1/events", json=third) as answer:
-            problem = await answer.json(content_type=None)
-
-        assert (answer.status, slug(problem)) == (503, "overloaded")
-        assert int(answer.headers["Retry-After"]) >= 1
-        assert not any(task.done() for task in waiting)
-    answers = await asyncio.gather(*waiting, service.post(third))
-
-    assert [status for status, _ in answers] == [201, 201, 201]
-    assert await service.head() == 18
+    assert [(status, slug(problem)) for status, _, problem in refused] == [(503, "overloaded")] * 2
+    assert all(retry_after >= 1 for _, retry_after, _ in refused)
+    assert sorted(status for status, _, _ in taken) == [201, 201, 503, 503]
+    assert [(await service.post(batch))[0] for batch in batches].count(201) == 2
+    assert await service.head() == 24
 
 
 async def test_one_of_two_racing_holds_gets_the_last_of_the_money(shared: Service) -> None:

@@ -54,7 +54,7 @@ def nodes(value: Any) -> Iterator[dict[str, Any]]:
             yield from nodes(item)
 
 
-def test_it_is_an_openapi_3_1_document(document: Any) -> None:
+async def test_it_is_an_openapi_3_1_document(document: Any) -> None:
     assert re.fullmatch(r"3\.1\.\d+", document["openapi"])
     assert document["info"]["title"]
     assert document["info"]["version"]
@@ -70,7 +70,7 @@ def test_it_is_an_openapi_3_1_document(document: Any) -> None:
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+", name) for name in document["components"]["schemas"])
 
 
-def test_every_reference_leads_somewhere_and_every_schema_is_used(document: Any) -> None:
+async def test_every_reference_leads_somewhere_and_every_schema_is_used(document: Any) -> None:
     references = {node["$ref"] for node in nodes(document) if "$ref" in node}
 
     for reference in references:
@@ -78,7 +78,7 @@ def test_every_reference_leads_somewhere_and_every_schema_is_used(document: Any)
     assert {reference.rpartition("/")[2] for reference in references} == set(document["components"]["schemas"])
 
 
-def test_descriptions_are_sentences(document: Any) -> None:
+async def test_descriptions_are_sentences(document: Any) -> None:
     for _, _, operation in operations(document):
         assert operation["summary"].endswith(".") or operation["summary"].endswith("?")
         for status, answer in operation["responses"].items():
@@ -86,7 +86,7 @@ def test_descriptions_are_sentences(document: Any) -> None:
                 assert answer["description"].endswith("."), answer["description"]
 
 
-def test_it_names_exactly_the_routes_there_are(document: Any) -> None:
+async def test_it_names_exactly_the_routes_there_are(document: Any) -> None:
     app = make_app(None)  # type: ignore[arg-type]
     served = {
         (route.resource.canonical, route.method)
@@ -98,7 +98,7 @@ def test_it_names_exactly_the_routes_there_are(document: Any) -> None:
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
-def test_every_parameter_is_listed_and_no_other(document: Any, route: api_routes.Route) -> None:
+async def test_every_parameter_is_listed_and_no_other(document: Any, route: api_routes.Route) -> None:
     parameters = document["paths"][route.path][route.method.lower()]["parameters"]
     by_place = {
         place: [parameter["name"] for parameter in parameters if parameter["in"] == place]
@@ -114,7 +114,7 @@ def test_every_parameter_is_listed_and_no_other(document: Any, route: api_routes
         assert parameter["required"] == (parameter["in"] == "path")
 
 
-def test_the_headers_that_are_understood_are_listed(document: Any) -> None:
+async def test_the_headers_that_are_understood_are_listed(document: Any) -> None:
     def headers(path: str, method: str) -> set[str]:
         parameters = document["paths"][path][method]["parameters"]
         return {parameter["name"] for parameter in parameters if parameter["in"] == "header"}
@@ -124,7 +124,7 @@ def test_the_headers_that_are_understood_are_listed(document: Any) -> None:
     assert headers("/v1/events", "post") == {"Idempotency-Key"}
 
 
-def test_lines_are_listed_wherever_they_are_answered(document: Any) -> None:
+async def test_lines_are_listed_wherever_they_are_answered(document: Any) -> None:
     in_lines = {
         path for path, _, operation in operations(document) if "x-ndjson" in str(operation["responses"].get("200"))
     }
@@ -143,7 +143,7 @@ def sent_types(document: Any) -> dict[str, Any]:
     return {struct["properties"]["type"]["enum"][0]: struct for struct in structs}
 
 
-def test_every_event_that_may_be_sent_is_described_and_none_that_may_not(document: Any) -> None:
+async def test_every_event_that_may_be_sent_is_described_and_none_that_may_not(document: Any) -> None:
     described = sent_types(document)
 
     assert set(described) == set(CATALOGUE) - {"cost.expired", "cost.denied"}
@@ -171,7 +171,9 @@ EXAMPLES = [
 
 
 @pytest.mark.parametrize("sent", EXAMPLES, ids=lambda sent: str(sent["type"]))
-def test_what_may_be_sent_fits_its_schema_with_money_as_text_and_as_number(document: Any, sent: dict[str, Any]) -> None:
+async def test_what_may_be_sent_fits_its_schema_with_money_as_text_and_as_number(
+    document: Any, sent: dict[str, Any]
+) -> None:
     schemas = Schemas(document)
     struct = sent_types(document)[sent["type"]]
     amounts = ("budget", "cost", "amount", "revenue", "progress")
@@ -200,7 +202,7 @@ def test_what_may_be_sent_fits_its_schema_with_money_as_text_and_as_number(docum
         job(budget=[1]),
     ],
 )
-def test_what_may_not_be_sent_does_not_fit_its_schema(document: Any, sent: dict[str, Any]) -> None:
+async def test_what_may_not_be_sent_does_not_fit_its_schema(document: Any, sent: dict[str, Any]) -> None:
     assert Schemas(document).errors(sent_types(document)[sent["type"]], sent)
 
 
@@ -258,7 +260,7 @@ async def test_what_is_answered_to_an_append_fits_its_schema(
     assert Schemas(document).errors(content_of["schema"], answer) == []
 
 
-def test_every_problem_is_listed_with_its_status(document: Any) -> None:
+async def test_every_problem_is_listed_with_its_status(document: Any) -> None:
     listed: dict[str, set[int]] = {}
     for _, _, operation in operations(document):
         for status, answer in operation["responses"].items():

@@ -1,14 +1,26 @@
-"""An appender on the test's own database."""
+"""An appender on the test's own database, and a database for a module whose tests leave it as it is."""
 
+import uuid
 from collections.abc import AsyncIterator
 
 import pytest
+from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ledger.log.appender import Appender
+from tests.conftest import administer
 
 
 @pytest.fixture
 async def appender(engine: AsyncEngine) -> AsyncIterator[Appender]:
     async with Appender(engine) as appender:
         yield appender
+
+
+@pytest.fixture(scope="module")
+async def shared_database_url(server_url: URL, template: str) -> AsyncIterator[URL]:
+    """A migrated database for all tests of a module."""
+    name = f"shared_{uuid.uuid4().hex[:12]}"
+    await administer(server_url, f"CREATE DATABASE {name} TEMPLATE {template}")
+    yield server_url.set(database=name)
+    await administer(server_url, f"DROP DATABASE {name} WITH (FORCE)")

@@ -1,6 +1,5 @@
 """The log is append-only in the database itself: only the one erasure passes, in the parent and in every partition."""
 
-import uuid
 from collections.abc import AsyncIterator
 
 import asyncpg
@@ -8,7 +7,6 @@ import pytest
 from sqlalchemy import URL
 
 from ledger.log.tables import EVENT_COLUMNS, PARTITIONS
-from tests.conftest import administer
 from tests.log.helpers import connected
 
 CATEGORIES = [partition.removesuffix("_events") for partition in PARTITIONS]
@@ -44,19 +42,10 @@ OTHER_CHANGES = {
 }
 
 
-@pytest.fixture(scope="module")
-async def log_url(server_url: URL, template: str) -> AsyncIterator[URL]:
-    """A database for all the tests here: each takes back what it did."""
-    name = f"append_only_{uuid.uuid4().hex[:12]}"
-    await administer(server_url, f"CREATE DATABASE {name} TEMPLATE {template}")
-    yield server_url.set(database=name)
-    await administer(server_url, f"DROP DATABASE {name} WITH (FORCE)")
-
-
 @pytest.fixture
-async def connection(log_url: URL) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
-    """A connection to a log that holds one event, with free text, in each category."""
-    async with connected(log_url) as connection:
+async def connection(shared_database_url: URL) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+    """A connection to a log that holds one event, with free text, in each category; what a test does is undone."""
+    async with connected(shared_database_url) as connection:
         everything = connection.transaction()
         await everything.start()
         await connection.executemany(INSERT, [(category,) for category in CATEGORIES])

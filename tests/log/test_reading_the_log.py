@@ -8,9 +8,10 @@ from uuid import UUID
 
 import msgspec
 import pytest
+from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ledger.database import driver_connection
+from ledger.database import driver_connection, make_engine
 from ledger.log import read
 from ledger.log.read import EventFilter, StoredEvent, read_all, read_head, read_page, read_stream_version, view
 from tests.events import campaign, content, cost, follow, job
@@ -31,11 +32,13 @@ EVENTS = [
 ]
 
 
-@pytest.fixture
-async def log(engine: AsyncEngine) -> AsyncEngine:
-    """A log that holds EVENTS."""
+@pytest.fixture(scope="module")
+async def log(shared_database_url: URL) -> AsyncIterator[AsyncEngine]:
+    """A log that holds EVENTS, and stays so."""
+    engine = make_engine(shared_database_url)
     await record(engine, *EVENTS)
-    return engine
+    yield engine
+    await engine.dispose()
 
 
 async def page(engine: AsyncEngine, wanted: EventFilter, *limit: int) -> list[StoredEvent]:
@@ -118,14 +121,15 @@ async def test_everything_is_read_page_by_page(
 
 
 async def test_who_reads_everything_is_not_kept_going_by_a_writer(
-    log: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    await record(engine, *EVENTS)
     monkeypatch.setattr(read, "read_page", partial(read_page, limit=4))
 
     found = []
-    async for events in read_all(log, EventFilter()):
+    async for events in read_all(engine, EventFilter()):
         found.append(positions(events))
-        await record(log, cost())
+        await record(engine, cost())
 
     assert found == [[1, 2, 3, 4], [5, 6, 7, 8], [9]]
 

@@ -7,10 +7,11 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import URL, select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import selectinload
 
+from ledger.database import make_engine
 from projections.models import (
     AgentJob,
     AgentType,
@@ -38,12 +39,20 @@ STARTED, COMPLETED = (
 )
 
 
-@pytest.fixture
-async def session(engine: AsyncEngine) -> AsyncIterator[AsyncSession]:
-    """A session on tables with a campaign, its job, and the job's asset and cost."""
+@pytest.fixture(scope="module")
+async def filled(shared_database_url: URL) -> AsyncIterator[AsyncEngine]:
+    """Tables with a campaign, its job, and the job's asset and cost."""
+    engine = make_engine(shared_database_url)
     await record(engine, LAUNCH, follow(LAUNCH, "campaign.activated"), WRITER, POST, SPENT, STARTED, COMPLETED)
     await fold_page(engine)
-    async with AsyncSession(engine) as session:
+    yield engine
+    await engine.dispose()
+
+
+@pytest.fixture
+async def session(filled: AsyncEngine) -> AsyncIterator[AsyncSession]:
+    """A session; what it does is undone."""
+    async with AsyncSession(filled) as session:
         yield session
 
 
