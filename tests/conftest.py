@@ -3,17 +3,15 @@
 The server is the embedded one, or that of LEDGER_TEST_DATABASE_URL (whose role must be allowed to make databases).
 """
 
-import asyncio
 import os
 import tempfile
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import aiohttp
 import pytest
-import uvloop
 from sqlalchemy import URL, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
@@ -22,11 +20,6 @@ from ledger.config import parse_url
 from ledger.database import connect_arguments, make_engine
 from ledger.embedded import EmbeddedServer
 from ledger.schema import migrate
-
-
-def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Run the tests on the loop that the service runs on."""
-    return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture(scope="session")
