@@ -1,7 +1,9 @@
 """ledger events append and tail: the log from the command line."""
 
 import asyncio
+import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -82,18 +84,18 @@ def _is_ndjson(body: bytes) -> bool:
 def tail(after: int | None, number: int, follow: bool, home: Path | None, as_json: bool) -> None:
     """Print the last events of the log, a line each."""
     with reachable_database(settings_for(home)) as url:
-        try:
-            run(_tail(url, after, number, follow, as_json))
-        except KeyboardInterrupt:
-            return
+        run(_tail(url, after, number, follow, as_json))
 
 
 async def _tail(url: URL, after: int | None, number: int, follow: bool, as_json: bool) -> None:
     engine = make_engine(url)
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
     try:
         async with driver_connection(engine) as connection:
             position = after if after is not None else max(0, await read_head(connection) - number)
-            while True:
+            while not stop.is_set():
                 page = await read_page(connection, EventFilter(after=position))
                 for event in page:
                     _print(view(event), as_json)
@@ -101,7 +103,8 @@ async def _tail(url: URL, after: int | None, number: int, follow: bool, as_json:
                 if not page:
                     if not follow:
                         return
-                    await asyncio.sleep(POLL_SECONDS)
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(stop.wait(), POLL_SECONDS)
     finally:
         await engine.dispose()
 

@@ -21,7 +21,7 @@ def answers(said: Said) -> list[dict[str, Any]]:
     return [json.loads(line) for line in said.out.splitlines()]
 
 
-async def test_an_object_an_array_and_lines_are_appended(
+async def test_an_object_an_array_and_lines_are_appended_and_twice_is_once(
     database_url: URL, engine: AsyncEngine, tmp_path: Path
 ) -> None:
     file = tmp_path / "events.json"
@@ -31,22 +31,14 @@ async def test_an_object_an_array_and_lines_are_appended(
     by_file = await ledger("events", "append", file, database=database_url)
     one = await ledger("events", "append", database=database_url, stdin=json.dumps(cost(), indent=2).encode())
     many = await ledger("events", "append", "-", database=database_url, stdin=lines.encode())
+    again = await ledger("events", "append", file, database=database_url)
 
-    assert [said.code for said in (by_file, one, many)] == [0, 0, 0]
-    positions = [[receipt["position"] for receipt in answers(said)] for said in (by_file, one, many)]
-    assert positions == [[1, 2], [3], [4, 5, 6]]
+    everything = (by_file, one, many, again)
+    assert [said.code for said in everything] == [0] * 4
+    positions = [[receipt["position"] for receipt in answers(said)] for said in everything]
+    assert positions == [[1, 2], [3], [4, 5, 6], [1, 2]]
+    assert [receipt["duplicate"] for said in (by_file, again) for receipt in answers(said)] == [False] * 2 + [True] * 2
     assert await value(engine, EVENTS) == 6
-
-
-async def test_the_same_file_twice_is_once(database_url: URL, engine: AsyncEngine) -> None:
-    body = json.dumps(campaign()).encode()
-
-    first = await ledger("events", "append", database=database_url, stdin=body)
-
-    again = await ledger("events", "append", database=database_url, stdin=body)
-
-    assert [answers(said)[0]["duplicate"] for said in (first, again)] == [False, True]
-    assert (again.code, await value(engine, EVENTS)) == (0, 1)
 
 
 async def test_what_is_refused_is_answered_with_its_problem_and_exit_code_1(
