@@ -90,8 +90,8 @@ def tail(after: int | None, number: int, follow: bool, home: Path | None, as_jso
 async def _tail(url: URL, after: int | None, number: int, follow: bool, as_json: bool) -> None:
     engine = make_engine(url)
     stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    for ending in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(ending, stop.set)
     try:
         async with driver_connection(engine) as connection:
             position = after if after is not None else max(0, await read_head(connection) - number)
