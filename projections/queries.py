@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from ledger.database import driver_connection
 from ledger.domain.errors import ProjectionBehind
 from ledger.log.read import PAGE_CHARACTERS_MAX
-from projections.worker import GROUP
+from projections.checkpoint import GROUP
 
 if TYPE_CHECKING:
     import asyncpg

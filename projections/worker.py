@@ -7,34 +7,42 @@ checkpoint row, taken with SKIP LOCKED, picks one a page, and a killed worker's 
 import asyncio
 import logging
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-import msgspec
+import asyncpg
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ledger.database import driver_connection
+from ledger.database import CONNECTION_ERRORS, driver_connection
+from ledger.domain.catalogue import UnknownEventType
+from ledger.log.bell import Bell
 from ledger.log.read import PAGE_EVENTS_MAX, EventFilter, StoredEvent, read_page
+from projections import checkpoint
+from projections.checkpoint import Failure
 from projections.fold import fold, needed_by
+from projections.skips import read_skips
 from projections.writer import load, write
 
 if TYPE_CHECKING:
-    import asyncpg
+    Connection = asyncpg.Connection[asyncpg.Record]
 
 log = logging.getLogger(__name__)
 
-GROUP = "read_models"
-"""The one checkpoint that the four tables share."""
-
 IDLE_SECONDS_MIN = 0.005
-IDLE_SECONDS_MAX = 1.0
-"""An idle worker looks for new events after this long; sooner when it is woken."""
+"""An idle worker looks for new events after this long, then after twice as long, and so on; sooner when woken."""
+
+STANDBY_SECONDS = 0.5
+"""While another worker is at it, this one looks so often whether it still is."""
 
 SMALL_PAGE_EVENTS = 500
 GATHER_SECONDS = 0.008
 """After a page smaller than that the worker lets events gather for so long."""
 
+RETRY_SECONDS_MIN = 0.02
 RETRY_SECONDS_MAX = 30.0
+
+TRIES_MAX = 5
+"""An event that cannot be folded so many times, with longer and longer pauses, waits for an operator."""
 
 BEGIN = """
 BEGIN ISOLATION LEVEL READ COMMITTED;
@@ -43,101 +51,121 @@ SET LOCAL statement_timeout = '60s';
 SET LOCAL idle_in_transaction_session_timeout = '60s';
 """
 
-LOCK_CHECKPOINT = """
-SELECT position FROM ledger.projection_checkpoints WHERE name = $1 FOR UPDATE SKIP LOCKED
-"""
-
-MOVE_CHECKPOINT = """
-UPDATE ledger.projection_checkpoints
-SET position = $2, updated_at = clock_timestamp(), status = 'running', last_error = NULL
-WHERE name = $1
-"""
-
-RECORD_ERROR = """
-UPDATE ledger.projection_checkpoints SET status = 'failing', last_error = $2 WHERE name = $1
-"""
-
-CLEAR_ERROR = """
-UPDATE ledger.projection_checkpoints SET status = 'running', last_error = NULL WHERE name = $1
-"""
+NO_EVENTS_FAULT = (
+    *CONNECTION_ERRORS,
+    SQLAlchemyError,
+    TimeoutError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.TransactionRollbackError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.SyntaxOrAccessError,
+)
+"""The database's troubles (gone, busy, full, not migrated): they pass, and no event is to blame."""
 
 
-class ProjectionError(msgspec.Struct):
-    """Why the projections stand still: shown by `/v1/projections` and `ledger status`."""
+class PageFailed(Exception):
+    """A page could not be folded; carries its size, its first event's position and type, and the error as cause."""
 
-    type: str
-    position: int
-    error: str
-    failed_at: str
+    def __init__(self, page: list[StoredEvent], cause: Exception) -> None:
+        super().__init__(f"{type(cause).__name__}: {cause}")
+        self.events = len(page)
+        self.position = page[0].position
+        self.event_type = page[0].type
+        # A ValueError among the driver's own errors is a value that cannot be written.
+        self.is_events_fault = isinstance(cause, ValueError) or not isinstance(cause, NO_EVENTS_FAULT)
 
 
 class Worker:
     """Keeps the read models. Run it as a task; `stop` lets it finish its page."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, bell: Bell | None = None) -> None:
         self._engine = engine
-        self._wake = asyncio.Event()
+        self._bell = bell or Bell()
         self._stopping = asyncio.Event()
-
-    def wake(self) -> None:
-        """Say that there are new events; called by the appender of the same process."""
-        self._wake.set()
+        self._tries = 0
 
     def stop(self) -> None:
         """Ask the worker to end after the page it is at."""
         self._stopping.set()
-        self._wake.set()
+        self._bell.ring()
 
     async def run(self) -> None:
         """Fold pages until stopped; failures are recorded, shown, and tried again with back-off."""
-        idle_seconds = retry_seconds = IDLE_SECONDS_MIN
+        idle_seconds = IDLE_SECONDS_MIN
         page_events = PAGE_EVENTS_MAX
-        failing = False
+        # A worker that has just started may be a release that can fold what stopped the last one.
+        even_paused = True
         while not self._stopping.is_set():
+            heard = self._bell.rung
             try:
-                folded = await fold_page(self._engine, page_events)
-                if failing and not folded:
-                    await self._note(CLEAR_ERROR)
-            except Exception as error:
-                if isinstance(error, PageFailed) and error.events > 1:
+                folded = await fold_page(self._engine, page_events, even_paused=even_paused)
+                if folded == 0 and self._tries:
+                    await self._clear_failure()
+            except Exception as error:  # noqa: BLE001 (recorded, shown, logged and tried again)
+                if isinstance(error, PageFailed):
                     # Halve the page until what cannot be folded stands alone; what comes before it is folded.
-                    page_events = error.events // 2
-                    continue
-                failing = True
-                retry_seconds = min(RETRY_SECONDS_MAX, retry_seconds * 4)
-                log.exception("the projections failed, next try in %.1f s", retry_seconds)
-                await self._note(RECORD_ERROR, _describe(error))
-                await _wait(self._stopping, retry_seconds)
+                    page_events = max(1, error.events // 2)
+                    if error.is_events_fault and (error.events > 1 or await self._pass_skipped(error)):
+                        continue
+                even_paused = await self._fail(error)
                 continue
-            failing = False
-            retry_seconds = IDLE_SECONDS_MIN
+            even_paused = False
+            if folded is None:
+                await _wait(self._stopping, STANDBY_SECONDS)
+                continue
+            self._tries = 0
             page_events = min(PAGE_EVENTS_MAX, page_events * 2)
             if not folded:
-                idle_seconds = min(IDLE_SECONDS_MAX, idle_seconds * 2)
-                await _wait(self._wake, idle_seconds)
-                self._wake.clear()
+                await self._bell.wait(heard, idle_seconds)
+                idle_seconds = min(self._bell.idle_seconds_max, idle_seconds * 2)
                 continue
             idle_seconds = IDLE_SECONDS_MIN
             if folded < SMALL_PAGE_EVENTS:
                 # Under a stream of small groups: fewer, larger pages leave the machine to those who append.
                 await _wait(self._stopping, GATHER_SECONDS)
 
-    async def _note(self, statement: str, *arguments: str) -> None:
+    async def _fail(self, error: Exception) -> bool:
+        """Write the failure down and wait; whether to try again by itself."""
+        self._tries += 1
+        cause = error.__cause__ if isinstance(error, PageFailed) else error
+        assert isinstance(cause, Exception)
+        status, failure = "failing", Failure.of(cause)
+        if isinstance(error, PageFailed) and error.is_events_fault:
+            failure = Failure.of(cause, error.position, error.event_type)
+            # An event of a newer release will be folded by that release's workers: for them it must not be paused.
+            if self._tries >= TRIES_MAX and not isinstance(cause, UnknownEventType):
+                status = "paused"
+        seconds = min(RETRY_SECONDS_MAX, RETRY_SECONDS_MIN * 4**self._tries)
+        outlook = "paused: see `ledger projections`" if status == "paused" else f"next try in {seconds:.1f} s"
+        log.error("the read models are %s at %s, %s", status, failure.position or "work", outlook, exc_info=error)
         try:
             async with driver_connection(self._engine) as connection:
-                await connection.execute(statement, GROUP, *arguments)
+                await checkpoint.record_failure(connection, status, failure)
         except Exception:
-            log.exception("how the projections are could not be written down")
+            log.exception("how the read models are could not be written down")
+        if status == "paused":
+            self._tries = 0
+            return False
+        await _wait(self._stopping, seconds)
+        return True
 
+    async def _clear_failure(self) -> None:
+        async with driver_connection(self._engine) as connection:
+            await connection.execute(checkpoint.CLEAR_FAILURE)
 
-def _describe(error: Exception) -> str:
-    failure = ProjectionError(
-        type=getattr(error, "event_type", type(error).__name__),
-        position=getattr(error, "position", 0),
-        error=str(error),
-        failed_at=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
-    return msgspec.json.encode(failure).decode()
+    async def _pass_skipped(self, failed: PageFailed) -> bool:
+        """Move past an event that cannot be folded where an operator decided so."""
+        async with driver_connection(self._engine) as connection:
+            decided = (await read_skips(connection)).get(failed.position)
+            if decided is None:
+                return False
+            await connection.execute(BEGIN)
+            position = await connection.fetchval(checkpoint.LOCK)
+            if position == failed.position - 1:
+                await connection.execute(checkpoint.MOVE, failed.position)
+            await connection.execute("COMMIT")
+        log.warning("position %d is skipped, as %s decided: %s", decided.position, decided.by, decided.reason)
+        return True
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:
@@ -146,39 +174,37 @@ async def _wait(event: asyncio.Event, seconds: float) -> None:
             await event.wait()
 
 
-class PageFailed(Exception):
-    """A page could not be folded; carries its size, and its first event's position and type."""
-
-    def __init__(self, page: list[StoredEvent], cause: Exception) -> None:
-        super().__init__(f"{type(cause).__name__}: {cause}")
-        self.events = len(page)
-        self.position = page[0].position
-        self.event_type = page[0].type
-
-
-async def fold_page(engine: AsyncEngine, events_max: int = PAGE_EVENTS_MAX) -> int:
+async def fold_page(engine: AsyncEngine, events_max: int = PAGE_EVENTS_MAX, *, even_paused: bool = False) -> int | None:
     """Fold the next page of events into the read models.
 
     Returns:
-        how many events were folded; 0 where there are none, or where another worker is at it.
+        how many events were folded, 0 where there are none; None where another worker is at it, or where they are
+        paused.
+
+    Raises:
+        PageFailed: nothing of the page was kept.
     """
     async with driver_connection(engine) as connection:
         await connection.execute(BEGIN)
-        position = await connection.fetchval(LOCK_CHECKPOINT, GROUP)
-        page = [] if position is None else await read_page(connection, EventFilter(after=position), events_max)
+        row = await connection.fetchrow(checkpoint.TRY_LOCK)
+        if row is None or (row["status"] == "paused" and not even_paused):
+            await connection.execute("ROLLBACK")
+            return None
+        page = await read_page(connection, EventFilter(after=row["position"]), events_max)
         if not page:
             await connection.execute("ROLLBACK")
             return 0
         try:
-            await _fold_into(connection, page)
+            await apply_page(connection, page)
+            await connection.execute(checkpoint.MOVE, page[-1].position)
         except Exception as error:
             raise PageFailed(page, error) from error
         await connection.execute("COMMIT")
         return len(page)
 
 
-async def _fold_into(connection: "asyncpg.Connection[asyncpg.Record]", page: list[StoredEvent]) -> None:
-    models = await load(connection, needed_by(page))
+async def apply_page(connection: "Connection", page: list[StoredEvent], schema: str = "public") -> None:
+    """Fold a page into the tables of a schema, inside the caller's transaction."""
+    models = await load(connection, needed_by(page), schema)
     fold(page, models)
-    await write(connection, models)
-    await connection.execute(MOVE_CHECKPOINT, GROUP, page[-1].position)
+    await write(connection, models, schema)

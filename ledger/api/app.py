@@ -1,10 +1,8 @@
 """The composition root: routes, middleware and the parts of a running service."""
 
-import asyncio
-import logging
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import datetime
 
 from aiohttp import web
@@ -14,11 +12,7 @@ from ledger.api import append, collections, events, figures, health, openapi
 from ledger.api.decode import BODY_BYTES_MAX
 from ledger.api.problems import answer_with_problems
 from ledger.api.services import SERVICES, Services
-from ledger.log.appender import Appender
-from ledger.log.expiry import sweep
-from projections.worker import Worker
-
-log = logging.getLogger(__name__)
+from projections.background import background
 
 ROUTES = [*append.ROUTES, *events.ROUTES, *collections.ROUTES, *figures.ROUTES, *health.ROUTES]
 ROUTES.append(openapi.route_for(ROUTES))
@@ -67,12 +61,7 @@ async def serving(
         with_worker: keep the read models and expire holds in this process too.
         clock: what events are recorded by; the server's own when None.
     """
-    worker = Worker(engine)
-
-    def on_append(position: int) -> None:
-        worker.wake()
-
-    async with Appender(engine, on_append=on_append, clock=clock) as appender:
+    async with background(engine, with_worker=with_worker, clock=clock) as (appender, _):
         runner = web.AppRunner(
             make_app(Services(engine, appender)),
             access_log=None,
@@ -81,19 +70,7 @@ async def serving(
         )
         await runner.setup()
         await web.SockSite(runner, listener).start()
-        async with asyncio.TaskGroup() as tasks:
-            if with_worker:
-                tasks.create_task(worker.run(), name="worker")
-            sweeper = tasks.create_task(_sweep(engine, appender), name="sweeper") if with_worker else None
-            try:
-                yield
-            finally:
-                await runner.cleanup()
-                worker.stop()
-                if sweeper is not None:
-                    sweeper.cancel()
-
-
-async def _sweep(engine: AsyncEngine, appender: Appender) -> None:
-    with suppress(asyncio.CancelledError):
-        await sweep(engine, appender)
+        try:
+            yield
+        finally:
+            await runner.cleanup()

@@ -17,10 +17,9 @@ from ledger.domain import money
 from ledger.domain.codec import Instant
 from ledger.domain.errors import Malformed, NotFound
 from projections import queries
+from projections.checkpoint import PROJECTIONS
 
 SpendKey = Literal["day", "resource_type", "model_used", "provider", "campaign_id", "agent_job_id", "agent_type"]
-
-PROJECTIONS = ("campaigns", "content_assets", "agent_jobs", "budget_entries")
 
 DAYS = Decimal(7)
 

@@ -9,6 +9,7 @@ from sqlalchemy import URL
 from ledger import sample_data
 from ledger.cli.common import (
     LOOPBACK,
+    appending,
     fail,
     home_option,
     json_option,
@@ -21,7 +22,6 @@ from ledger.cli.common import (
 from ledger.config import Settings
 from ledger.database import make_engine
 from ledger.embedded import exclusive_home
-from ledger.log.appender import Appender
 from ledger.schema import expected_revision
 from ledger.schema import migrate as bring_up_to_date
 
@@ -63,7 +63,7 @@ def seed(home: Path | None, as_json: bool) -> None:
 
 async def _seed(url: URL) -> int:
     engine = make_engine(url)
-    async with Appender(engine) as appender:
+    async with appending(engine) as appender:
         added = await sample_data.seed(engine, appender)
     await engine.dispose()
     return added

@@ -3,8 +3,8 @@
 import logging
 import socket
 import sys
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -20,6 +20,8 @@ from ledger.config import ConfigError, Settings, read_settings
 from ledger.database import CONNECTION_ERRORS, database
 from ledger.domain.errors import LedgerError
 from ledger.embedded import EmbeddedError
+from ledger.log.appender import Appender
+from ledger.log.bell import tell_others
 from ledger.schema import current_revision, expected_revision
 
 T = TypeVar("T")
@@ -95,6 +97,14 @@ def reachable_database(settings: Settings) -> Iterator[URL]:
     with plain_errors(), database(settings) as found:
         assert found.database_url is not None
         yield found.database_url
+
+
+@asynccontextmanager
+async def appending(engine: AsyncEngine) -> AsyncIterator[Appender]:
+    """An appender for a program that ends; the running service is told of what it did."""
+    async with Appender(engine) as appender:
+        yield appender
+    await tell_others(engine)
 
 
 async def require_migrated(engine: AsyncEngine) -> None:

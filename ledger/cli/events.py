@@ -14,11 +14,18 @@ from sqlalchemy import URL
 from ledger.api import problems
 from ledger.api.append import judge_each
 from ledger.api.decode import read_candidate, split_body
-from ledger.cli.common import home_option, json_option, reachable_database, require_migrated, run, settings_for
+from ledger.cli.common import (
+    appending,
+    home_option,
+    json_option,
+    reachable_database,
+    require_migrated,
+    run,
+    settings_for,
+)
 from ledger.database import driver_connection, make_engine
 from ledger.domain.errors import LedgerError
 from ledger.domain.event import Receipt, Request
-from ledger.log.appender import Appender
 from ledger.log.read import EventFilter, EventView, read_head, read_page, view
 
 POLL_SECONDS = 0.2
@@ -53,7 +60,7 @@ async def _append(url: URL, body: bytes, independent: bool) -> list[object]:
         ndjson = body.lstrip()[:1] == b"{" and _is_ndjson(body)
         texts, _ = split_body(body, ndjson=ndjson)
         await require_migrated(engine)
-        async with Appender(engine) as appender:
+        async with appending(engine) as appender:
             if independent:
                 return await judge_each(appender, texts, None)
             candidates = [read_candidate(text, index, "local", None) for index, text in enumerate(texts)]

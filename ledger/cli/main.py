@@ -1,5 +1,8 @@
 """The command `ledger`."""
 
+import signal
+import sys
+
 import click
 
 import ledger
@@ -14,6 +17,8 @@ from ledger.cli.up import up
 @click.version_option(ledger.__version__, prog_name="ledger")
 def main() -> None:
     """The event-sourced budget and job ledger. Start with `ledger up --demo`."""
+    # Told to end while something starts, stop what was started: an embedded server would go on alone.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
 
 
 for command in (up, serve, worker, migrate, seed, reset, status, doctor, events):

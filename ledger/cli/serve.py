@@ -1,8 +1,6 @@
 """ledger serve and ledger worker: the two halves of the service, as processes of their own."""
 
-import asyncio
 import socket
-from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -18,11 +16,9 @@ from ledger.cli.common import (
     run,
     settings_for,
 )
-from ledger.cli.up import announce, bind, until_stopped
+from ledger.cli.up import announce, bind, stop_signal, until_stopped
 from ledger.database import make_engine
-from ledger.log.appender import Appender
-from ledger.log.expiry import sweep
-from projections.worker import Worker
+from projections.background import background
 
 
 @click.command()
@@ -41,11 +37,12 @@ def serve(no_auth: bool, host: str | None, port: int | None, home: Path | None) 
 
 
 async def _serve(url: URL, listener: socket.socket) -> None:
+    stop = stop_signal()
     engine = make_engine(url)
     await require_migrated(engine)
     async with serving(engine, listener, with_worker=False):
         announce(listener)
-        await until_stopped()
+        await until_stopped(stop)
     await engine.dispose()
 
 
@@ -58,17 +55,10 @@ def worker(home: Path | None) -> None:
 
 
 async def _work(url: URL) -> None:
+    stop = stop_signal()
     engine = make_engine(url)
     await require_migrated(engine)
-    worker = Worker(engine)
-    async with Appender(engine) as appender:
-        working = asyncio.create_task(worker.run(), name="worker")
-        sweeping = asyncio.create_task(sweep(engine, appender), name="sweeper")
+    async with background(engine, with_worker=True):
         click.echo("The worker is running (Ctrl-C stops it)")
-        await until_stopped()
-        worker.stop()
-        sweeping.cancel()
-        await working
-        with suppress(asyncio.CancelledError):
-            await sweeping
+        await until_stopped(stop)
     await engine.dispose()

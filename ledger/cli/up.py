@@ -10,11 +10,19 @@ from sqlalchemy import URL
 
 from ledger import sample_data
 from ledger.api.app import listen, serving
-from ledger.cli.common import fail, home_option, plain_errors, reachable_database, require_loopback, run, settings_for
+from ledger.cli.common import (
+    appending,
+    fail,
+    home_option,
+    plain_errors,
+    reachable_database,
+    require_loopback,
+    run,
+    settings_for,
+)
 from ledger.config import Settings
 from ledger.database import make_engine
 from ledger.embedded import exclusive_home
-from ledger.log.appender import Appender
 from ledger.schema import migrate
 
 
@@ -45,10 +53,11 @@ def bind(settings: Settings) -> socket.socket:
 
 
 async def _up(settings: Settings, url: URL, listener: socket.socket, demo: bool) -> None:
+    stop = stop_signal()
     engine = make_engine(url)
     await migrate(engine)
     if demo:
-        async with Appender(engine) as appender:
+        async with appending(engine) as appender:
             added = await sample_data.seed(engine, appender)
         click.echo(f"Sample data: {added} events added." if added else "Sample data: already there.")
     async with serving(engine, listener, with_worker=True):
@@ -56,7 +65,7 @@ async def _up(settings: Settings, url: URL, listener: socket.socket, demo: bool)
             plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
             click.echo(f"DATABASE_URL={plain}")
         announce(listener)
-        await until_stopped()
+        await until_stopped(stop)
     await engine.dispose()
 
 
@@ -66,11 +75,16 @@ def announce(listener: socket.socket) -> None:
     click.echo(f"The ledger is at http://{f'[{host}]' if ':' in host else host}:{port} (Ctrl-C stops it)")
 
 
-async def until_stopped() -> None:
-    """Wait for Ctrl-C or SIGTERM."""
+def stop_signal() -> asyncio.Event:
+    """An event that Ctrl-C or SIGTERM sets; made before anything that must be ended in order is begun."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
+    return stop
+
+
+async def until_stopped(stop: asyncio.Event) -> None:
+    """Wait for the end."""
     await stop.wait()
     click.echo("Stopping: answering what was accepted.")

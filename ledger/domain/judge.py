@@ -269,9 +269,14 @@ def expiry(entry_id: UUID, event_id: UUID) -> Candidate:
     return _by_service("cost.expired", entry_id, event_id, cost.CostExpired(), None)
 
 
+def _judge_ledger(book: Book, candidate: Candidate) -> Receipt:
+    return book.record(candidate, None, None)
+
+
 _JUDGES = {
     "campaign": _judge_campaign,
     "content": _judge_content,
     "job": _judge_job,
     "cost": _judge_cost,
+    "ledger": _judge_ledger,
 }

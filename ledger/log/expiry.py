@@ -11,16 +11,24 @@ from ledger.database import driver_connection
 from ledger.domain.event import Request
 from ledger.domain.judge import expiry
 from ledger.log.appender import Appender
+from ledger.log.bell import Bell
 
 log = logging.getLogger(__name__)
 
 SWEEP_HOLDS_MAX = 1_000
-IDLE_SECONDS = 1.0
+
+PAUSE_SECONDS_MIN = 0.05
+PAUSE_SECONDS_MAX = 1.0
+"""A busy log rings all the time: the sweeper looks again no sooner than this, or when the next hold runs out."""
 
 DUE_HOLDS = """
 SELECT stream_id FROM ledger.holds
 WHERE expires_at <= coalesce($2::timestamptz, clock_timestamp())
 ORDER BY expires_at LIMIT $1
+"""
+
+SECONDS_TO_NEXT = """
+SELECT extract(epoch FROM min(expires_at) - clock_timestamp())::float8 FROM ledger.holds
 """
 
 
@@ -39,13 +47,19 @@ async def expire_due(engine: AsyncEngine, appender: Appender, now: datetime | No
     return len(due)
 
 
-async def sweep(engine: AsyncEngine, appender: Appender) -> None:
-    """Expire holds as they fall due, until cancelled."""
+async def sweep(engine: AsyncEngine, appender: Appender, bell: Bell) -> None:
+    """Expire holds as they fall due, until cancelled; asleep until the next one runs out or the log grows."""
     while True:
+        heard = bell.rung
         try:
-            expired = await expire_due(engine, appender)
+            if await expire_due(engine, appender) == SWEEP_HOLDS_MAX:
+                continue
+            async with driver_connection(engine) as connection:
+                seconds = await connection.fetchval(SECONDS_TO_NEXT)
         except Exception:
-            log.exception("the sweeper failed, next try in %.0f s", IDLE_SECONDS)
-            expired = 0
-        if expired < SWEEP_HOLDS_MAX:
-            await asyncio.sleep(IDLE_SECONDS)
+            log.exception("the sweeper failed, next try in %.0f s", PAUSE_SECONDS_MAX)
+            seconds = PAUSE_SECONDS_MAX
+        wait = bell.idle_seconds_max if seconds is None else min(max(seconds, PAUSE_SECONDS_MIN), bell.idle_seconds_max)
+        await asyncio.sleep(min(wait, PAUSE_SECONDS_MAX))
+        if wait > PAUSE_SECONDS_MAX:
+            await bell.wait(heard, wait - PAUSE_SECONDS_MAX)

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from ledger.domain.errors import BudgetExceeded, IllegalTransition
 from ledger.log import expiry
 from ledger.log.appender import Appender
+from ledger.log.bell import Bell
 from ledger.log.expiry import expire_due, sweep
 from tests.events import campaign, follow, reserve
 from tests.log.helpers import gathered, query, receipts, record, request, until, value
@@ -112,9 +113,9 @@ async def test_the_sweeper_works_through_more_holds_than_it_takes_at_once(
     engine: AsyncEngine, appender: Appender, opened: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(expiry, "SWEEP_HOLDS_MAX", 1)
-    monkeypatch.setattr(expiry, "IDLE_SECONDS", 0.01)
+    monkeypatch.setattr(expiry, "PAUSE_SECONDS_MAX", 0.01)
 
-    sweeping = asyncio.create_task(sweep(engine, appender))
+    sweeping = asyncio.create_task(sweep(engine, appender, Bell()))
 
     async def both_expired() -> bool:
         return len(await query(engine, EVENTS)) == 6
@@ -129,12 +130,12 @@ async def test_the_sweeper_works_through_more_holds_than_it_takes_at_once(
 async def test_the_sweeper_goes_on_after_a_failure(
     engine: AsyncEngine, appender: Appender, opened: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(expiry, "IDLE_SECONDS", 0.01)
+    monkeypatch.setattr(expiry, "PAUSE_SECONDS_MAX", 0.01)
     monkeypatch.setattr(expiry, "DUE_HOLDS", "SELECT stream_id FROM ledger.nonexistent WHERE $2 IS NULL LIMIT $1")
     tried = asyncio.Event()
     monkeypatch.setattr(expiry.log, "exception", lambda *_: tried.set())
 
-    sweeping = asyncio.create_task(sweep(engine, appender))
+    sweeping = asyncio.create_task(sweep(engine, appender, Bell()))
     await asyncio.wait_for(tried.wait(), 10)
     monkeypatch.undo()
 

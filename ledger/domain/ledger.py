@@ -1,0 +1,27 @@
+"""The ledger's own events: what was done to the record itself, by whom and why. Each is a stream of its own."""
+
+from typing import Annotated
+
+import msgspec
+
+from ledger.domain.codec import FREE_TEXT, EventData, Label
+from ledger.domain.lifecycle import Transition
+
+Why = Annotated[str, msgspec.Meta(min_length=1, max_length=500, extra=FREE_TEXT)]
+ErrorText = Annotated[str, msgspec.Meta(max_length=2000, extra=FREE_TEXT)]
+
+
+class ProjectionSkipped(EventData, frozen=True, kw_only=True):
+    """An operator let the read models pass an event that they cannot fold; `by` is who, `position` which event."""
+
+    projection: Label
+    position: Annotated[int, msgspec.Meta(ge=1)]
+    event_type: Label
+    by: Label
+    error: ErrorText
+    reason: Why
+
+
+EVENTS: dict[str, tuple[type[EventData], Transition]] = {
+    "ledger.projection_skipped": (ProjectionSkipped, Transition((), "recorded")),
+}

@@ -1,0 +1,156 @@
+"""The bell: who waits for new events is woken, in this process by a call, in other processes by NOTIFY.
+
+NOTIFY is sent after the append has committed, and at most every 20 ms: inside the append transaction it would take a
+lock that all committing senders share. A notification may be lost (a process killed in between): whoever waits
+also looks for himself from time to time.
+"""
+
+import asyncio
+import logging
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ledger.database import driver_connection
+
+if TYPE_CHECKING:
+    import asyncpg
+
+log = logging.getLogger(__name__)
+
+CHANNEL = "ledger_log"
+NOTIFY = "SELECT pg_notify('ledger_log', $1)"
+
+TELL_SECONDS = 0.02
+"""Other processes are told at most this often."""
+
+ECHO_SECONDS_MAX = 2.0
+RECONNECT_SECONDS_MIN = 1.0
+RECONNECT_SECONDS_MAX = 600.0
+
+IDLE_SECONDS_MAX = 1.0
+"""Who waits looks for himself after this long where other processes cannot ring here ..."""
+
+QUIET_SECONDS_MAX = 600.0
+"""... and up to this long where they can: a serverless database may sleep meanwhile."""
+
+
+class Bell:
+    """Rings when the log has grown. `rung` counts, so that nobody misses a ring between looking and waiting."""
+
+    def __init__(self) -> None:
+        self.rung = 0
+        self.hears_others = False
+        self._waiting: set[asyncio.Future[None]] = set()
+
+    @property
+    def idle_seconds_max(self) -> float:
+        """How long one may wait without looking."""
+        return QUIET_SECONDS_MAX if self.hears_others else IDLE_SECONDS_MAX
+
+    def ring(self) -> None:
+        """Wake everybody who waits."""
+        self.rung += 1
+        for waiting in self._waiting:
+            if not waiting.done():
+                waiting.set_result(None)
+        self._waiting.clear()
+
+    async def wait(self, heard: int, seconds: float) -> None:
+        """Wait for a ring later than the `heard`-th, at most so long."""
+        if self.rung > heard:
+            return
+        waiting = asyncio.get_running_loop().create_future()
+        self._waiting.add(waiting)
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await waiting
+        finally:
+            self._waiting.discard(waiting)
+
+
+class Herald:
+    """Carries rings between processes over one connection that listens. Run it as a task beside the bell's users."""
+
+    def __init__(self, engine: AsyncEngine, bell: Bell) -> None:
+        """Make a herald.
+
+        Args:
+            engine: a direct way to the database; behind a transaction pooler nothing is ever heard.
+        """
+        self._engine = engine
+        self._bell = bell
+        # What comes back from ourselves is no news.
+        self._name = os.urandom(8).hex()
+        self._news = asyncio.Event()
+
+    def announce(self, position: int) -> None:
+        """Say that the log has grown, here and elsewhere; called after each append."""
+        self._bell.ring()
+        self._news.set()
+
+    async def run(self) -> None:
+        """Listen and tell until cancelled. Returns early where the connection cannot listen: then all must poll."""
+        pause = RECONNECT_SECONDS_MIN
+        while True:
+            rung = self._bell.rung
+            try:
+                async with driver_connection(self._engine) as connection:
+                    if not await self._attend(connection):
+                        log.info("no LISTEN on this connection: waiting processes look for new events each second")
+                        return
+            except Exception as error:  # noqa: BLE001 (nothing is lost: whoever waits looks for himself)
+                log.warning("the connection that listens failed: %s", type(error).__name__)
+            # After hours of silence a lost connection may be a database gone to sleep: do not wake it each second.
+            active = self._bell.rung > rung
+            pause = RECONNECT_SECONDS_MIN if active else min(RECONNECT_SECONDS_MAX, pause * 8)
+            await self._bell.wait(self._bell.rung, pause)
+
+    async def _attend(self, connection: "asyncpg.Connection[asyncpg.Record]") -> bool:
+        """Listen and tell while the connection lasts; False where it turns out to be deaf."""
+        echo = asyncio.Event()
+        lost = asyncio.Event()
+
+        def hear(_: Any, pid: int, channel: str, payload: object) -> None:
+            if payload == self._name:
+                echo.set()
+            else:
+                self._bell.ring()
+
+        def lose(_: Any) -> None:
+            lost.set()
+            self._news.set()
+
+        connection.add_termination_listener(lose)
+        await connection.add_listener(CHANNEL, hear)
+        try:
+            # A pooler in transaction mode takes LISTEN and never delivers: believe only what is heard.
+            await connection.execute(NOTIFY, self._name)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(ECHO_SECONDS_MAX):
+                    await echo.wait()
+            if not echo.is_set():
+                return False
+            self._bell.hears_others = True
+            # Something may have come while nobody listened.
+            self._bell.ring()
+            while not lost.is_set():
+                await self._news.wait()
+                self._news.clear()
+                if not lost.is_set():
+                    await connection.execute(NOTIFY, self._name)
+                    await asyncio.sleep(TELL_SECONDS)
+            return True
+        finally:
+            if not connection.is_closed():
+                await connection.remove_listener(CHANNEL, hear)
+                connection.remove_termination_listener(lose)
+
+
+async def tell_others(engine: AsyncEngine) -> None:
+    """Ring in all other processes, once; for programs that append and end."""
+    async with driver_connection(engine) as connection:
+        await connection.execute(NOTIFY, "")
