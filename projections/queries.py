@@ -2,15 +2,16 @@
 
 import asyncio
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
 
+import msgspec
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ledger.database import driver_connection
 from ledger.domain.errors import ProjectionBehind
 from ledger.log.read import PAGE_CHARACTERS_MAX
-from projections.checkpoint import GROUP
+from projections.checkpoint import GROUP, Failure
 
 if TYPE_CHECKING:
     import asyncpg
@@ -75,11 +76,37 @@ async def wait_for_position(engine: AsyncEngine, position: int) -> None:
         ) from None
 
 
-async def projection_status(connection: "asyncpg.Connection[asyncpg.Record]") -> "asyncpg.Record":
-    """Where the projections stand: status, position, head, last_error (JSON text), lag_seconds."""
-    record = await connection.fetchrow(PROJECTIONS, GROUP)
-    assert record is not None
-    return record
+class ProjectionStatus(msgspec.Struct):
+    """Where the read models stand in the log, and what stops them."""
+
+    status: Literal["running", "failing", "paused"]
+    position: int
+    head: int
+    lag_events: int
+    lag_seconds: float
+    failure: Failure | None
+
+    def trouble(self) -> str | None:
+        """In plain words what is wrong; None while they run."""
+        if self.status == "running":
+            return None
+        what = f"{self.status} at position {self.position}"
+        if self.failure is None:
+            return what
+        if not self.failure.position:
+            return f"{what}: {self.failure.type}: {self.failure.error}"
+        return f"{what}: {self.failure.type} at position {self.failure.position} fails with {self.failure.error}"
+
+
+async def projection_status(connection: "asyncpg.Connection[asyncpg.Record]") -> ProjectionStatus:
+    """Where the projections stand."""
+    row = await connection.fetchrow(PROJECTIONS, GROUP)
+    assert row is not None
+    failure = msgspec.json.decode(row["last_error"], type=Failure) if row["last_error"] else None
+    lag_events = row["head"] - row["position"]
+    return ProjectionStatus(
+        row["status"], row["position"], row["head"], lag_events, max(0.0, row["lag_seconds"]), failure
+    )
 
 
 async def budget(

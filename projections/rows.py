@@ -142,6 +142,11 @@ class Rows(Generic[R]):
         return row_id in self._deleted
 
     @property
+    def ids(self) -> list[UUID]:
+        """Ids of the rows that were changed or deleted."""
+        return [*self._changed, *self._deleted]
+
+    @property
     def touched(self) -> list[R]:
         """Rows to insert or update."""
         return [self._rows[row_id] for row_id in self._changed]

@@ -7,24 +7,17 @@ checkpoint row, taken with SKIP LOCKED, picks one a page, and a killed worker's 
 import asyncio
 import logging
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
-import asyncpg
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ledger.database import CONNECTION_ERRORS, driver_connection
+from ledger.database import driver_connection
 from ledger.domain.catalogue import UnknownEventType
 from ledger.log.bell import Bell
 from ledger.log.read import PAGE_EVENTS_MAX, EventFilter, StoredEvent, read_page
 from projections import checkpoint
 from projections.checkpoint import Failure
-from projections.fold import fold, needed_by
+from projections.page import apply_page, is_events_fault
 from projections.skips import read_skips
-from projections.writer import load, write
-
-if TYPE_CHECKING:
-    Connection = asyncpg.Connection[asyncpg.Record]
 
 log = logging.getLogger(__name__)
 
@@ -51,17 +44,6 @@ SET LOCAL statement_timeout = '60s';
 SET LOCAL idle_in_transaction_session_timeout = '60s';
 """
 
-NO_EVENTS_FAULT = (
-    *CONNECTION_ERRORS,
-    SQLAlchemyError,
-    TimeoutError,
-    asyncpg.LockNotAvailableError,
-    asyncpg.TransactionRollbackError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.SyntaxOrAccessError,
-)
-"""The database's troubles (gone, busy, full, not migrated): they pass, and no event is to blame."""
-
 
 class PageFailed(Exception):
     """A page could not be folded; carries its size, its first event's position and type, and the error as cause."""
@@ -71,8 +53,7 @@ class PageFailed(Exception):
         self.events = len(page)
         self.position = page[0].position
         self.event_type = page[0].type
-        # A ValueError among the driver's own errors is a value that cannot be written.
-        self.is_events_fault = isinstance(cause, ValueError) or not isinstance(cause, NO_EVENTS_FAULT)
+        self.is_events_fault = is_events_fault(cause)
 
 
 class Worker:
@@ -195,16 +176,9 @@ async def fold_page(engine: AsyncEngine, events_max: int = PAGE_EVENTS_MAX, *, e
             await connection.execute("ROLLBACK")
             return 0
         try:
-            await apply_page(connection, page)
+            await apply_page(connection, page, "public")
             await connection.execute(checkpoint.MOVE, page[-1].position)
         except Exception as error:
             raise PageFailed(page, error) from error
         await connection.execute("COMMIT")
         return len(page)
-
-
-async def apply_page(connection: "Connection", page: list[StoredEvent], schema: str = "public") -> None:
-    """Fold a page into the tables of a schema, inside the caller's transaction."""
-    models = await load(connection, needed_by(page), schema)
-    fold(page, models)
-    await write(connection, models, schema)

@@ -8,13 +8,13 @@ from datetime import datetime
 from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ledger.api import append, collections, events, figures, health, openapi
+from ledger.api import append, collections, events, figures, health, metrics, openapi
 from ledger.api.decode import BODY_BYTES_MAX
 from ledger.api.problems import answer_with_problems
 from ledger.api.services import SERVICES, Services
 from projections.background import background
 
-ROUTES = [*append.ROUTES, *events.ROUTES, *collections.ROUTES, *figures.ROUTES, *health.ROUTES]
+ROUTES = [*append.ROUTES, *events.ROUTES, *collections.ROUTES, *figures.ROUTES, *health.ROUTES, *metrics.ROUTES]
 ROUTES.append(openapi.route_for(ROUTES))
 
 SHUTDOWN_SECONDS = 10.0

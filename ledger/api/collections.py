@@ -35,7 +35,9 @@ from ledger.domain.content import ContentStatus, ContentType
 from ledger.domain.cost import EntryStatus, ResourceType
 from ledger.domain.errors import NotFound
 from ledger.domain.job import AgentType, JobStatus
+from ledger.log.moment import parse_moment, resolve
 from projections import queries
+from projections.as_of import row_as_of
 
 Position = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
@@ -77,10 +79,16 @@ class BudgetEntriesQuery(PageQuery, kw_only=True):
     occurred_before: Instant | None = None
 
 
-class ItemQuery(msgspec.Struct, forbid_unknown_fields=True):
+class WaitQuery(msgspec.Struct, forbid_unknown_fields=True):
     """Wait until the read models reflect a position."""
 
     min_position: Position | None = None
+
+
+class ItemQuery(WaitQuery, forbid_unknown_fields=True):
+    """`as_of`: as it stood at a position, or at a time of recording; both inclusive, neither in the future."""
+
+    as_of: Annotated[str, msgspec.Meta(description="A position, or an RFC 3339 time with its zone.")] | None = None
 
 
 class Collection(NamedTuple):
@@ -204,12 +212,23 @@ def _with_cursor(url: URL, cursor: str) -> URL:
 async def _item(request: web.Request, services: Services, collection: Collection) -> web.Response:
     query = read_query(request, ItemQuery)
     item_id = path_uuid(request)
+    if query.as_of is not None:
+        return await _item_as_of(services, collection, item_id, query.as_of)
     await wait_for_min_position(request, services, query.min_position)
     async with driver_connection(services.engine) as connection:
         position, row = await queries.item(connection, collection.table, columns(collection.view), item_id)
     if row is None:
         raise NotFound(f"there is nothing with id {item_id} in {collection.path}")
     return json_response(show(collection.view, dict(row)), position=position)
+
+
+async def _item_as_of(services: Services, collection: Collection, item_id: UUID, as_of: str) -> web.Response:
+    async with driver_connection(services.engine) as connection:
+        position = await resolve(connection, parse_moment(as_of))
+    row = await row_as_of(services.engine, collection.table, item_id, position)
+    if row is None:
+        raise NotFound(f"there was nothing with id {item_id} in {collection.path} at position {position}")
+    return json_response(show(collection.view, msgspec.structs.asdict(row)), position=position)
 
 
 async def wait_for_min_position(request: web.Request, services: Services, position: int | None) -> None:

@@ -46,9 +46,8 @@ class TimelineQuery(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     def wanted(self, campaign_id: UUID | None) -> EventFilter:
         """What the log is asked for."""
-        return EventFilter(
-            self.after, self.until, self.category, self.type, self.stream_id, campaign_id, self.agent_job_id
-        )
+        streams = (self.stream_id,) if self.stream_id is not None else ()
+        return EventFilter(self.after, self.until, self.category, self.type, streams, campaign_id, self.agent_job_id)
 
 
 class EventsQuery(TimelineQuery, kw_only=True):
@@ -150,7 +149,7 @@ async def get_stream(request: web.Request, services: Services) -> web.StreamResp
     async with whole_or_broken_off(request, answer):
         await answer.write(b'{"version":%d,"events":[' % version)
         separator = b""
-        async for page in read_all(services.engine, EventFilter(categories=(category,), stream_id=stream_id)):
+        async for page in read_all(services.engine, EventFilter(categories=(category,), stream_ids=(stream_id,))):
             events = [event for event in page if event.version <= version]
             if events:
                 await answer.write(separator + b",".join(msgspec.json.encode(view(event)) for event in events))

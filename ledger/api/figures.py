@@ -2,13 +2,13 @@
 
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 from uuid import UUID
 
 import msgspec
 from aiohttp import web
 
-from ledger.api.collections import ItemQuery, Position, wait_for_min_position
+from ledger.api.collections import Position, WaitQuery, wait_for_min_position
 from ledger.api.routes import Route, json_response, path_uuid, read_query
 from ledger.api.services import Services
 from ledger.api.views import Money
@@ -17,7 +17,7 @@ from ledger.domain import money
 from ledger.domain.codec import Instant
 from ledger.domain.errors import Malformed, NotFound
 from projections import queries
-from projections.checkpoint import PROJECTIONS
+from projections.checkpoint import PROJECTIONS, Failure
 
 SpendKey = Literal["day", "resource_type", "model_used", "provider", "campaign_id", "agent_job_id", "agent_type"]
 
@@ -78,7 +78,7 @@ class Projection(msgspec.Struct):
     head: int
     lag_events: int
     lag_seconds: float
-    last_error: Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"type": ["object", "null"]})]
+    last_error: Failure | None
 
 
 class Projections(msgspec.Struct):
@@ -89,7 +89,7 @@ class Projections(msgspec.Struct):
 
 async def get_budget(request: web.Request, services: Services) -> web.StreamResponse:
     """A campaign's balances."""
-    query = read_query(request, ItemQuery)
+    query = read_query(request, WaitQuery)
     campaign_id = path_uuid(request)
     await wait_for_min_position(request, services, query.min_position)
     async with driver_connection(services.engine) as connection:
@@ -137,20 +137,20 @@ async def get_spend(request: web.Request, services: Services) -> web.StreamRespo
 async def get_projections(request: web.Request, services: Services) -> web.StreamResponse:
     """How far the read models are."""
     async with driver_connection(services.engine) as connection:
-        row = await queries.projection_status(connection)
+        standing = await queries.projection_status(connection)
     items = [
         Projection(
             name,
-            row["status"],
-            row["position"],
-            row["head"],
-            row["head"] - row["position"],
-            max(0.0, row["lag_seconds"]),
-            msgspec.Raw((row["last_error"] or "null").encode()),
+            standing.status,
+            standing.position,
+            standing.head,
+            standing.lag_events,
+            standing.lag_seconds,
+            standing.failure,
         )
         for name in PROJECTIONS
     ]
-    return json_response({"items": items}, position=row["position"])
+    return json_response(Projections(items), position=standing.position)
 
 
 _WAITS = ("malformed", "projection-behind", "database-unavailable")
@@ -162,7 +162,7 @@ ROUTES = [
         get_budget,
         "Read a campaign's balances.",
         {200: Budget},
-        ItemQuery,
+        WaitQuery,
         problems=("not-found", *_WAITS),
     ),
     Route("GET", "/v1/spend", get_spend, "Sum what was spent.", {200: SpendPage}, SpendQuery, problems=_WAITS),

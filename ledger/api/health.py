@@ -53,12 +53,10 @@ async def _check(services: Services) -> Readiness:
         trouble = f"at {current}, this release needs {expected}: run `ledger migrate`"
         return Readiness("unavailable", "ok", trouble, "unknown until migrated")
     async with driver_connection(services.engine) as connection:
-        row = await projection_status(connection)
-    projections = "ok"
-    if row["status"] != "running":
-        projections = f"{row['status']} at position {row['position']}, see /v1/projections"
-    elif row["lag_seconds"] > LAG_SECONDS_MAX:
-        projections = f"{row['lag_seconds']:.0f} s behind: is a worker running?"
+        standing = await projection_status(connection)
+    projections = standing.trouble() or "ok"
+    if projections == "ok" and standing.lag_seconds > LAG_SECONDS_MAX:
+        projections = f"{standing.lag_seconds:.0f} s behind: is a worker running?"
     return Readiness("ok" if projections == "ok" else "unavailable", "ok", "ok", projections)
 
 

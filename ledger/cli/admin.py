@@ -13,6 +13,7 @@ from ledger.cli.common import (
     fail,
     home_option,
     json_option,
+    owners_database,
     plain_errors,
     print_json,
     reachable_database,
@@ -32,8 +33,8 @@ from ledger.schema import migrate as bring_up_to_date
 def migrate(home: Path | None, as_json: bool) -> None:
     """Bring the database's tables up to date."""
     settings = settings_for(home)
-    with reachable_database(settings) as url:
-        run(_migrate(settings.direct_database_url or url))
+    with owners_database(settings) as url:
+        run(_migrate(url))
     if as_json:
         print_json({"revision": expected_revision()})
     else:
@@ -84,8 +85,8 @@ def reset(yes: bool, force: bool, home: Path | None) -> None:
             return
         settings.home.mkdir(parents=True, exist_ok=True)
         # A service at work on this home would go on with what it remembers of the old log.
-        with exclusive_home(settings.home, "ledger reset"), reachable_database(settings) as url:
-            run(_migrate(settings.direct_database_url or url, from_base=True))
+        with exclusive_home(settings.home, "ledger reset"), owners_database(settings) as url:
+            run(_migrate(url, from_base=True))
     click.echo("The ledger is empty.")
 
 

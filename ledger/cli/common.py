@@ -3,6 +3,7 @@
 import logging
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -97,6 +98,56 @@ def reachable_database(settings: Settings) -> Iterator[URL]:
     with plain_errors(), database(settings) as found:
         assert found.database_url is not None
         yield found.database_url
+
+
+class ReplayBar:
+    """A progress bar of a replay on the terminal, with events a second and the time left; silent elsewhere."""
+
+    def __init__(self, label: str) -> None:
+        self._label = label
+        self._started = time.monotonic()
+        self._bar: Any = None
+        self._done = 0
+
+    def begin(self, events: int) -> None:
+        """Show the bar, for so many events."""
+        if sys.stderr.isatty():
+            self._bar = click.progressbar(
+                length=events, label=self._label, file=sys.stderr, item_show_func=lambda _: self._rate()
+            )
+            self._bar.__enter__()
+
+    def progress(self, position: int) -> None:
+        """Move it to a position."""
+        if self._bar is not None:
+            self._bar.update(position - self._done, position)
+            self._done = position
+
+    def end(self) -> None:
+        """Leave the line to what comes after."""
+        if self._bar is not None:
+            self._bar.__exit__(None, None, None)
+            self._bar = None
+
+    def _rate(self) -> str:
+        return f"{self._done / (time.monotonic() - self._started):,.0f} events/s"
+
+
+@contextmanager
+def replay_bar(label: str) -> Iterator[ReplayBar]:
+    """A progress bar for what is done inside."""
+    bar = ReplayBar(label)
+    try:
+        yield bar
+    finally:
+        bar.end()
+
+
+@contextmanager
+def owners_database(settings: Settings) -> Iterator[URL]:
+    """Yield the URL for the owner's work: the direct one, where the other is a pooler."""
+    with reachable_database(settings) as url:
+        yield settings.direct_database_url or url
 
 
 @asynccontextmanager

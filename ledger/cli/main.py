@@ -8,6 +8,8 @@ import click
 import ledger
 from ledger.cli.admin import migrate, reset, seed
 from ledger.cli.events import events
+from ledger.cli.projections import projections
+from ledger.cli.replay import rebuild, replay, verify
 from ledger.cli.serve import serve, worker
 from ledger.cli.status import doctor, status
 from ledger.cli.up import up
@@ -21,5 +23,5 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
 
 
-for command in (up, serve, worker, migrate, seed, reset, status, doctor, events):
+for command in (up, serve, worker, migrate, seed, reset, status, doctor, events, verify, rebuild, replay, projections):
     main.add_command(command)

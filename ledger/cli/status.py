@@ -23,6 +23,7 @@ from ledger.config import ConfigError, Settings
 from ledger.database import database, driver_connection, make_engine
 from ledger.embedded import EmbeddedError
 from ledger.schema import current_revision, expected_revision
+from projections.checkpoint import Failure
 from projections.queries import projection_status
 
 POSTGRES_VERSION_MIN = 15
@@ -37,7 +38,7 @@ class Status(msgspec.Struct):
     lag_events: int
     lag_seconds: float
     projections: str
-    last_error: msgspec.Raw
+    last_error: Failure | None
 
 
 class Check(msgspec.Struct):
@@ -60,8 +61,12 @@ def status(home: Path | None, as_json: bool) -> None:
         return
     click.echo(f"Log: {found.head:,} events. Database at revision {found.revision}.")
     click.echo(f"Read models: {found.projections}, at position {found.position:,}, {found.lag_events:,} events behind.")
-    if found.last_error != msgspec.Raw(b"null"):
-        click.echo(f"Last error: {bytes(found.last_error).decode()}")
+    if found.last_error is not None:
+        click.echo(
+            f"Last error: {found.last_error.type} at position {found.last_error.position}: {found.last_error.error}"
+        )
+    if found.projections == "paused":
+        click.echo("They wait for you: `ledger projections retry|skip`, or `ledger rebuild` where a table was changed.")
 
 
 async def _status(url: URL) -> Status:
@@ -70,15 +75,15 @@ async def _status(url: URL) -> Status:
         async with engine.connect() as connection:
             revision = await current_revision(connection)
         async with driver_connection(engine) as driver:
-            row = await projection_status(driver)
+            standing = await projection_status(driver)
         return Status(
             revision,
-            row["head"],
-            row["position"],
-            row["head"] - row["position"],
-            max(0.0, row["lag_seconds"]),
-            row["status"],
-            msgspec.Raw((row["last_error"] or "null").encode()),
+            standing.head,
+            standing.position,
+            standing.lag_events,
+            standing.lag_seconds,
+            standing.status,
+            standing.failure,
         )
     finally:
         await engine.dispose()
@@ -145,13 +150,12 @@ async def _examine_step_by_step(engine: AsyncEngine, checks: list[Check]) -> Non
         return
     checks.append(Check("migrations", "ok", f"at revision {current}"))
     async with driver_connection(engine) as driver:
-        row = await projection_status(driver)
-    behind = row["head"] - row["position"]
-    if row["status"] != "running":
-        says = f"the read models are {row['status']} at position {row['position']}: {row['last_error']}"
-        checks.append(Check("worker", "problem", says))
-    elif behind and row["lag_seconds"] > 5:
-        says = f"{behind:,} events wait since {row['lag_seconds']:.0f} s: start `ledger up` or `ledger worker`"
+        standing = await projection_status(driver)
+    if trouble := standing.trouble():
+        checks.append(Check("worker", "problem", f"the read models are {trouble}"))
+    elif standing.lag_events and standing.lag_seconds > 5:
+        says = f"{standing.lag_events:,} events wait since {standing.lag_seconds:.0f} s: start `ledger worker`"
         checks.append(Check("worker", "problem", says))
     else:
-        checks.append(Check("worker", "ok", f"the read models are at position {row['position']:,} of {row['head']:,}"))
+        says = f"the read models are at position {standing.position:,} of {standing.head:,}"
+        checks.append(Check("worker", "ok", says))

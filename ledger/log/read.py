@@ -81,7 +81,7 @@ class EventFilter(msgspec.Struct, frozen=True):
     until: int | None = None
     categories: tuple[str, ...] = ()
     types: tuple[str, ...] = ()
-    stream_id: UUID | None = None
+    stream_ids: tuple[UUID, ...] = ()
     campaign_id: UUID | None = None
     agent_job_id: UUID | None = None
 
@@ -123,8 +123,8 @@ def _page_query(wanted: EventFilter, limit: int) -> tuple[str, list[object]]:
         narrow("category = ANY ({}::text[])", list(wanted.categories))
     if wanted.types:
         narrow("type = ANY ({}::text[])", list(wanted.types))
-    if wanted.stream_id is not None:
-        narrow("stream_id = {}", wanted.stream_id)
+    if wanted.stream_ids:
+        narrow("stream_id = ANY ({}::uuid[])", list(wanted.stream_ids))
     if wanted.campaign_id is not None:
         narrow("campaign_id = {}", wanted.campaign_id)
     if wanted.agent_job_id is not None:
@@ -164,7 +164,9 @@ async def read_stream_version(connection: "asyncpg.Connection[asyncpg.Record]", 
     return int(version or 0)
 
 
-async def read_all(engine: AsyncEngine, wanted: EventFilter) -> AsyncIterator[list[StoredEvent]]:
+async def read_all(
+    engine: AsyncEngine, wanted: EventFilter, page_events_max: int = PAGE_EVENTS_MAX
+) -> AsyncIterator[list[StoredEvent]]:
     """Read every event wanted, page by page, each in a short transaction of its own.
 
     Where `until` is None, up to the head at the start: a reader is not kept going by a writer.
@@ -174,7 +176,7 @@ async def read_all(engine: AsyncEngine, wanted: EventFilter) -> AsyncIterator[li
             wanted = msgspec.structs.replace(wanted, until=await read_head(connection))
     while True:
         async with driver_connection(engine) as connection:
-            page = await read_page(connection, wanted)
+            page = await read_page(connection, wanted, page_events_max)
         if not page:
             return
         yield page

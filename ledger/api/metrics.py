@@ -1,0 +1,49 @@
+"""What an operator's Prometheus reads."""
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
+
+from ledger.api.routes import Route
+from ledger.api.services import Services
+from ledger.database import driver_connection
+from projections.queries import projection_status
+
+
+async def get_metrics(request: web.Request, services: Services) -> web.StreamResponse:
+    """The figures of this moment; the database is asked once a scrape."""
+    async with driver_connection(services.engine) as connection:
+        standing = await projection_status(connection)
+    registry = CollectorRegistry()
+
+    def gauge(name: str, help_text: str, value: float) -> None:
+        Gauge(name, help_text, registry=registry).set(value)
+
+    gauge("ledger_head_position", "Position of the last event in the log.", standing.head)
+    gauge("ledger_projection_position", "Position that the read models reflect.", standing.position)
+    gauge("ledger_projection_lag_events", "Events not yet folded.", standing.lag_events)
+    gauge("ledger_projection_lag_seconds", "Age of the oldest event not yet folded.", standing.lag_seconds)
+    statuses = Gauge("ledger_projection_status", "1 for the status they are in.", ["status"], registry=registry)
+    for status in ("running", "failing", "paused"):
+        statuses.labels(status).set(standing.status == status)
+    failure = standing.failure
+    stopped = Gauge(
+        "ledger_projection_failed_position",
+        "Position of the event that stops the read models, by its type and the error; 0: it is no event's fault.",
+        ["type", "error"],
+        registry=registry,
+    )
+    if failure is not None:
+        stopped.labels(failure.type, failure.error[:200]).set(failure.position)
+    return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+ROUTES = [
+    Route(
+        "GET",
+        "/metrics",
+        get_metrics,
+        "Read the figures for Prometheus.",
+        {200: str},
+        problems=("database-unavailable",),
+    )
+]

@@ -1,0 +1,150 @@
+"""ledger verify, rebuild and replay: the read models against the log they come from."""
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import click
+import msgspec
+from sqlalchemy import URL
+
+from ledger.cli.common import (
+    home_option,
+    json_option,
+    owners_database,
+    print_json,
+    replay_bar,
+    require_migrated,
+    run,
+    settings_for,
+)
+from ledger.database import make_engine
+from ledger.log.moment import parse_moment
+from projections.checkpoint import PROJECTIONS
+from projections.compare import Difference
+from projections.rebuild import Rebuilt
+from projections.rebuild import rebuild as rebuild_tables
+from projections.replay import TABLES
+from projections.skips import Skip
+from projections.snapshots import Replayed, replay_into
+from projections.verify import Report
+from projections.verify import verify as verify_tables
+
+SHOWN_CHARACTERS = 100
+
+
+@click.command()
+@home_option
+@json_option
+def verify(home: Path | None, as_json: bool) -> None:
+    """Replay the log beside the tables and print every difference. Nothing is changed.
+
+    Exit code 1 when there is one, or when the log itself has a gap.
+    """
+    differences: list[Difference] = []
+    with owners_database(settings_for(home)) as url:
+        report = run(_verify(url, differences, as_json))
+    if as_json:
+        print_json({"clean": report.is_clean, **msgspec.structs.asdict(report), "differences": differences})
+    else:
+        _print_skips(report.skipped)
+        for fault in report.faults:
+            click.echo(f"Fault: {fault}")
+        if report.is_clean:
+            click.echo(f"Clean: the tables at position {report.position:,} of {report.head:,} are what the log says.")
+        else:
+            click.echo(f"Found: {report.differences:,} differences, {len(report.faults):,} faults of the log.")
+            if report.differences:
+                click.echo("`ledger rebuild` makes the read models what the log says; look first how they changed.")
+    sys.exit(0 if report.is_clean else 1)
+
+
+async def _verify(url: URL, differences: list[Difference], as_json: bool) -> Report:
+    engine = make_engine(url)
+    try:
+        await require_migrated(engine)
+        with replay_bar("Replaying") as bar:
+
+            def show(difference: Difference) -> None:
+                if as_json:
+                    differences.append(difference)
+                    return
+                bar.end()
+                live, replayed = _short(difference.live), _short(difference.replayed)
+                click.echo(f"{difference.table} {difference.id} {difference.column}: live {live}, replayed {replayed}")
+
+            return await verify_tables(engine, show, bar.progress, bar.begin)
+    finally:
+        await engine.dispose()
+
+
+def _short(value: str | None) -> str:
+    if value is None:
+        return "null"
+    return value if len(value) <= SHOWN_CHARACTERS else f"{value[: SHOWN_CHARACTERS - 3]}..."
+
+
+@click.command()
+@click.option("--projection", type=click.Choice(PROJECTIONS), help="Only this table.  [default: all four]")
+@home_option
+@json_option
+def rebuild(projection: str | None, home: Path | None, as_json: bool) -> None:
+    """Make the read models what the log says, while reads and appends go on."""
+    with owners_database(settings_for(home)) as url:
+        rebuilt = run(_rebuild(url, [projection] if projection else TABLES))
+    if as_json:
+        print_json(rebuilt)
+        return
+    _print_skips(rebuilt.skipped)
+    for table in rebuilt.written:
+        click.echo(f"{table}: {rebuilt.written[table]:,} rows written, {rebuilt.removed.get(table, 0):,} removed")
+    click.echo(f"The read models at position {rebuilt.position:,} are what the log says.")
+    if rebuilt.not_compared:
+        click.echo(f"The balances were not compared: {rebuilt.not_compared}")
+
+
+async def _rebuild(url: URL, tables: Iterable[str]) -> Rebuilt:
+    engine = make_engine(url)
+    try:
+        await require_migrated(engine)
+        with replay_bar("Replaying") as bar:
+            return await rebuild_tables(engine, list(tables), bar.progress, bar.begin)
+    finally:
+        await engine.dispose()
+
+
+@click.command()
+@click.option("--until", required=True, help="A position, or an RFC 3339 time of recording; inclusive.")
+@click.option("--schema", required=True, help="A new schema for the four tables.")
+@home_option
+@json_option
+def replay(until: str, schema: str, home: Path | None, as_json: bool) -> None:
+    """Leave the four tables as they stood, in a schema of their own to be queried."""
+    with owners_database(settings_for(home)) as url:
+        replayed = run(_replay(url, until, schema))
+    if as_json:
+        print_json(replayed)
+        return
+    _print_skips(replayed.skipped)
+    when = f", recorded {replayed.recorded_at}" if replayed.recorded_at else ""
+    click.echo(f"The schema {replayed.schema} holds the tables as of position {replayed.position:,}{when}.")
+    click.echo(f"Query {replayed.schema}.campaigns and so on; drop it with DROP SCHEMA {replayed.schema} CASCADE.")
+
+
+async def _replay(url: URL, until: str, schema: str) -> Replayed:
+    moment = parse_moment(until)
+    engine = make_engine(url)
+    try:
+        await require_migrated(engine)
+        with replay_bar("Replaying") as bar:
+            return await replay_into(engine, schema, moment, bar.progress, bar.begin)
+    finally:
+        await engine.dispose()
+
+
+def _print_skips(skips: Iterable[Skip]) -> None:
+    for skip in skips:
+        click.echo(
+            f"Skipped: {skip.event_type} at position {skip.position}, decided by {skip.by} at {skip.skipped_at}: "
+            f"{skip.reason}"
+        )

@@ -1,0 +1,82 @@
+"""One row as it stood at a position, folded from the events that concern it, by the very code of the worker.
+
+Memory is bounded by a page: entries that a page moves without opening them are folded anew from their short streams.
+"""
+
+from collections.abc import Iterable
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ledger.log.read import EventFilter, StoredEvent, read_all
+from projections.fold import ReadModels, fold, needed_by
+from projections.rows import AgentJobRow, BudgetEntryRow, ContentAssetRow, Row, Rows
+
+
+async def row_as_of(engine: AsyncEngine, table: str, row_id: UUID, position: int) -> Row | None:
+    """Fold the row of a read model; None before its first event, and once it was deleted.
+
+    Raises:
+        UnknownEventType: an event of a newer release.
+    """
+    models = ReadModels(Rows(), Rows(), Rows(), Rows())
+    async for page in read_all(engine, _concerning(table, row_id, position)):
+        if page[0].version == 1 and table in ("agent_jobs", "budget_entries"):
+            await _open_references(engine, models, page[0])
+        if table != "budget_entries":
+            moved = await _entries(engine, needed_by(page).budget_entries, page[0].position - 1)
+            models = models._replace(budget_entries=moved)
+        fold(page, models)
+    rows: Rows[Row] = getattr(models, table)
+    row = rows.get(row_id)
+    if row is not None:
+        await _forget_deleted(engine, row, position)
+    return row
+
+
+def _concerning(table: str, row_id: UUID, position: int) -> EventFilter:
+    """The events that are folded into a row: its own stream's, and the costs that count for it."""
+    if table == "campaigns":
+        return EventFilter(until=position, categories=("campaign", "cost"), campaign_id=row_id)
+    if table == "agent_jobs":
+        return EventFilter(until=position, categories=("job", "cost"), agent_job_id=row_id)
+    category = "content" if table == "content_assets" else "cost"
+    return EventFilter(until=position, categories=(category,), stream_ids=(row_id,))
+
+
+async def _open_references(engine: AsyncEngine, models: ReadModels, first: StoredEvent) -> None:
+    """Fold what opened the campaign and the job that a row's first event names: they say what currency it is in."""
+    job_id = first.agent_job_id if first.category == "cost" else None
+    queued = await _read(engine, "job.queued", [job_id])
+    created = await _read(engine, "campaign.created", [first.campaign_id, *(event.campaign_id for event in queued)])
+    fold([*created, *queued], models)
+
+
+async def _entries(engine: AsyncEngine, entry_ids: list[UUID], until: int) -> Rows[BudgetEntryRow]:
+    models = ReadModels(Rows(), Rows(), Rows(), Rows())
+    if entry_ids:
+        streams = EventFilter(until=until, categories=("cost",), stream_ids=tuple(entry_ids))
+        async for page in read_all(engine, streams):
+            fold(page, models)
+    return models.budget_entries
+
+
+async def _forget_deleted(engine: AsyncEngine, row: Row, position: int) -> None:
+    """Do what ON DELETE SET NULL has done to the row by then."""
+    if isinstance(row, AgentJobRow | ContentAssetRow) and await _read(
+        engine, "campaign.deleted", [row.campaign_id], position
+    ):
+        row.campaign_id = None
+    if isinstance(row, ContentAssetRow) and await _read(engine, "job.deleted", [row.agent_job_id], position):
+        row.agent_job_id = None
+
+
+async def _read(
+    engine: AsyncEngine, event_type: str, stream_ids: Iterable[UUID | None], until: int | None = None
+) -> list[StoredEvent]:
+    """The events of one type in these streams."""
+    named = tuple({stream_id for stream_id in stream_ids if stream_id is not None})
+    if not named:
+        return []
+    wanted = EventFilter(until=until, types=(event_type,), stream_ids=named)
+    return [event async for page in read_all(engine, wanted) for event in page]

@@ -1,0 +1,157 @@
+"""ledger rebuild: the read models made what the log says, while reads and appends go on.
+
+The log is replayed beside the live tables and compared with them in a snapshot. Then, in one transaction that only
+the worker waits for: take the checkpoint, fold what came since, and write the differing rows. Grants, views and
+foreign keys stay, since the tables do. Balances and holds, which appends are judged by, are compared as well; only
+where one of them is wrong do appends wait for the moment that mends it.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ledger.database import driver_connection
+from ledger.domain.errors import LedgerError
+from ledger.log.bell import tell_others
+from ledger.log.read import read_head
+from projections import balances, checkpoint, compare
+from projections.compare import COLUMNS
+from projections.replay import TABLES, TEMPORARY, CannotReplay, Progress, Replay, Touched
+from projections.skips import Skip
+from projections.verify import COMPARING, catch_up
+
+if TYPE_CHECKING:
+    import asyncpg
+
+# "ledger rebuild" as a number.
+TRY_LOCK = "SELECT pg_try_advisory_lock(x'6c65646765720002'::bigint)"
+
+TIMEOUTS = "SET LOCAL lock_timeout = '30s'"
+
+MERGE = """
+INSERT INTO public.{table} ({columns})
+SELECT {columns} FROM {schema}.{table} WHERE id IN (SELECT id FROM {schema}.differing WHERE table_name = '{table}')
+ON CONFLICT (id) DO UPDATE SET {changes} WHERE ({live}) IS DISTINCT FROM ({replayed})
+"""
+
+REMOVE = """
+DELETE FROM public.{table}
+WHERE id IN (SELECT id FROM {schema}.differing WHERE table_name = '{table}')
+    AND id NOT IN (SELECT id FROM {schema}.{table})
+"""
+
+NOTE_TOUCHED = """
+INSERT INTO {schema}.differing SELECT * FROM unnest($1::text[], $2::uuid[]) ON CONFLICT DO NOTHING
+"""
+
+
+class RebuildRunning(LedgerError):
+    """Another rebuild is at work."""
+
+
+class Rebuilt(msgspec.Struct):
+    """What a rebuild did: rows written and removed by table, at which position; balances only where they were wrong.
+
+    `not_compared` says why balances could not be compared, where they could not.
+    """
+
+    position: int
+    written: dict[str, int]
+    removed: dict[str, int]
+    skipped: list[Skip]
+    not_compared: str | None = None
+
+
+async def rebuild(
+    engine: AsyncEngine,
+    tables: Sequence[str] = TABLES,
+    progress: Progress = lambda position: None,
+    begin: Callable[[int], None] = lambda events: None,
+) -> Rebuilt:
+    """Write what differs from the log, in one transaction.
+
+    Args:
+        tables: which of the four.
+        begin: called with the number of events once it is known.
+
+    Raises:
+        RebuildRunning: only one may run at a time.
+        CannotReplay: an event cannot be folded; nothing was changed.
+    """
+    async with driver_connection(engine) as connection:
+        if not await connection.fetchval(TRY_LOCK):
+            raise RebuildRunning("another rebuild is at work on this database; wait until it has ended")
+        replay = Replay(engine, connection, TEMPORARY, progress)
+        begin(await read_head(connection))
+        await replay.create_tables()
+        await catch_up(connection, replay)
+        async with connection.transaction(isolation="repeatable_read"):
+            standing = await checkpoint.read_standing(connection)
+            await replay.advance(min(standing.position, await read_head(connection)))
+            await connection.execute(COMPARING)
+            await compare.note_differing(connection, tables)
+        async with connection.transaction():
+            rebuilt = await _merge(connection, replay, tables)
+        if set(tables) == set(TABLES):
+            try:
+                rebuilt.written |= await _mend_balances(connection, replay)
+            except CannotReplay as error:
+                rebuilt.not_compared = error.detail
+        # With the connection go its lock and its temporary tables.
+        await connection.close()
+    # A worker that had given up tries again.
+    await tell_others(engine)
+    return rebuilt
+
+
+async def _merge(connection: "asyncpg.Connection[asyncpg.Record]", replay: Replay, tables: Sequence[str]) -> Rebuilt:
+    await connection.execute(TIMEOUTS)
+    position = await connection.fetchval(checkpoint.LOCK)
+    touched: set[Touched] = set()
+    await replay.advance(min(position, await read_head(connection)), touched)
+    await connection.execute(NOTE_TOUCHED.format(schema=TEMPORARY), *_columns(touched, tables))
+    written, removed = {}, {}
+    for table in (table for table in TABLES if table in tables):
+        written[table] = _count(await connection.execute(_merge_statement(table)))
+    # Rows that refer to what goes have been mended by now.
+    for table in (table for table in reversed(TABLES) if table in tables):
+        removed[table] = _count(await connection.execute(REMOVE.format(schema=TEMPORARY, table=table)))
+    await connection.execute(checkpoint.CLEAR_FAILURE)
+    return Rebuilt(replay.position, written, removed, replay.skipped)
+
+
+async def _mend_balances(connection: "asyncpg.Connection[asyncpg.Record]", replay: Replay) -> dict[str, int]:
+    async with connection.transaction(isolation="repeatable_read"):
+        await replay.advance(await read_head(connection))
+        await connection.execute(COMPARING)
+        wrong = {difference.table async for difference in balances.differences(connection)}
+    if not wrong & {"ledger.accounts", "ledger.holds"}:
+        return {}
+    async with connection.transaction():
+        await connection.execute(TIMEOUTS)
+        await replay.advance(await connection.fetchval(balances.LOCK_HEAD))
+        await connection.execute(COMPARING)
+        return await balances.mend(connection)
+
+
+def _columns(touched: set[Touched], tables: Sequence[str]) -> tuple[list[str], list[object]]:
+    rows = [row for row in touched if row.table in tables]
+    return [row.table for row in rows], [row.id for row in rows]
+
+
+def _merge_statement(table: str) -> str:
+    columns = COLUMNS[table]
+    return MERGE.format(
+        schema=TEMPORARY,
+        table=table,
+        columns=", ".join(columns),
+        changes=", ".join(f"{column} = excluded.{column}" for column in columns if column != "id"),
+        live=", ".join(compare.value_of(table, column) for column in columns),
+        replayed=", ".join(compare.value_of("excluded", column) for column in columns),
+    )
+
+
+def _count(status: str) -> int:
+    return int(status.rpartition(" ")[2])

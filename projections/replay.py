@@ -1,0 +1,170 @@
+"""The log folded into tables of its own, up to any point, by the very code of the worker.
+
+Verification, rebuild and time travel are this one thing. Events are read in short transactions, since they never
+change and a long snapshot would keep dead versions of hot rows alive; the next page is read while one is written.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import MetaData
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.schema import AddConstraint, CreateIndex, ExecutableDDLElement, ForeignKeyConstraint
+
+from ledger.domain.errors import LedgerError
+from ledger.log.read import EventFilter, StoredEvent, read_all
+from ledger.log.tables import NAMING
+from projections.models import Base
+from projections.page import apply_page, is_events_fault
+from projections.skips import Skip, read_skips
+
+if TYPE_CHECKING:
+    import asyncpg
+
+PAGE_EVENTS_MAX = 20_000
+
+TABLES = ("campaigns", "agent_jobs", "content_assets", "budget_entries")
+"""Referenced tables first."""
+
+TEMPORARY = "pg_temp"
+"""The schema of tables that go with their connection, however it ends."""
+
+BEGIN = "SET LOCAL lock_timeout = '10s'; SET LOCAL enable_seqscan = off"
+"""The tables begin empty and are never analysed meanwhile: without this, plans made for a few rows would stay."""
+
+CREATE_TABLE = """
+CREATE TABLE {schema}.{table} (LIKE public.{table} INCLUDING DEFAULTS INCLUDING CONSTRAINTS, PRIMARY KEY (id))
+"""
+
+# What ON DELETE SET NULL does to live tables, once for all rows: the replay has no foreign keys until its end.
+SETTLE_REFERENCES = """
+UPDATE {schema}.agent_jobs AS row SET campaign_id = NULL
+WHERE campaign_id IS NOT NULL AND NOT EXISTS (SELECT FROM {schema}.campaigns WHERE id = row.campaign_id);
+UPDATE {schema}.content_assets AS row SET campaign_id = NULL
+WHERE campaign_id IS NOT NULL AND NOT EXISTS (SELECT FROM {schema}.campaigns WHERE id = row.campaign_id);
+UPDATE {schema}.content_assets AS row SET agent_job_id = NULL
+WHERE agent_job_id IS NOT NULL AND NOT EXISTS (SELECT FROM {schema}.agent_jobs WHERE id = row.agent_job_id);
+"""
+
+Progress = Callable[[int], None]
+"""Called with the position reached."""
+
+
+class CannotReplay(LedgerError):
+    """An event cannot be folded."""
+
+    def __init__(self, event: StoredEvent, cause: Exception) -> None:
+        super().__init__(
+            f"the log cannot be replayed past position {event.position - 1}: {event.type} in schema version "
+            f"{event.schema_version} at position {event.position} fails with {type(cause).__name__}: {cause}"
+        )
+        self.position = event.position
+
+
+class Touched(NamedTuple):
+    """A row that a replay has written or deleted."""
+
+    table: str
+    id: UUID
+
+
+class Replay:
+    """The four tables in a schema, as they stood at a position."""
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        connection: "asyncpg.Connection[asyncpg.Record]",
+        schema: str,
+        progress: Progress = lambda position: None,
+    ) -> None:
+        """Make a replay; nothing is in the database yet.
+
+        Args:
+            engine: where events are read.
+            connection: what writes the tables.
+            schema: where they are; it exists and is empty.
+        """
+        self._engine = engine
+        self._connection = connection
+        self._schema = schema
+        self._progress = progress
+        self._skips: dict[int, Skip] = {}
+        self.position = 0
+        self.skipped: list[Skip] = []
+
+    async def create_tables(self) -> None:
+        """Make the tables, without what slows loading down."""
+        for table in TABLES:
+            await self._connection.execute(CREATE_TABLE.format(schema=self._schema, table=table))
+
+    async def advance(self, until: int, touched: set[Touched] | None = None) -> None:
+        """Fold what lies between the position reached and this one.
+
+        Args:
+            touched: the rows that were written or deleted are added here.
+
+        Raises:
+            CannotReplay: an event cannot be folded, and no operator has let the read models pass it.
+        """
+        self._skips = await read_skips(self._connection)
+        wanted = EventFilter(after=self.position, until=until)
+        async for page in _read_ahead(read_all(self._engine, wanted, PAGE_EVENTS_MAX)):
+            await self._apply(page, touched)
+            self.position = page[-1].position
+            self._progress(self.position)
+        self.position = max(self.position, until)
+        await self._connection.execute(SETTLE_REFERENCES.format(schema=self._schema))
+
+    async def _apply(self, page: list[StoredEvent], touched: set[Touched] | None) -> None:
+        try:
+            async with self._connection.transaction():
+                await self._connection.execute(BEGIN)
+                models = await apply_page(self._connection, page, self._schema)
+        except Exception as error:
+            if not is_events_fault(error):
+                raise
+            if len(page) > 1:
+                # By halves, until what cannot be folded stands alone.
+                await self._apply(page[: len(page) // 2], touched)
+                await self._apply(page[len(page) // 2 :], touched)
+            elif page[0].position in self._skips:
+                self.skipped.append(self._skips[page[0].position])
+            else:
+                raise CannotReplay(page[0], error) from error
+        else:
+            if touched is not None:
+                for table in TABLES:
+                    touched.update(Touched(table, row_id) for row_id in getattr(models, table).ids)
+
+    async def add_indexes(self) -> None:
+        """Make the indexes and foreign keys of the live tables, and gather statistics."""
+        metadata = MetaData(schema=self._schema, naming_convention=NAMING)
+        dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
+        tables = [
+            Base.metadata.tables[table].to_metadata(
+                metadata, schema=self._schema, referred_schema_fn=lambda *_: self._schema
+            )
+            for table in TABLES
+        ]
+        for table in tables:
+            statements: list[ExecutableDDLElement] = [CreateIndex(index) for index in table.indexes]
+            statements += [AddConstraint(key) for key in table.constraints if isinstance(key, ForeignKeyConstraint)]
+            for statement in statements:
+                await self._connection.execute(str(statement.compile(dialect=dialect)))
+            await self._connection.execute(f"ANALYZE {table.fullname}")
+
+
+async def _read_ahead(pages: AsyncIterator[list[StoredEvent]]) -> AsyncIterator[list[StoredEvent]]:
+    """The same pages, each read while the one before it is at work."""
+    reading = asyncio.ensure_future(anext(pages, None))
+    try:
+        while (page := await reading) is not None:
+            reading = asyncio.ensure_future(anext(pages, None))
+            yield page
+    finally:
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)

@@ -1,0 +1,91 @@
+"""ledger replay: the read models as they stood, left in a schema of their own to be queried."""
+
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime
+
+import msgspec
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ledger.database import CONNECTION_ERRORS, driver_connection
+from ledger.domain.codec import time_text
+from ledger.domain.errors import LedgerError
+from ledger.log.moment import RECORDED_AT, resolve
+from projections.replay import Progress, Replay
+from projections.skips import Skip
+
+RESERVED = ("public", "ledger", "information_schema")
+
+TRY_LOCK = "SELECT pg_try_advisory_lock(hashtextextended('ledger replay ' || $1, 0))"
+EXISTS = "SELECT to_regnamespace($1) IS NOT NULL"
+
+
+class NotReplayed(LedgerError):
+    """This cannot be replayed."""
+
+
+class Replayed(msgspec.Struct):
+    """The schema made, and the position it shows; `recorded_at` is that of the last event, null at 0."""
+
+    schema: str
+    position: int
+    recorded_at: str | None
+    skipped: list[Skip]
+
+
+async def replay_into(
+    engine: AsyncEngine,
+    schema: str,
+    until: int | datetime,
+    progress: Progress = lambda position: None,
+    begin: Callable[[int], None] = lambda events: None,
+) -> Replayed:
+    """Make a schema with the four tables as they stood, constraints and indexes included.
+
+    The schema appears whole or not at all: it is filled under another name.
+
+    Args:
+        schema: a name that is free.
+        until: a position, or a time of recording; inclusive.
+        begin: called with the number of events once it is known.
+
+    Raises:
+        NotReplayed: the name is taken or not allowed, or the log does not reach so far.
+        CannotReplay: an event cannot be folded.
+    """
+    if not re.fullmatch(r"[a-z_][a-z0-9_]{0,49}", schema) or schema in RESERVED or schema.startswith("pg_"):
+        raise NotReplayed(
+            f"{schema!r} cannot be the schema: take a new name of lower-case letters, digits and _, at most 50"
+        )
+    building = f"{schema}_replaying"
+    async with driver_connection(engine) as connection:
+        position = await resolve(connection, until)
+        if not await connection.fetchval(TRY_LOCK, schema):
+            raise NotReplayed(f"another replay into {schema} is at work; wait until it has ended")
+        if await connection.fetchval(EXISTS, schema):
+            raise NotReplayed(
+                f"the schema {schema} exists; choose another, or drop it first: DROP SCHEMA {schema} CASCADE"
+            )
+        begin(position)
+        # What a killed replay has left.
+        await connection.execute(f"DROP SCHEMA IF EXISTS {building} CASCADE")
+        await connection.execute(f"CREATE SCHEMA {building}")
+        try:
+            replay = Replay(engine, connection, building, progress)
+            await replay.create_tables()
+            await replay.advance(position)
+            await replay.add_indexes()
+            recorded_at = await connection.fetchval(RECORDED_AT, position)
+            moment = time_text(recorded_at) if recorded_at else None
+            async with connection.transaction():
+                await connection.execute(f"ALTER SCHEMA {building} RENAME TO {schema}")
+                as_of = f"position {position}, recorded {moment}" if moment else "the beginning, before any event"
+                await connection.execute(f"COMMENT ON SCHEMA {schema} IS 'The ledger as of {as_of}'")
+        except BaseException:
+            with suppress(*CONNECTION_ERRORS):
+                await connection.execute(f"DROP SCHEMA IF EXISTS {building} CASCADE")
+            raise
+        # With the connection goes its lock.
+        await connection.close()
+    return Replayed(schema, position, moment, replay.skipped)
