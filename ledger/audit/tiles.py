@@ -147,7 +147,7 @@ def decode_bundle(bundle: bytes) -> list[bytes]:
     start = 0
     while start < len(bundle):
         end = start + 2 + int.from_bytes(bundle[start : start + 2], "big")
-        if start + 2 > len(bundle) or end > len(bundle):
+        if end > len(bundle):
             raise BundleError(f"the bundle ends within entry {len(entries)}")
         entries.append(bundle[start + 2 : end])
         start = end

@@ -204,10 +204,35 @@ def test_a_consistency_proof_with_a_hash_more_or_less_shows_nothing(new: int) ->
         proof = naive.consistency(old, leaves)
         old_root, new_root = naive.root(leaves[:old]), naive.root(leaves)
 
-        for wrong in ([*proof, new_root], [new_root, *proof], proof[:-1], proof[1:]):
+        for wrong in ([*proof, new_root], [new_root, *proof], proof[:-1], proof[1:], []):
             if wrong != proof:
                 with pytest.raises(ProofError):
                     merkle.verify_consistency(old, new, old_root, new_root, wrong)
+
+
+def test_a_proof_made_up_for_a_deeper_tree_is_too_long() -> None:
+    left, right, third, fourth = naive.leaves(4)
+    root = naive.root([left, right, third])
+    node = merkle.node_hash
+
+    with pytest.raises(ProofError, match="too long"):
+        merkle.verify_inclusion(right, 0, 1, [left], node(left, right))
+    proof = [third, fourth, node(left, right)]
+    merkle.verify_consistency(3, 4, root, node(node(left, right), node(third, fourth)), proof)
+    with pytest.raises(ProofError, match="too long"):
+        merkle.verify_consistency(
+            3, 4, node(left, root), node(left, node(node(left, right), node(third, fourth))), [*proof, left]
+        )
+
+
+def test_the_root_of_a_smaller_tree_is_not_taken_for_that_of_a_larger_one() -> None:
+    leaves = naive.leaves(8)
+    small, smaller = naive.root(leaves[:4]), naive.root(leaves[:2])
+
+    with pytest.raises(ProofError, match="too short"):
+        merkle.verify_inclusion(leaves[0], 0, 8, naive.inclusion(0, leaves[:4]), small)
+    with pytest.raises(ProofError, match="too short"):
+        merkle.verify_consistency(2, 8, smaller, small, naive.consistency(2, leaves[:4]))
 
 
 def test_two_trees_of_one_size_are_called_a_fork() -> None:

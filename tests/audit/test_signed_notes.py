@@ -154,6 +154,7 @@ def test_a_signature_of_the_wrong_length_by_a_known_key_is_wrong(signer: Signer)
         "— PeterNeumann x08go/ZJ ",
         # A key id alone is no signature.
         "— PeterNeumann x08gow==",
+        "— witness.example x08gow==",
         "— PeterNeumann x08go_ZJ",
         "— PeterNeumann x08go/Z",
         # The same bytes as x08go/Y=, written with other unused bits.
