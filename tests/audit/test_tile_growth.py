@@ -1,0 +1,140 @@
+"""Growing the tree: the same tiles, roots and proofs whatever the steps."""
+
+import pymerkle
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ledger.audit import growth, merkle
+from ledger.audit.growth import RightEdge, grow, right_edge
+from ledger.audit.merkle import Subtree
+from ledger.audit.tiles import locate
+from tests.audit import naive
+
+SIZES = [0, 1, 2, 255, 256, 257, 65_536, 65_537]
+LEAVES = naive.leaves(66_500)
+
+Tiles = dict[tuple[int, int], bytes]
+
+
+def blob(begin: int, end: int) -> bytes:
+    return b"".join(LEAVES[begin:end])
+
+
+def read(tiles: Tiles, subtree: Subtree) -> bytes:
+    place = locate(subtree)
+    hashes = tiles[place.level, place.index][place.start * 32 : place.stop * 32]
+    assert len(hashes) == (place.stop - place.start) * 32
+    return merkle.root_of(hashes)
+
+
+def proof_from(tiles: Tiles, nodes: list[list[Subtree]]) -> list[bytes]:
+    return [merkle.combine([read(tiles, subtree) for subtree in subtrees]) for subtrees in nodes]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_tree_grown_at_once_has_the_tiles_and_the_root_of_the_rfc(size: int) -> None:
+    tiles, edge = grow(RightEdge(), blob(0, size))
+
+    assert tiles == naive.tiles(LEAVES[:size])
+    assert edge.size == size
+    assert edge.root == naive.root(LEAVES[:size])
+
+
+def test_a_grown_tree_has_the_root_that_another_implementation_finds() -> None:
+    other = pymerkle.InmemoryTree.init_from_entries(naive.entries(max(SIZES)), algorithm="sha256")
+
+    for size in SIZES[1:]:
+        # Its proof holds all it knows of the tree, and leads to one root.
+        pymerkle.verify_inclusion(LEAVES[0], grow(RightEdge(), blob(0, size)).edge.root, other.prove_inclusion(1, size))
+
+
+@pytest.mark.parametrize("start", SIZES)
+@pytest.mark.parametrize("step", [0, 1, 2, 255, 256, 257, 600])
+def test_a_step_gives_the_tiles_that_it_changed_and_no_others(start: int, step: int) -> None:
+    before = naive.tiles(LEAVES[:start])
+    after = naive.tiles(LEAVES[: start + step])
+
+    tiles, edge = grow(right_edge(start, before), blob(start, start + step))
+
+    assert tiles == {place: hashes for place, hashes in after.items() if before.get(place) != hashes}
+    assert edge == right_edge(start + step, after)
+    assert edge.root == naive.root(LEAVES[: start + step])
+
+
+@given(st.sampled_from([0, 200, 500, 65_200]), st.lists(st.integers(0, 300), min_size=1, max_size=4), st.data())
+@settings(max_examples=30, deadline=None)
+def test_whatever_the_steps_the_tree_and_its_proofs_are_the_same(
+    start: int, steps: list[int], data: st.DataObject
+) -> None:
+    tiles, edge = grow(RightEdge(), blob(0, start))
+    sizes = [start]
+    for step in steps:
+        changed, edge = grow(edge, blob(edge.size, edge.size + step))
+        tiles |= changed
+        sizes.append(edge.size)
+    size = edge.size
+
+    assert tiles == naive.tiles(LEAVES[:size])
+    assert edge.root == naive.root(LEAVES[:size])
+    assert merkle.combine([read(tiles, node) for node in merkle.root_nodes(size)]) == edge.root
+    old = data.draw(st.sampled_from(sizes))
+    old_root = naive.root(LEAVES[:old])
+    consistency = proof_from(tiles, merkle.consistency_nodes(old, size))
+    merkle.verify_consistency(old, size, old_root, edge.root, consistency)
+    if size:
+        index = data.draw(st.integers(0, size - 1))
+        inclusion = proof_from(tiles, merkle.inclusion_nodes(index, size))
+        merkle.verify_inclusion(LEAVES[index], index, size, inclusion, edge.root)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_stored_tree_is_taken_up_where_it_was_also_from_longer_tiles(size: int) -> None:
+    tiles, edge = grow(RightEdge(), blob(0, size))
+    longer = tiles | grow(edge, blob(size, size + 300)).tiles
+
+    assert right_edge(size, tiles) == edge
+    assert right_edge(size, longer) == edge
+
+
+def test_a_tree_is_not_taken_up_from_missing_or_short_tiles() -> None:
+    tiles, _ = grow(RightEdge(), blob(0, 257))
+
+    with pytest.raises(KeyError):
+        right_edge(257, {(0, 1): tiles[0, 1]})
+    with pytest.raises(ValueError, match="tile 0 of level 1 has 31 bytes, not 32"):
+        right_edge(257, tiles | {(1, 0): tiles[1, 0][:-1]})
+
+
+def test_growing_hashes_only_what_is_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    edge = grow(RightEdge(), blob(0, 65_300)).edge
+    hashed = 0
+
+    def counting(hashes: bytes) -> bytes:
+        nonlocal hashed
+        hashed += len(hashes) // 64
+        return merkle.parents(hashes)
+
+    monkeypatch.setattr(growth, "parents", counting)
+    # Ends with the first full tile of level 1: the step that completes the most nodes.
+    grow(edge, blob(65_300, 65_536))
+
+    # The last tile of level 0, and the one of level 1 above it.
+    assert hashed == 255 + 255
+
+
+def test_a_long_run_costs_no_more_than_one_hash_a_leaf(monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed = 0
+
+    def counting(hashes: bytes) -> bytes:
+        nonlocal hashed
+        hashed += len(hashes) // 64
+        return merkle.parents(hashes)
+
+    monkeypatch.setattr(growth, "parents", counting)
+    edge = RightEdge()
+    for begin in range(0, 66_000, 500):
+        edge = grow(edge, blob(begin, begin + 500)).edge
+
+    assert edge.size == 66_000
+    assert hashed <= 66_000
