@@ -1,7 +1,8 @@
 """Settings from the environment and `.env`, read once.
 
 Names are those of the contract: `DATABASE_URL`, or `DB_HOST DB_PORT DB_NAME DB_USER DB_PASSWORD DB_SSLMODE`;
-`DIRECT_DATABASE_URL`; `LEDGER_HOME LEDGER_HOST LEDGER_PORT LEDGER_LOG_LEVEL`. The environment goes before `.env`.
+`DIRECT_DATABASE_URL`; `LEDGER_HOME LEDGER_HOST LEDGER_PORT LEDGER_LOG_LEVEL
+LEDGER_LOG_ORIGIN LEDGER_LOG_KEY`. The environment goes before `.env`.
 """
 
 import logging
@@ -34,6 +35,8 @@ class Settings(msgspec.Struct, frozen=True):
     host: str = "127.0.0.1"
     port: int = 8080
     log_level: str = "INFO"
+    log_origin: str = "ledger.local/log"
+    log_key: Path | None = None
     database_url: URL | None = None
     direct_database_url: URL | None = None
 
@@ -58,6 +61,8 @@ def read_settings(environment: Mapping[str, str] | None = None, folder: Path | N
         host=merged.get("LEDGER_HOST", "127.0.0.1"),
         port=_port("LEDGER_PORT", merged.get("LEDGER_PORT", "8080")),
         log_level=_log_level(merged.get("LEDGER_LOG_LEVEL", "INFO")),
+        log_origin=_log_origin(merged.get("LEDGER_LOG_ORIGIN", "ledger.local/log")),
+        log_key=Path(merged["LEDGER_LOG_KEY"]) if "LEDGER_LOG_KEY" in merged else None,
         database_url=database_url,
         direct_database_url=parse_url("DIRECT_DATABASE_URL", direct) if direct else database_url,
     )
@@ -115,6 +120,13 @@ def parse_url(name: str, value: str) -> URL:
 def _require_sslmode(name: str, mode: str | None) -> None:
     if mode is not None and mode not in SSL_MODES:
         raise ConfigError(f"{name} (sslmode) must be one of {', '.join(SSL_MODES)}, not {mode!r}")
+
+
+def _log_origin(value: str) -> str:
+    # It is the name of the signing key too, in a format that parts its fields by "+" and spaces.
+    if not value.isprintable() or any(character.isspace() or character == "+" for character in value):
+        raise ConfigError(f"LEDGER_LOG_ORIGIN must be a name such as ledger.example.org/log, not {value!r}")
+    return value
 
 
 def _log_level(value: str) -> str:

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import asyncpg
+import msgspec
 from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
@@ -38,14 +39,7 @@ def database(settings: Settings) -> Iterator[Settings]:
         return
     with EmbeddedServer.acquire(settings.home) as server:
         url = parse_url("DATABASE_URL", server.url)
-        yield Settings(
-            home=settings.home,
-            host=settings.host,
-            port=settings.port,
-            log_level=settings.log_level,
-            database_url=url,
-            direct_database_url=url,
-        )
+        yield msgspec.structs.replace(settings, database_url=url, direct_database_url=url)
 
 
 def connect_arguments(url: URL) -> tuple[URL, dict[str, Any]]:

@@ -12,6 +12,7 @@ from ledger.api import append, collections, events, figures, health, metrics, op
 from ledger.api.decode import BODY_BYTES_MAX
 from ledger.api.problems import answer_with_problems
 from ledger.api.services import SERVICES, Services
+from ledger.audit.sealer import Sealer
 from projections.background import background
 
 ROUTES = [*append.ROUTES, *events.ROUTES, *collections.ROUTES, *figures.ROUTES, *health.ROUTES, *metrics.ROUTES]
@@ -53,15 +54,17 @@ async def serving(
     listener: socket.socket,
     *,
     with_worker: bool,
+    sealer: Sealer | None = None,
     clock: Callable[[], datetime] | None = None,
 ) -> AsyncIterator[None]:
     """Serve the API while inside; leaving answers what was accepted.
 
     Args:
         with_worker: keep the read models and expire holds in this process too.
+        sealer: seal the log in this process too.
         clock: what events are recorded by; the server's own when None.
     """
-    async with background(engine, with_worker=with_worker, clock=clock) as (appender, _):
+    async with background(engine, with_worker=with_worker, sealer=sealer, clock=clock) as (appender, _):
         runner = web.AppRunner(
             make_app(Services(engine, appender)),
             access_log=None,

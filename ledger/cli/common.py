@@ -17,6 +17,8 @@ from sqlalchemy import URL
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from ledger.audit.home import LogHome
+from ledger.audit.note import NoteError
 from ledger.config import ConfigError, Settings, read_settings
 from ledger.database import CONNECTION_ERRORS, database
 from ledger.domain.errors import LedgerError
@@ -86,7 +88,7 @@ def plain_errors() -> Iterator[None]:
     except ConfigError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(2)
-    except (EmbeddedError, LedgerError) as error:
+    except (EmbeddedError, LedgerError, NoteError) as error:
         fail(str(error))
     except (*CONNECTION_ERRORS, asyncpg.PostgresError, SQLAlchemyError, TimeoutError) as error:
         fail(explain(error))
@@ -98,6 +100,11 @@ def reachable_database(settings: Settings) -> Iterator[URL]:
     with plain_errors(), database(settings) as found:
         assert found.database_url is not None
         yield found.database_url
+
+
+def log_home(settings: Settings) -> LogHome:
+    """The files of the audit log."""
+    return LogHome(settings.home, settings.log_key, settings.log_origin)
 
 
 class ReplayBar:

@@ -7,8 +7,10 @@ import click
 from sqlalchemy import URL
 
 from ledger.api.app import serving
+from ledger.audit.sealer import find_sealer
 from ledger.cli.common import (
     home_option,
+    log_home,
     plain_errors,
     reachable_database,
     require_loopback,
@@ -17,6 +19,7 @@ from ledger.cli.common import (
     settings_for,
 )
 from ledger.cli.up import announce, bind, stop_signal, until_stopped
+from ledger.config import Settings
 from ledger.database import make_engine
 from projections.background import background
 
@@ -49,16 +52,21 @@ async def _serve(url: URL, listener: socket.socket) -> None:
 @click.command()
 @home_option
 def worker(home: Path | None) -> None:
-    """Keep the read models, and free the holds that run out. Any number may run; one is active at a time."""
-    with reachable_database(settings_for(home)) as url:
-        run(_work(url))
+    """Keep the read models, free the holds that run out, and seal the log where its key is.
+
+    Any number may run; one is active at a time.
+    """
+    settings = settings_for(home)
+    with reachable_database(settings) as url:
+        run(_work(settings, url))
 
 
-async def _work(url: URL) -> None:
+async def _work(settings: Settings, url: URL) -> None:
     stop = stop_signal()
     engine = make_engine(url)
     await require_migrated(engine)
-    async with background(engine, with_worker=True):
+    sealer = await find_sealer(engine, log_home(settings))
+    async with background(engine, with_worker=True, sealer=sealer):
         click.echo("The worker is running (Ctrl-C stops it)")
         await until_stopped(stop)
     await engine.dispose()

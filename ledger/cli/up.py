@@ -10,10 +10,12 @@ from sqlalchemy import URL
 
 from ledger import sample_data
 from ledger.api.app import listen, serving
+from ledger.audit.sealer import find_sealer
 from ledger.cli.common import (
     appending,
     fail,
     home_option,
+    log_home,
     plain_errors,
     reachable_database,
     require_loopback,
@@ -60,7 +62,10 @@ async def _up(settings: Settings, url: URL, listener: socket.socket, demo: bool)
         async with appending(engine) as appender:
             added = await sample_data.seed(engine, appender)
         click.echo(f"Sample data: {added} events added." if added else "Sample data: already there.")
-    async with serving(engine, listener, with_worker=True):
+    sealer = await find_sealer(engine, log_home(settings), make_key=True)
+    if sealer is None:
+        click.echo("The log is sealed elsewhere: the key is not here.")
+    async with serving(engine, listener, with_worker=True, sealer=sealer):
         if settings.database_url is None:
             plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
             click.echo(f"DATABASE_URL={plain}")
