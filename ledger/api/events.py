@@ -102,12 +102,16 @@ async def _answer(request: web.Request, services: Services, wanted: EventFilter,
 
 
 async def _stream_ndjson(request: web.Request, services: Services, wanted: EventFilter) -> web.StreamResponse:
+    pages = read_all(services.engine, wanted)
+    # Read before the answer begins: a database that is away is still answered with a problem document.
+    page = await anext(pages, None)
     answer = web.StreamResponse(headers={"Content-Type": NDJSON})
     await answer.prepare(request)
     async with whole_or_broken_off(request, answer):
-        async for page in read_all(services.engine, wanted):
+        while page:
             # write() waits for the reader: a slow one holds back the next page, not memory.
             await answer.write(b"".join(msgspec.json.encode(view(event)) + b"\n" for event in page))
+            page = await anext(pages, None)
     return answer
 
 

@@ -18,7 +18,7 @@ from ledger.database import make_engine
 from ledger.domain.event import Request
 from ledger.log.appender import Appender
 from ledger.schema import migrate
-from tests.api.helpers import eventually
+from tests.api.helpers import NDJSON, eventually
 from tests.conftest import Service, administer
 from tests.events import cost, event
 
@@ -145,6 +145,7 @@ async def test_a_database_that_is_away_is_answered_with_503_everywhere_and_found
     await outage(True)
     _, body = await readiness(service.client)
     answers = [await service.client.get(path) for path in paths]
+    answers.append(await service.client.get("/v1/events", headers={"Accept": NDJSON["Content-Type"]}))
     async with asyncio.timeout(10):
         answers.append(await service.client.post("/v1/events", json=cost()))
     problems = [await answer.json(content_type=None) for answer in answers]
