@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 from aiohttp import web
 
-from ledger.api.routes import Route, json_response, path_uuid, read_position, read_query
+from ledger.api.routes import JSON, NDJSON, Route, json_response, path_uuid, read_position, read_query
 from ledger.api.services import Services
 from ledger.database import driver_connection
 from ledger.domain.catalogue import CATEGORIES
@@ -29,8 +29,6 @@ log = logging.getLogger(__name__)
 
 Position = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Category = Literal["campaign", "content", "job", "cost", "ledger"]
-
-NDJSON = "application/x-ndjson"
 
 
 class TimelineQuery(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -172,7 +170,7 @@ ROUTES = [
         {200: EventPage},
         EventsQuery,
         problems=("malformed", "database-unavailable"),
-        also_ndjson=True,
+        media=(JSON, NDJSON),
     ),
     Route(
         "GET",
@@ -198,6 +196,6 @@ ROUTES = [
         {200: EventPage},
         TimelineQuery,
         problems=("malformed", "not-found", "database-unavailable"),
-        also_ndjson=True,
+        media=(JSON, NDJSON),
     ),
 ]

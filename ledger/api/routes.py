@@ -17,6 +17,10 @@ from ledger.domain.errors import Malformed
 
 S = TypeVar("S", bound=msgspec.Struct)
 
+JSON = "application/json"
+NDJSON = "application/x-ndjson"
+EVENT_STREAM = "text/event-stream"
+
 Handler = Callable[[web.Request, Services], Awaitable[web.StreamResponse]]
 
 
@@ -25,7 +29,7 @@ class Route(NamedTuple):
 
     `query` is the struct of the query parameters; `answers` says what each status returns: a type, or a tuple of
     types any of which it may be. `problems` are the slugs of the errors it may answer, `headers` the optional
-    request headers it heeds; `also_ndjson`: asked for, it answers an event a line.
+    request headers it heeds, `media` the media types in which it answers.
     """
 
     method: str
@@ -37,7 +41,7 @@ class Route(NamedTuple):
     body: Any = None
     problems: tuple[str, ...] = ()
     headers: tuple[str, ...] = ()
-    also_ndjson: bool = False
+    media: tuple[str, ...] = (JSON,)
 
     def definition(self) -> web.RouteDef:
         """The route as aiohttp takes it."""
