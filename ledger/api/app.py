@@ -8,14 +8,18 @@ from datetime import datetime
 from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ledger.api import append, collections, events, figures, health, metrics, openapi
+from ledger.api import append, collections, events, figures, health, listener, log, metrics, openapi
 from ledger.api.decode import BODY_BYTES_MAX
+from ledger.api.feed import Feed
 from ledger.api.problems import answer_with_problems
 from ledger.api.services import SERVICES, Services
 from ledger.audit.sealer import Sealer
 from projections.background import background
 
-ROUTES = [*append.ROUTES, *events.ROUTES, *collections.ROUTES, *figures.ROUTES, *health.ROUTES, *metrics.ROUTES]
+RESOURCES = (append, listener, events, collections, figures, log, health, metrics)
+"""The listener's /v1/events/stream comes before /v1/events/{position}, which would take it for a position."""
+
+ROUTES = [route for resource in RESOURCES for route in resource.ROUTES]
 ROUTES.append(openapi.route_for(ROUTES))
 
 SHUTDOWN_SECONDS = 10.0
@@ -26,8 +30,14 @@ def make_app(services: Services) -> web.Application:
     """Make the aiohttp application over a running service's parts."""
     app = web.Application(middlewares=[answer_with_problems], client_max_size=BODY_BYTES_MAX)
     app[SERVICES] = services
+    app.on_shutdown.append(_end_feed)
     app.add_routes([route.definition() for route in ROUTES])
     return app
+
+
+async def _end_feed(app: web.Application) -> None:
+    """End the answers that never end by themselves, before aiohttp waits for every answer."""
+    app[SERVICES].feed.close()
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -64,9 +74,12 @@ async def serving(
         sealer: seal the log in this process too.
         clock: what events are recorded by; the server's own when None.
     """
-    async with background(engine, with_worker=with_worker, sealer=sealer, clock=clock) as (appender, _):
+    async with (
+        background(engine, with_worker=with_worker, sealer=sealer, clock=clock) as (appender, bell),
+        Feed(engine, bell) as feed,
+    ):
         runner = web.AppRunner(
-            make_app(Services(engine, appender)),
+            make_app(Services(engine, appender, feed)),
             access_log=None,
             keepalive_timeout=KEEPALIVE_SECONDS,
             shutdown_timeout=SHUTDOWN_SECONDS,

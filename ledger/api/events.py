@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 from aiohttp import web
 
-from ledger.api.routes import Route, json_response, path_uuid, read_position, read_query
+from ledger.api.routes import JSON, NDJSON, Route, json_response, path_uuid, read_position, read_query
 from ledger.api.services import Services
 from ledger.database import driver_connection
 from ledger.domain.catalogue import CATEGORIES
@@ -29,8 +29,6 @@ log = logging.getLogger(__name__)
 
 Position = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Category = Literal["campaign", "content", "job", "cost", "ledger"]
-
-NDJSON = "application/x-ndjson"
 
 
 class TimelineQuery(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -101,12 +99,16 @@ async def _answer(request: web.Request, services: Services, wanted: EventFilter,
 
 
 async def _stream_ndjson(request: web.Request, services: Services, wanted: EventFilter) -> web.StreamResponse:
+    pages = read_all(services.engine, wanted)
+    # Read before the answer begins: a database that is away is still answered with a problem document.
+    page = await anext(pages, None)
     answer = web.StreamResponse(headers={"Content-Type": NDJSON})
     await answer.prepare(request)
     async with whole_or_broken_off(request, answer):
-        async for page in read_all(services.engine, wanted):
+        while page:
             # write() waits for the reader: a slow one holds back the next page, not memory.
             await answer.write(b"".join(msgspec.json.encode(view(event)) + b"\n" for event in page))
+            page = await anext(pages, None)
     return answer
 
 
@@ -167,7 +169,7 @@ ROUTES = [
         {200: EventPage},
         EventsQuery,
         problems=("malformed", "database-unavailable"),
-        also_ndjson=True,
+        media=(JSON, NDJSON),
     ),
     Route(
         "GET",
@@ -193,6 +195,6 @@ ROUTES = [
         {200: EventPage},
         TimelineQuery,
         problems=("malformed", "not-found", "database-unavailable"),
-        also_ndjson=True,
+        media=(JSON, NDJSON),
     ),
 ]

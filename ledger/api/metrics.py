@@ -3,7 +3,7 @@
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 
-from ledger.api.routes import Route
+from ledger.api.routes import PLAIN, Route
 from ledger.api.services import Services
 from ledger.database import driver_connection
 from projections.queries import projection_status
@@ -45,5 +45,6 @@ ROUTES = [
         "Read the figures for Prometheus.",
         {200: str},
         problems=("database-unavailable",),
+        media=(PLAIN,),
     )
 ]

@@ -9,11 +9,19 @@ from aiohttp import web
 
 import ledger
 from ledger.api.problems import CONTENT_TYPE, STATUS, Problem
-from ledger.api.routes import Route, json_response
+from ledger.api.routes import EVENT_STREAM, JSON, NDJSON, OCTETS, PLAIN, Route, json_response
 from ledger.api.services import Services
 from ledger.domain.codec import Day
 
 REFERENCE = "#/components/schemas/{name}"
+
+IN_TEXT = {
+    NDJSON: {"type": "string", "description": "an event a line"},
+    PLAIN: {"type": "string"},
+    OCTETS: {"type": "string", "format": "binary"},
+    EVENT_STREAM: {"type": "string", "description": "Server-Sent Events: id is the position, data the event in JSON"},
+}
+"""The schemas of what is no JSON document."""
 
 
 def _schema_hook(kind: type) -> dict[str, Any]:
@@ -92,7 +100,7 @@ def _operation(route: Route, schemas: dict[Any, Any], components: dict[str, Any]
                 "application/json": {
                     "schema": {"oneOf": [one, {"type": "array", "items": one, "minItems": 1, "maxItems": 5000}]}
                 },
-                "application/x-ndjson": {"schema": {"type": "string", "description": "an event a line"}},
+                NDJSON: {"schema": IN_TEXT[NDJSON]},
             },
         }
     return operation
@@ -104,10 +112,7 @@ def _kinds(answer: Any) -> tuple[Any, ...]:
 
 def _content(route: Route, schemas: list[Any]) -> dict[str, Any]:
     schema = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
-    content: dict[str, Any] = {"application/json": {"schema": schema}}
-    if route.also_ndjson:
-        content["application/x-ndjson"] = {"schema": {"type": "string", "description": "an event a line"}}
-    return content
+    return {media: {"schema": schema if media == JSON else IN_TEXT[media]} for media in route.media}
 
 
 def _first_line(kind: Any) -> str:
@@ -119,6 +124,7 @@ def _path_parameters(route: Route) -> list[dict[str, Any]]:
     formats = {
         "position": {"type": "integer", "minimum": 0, "maximum": 2**63 - 1},
         "category": {"type": "string", "enum": ["campaign", "content", "job", "cost", "ledger"]},
+        "tile": {"type": "string", "description": "<level>/<index>[.p/<width>] or entries/<index>[.p/<width>]"},
     }
     return [
         {
@@ -152,6 +158,7 @@ def _header_parameters(route: Route) -> list[dict[str, Any]]:
     schemas: dict[str, dict[str, Any]] = {
         "Ledger-Min-Position": {"type": "integer", "minimum": 0, "maximum": 2**63 - 1},
         "Idempotency-Key": {"type": "string", "minLength": 1, "maxLength": 255},
+        "Last-Event-ID": {"type": "integer", "minimum": 0, "maximum": 2**63 - 1},
     }
     waits = route.query is not None and "min_position" in route.query.__struct_fields__
     names = (*route.headers, *(("Ledger-Min-Position",) if waits else ()))

@@ -17,6 +17,12 @@ from ledger.domain.errors import Malformed
 
 S = TypeVar("S", bound=msgspec.Struct)
 
+JSON = "application/json"
+NDJSON = "application/x-ndjson"
+EVENT_STREAM = "text/event-stream"
+PLAIN = "text/plain"
+OCTETS = "application/octet-stream"
+
 Handler = Callable[[web.Request, Services], Awaitable[web.StreamResponse]]
 
 
@@ -25,7 +31,7 @@ class Route(NamedTuple):
 
     `query` is the struct of the query parameters; `answers` says what each status returns: a type, or a tuple of
     types any of which it may be. `problems` are the slugs of the errors it may answer, `headers` the optional
-    request headers it heeds; `also_ndjson`: asked for, it answers an event a line.
+    request headers it heeds, `media` the media types in which it answers.
     """
 
     method: str
@@ -37,7 +43,7 @@ class Route(NamedTuple):
     body: Any = None
     problems: tuple[str, ...] = ()
     headers: tuple[str, ...] = ()
-    also_ndjson: bool = False
+    media: tuple[str, ...] = (JSON,)
 
     def definition(self) -> web.RouteDef:
         """The route as aiohttp takes it."""
@@ -48,7 +54,9 @@ class Route(NamedTuple):
             return await self.handler(request, request.app[SERVICES])
 
         options: dict[str, Any] = {"allow_head": False} if self.method == "GET" else {}
-        return web.RouteDef(self.method, self.path, handle, options)
+        # A tile's path goes over several segments.
+        path = self.path.replace("{tile}", "{tile:.+}")
+        return web.RouteDef(self.method, path, handle, options)
 
 
 def read_query(request: web.Request, query: type[S]) -> S:

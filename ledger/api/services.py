@@ -5,6 +5,7 @@ from typing import NamedTuple
 from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from ledger.api.feed import Feed
 from ledger.log.appender import Appender
 
 
@@ -13,6 +14,7 @@ class Services(NamedTuple):
 
     engine: AsyncEngine
     appender: Appender
+    feed: Feed
 
 
 SERVICES = web.AppKey("services", Services)

@@ -85,6 +85,16 @@ class EventFilter(msgspec.Struct, frozen=True):
     campaign_id: UUID | None = None
     agent_job_id: UUID | None = None
 
+    def wants(self, event: StoredEvent) -> bool:
+        """Whether an event passes, wherever in the log it stands: the same that `read_page` asks of the database."""
+        return (
+            (not self.categories or event.category in self.categories)
+            and (not self.types or event.type in self.types)
+            and (not self.stream_ids or event.stream_id in self.stream_ids)
+            and (self.campaign_id is None or event.campaign_id == self.campaign_id)
+            and (self.agent_job_id is None or event.agent_job_id == self.agent_job_id)
+        )
+
 
 def view(event: StoredEvent) -> EventView:
     """Show a stored event."""
@@ -109,7 +119,7 @@ def view(event: StoredEvent) -> EventView:
     )
 
 
-def _page_query(wanted: EventFilter, limit: int) -> tuple[str, list[object]]:
+def _page_query(wanted: EventFilter, limit: int, characters: int) -> tuple[str, list[object]]:
     arguments: list[object] = [wanted.after]
     conditions = ["position > $1"]
 
@@ -129,7 +139,7 @@ def _page_query(wanted: EventFilter, limit: int) -> tuple[str, list[object]]:
         narrow("campaign_id = {}", wanted.campaign_id)
     if wanted.agent_job_id is not None:
         narrow("agent_job_id = {}", wanted.agent_job_id)
-    arguments += [limit, PAGE_CHARACTERS_MAX]
+    arguments += [limit, characters]
     # The running size is summed over the small column alone: a text past the bound is never read from disk.
     query = f"""
         SELECT {_COLUMNS} FROM (
@@ -144,10 +154,13 @@ def _page_query(wanted: EventFilter, limit: int) -> tuple[str, list[object]]:
 
 
 async def read_page(
-    connection: "asyncpg.Connection[asyncpg.Record]", wanted: EventFilter, limit: int = PAGE_EVENTS_MAX
+    connection: "asyncpg.Connection[asyncpg.Record]",
+    wanted: EventFilter,
+    limit: int = PAGE_EVENTS_MAX,
+    characters: int = PAGE_CHARACTERS_MAX,
 ) -> list[StoredEvent]:
     """Read the next events, at most `limit`; fewer where they are large. Empty only where there are none."""
-    query, arguments = _page_query(wanted, limit)
+    query, arguments = _page_query(wanted, limit, characters)
     return [StoredEvent(*row) for row in await connection.fetch(query, *arguments)]
 
 
