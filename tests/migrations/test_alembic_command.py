@@ -129,12 +129,12 @@ async def test_autogenerate_writes_a_revision_that_does_nothing(database_url: UR
         "-m",
         "nothing",
         "--rev-id",
-        "0003",
+        "next",
         configuration=tmp_path / "alembic.ini",
     )
 
     assert said.code == 0, said.err
-    written = (tmp_path / "alembic" / "versions" / "0003_nothing.py").read_text()
+    written = (tmp_path / "alembic" / "versions" / "next_nothing.py").read_text()
     assert written.count("    pass\n") == 2
     assert "op." not in written.replace("from alembic import op", "")
     assert f'down_revision = "{HEAD}"' in written.replace("'", '"')
