@@ -15,8 +15,7 @@ from ledger.api.problems import answer_with_problems
 from ledger.api.services import SERVICES, Services
 from projections.background import background
 
-# The listener's /v1/events/stream comes before /v1/events/{position}, which would take it for a position.
-ROUTES = [*append.ROUTES, *listener.ROUTES, *events.ROUTES, *collections.ROUTES, *figures.ROUTES, *health.ROUTES]
+ROUTES = [*append.ROUTES, *events.ROUTES, *listener.ROUTES, *collections.ROUTES, *figures.ROUTES, *health.ROUTES]
 ROUTES.append(openapi.route_for(ROUTES))
 
 SHUTDOWN_SECONDS = 10.0
