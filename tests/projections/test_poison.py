@@ -1,4 +1,4 @@
-"""An event that can never be folded: what comes before it is, it is named, tried some times, and left to an operator."""
+"""An event that can never be folded: what comes before it is; it is named, tried, and left to an operator."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
