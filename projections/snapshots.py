@@ -16,6 +16,12 @@ from projections.replay import Progress, Replay
 from projections.skips import Skip
 
 RESERVED = ("public", "ledger", "information_schema")
+BUILDING = "_replaying"
+
+# A role's own name stands first in its search path: there the tables would hide the live ones from it.
+IS_WORD_OR_ROLE = """
+SELECT quote_ident($1) <> $1 OR EXISTS (SELECT FROM pg_roles WHERE rolname = $1)
+"""
 
 TRY_LOCK = "SELECT pg_try_advisory_lock(hashtextextended('ledger replay ' || $1, 0))"
 EXISTS = "SELECT to_regnamespace($1) IS NOT NULL"
@@ -54,12 +60,19 @@ async def replay_into(
         NotReplayed: the name is taken or not allowed, or the log does not reach so far.
         CannotReplay: an event cannot be folded.
     """
-    if not re.fullmatch(r"[a-z_][a-z0-9_]{0,49}", schema) or schema in RESERVED or schema.startswith("pg_"):
+    if (
+        not re.fullmatch(r"[a-z_][a-z0-9_]{0,49}", schema, re.ASCII)
+        or schema in RESERVED
+        or schema.startswith("pg_")
+        or schema.endswith(BUILDING)
+    ):
         raise NotReplayed(
-            f"{schema!r} cannot be the schema: take a new name of lower-case letters, digits and _, at most 50"
+            f"{schema[:60]!r} cannot be the schema: take a new name of lower-case letters, digits and _, at most 50"
         )
-    building = f"{schema}_replaying"
+    building = f"{schema}{BUILDING}"
     async with driver_connection(engine) as connection:
+        if await connection.fetchval(IS_WORD_OR_ROLE, schema):
+            raise NotReplayed(f"{schema!r} cannot be the schema: it is a word of SQL or a role's name; take another")
         position = await resolve(connection, until)
         if not await connection.fetchval(TRY_LOCK, schema):
             raise NotReplayed(f"another replay into {schema} is at work; wait until it has ended")
