@@ -26,6 +26,11 @@ SELECT quote_ident($1) <> $1 OR EXISTS (SELECT FROM pg_roles WHERE rolname = $1)
 TRY_LOCK = "SELECT pg_try_advisory_lock(hashtextextended('ledger replay ' || $1, 0))"
 EXISTS = "SELECT to_regnamespace($1) IS NOT NULL"
 
+UNFINISHED = "ledger replay, unfinished"
+IS_ANOTHERS = """
+SELECT obj_description(oid, 'pg_namespace') IS DISTINCT FROM $2 FROM pg_namespace WHERE nspname = $1
+"""
+
 
 class NotReplayed(LedgerError):
     """This cannot be replayed."""
@@ -81,10 +86,14 @@ async def replay_into(
                 f"the schema {schema} exists; choose another, or drop it first: DROP SCHEMA {schema} CASCADE"
             )
         begin(position)
-        # What a killed replay has left.
-        await connection.execute(f"DROP SCHEMA IF EXISTS {building} CASCADE")
-        await connection.execute(f"CREATE SCHEMA {building}")
+        if await connection.fetchval(IS_ANOTHERS, building, UNFINISHED):
+            raise NotReplayed(f"the schema {building}, where this would work, is not a replay's; rename it")
         try:
+            # What a killed replay has left goes first.
+            await connection.execute(
+                f"DROP SCHEMA IF EXISTS {building} CASCADE; CREATE SCHEMA {building};"
+                f"COMMENT ON SCHEMA {building} IS '{UNFINISHED}'"
+            )
             replay = Replay(engine, connection, building, progress)
             await replay.create_tables()
             await replay.advance(position)
@@ -97,7 +106,8 @@ async def replay_into(
                 await connection.execute(f"COMMENT ON SCHEMA {schema} IS 'The ledger as of {as_of}'")
         except BaseException:
             with suppress(*CONNECTION_ERRORS):
-                await connection.execute(f"DROP SCHEMA IF EXISTS {building} CASCADE")
+                # Broken off, the connection may still be in a transaction that would take this back.
+                await connection.execute(f"ROLLBACK; DROP SCHEMA IF EXISTS {building} CASCADE")
             raise
         # With the connection goes its lock.
         await connection.close()
