@@ -14,6 +14,7 @@ from ledger.api.intake import BODY_BYTES_MAX, Intake
 from ledger.api.problems import answer_with_problems
 from ledger.api.rates import Rates
 from ledger.api.services import SERVICES, Services
+from ledger.api.telemetry import Telemetry, observed_by
 from ledger.audit.sealer import Sealer
 from ledger.keys import KeyRing
 from projections.background import background
@@ -29,7 +30,9 @@ KEEPALIVE_SECONDS = 75.0
 
 def make_app(services: Services) -> web.Application:
     """Make the aiohttp application over a running service's parts."""
-    app = web.Application(middlewares=[answer_with_problems], client_max_size=BODY_BYTES_MAX)
+    app = web.Application(
+        middlewares=[observed_by(services.telemetry), answer_with_problems], client_max_size=BODY_BYTES_MAX
+    )
     app[SERVICES] = services
     app.on_shutdown.append(_end_feed)
     app.add_routes([route.definition() for route in ROUTES])
@@ -79,12 +82,16 @@ async def serving(
         rates: how often a key may ask.
         clock: what events are recorded by; the server's own when None.
     """
+    telemetry = Telemetry()
     async with (
-        background(engine, with_worker=with_worker, sealer=sealer, clock=clock) as (appender, bell),
+        background(engine, with_worker=with_worker, sealer=sealer, on_group=telemetry.recorded, clock=clock) as (
+            appender,
+            bell,
+        ),
         Feed(engine, bell) as feed,
     ):
         runner = web.AppRunner(
-            make_app(Services(engine, appender, feed, Intake(), key_ring, rates)),
+            make_app(Services(engine, appender, feed, Intake(), telemetry, key_ring, rates)),
             access_log=None,
             keepalive_timeout=KEEPALIVE_SECONDS,
             shutdown_timeout=SHUTDOWN_SECONDS,

@@ -77,6 +77,7 @@ async def _append_atomic(
     if len(receipts) < len(candidates):
         refusal = verdict[0]
         assert isinstance(refusal, Refused)
+        services.telemetry.refused(refusal.slug)
         return problems.response(refusal, refusal.index if is_batch else None)
     position = max(receipt.position for receipt in receipts)
     status = 200 if all(receipt.duplicate for receipt in receipts) else 201
@@ -111,6 +112,9 @@ async def _append_independent(
     services: Services, texts: list[bytes], caller: Caller, key: str | None
 ) -> web.StreamResponse:
     results = await judge_each(services.appender, texts, caller, key)
+    for result in results:
+        if not isinstance(result, Receipt):
+            services.telemetry.refused(result["type"].removeprefix("/problems/"))
     position = max((result.position for result in results if isinstance(result, Receipt)), default=0)
     return json_response(Judged(position, results), position=position)
 

@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from ledger.api.feed import Feed
 from ledger.api.intake import Intake
 from ledger.api.rates import Rates
+from ledger.api.telemetry import Telemetry
 from ledger.keys import KeyRing
 from ledger.log.appender import Appender
 
@@ -19,6 +20,7 @@ class Services(NamedTuple):
     appender: Appender
     feed: Feed
     intake: Intake
+    telemetry: Telemetry
     keys: KeyRing | None = None
     rates: Rates | None = None
 

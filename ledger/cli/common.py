@@ -1,6 +1,5 @@
 """What the verbs share: settings, plain errors, JSON, an event loop."""
 
-import logging
 import socket
 import sys
 import time
@@ -26,6 +25,7 @@ from ledger.domain.errors import LedgerError
 from ledger.embedded import EmbeddedError
 from ledger.log.appender import Appender
 from ledger.log.bell import tell_others
+from ledger.logs import configure as configure_logs
 from ledger.schema import current_revision, expected_revision
 
 T = TypeVar("T")
@@ -59,9 +59,7 @@ def read_settings_for(home: Path | None = None, host: str | None = None, port: i
     settings = msgspec.structs.replace(
         settings, **{name: value for name, value in changes.items() if value is not None}
     )
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    # Alembic tells of every migration; what is worth telling the verbs tell themselves.
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    configure_logs(settings.log_level, settings.log_format)
     return settings
 
 
