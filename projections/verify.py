@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from ledger.audit.checkpoint import Checkpoint
+from ledger.audit.seal_check import faults_of_seal
 from ledger.database import driver_connection
 from ledger.log.read import read_head
 from projections import balances, checkpoint, compare
@@ -69,6 +71,7 @@ class Report(msgspec.Struct):
 async def verify(
     engine: AsyncEngine,
     on_difference: Callable[[Difference], None],
+    kept: Checkpoint | None = None,
     progress: Progress = lambda position: None,
     begin: Callable[[int], None] = lambda events: None,
 ) -> Report:
@@ -76,6 +79,7 @@ async def verify(
 
     Args:
         on_difference: called with each difference as it is found.
+        kept: the last signed checkpoint as it is kept outside the database.
         begin: called with the number of events once it is known.
     """
     report = Report()
@@ -86,7 +90,7 @@ async def verify(
         try:
             await catch_up(connection, replay)
             async with connection.transaction(isolation="repeatable_read"):
-                await _compare(connection, replay, report, on_difference)
+                await _compare(connection, replay, report, on_difference, kept)
         except CannotReplay as error:
             report.faults.append(error.detail)
         report.skipped = replay.skipped
@@ -109,10 +113,12 @@ async def _compare(
     replay: Replay,
     report: Report,
     on_difference: Callable[[Difference], None],
+    kept: Checkpoint | None,
 ) -> None:
     report.position = (await checkpoint.read_standing(connection)).position
     report.head = await read_head(connection)
     report.faults += await _faults_of_log(connection)
+    report.faults += await faults_of_seal(connection, kept, SHOWN_MAX)
     if report.position > report.head:
         report.faults.append(f"the tables are at position {report.position:,}, past the log's end at {report.head:,}")
     await replay.advance(min(report.position, report.head))

@@ -17,7 +17,6 @@ from ledger.audit.sealer import Sealer
 from projections.background import background
 
 RESOURCES = (append, listener, events, collections, figures, log, health, metrics)
-"""The listener's /v1/events/stream comes before /v1/events/{position}, which would take it for a position."""
 
 ROUTES = [route for resource in RESOURCES for route in resource.ROUTES]
 ROUTES.append(openapi.route_for(ROUTES))

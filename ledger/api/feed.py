@@ -29,6 +29,9 @@ BATCH_EVENTS_MAX = 1_000
 GATHER_SECONDS = 0.02
 """After a batch that reached the head, events gather for so long: listeners are woken 50 times a second at most."""
 
+WAKE_LISTENERS = 100
+"""So many are woken at a time, which takes about 5 ms: an append must not wait until thousands have been served."""
+
 CATCH_UP_EVENTS_MAX = 256
 CATCH_UP_CHARACTERS_MAX = 64 * 1024
 """Who is behind holds no more than so much while he writes: there may be thousands."""
@@ -37,11 +40,14 @@ CATCH_UP_READERS_MAX = 2
 """All who are behind share so many connections: appending must never wait for them."""
 
 READ_SECONDS_MAX = 30.0
+IDLE_SECONDS_MIN = 1.0
+
 RETRY_SECONDS_MIN = 0.1
 RETRY_SECONDS_MAX = 5.0
 
 CLOSE_SECONDS = 0.5
-"""Listeners who are not done so long after the feed was closed are cut off."""
+CLOSE_SECONDS_EACH = 0.0005
+"""Listeners who are not done so long after the feed was closed are cut off; thousands take longer to be ended."""
 
 
 class Feed:
@@ -69,12 +75,13 @@ class Feed:
             await self._reader
 
     def close(self) -> None:
-        """End every listener: at once those who wait, in half a second those who do not read."""
+        """End every listener: at once those who wait, a little later those who do not read."""
         if not self.closed:
             self.closed = True
             self.news.ring()
+            seconds = CLOSE_SECONDS + CLOSE_SECONDS_EACH * len(self._lives)
             for life in self._lives:
-                life.reschedule(asyncio.get_running_loop().time() + CLOSE_SECONDS)
+                life.reschedule(asyncio.get_running_loop().time() + seconds)
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[None]:
@@ -129,6 +136,7 @@ class Feed:
     async def _tail(self) -> None:
         """Read what is new for ever, while somebody listens."""
         seconds = RETRY_SECONDS_MIN
+        idle_seconds = IDLE_SECONDS_MIN
         while True:
             if not self._attended.is_set():
                 # Much may come until somebody listens again, and whoever wants that reads it for himself.
@@ -147,7 +155,10 @@ class Feed:
             seconds = RETRY_SECONDS_MIN
             if is_at_head:
                 await asyncio.sleep(GATHER_SECONDS)
-                await self._bell.wait(heard, self._bell.idle_seconds_max)
+                await self._bell.wait(heard, idle_seconds)
+                # A ring may be lost: look again soon while things happen, seldom after a long silence.
+                rang = self._bell.rung > heard
+                idle_seconds = IDLE_SECONDS_MIN if rang else min(self._bell.idle_seconds_max, idle_seconds * 2)
 
     async def _read_batch(self) -> bool:
         """Let the window grow by what is new; whether that was all."""
@@ -164,7 +175,7 @@ class Feed:
             window.grow(page, page[-1].position if page else head)
         else:
             return True
-        self.news.ring()
+        await self.news.ring_in_turns(WAKE_LISTENERS)
         return self._window is not None and self._window.head >= head
 
     @asynccontextmanager

@@ -46,6 +46,7 @@ ON CONFLICT (level, index) DO UPDATE SET hashes = excluded.hashes
 
 SEALED = "SELECT size, root, origin, verifier_key, note, sealed_at, refusal FROM ledger.log_checkpoint"
 LOCK_SEALED = f"{SEALED} FOR UPDATE SKIP LOCKED"
+LOCK_SEALED_WAITING = f"{SEALED} FOR UPDATE"
 
 SEAL = """
 UPDATE ledger.log_checkpoint SET size = $1, root = $2, origin = $3, verifier_key = $4, note = $5,
@@ -67,6 +68,9 @@ SELECT sealed.size, sealed.origin, sealed.verifier_key, sealed.sealed_at, sealed
     )), 0)::float8 AS lag_seconds
 FROM ledger.log_checkpoint AS sealed, ledger.log_head AS head
 """
+
+LAG_SECONDS_MAX = 60.0
+"""Waiting for longer than this, sealing is in trouble: it takes two seconds."""
 
 Tiles = dict[tuple[int, int], bytes]
 
@@ -93,6 +97,16 @@ class SealStanding(msgspec.Struct, frozen=True):
     refusal: str | None
     head: int
     lag_seconds: float
+
+    def trouble(self) -> str | None:
+        """In plain words what is wrong; None where all is well, or where nobody has ever sealed."""
+        if self.refusal is not None:
+            return f"not sealed past {self.size}: {self.refusal}; see `ledger audit accept-rollback`"
+        if self.verifier_key is not None and self.lag_seconds > LAG_SECONDS_MAX:
+            return (
+                f"{self.head - self.size} events wait to be sealed since {self.lag_seconds:.0f} s: is a sealer running?"
+            )
+        return None
 
 
 async def read_sealed(connection: "asyncpg.Connection[asyncpg.Record]") -> Sealed:

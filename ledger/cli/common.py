@@ -17,6 +17,7 @@ from sqlalchemy import URL
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from ledger.audit.checkpoint import CheckpointError
 from ledger.audit.home import LogHome
 from ledger.audit.note import NoteError
 from ledger.config import ConfigError, Settings, read_settings
@@ -88,7 +89,7 @@ def plain_errors() -> Iterator[None]:
     except ConfigError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(2)
-    except (EmbeddedError, LedgerError, NoteError) as error:
+    except (EmbeddedError, LedgerError, NoteError, CheckpointError) as error:
         fail(str(error))
     except (*CONNECTION_ERRORS, asyncpg.PostgresError, SQLAlchemyError, TimeoutError) as error:
         fail(explain(error))

@@ -7,6 +7,7 @@ import click
 
 import ledger
 from ledger.cli.admin import migrate, reset, seed
+from ledger.cli.audit import audit
 from ledger.cli.events import events
 from ledger.cli.projections import projections
 from ledger.cli.replay import rebuild, replay, verify
@@ -23,5 +24,22 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
 
 
-for command in (up, serve, worker, migrate, seed, reset, status, doctor, events, verify, rebuild, replay, projections):
+COMMANDS = (
+    up,
+    serve,
+    worker,
+    migrate,
+    seed,
+    reset,
+    status,
+    doctor,
+    events,
+    verify,
+    rebuild,
+    replay,
+    projections,
+    audit,
+)
+
+for command in COMMANDS:
     main.add_command(command)

@@ -58,6 +58,15 @@ class Bell:
                 waiting.set_result(None)
         self._waiting.clear()
 
+    async def ring_in_turns(self, count: int) -> None:
+        """Wake everybody who waits, so many at a time: where there are thousands, others have their turn between."""
+        self.rung += 1
+        for at, waiting in enumerate(list(self._waiting), 1):
+            if not waiting.done():
+                waiting.set_result(None)
+            if at % count == 0:
+                await asyncio.sleep(0)
+
     async def wait(self, heard: int, seconds: float) -> None:
         """Wait for a ring later than the `heard`-th, at most so long."""
         if self.rung > heard:

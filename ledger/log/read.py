@@ -170,10 +170,14 @@ async def read_page(
     connection: "asyncpg.Connection[asyncpg.Record]",
     wanted: EventFilter,
     limit: int = PAGE_EVENTS_MAX,
-    characters: int = PAGE_CHARACTERS_MAX,
+    characters: int | None = None,
 ) -> list[StoredEvent]:
-    """Read the next events, at most `limit`; fewer where they are large. Empty only where there are none."""
-    query, arguments = _page_query(_COLUMNS, wanted, limit, characters)
+    """Read the next events, at most `limit`; fewer where they are large. Empty only where there are none.
+
+    Args:
+        characters: where a page ends, `PAGE_CHARACTERS_MAX` when None.
+    """
+    query, arguments = _page_query(_COLUMNS, wanted, limit, characters or PAGE_CHARACTERS_MAX)
     return [StoredEvent(*row) for row in await connection.fetch(query, *arguments)]
 
 

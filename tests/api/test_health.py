@@ -52,7 +52,13 @@ def says(client: aiohttp.ClientSession, status: int) -> Callable[[], Awaitable[d
 async def test_a_service_with_all_its_parts_is_ready(shared: Service) -> None:
     assert await readiness(shared.client) == (
         200,
-        {"status": "ok", "database": "ok", "migrations": "ok", "projections": "ok"},
+        {
+            "status": "ok",
+            "database": "ok",
+            "migrations": "ok",
+            "projections": "ok",
+            "sealer": "not sealed: no key yet",
+        },
     )
 
 

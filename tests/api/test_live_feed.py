@@ -131,9 +131,11 @@ async def test_who_is_far_behind_catches_up_while_events_go_on(
         tasks.create_task(append_many(service, 300))
         assert await behind.positions(600) == list(range(1, 601))
         assert await live.positions(300) == list(range(301, 601))
-        before = len(caught_up)
         await service.append(job())
         assert await narrow.positions(1) == await live.positions(1) == await behind.positions(1) == [601]
+        before = len(caught_up)
+        await service.append(job())
+        assert await narrow.positions(1) == await live.positions(1) == await behind.positions(1) == [602]
 
     assert before > 10, "it read the log itself"
     assert len(caught_up) == before, "until it was in the window"
@@ -287,6 +289,7 @@ async def test_the_database_is_left_alone_while_nobody_listens(
     service: Service, monkeypatch: pytest.MonkeyPatch, looks_often: None
 ) -> None:
     looks = count_calls(monkeypatch, api_feed, "read_head")
+    beginnings = count_calls(monkeypatch, api_feed, "Window")
     await service.append(cost())
     await asyncio.sleep(0.3)
     assert looks == []
@@ -297,8 +300,10 @@ async def test_the_database_is_left_alone_while_nobody_listens(
     await until_quiet(service, looks)
 
     await service.append(cost())
+    head = await service.head()
     async with listening(service.client, after=1) as stream:
         assert await stream.positions(2) == [2, 3]
+    assert beginnings == [(1,), (head,)], "what came meanwhile is not read for all"
 
 
 async def until_quiet(service: Service, looks: list[Any]) -> None:

@@ -229,7 +229,7 @@ async def something(shared: Service) -> dict[str, str]:
 
 
 IN_JSON = [route.path for route in ROUTES if route.method == "GET" and "application/json" in route.media]
-GETS = [path for path in IN_JSON if path != "/openapi.json"]
+GETS = [path for path in IN_JSON if path != "/openapi.json" and not path.startswith("/v1/log/")]
 
 
 @pytest.mark.parametrize("path", GETS)
