@@ -8,7 +8,7 @@ from datetime import datetime
 from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ledger.api import append, collections, events, figures, health, listener, log, metrics, openapi
+from ledger.api import append, collections, events, figures, health, listener, log, log_export, metrics, openapi
 from ledger.api.decode import BODY_BYTES_MAX
 from ledger.api.feed import Feed
 from ledger.api.problems import answer_with_problems
@@ -16,7 +16,7 @@ from ledger.api.services import SERVICES, Services
 from ledger.audit.sealer import Sealer
 from projections.background import background
 
-RESOURCES = (append, listener, events, collections, figures, log, health, metrics)
+RESOURCES = (append, listener, events, collections, figures, log, log_export, health, metrics)
 
 ROUTES = [route for resource in RESOURCES for route in resource.ROUTES]
 ROUTES.append(openapi.route_for(ROUTES))
