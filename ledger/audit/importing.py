@@ -5,11 +5,13 @@ store. So memory is bounded by a page, whatever the length of the log.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import asyncpg
 
 from ledger.audit.export import ExportError, ExportLine, at_line
+from ledger.domain.codec import time_text
 from ledger.domain.errors import LedgerError
 from ledger.domain.event import Candidate, Request
 from ledger.domain.restore import candidate_of, restore
@@ -24,7 +26,11 @@ if TYPE_CHECKING:
 # Appends wait for this one; a stalled one must not stop them for ever.
 TIMEOUTS = "SET LOCAL lock_timeout = '10s'; SET LOCAL idle_in_transaction_session_timeout = '5min'"
 
-LOCK_HEAD = "SELECT position FROM ledger.log_head FOR UPDATE"
+LOCK_HEAD = "SELECT position, clock_timestamp() AS now FROM ledger.log_head FOR UPDATE"
+
+AHEAD_MAX = timedelta(hours=1)
+"""So far may another machine's clock be ahead. Time in a log never runs backwards: one event of the year 9000 would
+have every later one recorded then."""
 
 
 class NotEmpty(LedgerError):
@@ -55,15 +61,23 @@ async def import_lines(
     position = 0
     async with connection.transaction():
         await connection.execute(TIMEOUTS)
-        head = await connection.fetchval(LOCK_HEAD)
-        if head:
-            raise NotEmpty(f"the ledger holds {head:,} events: an import needs an empty one (a new database)")
+        head = await connection.fetchrow(LOCK_HEAD)
+        assert head is not None
+        if head["position"]:
+            raise NotEmpty(f"the ledger holds {head['position']:,} events: an import needs an empty one")
         for page in _pages(lines):
+            _require_past(page[-1], head["now"])
             position = await _append(connection, page)
             progress(position)
         if not position:
             raise NothingToImport("the export holds no event")
     return position
+
+
+def _require_past(line: ExportLine, now: datetime) -> None:
+    if line.event.recorded_at > now + AHEAD_MAX:
+        ahead = f"recorded at {time_text(line.event.recorded_at)}, which lies in the future (it is {time_text(now)})"
+        raise ExportError(line.number, ahead, line.event.position)
 
 
 def _pages(lines: Iterable[ExportLine]) -> Iterator[list[ExportLine]]:
