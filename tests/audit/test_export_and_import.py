@@ -221,9 +221,9 @@ TWICE = GOOD[1]._replace(position=5, version=2, type="job.started", data="{}", t
         (export_of([*GOOD[:3], GOOD[3]._replace(type="cost.unheard_of")]), r"^line 4 .*upgrade this release"),
         (export_of(GOOD[:3]) + line_of(GOOD[3]).replace(b'"cost":"1"', b'"cost":"-1"'), r"^line 4 .*at least 0"),
         (export_of(GOOD).replace(b'"A campaign"', b'"Another"'), r"^line 1 \(position 1\): the text is not the one"),
+        (export_of(GOOD).replace(b'"budget":"5"', b'"budget":"4"'), r"^line 3 .*5 USD asked for, 4 available"),
     ],
 )
-@pytest.mark.usefixtures("page_events_max")
 async def test_an_import_that_fails_names_the_line_and_leaves_nothing(
     empty_ledger: AsyncEngine, monkeypatch: pytest.MonkeyPatch, export: bytes, said: str
 ) -> None:
