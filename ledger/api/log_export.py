@@ -51,5 +51,6 @@ ROUTES = [
         ExportQuery,
         problems=("malformed", "database-unavailable"),
         media=(NDJSON,),
+        needs="audit",
     )
 ]

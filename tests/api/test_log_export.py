@@ -1,6 +1,6 @@
 """`GET /v1/log/export`: the log line by line as it is hashed, whole or broken off."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
@@ -75,13 +75,17 @@ async def test_an_export_that_fails_half_way_is_broken_off(service: Service, mon
         await positions(service)
 
 
-async def test_while_the_database_is_away_it_is_answered_with_a_problem(
-    service: Service, outage: Callable[[bool], Awaitable[None]]
+async def test_an_export_that_fails_before_it_begins_is_answered_with_a_problem(
+    service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await service.append(cost())
-    await outage(True)
+
+    async def failing(engine: AsyncEngine, wanted: EventFilter) -> AsyncIterator[list[SaltedEvent]]:
+        raise OSError("the database is away")
+        yield []
+
+    monkeypatch.setattr(log_export, "read_all_salted", failing)
 
     status, problem = await service.problem(EXPORT)
-    await outage(False)
 
     assert (status, problem["type"]) == (503, "/problems/database-unavailable")
