@@ -9,8 +9,8 @@ from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ledger.api import append, collections, events, figures, health, keys, listener, log, log_export, metrics, openapi
-from ledger.api.decode import BODY_BYTES_MAX
 from ledger.api.feed import Feed
+from ledger.api.intake import BODY_BYTES_MAX, Intake
 from ledger.api.problems import answer_with_problems
 from ledger.api.rates import Rates
 from ledger.api.services import SERVICES, Services
@@ -84,7 +84,7 @@ async def serving(
         Feed(engine, bell) as feed,
     ):
         runner = web.AppRunner(
-            make_app(Services(engine, appender, feed, key_ring, rates)),
+            make_app(Services(engine, appender, feed, Intake(), key_ring, rates)),
             access_log=None,
             keepalive_timeout=KEEPALIVE_SECONDS,
             shutdown_timeout=SHUTDOWN_SECONDS,

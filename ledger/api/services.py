@@ -6,6 +6,7 @@ from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ledger.api.feed import Feed
+from ledger.api.intake import Intake
 from ledger.api.rates import Rates
 from ledger.keys import KeyRing
 from ledger.log.appender import Appender
@@ -17,6 +18,7 @@ class Services(NamedTuple):
     engine: AsyncEngine
     appender: Appender
     feed: Feed
+    intake: Intake
     keys: KeyRing | None = None
     rates: Rates | None = None
 
