@@ -8,7 +8,7 @@ from datetime import datetime
 from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ledger.api import append, collections, events, figures, health, keys, listener, log, metrics, openapi
+from ledger.api import append, collections, events, figures, health, keys, listener, log, log_export, metrics, openapi
 from ledger.api.feed import Feed
 from ledger.api.intake import BODY_BYTES_MAX, Intake
 from ledger.api.problems import answer_with_problems
@@ -19,7 +19,7 @@ from ledger.audit.sealer import Sealer
 from ledger.keys import KeyRing
 from projections.background import background
 
-RESOURCES = (append, listener, events, collections, figures, log, keys, health, metrics)
+RESOURCES = (append, listener, events, collections, figures, log, log_export, keys, health, metrics)
 
 ROUTES = [route for resource in RESOURCES for route in resource.ROUTES]
 ROUTES.append(openapi.route_for(ROUTES))

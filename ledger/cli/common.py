@@ -109,8 +109,9 @@ def log_home(settings: Settings) -> LogHome:
 class ReplayBar:
     """A progress bar of a replay on the terminal, with events a second and the time left; silent elsewhere."""
 
-    def __init__(self, label: str) -> None:
+    def __init__(self, label: str, unit: str) -> None:
         self._label = label
+        self._unit = unit
         self._started = time.monotonic()
         self._bar: Any = None
         self._done = 0
@@ -136,13 +137,13 @@ class ReplayBar:
             self._bar = None
 
     def _rate(self) -> str:
-        return f"{self._done / (time.monotonic() - self._started):,.0f} events/s"
+        return f"{self._done / (time.monotonic() - self._started):,.0f} {self._unit}/s"
 
 
 @contextmanager
-def replay_bar(label: str) -> Iterator[ReplayBar]:
-    """A progress bar for what is done inside."""
-    bar = ReplayBar(label)
+def replay_bar(label: str, unit: str = "events") -> Iterator[ReplayBar]:
+    """A progress bar for what is done inside; the unit is what `begin` and `progress` count."""
+    bar = ReplayBar(label, unit)
     try:
         yield bar
     finally:

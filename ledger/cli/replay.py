@@ -9,6 +9,7 @@ import msgspec
 from sqlalchemy import URL
 
 from ledger.audit.checkpoint import Checkpoint
+from ledger.cli import offline
 from ledger.cli.common import (
     home_option,
     json_option,
@@ -37,13 +38,19 @@ SHOWN_CHARACTERS = 100
 
 
 @click.command()
+@offline.options
 @home_option
 @json_option
-def verify(home: Path | None, as_json: bool) -> None:
+def verify(export: Path | None, checkpoint: Path | None, key: str | None, home: Path | None, as_json: bool) -> None:
     """Replay the log beside the tables and print every difference. Nothing is changed.
 
     Exit code 1 when there is one, or when the log itself has a gap.
+
+    With --export, --checkpoint and --key no database is touched: the export is proved against the signed checkpoint,
+    and its events are replayed by the ledger's rules.
     """
+    if export is not None or checkpoint is not None or key is not None:
+        offline.verify(export, checkpoint, key, as_json)
     differences: list[Difference] = []
     settings = settings_for(home)
     with owners_database(settings) as url:

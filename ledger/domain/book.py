@@ -133,6 +133,12 @@ class Book:
         self.position -= len(self.events) - events
         del self.events[events:]
 
+    def turn_page(self) -> None:
+        """Let go of what was recorded and changed so far; the states stay. No mark outlives it."""
+        self.known.clear()
+        self.events.clear()
+        self._changes.clear()
+
     def changed(self, states: dict[Any, Any]) -> list[Any]:
         """The keys of these states that were set or taken away, each once, in order."""
         return list(dict.fromkeys(key for changed, key, _ in self._changes if changed is states))

@@ -91,7 +91,19 @@ def _judge_event(book: Book, candidate: Candidate) -> Receipt:
         raise VersionConflict(category, stream_id, candidate.expected_version, version)
     if candidate.confined_to is not None:
         require_references_within(book, candidate)
-    return _JUDGES[category](book, candidate)
+    receipt = apply(book, candidate)
+    if candidate.event_type.name in job.ENDS_JOB:
+        _release_holds(book, candidate)
+    return receipt
+
+
+def apply(book: Book, candidate: Candidate) -> Receipt:
+    """Judge what comes after identity and version, and put what the event changes into the book.
+
+    Raises:
+        Refused, InvalidField: the event is not possible.
+    """
+    return _JUDGES[candidate.event_type.category](book, candidate)
 
 
 def _judge_campaign(book: Book, candidate: Candidate) -> Receipt:
@@ -168,8 +180,6 @@ def _judge_job(book: Book, candidate: Candidate) -> Receipt:
     after = job.fold(state, payload, event_type.transition, currency)
     receipt = book.record(candidate, after.campaign_id, job_id)
     book.put(book.heads, ("job", job_id), Head(receipt.version, after))
-    if event_type.name in job.ENDS_JOB:
-        _release_holds(book, candidate)
     return receipt
 
 

@@ -83,7 +83,7 @@ async def append(
         await connection.execute("ROLLBACK")
         return verdicts, book.position
     await connection.copy_records_to_table("events", schema_name=SCHEMA, columns=EVENT_COLUMNS, records=book.events)
-    await connection.execute(STORE, *_changes(book))
+    await connection.execute(STORE, *changes(book))
     await connection.execute("COMMIT")
     return verdicts, book.position
 
@@ -95,8 +95,8 @@ async def _record_denials(connection: "asyncpg.Connection[asyncpg.Record]", book
             book.record(denial.candidate, denial.campaign_id, denial.agent_job_id)
 
 
-def _changes(book: Book) -> list[Any]:
-    """The arguments of STORE: what the group changed, each row once, by columns."""
+def changes(book: Book) -> list[Any]:
+    """The arguments of STORE: what was changed in the book, each row once, by columns."""
     heads = [(*key, book.heads[key]) for key in book.changed(book.heads) if key in book.heads]
     accounts = [(*key, book.accounts[key]) for key in book.changed(book.accounts) if key in book.accounts]
     changed_holds = book.changed(book.holds)

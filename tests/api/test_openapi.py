@@ -130,7 +130,7 @@ async def test_lines_are_listed_wherever_they_are_answered(document: Any) -> Non
         path for path, _, operation in operations(document) if "x-ndjson" in str(operation["responses"].get("200"))
     }
 
-    assert in_lines == {"/v1/events", "/v1/campaigns/{id}/timeline"}
+    assert in_lines == {"/v1/events", "/v1/campaigns/{id}/timeline", "/v1/log/export"}
 
 
 async def test_the_live_feed_is_listed_as_server_sent_events_alone(document: Any) -> None:
