@@ -126,7 +126,7 @@ MEND_HOLDS = (
 # Appends were judged with what a skipped event says, and the replay lacks it: what it concerns is taken as it stands.
 SKIPPED = """
 CREATE TEMPORARY TABLE of_skipped ON COMMIT DROP AS
-SELECT DISTINCT id FROM ledger.events, unnest(ARRAY[stream_id, campaign_id, agent_job_id]) AS concerned (id)
+SELECT DISTINCT concerned.id FROM ledger.events, unnest(ARRAY[stream_id, campaign_id, agent_job_id]) AS concerned (id)
 WHERE position = ANY ($1::bigint[]) AND concerned.id IS NOT NULL
 """
 

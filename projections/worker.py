@@ -168,6 +168,8 @@ class Worker:
             if position == failed.position - 1:
                 await connection.execute(checkpoint.MOVE, failed.position)
             await connection.execute("COMMIT")
+        # The next event has had no try yet.
+        self._tries = 0
         log.warning("position %d is skipped, as %s decided: %s", decided.position, decided.by, decided.reason)
         return True
 

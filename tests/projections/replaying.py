@@ -1,20 +1,23 @@
 """What the tests of verification, rebuild and replay share."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ledger.domain.event import Receipt
+from ledger.domain.catalogue import CATALOGUE
+from ledger.domain.event import Receipt, Request
+from ledger.domain.ledger import ProjectionSkipped
 from ledger.log.appender import Appender
+from ledger.log.prepare import prepare
 from projections.compare import Difference
 from projections.verify import Report, verify
 from projections.worker import fold_page
 from tests.events import cost, job, reserve
-from tests.log.helpers import connected, query, receipts, request
+from tests.log.helpers import connected, query, receipts, request, until
 from tests.projections.helpers import position, story, tell
 
 CONTENTS = {
@@ -104,3 +107,29 @@ async def writing(engine: AsyncEngine, opened: dict[str, Any]) -> AsyncIterator[
             yield written
         finally:
             leaving.set()
+
+
+async def skipped(engine: AsyncEngine, at: int) -> None:
+    """Have an operator let the read models pass the event at a position, and the worker try again."""
+    decided = ProjectionSkipped(
+        projection="read_models", position=at, event_type="cost.imagined", by="somebody", error="It fails", reason="Why"
+    )
+    async with Appender(engine) as appender:
+        receipts(
+            await appender.append(Request([prepare(CATALOGUE["ledger.projection_skipped"], decided, actor="local")]))
+        )
+    await query(engine, "UPDATE ledger.projection_checkpoints SET status = 'running', last_error = NULL")
+
+
+WAITS = """
+SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
+"""
+
+
+@asynccontextmanager
+async def locked(url: URL, statement: str) -> AsyncIterator[Callable[[], Awaitable[Any]]]:
+    """Hold what a statement locks while inside; yields a function that waits until somebody else waits for it."""
+    # Two connections: inside a transaction, what others do is seen as it was at the first look.
+    async with connected(url) as holder, connected(url) as watcher, holder.transaction():
+        await holder.execute(statement)
+        yield lambda: until(lambda: watcher.fetchval(WAITS))

@@ -23,6 +23,7 @@ from tests.projections.replaying import (
     at_least,
     contents,
     fold_everything,
+    locked,
     tamper,
     told_and_folded,
     verified,
@@ -247,16 +248,13 @@ async def test_a_second_one_is_refused_while_the_first_is_at_work(engine: AsyncE
     await told_and_folded(engine)
     await tamper(database_url, *RUIN)
     other = make_engine(database_url)
-    async with connected(database_url) as holder:
-        await holder.execute("BEGIN; SELECT FROM ledger.projection_checkpoints FOR UPDATE")
+    async with locked(database_url, "SELECT FROM ledger.projection_checkpoints FOR UPDATE") as somebody_waits:
         first = asyncio.create_task(rebuild(engine))
-        waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-        await until(lambda: holder.fetchval(waits))
+        await somebody_waits()
 
         with pytest.raises(RebuildRunning, match="another rebuild is at work"):
             await rebuild(other)
 
-        await holder.execute("COMMIT")
     await first
     await rebuild(other)
     await other.dispose()

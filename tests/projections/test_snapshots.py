@@ -19,9 +19,9 @@ from projections import replay as replay_module
 from projections.replay import CannotReplay
 from projections.snapshots import NotReplayed, replay_into
 from tests.events import campaign, cost
-from tests.log.helpers import connected, query, record, until, value
+from tests.log.helpers import query, record, value
 from tests.projections.helpers import NOON, folded, stored, story, tables, tell
-from tests.projections.replaying import contents, relations, tamper, told_and_folded
+from tests.projections.replaying import contents, locked, relations, tamper, told_and_folded
 from tests.projections.test_worker import by_chance
 from tests.projections.test_worker_failures import poison
 
@@ -258,16 +258,12 @@ async def test_an_event_that_cannot_be_folded_leaves_no_schema(engine: AsyncEngi
 async def test_two_into_one_schema_at_once_make_it_once(engine: AsyncEngine, database_url: URL) -> None:
     await told_and_folded(engine)
     other = make_engine(database_url)
-    async with connected(database_url) as holder:
-        await holder.execute("BEGIN; LOCK TABLE ledger.events IN ACCESS EXCLUSIVE MODE")
+    async with locked(database_url, "LOCK TABLE ledger.events IN ACCESS EXCLUSIVE MODE") as somebody_waits:
         first = asyncio.create_task(replay_into(engine, "as_was", 30))
-        waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-        await until(lambda: holder.fetchval(waits))
+        await somebody_waits()
 
         with pytest.raises(NotReplayed, match="another replay into as_was is at work"):
             await replay_into(other, "as_was", 20)
-
-        await holder.execute("COMMIT")
     assert (await first).position == 30
     await other.dispose()
 
