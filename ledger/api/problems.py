@@ -25,6 +25,7 @@ STATUS = {
     "version-conflict": 409,
     "event-id-conflict": 409,
     "illegal-transition": 409,
+    "nothing-to-erase": 409,
     "too-large": 413,
     "unsupported-media-type": 415,
     "invalid-event": 422,
