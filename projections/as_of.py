@@ -9,7 +9,9 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ledger.database import driver_connection
+from ledger.domain.ledger import PAYLOAD_ERASED
 from ledger.log.read import PAGE_EVENTS_MAX, EventFilter, StoredEvent, read_all
+from projections.erasures import TABLES, erased_by
 from projections.fold import ReadModels, fold_event, needed_by
 from projections.replay import CannotReplay
 from projections.rows import AgentJobRow, BudgetEntryRow, ContentAssetRow, Row, Rows
@@ -36,6 +38,7 @@ async def row_as_of(engine: AsyncEngine, table: str, row_id: UUID, position: int
     row = rows.get(row_id)
     if row is not None:
         await _forget_deleted(engine, row, position)
+        await _note_erasures(engine, table, row, position)
     return row
 
 
@@ -84,6 +87,14 @@ async def _forget_deleted(engine: AsyncEngine, row: Row, position: int) -> None:
         row.campaign_id = None
     if isinstance(row, ContentAssetRow) and await _read(engine, "job.deleted", [row.agent_job_id], position):
         row.agent_job_id = None
+
+
+async def _note_erasures(engine: AsyncEngine, table: str, row: Row, position: int) -> None:
+    """Fold the erasures of the row's stream. Its events were read after them, so the texts are gone already."""
+    for event in await _read(engine, PAYLOAD_ERASED, [row.id], position):
+        erased = erased_by(event)
+        if erased is not None and TABLES.get(erased.category) == table and event.position > row.position:
+            row.touch(event)
 
 
 async def _read(

@@ -1,11 +1,15 @@
 """One page of events folded into the tables of a schema: what the worker and the replay have in common."""
 
+from itertools import pairwise
+
 import asyncpg
 from sqlalchemy.exc import SQLAlchemyError
 
 from ledger.database import CONNECTION_ERRORS
+from ledger.domain.ledger import PAYLOAD_ERASED
 from ledger.log.read import StoredEvent
 from projections.fold import ReadModels, fold, needed_by
+from projections.texts import read_texts
 from projections.writer import load, write
 
 _REFUSED_VALUES = (
@@ -26,12 +30,24 @@ _DATABASE_TROUBLES = (
 """Whatever else it says: gone, busy, full, read-only, not migrated. These pass, and no event is to blame."""
 
 
+ERASURES_MAX = 20
+"""A page with more erasures is applied in parts: each of them may bring the texts of a whole row into memory."""
+
+
 async def apply_page(
     connection: "asyncpg.Connection[asyncpg.Record]", page: list[StoredEvent], schema: str
+) -> list[ReadModels]:
+    """Fold a page into the tables of a schema, inside the caller's transaction; the rows it touched, by its parts."""
+    erasures = [index for index, event in enumerate(page) if event.type == PAYLOAD_ERASED]
+    ends = [0, *erasures[ERASURES_MAX::ERASURES_MAX], len(page)]
+    return [await _apply(connection, page[start:end], schema, bool(erasures)) for start, end in pairwise(ends)]
+
+
+async def _apply(
+    connection: "asyncpg.Connection[asyncpg.Record]", page: list[StoredEvent], schema: str, erases: bool
 ) -> ReadModels:
-    """Fold a page into the tables of a schema, inside the caller's transaction; the rows it touched."""
     models = await load(connection, needed_by(page), schema)
-    fold(page, models)
+    fold(page, models, await read_texts(connection, page) if erases else {})
     await write(connection, models, schema)
     return models
 

@@ -7,6 +7,7 @@ change and a long snapshot would keep dead versions of hot rows alive; the next 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
+from itertools import product
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
@@ -135,7 +136,7 @@ class Replay:
         try:
             async with self._connection.transaction():
                 await self._connection.execute(BEGIN)
-                models = await apply_page(self._connection, page, self._schema)
+                parts = await apply_page(self._connection, page, self._schema)
         except Exception as error:
             if not is_events_fault(error):
                 raise
@@ -149,7 +150,7 @@ class Replay:
                 raise CannotReplay(page[0], error) from error
         else:
             if touched is not None:
-                for table in TABLES:
+                for models, table in product(parts, TABLES):
                     touched.update(Touched(table, row_id) for row_id in getattr(models, table).ids)
 
     async def add_indexes(self) -> None:

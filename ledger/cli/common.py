@@ -46,6 +46,20 @@ def json_option(command: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Answer as JSON, for programs.")(command)
 
 
+def reason_option(command: F) -> F:
+    """The option --reason: why something is done that is recorded for good."""
+
+    def check(context: click.Context, parameter: click.Parameter, reason: str) -> str:
+        if not 1 <= len(reason) <= 500:
+            raise click.BadParameter("must have 1 to 500 characters")
+        if any("\ud800" <= character <= "\udfff" for character in reason):
+            # What the terminal sent is not UTF-8.
+            raise click.BadParameter("must be text in UTF-8")
+        return reason
+
+    return click.option("--reason", required=True, callback=check, help="Why: it is recorded.")(command)
+
+
 def settings_for(home: Path | None = None, host: str | None = None, port: int | None = None) -> Settings:
     """The settings, with what the command line says put over them; a wrong one ends the program in plain words."""
     with plain_errors():

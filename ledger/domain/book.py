@@ -105,6 +105,10 @@ class Book:
         self.entries: dict[UUID, Entry] = {}
         self.accounts: dict[tuple[str, UUID], Account] = {}
         self.holds: dict[UUID, Hold] = {}
+        # Of streams of the category `ledger`, which have no state.
+        self.versions: dict[UUID, int] = {}
+        # By position, of events that had free text: whether it is still there.
+        self.erasable: dict[int, bool] = {}
         self.events: list[Recorded] = []
         self.denials: dict[UUID, Denial] = {}
         self._changes: list[tuple[dict[Any, Any], Any, Any]] = []
@@ -148,6 +152,8 @@ class Book:
         if category == "cost":
             entry = self.entries.get(stream_id)
             return entry.version if entry else 0
+        if category == "ledger":
+            return self.versions.get(stream_id, 0)
         head = self.heads.get((category, stream_id))
         return head.version if head else 0
 

@@ -1,8 +1,9 @@
 """The append transaction: lock the head of the log, load, judge, write, move the head, commit.
 
 Five round trips whatever the size of the group: BEGIN with its timeouts; lock and load; COPY; store; COMMIT. (A
-sixth, to look for a `cost.denied` written before, only in a group that refuses a hold.) The rules of durability are
-PostgreSQL's own: when `append` returns, the events are on disk.
+sixth, to look for a `cost.denied` written before, only in a group that refuses a hold; and up to three more for events
+of the ledger's own, erasures above all.) The rules of durability are PostgreSQL's own: when `append` returns, the
+events are on disk.
 """
 
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from ledger.domain.errors import Refused
 from ledger.domain.event import Receipt, Request
 from ledger.domain.judge import judge
 from ledger.log.load import LOCK_AND_LOAD, open_book, touched_by
+from ledger.log.own import ERASE, load_own
 from ledger.log.tables import EVENT_COLUMNS, SCHEMA
 
 if TYPE_CHECKING:
@@ -72,9 +74,12 @@ async def append(
             sending it again with the same ids is safe.
     """
     await connection.execute(BEGIN)
-    answer = await connection.fetchrow(LOCK_AND_LOAD, *touched_by(requests), now)
+    *touched, own = touched_by(requests)
+    answer = await connection.fetchrow(LOCK_AND_LOAD, *touched, now)
     assert answer is not None
     book = open_book(answer)
+    if own:
+        await load_own(connection, book, own)
     first_new = book.position
     verdicts = [judge(book, request) for request in requests]
     if book.denials:
@@ -84,6 +89,8 @@ async def append(
         return verdicts, book.position
     await connection.copy_records_to_table("events", schema_name=SCHEMA, columns=EVENT_COLUMNS, records=book.events)
     await connection.execute(STORE, *changes(book))
+    if erased := book.changed(book.erasable):
+        await connection.execute(ERASE, erased)
     await connection.execute("COMMIT")
     return verdicts, book.position
 
