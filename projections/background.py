@@ -1,4 +1,4 @@
-"""What runs beside the requests in a process: the appender, the bell, and where wanted the worker and the sweeper."""
+"""What runs beside the requests in a process: the appender, the bell, and where wanted worker, sweeper and sealer."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -7,6 +7,7 @@ from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from ledger.audit.sealer import Sealer
 from ledger.log.appender import Appender
 from ledger.log.bell import Bell, Herald
 from ledger.log.expiry import sweep
@@ -15,12 +16,17 @@ from projections.worker import Worker
 
 @asynccontextmanager
 async def background(
-    engine: AsyncEngine, *, with_worker: bool, clock: Callable[[], datetime] | None = None
+    engine: AsyncEngine,
+    *,
+    with_worker: bool,
+    sealer: Sealer | None = None,
+    clock: Callable[[], datetime] | None = None,
 ) -> AsyncIterator[tuple[Appender, Bell]]:
     """Run them while inside; leaving records what was accepted, and lets the worker finish its page.
 
     Args:
         with_worker: keep the read models and expire holds in this process.
+        sealer: seal the log in this process.
         clock: what events are recorded by; the server's own when None.
     """
     bell = Bell()
@@ -34,6 +40,8 @@ async def background(
         if with_worker:
             tasks.create_task(worker.run(), name="worker")
             endless.append(tasks.create_task(sweep(engine, appender, bell), name="sweeper"))
+        if sealer is not None:
+            endless.append(tasks.create_task(sealer.run(bell), name="sealer"))
         try:
             yield appender, bell
         finally:

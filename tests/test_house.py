@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.migrations.helpers import HEAD
+
 REPOSITORY = Path(__file__).parents[1]
 LINES_MAX = 300
 
@@ -154,7 +156,7 @@ print(expected_revision(), migrations_folder(), alembic.command.__file__)
 """
     revision, folder, library = _must(installed, "-c", program, cwd=tmp_path).split()
 
-    assert revision == "0002"
+    assert revision == HEAD
     assert folder.endswith("/ledger/migrations")
     assert str(installed.parent.parent) in folder
     assert str(installed.parent.parent) not in library

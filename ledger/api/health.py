@@ -8,6 +8,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ledger.api.routes import Route, json_response
 from ledger.api.services import Services
+from ledger.audit import store
 from ledger.database import CONNECTION_ERRORS, driver_connection
 from ledger.schema import current_revision, expected_revision
 from projections.queries import projection_status
@@ -29,6 +30,7 @@ class Readiness(msgspec.Struct):
     database: str
     migrations: str
     projections: str
+    sealer: str
 
 
 async def healthz(request: web.Request, services: Services) -> web.StreamResponse:
@@ -42,7 +44,7 @@ async def readyz(request: web.Request, services: Services) -> web.StreamResponse
         readiness = await _check(services)
     except (*CONNECTION_ERRORS, SQLAlchemyError, TimeoutError) as error:
         unknown = "unknown, the database does not answer"
-        readiness = Readiness("unavailable", f"does not answer ({type(error).__name__})", unknown, unknown)
+        readiness = Readiness("unavailable", f"does not answer ({type(error).__name__})", unknown, unknown, unknown)
     return json_response(readiness, status=200 if readiness.status == "ok" else 503)
 
 
@@ -51,16 +53,19 @@ async def _check(services: Services) -> Readiness:
         current, expected = await current_revision(connection), expected_revision()
     if current != expected:
         trouble = f"at {current}, this release needs {expected}: run `ledger migrate`"
-        return Readiness("unavailable", "ok", trouble, "unknown until migrated")
+        return Readiness("unavailable", "ok", trouble, "unknown until migrated", "unknown until migrated")
     async with driver_connection(services.engine) as connection:
         standing = await projection_status(connection)
+        sealing = await store.read_standing(connection)
     projections = standing.trouble() or "ok"
     if projections == "ok" and standing.lag_seconds > LAG_SECONDS_MAX:
         projections = f"{standing.lag_seconds:.0f} s behind: is a worker running?"
-    return Readiness("ok" if projections == "ok" else "unavailable", "ok", "ok", projections)
+    sealer = sealing.trouble() or ("ok" if sealing.verifier_key else "not sealed: no key yet")
+    is_ready = projections == "ok" and sealing.trouble() is None
+    return Readiness("ok" if is_ready else "unavailable", "ok", "ok", projections, sealer)
 
 
 ROUTES = [
-    Route("GET", "/healthz", healthz, "Is the process alive?", {200: Alive}),
-    Route("GET", "/readyz", readyz, "Can it serve?", {200: Readiness, 503: Readiness}),
+    Route("GET", "/healthz", healthz, "Is the process alive?", {200: Alive}, needs=None),
+    Route("GET", "/readyz", readyz, "Can it serve?", {200: Readiness, 503: Readiness}, needs=None),
 ]

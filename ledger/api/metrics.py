@@ -3,8 +3,9 @@
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 
-from ledger.api.routes import Route
+from ledger.api.routes import PLAIN, Route
 from ledger.api.services import Services
+from ledger.audit import store
 from ledger.database import driver_connection
 from projections.queries import projection_status
 
@@ -13,6 +14,7 @@ async def get_metrics(request: web.Request, services: Services) -> web.StreamRes
     """The figures of this moment; the database is asked once a scrape."""
     async with driver_connection(services.engine) as connection:
         standing = await projection_status(connection)
+        sealing = await store.read_standing(connection)
     registry = CollectorRegistry()
 
     def gauge(name: str, help_text: str, value: float) -> None:
@@ -22,6 +24,9 @@ async def get_metrics(request: web.Request, services: Services) -> web.StreamRes
     gauge("ledger_projection_position", "Position that the read models reflect.", standing.position)
     gauge("ledger_projection_lag_events", "Events not yet folded.", standing.lag_events)
     gauge("ledger_projection_lag_seconds", "Age of the oldest event not yet folded.", standing.lag_seconds)
+    gauge("ledger_sealed_events", "Events under the last signed checkpoint.", sealing.size)
+    gauge("ledger_seal_lag_seconds", "Age of the oldest event not yet sealed.", max(0.0, sealing.lag_seconds))
+    gauge("ledger_seal_refused", "1 while the sealer refuses to sign.", sealing.refusal is not None)
     statuses = Gauge("ledger_projection_status", "1 for the status they are in.", ["status"], registry=registry)
     for status in ("running", "failing", "paused"):
         statuses.labels(status).set(standing.status == status)
@@ -45,5 +50,7 @@ ROUTES = [
         "Read the figures for Prometheus.",
         {200: str},
         problems=("database-unavailable",),
+        media=(PLAIN,),
+        needs="admin",
     )
 ]

@@ -9,11 +9,19 @@ from aiohttp import web
 
 import ledger
 from ledger.api.problems import CONTENT_TYPE, STATUS, Problem
-from ledger.api.routes import Route, json_response
+from ledger.api.routes import EVENT_STREAM, JSON, NDJSON, OCTETS, PLAIN, Route, json_response
 from ledger.api.services import Services
 from ledger.domain.codec import Day
 
 REFERENCE = "#/components/schemas/{name}"
+
+IN_TEXT = {
+    NDJSON: {"type": "string", "description": "an event a line"},
+    PLAIN: {"type": "string"},
+    OCTETS: {"type": "string", "format": "binary"},
+    EVENT_STREAM: {"type": "string", "description": "Server-Sent Events: id is the position, data the event in JSON"},
+}
+"""The schemas of what is no JSON document."""
 
 
 def _schema_hook(kind: type) -> dict[str, Any]:
@@ -60,7 +68,11 @@ def build(routes: Sequence[Route]) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": "Budget and job ledger", "version": ledger.__version__},
         "paths": paths,
-        "components": {"schemas": components},
+        "components": {
+            "schemas": components,
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "An API key: lgr_..."}},
+        },
+        "security": [{"key": []}],
     }
 
 
@@ -84,18 +96,19 @@ def _operation(route: Route, schemas: dict[Any, Any], components: dict[str, Any]
             **_problem_responses(route),
         },
     }
+    if route.needs is None:
+        operation["security"] = []
     if route.body is not None:
-        one = schemas[str(route.body)]
-        operation["requestBody"] = {
-            "required": True,
-            "content": {
-                "application/json": {
-                    "schema": {"oneOf": [one, {"type": "array", "items": one, "minItems": 1, "maxItems": 5000}]}
-                },
-                "application/x-ndjson": {"schema": {"type": "string", "description": "an event a line"}},
-            },
-        }
+        operation["requestBody"] = {"required": True, "content": _body(route, schemas[str(route.body)])}
     return operation
+
+
+def _body(route: Route, one: dict[str, Any]) -> dict[str, Any]:
+    if isinstance(route.body, type):
+        return {JSON: {"schema": one}}
+    # A union of events: one of them, many, or a line each.
+    many = {"type": "array", "items": one, "minItems": 1, "maxItems": 5000}
+    return {JSON: {"schema": {"oneOf": [one, many]}}, NDJSON: {"schema": IN_TEXT[NDJSON]}}
 
 
 def _kinds(answer: Any) -> tuple[Any, ...]:
@@ -104,10 +117,7 @@ def _kinds(answer: Any) -> tuple[Any, ...]:
 
 def _content(route: Route, schemas: list[Any]) -> dict[str, Any]:
     schema = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
-    content: dict[str, Any] = {"application/json": {"schema": schema}}
-    if route.also_ndjson:
-        content["application/x-ndjson"] = {"schema": {"type": "string", "description": "an event a line"}}
-    return content
+    return {media: {"schema": schema if media == JSON else IN_TEXT[media]} for media in route.media}
 
 
 def _first_line(kind: Any) -> str:
@@ -119,6 +129,8 @@ def _path_parameters(route: Route) -> list[dict[str, Any]]:
     formats = {
         "position": {"type": "integer", "minimum": 0, "maximum": 2**63 - 1},
         "category": {"type": "string", "enum": ["campaign", "content", "job", "cost", "ledger"]},
+        "key": {"type": "string"},
+        "tile": {"type": "string", "description": "<level>/<index>[.p/<width>] or entries/<index>[.p/<width>]"},
     }
     return [
         {
@@ -152,6 +164,7 @@ def _header_parameters(route: Route) -> list[dict[str, Any]]:
     schemas: dict[str, dict[str, Any]] = {
         "Ledger-Min-Position": {"type": "integer", "minimum": 0, "maximum": 2**63 - 1},
         "Idempotency-Key": {"type": "string", "minLength": 1, "maxLength": 255},
+        "Last-Event-ID": {"type": "integer", "minimum": 0, "maximum": 2**63 - 1},
     }
     waits = route.query is not None and "min_position" in route.query.__struct_fields__
     names = (*route.headers, *(("Ledger-Min-Position",) if waits else ()))
@@ -160,7 +173,8 @@ def _header_parameters(route: Route) -> list[dict[str, Any]]:
 
 def _problem_responses(route: Route) -> dict[str, Any]:
     by_status: dict[int, list[str]] = {}
-    for slug in ("malformed", *route.problems, "internal-error"):
+    refusals = ("unauthenticated", "forbidden", "rate-limited") if route.needs is not None else ()
+    for slug in ("malformed", *refusals, *route.problems, "internal-error"):
         by_status.setdefault(STATUS[slug], []).append(slug)
     problem = {CONTENT_TYPE: {"schema": {"$ref": REFERENCE.format(name="Problem")}}}
     return {
@@ -177,6 +191,6 @@ def route_for(routes: Sequence[Route]) -> Route:
     async def get_openapi(request: web.Request, services: Services) -> web.StreamResponse:
         return json_response(document)
 
-    route = Route("GET", "/openapi.json", get_openapi, "This document.", {200: dict[str, Any]})
+    route = Route("GET", "/openapi.json", get_openapi, "This document.", {200: dict[str, Any]}, needs=None)
     document.update(build([*routes, route]))
     return route

@@ -121,6 +121,14 @@ class Signer:
         _check_key_id(signer.verifier, key_id)
         return signer
 
+    def renamed(self, name: str) -> "Signer":
+        """The same key under another name.
+
+        Raises:
+            NoteError: the name is empty or has spaces or a plus in it.
+        """
+        return Signer(name, self._private_key.private_bytes_raw())
+
     def secret_text(self) -> str:
         """The signer key, for its file."""
         return f"PRIVATE+KEY+{self.verifier.label}+{encode_base64(_ED25519 + self._private_key.private_bytes_raw())}"

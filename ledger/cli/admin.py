@@ -13,6 +13,7 @@ from ledger.cli.common import (
     fail,
     home_option,
     json_option,
+    log_home,
     owners_database,
     plain_errors,
     print_json,
@@ -87,6 +88,8 @@ def reset(yes: bool, force: bool, home: Path | None) -> None:
         # A service at work on this home would go on with what it remembers of the old log.
         with exclusive_home(settings.home, "ledger reset"), owners_database(settings) as url:
             run(_migrate(url, from_base=True))
+            # Whoever holds its last checkpoint must not take the next log for its continuation.
+            log_home(settings).archive_checkpoint()
     click.echo("The ledger is empty.")
 
 

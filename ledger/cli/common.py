@@ -17,6 +17,9 @@ from sqlalchemy import URL
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from ledger.audit.checkpoint import CheckpointError
+from ledger.audit.home import LogHome
+from ledger.audit.note import NoteError
 from ledger.config import ConfigError, Settings, read_settings
 from ledger.database import CONNECTION_ERRORS, database
 from ledger.domain.errors import LedgerError
@@ -100,7 +103,7 @@ def plain_errors() -> Iterator[None]:
     except ConfigError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(2)
-    except (EmbeddedError, LedgerError) as error:
+    except (EmbeddedError, LedgerError, NoteError, CheckpointError) as error:
         fail(str(error))
     except (*CONNECTION_ERRORS, asyncpg.PostgresError, SQLAlchemyError, TimeoutError) as error:
         fail(explain(error))
@@ -112,6 +115,11 @@ def reachable_database(settings: Settings) -> Iterator[URL]:
     with plain_errors(), database(settings) as found:
         assert found.database_url is not None
         yield found.database_url
+
+
+def log_home(settings: Settings) -> LogHome:
+    """The files of the audit log."""
+    return LogHome(settings.home, settings.log_key, settings.log_origin)
 
 
 class ReplayBar:
@@ -181,12 +189,9 @@ async def require_migrated(engine: AsyncEngine) -> None:
 
 
 def require_loopback(host: str) -> None:
-    """Refuse to serve a network: there are no keys yet."""
+    """Refuse to serve a network without keys."""
     if host not in LOOPBACK:
-        raise click.UsageError(
-            f"--host {host} would let anybody on the network in, and this release has no API keys yet: "
-            "use 127.0.0.1, and a reverse proxy with authentication in front of it"
-        )
+        raise click.UsageError(f"--no-auth on --host {host} would let anybody on the network in: use 127.0.0.1")
 
 
 def explain(error: BaseException) -> str:

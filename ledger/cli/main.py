@@ -7,7 +7,9 @@ import click
 
 import ledger
 from ledger.cli.admin import migrate, reset, seed
+from ledger.cli.audit import audit
 from ledger.cli.events import events
+from ledger.cli.keys import keys
 from ledger.cli.projections import projections
 from ledger.cli.replay import rebuild, replay, verify
 from ledger.cli.serve import serve, worker
@@ -23,5 +25,23 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
 
 
-for command in (up, serve, worker, migrate, seed, reset, status, doctor, events, verify, rebuild, replay, projections):
+COMMANDS = (
+    up,
+    serve,
+    worker,
+    migrate,
+    seed,
+    reset,
+    status,
+    doctor,
+    events,
+    verify,
+    rebuild,
+    replay,
+    projections,
+    audit,
+    keys,
+)
+
+for command in COMMANDS:
     main.add_command(command)

@@ -8,9 +8,11 @@ import click
 import msgspec
 from sqlalchemy import URL
 
+from ledger.audit.checkpoint import Checkpoint
 from ledger.cli.common import (
     home_option,
     json_option,
+    log_home,
     owners_database,
     print_json,
     replay_bar,
@@ -18,6 +20,7 @@ from ledger.cli.common import (
     run,
     settings_for,
 )
+from ledger.config import Settings
 from ledger.database import make_engine
 from ledger.log.moment import parse_moment
 from projections.checkpoint import PROJECTIONS
@@ -42,8 +45,9 @@ def verify(home: Path | None, as_json: bool) -> None:
     Exit code 1 when there is one, or when the log itself has a gap.
     """
     differences: list[Difference] = []
-    with owners_database(settings_for(home)) as url:
-        report = run(_verify(url, differences, as_json))
+    settings = settings_for(home)
+    with owners_database(settings) as url:
+        report = run(_verify(url, differences, _kept_checkpoint(settings), as_json))
     if as_json:
         print_json({"clean": report.is_clean, **msgspec.structs.asdict(report), "differences": differences})
     else:
@@ -59,7 +63,14 @@ def verify(home: Path | None, as_json: bool) -> None:
     sys.exit(0 if report.is_clean else 1)
 
 
-async def _verify(url: URL, differences: list[Difference], as_json: bool) -> Report:
+def _kept_checkpoint(settings: Settings) -> Checkpoint | None:
+    """The last checkpoint signed here, where the key is here."""
+    kept = log_home(settings)
+    signer = kept.read_signer()
+    return kept.read_checkpoint(signer.verifier) if signer is not None else None
+
+
+async def _verify(url: URL, differences: list[Difference], kept: Checkpoint | None, as_json: bool) -> Report:
     engine = make_engine(url)
     try:
         await require_migrated(engine)
@@ -73,7 +84,7 @@ async def _verify(url: URL, differences: list[Difference], as_json: bool) -> Rep
                 live, replayed = _short(difference.live), _short(difference.replayed)
                 click.echo(f"{difference.table} {difference.id} {difference.column}: live {live}, replayed {replayed}")
 
-            return await verify_tables(engine, show, bar.progress, bar.begin)
+            return await verify_tables(engine, show, kept, bar.progress, bar.begin)
     finally:
         await engine.dispose()
 

@@ -9,6 +9,7 @@ import msgspec
 from sqlalchemy import URL, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from ledger.audit import store
 from ledger.cli.common import (
     explain,
     home_option,
@@ -39,6 +40,9 @@ class Status(msgspec.Struct):
     lag_seconds: float
     projections: str
     last_error: Failure | None
+    origin: str | None
+    sealed: int
+    seal_refusal: str | None
 
 
 class Check(msgspec.Struct):
@@ -65,6 +69,10 @@ def status(home: Path | None, as_json: bool) -> None:
         click.echo(
             f"Last error: {found.last_error.type} at position {found.last_error.position}: {found.last_error.error}"
         )
+    if found.seal_refusal is not None:
+        click.echo(f"NOT SEALED past {found.sealed:,}: {found.seal_refusal}")
+    elif found.origin is not None:
+        click.echo(f"Sealed: {found.sealed:,} events as {found.origin}.")
     if found.projections == "paused":
         click.echo("They wait for you: `ledger projections retry|skip`, or `ledger rebuild` where a table was changed.")
 
@@ -76,6 +84,7 @@ async def _status(url: URL) -> Status:
             revision = await current_revision(connection)
         async with driver_connection(engine) as driver:
             standing = await projection_status(driver)
+            sealing = await store.read_standing(driver)
         return Status(
             revision,
             standing.head,
@@ -84,6 +93,9 @@ async def _status(url: URL) -> Status:
             standing.lag_seconds,
             standing.status,
             standing.failure,
+            sealing.origin,
+            sealing.size,
+            sealing.refusal,
         )
     finally:
         await engine.dispose()
@@ -159,3 +171,9 @@ async def _examine_step_by_step(engine: AsyncEngine, checks: list[Check]) -> Non
     else:
         says = f"the read models are at position {standing.position:,} of {standing.head:,}"
         checks.append(Check("worker", "ok", says))
+    async with driver_connection(engine) as driver:
+        sealing = await store.read_standing(driver)
+    if trouble := sealing.trouble():
+        checks.append(Check("sealer", "problem", trouble))
+    else:
+        checks.append(Check("sealer", "ok", f"{sealing.size:,} of {sealing.head:,} events are sealed"))

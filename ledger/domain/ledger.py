@@ -44,7 +44,18 @@ class PayloadErased(EventData, frozen=True, kw_only=True):
     reason: Why
 
 
+class RollbackAccepted(EventData, frozen=True, kw_only=True):
+    """An operator gave up the log that was signed: what the sealer found, and the origin given up."""
+
+    origin: Annotated[str, msgspec.Meta(max_length=255)]
+    size: Annotated[int, msgspec.Meta(ge=0)]
+    by: Label
+    refusal: ErrorText
+    reason: Why
+
+
 EVENTS: dict[str, tuple[type[EventData], Transition]] = {
     "ledger.projection_skipped": (ProjectionSkipped, Transition((), "recorded")),
     PAYLOAD_ERASED: (PayloadErased, Transition((), "recorded")),
+    "ledger.rollback_accepted": (RollbackAccepted, Transition((), "recorded")),
 }

@@ -75,7 +75,10 @@ class EventView(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class EventFilter(msgspec.Struct, frozen=True):
-    """Which events are wanted; what is None or empty does not narrow. `after` is exclusive, `until` inclusive."""
+    """Which events are wanted; what is None or empty does not narrow. `after` is exclusive, `until` inclusive.
+
+    `within`: only events that count for one of these campaigns; empty, none does.
+    """
 
     after: int = 0
     until: int | None = None
@@ -84,6 +87,18 @@ class EventFilter(msgspec.Struct, frozen=True):
     stream_ids: tuple[UUID, ...] = ()
     campaign_id: UUID | None = None
     agent_job_id: UUID | None = None
+    within: frozenset[UUID] | None = None
+
+    def wants(self, event: StoredEvent) -> bool:
+        """Whether an event passes, wherever in the log it stands: the same that `read_page` asks of the database."""
+        return (
+            (not self.categories or event.category in self.categories)
+            and (not self.types or event.type in self.types)
+            and (not self.stream_ids or event.stream_id in self.stream_ids)
+            and (self.campaign_id is None or event.campaign_id == self.campaign_id)
+            and (self.agent_job_id is None or event.agent_job_id == self.agent_job_id)
+            and (self.within is None or event.campaign_id in self.within)
+        )
 
 
 def view(event: StoredEvent) -> EventView:
@@ -109,7 +124,7 @@ def view(event: StoredEvent) -> EventView:
     )
 
 
-def _page_query(wanted: EventFilter, limit: int) -> tuple[str, list[object]]:
+def _page_query(wanted: EventFilter, limit: int, characters: int) -> tuple[str, list[object]]:
     arguments: list[object] = [wanted.after]
     conditions = ["position > $1"]
 
@@ -129,7 +144,9 @@ def _page_query(wanted: EventFilter, limit: int) -> tuple[str, list[object]]:
         narrow("campaign_id = {}", wanted.campaign_id)
     if wanted.agent_job_id is not None:
         narrow("agent_job_id = {}", wanted.agent_job_id)
-    arguments += [limit, PAGE_CHARACTERS_MAX]
+    if wanted.within is not None:
+        narrow("campaign_id = ANY ({}::uuid[])", list(wanted.within))
+    arguments += [limit, characters]
     # The running size is summed over the small column alone: a text past the bound is never read from disk.
     query = f"""
         SELECT {_COLUMNS} FROM (
@@ -144,10 +161,17 @@ def _page_query(wanted: EventFilter, limit: int) -> tuple[str, list[object]]:
 
 
 async def read_page(
-    connection: "asyncpg.Connection[asyncpg.Record]", wanted: EventFilter, limit: int = PAGE_EVENTS_MAX
+    connection: "asyncpg.Connection[asyncpg.Record]",
+    wanted: EventFilter,
+    limit: int = PAGE_EVENTS_MAX,
+    characters: int | None = None,
 ) -> list[StoredEvent]:
-    """Read the next events, at most `limit`; fewer where they are large. Empty only where there are none."""
-    query, arguments = _page_query(wanted, limit)
+    """Read the next events, at most `limit`; fewer where they are large. Empty only where there are none.
+
+    Args:
+        characters: where a page ends, `PAGE_CHARACTERS_MAX` when None.
+    """
+    query, arguments = _page_query(wanted, limit, characters or PAGE_CHARACTERS_MAX)
     return [StoredEvent(*row) for row in await connection.fetch(query, *arguments)]
 
 

@@ -171,3 +171,29 @@ api_keys = Table(
     CheckConstraint("length(name) BETWEEN 1 AND 100", name="name"),
     CheckConstraint("role IN ('viewer', 'agent', 'manager', 'auditor', 'admin')", name="role"),
 )
+
+# The Merkle tree over the events, as it is served: up to 256 hashes of 32 bytes a row.
+log_tiles = Table(
+    "log_tiles",
+    metadata,
+    Column("level", SmallInteger, nullable=False),
+    Column("index", BigInteger, nullable=False),
+    Column("hashes", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("level", "index"),
+)
+
+# How far the log is sealed. `refusal` says why the sealer does not sign, while it does not.
+log_checkpoint = Table(
+    "log_checkpoint",
+    metadata,
+    Column("id", SmallInteger, nullable=False, server_default="1"),
+    Column("size", BigInteger, nullable=False),
+    Column("root", LargeBinary, nullable=False),
+    Column("origin", Text),
+    Column("verifier_key", Text),
+    Column("note", LargeBinary),
+    Column("sealed_at", Time),
+    Column("refusal", Text),
+    PrimaryKeyConstraint("id"),
+    CheckConstraint("id = 1", name="id"),
+)

@@ -1,7 +1,7 @@
 """A service that a whole file of tests shares, for those that leave nothing behind or look only at what is theirs."""
 
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import aiohttp
 import pytest
@@ -28,3 +28,18 @@ async def shared(server_url: URL, template: str) -> AsyncIterator[Service]:
         yield Service(client, engine, database_url)
     await engine.dispose()
     await administer(server_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def outage(server_url: URL, database_url: URL) -> Callable[[bool], Awaitable[None]]:
+    """Take the database away (True) and give it back (False)."""
+
+    async def change(out: bool) -> None:
+        name = database_url.database
+        await administer(server_url, f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS {not out}")
+        if out:
+            await administer(
+                server_url, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
+            )
+
+    return change

@@ -6,6 +6,10 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
+import pytest
+
+from ledger.api.decode import read_candidate
+from ledger.domain.event import Request
 from tests.conftest import Service
 
 NDJSON = {"Content-Type": "application/x-ndjson"}
@@ -26,6 +30,11 @@ async def send(
             assert answer.content_type == "application/problem+json"
             assert_is_problem(document, answer.status)
         return answer.status, document
+
+
+def request_for(*events: dict[str, Any]) -> Request:
+    """Events as an appender takes them, without HTTP."""
+    return Request([read_candidate(json.dumps(event).encode(), 0, "local", None) for event in events])
 
 
 def assert_is_problem(document: dict[str, Any], status: int) -> None:
@@ -66,6 +75,19 @@ async def eventually(condition: Callable[[], Awaitable[Any]]) -> Any:
         assert time.monotonic() < deadline, "this did not come true in time"
         await asyncio.sleep(0.02)
     return found
+
+
+def count_calls(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> list[Any]:
+    """Note the arguments of each call of a function that goes on as it was."""
+    calls: list[Any] = []
+    original = getattr(owner, name)
+
+    def counted(*arguments: Any) -> Any:
+        calls.append(arguments)
+        return original(*arguments)
+
+    monkeypatch.setattr(owner, name, counted)
+    return calls
 
 
 async def follow_pages(service: Service, path: str, **parameters: Any) -> list[dict[str, Any]]:

@@ -90,7 +90,7 @@ async def test_an_event_larger_than_a_page_is_a_page_of_its_own(service: Service
 
 async def test_a_reader_of_lines_is_not_kept_going_by_a_writer(service: Service, monkeypatch: Any) -> None:
     monkeypatch.setattr(read, "PAGE_EVENTS_MAX", 10)
-    monkeypatch.setattr(read.read_page, "__defaults__", (10,))
+    monkeypatch.setattr(read.read_page, "__defaults__", (10, None))
     await service.append(*(cost() for _ in range(30)))
     original = read.read_page
 

@@ -1,25 +1,21 @@
 """Is it alive, is it ready? In plain words where it is not."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import aiohttp
-import pytest
 from sqlalchemy import URL, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ledger.api.app import listen, serving
-from ledger.api.decode import read_candidate
 from ledger.database import make_engine
-from ledger.domain.event import Request
 from ledger.log.appender import Appender
 from ledger.schema import migrate
-from tests.api.helpers import eventually
-from tests.conftest import Service, administer
+from tests.api.helpers import NDJSON, eventually, request_for
+from tests.conftest import Service
 from tests.events import cost, event
 
 
@@ -56,7 +52,13 @@ def says(client: aiohttp.ClientSession, status: int) -> Callable[[], Awaitable[d
 async def test_a_service_with_all_its_parts_is_ready(shared: Service) -> None:
     assert await readiness(shared.client) == (
         200,
-        {"status": "ok", "database": "ok", "migrations": "ok", "projections": "ok"},
+        {
+            "status": "ok",
+            "database": "ok",
+            "migrations": "ok",
+            "projections": "ok",
+            "sealer": "not sealed: no key yet",
+        },
     )
 
 
@@ -83,7 +85,7 @@ async def test_a_missing_worker_is_noticed_by_the_lag(engine: AsyncEngine) -> No
     async with served(engine, with_worker=False) as client:
         assert (await readiness(client))[0] == 200
         async with Appender(engine, clock=two_minutes_ago) as appender:
-            await appender.append(Request([read_candidate(json.dumps(cost()).encode(), 0, "local", None)]))
+            await appender.append(request_for(cost()))
 
         status, body = await readiness(client)
 
@@ -121,21 +123,6 @@ async def test_a_worker_that_fails_is_told_with_where_and_recovers(service: Serv
     assert (await (await service.client.get("/v1/projections")).json())["items"][0]["last_error"] is None
 
 
-@pytest.fixture
-async def outage(server_url: URL, database_url: URL) -> Callable[[bool], Awaitable[None]]:
-    """Take the database away (True) and give it back (False)."""
-
-    async def change(out: bool) -> None:
-        name = database_url.database
-        await administer(server_url, f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS {not out}")
-        if out:
-            await administer(
-                server_url, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
-            )
-
-    return change
-
-
 async def test_a_database_that_is_away_is_answered_with_503_everywhere_and_found_again(
     service: Service, outage: Callable[[bool], Awaitable[None]]
 ) -> None:
@@ -145,6 +132,7 @@ async def test_a_database_that_is_away_is_answered_with_503_everywhere_and_found
     await outage(True)
     _, body = await readiness(service.client)
     answers = [await service.client.get(path) for path in paths]
+    answers.append(await service.client.get("/v1/events", headers={"Accept": NDJSON["Content-Type"]}))
     async with asyncio.timeout(10):
         answers.append(await service.client.post("/v1/events", json=cost()))
     problems = [await answer.json(content_type=None) for answer in answers]

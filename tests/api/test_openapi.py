@@ -122,6 +122,7 @@ async def test_the_headers_that_are_understood_are_listed(document: Any) -> None
     assert headers("/v1/campaigns", "get") == {"Ledger-Min-Position"}
     assert headers("/v1/spend", "get") == {"Ledger-Min-Position"}
     assert headers("/v1/events", "post") == {"Idempotency-Key"}
+    assert headers("/v1/events/stream", "get") == {"Last-Event-ID"}
 
 
 async def test_lines_are_listed_wherever_they_are_answered(document: Any) -> None:
@@ -130,6 +131,12 @@ async def test_lines_are_listed_wherever_they_are_answered(document: Any) -> Non
     }
 
     assert in_lines == {"/v1/events", "/v1/campaigns/{id}/timeline"}
+
+
+async def test_the_live_feed_is_listed_as_server_sent_events_alone(document: Any) -> None:
+    answer = document["paths"]["/v1/events/stream"]["get"]["responses"]["200"]
+
+    assert list(answer["content"]) == ["text/event-stream"]
 
 
 def sent_types(document: Any) -> dict[str, Any]:
@@ -221,7 +228,8 @@ async def something(shared: Service) -> dict[str, str]:
     return {"campaigns": created["id"], "agent-jobs": queued["id"], "content-assets": asset["id"], "cost": held["id"]}
 
 
-GETS = [route.path for route in ROUTES if route.method == "GET" and route.path != "/openapi.json"]
+IN_JSON = [route.path for route in ROUTES if route.method == "GET" and "application/json" in route.media]
+GETS = [path for path in IN_JSON if path != "/openapi.json" and not path.startswith("/v1/log/")]
 
 
 @pytest.mark.parametrize("path", GETS)

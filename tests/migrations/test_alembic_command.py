@@ -74,7 +74,11 @@ async def test_a_migrated_database_takes_events_and_shows_them(an_empty_database
 async def test_the_history_and_the_current_revision_are_told(database_url: URL, empty_database_url: URL) -> None:
     history = await must(database_url, "history")
 
-    assert [line.split(",")[0] for line in history.splitlines()] == ["0001 -> 0002 (head)", "<base> -> 0001"]
+    assert [line.split(",")[0] for line in history.splitlines()] == [
+        "0002 -> 0003 (head)",
+        "0001 -> 0002",
+        "<base> -> 0001",
+    ]
     assert await must(database_url, "current") == f"{HEAD} (head)\n"
     assert await must(empty_database_url, "current") == ""
 
@@ -125,15 +129,15 @@ async def test_autogenerate_writes_a_revision_that_does_nothing(database_url: UR
         "-m",
         "nothing",
         "--rev-id",
-        "0003",
+        "next",
         configuration=tmp_path / "alembic.ini",
     )
 
     assert said.code == 0, said.err
-    written = (tmp_path / "alembic" / "versions" / "0003_nothing.py").read_text()
+    written = (tmp_path / "alembic" / "versions" / "next_nothing.py").read_text()
     assert written.count("    pass\n") == 2
     assert "op." not in written.replace("from alembic import op", "")
-    assert 'down_revision = "0002"' in written.replace("'", '"')
+    assert f'down_revision = "{HEAD}"' in written.replace("'", '"')
 
 
 async def test_two_migrations_at_once_wait_for_each_other(empty_database_url: URL) -> None:

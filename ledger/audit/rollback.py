@@ -1,0 +1,51 @@
+"""An operator's answer to a sealer that refuses to sign: give that log up, say why, and begin another."""
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ledger.audit import store
+from ledger.audit.home import LogHome
+from ledger.database import driver_connection
+from ledger.domain.catalogue import CATALOGUE
+from ledger.domain.errors import LedgerError
+from ledger.domain.event import Receipt, Request
+from ledger.domain.ledger import RollbackAccepted
+from ledger.log.appender import Appender
+from ledger.log.prepare import prepare
+
+
+class NothingToAccept(LedgerError):
+    """The sealer does not refuse to sign."""
+
+
+async def accept_rollback(
+    engine: AsyncEngine, appender: Appender, home: LogHome, *, by: str, reason: str
+) -> RollbackAccepted:
+    """Record the decision, put the last checkpoint away, and have the whole log sealed anew under another origin.
+
+    Whoever holds the old checkpoint still sees that it was given up: the new log has another name and key.
+
+    Args:
+        home: where the key and the last checkpoint are.
+        by: who decided it.
+
+    Raises:
+        NothingToAccept: the sealer does not refuse, or the key is not here.
+    """
+    if home.read_signer() is None:
+        raise NothingToAccept(f"there is no key at {home.key_file}: decide where the log is sealed")
+    async with driver_connection(engine) as connection:
+        sealed = await store.read_sealed(connection)
+    if sealed.refusal is None:
+        raise NothingToAccept(f"the sealer does not refuse to sign: {sealed.size:,} events are sealed")
+    decided = RollbackAccepted(
+        origin=home.origin, size=sealed.size, by=by, refusal=sealed.refusal[:2000], reason=reason
+    )
+    event_type = CATALOGUE["ledger.rollback_accepted"]
+    (verdict,) = await appender.append(Request([prepare(event_type, decided, actor="local")]))
+    assert isinstance(verdict, Receipt), verdict
+    async with driver_connection(engine) as connection, connection.transaction():
+        # The sealer waits for this row: it meets either the old log and its checkpoint, or neither.
+        await connection.execute(store.LOCK_SEALED_WAITING)
+        home.archive_checkpoint()
+        await connection.execute(store.BEGIN_ANEW)
+    return decided

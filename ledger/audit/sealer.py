@@ -1,0 +1,185 @@
+"""The sealer: hashes what is new in the log into the tree, and signs how far it goes.
+
+It runs where the private key is, one at a time (the row of `ledger.log_checkpoint` is locked). Before each signature
+it holds the log against the last checkpoint that it keeps outside the database, and refuses to sign what does not
+extend it: a log that became shorter, or other than it was, is for an operator to explain.
+"""
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ledger.audit import store
+from ledger.audit.checkpoint import Checkpoint, CheckpointError
+from ledger.audit.growth import RightEdge, grow
+from ledger.audit.home import LogHome
+from ledger.audit.note import NoteError, Signer, Verifier, sign
+from ledger.audit.store import Sealed
+from ledger.database import driver_connection
+from ledger.log.bell import Bell
+from ledger.log.read import read_head
+
+if TYPE_CHECKING:
+    import asyncpg
+
+log = logging.getLogger(__name__)
+
+CHUNK_EVENTS = 16_384
+SEAL_EVENTS_MAX = 1_000_000
+"""After so many events a checkpoint is signed on the way: a long log is sealed in transactions of bounded length."""
+
+SEAL_SECONDS = 1.0
+"""Signed at most this often while the log grows, so within two seconds of a commit."""
+
+RETRY_SECONDS = 5.0
+
+TIMEOUTS = "SET LOCAL lock_timeout = '10s'; SET LOCAL idle_in_transaction_session_timeout = '60s'"
+
+
+class RollbackFound(Exception):
+    """The log is not an extension of what was signed before; the message says what differs, and where."""
+
+
+class Sealer:
+    """Seals the log. Run it as a task."""
+
+    def __init__(self, engine: AsyncEngine, home: LogHome, signer: Signer) -> None:
+        self._engine = engine
+        self._home = home
+        self._signer = signer
+
+    async def run(self, bell: Bell) -> None:
+        """Seal what comes until cancelled; nothing runs while nothing is new."""
+        pause = SEAL_SECONDS
+        while True:
+            heard = bell.rung
+            try:
+                sealed = await self.seal()
+                pause = SEAL_SECONDS if sealed else min(bell.idle_seconds_max, pause * 2)
+            except RollbackFound as error:
+                log.critical("NOT SEALED: %s", error)
+                pause = RETRY_SECONDS
+            except Exception:
+                log.exception("sealing failed, next try in %.0f s", RETRY_SECONDS)
+                pause = RETRY_SECONDS
+            await asyncio.sleep(min(pause, SEAL_SECONDS))
+            if pause > SEAL_SECONDS:
+                await bell.wait(heard, pause - SEAL_SECONDS)
+
+    async def seal(self) -> int:
+        """Seal what is new, and sign.
+
+        Returns:
+            how many events were sealed; 0 where nothing is new, or where another sealer is at it.
+
+        Raises:
+            RollbackFound: the log does not extend what was signed; recorded, and shown by the service.
+        """
+        async with driver_connection(self._engine) as connection:
+            try:
+                async with connection.transaction():
+                    return await self._seal(connection)
+            except RollbackFound as error:
+                await connection.execute(store.REFUSE, str(error))
+                raise
+
+    async def _seal(self, connection: "asyncpg.Connection[asyncpg.Record]") -> int:
+        await connection.execute(TIMEOUTS)
+        row = await connection.fetchrow(store.LOCK_SEALED)
+        if row is None:
+            return 0
+        sealed = Sealed(*row)
+        head = await read_head(connection)
+        # An operator may have given up the log that this name belonged to.
+        signer = self._signer.renamed(self._home.origin)
+        kept = self._read_kept(sealed, signer.verifier)
+        edge = await self._check(connection, sealed, kept, head)
+        if edge.size == head and sealed.note is not None and sealed.refusal is None:
+            return 0
+        target = min(head, edge.size + SEAL_EVENTS_MAX)
+        if kept is not None and edge.size < kept.size:
+            # Sealed here before, but not known to this database: it must come to the same root on the way.
+            target = max(target, kept.size)
+            edge = await self._grow(connection, edge, kept.size)
+            if edge.root != kept.root:
+                raise RollbackFound(
+                    f"the first {kept.size:,} events are not those that were signed as {self._home.checkpoint_file}: "
+                    "events have been replaced (a database restored from a backup and then continued?)"
+                )
+        edge = await self._grow(connection, edge, target)
+        origin = signer.verifier.name
+        note = sign(Checkpoint(origin, edge.size, edge.root).text, signer)
+        # Before the commit: a checkpoint that is out must be known here, whatever happens to the database.
+        self._home.write_checkpoint(note)
+        await connection.execute(store.SEAL, edge.size, edge.root, origin, signer.verifier.text, note)
+        return edge.size - sealed.size
+
+    def _read_kept(self, sealed: Sealed, verifier: Verifier) -> Checkpoint | None:
+        if sealed.verifier_key not in (None, verifier.text):
+            raise RollbackFound(
+                f"the log was sealed with the key {sealed.verifier_key}, the key here is {verifier.text}"
+            )
+        try:
+            kept = self._home.read_checkpoint(verifier)
+        except (NoteError, CheckpointError) as error:
+            raise RollbackFound(f"{self._home.checkpoint_file} is not what this key has signed: {error}") from None
+        if kept is not None and kept.origin != verifier.name:
+            raise RollbackFound(f"{self._home.checkpoint_file} is of the log {kept.origin}, this is {verifier.name}")
+        return kept
+
+    async def _check(
+        self, connection: "asyncpg.Connection[asyncpg.Record]", sealed: Sealed, kept: Checkpoint | None, head: int
+    ) -> RightEdge:
+        """Hold the stored tree against the log's length and the checkpoint kept here; the tree's right edge."""
+        longest = max(sealed.size, kept.size if kept else 0)
+        if head < longest:
+            raise RollbackFound(
+                f"the log has {head:,} events, but {longest:,} were signed: the last {longest - head:,} are missing "
+                "(a database restored from a backup?)"
+            )
+        try:
+            edge = await store.read_edge(connection, sealed.size)
+            if edge.root != sealed.root:
+                raise RollbackFound(f"the stored tiles do not give the sealed root of {sealed.size:,} events")
+            if kept is not None and kept.size <= sealed.size:
+                same_size = kept.size == sealed.size
+                root = sealed.root if same_size else await store.read_root(connection, kept.size)
+                if root != kept.root:
+                    raise RollbackFound(
+                        f"the tree of the first {kept.size:,} events has another root than the one signed as "
+                        f"{self._home.checkpoint_file}: events have been replaced"
+                    )
+        except (KeyError, ValueError):
+            raise RollbackFound(f"tiles of the {sealed.size:,} sealed events are missing") from None
+        return edge
+
+    async def _grow(self, connection: "asyncpg.Connection[asyncpg.Record]", edge: RightEdge, target: int) -> RightEdge:
+        while edge.size < target:
+            until = min(target, edge.size + CHUNK_EVENTS)
+            try:
+                leaves = await store.read_leaves(connection, edge.size, until)
+            except ValueError as error:
+                raise RollbackFound(str(error)) from None
+            tiles, edge = grow(edge, leaves)
+            await store.write_tiles(connection, tiles)
+        return edge
+
+
+async def find_sealer(engine: AsyncEngine, home: LogHome, *, make_key: bool = False) -> Sealer | None:
+    """The sealer of this process; None where the key is elsewhere.
+
+    Args:
+        make_key: make one where nobody has ever sealed this log.
+
+    Raises:
+        NoteError, OSError: the key cannot be read.
+    """
+    signer = home.read_signer()
+    if signer is None and make_key:
+        async with driver_connection(engine) as connection:
+            sealed = await store.read_sealed(connection)
+        if sealed.verifier_key is None:
+            signer = home.make_signer()
+    return Sealer(engine, home, signer) if signer is not None else None

@@ -1,0 +1,316 @@
+"""GET /v1/events/stream: what a listener gets, from where, and in which order."""
+
+import asyncio
+import random
+from typing import Any
+
+import pytest
+from sqlalchemy import URL
+
+from ledger.api import feed as api_feed
+from ledger.api import listener as api_listener
+from ledger.api import window as api_window
+from ledger.database import make_engine
+from ledger.log import bell as log_bell
+from ledger.log.appender import Appender
+from ledger.log.bell import tell_others
+from tests.api.helpers import count_calls, request_for, slug
+from tests.api.sse import PATH, listening
+from tests.conftest import Service
+from tests.events import campaign, content, cost, follow, job, reserve
+
+
+async def test_events_arrive_as_they_are_appended_with_their_position_as_id(service: Service) -> None:
+    async with listening(service.client) as stream:
+        created = campaign(name='Say "hi"\n\r für \u2028 alle')
+        receipts = await service.append(created, content(content="A\n\nB", campaign_id=created["id"]))
+        receipts += await service.append(cost("0.5", campaign_id=created["id"]))
+
+        events = await stream.take(3)
+
+    assert events == [await service.get(f"/v1/events/{receipt['position']}") for receipt in receipts]
+    assert stream.answer.content_type == "text/event-stream"
+    assert stream.answer.headers["Cache-Control"] == "no-store"
+    assert stream.answer.headers["X-Accel-Buffering"] == "no"
+
+
+async def test_without_a_place_to_begin_it_begins_at_the_head(service: Service) -> None:
+    await service.append(cost(), cost())
+
+    async with listening(service.client) as stream:
+        await service.append(cost())
+
+        assert await stream.positions(1) == [3]
+
+
+async def test_who_loses_a_live_connection_before_the_first_event_misses_nothing(service: Service) -> None:
+    await service.append(cost(), cost())
+    async with listening(service.client) as stream:
+        assert stream.last == 2
+    await service.append(cost())
+
+    async with listening(service.client, last=stream.last) as again:
+        assert await again.positions(1) == [3]
+
+
+async def test_it_resumes_after_a_position_and_the_header_wins(service: Service) -> None:
+    await service.append(*(cost() for _ in range(6)))
+
+    async with (
+        listening(service.client, after=0) as whole,
+        listening(service.client, after=4) as after,
+        listening(service.client, last=3) as last,
+        listening(service.client, last=5, after=1) as both,
+    ):
+        assert await whole.positions(6) == [1, 2, 3, 4, 5, 6]
+        assert await after.positions(2) == [5, 6]
+        assert await last.positions(3) == [4, 5, 6]
+        assert await both.positions(1) == [6]
+
+
+async def test_a_position_past_the_head_waits(service: Service) -> None:
+    await service.append(cost(), cost())
+
+    async with listening(service.client) as live, listening(service.client, last=4) as waiting:
+        for _ in range(4):
+            await service.append(cost())
+
+        assert await live.positions(4) == [3, 4, 5, 6]
+        assert await waiting.positions(2) == [5, 6]
+
+
+@pytest.fixture
+def small_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Listeners are soon behind: a window of few events, and small pages to catch up by."""
+    monkeypatch.setattr(api_window, "WINDOW_EVENTS_MAX", 20)
+    monkeypatch.setattr(api_window, "PART_EVENTS_MAX", 3)
+    monkeypatch.setattr(api_feed, "BATCH_EVENTS_MAX", 10)
+    monkeypatch.setattr(api_feed, "CATCH_UP_EVENTS_MAX", 7)
+
+
+async def append_many(service: Service, count: int) -> None:
+    """Append in groups of all sizes, with all pauses."""
+    while count:
+        group = min(count, random.randint(1, 12))
+        await service.append(*(cost() for _ in range(group)))
+        await asyncio.sleep(random.choice([0, 0, 0.005, 0.03]))
+        count -= group
+
+
+@pytest.mark.parametrize("window", ["large", "small"])
+async def test_reconnecting_anywhere_under_a_writer_leaves_no_gap_and_no_repeat(
+    service: Service, window: str, request: pytest.FixtureRequest
+) -> None:
+    if window == "small":
+        request.getfixturevalue("small_window")
+    found: list[int] = []
+
+    async with asyncio.TaskGroup() as tasks, listening(service.client):
+        tasks.create_task(append_many(service, 400))
+        while len(found) < 400:
+            at = found[-1] if found else 0
+            place = {"last": at} if random.random() < 0.5 else {"after": at}
+            async with listening(service.client, **place) as stream:
+                found += await stream.positions(min(400 - len(found), random.choice([1, 2, 5, 40, 80])))
+
+    assert found == list(range(1, 401))
+
+
+async def test_who_is_far_behind_catches_up_while_events_go_on(
+    service: Service, small_window: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caught_up = count_calls(monkeypatch, api_feed.Feed, "catch_up")
+    await service.append(*(cost() for _ in range(300)))
+
+    async with (
+        asyncio.TaskGroup() as tasks,
+        listening(service.client) as live,
+        listening(service.client, after=0) as behind,
+        listening(service.client, after=0, category="job") as narrow,
+    ):
+        tasks.create_task(append_many(service, 300))
+        assert await behind.positions(600) == list(range(1, 601))
+        assert await live.positions(300) == list(range(301, 601))
+        await service.append(job())
+        assert await narrow.positions(1) == await live.positions(1) == await behind.positions(1) == [601]
+        before = len(caught_up)
+        await service.append(job())
+        assert await narrow.positions(1) == await live.positions(1) == await behind.positions(1) == [602]
+
+    assert before > 10, "it read the log itself"
+    assert len(caught_up) == before, "until it was in the window"
+
+
+async def test_filters_are_those_of_the_log_live_and_when_catching_up(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api_listener, "HEARTBEAT_SECONDS", 0.2)
+    first, second = campaign(), campaign()
+    queued, asset = job(first["id"]), content(campaign_id=second["id"])
+    held = reserve("1", campaign_id=second["id"])
+    story = [first, second, queued, follow(queued, "job.started"), asset, follow(asset, "content.submitted")]
+    story += [cost("1", agent_job_id=queued["id"]), held, cost("2"), follow(held, "cost.released")]
+    filters: list[dict[str, str]] = [
+        {},
+        {"category": "job"},
+        {"category": "campaign,content"},
+        {"category": "ledger"},
+        {"type": "cost.recorded,campaign.created"},
+        {"type": "no.such.type"},
+        {"category": "cost", "type": "cost.recorded,job.queued"},
+        {"campaign_id": first["id"]},
+        {"campaign_id": second["id"].upper()},
+        {"agent_job_id": queued["id"]},
+        {"stream_id": held["id"]},
+        {"stream_id": asset["id"], "campaign_id": first["id"]},
+    ]
+
+    async def expect(narrowed: dict[str, str], started: asyncio.Event, **place: int) -> None:
+        async with listening(service.client, **narrowed, **place) as stream:
+            started.set()
+            await appended.wait()
+            wanted = (await service.get("/v1/events", **narrowed))["events"]
+            assert await stream.take(len(wanted)) == wanted
+            await stream.heartbeat()
+
+    appended = asyncio.Event()
+    ready = [asyncio.Event() for _ in filters]
+    async with asyncio.TaskGroup() as tasks:
+        for narrowed, started in zip(filters, ready, strict=True):
+            tasks.create_task(expect(narrowed, started))
+        for started in ready:
+            await started.wait()
+        await service.append(*story)
+        appended.set()
+    for narrowed in filters:
+        await expect(narrowed, asyncio.Event(), after=0)
+
+
+async def test_a_large_event_arrives_whole(service: Service) -> None:
+    async with listening(service.client) as stream:
+        await service.append(content(content="é" * 1_000_000), cost())
+
+        large, small = await stream.take(2)
+
+    assert large == await service.get("/v1/events/1")
+    assert small["position"] == 2
+
+
+async def test_comments_come_while_there_is_nothing_wanted(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api_listener, "HEARTBEAT_SECONDS", 0.1)
+
+    async with listening(service.client) as idle, listening(service.client, category="job") as narrow:
+        await idle.heartbeat()
+        await idle.heartbeat()
+        writing = asyncio.create_task(append_many(service, 200))
+        await narrow.heartbeat()
+        await narrow.heartbeat()
+        await writing
+        assert await idle.positions(200) == list(range(1, 201))
+
+
+@pytest.fixture
+def ends_no_wait_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits for the bell never looks for himself."""
+    monkeypatch.setattr(log_bell, "IDLE_SECONDS_MAX", 600.0)
+
+
+@pytest.fixture
+def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits for the bell soon looks for himself."""
+    monkeypatch.setattr(log_bell, "IDLE_SECONDS_MAX", 0.1)
+    monkeypatch.setattr(log_bell, "QUIET_SECONDS_MAX", 0.1)
+
+
+async def append_elsewhere(database_url: URL, *, tell: bool) -> None:
+    """Append as another process does."""
+    other = make_engine(database_url)
+    async with Appender(other) as appender:
+        await appender.append(request_for(cost()))
+    if tell:
+        await tell_others(other)
+    await other.dispose()
+
+
+async def test_what_another_process_appended_and_told_arrives(ends_no_wait_by_itself: None, service: Service) -> None:
+    async with listening(service.client) as stream:
+        await append_elsewhere(service.database_url, tell=True)
+
+        assert await stream.positions(1) == [1]
+
+
+async def test_what_another_process_appended_without_a_word_is_found(looks_often: None, service: Service) -> None:
+    async with listening(service.client) as stream:
+        await append_elsewhere(service.database_url, tell=False)
+
+        assert await stream.positions(1) == [1]
+
+
+@pytest.mark.parametrize("last", ["", "x", "-1", "+1", "1.0", "1e3", "0x1", "9223372036854775808", "1,2", "١"])
+async def test_a_last_event_id_that_is_no_position_is_malformed(shared: Service, last: str) -> None:
+    async with shared.client.get(PATH, headers={"Last-Event-ID": last}) as answer:
+        problem = await answer.json(content_type=None)
+
+    assert (answer.status, slug(problem)) == (400, "malformed")
+    assert "Last-Event-ID" in problem["detail"]
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"after": "x"},
+        {"after": "-1"},
+        {"after": "null"},
+        {"until": "5"},
+        {"limit": "5"},
+        {"category": "costs"},
+        {"campaign_id": "5"},
+        {"colour": "red"},
+    ],
+)
+async def test_bad_parameters_are_malformed_whatever_the_header_says(
+    shared: Service, parameters: dict[str, str]
+) -> None:
+    async with shared.client.get(PATH, params=parameters, headers={"Last-Event-ID": "0"}) as answer:
+        problem = await answer.json(content_type=None)
+
+    assert (answer.status, slug(problem)) == (400, "malformed")
+    assert next(iter(parameters)) in problem["detail"]
+
+
+@pytest.mark.parametrize("method", ["HEAD", "POST", "DELETE"])
+async def test_it_takes_no_other_method(shared: Service, method: str) -> None:
+    async with shared.client.request(method, PATH) as answer:
+        assert answer.status == 405
+        assert answer.headers["Allow"] == "GET"
+
+
+async def test_the_database_is_left_alone_while_nobody_listens(
+    service: Service, monkeypatch: pytest.MonkeyPatch, looks_often: None
+) -> None:
+    looks = count_calls(monkeypatch, api_feed, "read_head")
+    beginnings = count_calls(monkeypatch, api_feed, "Window")
+    await service.append(cost())
+    await asyncio.sleep(0.3)
+    assert looks == []
+
+    async with listening(service.client) as stream:
+        await service.append(cost())
+        assert await stream.positions(1) == [2]
+    await until_quiet(service, looks)
+
+    await service.append(cost())
+    head = await service.head()
+    async with listening(service.client, after=1) as stream:
+        assert await stream.positions(2) == [2, 3]
+    assert beginnings == [(1,), (head,)], "what came meanwhile is not read for all"
+
+
+async def until_quiet(service: Service, looks: list[Any]) -> None:
+    """Wait until the feed has noticed that nobody listens: it looks no more, whatever is appended."""
+    async with asyncio.timeout(20):
+        seen = -1
+        while seen != len(looks):
+            seen = len(looks)
+            await service.append(cost())
+            await asyncio.sleep(0.3)

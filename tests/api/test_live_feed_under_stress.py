@@ -1,0 +1,237 @@
+"""GET /v1/events/stream when there are many, when one does not read, when the database is away, and at the end."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import Any
+
+import aiohttp
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ledger.api import feed as api_feed
+from ledger.api import listener as api_listener
+from ledger.api import window as api_window
+from ledger.api.app import SHUTDOWN_SECONDS, listen, serving
+from tests.api.helpers import count_calls, eventually
+from tests.api.sse import PATH, Stream, listening
+from tests.conftest import Service
+from tests.events import content, cost, job
+
+LISTENERS = 600
+
+Outage = Callable[[bool], Awaitable[None]]
+
+
+@pytest.fixture
+def pages(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The pages of the log that the feed has read."""
+    found: list[Any] = []
+    original = api_feed.read_page
+
+    async def read_page(*arguments: Any) -> Any:
+        page = await original(*arguments)
+        found.append([event.position for event in page])
+        return page
+
+    monkeypatch.setattr(api_feed, "read_page", read_page)
+    return found
+
+
+@pytest.fixture
+def windows(monkeypatch: pytest.MonkeyPatch) -> list[api_window.Window]:
+    """The windows that the feed has made."""
+    made: list[api_window.Window] = []
+
+    class Noted(api_window.Window):
+        def __init__(self, position: int) -> None:
+            super().__init__(position)
+            made.append(self)
+
+    monkeypatch.setattr(api_feed, "Window", Noted)
+    return made
+
+
+async def test_an_event_reaches_hundreds_of_listeners_by_one_look_at_the_log(
+    service: Service, pages: list[Any]
+) -> None:
+    address = str(service.client._base_url)
+    async with (
+        aiohttp.ClientSession(address, connector=aiohttp.TCPConnector(limit=0)) as client,
+        AsyncExitStack() as stack,
+    ):
+        opening = (stack.enter_async_context(listening(client)) for _ in range(LISTENERS))
+        streams: list[Stream] = list(await asyncio.gather(*opening))
+        assert pages == []
+
+        for position in (1, 2, 3):
+            await service.append(cost())
+            assert await asyncio.gather(*(stream.positions(1) for stream in streams)) == [[position]] * LISTENERS
+
+        assert pages == [[1], [2], [3]]
+
+
+@asynccontextmanager
+async def deaf(service: Service, query: str = "") -> AsyncIterator[socket.socket]:
+    """A listener that takes the headers and never reads again."""
+    address = service.client._base_url
+    assert address is not None
+    loop = asyncio.get_running_loop()
+    with socket.socket() as raw:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
+        raw.setblocking(False)
+        await loop.sock_connect(raw, (address.host, address.port))
+        await loop.sock_sendall(raw, f"GET {PATH}{query} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        assert (await loop.sock_recv(raw, 15)).startswith(b"HTTP/1.1 200 OK")
+        yield raw
+
+
+async def ended_whole(raw: socket.socket) -> bool:
+    """Whether the answer comes to its proper end, a chunk of no length, rather than being broken off."""
+    received = b""
+    async with asyncio.timeout(20):
+        with suppress(ConnectionResetError):
+            while more := await asyncio.get_running_loop().sock_recv(raw, 1 << 20):
+                received = (received + more)[-5:]
+    return received == b"0\r\n\r\n"
+
+
+async def test_who_does_not_read_is_dropped_and_holds_up_nobody(
+    service: Service,
+    windows: list[api_window.Window],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(api_listener, "WRITE_SECONDS_MAX", 1.0)
+    monkeypatch.setattr(api_window, "WINDOW_BYTES_MAX", 1024 * 1024)
+    large = content(content="n" * 200_000)
+
+    async with deaf(service, "?after=0") as live, listening(service.client) as reader:
+        for position in range(1, 81):
+            await service.append(large | {"id": content()["id"]})
+            assert await reader.positions(1) == [position]
+            assert all(window.size <= 1024 * 1024 for window in windows)
+
+        await eventually(dropped(caplog))
+        assert not await ended_whole(live)
+
+        async with deaf(service, "?after=0") as behind:
+            await eventually(dropped(caplog, 2))
+            assert not await ended_whole(behind)
+        await service.append(cost())
+        assert await reader.positions(1) == [81]
+    assert len(windows) == 1
+
+
+async def test_who_reads_slowly_falls_behind_and_still_gets_everything(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api_window, "WINDOW_BYTES_MAX", 1024 * 1024)
+    caught_up = count_calls(monkeypatch, api_feed.Feed, "catch_up")
+    large = content(content="n" * 200_000)
+
+    async with listening(service.client) as slow, listening(service.client) as quick:
+        for position in range(1, 101):
+            await service.append(large | {"id": content()["id"]})
+            assert await quick.positions(1) == [position]
+        assert caught_up == []
+
+        assert await slow.positions(100) == list(range(1, 101))
+    assert caught_up
+
+
+def dropped(caplog: pytest.LogCaptureFixture, count: int = 1) -> Callable[[], Awaitable[bool]]:
+    """A condition: so many listeners were dropped because they did not read."""
+
+    async def condition() -> bool:
+        said = [record.getMessage() for record in caplog.records if record.name == "ledger.api.listener"]
+        return said == ["a listener was dropped: it did not read"] * count
+
+    return condition
+
+
+async def test_listeners_outlast_an_outage_and_it_is_told_once(
+    service: Service, outage: Outage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(api_listener, "HEARTBEAT_SECONDS", 0.2)
+    monkeypatch.setattr(api_feed, "RETRY_SECONDS_MAX", 0.2)
+    monkeypatch.setattr("ledger.log.bell.IDLE_SECONDS_MAX", 0.1)
+    monkeypatch.setattr("ledger.log.bell.QUIET_SECONDS_MAX", 0.1)
+    await service.append(cost(), cost())
+    async with listening(service.client) as live, listening(service.client, last=1) as resumed:
+        assert await resumed.positions(1) == [2]
+
+        await outage(True)
+        async with (
+            listening(service.client, after=0) as behind,
+            listening(service.client, last=1, category="job") as jobs,
+        ):
+            for _ in range(5):
+                for stream in (live, resumed, behind, jobs):
+                    await stream.heartbeat()
+            async with service.client.get(PATH) as answer:
+                assert (answer.status, answer.content_type) == (503, "application/problem+json")
+            await outage(False)
+
+            assert await behind.positions(2) == [1, 2]
+            await eventually(lambda: appended(service, job()))
+            assert await live.positions(1) == await resumed.positions(1) == await jobs.positions(1) == [3]
+            assert await behind.positions(1) == [3]
+    told = [record.getMessage() for record in caplog.records if record.name == "ledger.api.feed"]
+    assert len(told) == 2
+    assert told[0].startswith("the live feed cannot read the log: ")
+    assert told[1] == "the live feed reads the log again"
+
+
+async def appended(service: Service, event: dict[str, Any]) -> bool:
+    """Whether the event could be appended; sent again it counts once."""
+    return (await service.post(event))[0] in (200, 201)
+
+
+async def test_the_service_stops_at_once_with_listeners_open(engine: AsyncEngine, database_url: Any) -> None:
+    listener = listen("127.0.0.1", 0)
+    async with (
+        aiohttp.ClientSession(f"http://127.0.0.1:{listener.getsockname()[1]}") as client,
+        AsyncExitStack() as stack,
+    ):
+        async with AsyncExitStack() as stack_of_service:
+            await stack_of_service.enter_async_context(serving(engine, listener, with_worker=False))
+            service = Service(client, engine, database_url)
+            streams = [await stack.enter_async_context(listening(client)) for _ in range(20)]
+            deaf_one = await stack.enter_async_context(deaf(service))
+            for _ in range(40):
+                await service.append(content(content="n" * 200_000))
+            for stream in streams:
+                assert await stream.positions(40) == list(range(1, 41))
+
+            # Without the feed's own end aiohttp would wait for the answers that never end.
+            async with asyncio.timeout(SHUTDOWN_SECONDS / 2):
+                await stack_of_service.aclose()
+
+        assert [await stream.event() for stream in streams] == [None] * 20
+        assert not await ended_whole(deaf_one)
+
+
+async def test_the_feed_begins_again_over_a_log_that_was_reset(
+    service: Service, windows: list[api_window.Window], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ledger.log.bell.IDLE_SECONDS_MAX", 0.1)
+    monkeypatch.setattr("ledger.log.bell.QUIET_SECONDS_MAX", 0.1)
+    await service.append(cost(), cost(), cost())
+    async with listening(service.client), listening(service.client, after=0) as stream:
+        assert await stream.positions(3) == [1, 2, 3]
+
+        async with service.engine.begin() as connection:
+            await connection.exec_driver_sql("SET LOCAL session_replication_role = replica")
+            await connection.exec_driver_sql("DELETE FROM ledger.events")
+            await connection.exec_driver_sql("UPDATE ledger.log_head SET position = 0")
+
+        async def begun_again() -> bool:
+            return [window.head for window in windows] == [3, 0]
+
+        await eventually(begun_again)
+        await service.append(job())
+        async with listening(service.client, after=0) as fresh:
+            (event,) = await fresh.take(1)
+    assert (event["position"], event["type"]) == (1, "job.queued")
