@@ -205,8 +205,8 @@ async def test_verify_tells_of_it_also_where_the_log_cannot_be_replayed(engine: 
 
     report = await verify(engine, lambda difference: None)
 
-    assert report.faults[0] == "position 8: its text, the salt and the commitment do not belong together"
-    assert any("position 10" in fault for fault in report.faults[1:])
+    assert "position 8: its text, the salt and the commitment do not belong together" in report.faults
+    assert any("position 10" in fault for fault in report.faults)
 
 
 async def test_a_list_of_faults_ends_and_pages_of_positions_miss_nothing(
