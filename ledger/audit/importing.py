@@ -17,6 +17,7 @@ from ledger.domain.event import Candidate, Request
 from ledger.domain.restore import candidate_of, restore
 from ledger.log.append import STORE, changes
 from ledger.log.load import LOCK_AND_LOAD, open_book, touched_by
+from ledger.log.own import load_own
 from ledger.log.read import PAGE_CHARACTERS_MAX, PAGE_EVENTS_MAX
 from ledger.log.tables import EVENT_COLUMNS, SCHEMA
 
@@ -96,9 +97,12 @@ def _pages(lines: Iterable[ExportLine]) -> Iterator[list[ExportLine]]:
 
 async def _append(connection: "Connection", page: list[ExportLine]) -> int:
     candidates = [_candidate(line) for line in page]
-    answer = await connection.fetchrow(LOCK_AND_LOAD, *touched_by([Request(candidates)]), page[0].event.recorded_at)
+    *touched, own = touched_by([Request(candidates)])
+    answer = await connection.fetchrow(LOCK_AND_LOAD, *touched, page[0].event.recorded_at)
     assert answer is not None
     book = open_book(answer)
+    if own:
+        await load_own(connection, book, own)
     for line, candidate in zip(page, candidates, strict=True):
         with at_line(line):
             restore(book, line.event, candidate)
