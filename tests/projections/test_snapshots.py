@@ -22,10 +22,10 @@ from tests.events import campaign, cost
 from tests.log.helpers import query, record, value
 from tests.projections.helpers import NOON, folded, stored, story, tables, tell
 from tests.projections.replaying import contents, locked, relations, tamper, told_and_folded
-from tests.projections.test_worker import by_chance
+from tests.projections.test_worker import DELETION, by_chance
 from tests.projections.test_worker_failures import poison
 
-POSITIONS = int(os.environ.get("LEDGER_TEST_POSITIONS", "8"))
+POSITIONS = int(os.environ.get("LEDGER_TEST_POSITIONS", "5"))
 
 
 async def replayed(engine: AsyncEngine, until: Any) -> Any:
@@ -57,8 +57,21 @@ async def test_at_positions_by_chance_it_is_the_fold_of_what_came_before(
     events = await stored(engine)
     deletions = [event.position for event in events if event.type.endswith(".deleted")]
 
-    for position in [*deletions[:7], *(chance.randint(0, len(events)) for _ in range(POSITIONS))]:
+    for position in [*deletions[:4], *(chance.randint(0, len(events)) for _ in range(POSITIONS))]:
         monkeypatch.setattr(replay_module, "PAGE_EVENTS_MAX", chance.choice([20, 50, 20_000]))
+        assert await replayed(engine, position) == folded(events[:position]), position
+
+
+@pytest.mark.parametrize("page_events", [1, 3])
+async def test_what_pointed_to_a_row_deleted_on_a_later_page_points_nowhere(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, page_events: int
+) -> None:
+    monkeypatch.setattr(replay_module, "PAGE_EVENTS_MAX", page_events)
+    for event in DELETION:
+        await record(engine, event)
+    events = await stored(engine)
+
+    for position in range(4, len(events) + 1):
         assert await replayed(engine, position) == folded(events[:position]), position
 
 
