@@ -8,7 +8,7 @@ import click
 import msgspec
 from sqlalchemy import URL
 
-from ledger.audit.checkpoint import Checkpoint
+from ledger.audit.home import Kept
 from ledger.cli.common import (
     home_option,
     json_option,
@@ -20,7 +20,6 @@ from ledger.cli.common import (
     run,
     settings_for,
 )
-from ledger.config import Settings
 from ledger.database import make_engine
 from ledger.log.moment import parse_moment
 from projections.checkpoint import PROJECTIONS
@@ -47,7 +46,7 @@ def verify(home: Path | None, as_json: bool) -> None:
     differences: list[Difference] = []
     settings = settings_for(home)
     with owners_database(settings) as url:
-        report = run(_verify(url, differences, _kept_checkpoint(settings), as_json))
+        report = run(_verify(url, differences, log_home(settings).read(), as_json))
     if as_json:
         print_json({"clean": report.is_clean, **msgspec.structs.asdict(report), "differences": differences})
     else:
@@ -63,14 +62,7 @@ def verify(home: Path | None, as_json: bool) -> None:
     sys.exit(0 if report.is_clean else 1)
 
 
-def _kept_checkpoint(settings: Settings) -> Checkpoint | None:
-    """The last checkpoint signed here, where the key is here."""
-    kept = log_home(settings)
-    signer = kept.read_signer()
-    return kept.read_checkpoint(signer.verifier) if signer is not None else None
-
-
-async def _verify(url: URL, differences: list[Difference], kept: Checkpoint | None, as_json: bool) -> Report:
+async def _verify(url: URL, differences: list[Difference], kept: Kept | None, as_json: bool) -> Report:
     engine = make_engine(url)
     try:
         await require_migrated(engine)
