@@ -17,6 +17,7 @@ from ledger.audit.growth import RightEdge, grow
 from ledger.audit.home import LogHome
 from ledger.audit.note import NoteError, Signer, Verifier, sign
 from ledger.audit.store import Sealed, TreeDamaged
+from ledger.audit.tiles import TILE_WIDTH, Tile
 from ledger.database import driver_connection
 from ledger.log.bell import Bell
 from ledger.log.read import read_head
@@ -144,6 +145,7 @@ class Sealer:
             edge = await store.read_edge(connection, sealed.size)
             if edge.root != sealed.root:
                 raise RollbackFound(f"the stored tiles do not give the sealed root of {sealed.size:,} events")
+            await self._check_last_events(connection, sealed.size)
             if kept is not None and kept.size <= sealed.size:
                 same_size = kept.size == sealed.size
                 root = sealed.root if same_size else await store.read_root(connection, kept.size)
@@ -155,6 +157,17 @@ class Sealer:
         except TreeDamaged as error:
             raise RollbackFound(f"the tree of the {sealed.size:,} sealed events is damaged: {error}") from None
         return edge
+
+    async def _check_last_events(self, connection: "asyncpg.Connection[asyncpg.Record]", size: int) -> None:
+        """A log that lost its end may have grown past it since, which the tiles do not show."""
+        if size == 0:
+            return
+        index, last = divmod(size - 1, TILE_WIDTH)
+        hashes = await store.read_hashes(connection, Tile(0, index, last + 1))
+        if await store.read_leaves(connection, index * TILE_WIDTH, size) != hashes:
+            raise RollbackFound(
+                f"the last of the {size:,} sealed events are not those that were sealed: events have been replaced"
+            )
 
     async def _grow(self, connection: "asyncpg.Connection[asyncpg.Record]", edge: RightEdge, target: int) -> RightEdge:
         while edge.size < target:

@@ -112,10 +112,10 @@ class SealStanding(msgspec.Struct, frozen=True):
 
     def trouble(self) -> str | None:
         """In plain words what is wrong; None where all is well, or where nobody has ever sealed."""
-        if self.head < self.size:
-            return f"{self.size:,} events are sealed, but the log has {self.head:,}: the end of it is missing"
         if self.refusal is not None:
             return f"not sealed past {self.size}: {self.refusal}; see `ledger audit accept-rollback`"
+        if self.head < self.size:
+            return f"{self.size:,} events are sealed, but the log has {self.head:,}: the end of it is missing"
         if self.verifier_key is not None and self.lag_seconds > LAG_SECONDS_MAX:
             return (
                 f"{self.head - self.size} events wait to be sealed since {self.lag_seconds:.0f} s: is a sealer running?"
