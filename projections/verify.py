@@ -7,7 +7,7 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ledger.audit import check
-from ledger.audit.checkpoint import Checkpoint
+from ledger.audit.home import Kept
 from ledger.audit.seal_check import faults_of_seal
 from ledger.database import driver_connection
 from ledger.log.read import read_head
@@ -74,7 +74,7 @@ class Report(msgspec.Struct):
 async def verify(
     engine: AsyncEngine,
     on_difference: Callable[[Difference], None],
-    kept: Checkpoint | None = None,
+    kept: Kept | None = None,
     progress: Progress = lambda position: None,
     begin: Callable[[int], None] = lambda events: None,
 ) -> Report:
@@ -82,7 +82,7 @@ async def verify(
 
     Args:
         on_difference: called with each difference as it is found.
-        kept: the last signed checkpoint as it is kept outside the database.
+        kept: what is known of the sealed log outside the database.
         begin: called with the number of events once it is known.
     """
     report = Report()
@@ -115,9 +115,7 @@ async def catch_up(connection: "asyncpg.Connection[asyncpg.Record]", replay: Rep
         await replay.advance(reached)
 
 
-async def _look_at_log(
-    connection: "asyncpg.Connection[asyncpg.Record]", report: Report, kept: Checkpoint | None
-) -> None:
+async def _look_at_log(connection: "asyncpg.Connection[asyncpg.Record]", report: Report, kept: Kept | None) -> None:
     await _where(connection, report)
     report.faults += await _faults_of_log(connection)
     report.faults += await faults_of_seal(connection, kept, SHOWN_MAX)

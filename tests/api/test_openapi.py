@@ -105,13 +105,15 @@ async def test_every_parameter_is_listed_and_no_other(document: Any, route: api_
         for place in ("query", "path")
     }
 
-    taken = [field.encode_name for field in api_routes.msgspec.structs.fields(route.query)] if route.query else []
+    fields = api_routes.msgspec.structs.fields(route.query) if route.query else ()
+    taken = [field.encode_name for field in fields]
+    needed = [field.encode_name for field in fields if field.required]
     assert sorted(by_place["query"]) == sorted(taken)
     assert by_place["path"] == re.findall(r"{(\w+)}", route.path)
     assert len({(parameter["in"], parameter["name"]) for parameter in parameters}) == len(parameters)
     for parameter in parameters:
         assert parameter["schema"]
-        assert parameter["required"] == (parameter["in"] == "path")
+        assert parameter["required"] == (parameter["in"] == "path" or parameter["name"] in needed)
 
 
 async def test_the_headers_that_are_understood_are_listed(document: Any) -> None:
