@@ -7,7 +7,6 @@ import uuid
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-import structlog
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from structlog.contextvars import bind_contextvars, clear_contextvars
@@ -73,14 +72,14 @@ def observed_by(telemetry: Telemetry) -> "Middleware":
         route = resource.canonical if resource is not None else "none"
         telemetry.answered(request.method, route, answer.status)
         if log.isEnabledFor(logging.DEBUG):
-            structlog.stdlib.get_logger(__name__).debug(
-                "answered",
-                method=request.method,
-                path=request.path,
-                status=answer.status,
-                seconds=round(time.monotonic() - began, 6),
-                position=answer.headers.get("Ledger-Position"),
-            )
+            about = {
+                "method": request.method,
+                "path": request.path,
+                "status": answer.status,
+                "seconds": round(time.monotonic() - began, 6),
+                "position": answer.headers.get("Ledger-Position"),
+            }
+            log.debug("answered", extra=about)
         return answer
 
     return observe
