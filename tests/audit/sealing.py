@@ -5,19 +5,23 @@ import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import aiohttp
+import pytest
 from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ledger.api.app import listen, serving
 from ledger.audit.entry import entry_of
 from ledger.audit.home import LogHome
-from ledger.audit.sealer import Sealer, find_sealer
+from ledger.audit.rollback import accept_rollback
+from ledger.audit.sealer import RollbackFound, Sealer, find_sealer
 from ledger.database import driver_connection, make_engine
+from ledger.log.appender import Appender
 from ledger.log.read import EventFilter, read_all
 from tests.conftest import administer
+from tests.log.helpers import value
 
 if TYPE_CHECKING:
     import asyncpg
@@ -135,3 +139,37 @@ async def ended(*tasks: "asyncio.Task[Any]") -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+REFUSAL = "SELECT refusal FROM ledger.log_checkpoint"
+
+
+class SealedLog(NamedTuple):
+    """A log of 300 events that is sealed, and its files."""
+
+    engine: AsyncEngine
+    home: RecordingHome
+
+    async def seal(self) -> int:
+        return await (await sealer_of(self.engine, self.home)).seal()
+
+    async def refusal(self) -> str:
+        """The sealer refuses, signs nothing, and says why, also to others."""
+        signed = len(self.home.notes)
+        with pytest.raises(RollbackFound) as raised:
+            await self.seal()
+        assert len(self.home.notes) == signed
+        assert await value(self.engine, REFUSAL) == str(raised.value)
+        return str(raised.value)
+
+    async def accept(self) -> Any:
+        async with Appender(self.engine) as appender:
+            return await accept_rollback(self.engine, appender, self.home, by="ann", reason="the disk was lost")
+
+
+async def sealed_log(engine: AsyncEngine, folder: Path) -> SealedLog:
+    """Make one."""
+    log = SealedLog(engine, RecordingHome(folder))
+    await fill(engine, 300)
+    await log.seal()
+    return log
