@@ -15,11 +15,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.audit import naive
 from tests.audit.sealing import entries_of, lose_tail
 from tests.audit.tlog_client import Head, TileClient, open_checkpoint
-from tests.cli.helpers import ledger, started
+from tests.cli.helpers import key_of, ledger, started
 from tests.events import cost
 from tests.log.helpers import query, record, until, value
 
-KILLS = 4
+KILLS = 2
 RING = "SELECT pg_notify('ledger_log', '')"
 
 
@@ -51,7 +51,7 @@ async def test_a_killed_sealer_leaves_nothing_that_the_next_one_cannot_go_on_fro
     given: dict[str, Any] = {"database": database_url, "LEDGER_HOME": str(home)}
     async with (
         started(tmp_path, "up", "--port", "0", **given) as up,
-        aiohttp.ClientSession(await up.url()) as client,
+        aiohttp.ClientSession(await up.url(), headers=key_of(Path(given["LEDGER_HOME"]))) as client,
     ):
         await record(engine, cost())
         await sealed_at(client, 1)
@@ -63,7 +63,7 @@ async def test_a_killed_sealer_leaves_nothing_that_the_next_one_cannot_go_on_fro
             await asyncio.sleep(0.02)
 
     async with (
-        started(tmp_path, "serve", "--port", "0", **given) as server,
+        started(tmp_path, "serve", "--no-auth", "--port", "0", **given) as server,
         aiohttp.ClientSession(await server.url()) as client,
     ):
         writer = asyncio.create_task(write())
@@ -94,7 +94,7 @@ async def test_a_rollback_is_told_by_every_verb_and_accepted_while_the_service_r
     accept = ("audit", "accept-rollback", "--reason", "the disk was lost")
     async with (
         started(tmp_path, "up", "--port", "0", **given) as up,
-        aiohttp.ClientSession(await up.url()) as client,
+        aiohttp.ClientSession(await up.url(), headers=key_of(Path(given["LEDGER_HOME"]))) as client,
     ):
         async with client.post("/v1/events", json=[cost() for _ in range(9)]) as answer:
             assert answer.status == 201
@@ -156,7 +156,7 @@ async def test_the_key_is_made_once_and_a_worker_seals_only_where_it_is(
     for size in (1, 2):
         async with (
             started(tmp_path, "up", "--port", "0", **given) as up,
-            aiohttp.ClientSession(await up.url()) as client,
+            aiohttp.ClientSession(await up.url(), headers=key_of(Path(given["LEDGER_HOME"]))) as client,
         ):
             await record(engine, cost())
             await query(engine, RING)
@@ -183,7 +183,7 @@ async def test_after_a_reset_the_next_log_goes_by_another_name(
     for name in ("ledger.local/log", "ledger.local/log/2", "ledger.local/log/3"):
         async with (
             started(tmp_path, "up", "--port", "0", **given) as up,
-            aiohttp.ClientSession(await up.url()) as client,
+            aiohttp.ClientSession(await up.url(), headers=key_of(Path(given["LEDGER_HOME"]))) as client,
         ):
             names.append((await sealed_at(client, 0, name)).origin)
             await up.stop()
