@@ -1,0 +1,316 @@
+"""API keys: what each role may do, what a confined key sees, and how long a key is good."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import aiohttp
+import limits
+import pytest
+from sqlalchemy import URL
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ledger import keys
+from ledger.api.app import ROUTES, listen, serving
+from ledger.api.decode import read_candidate
+from ledger.api.rates import Rates
+from ledger.database import driver_connection
+from ledger.domain.access import Role
+from ledger.domain.errors import InvalidEvent
+from ledger.keys import CHECKSUM_CHARACTERS, KeyRing
+from tests.events import campaign, content, cost, event, follow, job, reserve
+from tests.log.helpers import query, until, value
+
+ALLOWED = {
+    "read": {"viewer", "agent", "manager", "auditor", "admin"},
+    "append": {"agent", "manager", "admin"},
+    "events": {"manager", "auditor", "admin"},
+    "audit": {"auditor", "admin"},
+    "admin": {"admin"},
+}
+
+
+@asynccontextmanager
+async def served(engine: AsyncEngine, rates: Rates | None = None) -> AsyncIterator[str]:
+    """A service that asks for keys; where it is."""
+    listener = listen("127.0.0.1", 0)
+    async with serving(engine, listener, with_worker=True, key_ring=KeyRing(engine), rates=rates):
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+async def made(engine: AsyncEngine, name: str, role: str, **given: Any) -> dict[str, str]:
+    """The header of a new key."""
+    async with driver_connection(engine) as connection:
+        _, text = await keys.create_key(connection, name, Role(role), **given)
+    return {"Authorization": f"Bearer {text}"}
+
+
+async def status_of(client: aiohttp.ClientSession, method: str, path: str, **given: Any) -> int:
+    async with client.request(method, path, **given) as answer:
+        return answer.status
+
+
+def address(path: str) -> str:
+    some = "11111111-1111-4111-8111-111111111111"
+    return path.format(id=some, stream_id=some, position=1, category="job", tile="0/000", key="nobody")
+
+
+async def test_each_role_may_do_what_the_table_of_roles_says_on_every_route(engine: AsyncEngine) -> None:
+    headers = {role.value: await made(engine, role.value, role.value) for role in Role}
+    wrong = []
+    async with served(engine) as url, aiohttp.ClientSession(url) as client:
+        for route in ROUTES:
+            for role, header in headers.items():
+                # A live feed begins to answer, and would go on.
+                status = await status_of(client, route.method, address(route.path), headers=header)
+                expected = route.needs is None or role in ALLOWED[route.needs]
+                if (status not in (401, 403)) != expected:
+                    wrong.append((route.method, route.path, role, status))
+            status = await status_of(client, route.method, address(route.path))
+            if (status == 401) != (route.needs is not None):
+                wrong.append((route.method, route.path, "nobody", status))
+
+    assert wrong == []
+
+
+async def test_what_a_role_may_append_depends_on_the_category_and_the_key_is_the_actor(engine: AsyncEngine) -> None:
+    headers = {role.value: await made(engine, f"the {role.value}", role.value) for role in Role}
+    async with served(engine) as url, aiohttp.ClientSession(url) as client:
+        statuses = {
+            role: [
+                await status_of(client, "POST", "/v1/events", json=sent(), headers=header)
+                for sent in (campaign, job, content, cost)
+            ]
+            for role, header in headers.items()
+        }
+
+    assert statuses == {
+        "viewer": [403] * 4,
+        "agent": [403, 201, 201, 201],
+        "manager": [201] * 4,
+        "auditor": [403] * 4,
+        "admin": [201] * 4,
+    }
+    actors = await query(engine, "SELECT DISTINCT actor FROM ledger.events ORDER BY actor")
+    assert [actor for (actor,) in actors] == ["the admin", "the agent", "the manager"]
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["", "Bearer", "Basic abc", "Bearer lgr_abc", "Bearer " + "x" * 5_000, "Bearer lgr_000000000000_" + "0" * 38],
+)
+async def test_what_is_no_key_is_401_and_told_how_to_send_one(engine: AsyncEngine, given: str) -> None:
+    async with (
+        served(engine) as url,
+        aiohttp.ClientSession(url) as client,
+        client.get("/v1/campaigns", headers={"Authorization": given}) as answer,
+    ):
+        status, challenge = answer.status, answer.headers["WWW-Authenticate"]
+        problem = await answer.json(content_type=None)
+
+    assert (status, challenge, problem["type"]) == (401, "Bearer", "/problems/unauthenticated")
+
+
+async def test_a_changed_secret_is_refused_although_its_checksum_fits(engine: AsyncEngine) -> None:
+    header = await made(engine, "somebody", "admin")
+    text = header["Authorization"].removeprefix("Bearer ")[:-CHECKSUM_CHARACTERS]
+    changed = text[:-1] + ("A" if text[-1] != "A" else "B")
+    forged = changed + keys._checksum(changed)
+
+    async with served(engine) as url, aiohttp.ClientSession(url) as client:
+        good = await status_of(client, "GET", "/v1/campaigns", headers=header)
+        bad = await status_of(client, "GET", "/v1/campaigns", headers={"Authorization": f"Bearer {forged}"})
+
+    assert (good, bad) == (200, 401)
+    stored = await value(engine, "SELECT row_to_json(api_keys)::text FROM ledger.api_keys AS api_keys")
+    assert text.split("_")[2] not in stored
+
+
+async def test_a_key_is_refused_once_it_was_revoked_or_has_expired(engine: AsyncEngine) -> None:
+    admin = await made(engine, "boss", "admin")
+    soon = datetime.now(UTC) + timedelta(seconds=2)
+    revoked, expiring = await made(engine, "gone", "viewer"), await made(engine, "short", "viewer", expires_at=soon)
+
+    async with served(engine) as url, aiohttp.ClientSession(url) as client:
+        before = [await status_of(client, "GET", "/v1/campaigns", headers=header) for header in (revoked, expiring)]
+        assert await status_of(client, "DELETE", "/v1/keys/gone", headers=admin) == 200
+
+        async def both_refused() -> bool:
+            now = [await status_of(client, "GET", "/v1/campaigns", headers=header) for header in (revoked, expiring)]
+            return now == [401, 401]
+
+        async with asyncio.timeout(5):
+            await until(both_refused)
+
+    assert before == [200, 200]
+
+
+async def test_keys_are_made_and_listed_over_http_and_shown_once(engine: AsyncEngine) -> None:
+    admin = await made(engine, "boss", "admin")
+    wanted = {"name": "writer", "role": "agent", "campaign_ids": ["11111111-1111-4111-8111-111111111111"]}
+
+    async with served(engine) as url, aiohttp.ClientSession(url, headers=admin) as client:
+        async with client.post("/v1/keys", json=wanted) as answer:
+            status, shown = answer.status, await answer.json()
+        again = await status_of(client, "POST", "/v1/keys", json=wanted)
+        bad = [
+            await status_of(client, "POST", "/v1/keys", json={**wanted, **change})
+            for change in ({"name": ""}, {"name": "x" * 101}, {"role": "king"}, {"campaign_ids": []}, {"more": 1})
+        ]
+        async with client.get("/v1/keys") as answer:
+            listed = await answer.json()
+        unknown = await status_of(client, "DELETE", "/v1/keys/nobody")
+
+    assert (status, again, bad, unknown) == (201, 409, [400] * 5, 404)
+    assert shown["key"].startswith(f"lgr_{shown['id']}_")
+    assert [key["name"] for key in listed["items"]] == ["boss", "writer"]
+    assert "key" not in listed["items"][1]
+
+
+class World:
+    """Two campaigns with a job, an asset and a cost each, and things of no campaign."""
+
+    def __init__(self) -> None:
+        self.mine, self.other = campaign("100"), campaign("100")
+        self.events: list[dict[str, Any]] = [self.mine, self.other]
+        self.parts: dict[str, list[dict[str, Any]]] = {}
+        for name, owner in (("mine", self.mine), ("other", self.other), ("none", None)):
+            of = {"campaign_id": owner["id"]} if owner else {}
+            parts = [job(**of), content(**of), cost("2", **of)]
+            self.parts[name] = parts
+            self.events += parts
+
+
+@pytest.fixture
+async def world(engine: AsyncEngine, database_url: URL) -> AsyncIterator[tuple[World, aiohttp.ClientSession]]:
+    """The world, and a manager who is confined to one of its campaigns."""
+    world = World()
+    admin = await made(engine, "boss", "admin")
+    confined = await made(engine, "confined", "manager", campaign_ids=[UUID(world.mine["id"])])
+    async with served(engine) as url:
+        async with aiohttp.ClientSession(url, headers=admin) as client:
+            assert await status_of(client, "POST", "/v1/events", json=world.events) == 201
+            assert await status_of(client, "GET", "/v1/spend?min_position=11") == 200
+        async with aiohttp.ClientSession(url, headers=confined) as client:
+            yield world, client
+
+
+async def test_a_confined_key_sees_only_what_counts_for_its_campaigns(
+    world: tuple[World, aiohttp.ClientSession],
+) -> None:
+    there, client = world
+    mine = {there.mine["id"], *(part["id"] for part in there.parts["mine"])}
+    collections = ("campaigns", "agent-jobs", "content-assets", "budget-entries")
+
+    seen: set[str] = set()
+    for collection in collections:
+        async with client.get(f"/v1/{collection}") as answer:
+            seen |= {item["id"] for item in (await answer.json())["items"]}
+    async with client.get("/v1/events") as answer:
+        events = (await answer.json())["events"]
+    async with client.get("/v1/spend") as answer:
+        spent = (await answer.json())["items"]
+    items: dict[str, list[int]] = {}
+    for name, owner in (("mine", there.mine), ("other", there.other)):
+        queued, asset, spending = there.parts[name]
+        paths = [
+            f"/v1/campaigns/{owner['id']}",
+            f"/v1/campaigns/{owner['id']}?as_of=11",
+            f"/v1/campaigns/{owner['id']}/budget",
+            f"/v1/campaigns/{owner['id']}/timeline",
+            f"/v1/agent-jobs/{queued['id']}",
+            f"/v1/agent-jobs/{queued['id']}?as_of=11",
+            f"/v1/content-assets/{asset['id']}",
+            f"/v1/budget-entries/{spending['id']}",
+            f"/v1/streams/job/{queued['id']}",
+            f"/v1/streams/cost/{spending['id']}",
+            f"/v1/events/{1 if name == 'mine' else 2}",
+        ]
+        items[name] = [await status_of(client, "GET", path) for path in paths]
+    closed = [await status_of(client, "GET", path) for path in ("/v1/log/checkpoint", "/v1/keys", "/metrics")]
+
+    assert seen == mine
+    assert {event["stream_id"] for event in events} == mine
+    assert [item["cost"] for item in spent] == ["2"]
+    assert set(items["mine"]) == {200}
+    assert set(items["other"]) == {404}
+    assert closed == [403] * 3
+
+
+async def test_a_confined_key_touches_only_what_counts_for_its_campaigns_and_learns_nothing_of_others(
+    world: tuple[World, aiohttp.ClientSession],
+) -> None:
+    there, client = world
+    mine, other, nowhere = there.parts["mine"][0], there.parts["other"][0], job()
+    asset = there.parts["mine"][1]
+    own = {"campaign_id": there.mine["id"]}
+    foreign = {"campaign_id": there.other["id"]}
+    unknown = {"campaign_id": nowhere["id"]}
+    allowed = [job(**own), cost(**own), reserve(**own), content(**own), cost(agent_job_id=mine["id"])]
+    allowed += [follow(mine, "job.started"), follow(there.mine, "campaign.activated"), there.parts["mine"][2]]
+    refused = {
+        403: [campaign(), job(), cost(), content(), job(**foreign), cost(**foreign), cost(**unknown)]
+        + [follow(asset, "content.assigned", data) for data in (foreign, {"campaign_id": None})],
+        404: [
+            follow(other, "job.started"),
+            follow(nowhere, "job.started"),
+            follow(there.other, "campaign.activated"),
+            follow(there.parts["other"][2], "cost.adjusted", {"amount": "-1", "reason": "Mine"}),
+            there.parts["other"][2],
+        ],
+        422: [cost(agent_job_id=other["id"]), cost(agent_job_id=nowhere["id"])],
+    }
+
+    took = [await status_of(client, "POST", "/v1/events", json=sent) for sent in allowed]
+    answers = {
+        status: [await status_of(client, "POST", "/v1/events", json=sent) for sent in events]
+        for status, events in refused.items()
+    }
+
+    assert took == [201] * 7 + [200]
+    assert answers == {status: [status] * len(events) for status, events in refused.items()}
+
+
+async def test_a_key_that_asks_too_often_is_told_when_to_go_on(engine: AsyncEngine) -> None:
+    first, second = await made(engine, "first", "viewer"), await made(engine, "second", "viewer")
+    async with (
+        served(engine, Rates(limits.parse("3/minute"))) as url,
+        aiohttp.ClientSession(url) as client,
+    ):
+        answers = []
+        for _ in range(4):
+            async with client.get("/v1/campaigns", headers=first) as answer:
+                answers.append((answer.status, dict(answer.headers)))
+        other = await status_of(client, "GET", "/v1/campaigns", headers=second)
+
+    assert [status for status, _ in answers] == [200, 200, 200, 429]
+    assert answers[0][1]["RateLimit-Policy"] == '"key";q=3;w=60'
+    assert answers[0][1]["RateLimit"].startswith('"key";r=2;t=')
+    assert 1 <= int(answers[3][1]["Retry-After"]) <= 60
+    assert other == 200
+
+
+async def test_a_live_feed_ends_when_its_key_is_revoked(engine: AsyncEngine) -> None:
+    admin, listening = await made(engine, "boss", "admin"), await made(engine, "ear", "auditor")
+    async with (
+        served(engine) as url,
+        aiohttp.ClientSession(url) as client,
+        client.get("/v1/events/stream", headers=listening) as answer,
+    ):
+        await answer.content.readline()
+        assert await status_of(client, "DELETE", "/v1/keys/ear", headers=admin) == 200
+        async with asyncio.timeout(6):
+            rest = await answer.content.read()
+
+    assert b"event:" not in rest
+
+
+def test_nobody_can_send_the_actor() -> None:
+    sent = event("job.queued", {"agent_type": "analyst", "input_data": {}}, actor="somebody else")
+
+    with pytest.raises(InvalidEvent, match="unknown field `actor`"):
+        read_candidate(json.dumps(sent).encode(), 0, "me", None)
