@@ -11,10 +11,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from ledger.api import append, collections, events, figures, health, keys, listener, log, log_export, metrics, openapi
 from ledger.api.feed import Feed
 from ledger.api.intake import BODY_BYTES_MAX, Intake
+from ledger.api.observe import observe
 from ledger.api.problems import answer_with_problems
 from ledger.api.rates import Rates
 from ledger.api.services import SERVICES, Services
-from ledger.api.telemetry import Telemetry, observed_by
+from ledger.api.telemetry import Telemetry
 from ledger.audit.sealer import Sealer
 from ledger.keys import KeyRing
 from projections.background import background
@@ -30,9 +31,7 @@ KEEPALIVE_SECONDS = 75.0
 
 def make_app(services: Services) -> web.Application:
     """Make the aiohttp application over a running service's parts."""
-    app = web.Application(
-        middlewares=[observed_by(services.telemetry), answer_with_problems], client_max_size=BODY_BYTES_MAX
-    )
+    app = web.Application(middlewares=[observe, answer_with_problems], client_max_size=BODY_BYTES_MAX)
     app[SERVICES] = services
     app.on_shutdown.append(_end_feed)
     app.add_routes([route.definition() for route in ROUTES])
