@@ -21,13 +21,12 @@ from ledger.domain.errors import (
     EventIdConflict,
     IllegalTransition,
     InvalidEvent,
-    NothingToErase,
     Refused,
     VersionConflict,
 )
 from ledger.domain.event import Candidate, Receipt, Request
 from ledger.domain.job import JobState
-from ledger.domain.ledger import PayloadErased
+from ledger.domain.own import judge_own, require_text_to_erase
 from ledger.domain.references import live_campaign, require_currency, require_takes_holds, resolve
 
 SERVICE = "ledger"
@@ -93,8 +92,7 @@ def _judge_event(book: Book, candidate: Candidate) -> Receipt:
         raise VersionConflict(category, stream_id, candidate.expected_version, version)
     if candidate.confined_to is not None:
         require_references_within(book, candidate)
-    if isinstance(candidate.payload, PayloadErased):
-        _require_text(book, candidate.payload.position)
+    require_text_to_erase(book, candidate)
     receipt = apply(book, candidate)
     if candidate.event_type.name in job.ENDS_JOB:
         _release_holds(book, candidate)
@@ -288,25 +286,10 @@ def expiry(entry_id: UUID, event_id: UUID) -> Candidate:
     return _by_service("cost.expired", entry_id, event_id, cost.CostExpired(), None)
 
 
-def _judge_ledger(book: Book, candidate: Candidate) -> Receipt:
-    if isinstance(candidate.payload, PayloadErased):
-        book.put(book.erasable, candidate.payload.position, False)
-    receipt = book.record(candidate, None, None)
-    book.put(book.versions, candidate.stream_id, receipt.version)
-    return receipt
-
-
-def _require_text(book: Book, position: int) -> None:
-    if position not in book.erasable:
-        raise NothingToErase(f"the event at position {position} has no free text")
-    if not book.erasable[position]:
-        raise NothingToErase(f"the free text of the event at position {position} was erased already")
-
-
 _JUDGES = {
     "campaign": _judge_campaign,
     "content": _judge_content,
     "job": _judge_job,
     "cost": _judge_cost,
-    "ledger": _judge_ledger,
+    "ledger": judge_own,
 }
