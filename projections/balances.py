@@ -22,7 +22,7 @@ WITH of_campaign AS (
     FROM pg_temp.budget_entries WHERE agent_job_id IS NOT NULL GROUP BY agent_job_id
 )
 SELECT 'campaign' AS scope, id, currency::text AS currency, budget,
-    coalesce(spent, 0) AS spent, coalesce(of_campaign.held, 0) AS held
+    coalesce(spent, 0)::numeric(38, 10) AS spent, coalesce(of_campaign.held, 0)::numeric(38, 10) AS held
 FROM pg_temp.campaigns LEFT JOIN of_campaign USING (id)
 UNION ALL
 -- A deleted campaign has no row any more: its terms are those of its last events.
