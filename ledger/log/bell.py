@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ledger.database import driver_connection
+from ledger.database import driver_connection, is_pooled
 
 if TYPE_CHECKING:
     import asyncpg
@@ -84,13 +84,15 @@ class Bell:
 class Herald:
     """Carries rings between processes over one connection that listens. Run it as a task beside the bell's users."""
 
-    def __init__(self, engine: AsyncEngine, bell: Bell) -> None:
+    def __init__(self, engine: AsyncEngine, bell: Bell, direct: AsyncEngine | None = None) -> None:
         """Make a herald.
 
         Args:
-            engine: a direct way to the database; behind a transaction pooler nothing is ever heard.
+            engine: the way to the database.
+            direct: the way beside a transaction pooler, behind which nothing is ever heard.
         """
         self._engine = engine
+        self._direct = direct or engine
         self._bell = bell
         # What comes back from ourselves is no news.
         self._name = os.urandom(8).hex()
@@ -102,21 +104,35 @@ class Herald:
         self._news.set()
 
     async def run(self) -> None:
-        """Listen and tell until cancelled. Returns early where the connection cannot listen: then all must poll."""
+        """Listen and tell until cancelled. Where the connection cannot listen only tell: then all here must poll."""
         pause = RECONNECT_SECONDS_MIN
         while True:
             rung = self._bell.rung
             try:
-                async with driver_connection(self._engine) as connection:
-                    if not await self._attend(connection):
-                        log.info("no LISTEN on this connection: waiting processes look for new events each second")
-                        return
+                async with driver_connection(self._direct) as connection:
+                    is_heard = await self._attend(connection)
+                if not is_heard:
+                    log.info("no LISTEN on this connection: waiting processes look for new events each second")
+                    await self._tell_alone()
             except Exception as error:  # noqa: BLE001 (nothing is lost: whoever waits looks for himself)
                 log.warning("the connection that listens failed: %s", type(error).__name__)
             # After hours of silence a lost connection may be a database gone to sleep: do not wake it each second.
             active = self._bell.rung > rung
             pause = RECONNECT_SECONDS_MIN if active else min(RECONNECT_SECONDS_MAX, pause * 8)
             await self._bell.wait(self._bell.rung, pause)
+
+    async def _tell_alone(self) -> None:
+        """Ring in the processes that can hear, for those may be waiting long. No connection is kept for it."""
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            try:
+                async with driver_connection(self._engine) as connection:
+                    await connection.execute(NOTIFY, self._name)
+            except Exception as error:  # noqa: BLE001 (as above)
+                log.warning("other processes could not be told of new events: %s", type(error).__name__)
+                await asyncio.sleep(RECONNECT_SECONDS_MIN)
+            await asyncio.sleep(TELL_SECONDS)
 
     async def _attend(self, connection: "asyncpg.Connection[asyncpg.Record]") -> bool:
         """Listen and tell while the connection lasts; False where it turns out to be deaf."""
@@ -133,10 +149,13 @@ class Herald:
             lost.set()
             self._news.set()
 
+        if is_pooled(self._direct):
+            # LISTEN would stay behind on the server's connection, for whoever gets that next.
+            return False
         connection.add_termination_listener(lose)
         await connection.add_listener(CHANNEL, hear)
         try:
-            # A pooler in transaction mode takes LISTEN and never delivers: believe only what is heard.
+            # There are more kinds of poolers than are known here: believe only what is heard.
             await connection.execute(NOTIFY, self._name)
             with suppress(TimeoutError):
                 async with asyncio.timeout(ECHO_SECONDS_MAX):
