@@ -140,9 +140,15 @@ def remove(home: Path) -> None:
     shutil.rmtree(home, ignore_errors=True)
 
 
-async def get(url: str, **parameters: Any) -> Any:
-    """Read what must be there."""
-    async with aiohttp.ClientSession() as client, client.get(url, params=parameters) as answer:
+def key_of(home: Path) -> dict[str, str]:
+    """The header of the administrator of a ledger in this home."""
+    return {"Authorization": f"Bearer {(home / 'admin.key').read_text().strip()}"}
+
+
+async def get(url: str, home: Path | None = None, **parameters: Any) -> Any:
+    """Read what must be there; as the administrator of a home, where the API asks for a key."""
+    headers = key_of(home) if home is not None else {}
+    async with aiohttp.ClientSession(headers=headers) as client, client.get(url, params=parameters) as answer:
         body = await answer.json(content_type=None)
         assert answer.status == 200, body
         return body
