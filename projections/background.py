@@ -20,6 +20,7 @@ async def background(
     *,
     with_worker: bool,
     sealer: Sealer | None = None,
+    direct: AsyncEngine | None = None,
     clock: Callable[[], datetime] | None = None,
 ) -> AsyncIterator[tuple[Appender, Bell]]:
     """Run them while inside; leaving records what was accepted, and lets the worker finish its page.
@@ -27,10 +28,11 @@ async def background(
     Args:
         with_worker: keep the read models and expire holds in this process.
         sealer: seal the log in this process.
+        direct: a way past the pooler, where `engine` goes through one.
         clock: what events are recorded by; the server's own when None.
     """
     bell = Bell()
-    herald = Herald(engine, bell)
+    herald = Herald(engine, bell, direct)
     worker = Worker(engine, bell)
     async with (
         Appender(engine, on_append=herald.announce, clock=clock) as appender,

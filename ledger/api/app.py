@@ -13,6 +13,7 @@ from ledger.api.decode import BODY_BYTES_MAX
 from ledger.api.feed import Feed
 from ledger.api.problems import answer_with_problems
 from ledger.api.rates import Rates
+from ledger.api.replica import Replica
 from ledger.api.services import SERVICES, Services
 from ledger.audit.sealer import Sealer
 from ledger.keys import KeyRing
@@ -68,6 +69,8 @@ async def serving(
     sealer: Sealer | None = None,
     key_ring: KeyRing | None = None,
     rates: Rates | None = None,
+    direct: AsyncEngine | None = None,
+    replica: AsyncEngine | None = None,
     clock: Callable[[], datetime] | None = None,
 ) -> AsyncIterator[None]:
     """Serve the API while inside; leaving answers what was accepted.
@@ -77,14 +80,17 @@ async def serving(
         sealer: seal the log in this process too.
         key_ring: the keys that callers must have; None: everybody may do everything.
         rates: how often a key may ask.
+        direct: a way past the pooler, where `engine` goes through one.
+        replica: a streaming replica to read from.
         clock: what events are recorded by; the server's own when None.
     """
     async with (
-        background(engine, with_worker=with_worker, sealer=sealer, clock=clock) as (appender, bell),
+        background(engine, with_worker=with_worker, sealer=sealer, direct=direct, clock=clock) as (appender, bell),
         Feed(engine, bell) as feed,
     ):
+        reading = Replica(replica) if replica is not None else None
         runner = web.AppRunner(
-            make_app(Services(engine, appender, feed, key_ring, rates)),
+            make_app(Services(engine, engine, appender, feed, key_ring, rates, reading)),
             access_log=None,
             keepalive_timeout=KEEPALIVE_SECONDS,
             shutdown_timeout=SHUTDOWN_SECONDS,

@@ -20,6 +20,7 @@ from ledger.cli.common import (
     run,
     settings_for,
 )
+from ledger.cli.engines import require_session
 from ledger.config import Settings
 from ledger.database import make_engine
 from ledger.log.moment import parse_moment
@@ -74,6 +75,7 @@ async def _verify(url: URL, differences: list[Difference], kept: Checkpoint | No
     engine = make_engine(url)
     try:
         await require_migrated(engine)
+        require_session(engine)
         with replay_bar("Replaying") as bar:
 
             def show(difference: Difference) -> None:
@@ -118,6 +120,7 @@ async def _rebuild(url: URL, tables: Iterable[str]) -> Rebuilt:
     engine = make_engine(url)
     try:
         await require_migrated(engine)
+        require_session(engine)
         with replay_bar("Replaying") as bar:
             return await rebuild_tables(engine, list(tables), bar.progress, bar.begin)
     finally:
@@ -147,6 +150,7 @@ async def _replay(url: URL, until: str, schema: str) -> Replayed:
     engine = make_engine(url)
     try:
         await require_migrated(engine)
+        require_session(engine)
         with replay_bar("Replaying") as bar:
             return await replay_into(engine, schema, moment, bar.progress, bar.begin)
     finally:
