@@ -72,7 +72,10 @@ def behind_pgbouncer() -> Iterator[URL]:
 
 @contextmanager
 def with_replica() -> Iterator[URL]:
-    """PostgreSQL 15 with a streaming replica that has applied what a commit wrote when the commit returns."""
+    """PostgreSQL 15 with a streaming replica that has applied what a commit wrote when the commit returns.
+
+    So tests that know nothing of replicas find there what they have just written.
+    """
     with postgresql("secret", WITH_REPLICATION) as server, replica_of(server) as replica:
         # Set only now: without its replica the server would wait for ever.
         server.run("pg_ctl", "stop", "-w", "-m", "fast")
