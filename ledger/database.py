@@ -29,6 +29,8 @@ POOL_RECYCLE_SECONDS = 280
 CONNECTION_ERRORS = (
     OSError,
     asyncpg.InterfaceError,
+    # What a connection says that was cut in the middle of something.
+    asyncpg.InternalClientError,
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
     asyncpg.TooManyConnectionsError,
@@ -90,19 +92,29 @@ def make_engine(url: URL, *, pool_size: int = 10, statement_seconds_max: float |
         pool_recycle=POOL_RECYCLE_SECONDS,
     )
     engine.update_execution_options(is_pooled=declared(url))
+    # One finds out: many who each hold one of a pooler's connections and want another would wait for one another.
+    finding_out = asyncio.Lock()
 
     @event.listens_for(engine.sync_engine, "do_connect")
     def connect(dialect: Any, _record: Any, _arguments: Any, options: dict[str, Any]) -> Any:
         """Connect; the first connection finds out whether a pooler lies between, where the URL does not say."""
         if engine.get_execution_options()["is_pooled"] is None:
-            connection = dialect.connect(**options)
-            if await_only(is_direct(connection.driver_connection)):
-                engine.update_execution_options(is_pooled=False)
-                return connection
-            connection.terminate()
-            found = await_only(pools_transactions(lambda: asyncpg.connect(**options, statement_cache_size=0)))
-            engine.update_execution_options(is_pooled=found)
+            await_only(finding_out.acquire())
+            try:
+                if engine.get_execution_options()["is_pooled"] is None:
+                    engine.update_execution_options(is_pooled=find_out(dialect, options))
+            finally:
+                finding_out.release()
         return dialect.connect(**options, **(POOLED_ARGUMENTS if is_pooled(engine) else {}))
+
+    def find_out(dialect: Any, options: dict[str, Any]) -> bool:
+        connection = dialect.connect(**options)
+        try:
+            if await_only(is_direct(connection.driver_connection)):
+                return False
+        finally:
+            connection.close()
+        return await_only(pools_transactions(lambda: asyncpg.connect(**options, statement_cache_size=0)))
 
     return engine
 

@@ -113,7 +113,8 @@ async def test_who_has_seen_more_is_answered_by_the_primary_after_a_while(
 
 
 async def test_what_the_replica_does_not_have_yet_is_not_said_to_be_missing(service: Service, behind: int) -> None:
-    (entry,) = (await service.get("/v1/budget-entries"))["items"]
+    async with service.client.get("/v1/budget-entries", params={"min_position": str(behind)}) as answer:
+        (entry,) = (await answer.json())["items"]
 
     async with service.client.get(f"/v1/budget-entries/{entry['id']}") as answer:
         assert answer.status == 200

@@ -5,7 +5,6 @@ import ssl
 from pathlib import Path
 from typing import Any
 
-
 import pytest
 from sqlalchemy import URL, text
 from sqlalchemy.exc import DBAPIError
@@ -95,7 +94,7 @@ async def test_only_verify_full_insists_on_the_hosts_name(tls_url: URL) -> None:
     assert ("127.0.0.1", tls_url.port) in {found[4] for found in socket.getaddrinfo("localhost", tls_url.port)}
 
     assert await is_encrypted(tls_url.set(**by_name), sslmode="verify-ca", sslrootcert=root_certificate(tls_url))
-    with pytest.raises(ssl.SSLCertVerificationError, match="[Hh]ostname"):
+    with pytest.raises(ssl.SSLCertVerificationError, match=r"[Hh]ostname"):
         await is_encrypted(tls_url.set(**by_name), sslmode="verify-full", sslrootcert=root_certificate(tls_url))
 
 
