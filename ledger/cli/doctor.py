@@ -1,8 +1,7 @@
 """ledger doctor: what is wrong with the ledger, and what to do about it."""
 
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Literal
 
@@ -59,7 +58,7 @@ def _examine(home: Path | None) -> list[Check]:
     checks = [Check("settings", "ok", _describe(settings))]
     try:
         with database(settings) as found:
-            checks += run(_examine_databases(found))
+            checks += run(examine_databases(found))
     except EmbeddedError as error:
         checks.append(Check("connection", "problem", str(error)))
     return checks
@@ -71,39 +70,42 @@ def _describe(settings: Settings) -> str:
     return f"the database {settings.database_url.render_as_string(hide_password=True)}"
 
 
-async def _examine_databases(settings: Settings) -> list[Check]:
+async def examine_databases(settings: Settings) -> list[Check]:
+    """Look through every way to the database that is configured."""
     url, direct_url, replica_url = settings.database_url, settings.direct_database_url, settings.replica_database_url
     assert url is not None
+    has_direct_url = direct_url not in (None, url)
     checks: list[Check] = []
-    async with _looking(url, "connection", checks) as engine:
+
+    async def examine_main(engine: AsyncEngine, checks: list[Check]) -> None:
         await _examine_step_by_step(engine, checks)
-        if is_pooled(engine) and direct_url == url:
+        if is_pooled(engine) and not has_direct_url:
             checks.append(Check("direct connection", "problem", f"{POOLED}; set DIRECT_DATABASE_URL {DIRECT}"))
-    if direct_url not in (None, url):
-        async with _looking(direct_url, "direct connection", checks) as engine:
-            await _examine_direct(engine, checks)
+
+    await _look(url, "connection", examine_main, checks)
+    if direct_url is not None and has_direct_url:
+        await _look(direct_url, "direct connection", _examine_direct, checks)
     if replica_url is not None:
-        async with _looking(replica_url, "replica", checks) as engine:
-            await _examine_replica(engine, checks)
+        await _look(replica_url, "replica", _examine_replica, checks)
     return checks
 
 
-@asynccontextmanager
-async def _looking(url: URL, name: str, checks: list[Check]) -> AsyncIterator[AsyncEngine]:
-    """An engine to look through; whatever fails inside is explained under this name."""
-    engine = None
+async def _look(
+    url: URL, name: str, examine: Callable[[AsyncEngine, list[Check]], Awaitable[None]], checks: list[Check]
+) -> None:
+    """Have one way examined; whatever fails there is explained under its name."""
     try:
         engine = make_engine(url, statement_seconds_max=STATEMENT_SECONDS_MAX)
-        yield engine
     except ConfigError as error:
         checks.append(Check(name, "problem", str(error)))
+        return
+    try:
+        await examine(engine, checks)
     except Exception as error:  # noqa: BLE001 (whatever it is, the doctor's work is to explain it)
-        if any(check.name == name for check in checks):
-            name = "database"
-        checks.append(Check(name, "problem", explain(error)))
+        is_connected = any(check.name == name for check in checks)
+        checks.append(Check("database" if is_connected else name, "problem", explain(error)))
     finally:
-        if engine is not None:
-            await engine.dispose()
+        await engine.dispose()
 
 
 async def _examine_direct(engine: AsyncEngine, checks: list[Check]) -> None:

@@ -12,7 +12,9 @@ def explain(error: BaseException) -> str:
     """What a failed connection means, and what to do."""
     cause = error.__cause__ or getattr(error, "orig", None)
     original = cause if isinstance(error, SQLAlchemyError) and isinstance(cause, BaseException) else error
-    original = original.__cause__ or original
+    if isinstance(original.__cause__, Exception):
+        # Not a CancelledError: that is only how a time limit ends what takes too long.
+        original = original.__cause__
     said = _said_by(original)
     for pattern, meaning in _SAID:
         if re.search(pattern, str(original), re.IGNORECASE):
@@ -28,8 +30,15 @@ def _said_by(error: BaseException) -> str:
     return text[0] if text else type(error).__name__
 
 
+_REFUSED = (
+    "the database refuses the user or the password; check both in DATABASE_URL, and percent-encode the characters "
+    "@ / # % : ? of the password (or give DB_USER and DB_REFUSED as they are)"
+)
+
 # What only the message tells apart: hosted databases and poolers use one code for many things.
 _SAID = (
+    # So says PgBouncer, with the code of a protocol violation.
+    (r"^SASL authentication failed|^password authentication failed", _REFUSED),
     (
         r"no pg_hba\.conf entry .*no encryption|SSL (connection is )?required|connection is insecure",
         "the database lets nobody in without TLS; add ?sslmode=require to DATABASE_URL (verify-full is safer)",
@@ -50,7 +59,7 @@ _SAID = (
         "the database project is paused; resume it in the provider's dashboard, then start again",
     ),
     (
-        r"(server login failed|server_login_retry|connect failed|cannot connect to server)",
+        r"(server login (has been )?fail|server_login_retry|connect failed|cannot connect to server)",
         "the pooler answers, but cannot reach or enter the database behind it; is that running, and not paused?",
     ),
     (
@@ -61,11 +70,7 @@ _SAID = (
 )
 
 _MEANINGS: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
-    (
-        (asyncpg.InvalidPasswordError,),
-        "the database refuses the user or the password; check both in DATABASE_URL, and percent-encode the characters "
-        "@ / # % : ? of the password (or give DB_USER and DB_PASSWORD as they are)",
-    ),
+    ((asyncpg.InvalidPasswordError,), _REFUSED),
     (
         (asyncpg.InvalidAuthorizationSpecificationError,),
         "the database does not let this user in; check the user, and whether it asks for TLS (?sslmode=require)",
@@ -99,6 +104,10 @@ _MEANINGS: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
         "&sslrootcert=FILE (hosted databases offer it for download)",
     ),
     ((ssl.SSLError,), "TLS with the database's server failed; are host and port those of a PostgreSQL?"),
-    ((TimeoutError,), "the database does not answer in time; a paused project has to be resumed, a firewall opened"),
+    (
+        (TimeoutError,),
+        "the database does not answer in time; a paused project has to be resumed, a firewall opened, a server behind "
+        "a pooler started",
+    ),
     ((OSError,), "the database cannot be reached"),
 )

@@ -20,8 +20,6 @@ from tests.connections.conftest import migrated_on
 from tests.events import campaign, cost
 from tests.servers.postgresql import WITH_REPLICATION, PostgreSQL, postgresql, replica_of
 
-pytestmark = pytest.mark.every_connection
-
 
 class Pair(NamedTuple):
     """A primary that does not wait for its replica."""
