@@ -32,7 +32,7 @@ def _said_by(error: BaseException) -> str:
 
 _REFUSED = (
     "the database refuses the user or the password; check both in DATABASE_URL, and percent-encode the characters "
-    "@ / # % : ? of the password (or give DB_USER and DB_REFUSED as they are)"
+    "@ / # % : ? of the password (or give DB_USER and DB_PASSWORD as they are)"
 )
 
 # What only the message tells apart: hosted databases and poolers use one code for many things.
