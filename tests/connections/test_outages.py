@@ -21,7 +21,7 @@ from tests.events import cost
 from tests.servers.postgresql import PostgreSQL
 
 CLIENTS = 12
-PAUSE_SECONDS = 20.0
+PAUSE_SECONDS = float(os.environ.get("LEDGER_TEST_PAUSE_SECONDS", "20"))
 ANSWER_SECONDS_MAX = 45.0
 CALM_SECONDS = 1.5
 
