@@ -1,7 +1,7 @@
 """Settings from the environment and `.env`, read once.
 
 Names are those of the contract: `DATABASE_URL`, or `DB_HOST DB_PORT DB_NAME DB_USER DB_PASSWORD DB_SSLMODE`;
-`DIRECT_DATABASE_URL`; `REPLICA_DATABASE_URL`; `LEDGER_HOME LEDGER_HOST LEDGER_PORT LEDGER_LOG_LEVEL
+`DIRECT_DATABASE_URL`; `REPLICA_DATABASE_URL`; `LEDGER_HOME LEDGER_HOST LEDGER_PORT LEDGER_LOG_LEVEL LEDGER_LOG_FORMAT
 LEDGER_LOG_ORIGIN LEDGER_LOG_KEY LEDGER_RATE_LIMIT`. The environment goes before `.env`.
 """
 
@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import limits
 import msgspec
@@ -42,6 +43,7 @@ class Settings(msgspec.Struct, frozen=True):
     host: str = "127.0.0.1"
     port: int = 8080
     log_level: str = "INFO"
+    log_format: Literal["text", "json"] = "text"
     log_origin: str = "ledger.local/log"
     log_key: Path | None = None
     rate_limit: RateLimitItem = RATE_LIMIT
@@ -74,6 +76,7 @@ def read_settings(environment: Mapping[str, str] | None = None, folder: Path | N
         host=merged.get("LEDGER_HOST", "127.0.0.1"),
         port=_port("LEDGER_PORT", merged.get("LEDGER_PORT", "8080")),
         log_level=_log_level(merged.get("LEDGER_LOG_LEVEL", "INFO")),
+        log_format=_log_format(merged.get("LEDGER_LOG_FORMAT", "text")),
         log_origin=_log_origin(merged.get("LEDGER_LOG_ORIGIN", "ledger.local/log")),
         rate_limit=_rate_limit(merged.get("LEDGER_RATE_LIMIT")),
         log_key=Path(merged["LEDGER_LOG_KEY"]) if "LEDGER_LOG_KEY" in merged else None,
@@ -137,6 +140,12 @@ def parse_url(name: str, value: str) -> URL:
 def _require_sslmode(name: str, mode: str | None) -> None:
     if mode is not None and mode not in SSL_MODES:
         raise ConfigError(f"{name} (sslmode) must be one of {', '.join(SSL_MODES)}, not {mode!r}")
+
+
+def _log_format(value: str) -> Literal["text", "json"]:
+    if value not in ("text", "json"):
+        raise ConfigError(f"LEDGER_LOG_FORMAT must be text or json, not {value!r}")
+    return "json" if value == "json" else "text"
 
 
 def _rate_limit(value: str | None) -> RateLimitItem:

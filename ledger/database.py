@@ -1,13 +1,16 @@
 """The way to the database: which server, how to connect to it, and the driver connection under a pool."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from functools import partial
 from typing import Any
 
 import asyncpg
 import msgspec
-from sqlalchemy import URL, event
+from sqlalchemy import URL, Dialect, event
+from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.util import await_only
 
@@ -25,6 +28,9 @@ STATEMENT_SECONDS_MAX = 30.0
 
 POOL_RECYCLE_SECONDS = 280
 """Below the five idle minutes after which serverless databases suspend."""
+
+PING_AFTER_SECONDS = 1.0
+"""A connection that has lain in the pool for longer is asked whether it still lives before it is lent."""
 
 CONNECTION_ERRORS = (
     OSError,
@@ -88,9 +94,10 @@ def make_engine(url: URL, *, pool_size: int = 10, statement_seconds_max: float |
         connect_args=arguments,
         pool_size=pool_size,
         max_overflow=0,
-        pool_pre_ping=True,
         pool_recycle=POOL_RECYCLE_SECONDS,
     )
+    event.listen(engine.sync_engine, "checkin", _note_time)
+    event.listen(engine.sync_engine, "checkout", partial(_require_alive, engine.dialect))
     engine.update_execution_options(is_pooled=declared(url))
     # One finds out: many who each hold one of a pooler's connections and want another would wait for one another.
     finding_out = asyncio.Lock()
@@ -122,6 +129,22 @@ def make_engine(url: URL, *, pool_size: int = 10, statement_seconds_max: float |
 def is_pooled(engine: AsyncEngine) -> bool:
     """Whether a pooler in transaction mode lies before the server; known once a connection was made."""
     return engine.get_execution_options().get("is_pooled") is True
+
+
+def _note_time(connection: Any, record: Any) -> None:
+    record.info["free_since"] = time.monotonic()
+
+
+def _require_alive(dialect: Dialect, connection: Any, record: Any, proxy: Any) -> None:
+    """Have the pool replace a dead connection; SQLAlchemy's own ping would cost three round trips each time."""
+    if connection.driver_connection.is_closed():
+        raise DisconnectionError
+    if time.monotonic() - record.info.get("free_since", time.monotonic()) < PING_AFTER_SECONDS:
+        return
+    try:
+        dialect.do_ping(connection)
+    except Exception as error:
+        raise DisconnectionError from error
 
 
 @asynccontextmanager

@@ -21,6 +21,7 @@ async def background(
     with_worker: bool,
     sealer: Sealer | None = None,
     direct: AsyncEngine | None = None,
+    on_group: Callable[[int, float], None] = lambda events, seconds: None,
     clock: Callable[[], datetime] | None = None,
 ) -> AsyncIterator[tuple[Appender, Bell]]:
     """Run them while inside; leaving records what was accepted, and lets the worker finish its page.
@@ -29,13 +30,14 @@ async def background(
         with_worker: keep the read models and expire holds in this process.
         sealer: seal the log in this process.
         direct: a way past the pooler, where `engine` goes through one.
+        on_group: see `Appender`.
         clock: what events are recorded by; the server's own when None.
     """
     bell = Bell()
     herald = Herald(engine, bell, direct)
     worker = Worker(engine, bell)
     async with (
-        Appender(engine, on_append=herald.announce, clock=clock) as appender,
+        Appender(engine, on_append=herald.announce, on_group=on_group, clock=clock) as appender,
         asyncio.TaskGroup() as tasks,
     ):
         endless = [tasks.create_task(herald.run(), name="herald")]

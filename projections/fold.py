@@ -1,13 +1,16 @@
 """A page of events folded into the four read models together, so that they agree with each other at every moment."""
 
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from ledger.domain.catalogue import CATALOGUE, decode_stored
 from ledger.log.read import StoredEvent
-from projections import agent_jobs, budget_entries, campaigns, content_assets
+from projections import agent_jobs, budget_entries, campaigns, content_assets, erasures
+from projections.erasures import Texts
 from projections.rows import AgentJobRow, BudgetEntryRow, CampaignRow, ContentAssetRow, Rows
+
+NO_TEXTS: Mapping[int, Texts] = {}
 
 
 class Needed(NamedTuple):
@@ -27,12 +30,19 @@ class ReadModels(NamedTuple):
     content_assets: Rows[ContentAssetRow]
     budget_entries: Rows[BudgetEntryRow]
 
+    def of(self, category: str) -> Rows[Any] | None:
+        """The rows of the streams of a category; None where they have no rows."""
+        table = erasures.TABLES.get(category)
+        return getattr(self, table) if table else None
+
 
 def needed_by(events: Iterable[StoredEvent]) -> Needed:
     """Which rows must be loaded before these events are folded; those the page itself opens need not be."""
     needed: dict[str, dict[UUID, None]] = {"campaign": {}, "job": {}, "content": {}, "cost": {}}
     opened: set[tuple[str, UUID]] = set()
     for event in events:
+        if (erased := erasures.erased_by(event)) is not None and erased.category in needed:
+            needed[erased.category][erased.stream_id] = None
         if event.category not in needed:
             continue
         if event.version == 1:
@@ -52,20 +62,27 @@ def needed_by(events: Iterable[StoredEvent]) -> Needed:
     )
 
 
-def fold(events: Sequence[StoredEvent], models: ReadModels) -> None:
+def fold(events: Sequence[StoredEvent], models: ReadModels, texts: Mapping[int, Texts] = NO_TEXTS) -> None:
     """Fold events in the order of their positions into the rows they need.
+
+    Args:
+        texts: by position of an erasure, the texts that its row has from then on. None need be given where all
+            events are folded from their first on and were read after the erasures.
 
     Raises:
         UnknownEventType: an event of a newer release.
     """
     for event in events:
-        fold_event(event, models)
+        fold_event(event, models, texts)
     _forget_deleted(models)
 
 
-def fold_event(event: StoredEvent, models: ReadModels) -> None:
-    """Fold one event; the ledger's own events (erasures and the like) change no row here."""
+def fold_event(event: StoredEvent, models: ReadModels, texts: Mapping[int, Texts] = NO_TEXTS) -> None:
+    """Fold one event. Of the ledger's own events only erasures change a row."""
     if event.category == "ledger":
+        erased = erasures.erased_by(event)
+        if erased is not None and (rows := models.of(erased.category)) is not None:
+            erasures.fold(event, erased, rows, texts)
         return
     payload = decode_stored(event.type, event.schema_version, event.data, event.text)
     transition = CATALOGUE[event.type].transition

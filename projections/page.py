@@ -1,31 +1,53 @@
 """One page of events folded into the tables of a schema: what the worker and the replay have in common."""
 
+from itertools import pairwise
+
 import asyncpg
 from sqlalchemy.exc import SQLAlchemyError
 
 from ledger.database import CONNECTION_ERRORS
+from ledger.domain.ledger import PAYLOAD_ERASED
 from ledger.log.read import StoredEvent
 from projections.fold import ReadModels, fold, needed_by
+from projections.texts import read_texts
 from projections.writer import load, write
 
+_REFUSED_VALUES = (
+    asyncpg.DataError,
+    asyncpg.IntegrityConstraintViolationError,
+    asyncpg.ProgramLimitExceededError,
+    asyncpg.RaiseError,
+)
+"""What the database says of values that it will never take."""
+
 _DATABASE_TROUBLES = (
+    asyncpg.PostgresError,
+    asyncpg.InternalClientError,
     *CONNECTION_ERRORS,
     SQLAlchemyError,
     TimeoutError,
-    asyncpg.LockNotAvailableError,
-    asyncpg.TransactionRollbackError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.SyntaxOrAccessError,
 )
-"""Gone, busy, full, not migrated: these pass, and no event is to blame."""
+"""Whatever else it says: gone, busy, full, read-only, not migrated. These pass, and no event is to blame."""
+
+
+ERASURES_MAX = 20
+"""A page with more erasures is applied in parts: each of them may bring the texts of a whole row into memory."""
 
 
 async def apply_page(
     connection: "asyncpg.Connection[asyncpg.Record]", page: list[StoredEvent], schema: str
+) -> list[ReadModels]:
+    """Fold a page into the tables of a schema, inside the caller's transaction; the rows it touched, by its parts."""
+    erasures = [index for index, event in enumerate(page) if event.type == PAYLOAD_ERASED]
+    ends = [0, *erasures[ERASURES_MAX::ERASURES_MAX], len(page)]
+    return [await _apply(connection, page[start:end], schema, bool(erasures)) for start, end in pairwise(ends)]
+
+
+async def _apply(
+    connection: "asyncpg.Connection[asyncpg.Record]", page: list[StoredEvent], schema: str, erases: bool
 ) -> ReadModels:
-    """Fold a page into the tables of a schema, inside the caller's transaction; the rows it touched."""
     models = await load(connection, needed_by(page), schema)
-    fold(page, models)
+    fold(page, models, await read_texts(connection, page) if erases else {})
     await write(connection, models, schema)
     return models
 
@@ -33,4 +55,6 @@ async def apply_page(
 def is_events_fault(error: Exception) -> bool:
     """Whether a page failed for what it says, and would fail again."""
     # A ValueError among the driver's own errors is a value that cannot be written.
-    return isinstance(error, ValueError) or not isinstance(error, _DATABASE_TROUBLES)
+    if isinstance(error, (*_REFUSED_VALUES, ValueError)):
+        return True
+    return not isinstance(error, _DATABASE_TROUBLES)

@@ -1,10 +1,11 @@
 """The rows of the read models while a page of events is folded into them.
 
 A row's fields are its table's columns. `None` in a column listed in a table's `kept` columns means "as it is in the
-database": large texts are neither loaded nor written again when an event does not change them.
+database": large texts are neither loaded nor written again when an event does not change them. An erasure sets them
+all anew.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Generic, TypeVar
@@ -113,6 +114,7 @@ class Rows(Generic[R]):
         self._loaded = set(self._rows)
         self._changed: dict[UUID, None] = {}
         self._deleted: dict[UUID, None] = {}
+        self._retold: set[UUID] = set()
 
     def get(self, row_id: UUID | None) -> R | None:
         """The row, for reading."""
@@ -130,6 +132,12 @@ class Rows(Generic[R]):
         """Put a new row."""
         self._rows[row.id] = row
         self._changed[row.id] = None
+
+    def retell(self, row: R, texts: Mapping[str, str | None]) -> None:
+        """Set all texts of a changed row anew: from here on `None` means null in its kept columns too."""
+        for column, value in texts.items():
+            setattr(row, column, value)
+        self._retold.add(row.id)
 
     def delete(self, row_id: UUID) -> None:
         """Take a row away."""
@@ -158,8 +166,15 @@ class Rows(Generic[R]):
 
     @property
     def changed(self) -> list[R]:
-        """Rows to update."""
-        return [self._rows[row_id] for row_id in self._changed if row_id in self._loaded]
+        """Rows to update; kept columns whose value is None stay as they are."""
+        kept = self._loaded - self._retold
+        return [self._rows[row_id] for row_id in self._changed if row_id in kept]
+
+    @property
+    def retold(self) -> list[R]:
+        """Rows to update in every column."""
+        retold = self._loaded & self._retold
+        return [self._rows[row_id] for row_id in self._changed if row_id in retold]
 
     @property
     def deleted(self) -> list[UUID]:

@@ -34,10 +34,11 @@ class Statements(NamedTuple):
     columns: tuple[str, ...]
     select: str
     update: str
+    retell: str
     delete: str
 
 
-# Large columns that are neither loaded nor written again unless an event brings a new value.
+# Large columns that are neither loaded nor written again unless an event brings a new value, or erases one.
 KEPT = {"agent_jobs": ("input_data", "output_data"), "content_assets": ("content", "metadata")}
 
 
@@ -49,18 +50,25 @@ def statements(schema: str, table: str, row: type[Row]) -> Statements:
     kept = KEPT.get(table, ())
     loaded = ", ".join("NULL" if column in kept else column for column in columns)
     arrays = ", ".join(f"${index}::{types[column]}[]" for index, column in enumerate(columns, 1))
-    changes = ", ".join(
-        f"{column} = coalesce(new.{column}, old.{column})" if column in kept else f"{column} = new.{column}"
-        for column in columns
-        if column not in ("id", "created_at")
-    )
     name = f"{schema}.{table}"
+
+    def update(kept: Sequence[str]) -> str:
+        changes = ", ".join(
+            f"{column} = coalesce(new.{column}, old.{column})" if column in kept else f"{column} = new.{column}"
+            for column in columns
+            if column not in ("id", "created_at")
+        )
+        return (
+            f"UPDATE {name} AS old SET {changes} "  # noqa: S608 (names of our own)
+            f"FROM unnest({arrays}) AS new ({', '.join(columns)}) WHERE old.id = new.id"
+        )
+
     return Statements(
         table,
         columns,
-        f"SELECT {loaded} FROM {name} WHERE id = ANY ($1)",  # noqa: S608 (names of our own)
-        f"UPDATE {name} AS old SET {changes} "  # noqa: S608
-        f"FROM unnest({arrays}) AS new ({', '.join(columns)}) WHERE old.id = new.id",
+        f"SELECT {loaded} FROM {name} WHERE id = ANY ($1)",  # noqa: S608
+        update(kept),
+        update(()),
         f"DELETE FROM {name} WHERE id = ANY ($1)",  # noqa: S608
     )
 
@@ -111,8 +119,9 @@ async def write(connection: "asyncpg.Connection[asyncpg.Record]", models: ReadMo
             await connection.copy_records_to_table(
                 table, schema_name=schema, columns=sql.columns, records=[values_of(row) for row in new]
             )
-        if changed := rows.changed:
-            await connection.execute(sql.update, *zip(*(values_of(row) for row in changed), strict=True))
+        for update, changed in ((sql.update, rows.changed), (sql.retell, rows.retold)):
+            if changed:
+                await connection.execute(update, *zip(*(values_of(row) for row in changed), strict=True))
     for table, row, rows in reversed(tables):
         if deleted := rows.deleted:
             await connection.execute(statements(schema, table, row).delete, deleted)

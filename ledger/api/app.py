@@ -8,18 +8,19 @@ from datetime import datetime
 from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ledger.api import append, collections, events, figures, health, keys, listener, log, metrics, openapi
-from ledger.api.decode import BODY_BYTES_MAX
+from ledger.api import append, collections, events, figures, health, keys, listener, log, log_export, metrics, openapi
 from ledger.api.feed import Feed
+from ledger.api.intake import BODY_BYTES_MAX, Intake
 from ledger.api.problems import answer_with_problems
 from ledger.api.rates import Rates
 from ledger.api.replica import Replica
 from ledger.api.services import SERVICES, Services
+from ledger.api.telemetry import Telemetry, observed_by
 from ledger.audit.sealer import Sealer
 from ledger.keys import KeyRing
 from projections.background import background
 
-RESOURCES = (append, listener, events, collections, figures, log, keys, health, metrics)
+RESOURCES = (append, listener, events, collections, figures, log, log_export, keys, health, metrics)
 
 ROUTES = [route for resource in RESOURCES for route in resource.ROUTES]
 ROUTES.append(openapi.route_for(ROUTES))
@@ -30,7 +31,9 @@ KEEPALIVE_SECONDS = 75.0
 
 def make_app(services: Services) -> web.Application:
     """Make the aiohttp application over a running service's parts."""
-    app = web.Application(middlewares=[answer_with_problems], client_max_size=BODY_BYTES_MAX)
+    app = web.Application(
+        middlewares=[observed_by(services.telemetry), answer_with_problems], client_max_size=BODY_BYTES_MAX
+    )
     app[SERVICES] = services
     app.on_shutdown.append(_end_feed)
     app.add_routes([route.definition() for route in ROUTES])
@@ -84,13 +87,21 @@ async def serving(
         replica: a streaming replica to read from.
         clock: what events are recorded by; the server's own when None.
     """
+    telemetry = Telemetry()
     async with (
-        background(engine, with_worker=with_worker, sealer=sealer, direct=direct, clock=clock) as (appender, bell),
+        background(
+            engine,
+            with_worker=with_worker,
+            sealer=sealer,
+            direct=direct,
+            on_group=telemetry.recorded,
+            clock=clock,
+        ) as (appender, bell),
         Feed(engine, bell) as feed,
     ):
         reading = Replica(replica) if replica is not None else None
         runner = web.AppRunner(
-            make_app(Services(engine, engine, appender, feed, key_ring, rates, reading)),
+            make_app(Services(engine, engine, appender, feed, Intake(), telemetry, key_ring, rates, reading)),
             access_log=None,
             keepalive_timeout=KEEPALIVE_SECONDS,
             shutdown_timeout=SHUTDOWN_SECONDS,

@@ -4,11 +4,10 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 from aiohttp import web
-from aiohttp.web_protocol import RequestPayloadError
 
 from ledger.api import problems
 from ledger.api.auth import CALLER
-from ledger.api.decode import BODY_BYTES_MAX, AnyEvent, read_candidate, split_body
+from ledger.api.decode import AnyEvent, read_candidate, split_body
 from ledger.api.routes import Route, json_response, read_query
 from ledger.api.services import Services
 from ledger.domain.access import Caller
@@ -18,8 +17,6 @@ from ledger.domain.errors import (
     LedgerError,
     Malformed,
     Refused,
-    TooLarge,
-    UnsupportedMediaType,
 )
 from ledger.domain.event import Candidate, Receipt, Request
 from ledger.log.appender import Appender
@@ -53,11 +50,12 @@ class Judged(msgspec.Struct):
 async def append_events(request: web.Request, services: Services) -> web.StreamResponse:
     """Record events."""
     query = read_query(request, AppendQuery)
-    texts, is_batch = split_body(await read_body(request), ndjson=request.content_type == "application/x-ndjson")
-    key = _idempotency_key(request)
-    if query.mode == "independent":
-        return await _append_independent(services, texts, request[CALLER], key)
-    return await _append_atomic(services, texts, request[CALLER], key, is_batch)
+    async with services.intake.body(request) as body:
+        texts, is_batch = split_body(body, ndjson=request.content_type == "application/x-ndjson")
+        key = _idempotency_key(request)
+        if query.mode == "independent":
+            return await _append_independent(services, texts, request[CALLER], key)
+        return await _append_atomic(services, texts, request[CALLER], key, is_batch)
 
 
 async def _append_atomic(
@@ -79,6 +77,7 @@ async def _append_atomic(
     if len(receipts) < len(candidates):
         refusal = verdict[0]
         assert isinstance(refusal, Refused)
+        services.telemetry.refused(refusal.slug)
         return problems.response(refusal, refusal.index if is_batch else None)
     position = max(receipt.position for receipt in receipts)
     status = 200 if all(receipt.duplicate for receipt in receipts) else 201
@@ -113,25 +112,11 @@ async def _append_independent(
     services: Services, texts: list[bytes], caller: Caller, key: str | None
 ) -> web.StreamResponse:
     results = await judge_each(services.appender, texts, caller, key)
+    for result in results:
+        if not isinstance(result, Receipt):
+            services.telemetry.refused(result["type"].removeprefix("/problems/"))
     position = max((result.position for result in results if isinstance(result, Receipt)), default=0)
     return json_response(Judged(position, results), position=position)
-
-
-async def read_body(request: web.Request) -> bytes:
-    """Read a JSON or NDJSON body; raises what is wrong with it."""
-    if request.headers.get("Content-Type") and request.content_type not in (
-        "application/json",
-        "application/x-ndjson",
-    ):
-        raise UnsupportedMediaType(
-            f"{request.content_type} is not understood; send application/json or application/x-ndjson"
-        )
-    if (request.content_length or 0) > BODY_BYTES_MAX:
-        raise TooLarge("the body is larger than 16 MiB; send it in parts")
-    try:
-        return await request.read()
-    except RequestPayloadError:
-        raise Malformed("the body is not what its Content-Encoding says") from None
 
 
 def _idempotency_key(request: web.Request) -> str | None:

@@ -15,7 +15,6 @@ from ledger.domain.event import Candidate
 from ledger.log.prepare import id_for_key, prepare
 
 EVENTS_MAX = 5_000
-BODY_BYTES_MAX = 16 * 1024 * 1024
 
 COMMAS_MAX = 40 * EVENTS_MAX
 """More than the commas of any usual request: only then are an array's elements counted before it is split."""

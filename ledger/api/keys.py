@@ -8,7 +8,6 @@ import msgspec
 from aiohttp import web
 
 from ledger import keys
-from ledger.api.append import read_body
 from ledger.api.routes import Route, json_response
 from ledger.api.services import Services
 from ledger.api.views import Time
@@ -71,7 +70,8 @@ async def list_keys(request: web.Request, services: Services) -> web.StreamRespo
 async def create_key(request: web.Request, services: Services) -> web.StreamResponse:
     """Make a key."""
     try:
-        wanted = msgspec.json.decode(await read_body(request), type=NewKey)
+        async with services.intake.body(request) as body:
+            wanted = msgspec.json.decode(body, type=NewKey)
         if not wanted.name.isprintable():
             raise msgspec.ValidationError("name must be printable")
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

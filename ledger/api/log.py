@@ -1,6 +1,8 @@
 """The audit log as C2SP tlog-tiles serves it, and proofs for those who do not compute them themselves."""
 
 import base64
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
@@ -9,12 +11,10 @@ from aiohttp import web
 from ledger.api.routes import OCTETS, PLAIN, Route, json_response, read_query
 from ledger.api.services import Services
 from ledger.audit import store
-from ledger.audit.entry import entry_of
-from ledger.audit.merkle import HASH_BYTES, ProofError, consistency_nodes, inclusion_nodes
-from ledger.audit.tiles import TILE_WIDTH, Bundle, Tile, TilePathError, encode_bundle, parse_path, tile_width
+from ledger.audit.merkle import ProofError, consistency_nodes, inclusion_nodes
+from ledger.audit.tiles import TILE_WIDTH, Tile, TilePathError, encode_bundle, parse_path, tile_width
 from ledger.database import driver_connection
-from ledger.domain.errors import Malformed, NotFound
-from ledger.log.read import EventFilter, read_all
+from ledger.domain.errors import LedgerError, Malformed, NotFound
 
 if TYPE_CHECKING:
     import asyncpg
@@ -58,52 +58,62 @@ class ConsistencyProof(msgspec.Struct):
 
 async def get_checkpoint(request: web.Request, services: Services) -> web.StreamResponse:
     """The last signed checkpoint."""
-    async with driver_connection(services.engine) as connection:
-        sealed = await store.read_sealed(connection)
-    if sealed.note is None:
-        raise NotFound("the log is not sealed yet: a sealer runs where the key is (`ledger up` or `ledger worker`)")
+    async with _tree(services) as (_, sealed):
+        pass
     return web.Response(body=sealed.note, content_type=PLAIN, charset="utf-8", headers=FRESH)
 
 
 async def get_key(request: web.Request, services: Services) -> web.StreamResponse:
     """The verifier key."""
-    async with driver_connection(services.engine) as connection:
-        sealed = await store.read_sealed(connection)
-    if sealed.verifier_key is None:
-        raise NotFound("the log is not sealed yet, so there is no key")
-    return web.Response(text=sealed.verifier_key + "\n", content_type=PLAIN, headers=FRESH)
+    async with _tree(services) as (_, sealed):
+        pass
+    return web.Response(text=f"{sealed.verifier_key}\n", content_type=PLAIN, headers=FRESH)
 
 
 async def get_tile(request: web.Request, services: Services) -> web.StreamResponse:
     """A tile, or an entry bundle."""
-    path = request.match_info["tile"]
+    # Not as aiohttp has decoded it: there is one way to write each path.
+    path = request.raw_path.partition("?")[0].removeprefix("/v1/log/tile/")
     try:
         wanted = parse_path(path)
     except TilePathError as error:
         raise Malformed(str(error)) from None
-    async with driver_connection(services.engine) as connection:
-        size = (await store.read_sealed(connection)).size
+    async with _tree(services) as (connection, sealed):
         level = wanted.level if isinstance(wanted, Tile) else 0
-        if wanted.width > tile_width(level, wanted.index, size):
-            raise NotFound(f"there is no tile {path}: {size} events are sealed")
+        if wanted.width > tile_width(level, wanted.index, sealed.size):
+            raise NotFound(f"there is no tile {path}: {sealed.size} events are sealed")
         if isinstance(wanted, Tile):
-            tiles = await store.read_tiles(connection, [(wanted.level, wanted.index)])
-            body = tiles[wanted.level, wanted.index][: wanted.width * HASH_BYTES]
-            return web.Response(body=body, content_type=OCTETS, headers=IMMUTABLE)
-    return web.Response(body=await _bundle(services, wanted), content_type=OCTETS, headers=IMMUTABLE)
+            body = await store.read_hashes(connection, wanted)
+        else:
+            first = wanted.index * TILE_WIDTH
+            body = encode_bundle(await store.read_entries(connection, first, first + wanted.width))
+    return web.Response(body=body, content_type=OCTETS, headers=IMMUTABLE)
 
 
-async def _bundle(services: Services, wanted: Bundle) -> bytes:
-    first = wanted.index * TILE_WIDTH
-    events = EventFilter(after=first, until=first + wanted.width)
-    return encode_bundle([entry_of(event) async for page in read_all(services.engine, events) for event in page])
+@asynccontextmanager
+async def _tree(services: Services) -> "AsyncIterator[tuple[asyncpg.Connection[asyncpg.Record], store.Sealed]]":
+    """The sealed tree and a connection to read it in one snapshot: an operator may just be giving it up."""
+    refused = None
+    async with driver_connection(services.engine) as connection:
+        try:
+            async with connection.transaction(isolation="repeatable_read", readonly=True):
+                sealed = await store.read_sealed(connection)
+                if sealed.note is None:
+                    raise NotFound("the log is not sealed yet: see `ledger up` and `ledger worker`")
+                yield connection, sealed
+        except LedgerError as error:
+            # That is an answer; the connection is as good as before.
+            refused = error
+    if refused is not None:
+        raise refused
 
 
 async def get_inclusion(request: web.Request, services: Services) -> web.StreamResponse:
     """Prove that an event is in the log."""
     query = read_query(request, InclusionQuery)
-    async with driver_connection(services.engine) as connection:
-        size = await _sealed_size(connection, query.size)
+    async with _tree(services) as (connection, sealed):
+        _require_sealed(query.position, sealed)
+        size = _sealed_size(sealed, query.size)
         try:
             groups = inclusion_nodes(query.position - 1, size)
         except ProofError:
@@ -115,8 +125,8 @@ async def get_inclusion(request: web.Request, services: Services) -> web.StreamR
 async def get_consistency(request: web.Request, services: Services) -> web.StreamResponse:
     """Prove that the log at one size is the beginning of the log at another."""
     query = read_query(request, ConsistencyQuery)
-    async with driver_connection(services.engine) as connection:
-        end = await _sealed_size(connection, query.end)
+    async with _tree(services) as (connection, sealed):
+        end = _sealed_size(sealed, query.end)
         try:
             groups = consistency_nodes(query.start, end)
         except ProofError as error:
@@ -125,11 +135,16 @@ async def get_consistency(request: web.Request, services: Services) -> web.Strea
     return json_response(ConsistencyProof(query.start, end, [_text(found) for found in hashes]))
 
 
-async def _sealed_size(connection: "asyncpg.Connection[asyncpg.Record]", wanted: int | None) -> int:
-    sealed = (await store.read_sealed(connection)).size
-    if wanted is not None and wanted > sealed:
-        raise NotFound(f"the log is sealed up to {sealed} events, not {wanted} yet")
-    return sealed if wanted is None else wanted
+def _sealed_size(sealed: store.Sealed, wanted: int | None) -> int:
+    if wanted is None:
+        return sealed.size
+    _require_sealed(wanted, sealed)
+    return wanted
+
+
+def _require_sealed(wanted: int, sealed: store.Sealed) -> None:
+    if wanted > sealed.size:
+        raise NotFound(f"the log is sealed up to {sealed.size} events, not {wanted} yet")
 
 
 def _text(found: bytes) -> str:

@@ -2,6 +2,7 @@
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
+from sqlalchemy.pool import QueuePool
 
 from ledger.api.routes import PLAIN, Route
 from ledger.api.services import Services
@@ -15,6 +16,7 @@ async def get_metrics(request: web.Request, services: Services) -> web.StreamRes
     async with driver_connection(services.engine) as connection:
         standing = await projection_status(connection)
         sealing = await store.read_standing(connection)
+        holds = await connection.fetchval("SELECT count(*) FROM ledger.holds")
     registry = CollectorRegistry()
 
     def gauge(name: str, help_text: str, value: float) -> None:
@@ -39,7 +41,12 @@ async def get_metrics(request: web.Request, services: Services) -> web.StreamRes
     )
     if failure is not None:
         stopped.labels(failure.type, failure.error[:200]).set(failure.position)
-    return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    gauge("ledger_open_holds", "Holds neither settled, released nor expired.", holds)
+    pool = services.engine.pool
+    in_use = pool.checkedout() if isinstance(pool, QueuePool) else 0
+    gauge("ledger_pool_connections", "Connections of this process that are in use.", in_use)
+    body = generate_latest(services.telemetry.registry) + generate_latest(registry)
+    return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
 ROUTES = [

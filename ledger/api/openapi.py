@@ -153,7 +153,12 @@ def _query_parameters(route: Route, components: dict[str, Any]) -> list[dict[str
         # An absent parameter is how null is said.
         choices = [choice for choice in given.pop("anyOf", []) if choice != {"type": "null"}]
         given = {**given, **(choices[0] if len(choices) == 1 else {"anyOf": choices} if choices else {})}
-        parameter: dict[str, Any] = {"name": name, "in": "query", "required": False, "schema": given}
+        parameter: dict[str, Any] = {
+            "name": name,
+            "in": "query",
+            "required": name in schema.get("required", ()),
+            "schema": given,
+        }
         if given.get("type") == "array":
             parameter |= {"style": "form", "explode": False}
         parameters.append(parameter)

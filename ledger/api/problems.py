@@ -26,6 +26,7 @@ STATUS = {
     "event-id-conflict": 409,
     "name-taken": 409,
     "illegal-transition": 409,
+    "nothing-to-erase": 409,
     "too-large": 413,
     "unsupported-media-type": 415,
     "invalid-event": 422,

@@ -71,9 +71,9 @@ class Replica:
             # Set first: who comes meanwhile goes by the last answer instead of waiting too.
             self._ask_at = time.monotonic() + ASK_SECONDS + ANSWER_SECONDS_MAX
             try:
-                # Borrowing a connection asks the server.
-                async with asyncio.timeout(ANSWER_SECONDS_MAX), driver_connection(self.engine):
-                    self._note(None)
+                async with asyncio.timeout(ANSWER_SECONDS_MAX), driver_connection(self.engine) as connection:
+                    await connection.execute("SELECT")
+                self._note(None)
             except Exception as error:  # noqa: BLE001 (whatever it is, the primary is there)
                 self._note(error)
         return self._is_there

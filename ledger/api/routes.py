@@ -10,6 +10,7 @@ from uuid import UUID
 import msgspec
 from aiohttp import web
 from msgspec import inspect
+from structlog.contextvars import bind_contextvars
 
 from ledger.api.auth import CALLER, authenticate
 from ledger.api.services import SERVICES, Services
@@ -58,6 +59,7 @@ class Route(NamedTuple):
             headers: dict[str, str] = {}
             if self.needs is not None:
                 request[CALLER] = caller = await authenticate(request, services, self.needs)
+                bind_contextvars(key=caller.name)
                 headers = services.rates.count(caller.name) if services.rates is not None else headers
             if self.query is None and request.query:
                 raise Malformed(f"unknown query parameter {next(iter(request.query))!r}")

@@ -6,8 +6,10 @@ from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ledger.api.feed import Feed
+from ledger.api.intake import Intake
 from ledger.api.rates import Rates
 from ledger.api.replica import Replica
+from ledger.api.telemetry import Telemetry
 from ledger.keys import KeyRing
 from ledger.log.appender import Appender
 from projections.queries import MIN_POSITION_SECONDS_MAX
@@ -24,6 +26,8 @@ class Services(NamedTuple):
     reads: AsyncEngine
     appender: Appender
     feed: Feed
+    intake: Intake
+    telemetry: Telemetry
     keys: KeyRing | None = None
     rates: Rates | None = None
     replica: Replica | None = None

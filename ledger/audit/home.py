@@ -1,15 +1,23 @@
 """What the sealer keeps outside the database: its private key, and the last checkpoint it has signed.
 
-Both are files that only their owner may read. A database restored from a backup does not take them back: so the
-sealer notices.
+A database restored from a backup does not take them back: so the sealer notices.
 """
 
 import os
 import re
 from pathlib import Path
 
-from ledger.audit.checkpoint import Checkpoint
-from ledger.audit.note import Signer, Verifier, open_note
+import msgspec
+
+from ledger.audit.checkpoint import Checkpoint, CheckpointError
+from ledger.audit.note import NoteError, Signer, Verifier, open_note
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """What a ledger's folder knows of its log without asking the database; no checkpoint before the first."""
+
+    verifier: Verifier
+    checkpoint: Checkpoint | None
 
 
 class LogHome:
@@ -30,22 +38,35 @@ class LogHome:
 
     @property
     def origin(self) -> str:
-        """The log's name: the first log's, and a number after it for each log given up since."""
-        generation = 1 + len(self._archived())
+        """The log's name: the first log's, and a number after it once a log was given up."""
+        generation = self._generation
         return self._origin if generation == 1 else f"{self._origin}/{generation}"
 
     def read_signer(self) -> Signer | None:
         """The key, under the name that the log has now; None where there is none.
 
         Raises:
-            NoteError: the file holds something else.
-            OSError: it cannot be read.
+            NoteError: the file holds something else, or cannot be read.
         """
         try:
-            text = self.key_file.read_text()
+            return Signer.parse(self.key_file.read_text().strip()).renamed(self.origin)
         except FileNotFoundError:
             return None
-        return Signer.parse(text.strip()).renamed(self.origin)
+        except OSError as error:
+            raise NoteError(f"{self.key_file} cannot be read: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise NoteError(f"{self.key_file} is not a key: it is no text") from None
+        except NoteError as error:
+            raise NoteError(f"{self.key_file}: {error}") from None
+
+    def read(self) -> Kept | None:
+        """What is known here of the log; None where the key is elsewhere.
+
+        Raises:
+            NoteError: the key cannot be read, or the checkpoint is not what it has signed.
+        """
+        signer = self.read_signer()
+        return Kept(signer.verifier, self.read_checkpoint(signer.verifier)) if signer is not None else None
 
     def make_signer(self) -> Signer:
         """Make a key and keep it, readable by its owner alone.
@@ -66,16 +87,24 @@ class LogHome:
         """The last checkpoint signed here; None where there is none yet.
 
         Raises:
-            NoteError, CheckpointError: the file is not what this key has signed.
+            NoteError: the file is not what this key has signed for this log.
         """
         try:
             note = self.checkpoint_file.read_bytes()
         except FileNotFoundError:
             return None
-        return Checkpoint.parse(open_note(note, [verifier]))
+        try:
+            checkpoint = Checkpoint.parse(open_note(note, [verifier]))
+        except (NoteError, CheckpointError) as error:
+            raise NoteError(f"{self.checkpoint_file} is not what this key has signed: {error}") from None
+        if checkpoint.origin != verifier.name:
+            raise NoteError(f"{self.checkpoint_file} is of the log {checkpoint.origin}, this is {verifier.name}")
+        return checkpoint
 
     def write_checkpoint(self, note: bytes) -> None:
         """Keep a checkpoint: after this returns it survives whatever happens to the machine's power."""
+        # The key may lie elsewhere, and nothing here yet.
+        self._folder.mkdir(parents=True, exist_ok=True)
         new = self.checkpoint_file.with_name("checkpoint.new")
         with new.open("wb") as file:
             file.write(note)
@@ -88,12 +117,29 @@ class LogHome:
         finally:
             os.close(folder)
 
-    def archive_checkpoint(self) -> None:
-        """Give this log up: its checkpoint is put away, and the next one goes by another name."""
-        if self.checkpoint_file.exists():
-            self.checkpoint_file.rename(self._folder / f"checkpoint.{1 + len(self._archived())}")
+    def give_up(self, origin: str | None, note: bytes | None) -> None:
+        """Give this log up: its checkpoint is put away, and the next log goes by another name.
 
-    def _archived(self) -> list[Path]:
-        if not self._folder.is_dir():
-            return []
-        return [file for file in self._folder.iterdir() if re.fullmatch(r"checkpoint\.[0-9]+", file.name)]
+        Args:
+            origin: of the log in the database, None where it was never sealed. Its name is not used again, even
+                where this folder has lost what would tell.
+            note: the last checkpoint in the database, kept where there is none here.
+        """
+        if origin is None and not self.checkpoint_file.exists():
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        archive = self._folder / f"checkpoint.{max(self._generation, self._generation_of(origin or ''))}"
+        if self.checkpoint_file.exists():
+            self.checkpoint_file.rename(archive)
+        else:
+            archive.write_bytes(note or b"")
+
+    @property
+    def _generation(self) -> int:
+        files = self._folder.iterdir() if self._folder.is_dir() else ()
+        archived = [re.fullmatch(r"checkpoint\.([1-9][0-9]{0,8})", file.name) for file in files]
+        return 1 + max((int(found[1]) for found in archived if found), default=0)
+
+    def _generation_of(self, origin: str) -> int:
+        found = re.fullmatch(re.escape(self._origin) + "/([1-9][0-9]{0,8})", origin)
+        return int(found[1]) if found else 1

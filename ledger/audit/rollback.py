@@ -34,18 +34,19 @@ async def accept_rollback(
     if home.read_signer() is None:
         raise NothingToAccept(f"there is no key at {home.key_file}: decide where the log is sealed")
     async with driver_connection(engine) as connection:
-        sealed = await store.read_sealed(connection)
+        sealed = await store.read_standing(connection)
     if sealed.refusal is None:
         raise NothingToAccept(f"the sealer does not refuse to sign: {sealed.size:,} events are sealed")
     decided = RollbackAccepted(
-        origin=home.origin, size=sealed.size, by=by, refusal=sealed.refusal[:2000], reason=reason
+        origin=sealed.origin or home.origin, size=sealed.size, by=by, refusal=sealed.refusal[:2000], reason=reason
     )
     event_type = CATALOGUE["ledger.rollback_accepted"]
     (verdict,) = await appender.append(Request([prepare(event_type, decided, actor="local")]))
     assert isinstance(verdict, Receipt), verdict
     async with driver_connection(engine) as connection, connection.transaction():
         # The sealer waits for this row: it meets either the old log and its checkpoint, or neither.
-        await connection.execute(store.LOCK_SEALED_WAITING)
-        home.archive_checkpoint()
+        row = await connection.fetchrow(store.LOCK_SEALED_WAITING)
+        given_up = store.Sealed(*row) if row is not None else None
+        home.give_up(sealed.origin or home.origin, given_up.note if given_up else None)
         await connection.execute(store.BEGIN_ANEW)
     return decided

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from ledger.audit import store
 from ledger.audit.checkpoint import Checkpoint, CheckpointError
 from ledger.audit.growth import RightEdge, grow
+from ledger.audit.home import Kept
 from ledger.audit.merkle import HASH_BYTES
 from ledger.audit.note import NoteError, Verifier, open_note
 from ledger.audit.tiles import TILE_WIDTH
@@ -21,82 +22,139 @@ SELECT position, {store.LEAF} AS leaf FROM ledger.events WHERE position > $1 AND
 
 
 async def faults_of_seal(
-    connection: "asyncpg.Connection[asyncpg.Record]", kept: Checkpoint | None, shown_max: int
+    connection: "asyncpg.Connection[asyncpg.Record]", kept: Kept | None, shown_max: int
 ) -> list[str]:
     """Hash every sealed event anew and grow the tree from them, inside the caller's snapshot.
 
     Args:
-        kept: the last checkpoint as it is kept outside the database, its signature verified.
+        kept: what is known outside the database, the checkpoint's signature verified.
 
     Returns:
-        a sentence a fault, at most so many. Empty: the events are, byte for byte, those that were signed.
+        a sentence a fault, at most so many of a kind. Empty: the events are, byte for byte, those that were signed.
     """
-    sealed = await store.read_sealed(connection)
-    head = await read_head(connection)
-    faults = _faults_of_note(sealed)
-    if kept is not None and kept.size > head:
-        faults.append(
-            f"{kept.size:,} events were signed, the log has {head:,}: the last {kept.size - head:,} are missing"
-        )
-    edge = RightEdge()
-    ends = sorted({size for size in (sealed.size, kept.size if kept else 0) if 0 < size <= head})
-    for end in ends:
-        while edge.size < end and len(faults) < shown_max:
+    try:
+        sealed = await store.read_sealed(connection)
+    except store.TreeDamaged as error:
+        return [str(error)]
+    return await _Check(connection, sealed, await read_head(connection), kept, shown_max).faults()
+
+
+class _Told:
+    """Faults of a kind: the first in words, the rest as a number."""
+
+    def __init__(self, shown_max: int) -> None:
+        self.count = 0
+        self._shown_max = shown_max
+        self._shown: list[str] = []
+
+    def add(self, fault: str) -> None:
+        self.count += 1
+        if self.count <= self._shown_max:
+            self._shown.append(fault)
+
+    def sentences(self) -> list[str]:
+        more = self.count - len(self._shown)
+        return [*self._shown, f"{more:,} more of these"] if more else self._shown
+
+
+class _Check:
+    def __init__(
+        self,
+        connection: "asyncpg.Connection[asyncpg.Record]",
+        sealed: store.Sealed,
+        head: int,
+        kept: Kept | None,
+        shown_max: int,
+    ) -> None:
+        self._connection = connection
+        self._sealed = sealed
+        self._head = head
+        self._faults = _faults_of_signature(sealed, kept)
+        self._signed = {sealed.size: [(sealed.root, "in the database")]}
+        if kept is not None and kept.checkpoint is not None:
+            outside = (kept.checkpoint.root, "by the checkpoint kept outside it")
+            self._signed.setdefault(kept.checkpoint.size, []).append(outside)
+        self._wrong_events = _Told(shown_max)
+        self._wrong_tiles = _Told(shown_max)
+
+    async def faults(self) -> list[str]:
+        longest = max(self._signed)
+        if longest > self._head:
+            missing = longest - self._head
+            self._faults.append(
+                f"{longest:,} events were signed, the log has {self._head:,}: the last {missing:,} are missing"
+            )
+        edge = RightEdge()
+        is_as_sealed = False
+        for end in sorted({min(size, self._head) for size in self._signed}):
+            edge = await self._grow(edge, end)
+            for root, where in self._signed.get(end, ()):
+                if edge.root != root:
+                    self._faults.append(f"the first {end:,} events do not give the root that was signed, {where}")
+                elif end == self._sealed.size:
+                    is_as_sealed = True
+        # Where the events give the root, wrong hashes in tiles are the tiles' fault.
+        blamed = self._wrong_tiles if is_as_sealed or not self._wrong_events.count else self._wrong_events
+        return self._faults + blamed.sentences()
+
+    async def _grow(self, edge: RightEdge, end: int) -> RightEdge:
+        while edge.size < end:
             after, until = edge.size, min(end, edge.size + CHUNK_EVENTS)
-            leaves = await _read_what_there_is(connection, after, until)
+            leaves = await self._read_what_there_is(after, until)
             tiles, edge = grow(edge, leaves)
-            if edge.size <= sealed.size:
-                faults += await _faults_of_tiles(connection, after, leaves, tiles, is_first=not faults)
-        for size, root, where in (
-            (sealed.size, sealed.root, "in the database"),
-            (kept.size if kept else 0, kept.root if kept else b"", "by the checkpoint kept outside it"),
-        ):
-            if edge.size == size == end and edge.root != root:
-                faults.append(f"the first {size:,} events do not give the root that was signed, {where}")
-    if len(faults) > shown_max:
-        faults = [*faults[:shown_max], "there may be more of these; only the first are told"]
-    return faults
+            if after < self._sealed.size:
+                await self._compare(after, leaves, tiles)
+        return edge
+
+    async def _read_what_there_is(self, after: int, until: int) -> bytes:
+        """The leaf hashes of these positions; zeros where an event is missing."""
+        try:
+            return await store.read_leaves(self._connection, after, until)
+        except store.TreeDamaged:
+            rows = await self._connection.fetch(POSITION_LEAVES, after, until)
+            found = {row["position"]: row["leaf"] for row in rows}
+            return b"".join(found.get(position, bytes(HASH_BYTES)) for position in range(after + 1, until + 1))
+
+    async def _compare(self, after: int, leaves: bytes, tiles: store.Tiles) -> None:
+        """Hold the stored tiles against those that a chunk of events gives."""
+        stored = await store.read_tiles(self._connection, tiles)
+        for (level, index), tile in tiles.items():
+            held = stored.get((level, index), b"")
+            # A chunk's last tiles may be longer by now.
+            if held.startswith(tile):
+                continue
+            self._wrong_tiles.add(f"tile {index} of level {level} is not what the events give")
+            if level == 0:
+                self._compare_leaves(after, leaves, index * TILE_WIDTH, held)
+
+    def _compare_leaves(self, after: int, leaves: bytes, first: int, held: bytes) -> None:
+        until = min(after + len(leaves) // HASH_BYTES, first + TILE_WIDTH)
+        for leaf_index in range(max(after, first), until):
+            leaf = _hash_at(leaves, leaf_index - after)
+            if leaf != _hash_at(held, leaf_index - first):
+                what = "is not what was sealed" if leaf != bytes(HASH_BYTES) else "was sealed, and is missing"
+                self._wrong_events.add(f"the event at position {leaf_index + 1} {what}")
 
 
-def _faults_of_note(sealed: store.Sealed) -> list[str]:
+def _hash_at(hashes: bytes, index: int) -> bytes:
+    return hashes[index * HASH_BYTES : (index + 1) * HASH_BYTES]
+
+
+def _faults_of_signature(sealed: store.Sealed, kept: Kept | None) -> list[str]:
+    """Hold the stored checkpoint against its own signature, and its key against the one that is here."""
     if sealed.note is None or sealed.verifier_key is None:
-        return []
-    try:
-        checkpoint = Checkpoint.parse(open_note(sealed.note, [Verifier.parse(sealed.verifier_key)]))
-    except (NoteError, CheckpointError) as error:
-        return [f"the stored checkpoint is not what was signed: {error}"]
-    if (checkpoint.size, checkpoint.root) != (sealed.size, sealed.root):
-        return [f"the signed checkpoint is of {checkpoint.size:,} events, the stored tree of {sealed.size:,}"]
-    return []
-
-
-async def _read_what_there_is(connection: "asyncpg.Connection[asyncpg.Record]", after: int, until: int) -> bytes:
-    """The leaf hashes of these positions; zeros where an event is missing."""
-    try:
-        return await store.read_leaves(connection, after, until)
-    except ValueError:
-        found = {row["position"]: row["leaf"] for row in await connection.fetch(POSITION_LEAVES, after, until)}
-        return b"".join(found.get(position, bytes(HASH_BYTES)) for position in range(after + 1, until + 1))
-
-
-async def _faults_of_tiles(
-    connection: "asyncpg.Connection[asyncpg.Record]", after: int, leaves: bytes, tiles: store.Tiles, *, is_first: bool
-) -> list[str]:
-    """Name the events behind wrong tiles of level 0; other tiles only where no event explains them."""
-    stored = await store.read_tiles(connection, tiles)
-    # A chunk's last tiles may be longer by now.
-    wrong = [place for place, tile in tiles.items() if not stored.get(place, b"").startswith(tile)]
-    until = after + len(leaves) // HASH_BYTES
+        return ["the log is sealed, but its signed checkpoint is gone"] if sealed.size else []
     faults = []
-    for index in (index for level, index in wrong if level == 0):
-        tile = stored.get((0, index), b"")
-        for position in range(max(after, index * TILE_WIDTH) + 1, min(until, (index + 1) * TILE_WIDTH) + 1):
-            place, at = (position - 1 - index * TILE_WIDTH) * HASH_BYTES, (position - 1 - after) * HASH_BYTES
-            leaf = leaves[at : at + HASH_BYTES]
-            if leaf != tile[place : place + HASH_BYTES]:
-                is_missing = leaf == bytes(HASH_BYTES)
-                what = "was sealed, and is missing" if is_missing else "is not what was sealed"
-                faults.append(f"the event at position {position} {what}")
-    if wrong and not faults and is_first:
-        faults = [f"tile {index} of level {level} is not what the events give" for level, index in wrong]
+    if kept is not None and sealed.verifier_key != kept.verifier.text:
+        faults.append(f"the log is sealed with the key {sealed.verifier_key}, the key here is {kept.verifier.text}")
+    try:
+        verifier = Verifier.parse(sealed.verifier_key)
+        checkpoint = Checkpoint.parse(open_note(sealed.note, [verifier]))
+    except (NoteError, CheckpointError) as error:
+        return [*faults, f"the stored checkpoint is not what was signed: {error}"]
+    if (checkpoint.origin, checkpoint.size, checkpoint.root) != (sealed.origin, sealed.size, sealed.root):
+        faults.append(
+            f"the signed checkpoint is of {checkpoint.size:,} events of {checkpoint.origin}, the stored tree of "
+            f"{sealed.size:,} events of {sealed.origin}, or it has another root"
+        )
     return faults

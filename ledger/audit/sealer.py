@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ledger.audit import store
-from ledger.audit.checkpoint import Checkpoint, CheckpointError
+from ledger.audit.checkpoint import Checkpoint
 from ledger.audit.growth import RightEdge, grow
 from ledger.audit.home import LogHome
 from ledger.audit.note import NoteError, Signer, Verifier, sign
-from ledger.audit.store import Sealed
+from ledger.audit.store import Sealed, TreeDamaged
+from ledger.audit.tiles import TILE_WIDTH, Tile
 from ledger.database import driver_connection
 from ledger.log.bell import Bell
 from ledger.log.read import read_head
@@ -83,12 +84,15 @@ class Sealer:
                     return await self._seal(connection)
             except RollbackFound as error:
                 await connection.execute(store.REFUSE, str(error))
-                raise
+                refusal = error
+        raise refusal
 
     async def _seal(self, connection: "asyncpg.Connection[asyncpg.Record]") -> int:
         await connection.execute(TIMEOUTS)
         row = await connection.fetchrow(store.LOCK_SEALED)
         if row is None:
+            # Another one is at it, unless there is none to lock.
+            await store.read_sealed(connection)
             return 0
         sealed = Sealed(*row)
         head = await read_head(connection)
@@ -96,7 +100,8 @@ class Sealer:
         signer = self._signer.renamed(self._home.origin)
         kept = self._read_kept(sealed, signer.verifier)
         edge = await self._check(connection, sealed, kept, head)
-        if edge.size == head and sealed.note is not None and sealed.refusal is None:
+        is_kept = kept is not None and kept.size == sealed.size
+        if edge.size == head and sealed.note is not None and sealed.refusal is None and is_kept:
             return 0
         target = min(head, edge.size + SEAL_EVENTS_MAX)
         if kept is not None and edge.size < kept.size:
@@ -122,12 +127,9 @@ class Sealer:
                 f"the log was sealed with the key {sealed.verifier_key}, the key here is {verifier.text}"
             )
         try:
-            kept = self._home.read_checkpoint(verifier)
-        except (NoteError, CheckpointError) as error:
-            raise RollbackFound(f"{self._home.checkpoint_file} is not what this key has signed: {error}") from None
-        if kept is not None and kept.origin != verifier.name:
-            raise RollbackFound(f"{self._home.checkpoint_file} is of the log {kept.origin}, this is {verifier.name}")
-        return kept
+            return self._home.read_checkpoint(verifier)
+        except NoteError as error:
+            raise RollbackFound(str(error)) from None
 
     async def _check(
         self, connection: "asyncpg.Connection[asyncpg.Record]", sealed: Sealed, kept: Checkpoint | None, head: int
@@ -143,6 +145,7 @@ class Sealer:
             edge = await store.read_edge(connection, sealed.size)
             if edge.root != sealed.root:
                 raise RollbackFound(f"the stored tiles do not give the sealed root of {sealed.size:,} events")
+            await self._check_last_events(connection, sealed.size)
             if kept is not None and kept.size <= sealed.size:
                 same_size = kept.size == sealed.size
                 root = sealed.root if same_size else await store.read_root(connection, kept.size)
@@ -151,16 +154,27 @@ class Sealer:
                         f"the tree of the first {kept.size:,} events has another root than the one signed as "
                         f"{self._home.checkpoint_file}: events have been replaced"
                     )
-        except (KeyError, ValueError):
-            raise RollbackFound(f"tiles of the {sealed.size:,} sealed events are missing") from None
+        except TreeDamaged as error:
+            raise RollbackFound(f"the tree of the {sealed.size:,} sealed events is damaged: {error}") from None
         return edge
+
+    async def _check_last_events(self, connection: "asyncpg.Connection[asyncpg.Record]", size: int) -> None:
+        """A log that lost its end may have grown past it since, which the tiles do not show."""
+        if size == 0:
+            return
+        index, last = divmod(size - 1, TILE_WIDTH)
+        hashes = await store.read_hashes(connection, Tile(0, index, last + 1))
+        if await store.read_leaves(connection, index * TILE_WIDTH, size) != hashes:
+            raise RollbackFound(
+                f"the last of the {size:,} sealed events are not those that were sealed: events have been replaced"
+            )
 
     async def _grow(self, connection: "asyncpg.Connection[asyncpg.Record]", edge: RightEdge, target: int) -> RightEdge:
         while edge.size < target:
             until = min(target, edge.size + CHUNK_EVENTS)
             try:
                 leaves = await store.read_leaves(connection, edge.size, until)
-            except ValueError as error:
+            except TreeDamaged as error:
                 raise RollbackFound(str(error)) from None
             tiles, edge = grow(edge, leaves)
             await store.write_tiles(connection, tiles)
@@ -174,7 +188,7 @@ async def find_sealer(engine: AsyncEngine, home: LogHome, *, make_key: bool = Fa
         make_key: make one where nobody has ever sealed this log.
 
     Raises:
-        NoteError, OSError: the key cannot be read.
+        NoteError: the key cannot be read.
     """
     signer = home.read_signer()
     if signer is None and make_key:

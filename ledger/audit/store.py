@@ -8,7 +8,8 @@ import msgspec
 
 from ledger.audit.growth import RightEdge, right_edge
 from ledger.audit.merkle import HASH_BYTES, Subtree, combine, root_nodes, root_of
-from ledger.audit.tiles import edge_tiles, locate
+from ledger.audit.tiles import Tile, TileRange, edge_tiles, locate
+from ledger.domain.errors import LedgerError
 
 if TYPE_CHECKING:
     import asyncpg
@@ -34,6 +35,10 @@ LEAVES = f"""
 SELECT string_agg({LEAF}, ''::bytea ORDER BY position) FROM ledger.events WHERE position > $1 AND position <= $2
 """  # noqa: S608 (fixed texts)
 
+ENTRIES = f"""
+SELECT convert_to({ENTRY}, 'UTF8') FROM ledger.events WHERE position > $1 AND position <= $2 ORDER BY position
+"""  # noqa: S608 (fixed texts)
+
 READ_TILES = """
 SELECT level, index, hashes FROM ledger.log_tiles
 WHERE (level, index) IN (SELECT * FROM unnest($1::smallint[], $2::bigint[]))
@@ -55,24 +60,31 @@ UPDATE ledger.log_checkpoint SET size = $1, root = $2, origin = $3, verifier_key
 
 REFUSE = "UPDATE ledger.log_checkpoint SET refusal = $1 WHERE refusal IS DISTINCT FROM $1"
 
+ROW_IS_MISSING = "the row of ledger.log_checkpoint has been deleted"
+
 BEGIN_ANEW = """
 DELETE FROM ledger.log_tiles;
-UPDATE ledger.log_checkpoint
-SET size = 0, root = sha256(''), origin = NULL, verifier_key = NULL, note = NULL, sealed_at = NULL, refusal = NULL;
+DELETE FROM ledger.log_checkpoint;
+INSERT INTO ledger.log_checkpoint (size, root) VALUES (0, sha256(''));
 """
 
-STANDING = """
-SELECT sealed.size, sealed.origin, sealed.verifier_key, sealed.sealed_at, sealed.refusal, head.position AS head,
+STANDING = f"""
+SELECT coalesce(sealed.size, 0), sealed.origin, sealed.verifier_key, sealed.sealed_at,
+    CASE WHEN sealed.id IS NULL THEN '{ROW_IS_MISSING}' ELSE sealed.refusal END, head.position AS head,
     coalesce(extract(epoch FROM clock_timestamp() - (
         SELECT recorded_at FROM ledger.events WHERE events.position = sealed.size + 1
     )), 0)::float8 AS lag_seconds
-FROM ledger.log_checkpoint AS sealed, ledger.log_head AS head
-"""
+FROM ledger.log_head AS head LEFT JOIN ledger.log_checkpoint AS sealed ON true
+"""  # noqa: S608 (fixed texts)
 
 LAG_SECONDS_MAX = 60.0
 """Waiting for longer than this, sealing is in trouble: it takes two seconds."""
 
 Tiles = dict[tuple[int, int], bytes]
+
+
+class TreeDamaged(LedgerError):
+    """The stored tree is not whole."""
 
 
 class Sealed(msgspec.Struct, frozen=True):
@@ -102,6 +114,8 @@ class SealStanding(msgspec.Struct, frozen=True):
         """In plain words what is wrong; None where all is well, or where nobody has ever sealed."""
         if self.refusal is not None:
             return f"not sealed past {self.size}: {self.refusal}; see `ledger audit accept-rollback`"
+        if self.head < self.size:
+            return f"{self.size:,} events are sealed, but the log has {self.head:,}: the end of it is missing"
         if self.verifier_key is not None and self.lag_seconds > LAG_SECONDS_MAX:
             return (
                 f"{self.head - self.size} events wait to be sealed since {self.lag_seconds:.0f} s: is a sealer running?"
@@ -110,9 +124,14 @@ class SealStanding(msgspec.Struct, frozen=True):
 
 
 async def read_sealed(connection: "asyncpg.Connection[asyncpg.Record]") -> Sealed:
-    """Read how far the log is sealed."""
+    """Read how far the log is sealed.
+
+    Raises:
+        TreeDamaged: the database does not know.
+    """
     row = await connection.fetchrow(SEALED)
-    assert row is not None
+    if row is None:
+        raise TreeDamaged(ROW_IS_MISSING)
     return Sealed(*row)
 
 
@@ -127,13 +146,25 @@ async def read_leaves(connection: "asyncpg.Connection[asyncpg.Record]", after: i
     """The leaf hashes of the events between two positions, as one blob.
 
     Raises:
-        ValueError: some of them are not there.
+        TreeDamaged: some of them are not there.
     """
     leaves: bytes = await connection.fetchval(LEAVES, after, until) or b""
     if len(leaves) != (until - after) * HASH_BYTES:
         found = len(leaves) // HASH_BYTES
-        raise ValueError(f"there are {found} events at the positions {after + 1} to {until}: positions are missing")
+        raise TreeDamaged(f"there are {found} events at the positions {after + 1} to {until}: some are missing")
     return leaves
+
+
+async def read_entries(connection: "asyncpg.Connection[asyncpg.Record]", after: int, until: int) -> list[bytes]:
+    """The entries of the events between two positions.
+
+    Raises:
+        TreeDamaged: some of them are not there.
+    """
+    entries = [row[0] for row in await connection.fetch(ENTRIES, after, until)]
+    if len(entries) != until - after:
+        raise TreeDamaged(f"there are {len(entries)} events at the positions {after + 1} to {until}: some are missing")
+    return entries
 
 
 async def read_tiles(connection: "asyncpg.Connection[asyncpg.Record]", wanted: Iterable[tuple[int, int]]) -> Tiles:
@@ -155,9 +186,16 @@ async def read_edge(connection: "asyncpg.Connection[asyncpg.Record]", size: int)
     """Take up the stored tree at a size.
 
     Raises:
-        KeyError, ValueError: tiles are missing.
+        TreeDamaged: a tile is missing.
     """
-    return right_edge(size, await read_tiles(connection, ((tile.level, tile.index) for tile in edge_tiles(size))))
+    tiles = await read_tiles(connection, ((tile.level, tile.index) for tile in edge_tiles(size)))
+    try:
+        return right_edge(size, tiles)
+    except KeyError as error:
+        level, index = error.args[0]
+        raise TreeDamaged(f"tile {index} of level {level} is missing") from None
+    except ValueError as error:
+        raise TreeDamaged(str(error)) from None
 
 
 async def read_subtrees(
@@ -166,26 +204,35 @@ async def read_subtrees(
     """One hash a group of neighbouring complete subtrees, from the stored tiles.
 
     Raises:
-        KeyError: a tile is missing.
+        TreeDamaged: a tile is missing.
     """
     ranges = [[locate(subtree) for subtree in group] for group in groups]
     tiles = await read_tiles(connection, ((place.level, place.index) for group in ranges for place in group))
-    return [
-        combine(
-            [
-                root_of(tiles[place.level, place.index][place.start * HASH_BYTES : place.stop * HASH_BYTES])
-                for place in group
-            ]
-        )
-        for group in ranges
-    ]
+    return [combine([root_of(_hashes(tiles, place)) for place in group]) for group in ranges]
+
+
+async def read_hashes(connection: "asyncpg.Connection[asyncpg.Record]", tile: Tile) -> bytes:
+    """The hashes of a tile that the log has reached.
+
+    Raises:
+        TreeDamaged: they are not there.
+    """
+    tiles = await read_tiles(connection, [(tile.level, tile.index)])
+    return _hashes(tiles, TileRange(tile.level, tile.index, 0, tile.width))
+
+
+def _hashes(tiles: Tiles, wanted: TileRange) -> bytes:
+    found = tiles.get((wanted.level, wanted.index), b"")[wanted.start * HASH_BYTES : wanted.stop * HASH_BYTES]
+    if len(found) != (wanted.stop - wanted.start) * HASH_BYTES:
+        raise TreeDamaged(f"tile {wanted.index} of level {wanted.level} is missing, or a part of it")
+    return found
 
 
 async def read_root(connection: "asyncpg.Connection[asyncpg.Record]", size: int) -> bytes:
     """The root of the stored tree at a size that it has reached.
 
     Raises:
-        KeyError: a tile is missing.
+        TreeDamaged: a tile is missing.
     """
     (root,) = await read_subtrees(connection, [root_nodes(size)])
     return root

@@ -23,7 +23,7 @@ from ledger.cli.common import (
 )
 from ledger.cli.engines import bring_up_to_date
 from ledger.config import Settings
-from ledger.database import make_engine
+from ledger.database import driver_connection, make_engine
 from ledger.embedded import exclusive_home
 from ledger.schema import expected_revision
 
@@ -79,10 +79,24 @@ def reset(yes: bool, force: bool, home: Path | None) -> None:
         settings.home.mkdir(parents=True, exist_ok=True)
         # A service at work on this home would go on with what it remembers of the old log.
         with exclusive_home(settings.home, "ledger reset"), owners_database(settings) as url:
+            origin, note = run(_last_sealed(url))
             run(bring_up_to_date(url, from_base=True))
             # Whoever holds its last checkpoint must not take the next log for its continuation.
-            log_home(settings).archive_checkpoint()
+            log_home(settings).give_up(origin, note)
     click.echo("The ledger is empty.")
+
+
+async def _last_sealed(url: URL) -> tuple[str | None, bytes | None]:
+    """Origin and last checkpoint of the log that is there, where one is."""
+    engine = make_engine(url)
+    try:
+        async with driver_connection(engine) as connection:
+            if await connection.fetchval("SELECT to_regclass('ledger.log_checkpoint')") is None:
+                return None, None
+            row = await connection.fetchrow("SELECT origin, note FROM ledger.log_checkpoint")
+            return (row["origin"], row["note"]) if row is not None else (None, None)
+    finally:
+        await engine.dispose()
 
 
 def _says_yes() -> bool:

@@ -1,6 +1,5 @@
 """What the verbs share: settings, plain errors, JSON, an event loop."""
 
-import logging
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -26,6 +25,7 @@ from ledger.domain.errors import LedgerError
 from ledger.embedded import EmbeddedError
 from ledger.log.appender import Appender
 from ledger.log.bell import tell_others
+from ledger.logs import configure as configure_logs
 from ledger.schema import current_revision, expected_revision
 
 T = TypeVar("T")
@@ -46,6 +46,20 @@ def json_option(command: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Answer as JSON, for programs.")(command)
 
 
+def reason_option(command: F) -> F:
+    """The option --reason: why something is done that is recorded for good."""
+
+    def check(context: click.Context, parameter: click.Parameter, reason: str) -> str:
+        if not 1 <= len(reason) <= 500:
+            raise click.BadParameter("must have 1 to 500 characters")
+        if any("\ud800" <= character <= "\udfff" for character in reason):
+            # What the terminal sent is not UTF-8.
+            raise click.BadParameter("must be text in UTF-8")
+        return reason
+
+    return click.option("--reason", required=True, callback=check, help="Why: it is recorded.")(command)
+
+
 def settings_for(home: Path | None = None, host: str | None = None, port: int | None = None) -> Settings:
     """The settings, with what the command line says put over them; a wrong one ends the program in plain words."""
     with plain_errors():
@@ -59,9 +73,7 @@ def read_settings_for(home: Path | None = None, host: str | None = None, port: i
     settings = msgspec.structs.replace(
         settings, **{name: value for name, value in changes.items() if value is not None}
     )
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    # Alembic tells of every migration; what is worth telling the verbs tell themselves.
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    configure_logs(settings.log_level, settings.log_format)
     return settings
 
 
@@ -111,8 +123,9 @@ def log_home(settings: Settings) -> LogHome:
 class ReplayBar:
     """A progress bar of a replay on the terminal, with events a second and the time left; silent elsewhere."""
 
-    def __init__(self, label: str) -> None:
+    def __init__(self, label: str, unit: str) -> None:
         self._label = label
+        self._unit = unit
         self._started = time.monotonic()
         self._bar: Any = None
         self._done = 0
@@ -138,13 +151,13 @@ class ReplayBar:
             self._bar = None
 
     def _rate(self) -> str:
-        return f"{self._done / (time.monotonic() - self._started):,.0f} events/s"
+        return f"{self._done / (time.monotonic() - self._started):,.0f} {self._unit}/s"
 
 
 @contextmanager
-def replay_bar(label: str) -> Iterator[ReplayBar]:
-    """A progress bar for what is done inside."""
-    bar = ReplayBar(label)
+def replay_bar(label: str, unit: str = "events") -> Iterator[ReplayBar]:
+    """A progress bar for what is done inside; the unit is what `begin` and `progress` count."""
+    bar = ReplayBar(label, unit)
     try:
         yield bar
     finally:

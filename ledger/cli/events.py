@@ -1,6 +1,7 @@
-"""ledger events append and tail: the log from the command line."""
+"""ledger events append, tail and erase: the log from the command line."""
 
 import asyncio
+import getpass
 import signal
 import sys
 from contextlib import suppress
@@ -18,7 +19,9 @@ from ledger.cli.common import (
     appending,
     home_option,
     json_option,
+    print_json,
     reachable_database,
+    reason_option,
     require_migrated,
     run,
     settings_for,
@@ -27,6 +30,8 @@ from ledger.database import driver_connection, make_engine
 from ledger.domain.access import LOCAL
 from ledger.domain.errors import LedgerError
 from ledger.domain.event import Receipt, Request
+from ledger.log.erasure import Erasure
+from ledger.log.erasure import erase as erase_text
 from ledger.log.read import EventFilter, EventView, read_head, read_page, view
 
 POLL_SECONDS = 0.2
@@ -34,7 +39,7 @@ POLL_SECONDS = 0.2
 
 @click.group()
 def events() -> None:
-    """Append to the log and read it."""
+    """Append to the log, read it, and erase free text from it."""
 
 
 @events.command()
@@ -124,3 +129,36 @@ def _print(event: EventView, as_json: bool) -> None:
     data = bytes(event.data).decode()
     shown = data if len(data) <= 100 else f"{data[:97]}..."
     click.echo(f"{event.position:>8}  {event.recorded_at}  {event.type:24} {event.stream_id}  {shown}")
+
+
+@events.command()
+@click.argument("position", type=click.IntRange(1, 2**63 - 1))
+@reason_option
+@home_option
+@json_option
+def erase(position: int, reason: str, home: Path | None, as_json: bool) -> None:
+    """Erase the free text of the event at POSITION, for good.
+
+    Titles, texts, descriptions, messages and reasons go; amounts, statuses and ids stay, and so do all proofs. The
+    erasure is recorded as an event, with who and why.
+    """
+    with reachable_database(settings_for(home)) as url:
+        erased = run(_erase(url, position, reason))
+    if as_json:
+        print_json(erased)
+    else:
+        click.echo(
+            f"Erased: the free text of {erased.event_type} at position {position}, "
+            f"as recorded at position {erased.recorded_position}."
+        )
+        click.echo("Backups, exports and schemas made by `ledger replay` still hold it.")
+
+
+async def _erase(url: URL, position: int, reason: str) -> Erasure:
+    engine = make_engine(url)
+    try:
+        await require_migrated(engine)
+        async with appending(engine) as appender:
+            return await erase_text(engine, appender, position, by=getpass.getuser(), reason=reason)
+    finally:
+        await engine.dispose()

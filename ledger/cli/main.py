@@ -10,6 +10,7 @@ from ledger.cli.admin import migrate, reset, seed
 from ledger.cli.audit import audit
 from ledger.cli.doctor import doctor
 from ledger.cli.events import events
+from ledger.cli.export import export, import_
 from ledger.cli.keys import keys
 from ledger.cli.projections import projections
 from ledger.cli.replay import rebuild, replay, verify
@@ -25,6 +26,9 @@ def main() -> None:
     # Told to end while something starts, stop what was started: an embedded server would go on alone.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
 
+
+for command in (export, import_):
+    events.add_command(command)
 
 COMMANDS = (
     up,

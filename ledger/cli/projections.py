@@ -12,6 +12,7 @@ from ledger.cli.common import (
     json_option,
     print_json,
     reachable_database,
+    reason_option,
     require_migrated,
     run,
     settings_for,
@@ -54,7 +55,7 @@ async def _retry(url: URL) -> None:
 
 @projections.command()
 @name_argument
-@click.option("--reason", required=True, help="Why: it is recorded.")
+@reason_option
 @home_option
 @json_option
 def skip(name: str, reason: str, home: Path | None, as_json: bool) -> None:
@@ -62,8 +63,6 @@ def skip(name: str, reason: str, home: Path | None, as_json: bool) -> None:
 
     The tables then lack what it says, until a release can fold it. The skip is recorded as an event, with who and why.
     """
-    if not 1 <= len(reason) <= 500:
-        raise click.UsageError("--reason must have 1 to 500 characters")
     with reachable_database(settings_for(home)) as url:
         decided = run(_skip(url, reason))
     if as_json:

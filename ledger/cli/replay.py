@@ -2,13 +2,15 @@
 
 import sys
 from collections.abc import Iterable
+from datetime import datetime
 from pathlib import Path
 
 import click
 import msgspec
 from sqlalchemy import URL
 
-from ledger.audit.checkpoint import Checkpoint
+from ledger.audit.home import Kept
+from ledger.cli import offline
 from ledger.cli.common import (
     home_option,
     json_option,
@@ -21,8 +23,8 @@ from ledger.cli.common import (
     settings_for,
 )
 from ledger.cli.engines import require_session
-from ledger.config import Settings
 from ledger.database import make_engine
+from ledger.domain.errors import Malformed
 from ledger.log.moment import parse_moment
 from projections.checkpoint import PROJECTIONS
 from projections.compare import Difference
@@ -38,17 +40,23 @@ SHOWN_CHARACTERS = 100
 
 
 @click.command()
+@offline.options
 @home_option
 @json_option
-def verify(home: Path | None, as_json: bool) -> None:
+def verify(export: Path | None, checkpoint: Path | None, key: str | None, home: Path | None, as_json: bool) -> None:
     """Replay the log beside the tables and print every difference. Nothing is changed.
 
     Exit code 1 when there is one, or when the log itself has a gap.
+
+    With --export, --checkpoint and --key no database is touched: the export is proved against the signed checkpoint,
+    and its events are replayed by the ledger's rules.
     """
+    if export is not None or checkpoint is not None or key is not None:
+        offline.verify(export, checkpoint, key, as_json)
     differences: list[Difference] = []
     settings = settings_for(home)
     with owners_database(settings) as url:
-        report = run(_verify(url, differences, _kept_checkpoint(settings), as_json))
+        report = run(_verify(url, differences, log_home(settings).read(), as_json))
     if as_json:
         print_json({"clean": report.is_clean, **msgspec.structs.asdict(report), "differences": differences})
     else:
@@ -64,14 +72,7 @@ def verify(home: Path | None, as_json: bool) -> None:
     sys.exit(0 if report.is_clean else 1)
 
 
-def _kept_checkpoint(settings: Settings) -> Checkpoint | None:
-    """The last checkpoint signed here, where the key is here."""
-    kept = log_home(settings)
-    signer = kept.read_signer()
-    return kept.read_checkpoint(signer.verifier) if signer is not None else None
-
-
-async def _verify(url: URL, differences: list[Difference], kept: Checkpoint | None, as_json: bool) -> Report:
+async def _verify(url: URL, differences: list[Difference], kept: Kept | None, as_json: bool) -> Report:
     engine = make_engine(url)
     try:
         await require_migrated(engine)
@@ -134,8 +135,12 @@ async def _rebuild(url: URL, tables: Iterable[str]) -> Rebuilt:
 @json_option
 def replay(until: str, schema: str, home: Path | None, as_json: bool) -> None:
     """Leave the four tables as they stood, in a schema of their own to be queried."""
+    try:
+        moment = parse_moment(until)
+    except Malformed as error:
+        raise click.UsageError(f"--until: {error}") from None
     with owners_database(settings_for(home)) as url:
-        replayed = run(_replay(url, until, schema))
+        replayed = run(_replay(url, moment, schema))
     if as_json:
         print_json(replayed)
         return
@@ -145,14 +150,13 @@ def replay(until: str, schema: str, home: Path | None, as_json: bool) -> None:
     click.echo(f"Query {replayed.schema}.campaigns and so on; drop it with DROP SCHEMA {replayed.schema} CASCADE.")
 
 
-async def _replay(url: URL, until: str, schema: str) -> Replayed:
-    moment = parse_moment(until)
+async def _replay(url: URL, until: int | datetime, schema: str) -> Replayed:
     engine = make_engine(url)
     try:
         await require_migrated(engine)
         require_session(engine)
         with replay_bar("Replaying") as bar:
-            return await replay_into(engine, schema, moment, bar.progress, bar.begin)
+            return await replay_into(engine, schema, until, bar.progress, bar.begin)
     finally:
         await engine.dispose()
 

@@ -105,6 +105,10 @@ class Book:
         self.entries: dict[UUID, Entry] = {}
         self.accounts: dict[tuple[str, UUID], Account] = {}
         self.holds: dict[UUID, Hold] = {}
+        # Of streams of the category `ledger`, which have no state.
+        self.versions: dict[UUID, int] = {}
+        # By position, of events that had free text: whether it is still there.
+        self.erasable: dict[int, bool] = {}
         self.events: list[Recorded] = []
         self.denials: dict[UUID, Denial] = {}
         self._changes: list[tuple[dict[Any, Any], Any, Any]] = []
@@ -133,6 +137,12 @@ class Book:
         self.position -= len(self.events) - events
         del self.events[events:]
 
+    def turn_page(self) -> None:
+        """Let go of what was recorded and changed so far; the states stay. No mark outlives it."""
+        self.known.clear()
+        self.events.clear()
+        self._changes.clear()
+
     def changed(self, states: dict[Any, Any]) -> list[Any]:
         """The keys of these states that were set or taken away, each once, in order."""
         return list(dict.fromkeys(key for changed, key, _ in self._changes if changed is states))
@@ -142,6 +152,8 @@ class Book:
         if category == "cost":
             entry = self.entries.get(stream_id)
             return entry.version if entry else 0
+        if category == "ledger":
+            return self.versions.get(stream_id, 0)
         head = self.heads.get((category, stream_id))
         return head.version if head else 0
 

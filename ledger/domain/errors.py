@@ -233,6 +233,12 @@ class BudgetExceeded(Refused):
         return {"scopes": self.scopes, "currency": self.currency}
 
 
+class NothingToErase(Refused):
+    """The event has no free text to erase."""
+
+    slug = "nothing-to-erase"
+
+
 def budget_scope(scope: str, limit: Decimal, spent: Decimal, held: Decimal, requested: Decimal) -> dict[str, str]:
     """One failed limit as `budget-exceeded` shows it: what still fits is `available`, 0 when nothing does."""
     available = max(subtract(subtract(limit, spent), held), ZERO)

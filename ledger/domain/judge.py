@@ -21,11 +21,13 @@ from ledger.domain.errors import (
     EventIdConflict,
     IllegalTransition,
     InvalidEvent,
+    NothingToErase,
     Refused,
     VersionConflict,
 )
 from ledger.domain.event import Candidate, Receipt, Request
 from ledger.domain.job import JobState
+from ledger.domain.ledger import PayloadErased
 from ledger.domain.references import live_campaign, require_currency, require_takes_holds, resolve
 
 SERVICE = "ledger"
@@ -91,7 +93,21 @@ def _judge_event(book: Book, candidate: Candidate) -> Receipt:
         raise VersionConflict(category, stream_id, candidate.expected_version, version)
     if candidate.confined_to is not None:
         require_references_within(book, candidate)
-    return _JUDGES[category](book, candidate)
+    if isinstance(candidate.payload, PayloadErased):
+        _require_text(book, candidate.payload.position)
+    receipt = apply(book, candidate)
+    if candidate.event_type.name in job.ENDS_JOB:
+        _release_holds(book, candidate)
+    return receipt
+
+
+def apply(book: Book, candidate: Candidate) -> Receipt:
+    """Judge what comes after identity and version, and put what the event changes into the book.
+
+    Raises:
+        Refused, InvalidField: the event is not possible.
+    """
+    return _JUDGES[candidate.event_type.category](book, candidate)
 
 
 def _judge_campaign(book: Book, candidate: Candidate) -> Receipt:
@@ -168,8 +184,6 @@ def _judge_job(book: Book, candidate: Candidate) -> Receipt:
     after = job.fold(state, payload, event_type.transition, currency)
     receipt = book.record(candidate, after.campaign_id, job_id)
     book.put(book.heads, ("job", job_id), Head(receipt.version, after))
-    if event_type.name in job.ENDS_JOB:
-        _release_holds(book, candidate)
     return receipt
 
 
@@ -275,7 +289,18 @@ def expiry(entry_id: UUID, event_id: UUID) -> Candidate:
 
 
 def _judge_ledger(book: Book, candidate: Candidate) -> Receipt:
-    return book.record(candidate, None, None)
+    if isinstance(candidate.payload, PayloadErased):
+        book.put(book.erasable, candidate.payload.position, False)
+    receipt = book.record(candidate, None, None)
+    book.put(book.versions, candidate.stream_id, receipt.version)
+    return receipt
+
+
+def _require_text(book: Book, position: int) -> None:
+    if position not in book.erasable:
+        raise NothingToErase(f"the event at position {position} has no free text")
+    if not book.erasable[position]:
+        raise NothingToErase(f"the free text of the event at position {position} was erased already")
 
 
 _JUDGES = {

@@ -1,6 +1,10 @@
-"""The ledger's own events: what was done to the record itself, by whom and why. Each is a stream of its own."""
+"""The ledger's own events: what was done to the record itself, by whom and why.
+
+Each is a stream of its own, but for erasures: those of a stream are the ledger's stream of the same id.
+"""
 
 from typing import Annotated
+from uuid import UUID
 
 import msgspec
 
@@ -32,7 +36,26 @@ class RollbackAccepted(EventData, frozen=True, kw_only=True):
     reason: Why
 
 
+PAYLOAD_ERASED = "ledger.payload_erased"
+
+
+class PayloadErased(EventData, frozen=True, kw_only=True):
+    """The free text of an event was erased; `by` is who, `position` and the rest which event.
+
+    `size` is the erased event's own, so that it can still be checked without its text.
+    """
+
+    position: Annotated[int, msgspec.Meta(ge=1)]
+    category: Label
+    stream_id: UUID
+    event_type: Label
+    size: Annotated[int, msgspec.Meta(ge=0)]
+    by: Label
+    reason: Why
+
+
 EVENTS: dict[str, tuple[type[EventData], Transition]] = {
     "ledger.projection_skipped": (ProjectionSkipped, Transition((), "recorded")),
     "ledger.rollback_accepted": (RollbackAccepted, Transition((), "recorded")),
+    PAYLOAD_ERASED: (PayloadErased, Transition((), "recorded")),
 }

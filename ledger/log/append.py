@@ -1,8 +1,9 @@
 """The append transaction: lock the head of the log, load, judge, write, move the head, commit.
 
 Five round trips whatever the size of the group: BEGIN with its timeouts; lock and load; COPY; store; COMMIT. (A
-sixth, to look for a `cost.denied` written before, only in a group that refuses a hold.) The rules of durability are
-PostgreSQL's own: when `append` returns, the events are on disk.
+sixth, to look for a `cost.denied` written before, only in a group that refuses a hold; and up to three more for events
+of the ledger's own, erasures above all.) The rules of durability are PostgreSQL's own: when `append` returns, the
+events are on disk.
 """
 
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from ledger.domain.errors import Refused
 from ledger.domain.event import Receipt, Request
 from ledger.domain.judge import judge
 from ledger.log.load import LOCK_AND_LOAD, open_book, touched_by
+from ledger.log.own import ERASE, load_own
 from ledger.log.tables import EVENT_COLUMNS, SCHEMA
 
 if TYPE_CHECKING:
@@ -72,9 +74,12 @@ async def append(
             sending it again with the same ids is safe.
     """
     await connection.execute(BEGIN)
-    answer = await connection.fetchrow(LOCK_AND_LOAD, *touched_by(requests), now)
+    *touched, own = touched_by(requests)
+    answer = await connection.fetchrow(LOCK_AND_LOAD, *touched, now)
     assert answer is not None
     book = open_book(answer)
+    if own:
+        await load_own(connection, book, own)
     first_new = book.position
     verdicts = [judge(book, request) for request in requests]
     if book.denials:
@@ -83,7 +88,9 @@ async def append(
         await connection.execute("ROLLBACK")
         return verdicts, book.position
     await connection.copy_records_to_table("events", schema_name=SCHEMA, columns=EVENT_COLUMNS, records=book.events)
-    await connection.execute(STORE, *_changes(book))
+    await connection.execute(STORE, *changes(book))
+    if erased := book.changed(book.erasable):
+        await connection.execute(ERASE, erased)
     await connection.execute("COMMIT")
     return verdicts, book.position
 
@@ -95,8 +102,8 @@ async def _record_denials(connection: "asyncpg.Connection[asyncpg.Record]", book
             book.record(denial.candidate, denial.campaign_id, denial.agent_job_id)
 
 
-def _changes(book: Book) -> list[Any]:
-    """The arguments of STORE: what the group changed, each row once, by columns."""
+def changes(book: Book) -> list[Any]:
+    """The arguments of STORE: what was changed in the book, each row once, by columns."""
     heads = [(*key, book.heads[key]) for key in book.changed(book.heads) if key in book.heads]
     accounts = [(*key, book.accounts[key]) for key in book.changed(book.accounts) if key in book.accounts]
     changed_holds = book.changed(book.holds)

@@ -6,6 +6,7 @@ stays bounded and the sender can come back later.
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Callable
 from datetime import datetime
@@ -58,17 +59,20 @@ class Appender:
         engine: AsyncEngine,
         *,
         on_append: Callable[[int], None] = lambda position: None,
+        on_group: Callable[[int, float], None] = lambda events, seconds: None,
         clock: Callable[[], datetime] | None = None,
     ) -> None:
         """Make an appender.
 
         Args:
             engine: where the log is.
-            on_append: called with the position of the last event after each group that recorded something.
+            on_append: called with the position of the last event after each group.
+            on_group: called with the number of events that were sent in a group, and the seconds that it took.
             clock: the server's own when None.
         """
         self._engine = engine
         self._on_append = on_append
+        self._on_group = on_group
         self._clock = clock
         self._queue: deque[_Waiting] = deque()
         self._events = 0
@@ -144,12 +148,14 @@ class Appender:
     async def _record(self, connection: "asyncpg.Connection[asyncpg.Record]", group: list[_Waiting]) -> None:
         group = [waiting for waiting in group if not waiting.answer.cancelled()]
         now = self._clock() if self._clock else None
+        began = time.monotonic()
         async with asyncio.timeout(APPEND_SECONDS_MAX):
             verdicts, position = await append(connection, [waiting.request for waiting in group], now)
         for waiting, verdict in zip(group, verdicts, strict=True):
             if not waiting.answer.done():
                 waiting.answer.set_result(verdict)
         self._on_append(position)
+        self._on_group(sum(waiting.events for waiting in group), time.monotonic() - began)
 
     async def _once_more(self, group: list[_Waiting], error: Exception) -> None:
         """Send a failed group again: as it was after the database failed, one by one after a request of it did."""

@@ -3,7 +3,7 @@
 The answer comes as JSON text from `ledger.lock_and_load`, one array a row, and is decoded straight into types.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,9 +13,9 @@ import msgspec
 
 from ledger.domain import cost, job
 from ledger.domain.book import Account, Book, Head, Hold, Known, type_of_state
-from ledger.domain.catalogue import decode_stored
+from ledger.domain.catalogue import as_written_today, decode_stored
 from ledger.domain.cost import Entry
-from ledger.domain.event import Receipt, Request
+from ledger.domain.event import Candidate, Receipt, Request
 
 if TYPE_CHECKING:
     import asyncpg
@@ -27,12 +27,16 @@ FROM ledger.lock_and_load($1, $2, $3, $4, $5)
 
 
 class Touched(NamedTuple):
-    """The ids that a group of requests touches: the arguments of `ledger.lock_and_load`."""
+    """The ids that a group of requests touches: but for `own`, the arguments of `ledger.lock_and_load`.
+
+    `own` are the ledger's own events, for which `ledger.log.own` loads.
+    """
 
     streams: list[UUID]
     events: list[UUID]
     entries: list[UUID]
     ending_jobs: list[UUID]
+    own: Sequence[Candidate] = ()
 
 
 def touched_by(requests: Iterable[Request]) -> Touched:
@@ -41,10 +45,13 @@ def touched_by(requests: Iterable[Request]) -> Touched:
     events: dict[UUID, None] = {}
     entries: dict[UUID, None] = {}
     ending_jobs: dict[UUID, None] = {}
+    own: list[Candidate] = []
     for request in requests:
         for candidate in request.candidates:
             if candidate.event_type.category == "cost":
                 entries[candidate.stream_id] = None
+            elif candidate.event_type.category == "ledger":
+                own.append(candidate)
             else:
                 streams[candidate.stream_id] = None
                 events[candidate.id] = None
@@ -54,7 +61,7 @@ def touched_by(requests: Iterable[Request]) -> Touched:
                     streams[referenced] = None
             if candidate.event_type.name in job.ENDS_JOB:
                 ending_jobs[candidate.stream_id] = None
-    return Touched(list(streams), list(events), list(entries), list(ending_jobs))
+    return Touched(list(streams), list(events), list(entries), list(ending_jobs), own)
 
 
 class _KnownRow(msgspec.Struct, array_like=True):
@@ -71,13 +78,16 @@ class _KnownRow(msgspec.Struct, array_like=True):
     position: int
     over_budget: list[str] | None
     category: str
+    schema_version: int
 
     def known(self) -> Known:
+        """The event as this release would have written it: a repeat is compared with that."""
         receipt = Receipt(self.id, self.stream_id, self.version, self.position, False, self.over_budget)
+        data, text = as_written_today(self.type, self.schema_version, self.data, self.text)
         return Known(
             self.type,
-            self.data,
-            self.text,
+            data,
+            text,
             self.erased,
             self.occurred_at,
             self.correlation_id,
@@ -87,7 +97,6 @@ class _KnownRow(msgspec.Struct, array_like=True):
 
 
 class _EntryRow(_KnownRow, array_like=True):
-    schema_version: int
     campaign_id: UUID | None
     agent_job_id: UUID | None
     recorded_at: datetime

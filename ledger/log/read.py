@@ -3,9 +3,9 @@
 Positions have no gaps and become visible in order, so a reader needs only the last position it has seen.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -23,6 +23,8 @@ PAGE_CHARACTERS_MAX = 8 * 1024 * 1024
 
 _COLUMNS = """position, category, stream_id, version, id, type, schema_version, occurred_at, recorded_at, actor,
     campaign_id, agent_job_id, correlation_id, causation_id, data::text AS data, text::text AS text, text_commitment"""
+
+_SALTED_COLUMNS = f"{_COLUMNS}, text_salt"
 
 HEAD = "SELECT position FROM ledger.log_head"
 
@@ -51,6 +53,17 @@ class StoredEvent(msgspec.Struct, frozen=True):
     data: str
     text: str | None
     text_commitment: str | None
+
+
+class SaltedEvent(StoredEvent, frozen=True):
+    """An event with the salt of its free text, without which nobody can check the text against its commitment."""
+
+    text_salt: bytes | None
+
+
+E = TypeVar("E", bound=StoredEvent)
+
+_ReadPage = Callable[["asyncpg.Connection[asyncpg.Record]", "EventFilter", int], Awaitable[list[E]]]
 
 
 class EventView(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -124,7 +137,7 @@ def view(event: StoredEvent) -> EventView:
     )
 
 
-def _page_query(wanted: EventFilter, limit: int, characters: int) -> tuple[str, list[object]]:
+def _page_query(columns: str, wanted: EventFilter, limit: int, characters: int) -> tuple[str, list[object]]:
     arguments: list[object] = [wanted.after]
     conditions = ["position > $1"]
 
@@ -149,7 +162,7 @@ def _page_query(wanted: EventFilter, limit: int, characters: int) -> tuple[str, 
     arguments += [limit, characters]
     # The running size is summed over the small column alone: a text past the bound is never read from disk.
     query = f"""
-        SELECT {_COLUMNS} FROM (
+        SELECT {columns} FROM (
             SELECT *, sum(size) OVER (ORDER BY position) AS running FROM ledger.events
             WHERE {" AND ".join(conditions)}
             ORDER BY position LIMIT ${len(arguments) - 1}
@@ -171,8 +184,16 @@ async def read_page(
     Args:
         characters: where a page ends, `PAGE_CHARACTERS_MAX` when None.
     """
-    query, arguments = _page_query(wanted, limit, characters or PAGE_CHARACTERS_MAX)
+    query, arguments = _page_query(_COLUMNS, wanted, limit, characters or PAGE_CHARACTERS_MAX)
     return [StoredEvent(*row) for row in await connection.fetch(query, *arguments)]
+
+
+async def read_salted_page(
+    connection: "asyncpg.Connection[asyncpg.Record]", wanted: EventFilter, limit: int = PAGE_EVENTS_MAX
+) -> list[SaltedEvent]:
+    """The same, with salts: for those who may see them, since they make erased texts guessable again."""
+    query, arguments = _page_query(_SALTED_COLUMNS, wanted, limit, PAGE_CHARACTERS_MAX)
+    return [SaltedEvent(*row) for row in await connection.fetch(query, *arguments)]
 
 
 async def read_head(connection: "asyncpg.Connection[asyncpg.Record]") -> int:
@@ -188,19 +209,30 @@ async def read_stream_version(connection: "asyncpg.Connection[asyncpg.Record]", 
     return int(version or 0)
 
 
-async def read_all(
+def read_all(
     engine: AsyncEngine, wanted: EventFilter, page_events_max: int = PAGE_EVENTS_MAX
 ) -> AsyncIterator[list[StoredEvent]]:
     """Read every event wanted, page by page, each in a short transaction of its own.
 
     Where `until` is None, up to the head at the start: a reader is not kept going by a writer.
     """
+    return _read_pages(engine, wanted, page_events_max, read_page)
+
+
+def read_all_salted(engine: AsyncEngine, wanted: EventFilter) -> AsyncIterator[list[SaltedEvent]]:
+    """The same, with salts."""
+    return _read_pages(engine, wanted, PAGE_EVENTS_MAX, read_salted_page)
+
+
+async def _read_pages(
+    engine: AsyncEngine, wanted: EventFilter, page_events_max: int, read: "_ReadPage[E]"
+) -> AsyncIterator[list[E]]:
     if wanted.until is None:
         async with driver_connection(engine) as connection:
             wanted = msgspec.structs.replace(wanted, until=await read_head(connection))
     while True:
         async with driver_connection(engine) as connection:
-            page = await read_page(connection, wanted, page_events_max)
+            page = await read(connection, wanted, page_events_max)
         if not page:
             return
         yield page

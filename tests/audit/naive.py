@@ -13,7 +13,12 @@ def entries(size: int) -> list[bytes]:
 
 def leaves(size: int) -> list[bytes]:
     """The leaf hashes of `entries`."""
-    return [hashlib.sha256(b"\x00" + entry).digest() for entry in entries(size)]
+    return leaf_hashes(entries(size))
+
+
+def leaf_hashes(written: Sequence[bytes]) -> list[bytes]:
+    """The leaf hashes of any entries."""
+    return [hashlib.sha256(b"\x00" + entry).digest() for entry in written]
 
 
 def _node(left: bytes, right: bytes) -> bytes:

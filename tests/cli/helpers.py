@@ -18,8 +18,8 @@ from sqlalchemy import URL
 from tests.servers.kinds import direct_url, replica_url
 
 REPOSITORY = Path(__file__).parents[2]
-LEDGER = str(Path(sys.executable).with_name("ledger"))
 PYTHON = sys.executable
+LEDGER = (PYTHON, "-m", "ledger")
 
 START_SECONDS_MAX = 60
 
@@ -38,7 +38,7 @@ def plain(url: URL) -> str:
 
 
 def environment(database: URL | str | None = None, **settings: str) -> dict[str, str]:
-    """This process's environment, with none of the ledger's settings but these."""
+    """This process's environment, with none of the ledger's settings but these; programs import this checkout."""
     own = re.compile(r"(DB|LEDGER|DIRECT|REPLICA|PG|DATABASE)[A-Z_]*")
     kept = {name: value for name, value in os.environ.items() if not own.fullmatch(name)}
     if database is not None:
@@ -48,7 +48,7 @@ def environment(database: URL | str | None = None, **settings: str) -> dict[str,
             kept["DIRECT_DATABASE_URL"] = plain(direct_url(database))
         if (replica := replica_url(database)) is not None:
             kept["REPLICA_DATABASE_URL"] = plain(replica)
-    return kept | settings
+    return kept | {"PYTHONPATH": str(REPOSITORY)} | settings
 
 
 async def run(
@@ -75,7 +75,7 @@ async def run(
 async def ledger(
     *arguments: str | Path, database: URL | str | None = None, stdin: bytes = b"", **settings: str
 ) -> Said:
-    return await run(LEDGER, *arguments, env=environment(database, **settings), stdin=stdin)
+    return await run(*LEDGER, *arguments, env=environment(database, **settings), stdin=stdin)
 
 
 class Running:
@@ -114,7 +114,7 @@ async def started(
     errors = folder / f"{arguments[0]}.log"
     with errors.open("ab") as log:
         process = await asyncio.create_subprocess_exec(
-            LEDGER,
+            *LEDGER,
             *map(str, arguments),
             env=environment(database, **settings),
             cwd="/",

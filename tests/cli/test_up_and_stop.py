@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import socket
+import subprocess
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from click.testing import CliRunner
 from ledger.cli.main import main
 from ledger.config import parse_url
 from ledger.database import make_engine
-from tests.cli.helpers import Running, get, key_of, ledger, postgres_of, started
+from tests.cli.helpers import Running, get, key_of, ledger, postgres_of, remove, started
 from tests.events import campaign, cost, follow, job
 from tests.log.helpers import query
 from tests.projections.helpers import folded, folded_up_to, stored, tables
@@ -153,3 +154,27 @@ async def test_ended_under_load_it_has_every_acknowledged_event_once_and_its_tab
     assert kinds.count("job.queued") == kinds.count("job.started") == kinds.count("cost.recorded")
     assert balances == [(kinds.count("cost.recorded"), 0)]
     assert found == folded(events)
+
+
+async def test_asked_to_stop_while_it_starts_it_leaves_no_postgresql(used_home: Path, tmp_path: Path) -> None:
+    async def told_after(seconds: float, *, is_new: bool = False) -> tuple[int, int | None, str]:
+        folder = tmp_path / f"{seconds}-{is_new}"
+        folder.mkdir()
+        home = folder / "home"
+        if not is_new:
+            subprocess.run(["cp", "-a", used_home, home], check=True)
+        try:
+            async with started(folder, "up", "--port", "0", "--home", home) as running:
+                await asyncio.sleep(seconds)
+                code = await running.stop()
+                return code, postgres_of(home), running.errors.read_text()
+        finally:
+            remove(home)
+
+    ended = await asyncio.gather(
+        *(told_after(seconds) for seconds in (0.5, 0.9, 1.3, 1.7, 2.2)), told_after(1.5, is_new=True)
+    )
+
+    assert [postgres for _, postgres, _ in ended] == [None] * len(ended)
+    assert {code for code, _, _ in ended} <= {0, 128 + signal.SIGTERM, -signal.SIGTERM}
+    assert not any("Traceback" in errors for _, _, errors in ended)

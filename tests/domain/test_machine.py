@@ -11,6 +11,7 @@ from ledger.domain.book import Book
 from ledger.domain.errors import BudgetExceeded, Refused, VersionConflict
 from ledger.domain.event import Receipt, Request
 from ledger.domain.judge import expiry, judge
+from ledger.domain.restore import candidate_of, restore
 from tests.domain.auditor import Auditor
 from tests.domain.contract import Event
 from tests.domain.helpers import NOW, candidate
@@ -102,6 +103,24 @@ class BookMachine(LedgerMachine):
             assert account.held == sum(holds, Decimal(0))
         held = {entry_id for entry_id, entry in self.book.entries.items() if entry.status == "held"}
         assert held == self.book.holds.keys()
+
+    def teardown(self) -> None:
+        """Told to an empty book, event by event, what was recorded leaves the very rows and states."""
+        again = Book(0, NOW)
+
+        rows = [
+            restore(again, event, candidate_of(event._replace(over_budget=None, size=0))) for event in self.book.events
+        ]
+
+        denied = {event.stream_id for event in self.book.events if event.type == "cost.denied"}
+        entries = {stream_id: entry for stream_id, entry in again.entries.items() if stream_id not in denied}
+        assert rows == self.book.events
+        assert (again.heads, again.accounts, again.holds, entries) == (
+            self.book.heads,
+            self.book.accounts,
+            self.book.holds,
+            self.book.entries,
+        )
 
 
 class TestTheLedgerDecidesAsTheModelDoes(BookMachine.TestCase):

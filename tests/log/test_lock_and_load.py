@@ -91,7 +91,7 @@ async def test_the_balances_loaded_after_the_wait_are_those_stored_by_the_other(
         await one.fetchrow(LOCK_AND_LOAD, streams, [], [], [], None)
         await other.execute(BEGIN)
         loading = asyncio.create_task(other.fetchrow(LOCK_AND_LOAD, streams, [], [], [], None))
-        await until(lambda: watcher.fetchval(IS_WAITING, other.get_server_pid()))
+        await until(lambda: watcher.fetchval(IS_WAITING))
         await one.execute("UPDATE ledger.accounts SET spent = 7")
         await one.execute("UPDATE ledger.log_head SET position = 41")
         await one.execute("COMMIT")

@@ -1,0 +1,56 @@
+"""The log as an export: an event a line, exactly as it is hashed, with what its free text is checked by."""
+
+from typing import Annotated
+
+import msgspec
+from aiohttp import web
+
+from ledger.api.events import whole_or_broken_off
+from ledger.api.routes import NDJSON, Route, read_query
+from ledger.api.services import Services
+from ledger.audit.export import write_line
+from ledger.database import driver_connection
+from ledger.log.moment import resolve
+from ledger.log.read import EventFilter, read_all_salted, read_head
+
+Position = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+
+
+class ExportQuery(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Which events: `after` is exclusive; `until` inclusive, the last event there is where it is absent."""
+
+    after: Position = 0
+    until: Position | None = None
+
+
+async def get_export(request: web.Request, services: Services) -> web.StreamResponse:
+    """Every line of the range, or an answer that is broken off."""
+    query = read_query(request, ExportQuery)
+    async with driver_connection(services.engine) as connection:
+        # Fewer events than were asked for would look like all of them.
+        until = await read_head(connection) if query.until is None else await resolve(connection, query.until)
+    pages = read_all_salted(services.engine, EventFilter(query.after, until))
+    # Read before the answer begins: a database that is away is still answered with a problem document.
+    page = await anext(pages, None)
+    answer = web.StreamResponse(headers={"Content-Type": NDJSON})
+    await answer.prepare(request)
+    async with whole_or_broken_off(request, answer):
+        while page:
+            await answer.write(b"".join(map(write_line, page)))
+            page = await anext(pages, None)
+    return answer
+
+
+ROUTES = [
+    Route(
+        "GET",
+        "/v1/log/export",
+        get_export,
+        "Export the log, an event a line.",
+        {200: str},
+        ExportQuery,
+        problems=("malformed", "database-unavailable"),
+        media=(NDJSON,),
+        needs="audit",
+    )
+]

@@ -1,0 +1,148 @@
+"""The log against its own rules, by SQL alone: every stored column that no entry's hash covers.
+
+`size`, free text with its salt and commitment, and `over_budget`, which is computed here a second time: by window
+functions over the cost events instead of balances kept along the way. What is found wrong is named by position.
+"""
+
+from collections.abc import AsyncIterator
+
+import asyncpg
+
+SHOWN_MAX = 100
+"""Faults are listed up to this many of a kind."""
+
+POSITIONS_MAX = 50_000
+"""So many events are looked at by one statement, so that none keeps its snapshot for long."""
+
+# An erased event keeps the size that it had, or after an import, which knows no other, has that of what is left.
+# The facts of an erasure are compared as texts: a changed byte must be found, not stop the search.
+ROW_FAULTS = """
+SELECT position, fault FROM (
+    SELECT position, concat_ws('; ',
+        CASE WHEN (has_text OR text_commitment IS NULL OR erased_size IS NOT NULL)
+            AND size NOT IN (coalesce(erased_size, actual_size::text), actual_size::text)
+        THEN
+            format('its size is said to be %s characters, but it is %s', size, coalesce(erased_size, actual_size::text))
+        END,
+        CASE WHEN text_commitment IS DISTINCT FROM actual_commitment AND has_text THEN
+            'its text, the salt and the commitment do not belong together'
+        END,
+        CASE WHEN text_commitment IS NOT NULL AND NOT has_text AND erased_size IS NULL THEN
+            'its text is gone, but no ledger.payload_erased says that it was erased'
+        END,
+        CASE WHEN over_budget IS NOT NULL AND NOT may_be_over THEN
+            format('its over_budget cannot be %s', over_budget)
+        END
+    ) AS fault
+    FROM (
+        SELECT position, event.size::text AS size, erasure.size AS erased_size, text_commitment, over_budget,
+            text IS NOT NULL AS has_text,
+            char_length(data::text) + coalesce(char_length(text::text), 0) AS actual_size,
+            encode(sha256(text_salt || convert_to(text::text, 'UTF8')), 'hex') AS actual_commitment,
+            type IN ('cost.recorded', 'cost.settled') AND over_budget IN ('{job}', '{campaign}', '{job,campaign}')
+                AND (agent_job_id IS NOT NULL OR over_budget[1] <> 'job')
+                AND (campaign_id IS NOT NULL OR over_budget = '{job}') AS may_be_over
+        FROM ledger.events AS event
+        LEFT JOIN LATERAL (
+            SELECT data ->> 'size' AS size FROM ledger.ledger_events
+            WHERE event.text IS NULL AND event.text_commitment IS NOT NULL AND stream_id = event.stream_id
+                AND type = 'ledger.payload_erased' AND data ->> 'position' = event.position::text
+                AND data ->> 'category' = event.category
+            LIMIT 1
+        ) AS erasure ON true
+        WHERE position > $1 AND position <= $2
+        OFFSET 0
+    ) AS event
+) AS event
+WHERE fault <> '' ORDER BY position LIMIT $3
+"""
+
+ERASURE_FAULTS = """
+SELECT erasure.position, format(
+    'it says that %s at position %s was erased, but no such event is without its text',
+    data ->> 'event_type', data ->> 'position'
+) AS fault
+FROM ledger.ledger_events AS erasure
+WHERE type = 'ledger.payload_erased' AND NOT EXISTS (
+    SELECT FROM ledger.events AS event
+    WHERE event.stream_id = erasure.stream_id AND event.stream_id::text = erasure.data ->> 'stream_id'
+        AND event.position::text = erasure.data ->> 'position' AND event.position < erasure.position
+        AND event.category = erasure.data ->> 'category' AND event.type = erasure.data ->> 'event_type'
+        AND event.text IS NULL AND event.text_commitment IS NOT NULL
+)
+ORDER BY position LIMIT $1
+"""
+
+# What an event moves is the same for both of its limits: spent and held count together. A hold is open until the next
+# event of its stream. Limits are told as what they change by, so that their running sum is the limit that holds.
+OVER_BUDGET_FAULTS = r"""
+WITH cost AS (
+    SELECT position, stream_id, type, agent_job_id, campaign_id, over_budget, CASE
+        WHEN type IN ('cost.recorded', 'cost.settled') THEN data ->> 'cost'
+        WHEN type IN ('cost.reserved', 'cost.adjusted') THEN data ->> 'amount'
+    END AS amount
+    FROM ledger.cost_events WHERE type <> 'cost.denied'
+), checked AS (
+    SELECT *, CASE WHEN amount ~ '^-?[0-9]{1,10}([.][0-9]{1,10})?$' THEN amount::numeric ELSE 0 END AS moved FROM cost
+), movement AS (
+    SELECT position, type, agent_job_id, campaign_id, over_budget,
+        moved - CASE WHEN lag(type) OVER stream = 'cost.reserved' THEN lag(moved) OVER stream ELSE 0 END AS moved
+    FROM checked WINDOW stream AS (PARTITION BY stream_id ORDER BY position)
+), budget AS (
+    SELECT position, type, stream_id,
+        CASE WHEN data ->> 'budget' ~ '^[0-9]{1,10}([.][0-9]{1,10})?$' THEN (data ->> 'budget')::numeric END AS budget
+    FROM ledger.events WHERE type IN ('campaign.created', 'campaign.budget_changed', 'job.queued')
+), term AS (
+    SELECT position, CASE WHEN type = 'job.queued' THEN stream_id END AS agent_job_id,
+        CASE WHEN type <> 'job.queued' THEN stream_id END AS campaign_id,
+        budget - CASE WHEN type = 'campaign.budget_changed' THEN lag(budget) OVER stream ELSE 0 END AS change
+    FROM budget WINDOW stream AS (PARTITION BY stream_id, type = 'job.queued' ORDER BY position)
+), told AS (
+    SELECT position, type, agent_job_id, campaign_id, over_budget, moved, NULL AS change FROM movement
+    UNION ALL
+    SELECT position, NULL, agent_job_id, campaign_id, NULL, 0, change FROM term
+), balance AS (
+    SELECT position, type, over_budget,
+        agent_job_id IS NOT NULL AND sum(moved) OVER job > sum(change) OVER job AS job_is_over,
+        campaign_id IS NOT NULL AND sum(moved) OVER campaign > sum(change) OVER campaign AS campaign_is_over
+    FROM told
+    WINDOW job AS (PARTITION BY agent_job_id ORDER BY position),
+        campaign AS (PARTITION BY campaign_id ORDER BY position)
+), expected AS (
+    SELECT position, over_budget, nullif(array_remove(ARRAY[
+        CASE WHEN job_is_over THEN 'job' END, CASE WHEN campaign_is_over THEN 'campaign' END
+    ], NULL), '{}') AS computed
+    FROM balance WHERE type IN ('cost.recorded', 'cost.settled')
+)
+SELECT position, format('its over_budget is %s, by the events before it %s',
+    coalesce(over_budget::text, 'null'), coalesce(computed::text, 'null')) AS fault
+FROM expected WHERE over_budget IS DISTINCT FROM computed
+ORDER BY position LIMIT $1
+"""
+
+
+async def faults(connection: "asyncpg.Connection[asyncpg.Record]", head: int) -> AsyncIterator[str]:
+    """Everything found wrong in the log, a sentence an event; at most `SHOWN_MAX` of a kind.
+
+    Args:
+        connection: outside any transaction.
+        head: rows are looked at up to this position.
+    """
+    left = SHOWN_MAX
+    for after in range(0, head, POSITIONS_MAX):
+        found = await _found(connection, ROW_FAULTS, after, min(after + POSITIONS_MAX, head), left)
+        left -= len(found)
+        for fault in found:
+            yield fault
+    for query in (ERASURE_FAULTS, OVER_BUDGET_FAULTS):
+        for fault in await _found(connection, query, SHOWN_MAX):
+            yield fault
+
+
+async def _found(connection: "asyncpg.Connection[asyncpg.Record]", query: str, *arguments: int) -> list[str]:
+    try:
+        rows = await connection.fetch(query, *arguments)
+    except asyncpg.DataError as error:
+        # JSON that PostgreSQL itself cannot read; whoever replays the log is told which event it is.
+        return [f"the log cannot be checked: {error}"]
+    return [f"position {row['position']}: {row['fault']}" for row in rows]

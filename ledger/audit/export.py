@@ -1,0 +1,152 @@
+"""The lines of an export: each event as its entry, and beside it the free text with the salt of its commitment.
+
+`{"entry":{…},"salt":"<hex>" or null,"text":{…} or null}`, the entry and the text byte for byte as they are hashed.
+Reading is strict: a line means one event and can be written in one way only.
+"""
+
+import gzip
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import IO, Annotated, NamedTuple
+
+import msgspec
+
+from ledger.audit.entry import EntryError, commitment, entry_of, parse_entry
+from ledger.domain.codec import InvalidField, check_text, utc
+from ledger.domain.errors import LedgerError
+from ledger.domain.event import Recorded
+from ledger.domain.restore import BrokenLog
+from ledger.log.read import SaltedEvent
+
+LINE_BYTES_MAX = 32 * 1024 * 1024
+"""Above any event that a request of 16 MiB can bring: it bounds a reader's memory."""
+
+_NULL = b"null"
+
+
+class ExportError(LedgerError):
+    """The export is not as it must be. `line` counts from 1."""
+
+    def __init__(self, line: int, detail: str, position: int | None = None) -> None:
+        where = f"line {line:,}" if position is None else f"line {line:,} (position {position:,})"
+        super().__init__(f"{where}: {detail}")
+        self.line = line
+        self.position = position
+
+
+class ExportLine(NamedTuple):
+    """A line read: its number, the entry that is hashed, and the event (without what is no part of it)."""
+
+    number: int
+    entry: bytes
+    event: Recorded
+
+
+@contextmanager
+def at_line(line: ExportLine) -> Iterator[None]:
+    """Say of a broken log in which line it breaks."""
+    try:
+        yield
+    except BrokenLog as error:
+        raise ExportError(line.number, error.detail, line.event.position) from None
+
+
+class _Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    entry: msgspec.Raw
+    # Not $: that also matches before a newline at the end.
+    salt: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}\Z")] | None
+    text: msgspec.Raw
+
+
+_ENCODER = msgspec.json.Encoder()
+_DECODER = msgspec.json.Decoder(_Line)
+
+
+def write_line(event: SaltedEvent) -> bytes:
+    """Write an event's line, with its newline.
+
+    Raises:
+        EntryError: it would have too large an entry.
+    """
+    salt = f'"{event.text_salt.hex()}"'.encode() if event.text_salt is not None else _NULL
+    text = event.text.encode() if event.text is not None else _NULL
+    return b'{"entry":' + entry_of(event) + b',"salt":' + salt + b',"text":' + text + b"}\n"
+
+
+def read_lines(file: IO[bytes]) -> Iterator[ExportLine]:
+    """Read an export line by line.
+
+    Raises:
+        ExportError: a line is not exactly as `write_line` writes it, its text is not the one that was committed to,
+            or the file ends in the middle.
+    """
+    number = 1
+    while line := _next_line(file, number):
+        yield _read_line(number, line)
+        number += 1
+
+
+def _next_line(file: IO[bytes], number: int) -> bytes:
+    try:
+        line = file.readline(LINE_BYTES_MAX + 1)
+    except EOFError:
+        raise ExportError(number, "the file ends in the middle of its compressed data: it was cut") from None
+    except (zlib.error, gzip.BadGzipFile) as error:
+        raise ExportError(number, f"the compressed data is damaged: {error}") from None
+    except OSError as error:
+        raise ExportError(number, f"the file cannot be read: {error.strerror or error}") from None
+    if len(line) > LINE_BYTES_MAX:
+        raise ExportError(number, f"longer than {LINE_BYTES_MAX:,} bytes")
+    if line and not line.endswith(b"\n"):
+        raise ExportError(number, "the file ends in the middle of the line: it was cut")
+    return line
+
+
+def _read_line(number: int, line: bytes) -> ExportLine:
+    bare = line[:-1]
+    try:
+        check_text(bare)
+        parsed = _DECODER.decode(bare)
+        if _ENCODER.encode(parsed) != bare:
+            raise ExportError(number, "not written as an export is written")
+        entry = bytes(parsed.entry)
+        event = _event(number, entry, parsed.salt, bytes(parsed.text))
+    except (UnicodeDecodeError, msgspec.DecodeError, RecursionError, EntryError, InvalidField) as error:
+        raise ExportError(number, str(error)) from None
+    return ExportLine(number, entry, event)
+
+
+def _event(number: int, entry_bytes: bytes, salt: str | None, text: bytes) -> Recorded:
+    entry = parse_entry(entry_bytes)
+    free_text = None if text == _NULL else text
+    if (free_text is None) != (salt is None):
+        raise ExportError(number, "text and salt go together", entry.position)
+    if free_text is not None and salt is not None:
+        if not free_text.startswith(b"{") or msgspec.json.format(free_text, indent=-1) != free_text:
+            raise ExportError(number, "the text is not one compact object", entry.position)
+        if commitment(bytes.fromhex(salt), free_text) != entry.text_commitment:
+            raise ExportError(number, "the text is not the one that the entry commits to", entry.position)
+    return Recorded(
+        position=entry.position,
+        category=entry.category,
+        stream_id=entry.stream_id,
+        version=entry.version,
+        id=entry.id,
+        type=entry.type,
+        schema_version=entry.schema_version,
+        occurred_at=utc("occurred_at", datetime.fromisoformat(entry.occurred_at)),
+        recorded_at=utc("recorded_at", datetime.fromisoformat(entry.recorded_at)),
+        actor=entry.actor,
+        campaign_id=entry.campaign_id,
+        agent_job_id=entry.agent_job_id,
+        correlation_id=entry.correlation_id,
+        causation_id=entry.causation_id,
+        data=bytes(entry.data).decode(),
+        text=free_text.decode() if free_text is not None else None,
+        text_salt=bytes.fromhex(salt) if salt is not None else None,
+        text_commitment=entry.text_commitment,
+        over_budget=None,
+        size=0,
+    )

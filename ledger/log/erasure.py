@@ -1,0 +1,54 @@
+"""Erasing the free text of an event: the text goes and the erasure is recorded, in one transaction."""
+
+from uuid import UUID
+
+import msgspec
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ledger.database import driver_connection
+from ledger.domain.catalogue import CATALOGUE
+from ledger.domain.errors import NotFound, Refused
+from ledger.domain.event import Request
+from ledger.domain.ledger import PAYLOAD_ERASED, PayloadErased
+from ledger.log.appender import Appender
+from ledger.log.prepare import prepare
+
+# None of these ever changes: they can be read before the lock.
+TARGET = "SELECT category, stream_id, type AS event_type, size FROM ledger.events WHERE position = $1"
+
+
+class Erasure(msgspec.Struct):
+    """Which event lost its text, and the position of the event that records it."""
+
+    position: int
+    category: str
+    stream_id: UUID
+    event_type: str
+    recorded_position: int
+
+
+async def erase(
+    engine: AsyncEngine, appender: Appender, position: int, *, by: str, reason: str, actor: str = "local"
+) -> Erasure:
+    """Erase the free text of the event at a position; on return it is gone from the log.
+
+    The read models follow as they fold the erasure.
+
+    Args:
+        by: who decided it.
+        reason: 1 to 500 characters; recorded as free text, so it can be erased too.
+
+    Raises:
+        NotFound: the log has no such position.
+        NothingToErase: the event has no text, or it was erased already; nothing was recorded.
+    """
+    async with driver_connection(engine) as connection:
+        target = await connection.fetchrow(TARGET, position)
+    if target is None:
+        raise NotFound(f"there is no event at position {position}")
+    payload = PayloadErased(position=position, **target, by=by, reason=reason)
+    candidate = prepare(CATALOGUE[PAYLOAD_ERASED], payload, actor=actor, stream_id=target["stream_id"])
+    (verdict,) = await appender.append(Request([candidate]))
+    if isinstance(verdict, Refused):
+        raise verdict
+    return Erasure(position, target["category"], target["stream_id"], target["event_type"], verdict.position)

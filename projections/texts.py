@@ -1,0 +1,73 @@
+"""What the log says of a row's texts after an erasure, by the very code of the fold."""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import msgspec
+
+from ledger.domain.ledger import PAYLOAD_ERASED
+from ledger.log.read import EventFilter, StoredEvent, read_page
+from projections.erasures import TABLES, TEXT_COLUMNS, Texts, erased_by
+from projections.fold import ReadModels, fold_event
+from projections.rows import Rows
+from projections.skips import read_skips
+
+if TYPE_CHECKING:
+    import asyncpg
+
+
+async def read_texts(
+    connection: "asyncpg.Connection[asyncpg.Record]", events: Sequence[StoredEvent]
+) -> dict[int, Texts]:
+    """The texts that rows have after the erasures among these events, by the erasures' positions.
+
+    Each stream is told once, and only its own events: they alone carry its texts.
+    """
+    erasures: dict[tuple[str, UUID], list[int]] = {}
+    for event in events:
+        if (erased := erased_by(event)) is not None and erased.category in TABLES:
+            erasures.setdefault((erased.category, erased.stream_id), []).append(event.position)
+    texts: dict[int, Texts] = {}
+    for (category, stream_id), positions in erasures.items():
+        models = ReadModels(Rows(), Rows(), Rows(), Rows())
+        told = EventFilter(categories=(category,), stream_ids=(stream_id,))
+        for after, until in zip([0, *positions], positions, strict=False):
+            await _tell(connection, EventFilter(after, until, told.categories, stream_ids=told.stream_ids), models)
+            texts[until] = _texts(models, category, stream_id)
+    return texts
+
+
+async def _tell(connection: "asyncpg.Connection[asyncpg.Record]", wanted: EventFilter, models: ReadModels) -> None:
+    async for event in _read(connection, wanted):
+        try:
+            fold_event(event, models)
+        except Exception:
+            # The tables have passed it as well.
+            if event.position not in await read_skips(connection):
+                raise
+
+
+def _texts(models: ReadModels, category: str, stream_id: UUID) -> Texts:
+    rows = models.of(category)
+    row = rows.get(stream_id) if rows is not None else None
+    return {column: getattr(row, column) for column in TEXT_COLUMNS[TABLES[category]]} if row is not None else {}
+
+
+async def read_forgetting(connection: "asyncpg.Connection[asyncpg.Record]", position: int) -> set[tuple[str, str]]:
+    """The rows, by table and id, that an erasure past this position concerns: their texts are about to go."""
+    forgetting = set()
+    wanted = EventFilter(after=position, categories=("ledger",), types=(PAYLOAD_ERASED,))
+    async for event in _read(connection, wanted):
+        erased = erased_by(event)
+        if erased is not None and erased.category in TABLES:
+            forgetting.add((TABLES[erased.category], str(erased.stream_id)))
+    return forgetting
+
+
+async def _read(connection: "asyncpg.Connection[asyncpg.Record]", wanted: EventFilter) -> AsyncIterator[StoredEvent]:
+    """Events page by page, on this connection."""
+    while page := await read_page(connection, wanted):
+        for event in page:
+            yield event
+        wanted = msgspec.structs.replace(wanted, after=page[-1].position)

@@ -1,0 +1,91 @@
+"""`GET /v1/log/export`: the log line by line as it is hashed, whole or broken off."""
+
+from collections.abc import AsyncIterator
+
+import aiohttp
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ledger.api import log_export
+from ledger.audit.entry import entry_of
+from ledger.log.read import EventFilter, SaltedEvent, read_all_salted
+from tests.audit.exports import read
+from tests.conftest import Service
+from tests.events import campaign, content, cost
+from tests.log.helpers import query
+from tests.projections.helpers import stored
+
+EXPORT = "/v1/log/export"
+
+
+async def positions(service: Service, **parameters: str) -> list[int]:
+    """The positions of the lines answered."""
+    async with service.client.get(EXPORT, params=parameters) as answer:
+        assert (answer.status, answer.content_type) == (200, "application/x-ndjson")
+        return [line.event.position for line in read(await answer.read())]
+
+
+async def test_it_has_every_event_as_it_is_hashed_and_with_its_text(service: Service) -> None:
+    await service.append(campaign(description="A text"), content(), cost())
+    await query(service.engine, "UPDATE ledger.events SET text = NULL, text_salt = NULL WHERE position = 2")
+
+    async with service.client.get(EXPORT) as answer:
+        lines = read(await answer.read())
+
+    assert [line.entry for line in lines] == [entry_of(event) for event in await stored(service.engine)]
+    assert [line.event.text is None for line in lines] == [False, True, True]
+
+
+async def test_a_range_is_exclusive_at_its_beginning_and_inclusive_at_its_end(service: Service) -> None:
+    await service.append(*(cost() for _ in range(5)))
+
+    assert await positions(service) == [1, 2, 3, 4, 5]
+    assert await positions(service, after="1", until="3") == [2, 3]
+    assert await positions(service, after="5") == []
+    assert await positions(service, until="0") == []
+
+
+async def test_an_end_that_the_log_has_not_reached_is_refused_because_less_would_look_whole(service: Service) -> None:
+    await service.append(cost())
+
+    status, problem = await service.problem(EXPORT, until="2")
+
+    assert (status, problem["type"]) == (400, "/problems/malformed")
+    assert problem["detail"] == "the log ends at position 1; position 2 is not there yet"
+
+
+@pytest.mark.parametrize("parameters", [{"after": "-1"}, {"until": "x"}, {"limit": "1"}])
+async def test_parameters_that_cannot_be_read_are_refused(service: Service, parameters: dict[str, str]) -> None:
+    status, problem = await service.problem(EXPORT, **parameters)
+
+    assert (status, problem["type"]) == (400, "/problems/malformed")
+
+
+async def test_an_export_that_fails_half_way_is_broken_off(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    await service.append(cost(), cost())
+
+    async def failing(engine: AsyncEngine, wanted: EventFilter) -> AsyncIterator[list[SaltedEvent]]:
+        async for page in read_all_salted(engine, wanted):
+            yield page[:1]
+            raise OSError("the database went away")
+
+    monkeypatch.setattr(log_export, "read_all_salted", failing)
+
+    with pytest.raises(aiohttp.ClientPayloadError):
+        await positions(service)
+
+
+async def test_an_export_that_fails_before_it_begins_is_answered_with_a_problem(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await service.append(cost())
+
+    async def failing(engine: AsyncEngine, wanted: EventFilter) -> AsyncIterator[list[SaltedEvent]]:
+        raise OSError("the database is away")
+        yield []
+
+    monkeypatch.setattr(log_export, "read_all_salted", failing)
+
+    status, problem = await service.problem(EXPORT)
+
+    assert (status, problem["type"]) == (503, "/problems/database-unavailable")

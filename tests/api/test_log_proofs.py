@@ -1,0 +1,183 @@
+"""Inclusion and consistency proofs over HTTP, verified; and everything one could ask for that cannot be proved."""
+
+import base64
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import aiohttp
+import pytest
+from sqlalchemy import URL
+
+from ledger.audit.home import LogHome
+from ledger.audit.merkle import ProofError, verify_consistency, verify_inclusion
+from tests.api.helpers import slug
+from tests.audit import naive
+from tests.audit.sealing import ORIGIN, clone, engine_on, entries_of, fill, get_json, sealer_of, served
+
+SIZE = 18
+LARGE = [19, 255, 256, 257, 511, 513, 700]
+BIG = 2**63 - 1
+
+
+class Log(NamedTuple):
+    """A sealed log and the leaf hashes of its events."""
+
+    client: aiohttp.ClientSession
+    leaves: list[bytes]
+
+    def root(self, size: int) -> bytes:
+        return naive.root(self.leaves[:size])
+
+    async def inclusion(self, position: int, size: int) -> list[bytes]:
+        status, proof = await get_json(self.client, "/v1/log/proof/inclusion", position=position, size=size)
+        assert status == 200
+        assert list(proof) == ["leaf_index", "tree_size", "hashes"]
+        assert (proof["leaf_index"], proof["tree_size"]) == (position - 1, size)
+        return [base64.b64decode(text, validate=True) for text in proof["hashes"]]
+
+    async def consistency(self, old: int, new: int) -> list[bytes]:
+        status, proof = await get_json(self.client, "/v1/log/proof/consistency", **{"from": old, "to": new})
+        assert status == 200
+        assert list(proof) == ["from", "to", "hashes"]
+        assert (proof["from"], proof["to"]) == (old, new)
+        return [base64.b64decode(text, validate=True) for text in proof["hashes"]]
+
+
+@pytest.fixture(scope="module")
+async def log(server_url: URL, template: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Log]:
+    """700 events, sealed bit by bit, and one that is not."""
+    url = server_url.set(database=f"proofs_{uuid.uuid4().hex[:12]}")
+    await clone(server_url.set(database=template), url)
+    home: Path = tmp_path_factory.mktemp("home")
+    async with engine_on(url) as engine, served(engine) as client:
+        sealer = await sealer_of(engine, LogHome(home, None, ORIGIN))
+        for count in (1, 1, SIZE - 2, 237, 3, LARGE[-1] - 240 - SIZE):
+            await fill(engine, count)
+            await sealer.seal()
+        await fill(engine, 1)
+        yield Log(client, naive.leaf_hashes((await entries_of(engine))[:-1]))
+
+
+async def test_every_event_is_proved_in_every_small_tree_that_has_it(log: Log) -> None:
+    for size in range(1, SIZE + 1):
+        for position in range(1, size + 1):
+            proof = await log.inclusion(position, size)
+
+            assert proof == naive.inclusion(position - 1, log.leaves[:size])
+            verify_inclusion(log.leaves[position - 1], position - 1, size, proof, log.root(size))
+
+
+async def test_every_small_tree_is_proved_to_be_the_beginning_of_every_larger_one(log: Log) -> None:
+    for new in range(1, SIZE + 1):
+        for old in range(1, new + 1):
+            proof = await log.consistency(old, new)
+
+            assert proof == naive.consistency(old, log.leaves[:new])
+            verify_consistency(old, new, log.root(old), log.root(new), proof)
+
+
+@pytest.mark.parametrize("size", LARGE)
+async def test_larger_trees_are_proved_too(log: Log, size: int) -> None:
+    for position in {1, 2, size // 2, 256, 257, size - 1, size}:
+        if 1 <= position <= size:
+            proof = await log.inclusion(position, size)
+            verify_inclusion(log.leaves[position - 1], position - 1, size, proof, log.root(size))
+            proof = await log.consistency(position, size)
+            verify_consistency(position, size, log.root(position), log.root(size), proof)
+
+
+async def test_a_proof_shows_nothing_about_another_event(log: Log) -> None:
+    proof = await log.inclusion(5, SIZE)
+
+    with pytest.raises(ProofError):
+        verify_inclusion(log.leaves[5], 4, SIZE, proof, log.root(SIZE))
+
+
+async def test_without_a_size_the_last_sealed_tree_is_meant(log: Log) -> None:
+    inclusion = (await get_json(log.client, "/v1/log/proof/inclusion", position=3))[1]
+    consistency = (await get_json(log.client, "/v1/log/proof/consistency", **{"from": 3}))[1]
+
+    assert (inclusion["tree_size"], consistency["to"]) == (700, 700)
+    assert [base64.b64decode(text) for text in inclusion["hashes"]] == naive.inclusion(2, log.leaves)
+    assert [base64.b64decode(text) for text in consistency["hashes"]] == naive.consistency(3, log.leaves)
+
+
+@pytest.mark.parametrize("to", [0, 1, 700])
+async def test_the_empty_tree_is_the_beginning_of_every_tree_without_proof(log: Log, to: int) -> None:
+    assert await log.consistency(0, to) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "parameters"),
+    [
+        ("inclusion", {}),
+        ("inclusion", {"size": 3}),
+        ("inclusion", {"position": 0}),
+        ("inclusion", {"position": -1}),
+        ("inclusion", {"position": "one"}),
+        ("inclusion", {"position": "1.0"}),
+        ("inclusion", {"position": ""}),
+        ("inclusion", {"position": BIG + 1}),
+        ("inclusion", {"position": 10**30}),
+        ("inclusion", {"position": 1, "size": 0}),
+        ("inclusion", {"position": 4, "size": 3}),
+        ("inclusion", {"position": 1, "size": -3}),
+        ("inclusion", {"position": 1, "size": "null"}),
+        ("inclusion", {"position": 1, "tree_size": 3}),
+        ("inclusion", {"leaf_index": 1}),
+        ("consistency", {}),
+        ("consistency", {"to": 3}),
+        ("consistency", {"from": 4, "to": 3}),
+        ("consistency", {"from": 1, "to": 0}),
+        ("consistency", {"from": -1}),
+        ("consistency", {"from": 701}),
+        ("consistency", {"from": BIG}),
+        ("consistency", {"from": BIG + 1}),
+        ("consistency", {"from": 1, "to": 2, "size": 3}),
+        ("consistency", {"start": 1}),
+    ],
+    ids=str,
+)
+async def test_what_makes_no_sense_is_refused(log: Log, path: str, parameters: dict[str, Any]) -> None:
+    status, problem = await get_json(log.client, f"/v1/log/proof/{path}", **parameters)
+
+    assert (status, slug(problem)) == (400, "malformed")
+
+
+@pytest.mark.parametrize(
+    ("path", "parameters"),
+    [
+        ("inclusion", {"position": 701}),
+        ("inclusion", {"position": BIG}),
+        ("inclusion", {"position": 701, "size": 700}),
+        ("inclusion", {"position": 1, "size": 701}),
+        ("inclusion", {"position": 1, "size": BIG}),
+        ("consistency", {"from": 1, "to": 701}),
+        ("consistency", {"from": 701, "to": 702}),
+    ],
+    ids=str,
+)
+async def test_what_is_not_sealed_yet_is_not_there_yet(log: Log, path: str, parameters: dict[str, Any]) -> None:
+    status, problem = await get_json(log.client, f"/v1/log/proof/{path}", **parameters)
+
+    assert (status, slug(problem)) == (404, "not-found")
+    assert "sealed up to 700 events" in problem["detail"]
+
+
+async def test_the_audit_log_is_described_with_its_parameters(log: Log) -> None:
+    paths = (await get_json(log.client, "/openapi.json"))[1]["paths"]
+
+    described = {
+        path: [(given["name"], given["in"], given["required"]) for given in methods["get"]["parameters"]]
+        for path, methods in paths.items()
+        if path.startswith("/v1/log/") and methods["get"].get("parameters")
+    }
+    assert described["/v1/log/tile/{tile}"] == [("tile", "path", True)]
+    assert described["/v1/log/proof/inclusion"] == [("position", "query", True), ("size", "query", False)]
+    assert described["/v1/log/proof/consistency"] == [("from", "query", True), ("to", "query", False)]
+    assert {"/v1/log/checkpoint", "/v1/log/key"} <= paths.keys()
+    media = {path: list(paths[path]["get"]["responses"]["200"]["content"]) for path in paths if "/v1/log/" in path}
+    assert media["/v1/log/checkpoint"] == media["/v1/log/key"] == ["text/plain"]
+    assert media["/v1/log/tile/{tile}"] == ["application/octet-stream"]

@@ -1,0 +1,261 @@
+"""Checkpoint, tiles and entry bundles over HTTP, read by a client that was written from the C2SP texts alone."""
+
+import asyncio
+import random
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import pymerkle
+import pytest
+from sqlalchemy import URL
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ledger import sample_data
+from ledger.audit.home import LogHome
+from ledger.log.appender import Appender
+from tests.api.helpers import slug
+from tests.audit import naive
+from tests.audit.sealing import ORIGIN, RecordingHome, clone, engine_on, entries_of, fill, get_json, sealer_of, served
+from tests.audit.tlog_client import Head, TileClient, bundled
+from tests.events import cost
+from tests.log.helpers import record
+
+STEPS = [0, 1, 2, 255, 256, 257]
+
+
+async def test_at_every_size_the_log_is_what_another_implementation_makes_of_its_events(
+    engine: AsyncEngine, tmp_path: Path
+) -> None:
+    sealer = await sealer_of(engine, RecordingHome(tmp_path))
+    seen: list[Head] = []
+    chance = random.Random(7)
+    steps = [*STEPS, *(257 + 300 * number + chance.randrange(300) for number in range(4))]
+    async with served(engine) as client:
+        log = TileClient(client)
+        for size in steps:
+            at = seen[-1].size if seen else 0
+            if size > at:
+                await record(engine, *(cost(description=f"a cost, the {number}th") for number in range(at, size)))
+            await sealer.seal()
+
+            head = await log.head()
+            entries = await log.walk(head, tuple(seen))
+
+            assert (head.origin, head.size) == (ORIGIN, size)
+            assert entries == await entries_of(engine)
+            seen.append(head)
+    other = pymerkle.InmemoryTree(algorithm="sha256")
+    for entry in entries:
+        other.append_entry(entry)
+    assert [other.get_root(head.size) for head in seen if head.size] == [head.root for head in seen if head.size]
+
+
+async def test_the_sample_data_of_every_kind_is_sealed_as_its_entries_say(engine: AsyncEngine, tmp_path: Path) -> None:
+    async with Appender(engine) as appender, served(engine) as client:
+        await sample_data.seed(engine, appender)
+        await (await sealer_of(engine, RecordingHome(tmp_path))).seal()
+        log = TileClient(client)
+
+        entries = await log.walk(await log.head())
+
+    assert entries == await entries_of(engine)
+    assert len(entries) > 20
+
+
+async def test_a_tile_of_the_second_level_comes_with_65536_events(engine: AsyncEngine, tmp_path: Path) -> None:
+    sealer = await sealer_of(engine, RecordingHome(tmp_path))
+    async with served(engine) as client:
+        log = TileClient(client)
+        await fill(engine, 65_536)
+        await sealer.seal()
+        before = await log.head()
+        await fill(engine, 1)
+        await sealer.seal()
+        head = await log.head()
+
+        hashes = []
+        for index in range(257):
+            tile = await log.tile(0, index, 256 if index < 256 else 1)
+            hashes += [tile[at : at + 32] for at in range(0, len(tile), 32)]
+        tiles = naive.tiles(hashes)
+        found = {place: await log.tile(*place, len(tile) // 32) for place, tile in tiles.items() if place[0]}
+        bundle = await log.tile("entries", 255, 256)
+        proof = (await get_json(client, "/v1/log/proof/inclusion", position=65_537))[1]
+        between = (await get_json(client, "/v1/log/proof/consistency", **{"from": 65_536}))[1]
+
+    assert (before.size, head.size) == (65_536, 65_537)
+    assert (naive.root(hashes[:-1]), naive.root(hashes)) == (before.root, head.root)
+    assert sorted(found) == [(1, 0), (2, 0)]
+    assert found == {place: tile for place, tile in tiles.items() if place[0]}
+    assert naive.leaf_hashes(bundled(bundle)) == hashes[65_280:65_536]
+    assert proof["leaf_index"] == 65_536
+    assert len(proof["hashes"]) == len(between["hashes"]) == 1
+
+
+@pytest.fixture(scope="module")
+async def sealed(
+    server_url: URL, template: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[aiohttp.ClientSession]:
+    """A client of a log with 300 events sealed and two more that are not."""
+    url = server_url.set(database=f"tiles_{uuid.uuid4().hex[:12]}")
+    await clone(server_url.set(database=template), url)
+    async with engine_on(url) as engine, served(engine) as client:
+        await fill(engine, 300)
+        await (await sealer_of(engine, LogHome(tmp_path_factory.mktemp("home"), None, ORIGIN))).seal()
+        await fill(engine, 2)
+        yield client
+
+
+async def raw(client: aiohttp.ClientSession, target: str) -> tuple[int, bytes]:
+    """Ask for exactly these bytes: clients tidy paths up."""
+    url = client._base_url
+    assert url is not None
+    assert url.host is not None
+    assert url.port is not None
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    writer.write(f"GET {target} HTTP/1.1\r\nHost: {url.host}\r\nConnection: close\r\n\r\n".encode())
+    answer = await reader.read()
+    writer.close()
+    return int(answer.split(b" ", 2)[1]), answer.partition(b"\r\n\r\n")[2]
+
+
+@pytest.mark.parametrize("name", ["0/000", "0/001.p/44", "0/001.p/1", "0/000.p/255", "1/000.p/1", "entries/001.p/44"])
+async def test_a_tile_is_served_in_every_width_that_it_has_had(sealed: aiohttp.ClientSession, name: str) -> None:
+    status, body = await raw(sealed, f"/v1/log/tile/{name}")
+
+    width = int(name.partition(".p/")[2] or 256)
+    assert status == 200
+    assert len(body) == 32 * width if not name.startswith("entries") else body.count(b'{"v":1,') == width
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "0/001",
+        "0/001.p/45",
+        "0/002",
+        "0/002.p/1",
+        "1/000",
+        "1/000.p/2",
+        "1/001.p/1",
+        "2/000.p/1",
+        "63/000.p/1",
+        "0/x001/000",
+        "0/x999/x999/x999/x999/x999/x999/999",
+        "entries/001",
+        "entries/001.p/45",
+        "entries/002.p/1",
+    ],
+)
+async def test_what_the_log_has_not_reached_is_not_there(sealed: aiohttp.ClientSession, name: str) -> None:
+    status, problem = await get_json(sealed, f"/v1/log/tile/{name}")
+
+    assert (status, slug(problem)) == (404, "not-found")
+    assert name in problem["detail"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "0",
+        "0/",
+        "/000",
+        "0/000/",
+        "0//000",
+        "0/0",
+        "0/0000",
+        "0/x000/001",
+        "0/X001/000",
+        "0/x001",
+        "0/000.p",
+        "0/000.p/",
+        "0/000.p/0",
+        "0/000.p/01",
+        "0/000.p/256",
+        "0/000.p/300",
+        "0/000.p/1000",
+        "0/000.P/1",
+        "0/000.p/-1",
+        "0/000.p/1/",
+        "0/../0/000",
+        "../checkpoint",
+        "0%2F000",
+        "0/%30%30%30",
+        "0/000%2Ep/5",
+        "0/000%00",
+        "0/%D9%A0%D9%A0%D9%A0",
+        "00/000",
+        "64/000.p/1",
+        "100/000",
+        "-1/000",
+        "+0/000",
+        "ENTRIES/000",
+        "data/000",
+        "entries",
+        "entries/",
+        "entries/000.p/0",
+        "entries/0/000",
+        "0/000.tmp",
+        "0/000%20",
+    ],
+)
+async def test_a_path_that_is_written_in_another_way_is_no_tile(sealed: aiohttp.ClientSession, name: str) -> None:
+    status, body = await raw(sealed, "/v1/log/tile/" + name)
+
+    assert status in (400, 404)
+    assert b'"type":"/problems/' in body
+
+
+async def test_parameters_of_a_tile_are_refused(sealed: aiohttp.ClientSession) -> None:
+    status, problem = await get_json(sealed, "/v1/log/tile/0/000", width=3)
+
+    assert (status, slug(problem)) == (400, "malformed")
+
+
+async def test_nothing_is_there_before_the_first_seal(engine: AsyncEngine) -> None:
+    await record(engine, cost())
+    addresses = ["checkpoint", "key", "tile/0/000.p/1", "tile/entries/000.p/1"]
+    addresses += ["proof/inclusion?position=1", "proof/consistency?from=0"]
+
+    async with served(engine) as client:
+        answers = [await get_json(client, f"/v1/log/{address}") for address in addresses]
+
+    assert {(status, slug(problem)) for status, problem in answers} == {(404, "not-found")}
+
+
+async def test_the_checkpoint_is_asked_for_anew_each_time_and_tiles_are_kept_for_ever(
+    sealed: aiohttp.ClientSession,
+) -> None:
+    caching = {}
+    for name in ("checkpoint", "key", "tile/0/000", "tile/entries/000", "tile/0/001.p/3"):
+        async with sealed.get(f"/v1/log/{name}") as answer:
+            caching[name] = answer.headers["Cache-Control"], answer.headers["Content-Type"]
+
+    kept = ("public, max-age=31536000, immutable", "application/octet-stream")
+    assert caching == {
+        "checkpoint": ("no-cache", "text/plain; charset=utf-8"),
+        "key": ("no-cache", "text/plain; charset=utf-8"),
+        "tile/0/000": kept,
+        "tile/entries/000": kept,
+        "tile/0/001.p/3": kept,
+    }
+
+
+async def test_a_tile_that_is_not_whole_is_not_served(engine: AsyncEngine, tmp_path: Path) -> None:
+    await fill(engine, 3)
+    await (await sealer_of(engine, RecordingHome(tmp_path))).seal()
+    async with served(engine) as client:
+        async with engine.begin() as connection:
+            await connection.exec_driver_sql("UPDATE ledger.log_tiles SET hashes = substr(hashes, 1, 64)")
+        cut = [await get_json(client, f"/v1/log/{name}") for name in ("tile/0/000.p/3", "proof/inclusion?position=1")]
+        async with engine.begin() as connection:
+            await connection.exec_driver_sql("DELETE FROM ledger.log_tiles")
+        gone = await get_json(client, "/v1/log/tile/0/000.p/1")
+        async with client.get("/v1/log/tile/0/000.p/1") as answer:
+            caching = answer.headers.get("Cache-Control")
+
+    assert [(status, slug(problem)) for status, problem in (*cut, gone)] == [(500, "internal-error")] * 3
+    assert "tile 0 of level 0" in gone[1]["detail"]
+    assert caching is None

@@ -1,0 +1,73 @@
+"""Exports of logs in memory, and checkpoints signed for them; the root is computed without the code under test."""
+
+import hashlib
+import io
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from ledger.audit.checkpoint import Checkpoint
+from ledger.audit.export import ExportLine, read_lines, write_line
+from ledger.audit.note import Signer, Verifier, sign
+from ledger.domain.event import Recorded
+from ledger.log.read import SaltedEvent
+from tests.audit import naive
+from tests.projections.helpers import MemoryLog, story
+
+ORIGIN = "ledger.example/log"
+SIGNER = Signer.generate(ORIGIN)
+
+
+class _Line(msgspec.Struct):
+    entry: msgspec.Raw
+
+
+def recorded(*asked: object) -> list[Recorded]:
+    """What a ledger in memory records of these."""
+    log = MemoryLog()
+    log.append(*asked)  # type: ignore[arg-type]
+    return list(log.book.events)
+
+
+def told_story() -> list[Recorded]:
+    return recorded(*story())
+
+
+def erased(event: Recorded) -> Recorded:
+    """The event as an erasure leaves it."""
+    return event._replace(text=None, text_salt=None)
+
+
+def line_of(event: Recorded) -> bytes:
+    return write_line(SaltedEvent(*(getattr(event, field) for field in SaltedEvent.__struct_fields__)))
+
+
+def export_of(events: Iterable[Recorded]) -> bytes:
+    return b"".join(line_of(event) for event in events)
+
+
+def read(export: bytes) -> list[ExportLine]:
+    return list(read_lines(io.BytesIO(export)))
+
+
+class Signed(NamedTuple):
+    """A signed checkpoint, and the key that it can be verified with."""
+
+    note: bytes
+    verifier: Verifier
+
+    @property
+    def size(self) -> int:
+        return int(self.note.splitlines()[1])
+
+
+def checkpoint_of(export: bytes, size: int | None = None, signer: Signer = SIGNER, origin: str = ORIGIN) -> Signed:
+    """Sign for the first lines of an export, all where `size` is None."""
+    entries = [bytes(msgspec.json.decode(line, type=_Line).entry) for line in export.splitlines()[:size]]
+    text = Checkpoint(origin, len(entries), naive.root(leaves(entries))).text
+    return Signed(sign(text, signer), signer.verifier)
+
+
+def leaves(entries: Sequence[bytes]) -> list[bytes]:
+    return [hashlib.sha256(b"\x00" + entry).digest() for entry in entries]

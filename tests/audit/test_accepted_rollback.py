@@ -1,0 +1,153 @@
+"""An operator gives a log up: recorded, put away, and sealed anew under a name that was never used."""
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ledger.audit.home import LogHome
+from ledger.audit.rollback import NothingToAccept
+from tests.audit.sealing import (
+    ORIGIN,
+    RecordingHome,
+    SealedLog,
+    get_json,
+    lose_tail,
+    sealed_log,
+    served,
+)
+from tests.audit.tlog_client import TileClient, open_checkpoint
+from tests.log.helpers import query, value
+
+
+@pytest.fixture
+async def log(engine: AsyncEngine, tmp_path: Path) -> SealedLog:
+    return await sealed_log(engine, tmp_path / "home")
+
+
+async def test_a_checkpoint_row_that_was_deleted_is_told_and_an_operator_can_begin_anew(
+    log: SealedLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    await query(log.engine, "DELETE FROM ledger.log_checkpoint")
+
+    with pytest.raises(Exception, match="has been deleted"):
+        await log.seal()
+    async with served(log.engine) as client:
+        status, readiness = await get_json(client, "/readyz")
+        async with client.get("/metrics") as answer:
+            assert "ledger_seal_refused 1.0" in await answer.text()
+    await log.accept()
+    sealed = await log.seal()
+
+    assert status == 503
+    assert "has been deleted" in readiness["sealer"]
+    assert (sealed, log.home.origin) == (301, f"{ORIGIN}/2")
+
+
+async def test_an_accepted_rollback_is_recorded_and_the_log_goes_by_another_name_and_key(log: SealedLog) -> None:
+    await lose_tail(log.engine, 290)
+    refusal = await log.refusal()
+    old = log.home.read_signer()
+    assert old is not None
+
+    decided = await log.accept()
+    sealed = await log.seal()
+
+    async with served(log.engine) as client:
+        tiles = TileClient(client)
+        head = await tiles.head()
+        await tiles.walk(head)
+        event = (await get_json(client, "/v1/events/291"))[1]
+        async with client.get("/v1/log/key") as answer:
+            vkey = await answer.text()
+        ready, _ = await get_json(client, "/readyz")
+    told = {"origin": ORIGIN, "size": 300, "by": "ann", "reason": "the disk was lost", "refusal": refusal}
+    assert (event["type"], event["data"]) == ("ledger.rollback_accepted", told)
+    assert (decided.by, decided.refusal) == ("ann", refusal)
+    assert (sealed, head.size, head.origin, ready) == (291, 291, f"{ORIGIN}/2", 200)
+    assert vkey.strip() != old.verifier.text
+    archived = log.home.checkpoint_file.with_name("checkpoint.1").read_bytes()
+    assert open_checkpoint(archived, old.verifier.text).size == 300
+
+
+async def test_without_a_refusal_there_is_nothing_to_accept(log: SealedLog) -> None:
+    with pytest.raises(NothingToAccept, match="300 events are sealed"):
+        await log.accept()
+
+    assert await value(log.engine, "SELECT position FROM ledger.log_head") == 300
+
+
+async def test_who_has_no_key_cannot_accept(log: SealedLog, tmp_path: Path) -> None:
+    await lose_tail(log.engine, 290)
+    await log.refusal()
+
+    with pytest.raises(NothingToAccept, match="no key"):
+        await SealedLog(log.engine, RecordingHome(tmp_path / "elsewhere")).accept()
+
+
+async def lose_checkpoint(log: SealedLog) -> None:
+    log.home.checkpoint_file.unlink()
+
+
+async def lose_archives(log: SealedLog) -> None:
+    for file in log.home.checkpoint_file.parent.glob("checkpoint.[0-9]*"):
+        file.unlink()
+
+
+async def lose_both(log: SealedLog) -> None:
+    await lose_checkpoint(log)
+    await lose_archives(log)
+
+
+@pytest.mark.parametrize("lose", [lose_checkpoint, lose_archives, lose_both])
+async def test_no_name_is_used_twice_whatever_of_the_home_is_lost(
+    log: SealedLog, lose: Callable[[SealedLog], Awaitable[None]]
+) -> None:
+    names = [log.home.origin]
+    for kept in (290, 280, 270):
+        await lose_tail(log.engine, kept)
+        await log.refusal()
+        if kept == 270:
+            await lose(log)
+            await log.refusal()
+        await log.accept()
+        await log.seal()
+        names.append(await value(log.engine, "SELECT origin FROM ledger.log_checkpoint"))
+
+    assert names == [ORIGIN, f"{ORIGIN}/2", f"{ORIGIN}/3", f"{ORIGIN}/4"]
+    assert await log.seal() == 0
+
+
+async def test_an_archive_is_never_overwritten(log: SealedLog) -> None:
+    archives = log.home.checkpoint_file.parent
+    (archives / "checkpoint.2").write_bytes(b"older")
+
+    log.home.give_up(ORIGIN, None)
+
+    assert (archives / "checkpoint.2").read_bytes() == b"older"
+    assert (archives / "checkpoint.3").read_bytes() == log.home.notes[-1]
+    assert log.home.origin == f"{ORIGIN}/4"
+
+
+async def test_an_acceptance_that_was_cut_short_is_repeated(log: SealedLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    await lose_tail(log.engine, 290)
+    await log.refusal()
+    with monkeypatch.context() as patch, pytest.raises(Exception, match="division by zero"):
+        patch.setattr("ledger.audit.store.BEGIN_ANEW", "SELECT 1 / 0")
+        await log.accept()
+
+    assert "was sealed with the key" in await log.refusal()
+    await log.accept()
+    await log.seal()
+
+    assert await value(log.engine, "SELECT origin FROM ledger.log_checkpoint") == f"{ORIGIN}/3"
+
+
+def test_a_home_where_nothing_was_signed_has_nothing_to_give_up(tmp_path: Path) -> None:
+    home = LogHome(tmp_path / "home", None, ORIGIN)
+
+    home.give_up(None, None)
+
+    assert home.origin == ORIGIN
+    assert not (tmp_path / "home").exists()

@@ -1,0 +1,249 @@
+"""A history exported and imported: the same log, the same root, the same states; it goes on as the original would."""
+
+import io
+from typing import Any
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ledger.audit import importing, store
+from ledger.audit.entry import entry_of
+from ledger.audit.export import ExportError, read_lines, write_line
+from ledger.audit.growth import RightEdge, grow
+from ledger.audit.importing import NotEmpty, NothingToImport, import_lines
+from ledger.audit.merkle import leaf_hash
+from ledger.database import driver_connection
+from ledger.domain.catalogue import CATALOGUE
+from ledger.domain.errors import Refused
+from ledger.domain.event import Receipt, Request
+from ledger.domain.ledger import ProjectionSkipped
+from ledger.log.append import append
+from ledger.log.appender import Appender
+from ledger.log.erasure import erase
+from ledger.log.prepare import prepare
+from ledger.log.read import EventFilter, read_all_salted
+from projections.compare import Difference
+from projections.verify import verify
+from projections.worker import fold_page
+from tests.audit.exports import export_of, line_of, recorded
+from tests.events import campaign, content, cost, follow, job, reserve
+from tests.log.helpers import query, record, request, value
+from tests.projections.helpers import NOON, expire, stored, story, tables, tell
+
+EVENTS = """
+SELECT position, category, stream_id, version, id, type, schema_version, occurred_at, recorded_at, actor, campaign_id,
+    agent_job_id, correlation_id, causation_id, data::text, text::text, text_salt, text_commitment, over_budget,
+    CASE WHEN text_commitment IS NULL OR text IS NOT NULL THEN size END
+FROM ledger.events ORDER BY position
+"""
+STATES = (
+    "SELECT stream_id, category, version, state::text FROM ledger.streams ORDER BY 1, 2",
+    "SELECT account_id, scope, currency, budget, spent, held FROM ledger.accounts ORDER BY 1, 2",
+    "SELECT stream_id, amount, campaign_id, agent_job_id, expires_at FROM ledger.holds ORDER BY 1",
+    "SELECT position, recorded_at FROM ledger.log_head",
+)
+
+
+SKIP = prepare(
+    CATALOGUE["ledger.projection_skipped"],
+    ProjectionSkipped(projection="p", position=1, event_type="t", by="b", error="An error", reason="A reason"),
+    actor="local",
+)
+
+
+async def exported(engine: AsyncEngine, until: int | None = None) -> bytes:
+    pages = read_all_salted(engine, EventFilter(until=until))
+    return b"".join([write_line(event) async for page in pages for event in page])
+
+
+async def imported(engine: AsyncEngine, export: bytes) -> int:
+    async with driver_connection(engine) as connection:
+        return await import_lines(connection, read_lines(io.BytesIO(export)))
+
+
+async def written(engine: AsyncEngine) -> list[Any]:
+    """Everything that appends write."""
+    return [await query(engine, statement) for statement in (EVENTS, *STATES)]
+
+
+async def root(engine: AsyncEngine) -> bytes:
+    leaves = b"".join(leaf_hash(entry_of(event)) for event in await stored(engine))
+    return grow(RightEdge(), leaves).edge.root
+
+
+async def folded(engine: AsyncEngine) -> Any:
+    while await fold_page(engine):
+        pass
+    return await tables(engine)
+
+
+async def require_same(original: AsyncEngine, copy: AsyncEngine) -> None:
+    """The logs, their roots, their states and their tables, and those hold against a replay."""
+    differences: list[Difference] = []
+
+    assert await written(copy) == await written(original)
+    assert await root(copy) == await root(original)
+    assert await folded(copy) == await folded(original)
+    report = await verify(copy, differences.append)
+    assert (report.is_clean, report.faults, differences) == (True, [], [])
+
+
+@pytest.fixture(params=[5_000, 7], ids=["one page", "pages of 7"])
+def page_events_max(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """How many events go into a page of the import."""
+    monkeypatch.setattr(importing, "PAGE_EVENTS_MAX", request.param)
+    return int(request.param)
+
+
+@pytest.mark.usefixtures("page_events_max")
+async def test_every_event_type_comes_over_with_all_that_appends_are_judged_by(
+    engine: AsyncEngine, empty_ledger: AsyncEngine
+) -> None:
+    await tell(engine, [*story(), Request([SKIP])])
+    types = {name for (name,) in await query(engine, "SELECT DISTINCT type FROM ledger.events")}
+
+    position = await imported(empty_ledger, await exported(engine))
+
+    assert position == await value(engine, "SELECT position FROM ledger.log_head")
+    assert types >= {name for name in CATALOGUE if not name.startswith("ledger.")}
+    await require_same(engine, empty_ledger)
+
+
+async def test_erased_texts_come_over_as_erased(engine: AsyncEngine, empty_ledger: AsyncEngine) -> None:
+    await tell(engine, story())
+    for at in await query(
+        engine, "SELECT position FROM ledger.events WHERE text IS NOT NULL ORDER BY position LIMIT 8"
+    ):
+        async with Appender(engine) as appender:
+            await erase(engine, appender, at[0], by="somebody", reason="Asked to")
+    gone = await value(engine, "SELECT count(*) FROM ledger.events WHERE text IS NULL AND text_commitment IS NOT NULL")
+
+    await imported(empty_ledger, await exported(engine))
+
+    assert gone > 5
+    await require_same(engine, empty_ledger)
+    assert await exported(empty_ledger) == await exported(engine)
+
+
+async def test_the_size_of_an_erased_row_is_that_of_what_is_left(
+    engine: AsyncEngine, empty_ledger: AsyncEngine
+) -> None:
+    await record(engine, cost(description="A text"))
+    await query(engine, "UPDATE ledger.events SET text = NULL, text_salt = NULL")
+
+    await imported(empty_ledger, await exported(engine))
+
+    assert await value(empty_ledger, "SELECT size = length(data::text) FROM ledger.events")
+
+
+OPENED, QUEUED = campaign("10"), job(budget="20")
+WORKER = job(OPENED["id"])
+HELD, OVERDUE, DENIED = (reserve(amount, campaign_id=OPENED["id"], expires_in=1) for amount in ("4", "2", "90"))
+OF_JOB = reserve("1", agent_job_id=WORKER["id"], description="A text")
+OVER, ASSET = cost("30", agent_job_id=QUEUED["id"]), content(campaign_id=OPENED["id"])
+HISTORY = [OPENED, QUEUED, WORKER, HELD, OVERDUE, DENIED, OF_JOB, OVER, ASSET, follow(WORKER, "job.started")]
+
+
+async def judged(engine: AsyncEngine, asked: Request) -> list[object]:
+    """What the ledger answers: receipts, or refusals by their members."""
+    async with driver_connection(engine) as connection:
+        (verdict,), _ = await append(connection, [asked], NOON.replace(hour=20))
+    return [(answer.slug, answer.members) if isinstance(answer, Refused) else answer for answer in verdict]
+
+
+async def test_what_is_appended_afterwards_is_judged_as_in_the_original(
+    engine: AsyncEngine, empty_ledger: AsyncEngine
+) -> None:
+    await tell(engine, [request(event, independent=True) for event in HISTORY])
+    await imported(empty_ledger, await exported(engine))
+    afterwards = [
+        *(request(event) for event in HISTORY if event is not DENIED),
+        request({**OVER, "data": {**OVER["data"], "cost": "31"}}),
+        request({**ASSET, "data": {**ASSET["data"], "title": "Another"}}),
+        request(follow(HELD, "cost.settled", {"cost": "5"}, expected_version=1)),
+        expire(OVERDUE),
+        request(reserve("5", campaign_id=OPENED["id"])),
+        request(reserve("4", campaign_id=OPENED["id"]), independent=True),
+        request(reserve("1", agent_job_id=QUEUED["id"]), independent=True),
+        request(DENIED, independent=True),
+        request(follow(WORKER, "job.completed")),
+        request(follow(ASSET, "content.published")),
+        request(follow(ASSET, "content.submitted", expected_version=1)),
+        request(follow(OPENED, "campaign.deleted")),
+    ]
+
+    here = [await judged(engine, asked) for asked in afterwards]
+    there = [await judged(empty_ledger, asked) for asked in afterwards]
+
+    assert there == here
+    repeats = [answer for answers in there[: len(HISTORY) - 1] for answer in answers]
+    assert all(isinstance(answer, Receipt) and answer.duplicate for answer in repeats)
+    assert [answer.over_budget for answer in repeats if isinstance(answer, Receipt) and answer.over_budget] == [["job"]]
+    assert {answer[0] for answers in there for answer in answers if isinstance(answer, tuple)} == {
+        "event-id-conflict",
+        "budget-exceeded",
+        "illegal-transition",
+    }
+    await require_same(engine, empty_ledger)
+
+
+async def test_a_ledger_that_holds_events_takes_no_import(engine: AsyncEngine, empty_ledger: AsyncEngine) -> None:
+    await record(engine, campaign())
+    await record(empty_ledger, cost())
+    before = await written(empty_ledger)
+
+    with pytest.raises(NotEmpty, match="the ledger holds 1 events: an import needs an empty one"):
+        await imported(empty_ledger, await exported(engine))
+
+    assert await written(empty_ledger) == before
+
+
+async def test_an_export_without_events_is_no_history(empty_ledger: AsyncEngine) -> None:
+    with pytest.raises(NothingToImport):
+        await imported(empty_ledger, b"")
+
+
+GOOD = recorded(opened := campaign("5"), queued := job(opened["id"]), reserve("5", campaign_id=opened["id"]), cost())
+TWICE = GOOD[1]._replace(position=5, version=2, type="job.started", data="{}", text=None, text_salt=None,
+                         text_commitment=None, recorded_at=GOOD[-1].recorded_at)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("export", "said"),
+    [
+        (
+            export_of([*GOOD[:3], GOOD[3]._replace(recorded_at=NOON.replace(year=9000))]),
+            r"^line 4 .*lies in the future",
+        ),
+        (export_of(GOOD)[:-1], "^line 4: the file ends in the middle of the line"),
+        (export_of(GOOD) + b"{}\n", "^line 5: .*missing required field"),
+        (export_of(GOOD[1:]), r"^line 1 \(position 2\): the log begins at position 2, not at 1"),
+        (export_of([*GOOD[:2], GOOD[3]]), r"^line 3 \(position 4\): position 4 comes after 2"),
+        (export_of([*GOOD[:3], GOOD[3]._replace(version=2)]), r"^line 4 \(position 4\): .*version 2 after 0"),
+        (export_of([*GOOD, TWICE]), rf"^line 5 \(position 5\): job stream .* holds event {TWICE.id} already"),
+        (export_of([*GOOD[:3], GOOD[3]._replace(type="cost.unheard_of")]), r"^line 4 .*upgrade this release"),
+        (export_of(GOOD[:3]) + line_of(GOOD[3]).replace(b'"cost":"1"', b'"cost":"-1"'), r"^line 4 .*at least 0"),
+        (export_of(GOOD).replace(b'"A campaign"', b'"Another"'), r"^line 1 \(position 1\): the text is not the one"),
+        (export_of(GOOD).replace(b'"budget":"5"', b'"budget":"4"'), r"^line 3 .*5 USD asked for, 4 available"),
+    ],
+)
+async def test_an_import_that_fails_names_the_line_and_leaves_nothing(
+    empty_ledger: AsyncEngine, monkeypatch: pytest.MonkeyPatch, export: bytes, said: str
+) -> None:
+    monkeypatch.setattr(importing, "PAGE_EVENTS_MAX", 2)
+    before = await written(empty_ledger)
+
+    with pytest.raises(ExportError, match=said):
+        await imported(empty_ledger, export)
+
+    assert await written(empty_ledger) == before
+    assert await imported(empty_ledger, export_of(GOOD)) == 4
+
+
+async def test_the_sealer_hashes_the_same_leaves_in_both(engine: AsyncEngine, empty_ledger: AsyncEngine) -> None:
+    await tell(engine, story())
+    await imported(empty_ledger, await exported(engine))
+    head = await value(engine, "SELECT position FROM ledger.log_head")
+
+    async with driver_connection(engine) as here, driver_connection(empty_ledger) as there:
+        assert await store.read_leaves(there, 0, head) == await store.read_leaves(here, 0, head)

@@ -1,0 +1,235 @@
+"""The lines of an export: one form to the byte, nothing else is read, and a cut or damaged file says so."""
+
+import gzip
+import io
+import json
+import zlib
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from ledger.audit.entry import commitment, entry_of
+from ledger.audit.export import LINE_BYTES_MAX, ExportError, read_lines, write_line
+from ledger.audit.export_file import NotRead, NotWritten, reading, writing
+from ledger.log.read import SaltedEvent
+from tests.audit.exports import erased, export_of, line_of, read, recorded, told_story
+from tests.events import campaign, cost
+
+SALT, TEXT = bytes(range(16)), '{"description":"café"}'
+EVENT = SaltedEvent(
+    position=1,
+    category="cost",
+    stream_id=UUID("0197a000-0000-7000-8000-00000000000a"),
+    version=1,
+    id=UUID("0197a000-0000-7000-8000-00000000000b"),
+    type="cost.recorded",
+    schema_version=1,
+    occurred_at=datetime(2025, 1, 31, 10, tzinfo=UTC),
+    recorded_at=datetime(2025, 1, 31, 10, tzinfo=UTC),
+    actor="agent",
+    campaign_id=None,
+    agent_job_id=None,
+    correlation_id=None,
+    causation_id=None,
+    data='{"resource_type":"media","cost":"1","currency":"EUR"}',
+    text=TEXT,
+    text_commitment=commitment(SALT, TEXT.encode()),
+    text_salt=SALT,
+)
+LINE = write_line(EVENT)
+
+
+def replaced(old: str, new: str) -> bytes:
+    assert old in LINE.decode()
+    return LINE.decode().replace(old, new, 1).encode()
+
+
+def test_a_line_is_written_exactly_so() -> None:
+    salt = b'"000102030405060708090a0b0c0d0e0f"'
+
+    written = b'{"entry":' + entry_of(EVENT) + b',"salt":' + salt + b',"text":' + TEXT.encode() + b"}\n"
+    assert written == LINE
+
+
+def test_an_erased_text_and_its_salt_are_null() -> None:
+    (event,) = recorded(cost(description="A text"))
+
+    line = json.loads(line_of(erased(event)))
+
+    assert (line["salt"], line["text"]) == (None, None)
+    assert line["entry"]["text_commitment"] == event.text_commitment
+
+
+def test_every_event_type_is_read_as_it_was_recorded_but_for_what_is_no_part_of_the_event() -> None:
+    events = told_story()
+
+    lines = read(export_of(events))
+
+    assert [line.event for line in lines] == [event._replace(over_budget=None, size=0) for event in events]
+    assert [line.number for line in lines] == list(range(1, len(events) + 1))
+    assert b"".join(line.entry for line in lines) == b"".join(
+        json.dumps(json.loads(line)["entry"], separators=(",", ":"), ensure_ascii=False).encode()
+        for line in export_of(events).splitlines()
+    )
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"\n",
+        b"{}\n",
+        b"null\n",
+        b" " + LINE,
+        LINE[:-1] + b" \n",
+        LINE[:-1] + b"\r\n",
+        LINE[:-1] + LINE,
+        replaced('{"entry":', '{"entry": '),
+        replaced(',"salt"', ',"more":1,"salt"'),
+        replaced(',"salt":"000102030405060708090a0b0c0d0e0f"', ""),
+        replaced('"salt":"000102030405060708090a0b0c0d0e0f"', '"salt":null'),
+        replaced("0a0b0c0d0e0f", "0A0B0C0D0E0F"),
+        replaced("0d0e0f", "0d0e"),
+        replaced("0d0e0f", "0d0e0f\\n"),
+        replaced('"text":{"description":"café"}', '"text":null'),
+        replaced('"text":{"description":"café"}', '"text":"café"'),
+        replaced('"text":{"description":"café"}', '"text":{"description": "café"}'),
+        replaced('"text":{"description":"café"}', '"text":{"description":"cafe"}'),
+        replaced('"text":{"description":"café"}', '"text":{"description":"caf\\u00e9"}'),
+        replaced('"text":{"description":"café"}', '"text":{"description":"caf\\ud800"}'),
+        replaced("0001020304", "ff01020304"),
+        replaced('"position":1', '"position":0'),
+        replaced('"v":1', '"v":2'),
+        replaced('"actor":"agent"', '"actor":"a\\u0000"'),
+        replaced("2025-01-31T10:00:00.000000Z", "0001-01-01T00:00:00.000000Z"),
+        LINE.replace(b"agent", b"\xff"),
+        b"[" * 5_000 + b"]" * 5_000 + b"\n",
+    ],
+    ids=lambda line: f"{len(line)} bytes",
+)
+def test_a_line_that_is_not_written_so_is_refused_with_its_number(line: bytes) -> None:
+    with pytest.raises(ExportError) as refused:
+        read(LINE + line)
+
+    assert refused.value.line == 2
+    assert str(refused.value).startswith("line 2")
+
+
+def test_another_text_than_the_one_committed_to_is_named_with_its_position() -> None:
+    with pytest.raises(ExportError, match=r"^line 1 \(position 1\): the text is not the one that the entry commits to"):
+        read(replaced("café", "tea"))
+
+
+def test_a_line_without_an_end_says_that_the_file_was_cut() -> None:
+    with pytest.raises(ExportError, match="line 2: the file ends in the middle of the line"):
+        read(LINE + LINE[:-1])
+
+
+def test_a_line_that_never_ends_is_not_read_into_memory() -> None:
+    class Endless(io.BytesIO):
+        asked = 0
+
+        def readline(self, size: int | None = -1, /) -> bytes:
+            self.asked = size or 0
+            return b"x" * self.asked
+
+    file = Endless()
+
+    with pytest.raises(ExportError, match="longer than"):
+        next(read_lines(file))
+
+    assert 0 < file.asked <= LINE_BYTES_MAX + 1
+
+
+@pytest.mark.parametrize("name", ["log.ndjson", "log.ndjson.gz"])
+def test_a_file_holds_what_was_written_and_says_its_size(tmp_path: Path, name: str) -> None:
+    export = export_of(told_story())
+
+    with writing(tmp_path / name) as write:
+        write(export[:1000])
+        write(export[1000:])
+
+    with reading(tmp_path / name) as file:
+        assert file.lines.read() == export
+        assert file.bytes_read == file.size == (tmp_path / name).stat().st_size
+    written = (tmp_path / name).read_bytes()
+    assert (gzip.decompress(written) if name.endswith(".gz") else written) == export
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_compressed_file_is_read_whatever_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "log.ndjson"
+    path.write_bytes(gzip.compress(LINE))
+
+    with reading(path) as file:
+        lines = list(read_lines(file.lines))
+
+    assert [line.event.position for line in lines] == [1]
+
+
+@pytest.mark.parametrize("missing", [1, 4, 8, 30, 200])
+def test_a_compressed_file_that_was_cut_says_so(tmp_path: Path, missing: int) -> None:
+    path = tmp_path / "log.gz"
+    path.write_bytes(gzip.compress(export_of(told_story()))[:-missing])
+
+    with reading(path) as file, pytest.raises(ExportError, match=r"^line \d+: the file ends in the middle of its comp"):
+        list(read_lines(file.lines))
+
+
+def test_a_compressed_file_that_was_damaged_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "log.gz"
+    whole = bytearray(gzip.compress(export_of(told_story())))
+    whole[len(whole) // 2] ^= 255
+    path.write_bytes(whole)
+    with pytest.raises((OSError, zlib.error)):
+        gzip.decompress(bytes(whole))
+
+    with reading(path) as file, pytest.raises(ExportError, match=r"^line \d+"):
+        list(read_lines(file.lines))
+
+
+def test_a_file_that_exists_is_not_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "log.ndjson"
+    path.write_text("mine")
+
+    with pytest.raises(NotWritten, match="exists already"), writing(path):
+        pass
+
+    assert path.read_text() == "mine"
+
+
+def test_a_file_that_comes_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "log.ndjson"
+
+    with pytest.raises(NotWritten, match="exists by now"), writing(path) as write:
+        write(LINE)
+        path.write_text("mine")
+
+    assert [(found.name, found.read_text()) for found in tmp_path.iterdir()] == [("log.ndjson", "mine")]
+
+
+@pytest.mark.parametrize("name", ["log.ndjson", "log.ndjson.gz"])
+def test_an_export_that_fails_leaves_no_file(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match="failed"), writing(tmp_path / name) as write:
+        write(LINE)
+        raise ValueError("failed")
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(NotWritten, match="No such file"), writing(tmp_path / "away" / "log.ndjson"):
+        pass
+    with pytest.raises(NotRead, match="No such file"), reading(tmp_path / "away" / "log.ndjson"):
+        pass
+
+
+def test_two_exports_of_the_same_log_are_the_same_bytes(tmp_path: Path) -> None:
+    export = export_of(recorded(campaign(), cost()))
+
+    for name in ("one.gz", "two.gz"):
+        with writing(tmp_path / name) as write:
+            write(export)
+
+    assert (tmp_path / "one.gz").read_bytes() == (tmp_path / "two.gz").read_bytes()

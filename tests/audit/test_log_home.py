@@ -1,0 +1,95 @@
+"""The key and where it lies: made once, for its owner alone, and shown to nobody."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ledger.audit.home import LogHome
+from ledger.audit.note import NoteError
+from ledger.audit.sealer import find_sealer
+from tests.audit.sealing import ORIGIN, RecordingHome, fill, sealer_of, served
+from tests.log.helpers import query
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> RecordingHome:
+    return RecordingHome(tmp_path)
+
+
+async def test_a_home_that_is_not_there_is_made_where_the_key_lies_elsewhere(
+    engine: AsyncEngine, tmp_path: Path
+) -> None:
+    home = LogHome(tmp_path / "deep" / "home", tmp_path / "secrets" / "log.key", ORIGIN)
+    sealer = await sealer_of(engine, home)
+
+    await sealer.seal()
+
+    assert home.checkpoint_file.exists()
+    assert not (tmp_path / "deep" / "home" / "log.key").exists()
+
+
+async def test_a_key_is_made_once_for_its_owner_alone(engine: AsyncEngine, home: RecordingHome) -> None:
+    await sealer_of(engine, home)
+    text = home.key_file.read_text()
+    with pytest.raises(FileExistsError):
+        home.make_signer()
+    await sealer_of(engine, home)
+
+    assert stat.S_IMODE(os.stat(home.key_file).st_mode) == 0o600
+    assert home.key_file.read_text() == text
+
+
+async def test_no_key_is_made_for_a_log_that_is_sealed_elsewhere(
+    engine: AsyncEngine, home: RecordingHome, tmp_path: Path
+) -> None:
+    await (await sealer_of(engine, home)).seal()
+    elsewhere = LogHome(tmp_path / "elsewhere", None, ORIGIN)
+
+    assert await find_sealer(engine, elsewhere, make_key=True) is None
+    assert not elsewhere.key_file.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"PRIVATE+KEY+a+00000000+c2VjcmV0", b"-----BEGIN PRIVATE KEY"])
+async def test_a_file_that_holds_no_key_is_named_but_not_shown(
+    engine: AsyncEngine, home: RecordingHome, content: bytes
+) -> None:
+    home.key_file.write_bytes(content)
+
+    with pytest.raises(NoteError) as raised:
+        await find_sealer(engine, home, make_key=True)
+
+    assert str(home.key_file) in str(raised.value)
+    assert "c2VjcmV0" not in str(raised.value)
+    assert home.key_file.read_bytes() == content
+
+
+async def test_a_key_that_cannot_be_read_is_named(engine: AsyncEngine, home: RecordingHome) -> None:
+    home.key_file.mkdir()
+
+    with pytest.raises(NoteError, match=r"log\.key cannot be read"):
+        await find_sealer(engine, home)
+
+
+async def test_the_private_key_shows_itself_nowhere(
+    engine: AsyncEngine, home: RecordingHome, caplog: pytest.LogCaptureFixture
+) -> None:
+    sealer = await sealer_of(engine, home)
+    secret = home.key_file.read_text().strip().split("+", 4)[4]
+    await fill(engine, 1)
+    caplog.set_level("DEBUG")
+    async with served(engine, sealer) as client:
+        answers = []
+        for path in ("/v1/log/key", "/v1/log/checkpoint", "/readyz", "/metrics", "/openapi.json"):
+            async with client.get(path) as answer:
+                answers.append(await answer.text())
+
+    assert len(secret) == 44
+    assert secret not in " ".join(map(repr, (sealer, vars(sealer), home, vars(home), home.read_signer(), home.read())))
+    assert secret not in "".join(answers)
+    assert secret not in caplog.text
+    assert all(secret.encode() not in note for note in home.notes)
+    rows = await query(engine, "SELECT log_checkpoint::text FROM ledger.log_checkpoint")
+    assert secret not in str(rows)

@@ -1,0 +1,248 @@
+"""The sealer at work: in time, at rest while nothing is new, and never two trees of one size."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from sqlalchemy import URL
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ledger.audit import sealer as sealing
+from ledger.log.bell import Bell
+from projections.background import background
+from tests.audit import naive
+from tests.audit.sealing import ORIGIN, RecordingHome, ended, engine_on, entries_of, fill, sealer_of, served
+from tests.audit.tlog_client import Head, TileClient, open_checkpoint
+from tests.events import cost
+from tests.log.helpers import query, record, until, value
+
+SECONDS_TO_SEAL = 2.0
+"""The contract's."""
+
+CUT = "SELECT pg_terminate_backend(pg_backend_pid()), $1::int8, $2::bytea, $3::text, $4::text, $5::bytea"
+
+
+def heads(*homes: RecordingHome) -> list[Head]:
+    """Every checkpoint that was written, its signature verified."""
+    return [
+        open_checkpoint(note, signer.verifier.text)
+        for home in homes
+        if (signer := home.read_signer()) is not None
+        for note in home.notes
+    ]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> RecordingHome:
+    return RecordingHome(tmp_path)
+
+
+async def test_every_checkpoint_is_of_all_events_before_it(engine: AsyncEngine, home: RecordingHome) -> None:
+    sealer = await sealer_of(engine, home)
+    counts = []
+    for count in (0, 1, 4, 300):
+        await record(engine, *(cost() for _ in range(count)))
+        counts.append(await sealer.seal())
+
+    leaves = naive.leaf_hashes(await entries_of(engine))
+    assert counts == [0, 1, 4, 300]
+    assert heads(home) == [Head(ORIGIN, size, naive.root(leaves[:size])) for size in (0, 1, 5, 305)]
+    assert home.checkpoint_file.read_bytes() == home.notes[-1]
+
+
+async def test_while_nothing_is_new_nothing_is_written(engine: AsyncEngine, home: RecordingHome) -> None:
+    await fill(engine, 3)
+    sealer = await sealer_of(engine, home)
+    await sealer.seal()
+    row = "SELECT xmin::text, sealed_at FROM ledger.log_checkpoint"
+    before = await query(engine, row)
+
+    again = [await sealer.seal() for _ in range(3)]
+
+    assert (again, len(home.notes)) == ([0, 0, 0], 1)
+    assert await query(engine, row) == before
+
+
+async def test_an_idle_sealer_looks_ever_more_seldom(
+    engine: AsyncEngine, home: RecordingHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+
+    class Silence(Bell):
+        async def wait(self, heard: int, seconds: float) -> None:
+            waits.append(seconds)
+            if len(waits) == 12:
+                await asyncio.Event().wait()
+
+    async def no_sleep(seconds: float) -> None:
+        assert seconds <= sealing.SEAL_SECONDS
+
+    sealer = await sealer_of(engine, home)
+    await sealer.seal()
+    monkeypatch.setattr(sealing.asyncio, "sleep", no_sleep)
+    silence = Silence()
+    silence.hears_others = True
+    task = asyncio.create_task(sealer.run(silence))
+
+    async with asyncio.timeout(10):
+        while len(waits) < 12:
+            await asyncio.wait([task], timeout=0.01)
+    await ended(task)
+
+    assert waits == [*(2.0**doubled - 1 for doubled in range(1, 10)), 599, 599, 599]
+
+
+@pytest.fixture(params=["in one process", "beside the API"])
+async def running(request: Any, engine: AsyncEngine, database_url: URL, home: RecordingHome) -> AsyncIterator[Any]:
+    """A service that seals, with the sealer where the API is and where it is not; a client of it."""
+    if request.param == "in one process":
+        async with served(engine, await sealer_of(engine, home)) as client:
+            yield client
+        return
+    async with (
+        engine_on(database_url) as other,
+        background(other, with_worker=False, sealer=await sealer_of(other, home)),
+        served(engine) as client,
+    ):
+        yield client
+
+
+async def test_an_event_is_sealed_within_two_seconds(running: Any, home: RecordingHome) -> None:
+    took = []
+    for pause in (0.0, 1.5, 0.0, 0.3):
+        await asyncio.sleep(pause)
+        async with running.post("/v1/events", json=cost()) as answer:
+            position = (await answer.json())["position"]
+        begun = time.monotonic()
+
+        async def is_sealed(position: int = position) -> bool:
+            async with running.get("/v1/log/proof/inclusion", params={"position": str(position)}) as answer:
+                return bool(answer.status == 200)
+
+        await until(is_sealed)
+        took.append(time.monotonic() - begun)
+
+    assert max(took) < SECONDS_TO_SEAL
+    log = TileClient(running)
+    assert len(await log.walk(await log.head(), tuple(heads(home)))) == 4
+
+
+@pytest.mark.parametrize("homes", ["one home", "two homes with one key"])
+async def test_two_sealers_at_once_never_sign_two_trees_of_one_size(
+    engine: AsyncEngine, database_url: URL, tmp_path: Path, homes: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sealing, "SEAL_EVENTS_MAX", 7)
+    one = RecordingHome(tmp_path / "one")
+    first = await sealer_of(engine, one)
+    two = one
+    if homes != "one home":
+        two = RecordingHome(tmp_path / "two")
+        two.key_file.parent.mkdir()
+        two.key_file.write_bytes(one.key_file.read_bytes())
+
+    async def keep_sealing(sealer: sealing.Sealer) -> None:
+        while True:
+            await sealer.seal()
+
+    async with engine_on(database_url) as other:
+        second = await sealer_of(other, two)
+        sealers = [asyncio.create_task(keep_sealing(each)) for each in (first, second, first, second)]
+        for number in range(60):
+            await record(engine, *(cost() for _ in range(1 + number % 9)))
+        total = sum(1 + number % 9 for number in range(60))
+        await until(lambda: is_sealed(engine, total))
+        await asyncio.wait(sealers, timeout=0)
+        assert not any(task.done() for task in sealers)
+        await ended(*sealers)
+
+    leaves = naive.leaf_hashes(await entries_of(engine))
+    signed = heads(one) if two is one else heads(one, two)
+    assert max(head.size for head in signed) == total
+    assert len({head.size for head in signed}) > 20
+    assert all(head.root == naive.root(leaves[: head.size]) for head in signed)
+    assert all(home.notes for home in (one, two))
+
+
+async def is_sealed(engine: AsyncEngine, size: int) -> bool:
+    return bool(await value(engine, "SELECT size = $1 FROM ledger.log_checkpoint", size))
+
+
+async def test_a_long_log_is_signed_on_the_way(
+    engine: AsyncEngine, home: RecordingHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sealing, "SEAL_EVENTS_MAX", 1_000)
+    monkeypatch.setattr(sealing, "CHUNK_EVENTS", 300)
+    await fill(engine, 2_100)
+    sealer = await sealer_of(engine, home)
+
+    counts = [await sealer.seal() for _ in range(4)]
+
+    leaves = naive.leaf_hashes(await entries_of(engine))
+    assert counts == [1_000, 1_000, 100, 0]
+    assert heads(home) == [Head(ORIGIN, size, naive.root(leaves[:size])) for size in (1_000, 2_000, 2_100)]
+
+
+async def test_a_lost_checkpoint_file_is_written_again_without_anything_new(
+    engine: AsyncEngine, home: RecordingHome
+) -> None:
+    await fill(engine, 5)
+    sealer = await sealer_of(engine, home)
+    await sealer.seal()
+    home.checkpoint_file.unlink()
+
+    again = await sealer.seal()
+
+    assert again == 0
+    assert home.checkpoint_file.read_bytes() == home.notes[0]
+
+
+async def test_an_end_between_write_and_rename_leaves_the_old_checkpoint(
+    engine: AsyncEngine, home: RecordingHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(engine, 5)
+    sealer = await sealer_of(engine, home)
+    await sealer.seal()
+    before = home.checkpoint_file.read_bytes()
+    await fill(engine, 5)
+
+    class PowerFailure(Exception):
+        pass
+
+    def fail(*_: object) -> None:
+        raise PowerFailure
+
+    with monkeypatch.context() as patch, pytest.raises(PowerFailure):
+        patch.setattr(Path, "replace", fail)
+        await sealer.seal()
+    left_over = home.checkpoint_file.with_name("checkpoint.new").read_bytes()
+    kept = home.checkpoint_file.read_bytes()
+    size_after_failure = await value(engine, "SELECT size FROM ledger.log_checkpoint")
+    home.checkpoint_file.with_name("checkpoint.new").write_bytes(b"half a no")
+    await sealer.seal()
+
+    assert (kept, size_after_failure) == (before, 5)
+    assert left_over.splitlines()[1] == b"10"
+    assert home.checkpoint_file.read_bytes() == left_over
+    assert home.origin == ORIGIN
+
+
+async def test_a_checkpoint_is_kept_before_the_database_knows_it(
+    engine: AsyncEngine, home: RecordingHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(engine, 5)
+    sealer = await sealer_of(engine, home)
+    with monkeypatch.context() as patch:
+        patch.setattr(sealing.store, "SEAL", CUT)
+        with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError)):
+            await sealer.seal()
+    kept = home.checkpoint_file.read_bytes()
+    known = await value(engine, "SELECT size FROM ledger.log_checkpoint")
+
+    count = await sealer.seal()
+
+    assert (known, count) == (0, 5)
+    assert home.notes == [kept, kept]

@@ -1,0 +1,163 @@
+"""`ledger events export` and `import`, and `ledger verify --export`: a history that goes from hand to hand."""
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+from sqlalchemy import URL
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from projections.worker import fold_page
+from tests.audit.exports import SIGNER, checkpoint_of, export_of, read, told_story
+from tests.cli.helpers import Said, ledger
+from tests.conftest import administer
+from tests.events import campaign, cost
+from tests.log.helpers import record, value
+from tests.projections.helpers import story, tell
+
+NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
+"""A database that is not there: what works with it works without any."""
+
+EVENTS = "SELECT count(*) FROM ledger.events"
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an export, a checkpoint of all but its last two events, and the key."""
+    folder = tmp_path_factory.mktemp("told")
+    export = export_of(told_story())
+    (folder / "log.gz").write_bytes(gzip.compress(export))
+    (folder / "checkpoint").write_bytes(checkpoint_of(export, len(export.splitlines()) - 2).note)
+    (folder / "key").write_text(SIGNER.verifier.text + "\n")
+    return folder
+
+
+async def verify(told: Path, *more: str | Path, export: Path | None = None, key: str | Path | None = None) -> Said:
+    files = ("--export", export or told / "log.gz", "--checkpoint", told / "checkpoint", "--key", key or told / "key")
+    return await ledger("verify", *files, *more, database=NOWHERE)
+
+
+@pytest.mark.parametrize("name", ["log.ndjson", "log.ndjson.gz"])
+async def test_a_history_comes_over_into_an_empty_ledger_and_verifies(
+    server_url: URL, template: str, database_url: URL, engine: AsyncEngine, tmp_path: Path, name: str
+) -> None:
+    await tell(engine, story())
+    events = await value(engine, EVENTS)
+    copy = server_url.set(database=f"{database_url.database}_copy")
+    await administer(server_url, f"CREATE DATABASE {copy.database} TEMPLATE {template}")
+
+    out = await ledger("events", "export", tmp_path / name, database=database_url)
+    into = await ledger("events", "import", tmp_path / name, database=copy)
+    twice = await ledger("events", "import", tmp_path / name, database=copy)
+    clean = await ledger("verify", database=copy)
+    again = await ledger("events", "export", "-", database=copy)
+    await administer(server_url, f"DROP DATABASE {copy.database} WITH (FORCE)")
+
+    assert (out.code, out.out) == (0, f"Exported {events} events to {tmp_path / name}.\n")
+    assert (into.code, into.out.split(".")[0]) == (0, f"Imported {events} events")
+    assert (twice.code, twice.out) == (1, "")
+    assert f"Error: the ledger holds {events} events: an import needs an empty one" in twice.err
+    assert clean.code == 0
+    written = (tmp_path / name).read_bytes()
+    assert again.out.encode() == (gzip.decompress(written) if name.endswith(".gz") else written)
+
+
+async def test_an_export_ends_where_it_is_told_to_and_overwrites_nothing(
+    database_url: URL, engine: AsyncEngine, tmp_path: Path
+) -> None:
+    await record(engine, *(cost() for _ in range(3)))
+    file = tmp_path / "log"
+
+    two = await ledger("events", "export", file, "--until", "2", "--json", database=database_url)
+    again = await ledger("events", "export", file, database=database_url)
+    too_far = await ledger("events", "export", tmp_path / "far", "--until", "4", database=database_url)
+    wrong = await ledger("events", "export", tmp_path / "far", "--until", "-1", database=database_url)
+
+    assert (two.code, json.loads(two.out)) == (0, {"file": str(file), "events": 2})
+    assert [line.event.position for line in read(file.read_bytes())] == [1, 2]
+    assert (again.code, again.err) == (1, f"Error: {file} exists already; choose another name, or remove it\n")
+    assert (too_far.code, too_far.err) == (1, "Error: the log ends at position 3; position 4 is not there yet\n")
+    assert wrong.code == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["log"]
+
+
+async def test_an_import_takes_standard_input_and_a_broken_one_names_its_line(
+    database_url: URL, engine: AsyncEngine, tmp_path: Path
+) -> None:
+    export = export_of(told_story())
+
+    cut = await ledger("events", "import", "-", database=database_url, stdin=export[:-1])
+    before = await value(engine, EVENTS)
+    missing = await ledger("events", "import", tmp_path / "away", database=database_url)
+    whole = await ledger("events", "import", "-", "--json", database=database_url, stdin=gzip.compress(export))
+
+    lines = len(export.splitlines())
+    assert (cut.code, cut.err) == (1, f"Error: line {lines}: the file ends in the middle of the line: it was cut\n")
+    assert (before, missing.code) == (0, 1)
+    assert (whole.code, json.loads(whole.out)) == (0, {"events": lines})
+    assert await fold_page(engine) == lines
+
+
+async def test_an_export_is_proved_without_any_database(told: Path) -> None:
+    events = len(gzip.decompress((told / "log.gz").read_bytes()).splitlines())
+
+    in_words = await verify(told, key=SIGNER.verifier.text)
+    as_json = await verify(told, "--json")
+
+    assert in_words.code == 0, in_words.err
+    assert in_words.out.startswith(f"Proved: {events - 2} events of ledger.example/log, root ")
+    assert "\nNot sealed: 2 events after them" in in_words.out
+    assert "\nUSD: 21 spent, 0 held\n" in in_words.out
+    answer = json.loads(as_json.out)
+    assert (as_json.code, answer["proved"], answer["sealed"], answer["not_sealed"]) == (0, True, events - 2, 2)
+    assert answer["currencies"] == {"USD": {"spent": "21", "held": "0"}}
+    assert [(each["status"], each["spent"]) for each in answer["campaigns"]] == [
+        ("completed", "20"),
+        ("deleted", "0"),
+        ("deleted", "0"),
+    ]
+
+
+async def test_what_is_wrong_is_told_with_its_line_and_exit_code_1(told: Path, tmp_path: Path) -> None:
+    export = gzip.decompress((told / "log.gz").read_bytes())
+    files = {name: tmp_path / name for name in ("tampered", "cut")}
+    files["tampered"].write_bytes(export.replace(b'"budget":"100"', b'"budget":"101"'))
+    files["cut"].write_bytes((told / "log.gz").read_bytes()[:-9])
+    another = checkpoint_of(b"", signer=SIGNER.generate("ledger.example/log")).verifier.text
+
+    tampered = await verify(told, export=files["tampered"])
+    cut = await verify(told, "--json", export=files["cut"])
+    wrong_key = await verify(told, key=another)
+
+    assert (tampered.code, cut.code, wrong_key.code) == (1, 1, 1)
+    assert tampered.out.startswith("Not proved: the first ")
+    assert "do not give the signed root" in tampered.out
+    answer = json.loads(cut.out)
+    assert (answer["proved"], answer["position"]) == (False, None)
+    assert answer["detail"].startswith(f"line {answer['line']}: the file ends in the middle of its compressed data")
+    assert "but the key given is" in wrong_key.out
+
+
+async def test_the_options_go_together_and_must_be_readable(told: Path, tmp_path: Path) -> None:
+    alone = [
+        await ledger("verify", option, told / name, database=NOWHERE)
+        for option, name in (("--export", "log.gz"), ("--checkpoint", "checkpoint"), ("--key", "key"))
+    ]
+    no_file = await verify(told, export=tmp_path / "away")
+    no_key = await verify(told, key="nonsense")
+    half_key = await verify(told, key="ledger.example/log+00000000+AAAA")
+
+    assert [said.code for said in (*alone, no_file, no_key, half_key)] == [2] * 6
+    assert all("--export, --checkpoint and --key go together" in said.err for said in alone)
+    assert "--key is neither a verifier key nor a file that can be read" in no_key.err
+    assert "a verifier key: <name>+<key id>+<base64>" in half_key.err
+
+
+async def test_verify_without_them_looks_at_the_tables_as_before(database_url: URL, engine: AsyncEngine) -> None:
+    await record(engine, campaign())
+    await fold_page(engine)
+
+    said = await ledger("verify", database=database_url)
+
+    assert (said.code, said.out) == (0, "Clean: the tables at position 1 of 1 are what the log says.\n")

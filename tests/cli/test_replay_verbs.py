@@ -1,0 +1,234 @@
+"""`ledger verify`, `rebuild` and `replay` from the command line: what they say, how they end, and killed half-way."""
+
+import asyncio
+import json
+import os
+import signal
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from click.testing import CliRunner
+from sqlalchemy import URL
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ledger.cli.main import main
+from tests.cli.helpers import Said, environment, ledger, started
+from tests.events import campaign
+from tests.log.helpers import query, record, value
+from tests.projections.helpers import folded, stored, tables
+from tests.projections.replaying import contents, locked, relations, skipped, tamper, told_and_folded
+from tests.projections.test_worker_failures import poison
+
+
+async def said_by(*verb: str, database: URL) -> Said:
+    """Run a verb in a thread of this process, which is much faster than in a process of its own."""
+
+    def invoke() -> Said:
+        # Neither uvloop nor the group, which want the process's main thread for signals.
+        with patch.dict(os.environ, environment(database), clear=True), patch("ledger.cli.replay.run", asyncio.run):
+            done = CliRunner().invoke(main.commands[verb[0]], verb[1:])
+        assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+        return Said(done.exit_code, done.stdout, done.stderr)
+
+    return await asyncio.to_thread(invoke)
+
+
+async def test_a_clean_ledger_is_verified_with_exit_code_0(database_url: URL, engine: AsyncEngine) -> None:
+    await told_and_folded(engine)
+    head = await value(engine, "SELECT position FROM ledger.log_head")
+
+    in_words = await said_by("verify", database=database_url)
+    as_json = await said_by("verify", "--json", database=database_url)
+
+    assert (in_words.code, in_words.out, in_words.err) == (
+        0,
+        f"Clean: the tables at position {head} of {head} are what the log says.\n",
+        "",
+    )
+    assert (as_json.code, json.loads(as_json.out)) == (
+        0,
+        {"clean": True, "position": head, "head": head, "faults": [], "skipped": [], "differences": []},
+    )
+
+
+async def test_a_changed_cell_is_shown_with_exit_code_1_mended_and_then_clean(
+    database_url: URL, engine: AsyncEngine
+) -> None:
+    await told_and_folded(engine)
+    ((row_id, spend),) = await query(engine, "SELECT id::text, spend::text FROM campaigns")
+    await tamper(database_url, "UPDATE campaigns SET spend = 5.5")
+
+    in_words = await said_by("verify", database=database_url)
+    as_json = await said_by("verify", "--json", database=database_url)
+    rebuilt = await said_by("rebuild", database=database_url)
+    again = await said_by("verify", database=database_url)
+
+    difference = {"table": "campaigns", "id": row_id, "column": "spend", "live": "5.5000000000", "replayed": spend}
+    assert (in_words.code, as_json.code) == (1, 1)
+    assert f"campaigns {row_id} spend: live 5.5000000000, replayed {spend}\n" in in_words.out
+    assert "Found: 1 differences, 0 faults of the log." in in_words.out
+    assert json.loads(as_json.out)["differences"] == [difference]
+    assert (rebuilt.code, again.code) == (0, 0)
+    assert "campaigns: 1 rows written, 0 removed\n" in rebuilt.out
+    assert await tables(engine) == folded(await stored(engine))
+
+
+async def test_one_table_is_rebuilt_alone_or_says_what_else_it_needs(database_url: URL, engine: AsyncEngine) -> None:
+    await told_and_folded(engine)
+    await tamper(database_url, "UPDATE campaigns SET name = 'Changed'", "UPDATE content_assets SET title = 'Changed'")
+
+    alone = await said_by("rebuild", "--projection", "campaigns", "--json", database=database_url)
+    await tamper(database_url, "DELETE FROM agent_jobs", "DELETE FROM budget_entries")
+    bound = await said_by("rebuild", "--projection", "budget_entries", database=database_url)
+    misspelt = await said_by("rebuild", "--projection", "budgets", database=database_url)
+
+    assert (alone.code, json.loads(alone.out)["written"]) == (0, {"campaigns": 1})
+    assert {name for (name,) in await query(engine, "SELECT title FROM content_assets")} == {"Changed"}
+    assert bound.code == 1
+    assert "budget_entries cannot be mended alone" in bound.err
+    assert "`ledger rebuild` without --projection mends all four" in bound.err
+    assert misspelt.code == 2
+
+
+async def test_a_replay_says_where_it_put_the_tables(database_url: URL, engine: AsyncEngine) -> None:
+    await told_and_folded(engine)
+
+    by_position = await said_by("replay", "--until", "20", "--schema", "as_was", database=database_url)
+    by_time = await said_by(
+        "replay", "--until", "2025-01-01T12:00:19Z", "--schema", "also", "--json", database=database_url
+    )
+
+    assert (by_position.code, by_time.code) == (0, 0)
+    assert "The schema as_was holds the tables as of position 20, recorded 2025-01-01T12:00:19" in by_position.out
+    said = {"schema": "also", "position": 20, "recorded_at": "2025-01-01T12:00:19.000000Z", "skipped": []}
+    assert json.loads(by_time.out) == said
+    assert await tables(engine, "as_was") == await tables(engine, "also") == folded((await stored(engine))[:20])
+
+
+BAD_REPLAYS = {
+    "past the end": ("100", "as_was", "the log ends at position 3; position 100 is not there yet"),
+    "in the future": ("2999-01-01T00:00:00Z", "as_was", "lies in the future"),
+    "no zone": ("2025-01-01T00:00:00", "as_was", "neither a position nor a time with its zone"),
+    "a word": ("yesterday", "as_was", "neither a position nor a time with its zone"),
+    "negative": ("-1", "as_was", "neither a position nor a time with its zone"),
+    "the live tables": ("1", "public", "'public' cannot be the schema"),
+    "the log": ("1", "ledger", "'ledger' cannot be the schema"),
+    "a statement": ("1", "a; DROP SCHEMA ledger CASCADE", "cannot be the schema"),
+    "a schema there is": ("1", "taken", "the schema taken exists"),
+}
+
+
+async def test_what_cannot_be_replayed_is_said_plainly_and_changes_nothing(
+    database_url: URL, engine: AsyncEngine
+) -> None:
+    await record(engine, campaign(), campaign(), campaign())
+    await query(engine, "CREATE SCHEMA taken")
+    before = await contents(engine), await relations(engine)
+
+    for moment, schema, said in BAD_REPLAYS.values():
+        refused = await said_by("replay", f"--until={moment}", "--schema", schema, database=database_url)
+
+        assert refused.code in (1, 2), refused
+        assert said in refused.err.replace("\n", " ")
+        assert "Traceback" not in refused.err
+    assert (await contents(engine), await relations(engine)) == before
+
+
+@pytest.mark.parametrize("verb", [["verify"], ["rebuild"], ["replay", "--until", "1", "--schema", "as_was"]])
+async def test_an_unknown_event_is_named_with_exit_code_1_and_nothing_is_changed(
+    database_url: URL, engine: AsyncEngine, verb: list[str]
+) -> None:
+    await poison(engine)
+    await tamper(database_url, "UPDATE ledger.projection_checkpoints SET position = 1")
+    before = await contents(engine), await relations(engine)
+
+    said = await said_by(*verb, database=database_url)
+
+    assert said.code == 1
+    assert "the log cannot be replayed past position 0: cost.imagined in schema version 1 at position 1" in (
+        said.out + said.err
+    )
+    assert "upgrade this release" in said.out + said.err
+    assert "Traceback" not in said.err
+    assert (await contents(engine), await relations(engine)) == before
+
+
+@pytest.mark.parametrize("verb", [["verify"], ["rebuild"], ["replay", "--until", "0", "--schema", "as_was"]])
+async def test_a_database_that_is_not_migrated_is_told_to_be(empty_database_url: URL, verb: list[str]) -> None:
+    said = await said_by(*verb, database=empty_database_url)
+
+    assert said.code == 1
+    assert "run `ledger migrate`" in said.err
+
+
+async def test_a_skip_is_told_by_all_three(database_url: URL, engine: AsyncEngine) -> None:
+    await skipped(engine, await poison(engine))
+    await tamper(
+        database_url,
+        "UPDATE ledger.projection_checkpoints SET position = 2",
+        "UPDATE ledger.log_head SET recorded_at = now()",
+    )
+
+    for verb in (["verify"], ["rebuild"], ["replay", "--until", "2", "--schema", "as_was"]):
+        said = await said_by(*verb, database=database_url)
+
+        assert said.code == 0, said
+        assert "Skipped: cost.imagined at position 1, decided by somebody at" in said.out
+
+
+async def stopped_half_way(folder: Path, url: URL, number: int, *verb: str) -> int:
+    """Send a signal to a command that waits for the log; its exit code."""
+    async with AsyncExitStack() as stack:
+        async with locked(url, "LOCK TABLE ledger.cost_events IN ACCESS EXCLUSIVE MODE") as somebody_waits:
+            running = await stack.enter_async_context(started(folder, *verb, database=url))
+            await somebody_waits()
+            running.process.send_signal(number)
+        return await asyncio.wait_for(running.process.wait(), 30)
+
+
+async def test_a_killed_replay_leaves_no_schema_of_that_name_and_the_next_one_succeeds(
+    database_url: URL, engine: AsyncEngine, tmp_path: Path
+) -> None:
+    await told_and_folded(engine)
+    verb = ("replay", "--until", "30", "--schema", "as_was")
+
+    killed = await stopped_half_way(tmp_path, database_url, signal.SIGKILL, *verb)
+    left = {schema for schema, _ in await relations(engine)}
+    again = await ledger(*verb, database=database_url)
+
+    assert killed == -signal.SIGKILL
+    assert "as_was" not in left
+    assert again.code == 0, again
+    assert await tables(engine, "as_was") == folded((await stored(engine))[:30])
+    assert "as_was_replaying" not in {schema for schema, _ in await relations(engine)}
+
+
+@pytest.mark.parametrize("verb", [["verify"], ["rebuild"], ["replay", "--until", "30", "--schema", "as_was"]])
+async def test_ctrl_c_leaves_nothing(database_url: URL, engine: AsyncEngine, tmp_path: Path, verb: list[Any]) -> None:
+    await told_and_folded(engine)
+    await tamper(database_url, "UPDATE campaigns SET name = 'Changed'")
+    before = await contents(engine), await relations(engine)
+
+    code = await stopped_half_way(tmp_path, database_url, signal.SIGINT, *verb)
+
+    assert code != 0
+    assert (await contents(engine), await relations(engine)) == before
+
+
+async def test_a_rebuild_beside_another_process_at_it_is_refused(
+    database_url: URL, engine: AsyncEngine, tmp_path: Path
+) -> None:
+    await told_and_folded(engine)
+    async with AsyncExitStack() as stack:
+        async with locked(database_url, "SELECT FROM ledger.projection_checkpoints FOR UPDATE") as somebody_waits:
+            first = await stack.enter_async_context(started(tmp_path, "rebuild", database=database_url))
+            await somebody_waits()
+
+            second = await ledger("rebuild", database=database_url)
+        assert await asyncio.wait_for(first.process.wait(), 30) == 0
+
+    assert (second.code, second.out) == (1, "")
+    assert "another rebuild is at work" in second.err

@@ -1,0 +1,313 @@
+"""Erasures reach the read models: the texts go from the rows, the rest stays, and every replay comes to the same."""
+
+import random
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ledger.domain.catalogue import CATALOGUE
+from ledger.domain.event import Request
+from ledger.domain.ledger import ProjectionSkipped
+from ledger.log.appender import Appender
+from ledger.log.prepare import prepare
+from projections import page
+from projections.as_of import row_as_of
+from projections.compare import Difference
+from projections.erasures import TEXT_COLUMNS
+from projections.rebuild import rebuild
+from projections.replay import TABLES
+from projections.snapshots import replay_into
+from projections.texts import read_texts
+from projections.verify import Report, verify
+from projections.worker import fold_page
+from projections.writer import KEPT
+from tests.conftest import Service
+from tests.events import campaign, content, cost, follow, job, reserve
+from tests.log.erasing import erased
+from tests.log.helpers import query, record, request, value
+from tests.projections.helpers import Tables, folded, position, stored, story, tables, tell
+from tests.projections.test_worker import by_chance
+
+LAUNCH = campaign(name="A name", description="A text")
+RENAMED = follow(LAUNCH, "campaign.details_changed", {"name": "Another"})
+POST = content(title="A title", content="A text", metadata={"a": 1})
+REVISED = follow(POST, "content.revised", {"title": "Another", "metadata": {"b": 2}})
+DONE, BROKEN = job(input_data={"a": 1}), job(input_data={"a": 1})
+SPENT, HELD = cost("5", description="A text"), reserve("5", description="A text")
+
+WITH_TEXT = "SELECT position FROM ledger.events WHERE text IS NOT NULL ORDER BY position"
+
+
+async def all_folded(engine: AsyncEngine) -> Tables:
+    while await fold_page(engine):
+        pass
+    return await tables(engine)
+
+
+async def verified(engine: AsyncEngine) -> tuple[Report, list[Difference]]:
+    differences: list[Difference] = []
+    return await verify(engine, differences.append), differences
+
+
+async def clean(engine: AsyncEngine) -> bool:
+    report, differences = await verified(engine)
+    assert (report.faults, differences) == ([], [])
+    return report.is_clean
+
+
+@pytest.mark.parametrize(
+    ("table", "events", "erase", "shown"),
+    [
+        ("campaigns", [LAUNCH], [1], {"name": "", "description": None}),
+        ("campaigns", [LAUNCH, RENAMED], [1], {"name": "Another", "description": None}),
+        ("campaigns", [LAUNCH, RENAMED], [2], {"name": "A name", "description": "A text"}),
+        ("campaigns", [LAUNCH, RENAMED], [2, 1], {"name": "", "description": None}),
+        ("content_assets", [POST], [1], {"title": "", "content": "", "metadata": "{}"}),
+        ("content_assets", [POST, REVISED], [1], {"title": "Another", "content": "", "metadata": '{"b":2}'}),
+        ("content_assets", [POST, REVISED], [2], {"title": "A title", "content": "A text", "metadata": '{"a":1}'}),
+        ("agent_jobs", [DONE, follow(DONE, "job.started"), follow(DONE, "job.completed", {"output_data": {"a": 1}})],
+         [3], {"input_data": '{"a":1}', "output_data": None}),
+        ("agent_jobs", [DONE, follow(DONE, "job.started"), follow(DONE, "job.completed", {"output_data": {"a": 1}})],
+         [1], {"input_data": "{}", "output_data": '{"a":1}'}),
+        ("agent_jobs", [BROKEN, follow(BROKEN, "job.failed", {"error_message": "A text"})],
+         [2], {"input_data": '{"a":1}', "error_message": None}),
+        ("budget_entries", [SPENT], [1], {"description": None, "cost": 5}),
+        ("budget_entries", [HELD, follow(HELD, "cost.settled", {"cost": "4"})], [1], {"description": None, "cost": 4}),
+        ("budget_entries", [SPENT, follow(SPENT, "cost.adjusted", {"amount": "-1", "reason": "A text"})],
+         [2], {"description": "A text", "cost": 4}),
+    ],
+)  # fmt: skip
+async def test_a_row_forgets_the_text_and_keeps_the_rest(
+    engine: AsyncEngine, table: str, events: list[dict[str, Any]], erase: list[int], shown: dict[str, Any]
+) -> None:
+    row_id = UUID(events[0]["id"])
+    await record(engine, *events)
+    before = (await all_folded(engine))[table][row_id]
+
+    *_, last = await erased(engine, *erase)
+
+    after = (await all_folded(engine))[table][row_id]
+    recorded_at = await value(engine, "SELECT recorded_at FROM ledger.log_head")
+    assert after == {**before, **shown, "position": last.recorded_position, "updated_at": recorded_at}
+    assert await clean(engine)
+
+
+def test_an_erasure_sets_every_column_that_is_kept_otherwise() -> None:
+    assert all(set(kept) <= set(TEXT_COLUMNS[table]) for table, kept in KEPT.items())
+
+
+@pytest.mark.parametrize("later", ["content.deleted", None])
+async def test_what_comes_after_it_in_the_same_page_goes_on_from_there(engine: AsyncEngine, later: str | None) -> None:
+    await record(engine, POST)
+    await fold_page(engine)
+    await erased(engine, 1)
+    await record(engine, follow(POST, later) if later else follow(POST, "content.revised", {"title": "A third"}))
+
+    rows = (await all_folded(engine))["content_assets"].values()
+
+    shown = [(row["title"], row["content"], row["metadata"]) for row in rows]
+    assert shown == ([] if later else [("A third", "", "{}")])
+    assert await clean(engine)
+
+
+@pytest.mark.parametrize("table", ["content_assets", "agent_jobs", "campaigns"])
+async def test_a_deleted_row_stays_deleted(engine: AsyncEngine, table: str) -> None:
+    ended = job()
+    events = {
+        "content_assets": [POST, follow(POST, "content.deleted")],
+        "agent_jobs": [ended, follow(ended, "job.cancelled"), follow(ended, "job.deleted", {"reason": "A text"})],
+        "campaigns": [LAUNCH, follow(LAUNCH, "campaign.deleted")],
+    }[table]
+    await record(engine, *events)
+    await fold_page(engine)
+
+    await erased(engine, 1)
+
+    assert (await all_folded(engine))[table] == {}
+    assert await row_as_of(engine, table, UUID(events[0]["id"]), len(events) + 1) is None
+    assert await clean(engine)
+
+
+async def test_a_denied_hold_and_the_ledgers_own_events_have_no_row_to_change(engine: AsyncEngine) -> None:
+    await record(engine, LAUNCH)
+    denied = request(reserve("1000", campaign_id=LAUNCH["id"], description="A text"), independent=True)
+    await tell(engine, [denied])
+    before = await all_folded(engine)
+
+    # The denial's text, and then the reason for that.
+    await erased(engine, 2, 3)
+
+    assert (await all_folded(engine), await position(engine)) == (before, 4)
+    assert await clean(engine)
+
+
+async def test_a_page_with_many_erasures_is_applied_in_parts_that_bring_few_texts_into_memory(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts: list[int] = []
+
+    async def counted(connection: Any, events: Any) -> Any:
+        texts = await read_texts(connection, events)
+        parts.append(len(texts))
+        return texts
+
+    monkeypatch.setattr(page, "read_texts", counted)
+    monkeypatch.setattr(page, "ERASURES_MAX", 2)
+    await record(engine, *(content(title=str(number)) for number in range(5)))
+    await erased(engine, 1, 2, 3, 4, 5)
+
+    await fold_page(engine)
+
+    assert parts == [2, 2, 1]
+    assert await query(engine, "SELECT DISTINCT title FROM content_assets") == [("",)]
+
+
+async def everywhere(engine: AsyncEngine, until: int) -> None:
+    """Every row at a position, by the fold of the log and by `as_of`."""
+    events = [event for event in await stored(engine) if event.position <= until]
+    expected = folded(events)
+    for table in TABLES:
+        for row_id in {event.stream_id for event in events}:
+            row = await row_as_of(engine, table, row_id, until)
+            assert (row and msgspec.structs.asdict(row)) == expected[table].get(row_id), (table, row_id, until)
+
+
+async def test_as_of_any_position_a_row_is_what_the_replay_says(engine: AsyncEngine) -> None:
+    post = content(title="A title", content="A text")
+    launch = campaign(description="A text")
+    await record(engine, launch, post, cost(description="A text", campaign_id=launch["id"]))
+    await erased(engine, 1, 3)
+    await record(engine, follow(post, "content.revised", {"title": "Another"}), follow(launch, "campaign.activated"))
+    await erased(engine, 2, 4)
+
+    for until in range(1, 10):
+        await everywhere(engine, until)
+
+
+@pytest.mark.parametrize(("seed", "parts"), [(0, 1), (1, 2), (2, 20), (3, 1)])
+async def test_erasures_by_chance_leave_the_tables_equal_to_the_replay_of_every_prefix(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, seed: int, parts: int
+) -> None:
+    monkeypatch.setattr(page, "ERASURES_MAX", parts)
+    chance = random.Random(seed)
+    last_erasure = checked = 0
+    for _ in range(8):
+        await tell(engine, by_chance(chance, 40))
+        with_text = [at for (at,) in await query(engine, WITH_TEXT)]
+        for erasure in await erased(engine, *chance.sample(with_text, min(7, len(with_text)))):
+            last_erasure = erasure.recorded_position
+        await tell(engine, by_chance(chance, 20))
+        while await fold_page(engine, chance.choice([1, 3, 20])):
+            reached = await position(engine)
+            if reached >= last_erasure:
+                checked += 1
+                assert await tables(engine) == folded((await stored(engine))[:reached])
+
+    assert checked > 10
+    assert await clean(engine)
+    await everywhere(engine, chance.randint(last_erasure, await position(engine)))
+
+
+@pytest.mark.parametrize("sizes", [1, 7, 5_000])
+async def test_every_text_of_the_story_can_be_erased(engine: AsyncEngine, sizes: int) -> None:
+    await tell(engine, story())
+    before = await all_folded(engine)
+    with_text = await query(engine, WITH_TEXT)
+
+    await erased(engine, *(at for (at,) in with_text))
+
+    while await fold_page(engine, sizes):
+        pass
+    after = await tables(engine)
+    assert {text for row in _texts(after) for text in row} == {None, "", "{}"}
+    assert _without_texts(after) == _without_texts(before)
+    assert after == folded(await stored(engine))
+    assert await clean(engine)
+
+
+def _texts(found: Tables) -> list[list[Any]]:
+    return [[row[column] for column in TEXT_COLUMNS[table]] for table in TABLES for row in found[table].values()]
+
+
+def _without_texts(found: Tables) -> Tables:
+    left_out = {"position", "updated_at"}.union(*TEXT_COLUMNS.values())
+    return {
+        table: {row_id: {name: row[name] for name in row.keys() - left_out} for row_id, row in rows.items()}
+        for table, rows in found.items()
+    }
+
+
+async def test_while_the_tables_have_not_come_to_it_nothing_is_found_but_what_is_wrong(engine: AsyncEngine) -> None:
+    other = campaign(name="Another")
+    await record(engine, LAUNCH, other)
+    await fold_page(engine)
+    await erased(engine, 1)
+    assert await clean(engine)
+
+    await query(engine, "UPDATE public.campaigns SET description = 'Made up', budget = 9")
+
+    _, differences = await verified(engine)
+    wrong = {(difference.id, difference.column) for difference in differences}
+    assert wrong == {(LAUNCH["id"], "budget"), (other["id"], "budget"), (other["id"], "description")}
+
+
+async def test_a_rebuild_and_a_replay_after_it_come_to_the_same(engine: AsyncEngine) -> None:
+    await record(engine, LAUNCH, POST)
+    await fold_page(engine)
+    await erased(engine, 1)
+    await fold_page(engine)
+
+    rebuilt = await rebuild(engine)
+    await replay_into(engine, "before", 2)
+
+    assert set(rebuilt.written.values()) == {0}
+    assert await query(engine, "SELECT name, position FROM before.campaigns") == [("", 1)]
+
+
+async def test_a_rebuild_forgets_what_the_tables_still_show(engine: AsyncEngine) -> None:
+    await record(engine, LAUNCH)
+    await fold_page(engine)
+    await erased(engine, 1)
+    await fold_page(engine)
+    await query(engine, "UPDATE public.campaigns SET description = 'A text'")
+
+    await rebuild(engine)
+
+    assert await query(engine, "SELECT description FROM public.campaigns") == [(None,)]
+
+
+async def test_an_event_that_was_skipped_does_not_stop_an_erasure_of_its_stream(engine: AsyncEngine) -> None:
+    await record(engine, LAUNCH)
+    await query(
+        engine,
+        "WITH head AS (UPDATE ledger.log_head SET position = 2) INSERT INTO ledger.events SELECT 2, 'campaign', $1, 2, "
+        "gen_random_uuid(), 'campaign.imagined', 1, now(), now(), 'local', $1, NULL, NULL, NULL, '{}', NULL, NULL, "
+        "NULL, NULL, 2",
+        UUID(LAUNCH["id"]),
+    )
+    skipped = ProjectionSkipped(
+        projection="read_models", position=2, event_type="campaign.imagined", by="somebody", error="?", reason="Why"
+    )
+    async with Appender(engine) as appender:
+        await appender.append(Request([prepare(CATALOGUE["ledger.projection_skipped"], skipped, actor="local")]))
+    await fold_page(engine, 1)
+    await query(engine, "UPDATE ledger.projection_checkpoints SET position = 2")
+
+    await erased(engine, 1)
+
+    assert [row["name"] for row in (await all_folded(engine))["campaigns"].values()] == [""]
+
+
+async def test_it_is_gone_over_http_too(service: Service) -> None:
+    await service.append(LAUNCH)
+    shown = await service.get(f"/v1/campaigns/{LAUNCH['id']}")
+
+    await erased(service.engine, 1)
+
+    now = await service.get(f"/v1/campaigns/{LAUNCH['id']}")
+    then = await service.get(f"/v1/campaigns/{LAUNCH['id']}", as_of="1")
+    assert (shown["name"], now["name"], now["description"]) == ("A name", "", None)
+    assert (then["name"], then["position"], now["position"]) == ("", 1, 2)
