@@ -74,11 +74,12 @@ async def empty_database_url(server_url: URL) -> AsyncIterator[URL]:
 
 
 @pytest.fixture
-async def database_url(server_url: URL, template: str) -> AsyncIterator[URL]:
+async def database_url(request: pytest.FixtureRequest, server_url: URL, template: str) -> AsyncIterator[URL]:
     """A migrated database of the test's own."""
     name = f"test_{uuid.uuid4().hex[:12]}"
     await administer(server_url, f"CREATE DATABASE {name} TEMPLATE {template}")
-    yield server_url.set(database=name)
+    url = direct_url(server_url) if request.node.get_closest_marker("direct") else server_url
+    yield url.set(database=name)
     await administer(server_url, f"DROP DATABASE {name} WITH (FORCE)")
 
 

@@ -12,19 +12,14 @@ from ledger.database import make_engine
 from ledger.log import bell as bell_module
 from ledger.log.bell import IDLE_SECONDS_MAX, QUIET_SECONDS_MAX, Bell, Herald, tell_others
 from tests.log.helpers import connected, gathered, turns, until
-from tests.servers.kinds import direct_url
+
+pytestmark = pytest.mark.direct
 
 FOR_EVER = 600
 LISTENERS = """
 FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid() AND query ~ 'pg_notify|LISTEN'
 """
-
-
-@pytest.fixture
-def database_url(database_url: URL) -> URL:
-    """By the direct way: poolers are tried in tests/connections."""
-    return direct_url(database_url)
 
 
 async def test_a_ring_between_looking_and_waiting_is_not_missed() -> None:

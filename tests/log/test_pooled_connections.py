@@ -9,15 +9,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from ledger import database
 from ledger.database import driver_connection
 from tests.log.helpers import connected, until, value
-from tests.servers.kinds import direct_url
+
+pytestmark = pytest.mark.direct
 
 PID = "SELECT pg_backend_pid()"
-
-
-@pytest.fixture
-def database_url(database_url: URL) -> URL:
-    """By the direct way: poolers are tried in tests/connections."""
-    return direct_url(database_url)
 
 
 async def cut(url: URL, pid: int) -> None:

@@ -13,7 +13,8 @@ from ledger.database import driver_connection, make_engine
 from ledger.log.append import append
 from tests.events import campaign, content, cost, follow, job, reserve
 from tests.log.helpers import receipts, record, request
-from tests.servers.kinds import direct_url
+
+pytestmark = pytest.mark.direct
 
 READY_FOR_QUERY = ord("Z")
 WRITTEN = """
@@ -21,12 +22,10 @@ SELECT relname, n_tup_ins, n_tup_upd, n_tup_del FROM pg_stat_user_tables WHERE s
 """
 
 
-@pytest.fixture
-def database_url(database_url: URL, kind: str) -> URL:
-    """By the direct way: behind a pooler, which forgets statements, there are more."""
+@pytest.fixture(autouse=True)
+def _on_a_wire_that_can_be_read(kind: str) -> None:
     if kind == "tls":
         pytest.skip("NOT TESTED over TLS: what is encrypted cannot be counted on the wire")
-    return direct_url(database_url)
 
 
 class Relay:
