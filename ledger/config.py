@@ -1,7 +1,7 @@
 """Settings from the environment and `.env`, read once.
 
 Names are those of the contract: `DATABASE_URL`, or `DB_HOST DB_PORT DB_NAME DB_USER DB_PASSWORD DB_SSLMODE`;
-`DIRECT_DATABASE_URL`; `LEDGER_HOME LEDGER_HOST LEDGER_PORT LEDGER_LOG_LEVEL LEDGER_LOG_FORMAT
+`DIRECT_DATABASE_URL`; `REPLICA_DATABASE_URL`; `LEDGER_HOME LEDGER_HOST LEDGER_PORT LEDGER_LOG_LEVEL LEDGER_LOG_FORMAT
 LEDGER_LOG_ORIGIN LEDGER_LOG_KEY LEDGER_RATE_LIMIT`. The environment goes before `.env`.
 """
 
@@ -21,7 +21,7 @@ from sqlalchemy.exc import ArgumentError
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 
 OPTIONS = ("host", "sslmode", "sslrootcert", "connect_timeout", "channel_binding", "application_name", "pgbouncer")
-"""Options of a database URL. The last three say nothing that the driver would not do, or know, by itself."""
+"""Options of a database URL. `channel_binding` and `application_name` are taken and left alone."""
 
 
 RATE_LIMIT = limits.parse("1000000/minute")
@@ -35,7 +35,8 @@ class ConfigError(Exception):
 class Settings(msgspec.Struct, frozen=True):
     """What the service was told. `database_url` is None where the embedded PostgreSQL is to be used.
 
-    `direct_database_url` is for migrations and the owner's work; it differs only behind a pooler.
+    `direct_database_url` is for migrations, LISTEN and the owner's work; it differs only behind a pooler.
+    `replica_database_url` is a streaming replica to read from, where there is one.
     """
 
     home: Path = Path(".ledger")
@@ -48,6 +49,7 @@ class Settings(msgspec.Struct, frozen=True):
     rate_limit: RateLimitItem = RATE_LIMIT
     database_url: URL | None = None
     direct_database_url: URL | None = None
+    replica_database_url: URL | None = None
 
 
 def read_settings(environment: Mapping[str, str] | None = None, folder: Path | None = None) -> Settings:
@@ -64,7 +66,11 @@ def read_settings(environment: Mapping[str, str] | None = None, folder: Path | N
     merged = {name: value for name, value in file.items() if value}
     merged.update({name: value for name, value in (environment or os.environ).items() if value})
     database_url = _database_url(merged)
-    direct = merged.get("DIRECT_DATABASE_URL")
+    direct, replica = merged.get("DIRECT_DATABASE_URL"), merged.get("REPLICA_DATABASE_URL")
+    if database_url is None and (direct or replica):
+        raise ConfigError(
+            f"{'DIRECT' if direct else 'REPLICA'}_DATABASE_URL goes beside DATABASE_URL, and that is not set"
+        )
     return Settings(
         home=Path(merged.get("LEDGER_HOME", ".ledger")),
         host=merged.get("LEDGER_HOST", "127.0.0.1"),
@@ -76,6 +82,7 @@ def read_settings(environment: Mapping[str, str] | None = None, folder: Path | N
         log_key=Path(merged["LEDGER_LOG_KEY"]) if "LEDGER_LOG_KEY" in merged else None,
         database_url=database_url,
         direct_database_url=parse_url("DIRECT_DATABASE_URL", direct) if direct else database_url,
+        replica_database_url=parse_url("REPLICA_DATABASE_URL", replica) if replica else None,
     )
 
 
@@ -123,6 +130,8 @@ def parse_url(name: str, value: str) -> URL:
     for option in url.query:
         if option not in OPTIONS:
             raise ConfigError(f"{name} has the option {option!r}, which is not understood; take it out")
+    if url.query.get("pgbouncer", "true") not in ("true", "false"):
+        raise ConfigError(f"pgbouncer in {name} must be true or false")
     mode = url.query.get("sslmode")
     _require_sslmode(f"sslmode in {name}", mode if isinstance(mode, str) else None)
     return url.set(drivername="postgresql+asyncpg")

@@ -1,9 +1,9 @@
 """The way to the database: which server, how to connect to it, and the driver connection under a pool."""
 
-import ssl
+import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any
 
@@ -12,11 +12,20 @@ import msgspec
 from sqlalchemy import URL, Dialect, event
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.util import await_only
 
 from ledger.config import Settings, parse_url
 from ledger.embedded import EmbeddedServer
+from ledger.pooler import POOLED_ARGUMENTS, declared, is_direct, pools_transactions
+from ledger.tls import tls_argument
 
-CONNECT_SECONDS_MAX = 10
+CONNECT_SECONDS_MAX = 10.0
+BORROW_SECONDS_MAX = 10.0
+"""Who gets no connection that answers within this time is told that the database is away."""
+
+STATEMENT_SECONDS_MAX = 30.0
+"""The service waits no longer for an answer: a stopped server, or one that is gone without a word, says nothing."""
+
 POOL_RECYCLE_SECONDS = 280
 """Below the five idle minutes after which serverless databases suspend."""
 
@@ -26,6 +35,8 @@ PING_AFTER_SECONDS = 1.0
 CONNECTION_ERRORS = (
     OSError,
     asyncpg.InterfaceError,
+    # What a connection says that was cut in the middle of something.
+    asyncpg.InternalClientError,
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
     asyncpg.TooManyConnectionsError,
@@ -51,8 +62,8 @@ def database(settings: Settings) -> Iterator[Settings]:
 def connect_arguments(url: URL) -> tuple[URL, dict[str, Any]]:
     """Split a URL into the one SQLAlchemy's asyncpg dialect takes and the arguments that asyncpg takes.
 
-    `sslmode` and `channel_binding` are libpq's words, which asyncpg does not take in a URL: `require` encrypts,
-    `verify-ca` verifies the certificate and `verify-full` the host's name too.
+    Raises:
+        ConfigError: a root certificate cannot be used.
     """
     query = dict(url.query)
     mode = query.pop("sslmode", None)
@@ -61,22 +72,25 @@ def connect_arguments(url: URL) -> tuple[URL, dict[str, Any]]:
     for without_effect in ("channel_binding", "application_name", "pgbouncer"):
         query.pop(without_effect, None)
     arguments: dict[str, Any] = {"timeout": float(str(timeout)) if timeout else CONNECT_SECONDS_MAX}
-    if mode in ("require", "verify-ca", "verify-full"):
-        context = ssl.create_default_context(cafile=str(root_certificate) if root_certificate else None)
-        context.check_hostname = mode == "verify-full"
-        if mode == "require":
-            context.verify_mode = ssl.CERT_NONE
-        arguments["ssl"] = context
-    elif mode == "disable":
-        arguments["ssl"] = False
+    tls = tls_argument(str(mode) if mode else None, str(root_certificate) if root_certificate else None)
+    if tls is not None:
+        arguments["ssl"] = tls
     return url.set(query=query), arguments
 
 
-def make_engine(url: URL, *, pool_size: int = 10) -> AsyncEngine:
-    """Make an engine; nothing is connected yet."""
-    url, arguments = connect_arguments(url)
+def make_engine(url: URL, *, pool_size: int = 10, statement_seconds_max: float | None = None) -> AsyncEngine:
+    """Make an engine; nothing is connected yet.
+
+    Args:
+        statement_seconds_max: who waits longer for an answer gets a TimeoutError; None: for ever.
+
+    Raises:
+        ConfigError: the URL names a root certificate that cannot be used.
+    """
+    plain, arguments = connect_arguments(url)
+    arguments["command_timeout"] = statement_seconds_max
     engine = create_async_engine(
-        url,
+        plain,
         connect_args=arguments,
         pool_size=pool_size,
         max_overflow=0,
@@ -84,7 +98,37 @@ def make_engine(url: URL, *, pool_size: int = 10) -> AsyncEngine:
     )
     event.listen(engine.sync_engine, "checkin", _note_time)
     event.listen(engine.sync_engine, "checkout", partial(_require_alive, engine.dialect))
+    engine.update_execution_options(is_pooled=declared(url))
+    # One finds out: many who each hold one of a pooler's connections and want another would wait for one another.
+    finding_out = asyncio.Lock()
+
+    @event.listens_for(engine.sync_engine, "do_connect")
+    def connect(dialect: Any, _record: Any, _arguments: Any, options: dict[str, Any]) -> Any:
+        """Connect; the first connection finds out whether a pooler lies between, where the URL does not say."""
+        if engine.get_execution_options()["is_pooled"] is None:
+            await_only(finding_out.acquire())
+            try:
+                if engine.get_execution_options()["is_pooled"] is None:
+                    engine.update_execution_options(is_pooled=find_out(dialect, options))
+            finally:
+                finding_out.release()
+        return dialect.connect(**options, **(POOLED_ARGUMENTS if is_pooled(engine) else {}))
+
+    def find_out(dialect: Any, options: dict[str, Any]) -> bool:
+        connection = dialect.connect(**options)
+        try:
+            if await_only(is_direct(connection.driver_connection)):
+                return False
+        finally:
+            connection.close()
+        return await_only(pools_transactions(lambda: asyncpg.connect(**options, statement_cache_size=0)))
+
     return engine
+
+
+def is_pooled(engine: AsyncEngine) -> bool:
+    """Whether a pooler in transaction mode lies before the server; known once a connection was made."""
+    return engine.get_execution_options().get("is_pooled") is True
 
 
 def _note_time(connection: Any, record: Any) -> None:
@@ -108,9 +152,14 @@ async def driver_connection(engine: AsyncEngine) -> AsyncIterator["asyncpg.Conne
     """Borrow the asyncpg connection under a pooled one, for COPY and set-wise statements.
 
     A connection that is left inside a transaction, or by an error, is not given back but closed.
+
+    Raises:
+        TimeoutError: there is none that answers within `BORROW_SECONDS_MAX`.
     """
-    async with engine.connect() as connection:
-        raw = await connection.get_raw_connection()
+    async with AsyncExitStack() as stack:
+        async with asyncio.timeout(BORROW_SECONDS_MAX):
+            connection = await stack.enter_async_context(engine.connect())
+            raw = await connection.get_raw_connection()
         driver = raw.driver_connection
         assert isinstance(driver, asyncpg.Connection)
         try:

@@ -168,7 +168,7 @@ class KeyRing:
         self._engine = engine
         self._active: dict[str, _Active] = {}
         self._read_at = -REFRESH_SECONDS
-        self._reading = asyncio.Lock()
+        self._reading: asyncio.Task[None] | None = None
         self._used: set[str] = set()
         self._used_at = 0.0
 
@@ -196,23 +196,27 @@ class KeyRing:
         return active.caller
 
     async def _refresh(self, seconds: float) -> None:
+        """Read the keys unless that was done so lately. All who wait share one reading, and how it ends."""
         if time.monotonic() - self._read_at < seconds:
             return
-        async with self._reading:
-            if time.monotonic() - self._read_at < seconds:
-                return
-            async with driver_connection(self._engine) as connection:
-                rows = await connection.fetch(ACTIVE)
-                await self._note_use(connection)
-            self._active = {
-                row["id"]: _Active(
-                    Caller(row["name"], Role(row["role"]), _confined(row["campaign_ids"])),
-                    row["secret_sha256"],
-                    row["expires_at"],
-                )
-                for row in rows
-            }
-            self._read_at = time.monotonic()
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.create_task(self._read())
+        # Who gives up waiting must not end it for the others.
+        await asyncio.shield(self._reading)
+
+    async def _read(self) -> None:
+        async with driver_connection(self._engine) as connection:
+            rows = await connection.fetch(ACTIVE)
+            await self._note_use(connection)
+        self._active = {
+            row["id"]: _Active(
+                Caller(row["name"], Role(row["role"]), _confined(row["campaign_ids"])),
+                row["secret_sha256"],
+                row["expires_at"],
+            )
+            for row in rows
+        }
+        self._read_at = time.monotonic()
 
     async def _note_use(self, connection: "Connection") -> None:
         if self._used and time.monotonic() - self._used_at > USED_SECONDS:

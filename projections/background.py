@@ -20,6 +20,7 @@ async def background(
     *,
     with_worker: bool,
     sealer: Sealer | None = None,
+    direct: AsyncEngine | None = None,
     on_group: Callable[[int, float], None] = lambda events, seconds: None,
     clock: Callable[[], datetime] | None = None,
 ) -> AsyncIterator[tuple[Appender, Bell]]:
@@ -28,11 +29,12 @@ async def background(
     Args:
         with_worker: keep the read models and expire holds in this process.
         sealer: seal the log in this process.
+        direct: a way past the pooler, where `engine` goes through one.
         on_group: see `Appender`.
         clock: what events are recorded by; the server's own when None.
     """
     bell = Bell()
-    herald = Herald(engine, bell)
+    herald = Herald(engine, bell, direct)
     worker = Worker(engine, bell)
     async with (
         Appender(engine, on_append=herald.announce, on_group=on_group, clock=clock) as appender,

@@ -54,16 +54,16 @@ SPEND_KEYS = {
 }
 
 
-async def wait_for_position(engine: AsyncEngine, position: int) -> None:
+async def wait_for_position(engine: AsyncEngine, position: int, seconds: float = MIN_POSITION_SECONDS_MAX) -> None:
     """Wait until the read models reflect this position.
 
     Raises:
-        ProjectionBehind: they do not within 5 seconds.
+        ProjectionBehind: they do not within so many seconds.
     """
     pause = POLL_SECONDS_MIN
     reached = 0
     try:
-        async with asyncio.timeout(MIN_POSITION_SECONDS_MAX):
+        async with asyncio.timeout(seconds):
             while True:
                 async with driver_connection(engine) as connection:
                     reached = await connection.fetchval(CHECKPOINT, GROUP)

@@ -1,13 +1,13 @@
 """A real PostgreSQL for every test: one server a run, a database of its own a test, cloned from a migrated template.
 
-The server is the embedded one, or that of LEDGER_TEST_DATABASE_URL (whose role must be allowed to make databases).
+The server is the embedded one; with `--on tls`, `pgbouncer` or `replica` another kind, started from what is installed;
+or that of LEDGER_TEST_DATABASE_URL (whose role must be allowed to make databases).
 """
 
 import os
-import tempfile
 import uuid
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -18,24 +18,34 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from ledger.api.app import listen, serving
 from ledger.config import parse_url
 from ledger.database import connect_arguments, make_engine
-from ledger.embedded import EmbeddedServer
 from ledger.schema import migrate
+from tests.servers.kinds import KINDS, direct_url, replica_url
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--on", choices=sorted(KINDS), default="embedded", help="the kind of server that is tested on")
+
+
+@pytest.fixture
+def kind(pytestconfig: pytest.Config) -> str:
+    """The kind of server that is tested on."""
+    return str(pytestconfig.getoption("on"))
 
 
 @pytest.fixture(scope="session")
-def server_url() -> Iterator[URL]:
+def server_url(pytestconfig: pytest.Config) -> Iterator[URL]:
     """The server that all databases of this run are made on."""
     configured = os.environ.get("LEDGER_TEST_DATABASE_URL")
     if configured:
         yield parse_url("LEDGER_TEST_DATABASE_URL", configured)
         return
-    with tempfile.TemporaryDirectory(prefix="ledger-test-") as home, EmbeddedServer.acquire(Path(home)) as server:
-        yield parse_url("DATABASE_URL", server.url)
+    with KINDS[pytestconfig.getoption("on")]() as url:
+        yield url
 
 
 async def administer(server_url: URL, statement: str) -> None:
     """Run a statement that no transaction may hold, such as CREATE DATABASE."""
-    url, arguments = connect_arguments(server_url)
+    url, arguments = connect_arguments(direct_url(server_url))
     engine = create_async_engine(url, connect_args=arguments, isolation_level="AUTOCOMMIT")
     async with engine.connect() as connection:
         await connection.execute(text(statement))
@@ -47,7 +57,7 @@ async def template(server_url: URL) -> AsyncIterator[str]:
     """The name of a migrated, empty database to clone."""
     name = f"template_{uuid.uuid4().hex[:12]}"
     await administer(server_url, f"CREATE DATABASE {name}")
-    engine = make_engine(server_url.set(database=name))
+    engine = make_engine(direct_url(server_url).set(database=name))
     await migrate(engine)
     await engine.dispose()
     yield name
@@ -64,11 +74,12 @@ async def empty_database_url(server_url: URL) -> AsyncIterator[URL]:
 
 
 @pytest.fixture
-async def database_url(server_url: URL, template: str) -> AsyncIterator[URL]:
+async def database_url(request: pytest.FixtureRequest, server_url: URL, template: str) -> AsyncIterator[URL]:
     """A migrated database of the test's own."""
     name = f"test_{uuid.uuid4().hex[:12]}"
     await administer(server_url, f"CREATE DATABASE {name} TEMPLATE {template}")
-    yield server_url.set(database=name)
+    url = direct_url(server_url) if request.node.get_closest_marker("direct") else server_url
+    yield url.set(database=name)
     await administer(server_url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
@@ -78,6 +89,16 @@ async def engine(database_url: URL) -> AsyncIterator[AsyncEngine]:
     engine = make_engine(database_url)
     yield engine
     await engine.dispose()
+
+
+@asynccontextmanager
+async def beside(database_url: URL) -> AsyncIterator[dict[str, AsyncEngine]]:
+    """The ways to a database beside its URL, as `serving` takes them."""
+    ways = {"direct": direct_url(database_url), "replica": replica_url(database_url)}
+    engines = {name: make_engine(url) for name, url in ways.items() if url not in (None, database_url)}
+    yield engines
+    for engine in engines.values():
+        await engine.dispose()
 
 
 class Service(NamedTuple):
@@ -130,7 +151,8 @@ async def service(engine: AsyncEngine, database_url: URL) -> AsyncIterator[Servi
     listener = listen("127.0.0.1", 0)
     port = listener.getsockname()[1]
     async with (
-        serving(engine, listener, with_worker=True),
+        beside(database_url) as ways,
+        serving(engine, listener, with_worker=True, **ways),
         aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client,
     ):
         yield Service(client, engine, database_url)

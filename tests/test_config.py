@@ -212,12 +212,24 @@ def test_a_mode_that_asks_for_tls_gets_it(mode: str, encrypts: bool, verifies: b
     assert left.query == {}
 
 
-def test_a_mode_that_asks_for_none_gets_none_and_others_leave_it_to_the_driver() -> None:
-    disabled = connect_arguments(parse_url("DATABASE_URL", "postgresql://u@h/d?sslmode=disable"))[1]
-    preferred = connect_arguments(parse_url("DATABASE_URL", "postgresql://u@h/d?sslmode=prefer"))[1]
+@pytest.mark.parametrize(
+    ("name", "beside"), [("DIRECT_DATABASE_URL", "DIRECT_DATABASE_URL"), ("REPLICA_DATABASE_URL", "REPLICA")]
+)
+def test_a_url_beside_the_database_without_one_is_refused(settings: Reader, name: str, beside: str) -> None:
+    with pytest.raises(ConfigError, match=f"{beside}.* goes beside DATABASE_URL"):
+        settings(**{name: "postgresql://u:p@h/d"})
 
-    assert disabled["ssl"] is False
-    assert "ssl" not in preferred
+
+def test_a_root_certificate_that_cannot_be_read_is_named(settings: Reader) -> None:
+    url = settings.database(DATABASE_URL="postgresql://u@h/d?sslmode=verify-ca&sslrootcert=/nowhere/root.crt")
+
+    with pytest.raises(ConfigError, match=r"sslrootcert names /nowhere/root\.crt.*No such file"):
+        make_engine(url)
+
+
+def test_a_word_for_the_pooler_that_is_neither_true_nor_false_is_refused(settings: Reader) -> None:
+    with pytest.raises(ConfigError, match="pgbouncer in DATABASE_URL must be true or false"):
+        settings(DATABASE_URL="postgresql://u@h/d?pgbouncer=yes")
 
 
 def test_a_mode_that_does_not_exist_is_refused_and_never_means_no_encryption(settings: Reader) -> None:

@@ -14,6 +14,7 @@ from ledger.api.intake import BODY_BYTES_MAX, Intake
 from ledger.api.observe import observe
 from ledger.api.problems import answer_with_problems
 from ledger.api.rates import Rates
+from ledger.api.replica import Replica
 from ledger.api.services import SERVICES, Services
 from ledger.api.telemetry import Telemetry
 from ledger.audit.sealer import Sealer
@@ -70,6 +71,8 @@ async def serving(
     sealer: Sealer | None = None,
     key_ring: KeyRing | None = None,
     rates: Rates | None = None,
+    direct: AsyncEngine | None = None,
+    replica: AsyncEngine | None = None,
     clock: Callable[[], datetime] | None = None,
 ) -> AsyncIterator[None]:
     """Serve the API while inside; leaving answers what was accepted.
@@ -79,18 +82,25 @@ async def serving(
         sealer: seal the log in this process too.
         key_ring: the keys that callers must have; None: everybody may do everything.
         rates: how often a key may ask.
+        direct: a way past the pooler, where `engine` goes through one.
+        replica: a streaming replica to read from.
         clock: what events are recorded by; the server's own when None.
     """
     telemetry = Telemetry()
     async with (
-        background(engine, with_worker=with_worker, sealer=sealer, on_group=telemetry.recorded, clock=clock) as (
-            appender,
-            bell,
-        ),
+        background(
+            engine,
+            with_worker=with_worker,
+            sealer=sealer,
+            direct=direct,
+            on_group=telemetry.recorded,
+            clock=clock,
+        ) as (appender, bell),
         Feed(engine, bell) as feed,
     ):
+        reading = Replica(replica) if replica is not None else None
         runner = web.AppRunner(
-            make_app(Services(engine, appender, feed, Intake(), telemetry, key_ring, rates)),
+            make_app(Services(engine, engine, appender, feed, Intake(), telemetry, key_ring, rates, reading)),
             access_log=None,
             keepalive_timeout=KEEPALIVE_SECONDS,
             shutdown_timeout=SHUTDOWN_SECONDS,

@@ -196,7 +196,7 @@ async def _list(request: web.Request, services: Services, collection: Collection
     if query.cursor is not None:
         conditions.append(after(keys, read_cursor(query.cursor, collection.table, query.sort, keys), arguments))
     await wait_for_min_position(request, services, query.min_position)
-    async with driver_connection(services.engine) as connection:
+    async with driver_connection(services.reads) as connection:
         position, rows, more = await queries.page(
             connection,
             collection.table,
@@ -226,7 +226,7 @@ async def _item(request: web.Request, services: Services, collection: Collection
     if query.as_of is not None:
         return await _item_as_of(services, caller, collection, item_id, query.as_of)
     await wait_for_min_position(request, services, query.min_position)
-    async with driver_connection(services.engine) as connection:
+    async with driver_connection(services.reads) as connection:
         position, row = await queries.item(connection, collection.table, columns(collection.view), item_id)
     if row is None or not caller.sees(row[collection.campaign]):
         raise NotFound(f"there is nothing with id {item_id} in {collection.path}")
@@ -236,9 +236,9 @@ async def _item(request: web.Request, services: Services, collection: Collection
 async def _item_as_of(
     services: Services, caller: Caller, collection: Collection, item_id: UUID, as_of: str
 ) -> web.Response:
-    async with driver_connection(services.engine) as connection:
+    async with driver_connection(services.reads) as connection:
         position = await resolve(connection, parse_moment(as_of))
-    row = await row_as_of(services.engine, collection.table, item_id, position)
+    row = await row_as_of(services.reads, collection.table, item_id, position)
     if row is None or not caller.sees(getattr(row, collection.campaign)):
         raise NotFound(f"there was nothing with id {item_id} in {collection.path} at position {position}")
     return json_response(show(collection.view, msgspec.structs.asdict(row)), position=position)
@@ -250,7 +250,7 @@ async def wait_for_min_position(request: web.Request, services: Services, positi
     if position is None and header is not None:
         position = read_position(header, "Ledger-Min-Position")
     if position is not None:
-        await queries.wait_for_position(services.engine, position)
+        await queries.wait_for_position(services.reads, position, services.wait_seconds_max)
 
 
 def _routes(collection: Collection) -> list[Route]:
@@ -268,7 +268,16 @@ def _routes(collection: Collection) -> list[Route]:
     name = collection.path.removeprefix("/v1/")
     waits = ("malformed", "projection-behind", "database-unavailable")
     return [
-        Route("GET", collection.path, list_items, f"List {name}.", {200: page}, collection.query, problems=waits),
+        Route(
+            "GET",
+            collection.path,
+            list_items,
+            f"List {name}.",
+            {200: page},
+            collection.query,
+            problems=waits,
+            from_replica=True,
+        ),
         Route(
             "GET",
             f"{collection.path}/{{id}}",
@@ -277,6 +286,7 @@ def _routes(collection: Collection) -> list[Route]:
             {200: collection.view},
             ItemQuery,
             problems=("not-found", *waits),
+            from_replica=True,
         ),
     ]
 

@@ -10,6 +10,7 @@ import msgspec
 from aiohttp import web
 
 from ledger.api.auth import CALLER
+from ledger.api.replica import wait_for_log
 from ledger.api.routes import JSON, NDJSON, Route, json_response, path_uuid, read_position, read_query
 from ledger.api.services import Services
 from ledger.database import driver_connection
@@ -80,6 +81,14 @@ class Stream(msgspec.Struct):
     events: list[EventView]
 
 
+async def _see_at_least(request: web.Request, services: Services, after: int = 0) -> None:
+    """Have a replica reach what the caller has seen: the position its header names, or that it reads on from."""
+    header = request.headers.get("Ledger-Min-Position")
+    position = max(after, read_position(header, "Ledger-Min-Position") if header is not None else 0)
+    if position and services.reads is not services.engine:
+        await wait_for_log(services.reads, position, services.wait_seconds_max)
+
+
 async def list_events(request: web.Request, services: Services) -> web.StreamResponse:
     """A page of the log, or the whole range as NDJSON."""
     query = read_query(request, EventsQuery)
@@ -91,7 +100,8 @@ async def timeline(request: web.Request, services: Services) -> web.StreamRespon
     query = read_query(request, TimelineQuery)
     campaign_id, caller = path_uuid(request), request[CALLER]
     wanted = query.wanted(campaign_id, caller)
-    async with driver_connection(services.engine) as connection:
+    await _see_at_least(request, services)
+    async with driver_connection(services.reads) as connection:
         known = await read_stream_version(connection, "campaign", campaign_id)
     if not known or not caller.sees(campaign_id):
         raise NotFound(f"there is no campaign {campaign_id}")
@@ -99,9 +109,10 @@ async def timeline(request: web.Request, services: Services) -> web.StreamRespon
 
 
 async def _answer(request: web.Request, services: Services, wanted: EventFilter, limit: int) -> web.StreamResponse:
+    await _see_at_least(request, services, wanted.after)
     if NDJSON in request.headers.get("Accept", ""):
         return await _stream_ndjson(request, services, wanted)
-    async with driver_connection(services.engine) as connection:
+    async with driver_connection(services.reads) as connection:
         page = await read_page(connection, wanted, limit)
         rest = msgspec.structs.replace(wanted, after=page[-1].position) if page else wanted
         following = rest.after if page and await read_page(connection, rest, 1) else None
@@ -111,7 +122,7 @@ async def _answer(request: web.Request, services: Services, wanted: EventFilter,
 
 
 async def _stream_ndjson(request: web.Request, services: Services, wanted: EventFilter) -> web.StreamResponse:
-    pages = read_all(services.engine, wanted)
+    pages = read_all(services.reads, wanted)
     # Read before the answer begins: a database that is away is still answered with a problem document.
     page = await anext(pages, None)
     answer = web.StreamResponse(headers={"Content-Type": NDJSON})
@@ -139,7 +150,7 @@ async def whole_or_broken_off(request: web.Request, answer: web.StreamResponse) 
 async def get_event(request: web.Request, services: Services) -> web.StreamResponse:
     """One event by its position."""
     position = read_position(request.match_info["position"], "the path")
-    async with driver_connection(services.engine) as connection:
+    async with driver_connection(services.reads) as connection:
         wanted = EventFilter(after=position - 1, until=position, within=request[CALLER].campaign_ids)
         events = await read_page(connection, wanted, 1)
     if not events:
@@ -153,7 +164,8 @@ async def get_stream(request: web.Request, services: Services) -> web.StreamResp
     if category not in CATEGORIES:
         raise NotFound(f"there is no category {category!r}, only {', '.join(CATEGORIES)}")
     wanted = EventFilter(categories=(category,), stream_ids=(stream_id,), within=request[CALLER].campaign_ids)
-    async with driver_connection(services.engine) as connection:
+    await _see_at_least(request, services)
+    async with driver_connection(services.reads) as connection:
         version = await read_stream_version(connection, category, stream_id)
         is_visible = version and await read_page(connection, wanted, 1)
     if not is_visible:
@@ -166,7 +178,7 @@ async def get_stream(request: web.Request, services: Services) -> web.StreamResp
     async with whole_or_broken_off(request, answer):
         await answer.write(b'{"version":%d,"events":[' % version)
         separator = b""
-        async for page in read_all(services.engine, wanted):
+        async for page in read_all(services.reads, wanted):
             events = [event for event in page if event.version <= version]
             if events:
                 await answer.write(separator + b",".join(msgspec.json.encode(view(event)) for event in events))
@@ -185,6 +197,7 @@ ROUTES = [
         EventsQuery,
         problems=("malformed", "database-unavailable"),
         needs="events",
+        from_replica=True,
         media=(JSON, NDJSON),
     ),
     Route(
@@ -195,6 +208,7 @@ ROUTES = [
         {200: EventView},
         problems=("malformed", "not-found", "database-unavailable"),
         needs="events",
+        from_replica=True,
     ),
     Route(
         "GET",
@@ -204,6 +218,7 @@ ROUTES = [
         {200: Stream},
         problems=("malformed", "not-found", "database-unavailable"),
         needs="events",
+        from_replica=True,
     ),
     Route(
         "GET",
@@ -214,6 +229,7 @@ ROUTES = [
         TimelineQuery,
         problems=("malformed", "not-found", "database-unavailable"),
         needs="events",
+        from_replica=True,
         media=(JSON, NDJSON),
     ),
 ]

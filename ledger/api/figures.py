@@ -93,7 +93,7 @@ async def get_budget(request: web.Request, services: Services) -> web.StreamResp
     query = read_query(request, WaitQuery)
     campaign_id = path_uuid(request)
     await wait_for_min_position(request, services, query.min_position)
-    async with driver_connection(services.engine) as connection:
+    async with driver_connection(services.reads) as connection:
         row = await queries.budget(connection, campaign_id, datetime.now(UTC))
     if row["budget"] is None or not request[CALLER].sees(campaign_id):
         raise NotFound(f"there is no campaign {campaign_id}")
@@ -120,7 +120,7 @@ async def get_spend(request: web.Request, services: Services) -> web.StreamRespo
         raise Malformed("a key stands twice in group_by")
     await wait_for_min_position(request, services, query.min_position)
     keys: list[Any] = list(query.group_by)
-    async with driver_connection(services.engine) as connection:
+    async with driver_connection(services.reads) as connection:
         position, rows = await queries.spend(
             connection, keys, query.start, query.end, query.campaign_id, request[CALLER].campaign_ids
         )
@@ -167,8 +167,18 @@ ROUTES = [
         {200: Budget},
         WaitQuery,
         problems=("not-found", *_WAITS),
+        from_replica=True,
     ),
-    Route("GET", "/v1/spend", get_spend, "Sum what was spent.", {200: SpendPage}, SpendQuery, problems=_WAITS),
+    Route(
+        "GET",
+        "/v1/spend",
+        get_spend,
+        "Sum what was spent.",
+        {200: SpendPage},
+        SpendQuery,
+        problems=_WAITS,
+        from_replica=True,
+    ),
     Route(
         "GET",
         "/v1/projections",

@@ -35,7 +35,7 @@ class Route(NamedTuple):
     `query` is the struct of the query parameters; `answers` says what each status returns: a type, or a tuple of
     types any of which it may be. `problems` are the slugs of the errors it may answer, `headers` the optional
     request headers it heeds, `media` the media types in which it answers. `needs` is what the caller must be allowed;
-    None: open to everybody.
+    None: open to everybody. `from_replica`: its handler reads by `services.reads`.
     """
 
     method: str
@@ -49,6 +49,7 @@ class Route(NamedTuple):
     headers: tuple[str, ...] = ()
     media: tuple[str, ...] = (JSON,)
     needs: Permission | None = "read"
+    from_replica: bool = False
 
     def definition(self) -> web.RouteDef:
         """The route as aiohttp takes it."""
@@ -62,7 +63,10 @@ class Route(NamedTuple):
                 headers = services.rates.count(caller.name) if services.rates is not None else headers
             if self.query is None and request.query:
                 raise Malformed(f"unknown query parameter {next(iter(request.query))!r}")
-            answer = await self.handler(request, services)
+            if self.from_replica and services.replica is not None:
+                answer = await services.replica.answer(self.handler, request, services)
+            else:
+                answer = await self.handler(request, services)
             if headers and not answer.prepared:
                 answer.headers.update(headers)
             return answer

@@ -21,11 +21,11 @@ from ledger.cli.common import (
     run,
     settings_for,
 )
+from ledger.cli.engines import bring_up_to_date
 from ledger.config import Settings
 from ledger.database import driver_connection, make_engine
 from ledger.embedded import exclusive_home
 from ledger.schema import expected_revision
-from ledger.schema import migrate as bring_up_to_date
 
 
 @click.command()
@@ -35,19 +35,11 @@ def migrate(home: Path | None, as_json: bool) -> None:
     """Bring the database's tables up to date."""
     settings = settings_for(home)
     with owners_database(settings) as url:
-        run(_migrate(url))
+        run(bring_up_to_date(url))
     if as_json:
         print_json({"revision": expected_revision()})
     else:
         click.echo(f"The database is at revision {expected_revision()}.")
-
-
-async def _migrate(url: URL, *, from_base: bool = False) -> None:
-    engine = make_engine(url)
-    if from_base:
-        await bring_up_to_date(engine, to="base")
-    await bring_up_to_date(engine)
-    await engine.dispose()
 
 
 @click.command()
@@ -88,7 +80,7 @@ def reset(yes: bool, force: bool, home: Path | None) -> None:
         # A service at work on this home would go on with what it remembers of the old log.
         with exclusive_home(settings.home, "ledger reset"), owners_database(settings) as url:
             origin, note = run(_last_sealed(url))
-            run(_migrate(url, from_base=True))
+            run(bring_up_to_date(url, from_base=True))
             # Whoever holds its last checkpoint must not take the next log for its continuation.
             log_home(settings).give_up(origin, note)
     click.echo("The ledger is empty.")

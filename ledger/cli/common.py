@@ -1,6 +1,5 @@
 """What the verbs share: settings, plain errors, JSON, an event loop."""
 
-import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -19,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from ledger.audit.checkpoint import CheckpointError
 from ledger.audit.home import LogHome
 from ledger.audit.note import NoteError
+from ledger.cli.explain import explain
 from ledger.config import ConfigError, Settings, read_settings
 from ledger.database import CONNECTION_ERRORS, database
 from ledger.domain.errors import LedgerError
@@ -191,42 +191,3 @@ def require_loopback(host: str) -> None:
     """Refuse to serve a network without keys."""
     if host not in LOOPBACK:
         raise click.UsageError(f"--no-auth on --host {host} would let anybody on the network in: use 127.0.0.1")
-
-
-def explain(error: BaseException) -> str:
-    """What a failed connection means, and what to do."""
-    cause = error.__cause__ or getattr(error, "orig", None)
-    original = cause if isinstance(error, SQLAlchemyError) and isinstance(cause, BaseException) else error
-    original = original.__cause__ or original
-    for kinds, meaning in _MEANINGS:
-        if isinstance(original, kinds):
-            return f"{meaning} ({_said_by(original)})"
-    return f"the database failed: {_said_by(original)}"
-
-
-def _said_by(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return text[0] if text else type(error).__name__
-
-
-_MEANINGS: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
-    ((asyncpg.InvalidPasswordError,), "the database refuses the user or the password; check DATABASE_URL"),
-    (
-        (asyncpg.InvalidAuthorizationSpecificationError,),
-        "the database does not let this user in; check the user, and whether it asks for TLS (?sslmode=require)",
-    ),
-    ((asyncpg.InvalidCatalogNameError,), "there is no such database on the server; create it, or correct the name"),
-    (
-        (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError, asyncpg.UndefinedFunctionError),
-        "the database is not migrated; run `ledger migrate`",
-    ),
-    ((asyncpg.InsufficientPrivilegeError,), "the database user lacks a privilege; migrate as the owner"),
-    ((asyncpg.TooManyConnectionsError,), "the database takes no more connections; close some or raise the limit"),
-    (
-        (socket.gaierror,),
-        "the database's host is not known; check the host name, and an unencoded @ or / in a password",
-    ),
-    ((ConnectionRefusedError,), "nothing answers at the database's host and port; is it running, is the port right?"),
-    ((TimeoutError,), "the database does not answer in time; a paused project has to be resumed, a firewall opened"),
-    ((OSError,), "the database cannot be reached"),
-)

@@ -8,13 +8,14 @@ import click
 import ledger
 from ledger.cli.admin import migrate, reset, seed
 from ledger.cli.audit import audit
+from ledger.cli.doctor import doctor
 from ledger.cli.events import events
 from ledger.cli.export import export, import_
 from ledger.cli.keys import keys
 from ledger.cli.projections import projections
 from ledger.cli.replay import rebuild, replay, verify
 from ledger.cli.serve import serve, worker
-from ledger.cli.status import doctor, status
+from ledger.cli.status import status
 from ledger.cli.up import up
 
 

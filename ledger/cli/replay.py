@@ -22,6 +22,7 @@ from ledger.cli.common import (
     run,
     settings_for,
 )
+from ledger.cli.engines import require_session
 from ledger.database import make_engine
 from ledger.domain.errors import Malformed
 from ledger.log.moment import parse_moment
@@ -75,6 +76,7 @@ async def _verify(url: URL, differences: list[Difference], kept: Kept | None, as
     engine = make_engine(url)
     try:
         await require_migrated(engine)
+        require_session(engine)
         with replay_bar("Replaying") as bar:
 
             def show(difference: Difference) -> None:
@@ -119,6 +121,7 @@ async def _rebuild(url: URL, tables: Iterable[str]) -> Rebuilt:
     engine = make_engine(url)
     try:
         await require_migrated(engine)
+        require_session(engine)
         with replay_bar("Replaying") as bar:
             return await rebuild_tables(engine, list(tables), bar.progress, bar.begin)
     finally:
@@ -151,6 +154,7 @@ async def _replay(url: URL, until: int | datetime, schema: str) -> Replayed:
     engine = make_engine(url)
     try:
         await require_migrated(engine)
+        require_session(engine)
         with replay_bar("Replaying") as bar:
             return await replay_into(engine, schema, until, bar.progress, bar.begin)
     finally:

@@ -19,9 +19,9 @@ from ledger.cli.common import (
     run,
     settings_for,
 )
+from ledger.cli.engines import service_engines
 from ledger.cli.up import announce, bind, stop_signal, until_stopped
 from ledger.config import Settings
-from ledger.database import make_engine
 from ledger.keys import KeyRing
 from projections.background import background
 
@@ -44,14 +44,15 @@ def serve(no_auth: bool, host: str | None, port: int | None, home: Path | None) 
 
 async def _serve(settings: Settings, url: URL, listener: socket.socket, no_auth: bool) -> None:
     stop = stop_signal()
-    engine = make_engine(url)
-    await require_migrated(engine)
-    key_ring = None if no_auth else KeyRing(engine)
-    rates = None if no_auth else Rates(settings.rate_limit)
-    async with serving(engine, listener, with_worker=False, key_ring=key_ring, rates=rates):
-        announce(listener)
-        await until_stopped(stop)
-    await engine.dispose()
+    async with service_engines(settings, url) as (engine, direct, replica):
+        await require_migrated(engine)
+        key_ring = None if no_auth else KeyRing(engine)
+        rates = None if no_auth else Rates(settings.rate_limit)
+        async with serving(
+            engine, listener, with_worker=False, key_ring=key_ring, rates=rates, direct=direct, replica=replica
+        ):
+            announce(listener)
+            await until_stopped(stop)
 
 
 @click.command()
@@ -68,10 +69,9 @@ def worker(home: Path | None) -> None:
 
 async def _work(settings: Settings, url: URL) -> None:
     stop = stop_signal()
-    engine = make_engine(url)
-    await require_migrated(engine)
-    sealer = await find_sealer(engine, log_home(settings))
-    async with background(engine, with_worker=True, sealer=sealer):
-        click.echo("The worker is running (Ctrl-C stops it)")
-        await until_stopped(stop)
-    await engine.dispose()
+    async with service_engines(settings, url) as (engine, direct, _):
+        await require_migrated(engine)
+        sealer = await find_sealer(engine, log_home(settings))
+        async with background(engine, with_worker=True, sealer=sealer, direct=direct):
+            click.echo("The worker is running (Ctrl-C stops it)")
+            await until_stopped(stop)

@@ -1,33 +1,24 @@
-"""ledger status and ledger doctor: where the ledger stands, and what is wrong with it."""
+"""ledger status: where the log and the read models stand."""
 
-import sys
 from pathlib import Path
-from typing import Literal
 
 import click
 import msgspec
-from sqlalchemy import URL, text
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy import URL
 
 from ledger.audit import store
 from ledger.cli.common import (
-    explain,
     home_option,
     json_option,
     print_json,
     reachable_database,
-    read_settings_for,
     run,
     settings_for,
 )
-from ledger.config import ConfigError, Settings
-from ledger.database import database, driver_connection, make_engine
-from ledger.embedded import EmbeddedError
-from ledger.schema import current_revision, expected_revision
+from ledger.database import driver_connection, make_engine
+from ledger.schema import current_revision
 from projections.checkpoint import Failure
 from projections.queries import projection_status
-
-POSTGRES_VERSION_MIN = 15
 
 
 class Status(msgspec.Struct):
@@ -43,14 +34,6 @@ class Status(msgspec.Struct):
     origin: str | None
     sealed: int
     seal_refusal: str | None
-
-
-class Check(msgspec.Struct):
-    """One thing the doctor looked at."""
-
-    name: str
-    verdict: Literal["ok", "problem", "unknown"]
-    says: str
 
 
 @click.command()
@@ -99,81 +82,3 @@ async def _status(url: URL) -> Status:
         )
     finally:
         await engine.dispose()
-
-
-@click.command()
-@home_option
-@json_option
-def doctor(home: Path | None, as_json: bool) -> None:
-    """Look for what is wrong: settings, connection, migrations, worker. Exit code 1 when something is."""
-    checks = _examine(home)
-    if as_json:
-        print_json(checks)
-    else:
-        for check in checks:
-            click.echo(f"{check.verdict.upper():8} {check.name}: {check.says}")
-    sys.exit(1 if any(check.verdict == "problem" for check in checks) else 0)
-
-
-def _examine(home: Path | None) -> list[Check]:
-    try:
-        settings = read_settings_for(home)
-    except ConfigError as error:
-        return [Check("settings", "problem", str(error))]
-    checks = [Check("settings", "ok", _describe(settings))]
-    try:
-        with database(settings) as found:
-            assert found.database_url is not None
-            checks += run(_examine_database(found.database_url))
-    except EmbeddedError as error:
-        checks.append(Check("connection", "problem", str(error)))
-    return checks
-
-
-def _describe(settings: Settings) -> str:
-    if settings.database_url is None:
-        return f"the embedded PostgreSQL in {settings.home.resolve()}"
-    return f"the database {settings.database_url.render_as_string(hide_password=True)}"
-
-
-async def _examine_database(url: URL) -> list[Check]:
-    engine = make_engine(url)
-    checks: list[Check] = []
-    try:
-        await _examine_step_by_step(engine, checks)
-    except Exception as error:  # noqa: BLE001 (whatever it is, the doctor's work is to explain it)
-        checks.append(Check("connection" if not checks else "database", "problem", explain(error)))
-    finally:
-        await engine.dispose()
-    return checks
-
-
-async def _examine_step_by_step(engine: AsyncEngine, checks: list[Check]) -> None:
-    async with engine.connect() as connection:
-        version = int(await connection.scalar(text("SHOW server_version_num")) or 0)
-        checks.append(Check("connection", "ok", f"PostgreSQL {version // 10_000}.{version % 10_000} answers"))
-        if version // 10_000 < POSTGRES_VERSION_MIN:
-            says = f"PostgreSQL {POSTGRES_VERSION_MIN} or later is needed; this one is {version // 10_000}"
-            checks.append(Check("version", "problem", says))
-        current, expected = await current_revision(connection), expected_revision()
-    if current != expected:
-        at = f"the database is at revision {current}" if current else "the database is empty"
-        checks.append(Check("migrations", "problem", f"{at}, this release needs {expected}: run `ledger migrate`"))
-        return
-    checks.append(Check("migrations", "ok", f"at revision {current}"))
-    async with driver_connection(engine) as driver:
-        standing = await projection_status(driver)
-    if trouble := standing.trouble():
-        checks.append(Check("worker", "problem", f"the read models are {trouble}"))
-    elif standing.lag_events and standing.lag_seconds > 5:
-        says = f"{standing.lag_events:,} events wait since {standing.lag_seconds:.0f} s: start `ledger worker`"
-        checks.append(Check("worker", "problem", says))
-    else:
-        says = f"the read models are at position {standing.position:,} of {standing.head:,}"
-        checks.append(Check("worker", "ok", says))
-    async with driver_connection(engine) as driver:
-        sealing = await store.read_standing(driver)
-    if trouble := sealing.trouble():
-        checks.append(Check("sealer", "problem", trouble))
-    else:
-        checks.append(Check("sealer", "ok", f"{sealing.size:,} of {sealing.head:,} events are sealed"))

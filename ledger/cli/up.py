@@ -24,12 +24,12 @@ from ledger.cli.common import (
     run,
     settings_for,
 )
+from ledger.cli.engines import bring_up_to_date, service_engines
 from ledger.config import Settings
-from ledger.database import driver_connection, make_engine
+from ledger.database import driver_connection
 from ledger.domain.access import Role
 from ledger.embedded import exclusive_home
 from ledger.keys import KeyRing, create_key, list_keys
-from ledger.schema import migrate
 
 
 @click.command()
@@ -59,24 +59,31 @@ def bind(settings: Settings) -> socket.socket:
 
 async def _up(settings: Settings, url: URL, listener: socket.socket, demo: bool) -> None:
     stop = stop_signal()
-    engine = make_engine(url)
-    await migrate(engine)
-    if demo:
-        async with appending(engine) as appender:
-            added = await sample_data.seed(engine, appender)
-        click.echo(f"Sample data: {added} events added." if added else "Sample data: already there.")
-    sealer = await find_sealer(engine, log_home(settings), make_key=True)
-    if sealer is None:
-        click.echo("The log is sealed elsewhere: the key is not here.")
-    rates = Rates(settings.rate_limit)
-    await make_admin_key(engine, settings.home / "admin.key")
-    async with serving(engine, listener, with_worker=True, sealer=sealer, key_ring=KeyRing(engine), rates=rates):
-        if settings.database_url is None:
-            plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
-            click.echo(f"DATABASE_URL={plain}")
-        announce(listener)
-        await until_stopped(stop)
-    await engine.dispose()
+    await bring_up_to_date(settings.direct_database_url or url)
+    async with service_engines(settings, url) as (engine, direct, replica):
+        if demo:
+            async with appending(engine) as appender:
+                added = await sample_data.seed(engine, appender)
+            click.echo(f"Sample data: {added} events added." if added else "Sample data: already there.")
+        sealer = await find_sealer(engine, log_home(settings), make_key=True)
+        if sealer is None:
+            click.echo("The log is sealed elsewhere: the key is not here.")
+        await make_admin_key(engine, settings.home / "admin.key")
+        async with serving(
+            engine,
+            listener,
+            with_worker=True,
+            sealer=sealer,
+            key_ring=KeyRing(engine),
+            rates=Rates(settings.rate_limit),
+            direct=direct,
+            replica=replica,
+        ):
+            if settings.database_url is None:
+                plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
+                click.echo(f"DATABASE_URL={plain}")
+            announce(listener)
+            await until_stopped(stop)
 
 
 async def make_admin_key(engine: AsyncEngine, file: Path) -> None:

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 GROUP_EVENTS_MAX = 2_000
 """A group stops growing here: past it, throughput gains little and the wait grows."""
 
-APPEND_SECONDS_MAX = 20
+APPEND_SECONDS_MAX = 15
 """After so long without an answer from the database the group is sent once more."""
 
 QUEUE_EVENTS_MAX = 20_000

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ledger.database import driver_connection
+from ledger.database import driver_connection, is_pooled
 
 if TYPE_CHECKING:
     import asyncpg
@@ -86,13 +86,15 @@ class Bell:
 class Herald:
     """Carries rings between processes over one connection that listens. Run it as a task beside the bell's users."""
 
-    def __init__(self, engine: AsyncEngine, bell: Bell) -> None:
+    def __init__(self, engine: AsyncEngine, bell: Bell, direct: AsyncEngine | None = None) -> None:
         """Make a herald.
 
         Args:
-            engine: a direct way to the database; behind a transaction pooler nothing is ever heard.
+            engine: the way to the database.
+            direct: the way beside a transaction pooler, behind which nothing is ever heard.
         """
         self._engine = engine
+        self._direct = direct or engine
         self._bell = bell
         # What comes back from ourselves is no news.
         self._name = os.urandom(8).hex()
@@ -110,7 +112,7 @@ class Herald:
         while True:
             self._rung_at_start = None
             try:
-                async with driver_connection(self._engine) as connection:
+                async with driver_connection(self._direct) as connection:
                     if not await self._attend(connection):
                         break
             except Exception as error:  # noqa: BLE001 (nothing is lost: whoever waits looks for himself)
@@ -155,10 +157,13 @@ class Herald:
             lost.set()
             self._news.set()
 
+        if is_pooled(self._direct):
+            # LISTEN would stay behind on the server's connection, for whoever gets that next.
+            return False
         connection.add_termination_listener(lose)
         await connection.add_listener(CHANNEL, hear)
         try:
-            # A pooler in transaction mode takes LISTEN and never delivers: believe only what is heard.
+            # There are more kinds of poolers than are known here: believe only what is heard.
             await connection.execute(NOTIFY, self._name)
             with suppress(TimeoutError):
                 async with asyncio.timeout(ECHO_SECONDS_MAX):

@@ -9,7 +9,8 @@ from sqlalchemy import URL
 
 from ledger.api.app import listen, serving
 from ledger.database import make_engine
-from tests.conftest import Service, administer
+from tests.conftest import Service, administer, beside
+from tests.servers.kinds import replica_url
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +23,8 @@ async def shared(server_url: URL, template: str) -> AsyncIterator[Service]:
     listener = listen("127.0.0.1", 0)
     port = listener.getsockname()[1]
     async with (
-        serving(engine, listener, with_worker=True),
+        beside(database_url) as ways,
+        serving(engine, listener, with_worker=True, **ways),
         aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client,
     ):
         yield Service(client, engine, database_url)
@@ -37,9 +39,10 @@ async def outage(server_url: URL, database_url: URL) -> Callable[[bool], Awaitab
     async def change(out: bool) -> None:
         name = database_url.database
         await administer(server_url, f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS {not out}")
-        if out:
-            await administer(
-                server_url, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
-            )
+        for server in (server_url, replica_url(server_url)):
+            if out and server is not None:
+                await administer(
+                    server, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
+                )
 
     return change

@@ -12,6 +12,8 @@ from tests.api.helpers import eventually, log, send, slug
 from tests.conftest import Service
 from tests.events import campaign, cost, follow, job, reserve
 
+pytestmark = pytest.mark.every_connection
+
 
 async def entry_of(service: Service, opened: dict[str, Any]) -> Any:
     """The read model's row of an entry."""

@@ -9,6 +9,8 @@ from tests.api.helpers import follow_pages
 from tests.conftest import Service
 from tests.events import campaign, content, cost, event, follow, job, reserve
 
+pytestmark = pytest.mark.every_connection
+
 Named = dict[str, dict[str, Any]]
 
 NOON = "2025-03-01T12:00:00Z"

@@ -11,6 +11,8 @@ from tests.api.helpers import NDJSON
 from tests.conftest import Service
 from tests.events import campaign, content, cost, follow, job, reserve
 
+pytestmark = pytest.mark.every_connection
+
 ACCEPT_NDJSON = {"Accept": NDJSON["Content-Type"]}
 
 

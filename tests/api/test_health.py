@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import aiohttp
+import pytest
 from sqlalchemy import URL, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -17,6 +18,8 @@ from ledger.schema import migrate
 from tests.api.helpers import NDJSON, eventually, request_for
 from tests.conftest import Service
 from tests.events import cost, event
+
+pytestmark = pytest.mark.every_connection
 
 
 @asynccontextmanager

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ledger.database import make_engine
 from tests.conftest import administer
+from tests.servers.kinds import direct_url
 
 
 @pytest.fixture
@@ -16,7 +17,7 @@ async def empty_ledger(server_url: URL, template: str) -> AsyncIterator[AsyncEng
     """An engine on a migrated database without events, to import into."""
     name = f"imported_{uuid.uuid4().hex[:12]}"
     await administer(server_url, f"CREATE DATABASE {name} TEMPLATE {template}")
-    engine = make_engine(server_url.set(database=name))
+    engine = make_engine(direct_url(server_url).set(database=name))
     yield engine
     await engine.dispose()
     await administer(server_url, f"DROP DATABASE {name} WITH (FORCE)")

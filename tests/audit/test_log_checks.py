@@ -25,6 +25,7 @@ from tests.log.helpers import connected, query, record, request
 from tests.projections.helpers import story, tell
 from tests.projections.test_worker import by_chance
 from tests.rules.threaded_service import Run, loop_in_a_thread
+from tests.servers.kinds import direct_url
 
 LAUNCH = campaign("10", description="A text")
 CAPPED = job(LAUNCH["id"], budget="5")
@@ -73,11 +74,11 @@ async def told(server_url: URL, template: str) -> AsyncIterator[URL]:
     """A database with this log, whose first event was then erased at position 11."""
     name = f"told_{uuid.uuid4().hex[:12]}"
     await administer(server_url, f"CREATE DATABASE {name} TEMPLATE {template}")
-    engine = make_engine(server_url.set(database=name))
+    engine = make_engine(direct_url(server_url).set(database=name))
     await record(engine, *LOG)
     await erased(engine, 1)
     await engine.dispose()
-    yield server_url.set(database=name)
+    yield direct_url(server_url).set(database=name)
     await administer(server_url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
@@ -280,7 +281,7 @@ class CheckedMachine(BookMachine):
 def test_sql_comes_to_the_same_over_budget_as_the_judge_whatever_is_sent(template: str, server_url: URL) -> None:
     seen: set[Any] = set()
     with loop_in_a_thread() as run:
-        engine = make_engine(server_url.set(database=template))
+        engine = make_engine(direct_url(server_url).set(database=template))
         run_state_machine_as_test(
             lambda: CheckedMachine(run, engine, seen),
             settings=settings(max_examples=40, stateful_step_count=50, deadline=None),

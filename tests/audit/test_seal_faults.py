@@ -21,6 +21,7 @@ from projections.verify import verify
 from tests.audit.sealing import ORIGIN, RecordingHome, clone, engine_on, fill, sealer_of, unguarded
 from tests.events import campaign, cost, job
 from tests.log.helpers import record, until
+from tests.servers.kinds import direct_url
 
 if TYPE_CHECKING:
     import asyncpg
@@ -48,8 +49,8 @@ class Log(NamedTuple):
 @pytest.fixture(scope="module")
 async def log(server_url: URL, template: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Log]:
     """602 sealed events."""
-    url = server_url.set(database=f"faults_{uuid4().hex[:12]}")
-    await clone(server_url.set(database=template), url)
+    url = direct_url(server_url).set(database=f"faults_{uuid4().hex[:12]}")
+    await clone(direct_url(server_url).set(database=template), url)
     home = RecordingHome(tmp_path_factory.mktemp("home"))
     async with engine_on(url) as engine:
         opened = campaign("100000")

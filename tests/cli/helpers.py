@@ -15,6 +15,8 @@ import aiohttp
 import psutil
 from sqlalchemy import URL
 
+from tests.servers.kinds import direct_url, replica_url
+
 REPOSITORY = Path(__file__).parents[2]
 PYTHON = sys.executable
 LEDGER = (PYTHON, "-m", "ledger")
@@ -41,6 +43,11 @@ def environment(database: URL | str | None = None, **settings: str) -> dict[str,
     kept = {name: value for name, value in os.environ.items() if not own.fullmatch(name)}
     if database is not None:
         kept["DATABASE_URL"] = plain(database) if isinstance(database, URL) else database
+    if isinstance(database, URL):
+        if direct_url(database) != database:
+            kept["DIRECT_DATABASE_URL"] = plain(direct_url(database))
+        if (replica := replica_url(database)) is not None:
+            kept["REPLICA_DATABASE_URL"] = plain(replica)
     return kept | {"PYTHONPATH": str(REPOSITORY)} | settings
 
 

@@ -15,6 +15,8 @@ from tests.cli.helpers import Running, key_of, ledger, started
 from tests.events import campaign, cost, reserve
 from tests.log.helpers import query, until
 
+pytestmark = pytest.mark.every_connection
+
 IS_RUNNING = "The worker is running"
 
 

@@ -15,6 +15,7 @@ from ledger.api.decode import read_candidate
 from ledger.database import driver_connection
 from ledger.domain.event import Candidate, Receipt, Request
 from ledger.log.append import append
+from tests.servers.kinds import direct_url
 
 WAIT_SECONDS_MAX = 20
 
@@ -66,7 +67,7 @@ async def until(condition: Callable[[], Awaitable[Any]]) -> Any:
 @asynccontextmanager
 async def connected(url: URL) -> Any:
     """A connection that is nobody else's."""
-    plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    plain = direct_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
     connection = await asyncpg.connect(plain)
     try:
         yield connection

@@ -14,6 +14,8 @@ from ledger.log.appender import Appender
 from tests.events import campaign, content, cost, follow, job, reserve
 from tests.log.helpers import gathered, head_locked, query, receipts, record, request, turns, value
 
+pytestmark = pytest.mark.every_connection
+
 
 def appends(appender: Appender, *events: dict[str, Any]) -> list["asyncio.Task[Any]"]:
     return [sent(appender, event) for event in events]

@@ -13,6 +13,8 @@ from ledger.log import bell as bell_module
 from ledger.log.bell import IDLE_SECONDS_MAX, QUIET_SECONDS_MAX, Bell, Herald, tell_others
 from tests.log.helpers import connected, gathered, turns, until
 
+pytestmark = pytest.mark.direct
+
 FOR_EVER = 600
 LISTENERS = """
 FROM pg_stat_activity

@@ -10,6 +10,8 @@ from ledger import database
 from ledger.database import driver_connection
 from tests.log.helpers import connected, until, value
 
+pytestmark = pytest.mark.direct
+
 PID = "SELECT pg_backend_pid()"
 
 

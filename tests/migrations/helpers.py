@@ -9,6 +9,7 @@ from typing import NamedTuple
 from sqlalchemy import URL
 
 from tests.log.helpers import connected
+from tests.servers.kinds import direct_url
 
 REPOSITORY = Path(__file__).parents[2]
 HEAD = "0003"
@@ -62,7 +63,7 @@ async def must(url: URL, *arguments: str) -> str:
 
 
 def plain(url: URL) -> str:
-    return url.set(drivername="postgresql").render_as_string(hide_password=False)
+    return direct_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
 
 
 async def objects(url: URL) -> list[str]:

@@ -31,6 +31,8 @@ from tests.log.helpers import query, record, request, value
 from tests.projections.helpers import Tables, folded, position, stored, story, tables, tell
 from tests.projections.test_worker import by_chance
 
+pytestmark = pytest.mark.direct
+
 LAUNCH = campaign(name="A name", description="A text")
 RENAMED = follow(LAUNCH, "campaign.details_changed", {"name": "Another"})
 POST = content(title="A title", content="A text", metadata={"a": 1})

@@ -25,6 +25,8 @@ from tests.log.helpers import connected, query, record, until, value
 from tests.projections.helpers import folded, folded_up_to, position, stored, tables, working
 from tests.projections.poison import cure, failed, paused, poison, runs_again, state
 
+pytestmark = pytest.mark.direct
+
 GOOD = campaign("100")
 
 

@@ -31,6 +31,8 @@ from tests.projections.replaying import (
 )
 from tests.projections.test_worker_failures import cure, poison
 
+pytestmark = pytest.mark.direct
+
 NAMES = ("campaigns", "agent_jobs", "content_assets", "budget_entries")
 
 RUIN = [

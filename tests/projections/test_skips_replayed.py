@@ -16,6 +16,8 @@ from tests.log.helpers import query, record, value
 from tests.projections.helpers import tables, working
 from tests.projections.replaying import contents, skipped, verified
 
+pytestmark = pytest.mark.direct
+
 
 @asynccontextmanager
 async def forgotten(monkeypatch: pytest.MonkeyPatch, name: str) -> AsyncIterator[None]:

@@ -25,6 +25,8 @@ from tests.projections.replaying import contents, locked, relations, tamper, tol
 from tests.projections.test_worker import DELETION, by_chance
 from tests.projections.test_worker_failures import poison
 
+pytestmark = pytest.mark.direct
+
 POSITIONS = int(os.environ.get("LEDGER_TEST_POSITIONS", "5"))
 
 

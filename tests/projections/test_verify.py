@@ -28,6 +28,8 @@ from tests.projections.replaying import (
 )
 from tests.projections.test_worker_failures import poison
 
+pytestmark = pytest.mark.direct
+
 OTHER = "00000000-0000-4000-8000-00000000000a"
 
 # What a cell is changed to: a value that fits its column and that the story never has.

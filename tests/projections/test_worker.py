@@ -24,6 +24,8 @@ from tests.events import campaign, content, cost, follow, job, reserve
 from tests.log.helpers import connected, gathered, query, record, request, until, value
 from tests.projections.helpers import folded, folded_up_to, position, stored, story, tables, tell, working
 
+pytestmark = pytest.mark.every_connection
+
 
 async def fold_all(engine: AsyncEngine, sizes: Sequence[int]) -> None:
     """Fold the log in pages of these sizes, over and over."""

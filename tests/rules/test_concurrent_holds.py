@@ -23,6 +23,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from ledger.log.read import EventFilter, read_all
 from tests.events import campaign, event, reserve
 
+pytestmark = pytest.mark.every_connection
+
 CLIENTS = 64
 SECONDS = float(os.environ.get("LEDGER_TEST_SECONDS", "5"))
 

@@ -1,0 +1,61 @@
+"""Servers of other kinds than the one that the whole run is on, each started once, when a test first wants it."""
+
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import pytest
+from sqlalchemy import URL
+
+from ledger.database import make_engine
+from ledger.schema import migrate
+from tests.conftest import administer
+from tests.servers.kinds import tls
+from tests.servers.pgbouncer import pgbouncer
+from tests.servers.postgresql import PostgreSQL, postgresql
+
+
+@pytest.fixture(scope="package")
+def plain_server() -> Iterator[PostgreSQL]:
+    """A PostgreSQL 15 without TLS."""
+    with postgresql("secret") as server:
+        yield server
+
+
+@pytest.fixture(scope="package")
+def tls_url() -> Iterator[URL]:
+    """A PostgreSQL 15 that takes nothing but TLS."""
+    with tls() as url:
+        yield url
+
+
+@pytest.fixture(scope="package")
+def pooler(plain_server: PostgreSQL) -> Iterator[URL]:
+    """A pooler in transaction mode before the server without TLS."""
+    with pgbouncer(plain_server.url) as url:
+        yield url
+
+
+@asynccontextmanager
+async def migrated_on(server: URL) -> AsyncIterator[URL]:
+    """A migrated database on a server, while inside."""
+    name = f"connections_{uuid.uuid4().hex[:12]}"
+    await administer(server, f"CREATE DATABASE {name}")
+    engine = make_engine(server.set(database=name))
+    await migrate(engine)
+    await engine.dispose()
+    yield server.set(database=name)
+    await administer(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def migrated(plain_server: PostgreSQL) -> AsyncIterator[URL]:
+    """A migrated database on the server without TLS."""
+    async with migrated_on(plain_server.url) as url:
+        yield url
+
+
+@pytest.fixture
+def pooled(pooler: URL, migrated: URL) -> URL:
+    """The same by way of the pooler."""
+    return pooler.set(database=migrated.database)

@@ -1,0 +1,126 @@
+"""PostgreSQL restarted, paused and killed under load: answers come in time, retries count once, all recovers."""
+
+import asyncio
+import os
+import signal
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import aiohttp
+import psutil
+import pytest
+from sqlalchemy import URL
+
+from ledger.api.app import listen, serving
+from ledger.database import STATEMENT_SECONDS_MAX, make_engine
+from tests.api.helpers import follow_pages
+from tests.conftest import Service
+from tests.events import cost
+from tests.servers.postgresql import PostgreSQL
+
+CLIENTS = 12
+PAUSE_SECONDS = float(os.environ.get("LEDGER_TEST_PAUSE_SECONDS", "20"))
+ANSWER_SECONDS_MAX = 45.0
+CALM_SECONDS = 1.5
+
+
+def restart(server: PostgreSQL) -> None:
+    server.stop("fast")
+    time.sleep(1)
+    server.start_again()
+
+
+def pause(server: PostgreSQL) -> None:
+    """Stop every process of the server where it stands, as a suspended machine does."""
+    postmaster = psutil.Process(server.pid)
+    processes = [postmaster, *postmaster.children(recursive=True)]
+    for process in processes:
+        process.suspend()
+    time.sleep(PAUSE_SECONDS)
+    for process in processes:
+        process.resume()
+
+
+def kill(server: PostgreSQL) -> None:
+    postmaster = psutil.Process(server.pid)
+    for process in [*postmaster.children(recursive=True), postmaster]:
+        os.kill(process.pid, signal.SIGKILL)
+    postmaster.wait(10)
+    time.sleep(1)
+    server.start_again()
+
+
+class Load:
+    """Clients that post costs, and ask for what was spent, until they are told to stop."""
+
+    def __init__(self, client: aiohttp.ClientSession) -> None:
+        self._client = client
+        self.stopping = asyncio.Event()
+        self.acknowledged: list[str] = []
+        self.refused: list[aiohttp.ClientResponse] = []
+        self.seconds_max = 0.0
+
+    async def _ask(self, method: str, path: str, body: Any = None) -> aiohttp.ClientResponse:
+        started = time.monotonic()
+        async with self._client.request(method, path, json=body) as answer:
+            await answer.read()
+        self.seconds_max = max(self.seconds_max, time.monotonic() - started)
+        if answer.status >= 400:
+            self.refused.append(answer)
+            await asyncio.sleep(0.2)
+        return answer
+
+    async def post(self) -> None:
+        while not self.stopping.is_set():
+            event = cost() | {"id": str(uuid.uuid4())}
+            # Until it is acknowledged, also when nobody posts anew any more.
+            while (await self._ask("POST", "/v1/events", event)).status not in (200, 201):
+                pass
+            self.acknowledged.append(event["id"])
+
+    async def read(self) -> None:
+        while not self.stopping.is_set():
+            await self._ask("GET", "/v1/spend")
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("outage", [restart, pause, kill])
+async def test_an_outage_under_load_is_answered_in_time_and_counts_everything_once(
+    plain_server: PostgreSQL, migrated: URL, outage: Callable[[PostgreSQL], None]
+) -> None:
+    engine = make_engine(migrated, statement_seconds_max=STATEMENT_SECONDS_MAX)
+    listener = listen("127.0.0.1", 0)
+    port = listener.getsockname()[1]
+    async with (
+        serving(engine, listener, with_worker=True),
+        aiohttp.ClientSession(f"http://127.0.0.1:{port}", timeout=aiohttp.ClientTimeout(120)) as client,
+    ):
+        load = Load(client)
+        tasks = [asyncio.create_task(load.post()) for _ in range(CLIENTS)]
+        tasks += [asyncio.create_task(load.read()) for _ in range(4)]
+        await asyncio.sleep(CALM_SECONDS)
+        before = len(load.acknowledged)
+
+        await asyncio.to_thread(outage, plain_server)
+
+        during = len(load.acknowledged)
+        async with asyncio.timeout(ANSWER_SECONDS_MAX):
+            while len(load.acknowledged) < during + 100:
+                await asyncio.sleep(0.05)
+        load.stopping.set()
+        await asyncio.gather(*tasks)
+        service = Service(client, engine, migrated)
+        entries = [entry["id"] for entry in await follow_pages(service, "/v1/budget-entries", limit=500)]
+        head = await service.head()
+    await engine.dispose()
+
+    assert before
+    assert sorted(entries) == sorted(load.acknowledged)
+    assert head == len(load.acknowledged)
+    assert load.refused
+    assert {answer.status for answer in load.refused} == {503}
+    assert all(int(answer.headers["Retry-After"]) >= 1 for answer in load.refused)
+    assert load.seconds_max < ANSWER_SECONDS_MAX
+    print(f"{outage.__name__}: {len(entries)} costs, {len(load.refused)} refused, slowest {load.seconds_max:.1f} s")

@@ -1,0 +1,103 @@
+"""`sslmode` and `sslrootcert` against real servers: one that takes nothing but TLS, and one that has none."""
+
+import socket
+import ssl
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import URL, text
+from sqlalchemy.exc import DBAPIError
+
+from ledger.database import make_engine
+from tests.servers.certificates import Authority
+from tests.servers.kinds import HARD_PASSWORD
+from tests.servers.postgresql import PostgreSQL
+
+IS_ENCRYPTED = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
+
+
+async def is_encrypted(url: URL, **query: str) -> bool:
+    engine = make_engine(url.set(query=query))
+    try:
+        async with engine.connect() as connection:
+            return bool(await connection.scalar(text(IS_ENCRYPTED)))
+    finally:
+        await engine.dispose()
+
+
+def root_certificate(url: URL) -> str:
+    return str(url.query["sslrootcert"])
+
+
+@pytest.mark.parametrize("mode", ["allow", "prefer", "require", "verify-ca", "verify-full"])
+async def test_every_mode_but_disable_enters_a_server_that_takes_nothing_but_tls(tls_url: URL, mode: str) -> None:
+    trusting = {"sslrootcert": root_certificate(tls_url)} if mode.startswith("verify") else {}
+
+    assert await is_encrypted(tls_url, sslmode=mode, **trusting)
+    assert tls_url.password == HARD_PASSWORD
+
+
+async def test_a_mode_that_is_not_said_takes_tls_where_the_server_has_it(tls_url: URL) -> None:
+    assert await is_encrypted(tls_url)
+
+
+async def test_disable_never_encrypts(tls_url: URL, plain_server: PostgreSQL) -> None:
+    with pytest.raises(DBAPIError, match="no encryption"):
+        await is_encrypted(tls_url, sslmode="disable")
+
+    assert not await is_encrypted(plain_server.url, sslmode="disable")
+
+
+@pytest.mark.parametrize("mode", ["allow", "prefer"])
+async def test_a_mode_that_would_like_tls_does_without(plain_server: PostgreSQL, mode: str) -> None:
+    assert not await is_encrypted(plain_server.url, sslmode=mode)
+
+
+@pytest.mark.parametrize("mode", ["require", "verify-ca", "verify-full"])
+async def test_a_mode_that_asks_for_tls_never_does_without(plain_server: PostgreSQL, mode: str) -> None:
+    with pytest.raises(ConnectionError, match="SSL"):
+        await is_encrypted(plain_server.url, sslmode=mode)
+
+
+@pytest.mark.parametrize("mode", ["require", "verify-ca", "verify-full"])
+async def test_a_certificate_of_another_authority_is_refused(tls_url: URL, tmp_path: Path, mode: str) -> None:
+    stranger = Authority(tmp_path, "stranger")
+
+    # With a root certificate `require` verifies too, as in libpq.
+    with pytest.raises(ssl.SSLCertVerificationError):
+        await is_encrypted(tls_url, sslmode=mode, sslrootcert=str(stranger.certificate))
+
+
+@pytest.mark.parametrize("mode", ["verify-ca", "verify-full"])
+async def test_without_a_root_certificate_only_the_machines_own_authorities_are_believed(
+    tls_url: URL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    with pytest.raises(ssl.SSLCertVerificationError):
+        await is_encrypted(tls_url, sslmode=mode)
+
+
+async def test_the_users_own_root_certificate_is_believed(
+    tls_url: URL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".postgresql").mkdir()
+    (tmp_path / ".postgresql" / "root.crt").write_text(Path(root_certificate(tls_url)).read_text())
+
+    assert await is_encrypted(tls_url, sslmode="verify-full")
+
+
+async def test_only_verify_full_insists_on_the_hosts_name(tls_url: URL) -> None:
+    by_name: dict[str, Any] = {"host": "localhost"}
+    assert ("127.0.0.1", tls_url.port) in {found[4] for found in socket.getaddrinfo("localhost", tls_url.port)}
+
+    assert await is_encrypted(tls_url.set(**by_name), sslmode="verify-ca", sslrootcert=root_certificate(tls_url))
+    with pytest.raises(ssl.SSLCertVerificationError, match=r"[Hh]ostname"):
+        await is_encrypted(tls_url.set(**by_name), sslmode="verify-full", sslrootcert=root_certificate(tls_url))
+
+
+async def test_the_machines_authorities_named_as_root_insist_on_everything(tls_url: URL) -> None:
+    with pytest.raises(ssl.SSLCertVerificationError):
+        await is_encrypted(tls_url, sslmode="require", sslrootcert="system")

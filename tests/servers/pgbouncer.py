@@ -1,0 +1,70 @@
+"""PgBouncer in transaction mode before a PostgreSQL."""
+
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+from sqlalchemy import URL
+
+from tests.servers.postgresql import AS_USER, free_port, give, own_folder, require
+
+CONFIGURATION = """
+[databases]
+* = host={host} port={server_port} auth_user={user}
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {port}
+unix_socket_dir =
+pool_mode = {mode}
+auth_type = scram-sha-256
+auth_file = {folder}/users
+auth_query = SELECT usename, passwd FROM pg_shadow WHERE usename = $1
+admin_users = {user}
+max_client_conn = 1000
+default_pool_size = 20
+server_login_retry = 1
+server_idle_timeout = 5
+logfile = {folder}/log
+"""
+
+
+@contextmanager
+def pgbouncer(server: URL, mode: str = "transaction") -> Iterator[URL]:
+    """The URL of a PgBouncer before a server while inside."""
+    program = require("pgbouncer", "pgbouncer")
+    with own_folder("pgbouncer") as folder:
+        port = free_port()
+        users, configuration = folder / "users", folder / "pgbouncer.ini"
+        users.write_text(f'"{server.username}" "{server.password}"\n')
+        configuration.write_text(
+            CONFIGURATION.format(
+                host=server.host, server_port=server.port, user=server.username, port=port, folder=folder, mode=mode
+            )
+        )
+        for path in (users, configuration):
+            give(path)
+        with (folder / "errors").open("wb") as errors:
+            process = subprocess.Popen(
+                [program, "-q", str(configuration)], cwd="/", stdout=errors, stderr=errors, **AS_USER
+            )
+        try:
+            url = server.set(port=port)
+            _wait_until_it_listens(port, folder / "errors")
+            yield url
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def _wait_until_it_listens(port: int, errors: Path) -> None:
+    deadline = time.monotonic() + 30
+    while True:
+        with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port), timeout=5):
+            return
+        if time.monotonic() > deadline:
+            pytest.fail(f"PgBouncer does not start: {errors.read_text()}")
+        time.sleep(0.02)
