@@ -33,6 +33,7 @@ class Statements(NamedTuple):
     table: str
     columns: tuple[str, ...]
     select: str
+    insert: str
     update: str
     delete: str
 
@@ -59,6 +60,7 @@ def statements(schema: str, table: str, row: type[Row]) -> Statements:
         table,
         columns,
         f"SELECT {loaded} FROM {name} WHERE id = ANY ($1)",  # noqa: S608 (names of our own)
+        f"INSERT INTO {name} ({', '.join(columns)}) SELECT * FROM unnest({arrays})",  # noqa: S608
         f"UPDATE {name} AS old SET {changes} "  # noqa: S608
         f"FROM unnest({arrays}) AS new ({', '.join(columns)}) WHERE old.id = new.id",
         f"DELETE FROM {name} WHERE id = ANY ($1)",  # noqa: S608
@@ -108,11 +110,19 @@ async def write(connection: "asyncpg.Connection[asyncpg.Record]", models: ReadMo
     for table, row, rows in tables:
         sql = statements(schema, table, row)
         if new := rows.new:
-            await connection.copy_records_to_table(
-                table, schema_name=schema, columns=sql.columns, records=[values_of(row) for row in new]
-            )
+            await _add(connection, schema, sql, [values_of(row) for row in new])
         if changed := rows.changed:
             await connection.execute(sql.update, *zip(*(values_of(row) for row in changed), strict=True))
     for table, row, rows in reversed(tables):
         if deleted := rows.deleted:
             await connection.execute(statements(schema, table, row).delete, deleted)
+
+
+async def _add(
+    connection: "asyncpg.Connection[asyncpg.Record]", schema: str, sql: Statements, rows: list[tuple[Any, ...]]
+) -> None:
+    if schema == "public":
+        # The live tables have row level security, and PostgreSQL refuses COPY to whoever it applies to.
+        await connection.execute(sql.insert, *zip(*rows, strict=True))
+    else:
+        await connection.copy_records_to_table(sql.table, schema_name=schema, columns=sql.columns, records=rows)

@@ -11,7 +11,7 @@ from sqlalchemy import URL
 from tests.log.helpers import connected
 
 REPOSITORY = Path(__file__).parents[2]
-HEAD = "0003"
+HEAD = "0004"
 
 # Everything in the database that is not PostgreSQL's own, by kind and name.
 OBJECTS = """
