@@ -28,7 +28,8 @@ class ConfigError(Exception):
 class Settings(msgspec.Struct, frozen=True):
     """What the service was told. `database_url` is None where the embedded PostgreSQL is to be used.
 
-    `direct_database_url` is for migrations and the owner's work; it differs only behind a pooler.
+    `direct_database_url` is for migrations and the owner's work: it differs behind a pooler, and where the service has
+    a database user of its own.
     """
 
     home: Path = Path(".ledger")

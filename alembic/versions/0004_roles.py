@@ -93,7 +93,8 @@ BEGIN
         FOREACH name IN ARRAY ARRAY['agent_jobs', 'alembic_version', 'budget_entries', 'campaigns', 'content_assets']
         LOOP
             CONTINUE WHEN EXISTS (
-                SELECT FROM pg_policies WHERE schemaname = 'public' AND tablename = name AND policyname = 'ledger_service'
+                SELECT FROM pg_policies
+                WHERE schemaname = 'public' AND tablename = name AND policyname = 'ledger_service'
             );
             EXECUTE 'CREATE POLICY ledger_service ON public.' || name
                 || ' TO ledger_service USING (true) WITH CHECK (true)';
@@ -106,7 +107,8 @@ BEGIN
             TO ledger_reader;
         FOREACH name IN ARRAY ARRAY['agent_jobs', 'budget_entries', 'campaigns', 'content_assets'] LOOP
             CONTINUE WHEN EXISTS (
-                SELECT FROM pg_policies WHERE schemaname = 'public' AND tablename = name AND policyname = 'ledger_reader'
+                SELECT FROM pg_policies
+                WHERE schemaname = 'public' AND tablename = name AND policyname = 'ledger_reader'
             );
             EXECUTE 'CREATE POLICY ledger_reader ON public.' || name || ' FOR SELECT TO ledger_reader USING (true)';
         END LOOP;

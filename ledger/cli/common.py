@@ -98,9 +98,16 @@ def plain_errors() -> Iterator[None]:
 @contextmanager
 def reachable_database(settings: Settings) -> Iterator[URL]:
     """Yield the URL of the database, configured or embedded."""
+    with reachable_databases(settings) as (url, _):
+        yield url
+
+
+@contextmanager
+def reachable_databases(settings: Settings) -> Iterator[tuple[URL, URL]]:
+    """Yield the URL of the database for the service's work, and the one for the owner's."""
     with plain_errors(), database(settings) as found:
         assert found.database_url is not None
-        yield found.database_url
+        yield found.database_url, found.direct_database_url or found.database_url
 
 
 def log_home(settings: Settings) -> LogHome:
@@ -153,9 +160,9 @@ def replay_bar(label: str) -> Iterator[ReplayBar]:
 
 @contextmanager
 def owners_database(settings: Settings) -> Iterator[URL]:
-    """Yield the URL for the owner's work: the direct one, where the other is a pooler."""
-    with reachable_database(settings) as url:
-        yield settings.direct_database_url or url
+    """Yield the URL for the owner's work: the direct one, where the other is the service's, or a pooler's."""
+    with reachable_databases(settings) as (_, direct):
+        yield direct
 
 
 @asynccontextmanager
@@ -210,7 +217,11 @@ _MEANINGS: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
         (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError, asyncpg.UndefinedFunctionError),
         "the database is not migrated; run `ledger migrate`",
     ),
-    ((asyncpg.InsufficientPrivilegeError,), "the database user lacks a privilege; migrate as the owner"),
+    (
+        (asyncpg.InsufficientPrivilegeError,),
+        "the database user lacks a privilege: the service's must be a member of ledger_service (`ledger doctor`), and "
+        "migrate, reset, verify, rebuild, replay need the owner in DIRECT_DATABASE_URL",
+    ),
     ((asyncpg.TooManyConnectionsError,), "the database takes no more connections; close some or raise the limit"),
     (
         (socket.gaierror,),

@@ -17,7 +17,7 @@ from ledger.cli.common import (
     home_option,
     log_home,
     plain_errors,
-    reachable_database,
+    reachable_databases,
     require_loopback,
     run,
     settings_for,
@@ -41,8 +41,8 @@ def up(demo: bool, host: str | None, port: int | None, home: Path | None) -> Non
         settings.home.mkdir(parents=True, exist_ok=True)
         with exclusive_home(settings.home, "ledger up"):
             listener = bind(settings)
-            with reachable_database(settings) as url:
-                run(_up(settings, url, listener, demo))
+            with reachable_databases(settings) as (url, direct):
+                run(_up(settings, url, direct, listener, demo))
 
 
 def bind(settings: Settings) -> socket.socket:
@@ -54,10 +54,12 @@ def bind(settings: Settings) -> socket.socket:
         fail(f"cannot serve on {where} ({error.strerror}); choose another port with --port, 0 for a free one")
 
 
-async def _up(settings: Settings, url: URL, listener: socket.socket, demo: bool) -> None:
+async def _up(settings: Settings, url: URL, direct: URL, listener: socket.socket, demo: bool) -> None:
     stop = stop_signal()
+    owner = make_engine(direct)
+    await migrate(owner)
+    await owner.dispose()
     engine = make_engine(url)
-    await migrate(engine)
     if demo:
         async with appending(engine) as appender:
             added = await sample_data.seed(engine, appender)
