@@ -84,7 +84,7 @@ def warnings_told(connection: Connection) -> Iterator[None]:
 
 def tell(_: Any, message: Any) -> None:
     if message.sqlstate == RAISED_WARNING:
-        logging.getLogger("alembic.runtime.migration").warning(message.message)
+        logging.getLogger("ledger.migrations").warning(message.message)
 
 
 async def run_online() -> None:

@@ -90,6 +90,12 @@ async def owners(url: URL) -> set[str]:
         return {row[0] for row in await connection.fetch(OWNERS)}
 
 
+async def migrated(url: URL, to: str = "head") -> None:
+    engine = make_engine(url)
+    await migrate(engine, to=to)
+    await engine.dispose()
+
+
 async def scalar(url: URL, statement: str) -> Any:
     async with connected(url) as connection:
         return await connection.fetchval(statement)
@@ -139,7 +145,7 @@ async def test_a_user_who_may_make_no_roles_leaves_them_out_and_says_so(cluster:
 
 async def test_roles_that_an_administrator_makes_later_are_taken_up(cluster: Cluster) -> None:
     url = await cluster.database("migrator")
-    await alembic(url, "upgrade", "head")
+    await migrated(url)
 
     await administer(cluster.url, f"CREATE ROLE ledger_owner NOLOGIN ROLE {url.username}")
     await administer(cluster.url, "CREATE ROLE ledger_service NOLOGIN")
@@ -153,7 +159,7 @@ async def test_roles_that_an_administrator_makes_later_are_taken_up(cluster: Clu
 
 async def test_where_the_owners_role_is_somebody_elses_the_tables_stay_with_who_made_them(cluster: Cluster) -> None:
     first, second = await cluster.database("first", "CREATEROLE"), await cluster.database("second")
-    await alembic(first, "upgrade", "head")
+    await migrated(first)
 
     said = await alembic(second, "upgrade", "head")
 
@@ -194,9 +200,9 @@ async def test_a_migration_waits_for_another_database_that_is_making_the_roles(c
 
 async def test_going_back_takes_rights_away_and_leaves_the_roles(cluster: Cluster) -> None:
     url = await cluster.database("migrator", "CREATEROLE")
-    await must(url, "upgrade", "0003")
+    await migrated(url, "0003")
     before = await objects(url)
-    await must(url, "upgrade", "head")
+    await migrated(url)
 
     await must(url, "downgrade", "0003")
 
@@ -209,13 +215,11 @@ async def test_going_back_takes_rights_away_and_leaves_the_roles(cluster: Cluste
 
 async def test_a_reset_leaves_the_services_user_able_to_work(cluster: Cluster) -> None:
     url = await cluster.database("migrator", "CREATEROLE")
-    await must(url, "upgrade", "head")
+    await migrated(url)
     app = await cluster.app(url)
-    engine = make_engine(url)
 
-    await migrate(engine, to="base")
-    await migrate(engine)
-    await engine.dispose()
+    await migrated(url, "base")
+    await migrated(url)
 
     assert await owners(url) == {"ledger_owner"}
     await works(app, url)
@@ -223,7 +227,7 @@ async def test_a_reset_leaves_the_services_user_able_to_work(cluster: Cluster) -
 
 async def test_a_table_that_belongs_to_another_user_is_not_taken_from_him(cluster: Cluster) -> None:
     url = await cluster.database("migrator")
-    await must(url, "upgrade", "0003")
+    await migrated(url, "0003")
 
     said = await alembic(url.set(username=cluster.url.username, password=cluster.url.password), "upgrade", "head")
 
