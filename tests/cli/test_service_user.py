@@ -1,4 +1,4 @@
-"""The service has a user of its own in DATABASE_URL, the owner is in DIRECT_DATABASE_URL: each verb takes the right one."""
+"""A user of the service's own in DATABASE_URL, the owner in DIRECT_DATABASE_URL: each verb takes the right one."""
 
 import asyncio
 import json
