@@ -2,7 +2,7 @@
 
 Names are those of the contract: `DATABASE_URL`, or `DB_HOST DB_PORT DB_NAME DB_USER DB_PASSWORD DB_SSLMODE`;
 `DIRECT_DATABASE_URL`; `LEDGER_HOME LEDGER_HOST LEDGER_PORT LEDGER_LOG_LEVEL
-LEDGER_LOG_ORIGIN LEDGER_LOG_KEY`. The environment goes before `.env`.
+LEDGER_LOG_ORIGIN LEDGER_LOG_KEY LEDGER_RATE_LIMIT`. The environment goes before `.env`.
 """
 
 import logging
@@ -10,8 +10,10 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+import limits
 import msgspec
 from dotenv import dotenv_values
+from limits import RateLimitItem
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -19,6 +21,10 @@ SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"
 
 OPTIONS = ("host", "sslmode", "sslrootcert", "connect_timeout", "channel_binding", "application_name", "pgbouncer")
 """Options of a database URL. The last three say nothing that the driver would not do, or know, by itself."""
+
+
+RATE_LIMIT = limits.parse("1000000/minute")
+"""Requests that a key may make, in each process: a bound on accidents, far above what one agent needs."""
 
 
 class ConfigError(Exception):
@@ -38,6 +44,7 @@ class Settings(msgspec.Struct, frozen=True):
     log_level: str = "INFO"
     log_origin: str = "ledger.local/log"
     log_key: Path | None = None
+    rate_limit: RateLimitItem = RATE_LIMIT
     database_url: URL | None = None
     direct_database_url: URL | None = None
 
@@ -63,6 +70,7 @@ def read_settings(environment: Mapping[str, str] | None = None, folder: Path | N
         port=_port("LEDGER_PORT", merged.get("LEDGER_PORT", "8080")),
         log_level=_log_level(merged.get("LEDGER_LOG_LEVEL", "INFO")),
         log_origin=_log_origin(merged.get("LEDGER_LOG_ORIGIN", "ledger.local/log")),
+        rate_limit=_rate_limit(merged.get("LEDGER_RATE_LIMIT")),
         log_key=Path(merged["LEDGER_LOG_KEY"]) if "LEDGER_LOG_KEY" in merged else None,
         database_url=database_url,
         direct_database_url=parse_url("DIRECT_DATABASE_URL", direct) if direct else database_url,
@@ -121,6 +129,13 @@ def parse_url(name: str, value: str) -> URL:
 def _require_sslmode(name: str, mode: str | None) -> None:
     if mode is not None and mode not in SSL_MODES:
         raise ConfigError(f"{name} (sslmode) must be one of {', '.join(SSL_MODES)}, not {mode!r}")
+
+
+def _rate_limit(value: str | None) -> RateLimitItem:
+    try:
+        return limits.parse(value) if value else RATE_LIMIT
+    except ValueError:
+        raise ConfigError(f"LEDGER_RATE_LIMIT must read like 6000/minute or 100/second, not {value!r}") from None
 
 
 def _log_origin(value: str) -> str:

@@ -1,13 +1,16 @@
 """The way to the database: which server, how to connect to it, and the driver connection under a pool."""
 
 import ssl
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import Any
 
 import asyncpg
 import msgspec
-from sqlalchemy import URL
+from sqlalchemy import URL, Dialect, event
+from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from ledger.config import Settings, parse_url
@@ -16,6 +19,9 @@ from ledger.embedded import EmbeddedServer
 CONNECT_SECONDS_MAX = 10
 POOL_RECYCLE_SECONDS = 280
 """Below the five idle minutes after which serverless databases suspend."""
+
+PING_AFTER_SECONDS = 1.0
+"""A connection that has lain in the pool for longer is asked whether it still lives before it is lent."""
 
 CONNECTION_ERRORS = (
     OSError,
@@ -69,14 +75,32 @@ def connect_arguments(url: URL) -> tuple[URL, dict[str, Any]]:
 def make_engine(url: URL, *, pool_size: int = 10) -> AsyncEngine:
     """Make an engine; nothing is connected yet."""
     url, arguments = connect_arguments(url)
-    return create_async_engine(
+    engine = create_async_engine(
         url,
         connect_args=arguments,
         pool_size=pool_size,
         max_overflow=0,
-        pool_pre_ping=True,
         pool_recycle=POOL_RECYCLE_SECONDS,
     )
+    event.listen(engine.sync_engine, "checkin", _note_time)
+    event.listen(engine.sync_engine, "checkout", partial(_require_alive, engine.dialect))
+    return engine
+
+
+def _note_time(connection: Any, record: Any) -> None:
+    record.info["free_since"] = time.monotonic()
+
+
+def _require_alive(dialect: Dialect, connection: Any, record: Any, proxy: Any) -> None:
+    """Have the pool replace a dead connection; SQLAlchemy's own ping would cost three round trips each time."""
+    if connection.driver_connection.is_closed():
+        raise DisconnectionError
+    if time.monotonic() - record.info.get("free_since", time.monotonic()) < PING_AFTER_SECONDS:
+        return
+    try:
+        dialect.do_ping(connection)
+    except Exception as error:
+        raise DisconnectionError from error
 
 
 @asynccontextmanager

@@ -8,25 +8,30 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ledger.log.read import EventFilter, StoredEvent, read_all
-from projections.fold import ReadModels, fold, needed_by
+from ledger.database import driver_connection
+from ledger.log.read import PAGE_EVENTS_MAX, EventFilter, StoredEvent, read_all
+from projections.fold import ReadModels, fold_event, needed_by
+from projections.replay import CannotReplay
 from projections.rows import AgentJobRow, BudgetEntryRow, ContentAssetRow, Row, Rows
+from projections.skips import read_skips
 
 
 async def row_as_of(engine: AsyncEngine, table: str, row_id: UUID, position: int) -> Row | None:
     """Fold the row of a read model; None before its first event, and once it was deleted.
 
     Raises:
-        UnknownEventType: an event of a newer release.
+        CannotReplay: an event cannot be folded, and no operator has let the read models pass it.
     """
     models = ReadModels(Rows(), Rows(), Rows(), Rows())
-    async for page in read_all(engine, _concerning(table, row_id, position)):
-        if page[0].version == 1 and table in ("agent_jobs", "budget_entries"):
+    first = True
+    async for page in read_all(engine, _concerning(table, row_id, position), PAGE_EVENTS_MAX):
+        if first and table in ("agent_jobs", "budget_entries"):
             await _open_references(engine, models, page[0])
+        first = False
         if table != "budget_entries":
             moved = await _entries(engine, needed_by(page).budget_entries, page[0].position - 1)
             models = models._replace(budget_entries=moved)
-        fold(page, models)
+        await _fold(engine, page, models)
     rows: Rows[Row] = getattr(models, table)
     row = rows.get(row_id)
     if row is not None:
@@ -49,16 +54,26 @@ async def _open_references(engine: AsyncEngine, models: ReadModels, first: Store
     job_id = first.agent_job_id if first.category == "cost" else None
     queued = await _read(engine, "job.queued", [job_id])
     created = await _read(engine, "campaign.created", [first.campaign_id, *(event.campaign_id for event in queued)])
-    fold([*created, *queued], models)
+    await _fold(engine, [*created, *queued], models)
 
 
 async def _entries(engine: AsyncEngine, entry_ids: list[UUID], until: int) -> Rows[BudgetEntryRow]:
     models = ReadModels(Rows(), Rows(), Rows(), Rows())
     if entry_ids:
         streams = EventFilter(until=until, categories=("cost",), stream_ids=tuple(entry_ids))
-        async for page in read_all(engine, streams):
-            fold(page, models)
+        async for page in read_all(engine, streams, PAGE_EVENTS_MAX):
+            await _fold(engine, page, models)
     return models.budget_entries
+
+
+async def _fold(engine: AsyncEngine, events: list[StoredEvent], models: ReadModels) -> None:
+    for event in events:
+        try:
+            fold_event(event, models)
+        except Exception as error:
+            async with driver_connection(engine) as connection:
+                if event.position not in await read_skips(connection):
+                    raise CannotReplay(event, error) from error
 
 
 async def _forget_deleted(engine: AsyncEngine, row: Row, position: int) -> None:
@@ -79,4 +94,4 @@ async def _read(
     if not named:
         return []
     wanted = EventFilter(until=until, types=(event_type,), stream_ids=named)
-    return [event async for page in read_all(engine, wanted) for event in page]
+    return [event async for page in read_all(engine, wanted, PAGE_EVENTS_MAX) for event in page]

@@ -3,16 +3,15 @@
 Balances are held against the sums of the replayed entries, not against the replayed balances: two ways to one figure.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING
 
-from projections import compare
+from projections import compare, stream_heads
 from projections.compare import Difference
 
 if TYPE_CHECKING:
     import asyncpg
 
-# A deleted campaign has no row any more, so its terms are unknown; what its entries still move is compared even so.
 REPLAYED = """
 CREATE TEMPORARY TABLE replayed_accounts ON COMMIT DROP AS
 WITH of_campaign AS (
@@ -22,24 +21,23 @@ WITH of_campaign AS (
     SELECT agent_job_id AS id, sum(cost) AS spent, sum(held) AS held
     FROM pg_temp.budget_entries WHERE agent_job_id IS NOT NULL GROUP BY agent_job_id
 )
-SELECT 'campaign' AS scope, id, true AS has_terms, currency::text AS currency, budget,
+SELECT 'campaign' AS scope, id, currency::text AS currency, budget,
     coalesce(spent, 0) AS spent, coalesce(of_campaign.held, 0) AS held
 FROM pg_temp.campaigns LEFT JOIN of_campaign USING (id)
 UNION ALL
-SELECT 'campaign', stream_id, false, NULL, NULL, coalesce(spent, 0), coalesce(held, 0)
-FROM ledger.campaign_events LEFT JOIN of_campaign ON of_campaign.id = stream_id WHERE type = 'campaign.deleted'
+-- A deleted campaign has no row any more: its terms are those of its last events.
+(SELECT DISTINCT ON (stream_id) 'campaign', stream_id, first.data ->> 'currency',
+    (terms.data ->> 'budget')::numeric, coalesce(spent, 0), coalesce(held, 0)
+FROM ledger.campaign_events AS deleted JOIN ledger.campaign_events AS first USING (stream_id)
+JOIN ledger.campaign_events AS terms USING (stream_id) LEFT JOIN of_campaign ON of_campaign.id = stream_id
+WHERE deleted.type = 'campaign.deleted' AND first.version = 1
+    AND terms.type IN ('campaign.created', 'campaign.budget_changed')
+ORDER BY stream_id, terms.version DESC)
 UNION ALL
-SELECT 'job', id, true, currency::text, budget, spent, of_job.held FROM of_job JOIN pg_temp.agent_jobs USING (id);
+SELECT 'job', id, currency::text, budget, spent, of_job.held FROM of_job JOIN pg_temp.agent_jobs USING (id);
 
 CREATE TEMPORARY TABLE replayed_holds ON COMMIT DROP AS
 SELECT id, held AS amount, campaign_id, agent_job_id, expires_at FROM pg_temp.budget_entries WHERE status = 'held';
-
-CREATE TEMPORARY TABLE replayed_streams ON COMMIT DROP AS
-SELECT category, stream_id, count(*) AS version, coalesce(CASE category
-    WHEN 'campaign' THEN (SELECT status FROM pg_temp.campaigns WHERE id = stream_id)
-    WHEN 'content' THEN (SELECT status FROM pg_temp.content_assets WHERE id = stream_id)
-    ELSE (SELECT status FROM pg_temp.agent_jobs WHERE id = stream_id) END, 'deleted') AS status
-FROM ledger.events WHERE category IN ('campaign', 'content', 'job') GROUP BY category, stream_id;
 """
 
 PRESENCE = """
@@ -52,9 +50,9 @@ SELECT coalesce(live.account_id, replayed.id)::text AS id, cell.name, cell.live,
 FROM ledger.accounts AS live
 FULL JOIN pg_temp.replayed_accounts AS replayed ON replayed.scope = live.scope AND replayed.id = live.account_id,
 LATERAL (VALUES {PRESENCE.format(live="live.account_id", replayed="replayed.id")},
-    ('currency', live.currency, replayed.currency, has_terms AND live.currency <> replayed.currency),
+    ('currency', live.currency, replayed.currency, live.currency <> replayed.currency),
     ('budget', live.budget::text, replayed.budget::text,
-        has_terms AND live.account_id IS NOT NULL AND live.budget IS DISTINCT FROM replayed.budget),
+        live.account_id = replayed.id AND live.budget IS DISTINCT FROM replayed.budget),
     ('spent', live.spent::text, replayed.spent::text, live.spent <> replayed.spent),
     ('held', live.held::text, replayed.held::text, live.held <> replayed.held)
 ) AS cell (name, live, replayed, differs)
@@ -81,7 +79,7 @@ FROM ledger.streams AS live FULL JOIN pg_temp.replayed_streams AS replayed
     ON replayed.category = live.category AND replayed.stream_id = live.stream_id,
 LATERAL (VALUES {PRESENCE.format(live="live.stream_id", replayed="replayed.stream_id")},
     ('version', live.version::text, replayed.version::text, live.version <> replayed.version),
-    ('status', live.state ->> 0, replayed.status, live.state ->> 0 <> replayed.status)
+    ('state', live.state::text, replayed.state::text, live.stream_id = replayed.stream_id AND {stream_heads.DIFFERS})
 ) AS cell (name, live, replayed, differs)
 WHERE cell.differs
 """  # noqa: S608
@@ -95,24 +93,25 @@ MEND_ACCOUNTS = (
     )
     """,
     """
-    UPDATE ledger.accounts AS live SET spent = replayed.spent, held = replayed.held,
-        currency = CASE WHEN has_terms THEN replayed.currency ELSE live.currency END,
-        budget = CASE WHEN has_terms THEN replayed.budget ELSE live.budget END
+    UPDATE ledger.accounts AS live
+    SET currency = replayed.currency, budget = replayed.budget, spent = replayed.spent, held = replayed.held
     FROM pg_temp.replayed_accounts AS replayed
-    WHERE replayed.scope = live.scope AND replayed.id = live.account_id AND (
-        live.spent <> replayed.spent OR live.held <> replayed.held OR has_terms
-        AND (live.currency, live.budget) IS DISTINCT FROM (replayed.currency, replayed.budget)
-    )
+    WHERE replayed.scope = live.scope AND replayed.id = live.account_id AND
+        (live.currency, live.budget, live.spent, live.held)
+        IS DISTINCT FROM (replayed.currency, replayed.budget, replayed.spent, replayed.held)
     """,
     """
     INSERT INTO ledger.accounts (account_id, scope, currency, budget, spent, held)
-    SELECT id, scope, currency, budget, spent, held FROM pg_temp.replayed_accounts WHERE has_terms
+    SELECT id, scope, currency, budget, spent, held FROM pg_temp.replayed_accounts
     ON CONFLICT DO NOTHING
     """,
 )
 
 MEND_HOLDS = (
-    "DELETE FROM ledger.holds WHERE stream_id NOT IN (SELECT id FROM pg_temp.replayed_holds)",
+    """
+    DELETE FROM ledger.holds AS live
+    WHERE NOT EXISTS (SELECT FROM pg_temp.replayed_holds WHERE id = live.stream_id)
+    """,
     """
     INSERT INTO ledger.holds AS live (stream_id, amount, campaign_id, agent_job_id, expires_at)
     SELECT * FROM pg_temp.replayed_holds
@@ -124,24 +123,68 @@ MEND_HOLDS = (
 )
 
 
-async def differences(connection: "asyncpg.Connection[asyncpg.Record]") -> AsyncIterator[Difference]:
-    """Every difference, inside the caller's snapshot, at whose head the replay stands."""
-    await connection.execute(REPLAYED)
+# Appends were judged with what a skipped event says, and the replay lacks it: what it concerns is taken as it stands.
+SKIPPED = """
+CREATE TEMPORARY TABLE of_skipped ON COMMIT DROP AS
+SELECT DISTINCT id FROM ledger.events, unnest(ARRAY[stream_id, campaign_id, agent_job_id]) AS concerned (id)
+WHERE position = ANY ($1::bigint[]) AND concerned.id IS NOT NULL
+"""
+
+EXCEPT_SKIPPED = """
+DELETE FROM pg_temp.replayed_accounts WHERE id IN (SELECT id FROM pg_temp.of_skipped);
+INSERT INTO pg_temp.replayed_accounts (scope, id, currency, budget, spent, held)
+SELECT scope, account_id, currency, budget, spent, held
+FROM ledger.accounts WHERE account_id IN (SELECT id FROM pg_temp.of_skipped);
+
+DELETE FROM pg_temp.replayed_holds WHERE id IN (SELECT id FROM pg_temp.of_skipped);
+INSERT INTO pg_temp.replayed_holds (id, amount, campaign_id, agent_job_id, expires_at)
+SELECT stream_id, amount, campaign_id, agent_job_id, expires_at
+FROM ledger.holds WHERE stream_id IN (SELECT id FROM pg_temp.of_skipped);
+
+DELETE FROM pg_temp.replayed_streams WHERE stream_id IN (SELECT id FROM pg_temp.of_skipped);
+INSERT INTO pg_temp.replayed_streams (category, stream_id, version, state)
+SELECT category, stream_id, version, state
+FROM ledger.streams WHERE stream_id IN (SELECT id FROM pg_temp.of_skipped);
+"""
+
+
+async def differences(
+    connection: "asyncpg.Connection[asyncpg.Record]", skipped: Sequence[int]
+) -> AsyncIterator[Difference]:
+    """Every difference, inside the caller's snapshot, at whose head the replay stands.
+
+    Args:
+        skipped: the positions that the replay has left out.
+    """
+    await _prepare(connection, skipped)
     for table, query in (("ledger.accounts", ACCOUNTS), ("ledger.holds", HOLDS), ("ledger.streams", STREAMS)):
         async for difference in compare.differences(connection, table, query):
             yield difference
 
 
-async def mend(connection: "asyncpg.Connection[asyncpg.Record]") -> dict[str, int]:
-    """Make balances and open holds what the log says; the caller holds the head's lock, so that appends wait.
+async def mend(connection: "asyncpg.Connection[asyncpg.Record]", skipped: Sequence[int]) -> dict[str, int]:
+    """Make all of it what the log says; the caller holds the head's lock, so that appends wait.
 
     Returns:
         rows changed by table.
     """
-    await connection.execute(REPLAYED)
+    await _prepare(connection, skipped)
     changed = {}
-    for table, statements in (("ledger.accounts", MEND_ACCOUNTS), ("ledger.holds", MEND_HOLDS)):
+    for table, statements in (
+        ("ledger.accounts", MEND_ACCOUNTS),
+        ("ledger.holds", MEND_HOLDS),
+        ("ledger.streams", stream_heads.MEND),
+    ):
         changed[table] = 0
         for statement in statements:
             changed[table] += int((await connection.execute(statement)).rpartition(" ")[2])
     return changed
+
+
+async def _prepare(connection: "asyncpg.Connection[asyncpg.Record]", skipped: Sequence[int]) -> None:
+    """Make the temporary tables of what the log says, until the end of the transaction."""
+    await connection.execute(REPLAYED)
+    await connection.execute(stream_heads.REPLAYED)
+    if skipped:
+        await connection.execute(SKIPPED, list(skipped))
+        await connection.execute(EXCEPT_SKIPPED)

@@ -36,7 +36,8 @@ WHERE name = 'read_models'
 """
 
 RECORD_FAILURE = """
-UPDATE ledger.projection_checkpoints SET status = $1, last_error = $2 WHERE name = 'read_models'
+UPDATE ledger.projection_checkpoints SET status = $1, last_error = $2
+WHERE name = 'read_models' AND status <> 'paused'
 """
 
 CLEAR_FAILURE = """
@@ -79,5 +80,5 @@ async def read_standing(connection: "asyncpg.Connection[asyncpg.Record]") -> Sta
 
 
 async def record_failure(connection: "asyncpg.Connection[asyncpg.Record]", status: str, failure: Failure) -> None:
-    """Write down that the read models fail, or pause."""
+    """Write down that the read models fail, or pause; a pause stays as it is until an operator ends it."""
     await connection.execute(RECORD_FAILURE, status, msgspec.json.encode(failure).decode())

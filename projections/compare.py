@@ -97,6 +97,3 @@ async def note_differing(connection: "asyncpg.Connection[asyncpg.Record]", table
             f"INSERT INTO {TEMPORARY}.differing SELECT '{table}', coalesce((pair.live).id, (pair.replayed).id) "  # noqa: S608
             f"FROM ({_pairs(table)}) AS pair"
         )
-
-
-DIFFERING = "CREATE TEMPORARY TABLE differing (table_name text, id uuid, PRIMARY KEY (table_name, id))"

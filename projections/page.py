@@ -8,16 +8,22 @@ from ledger.log.read import StoredEvent
 from projections.fold import ReadModels, fold, needed_by
 from projections.writer import load, write
 
+_REFUSED_VALUES = (
+    asyncpg.DataError,
+    asyncpg.IntegrityConstraintViolationError,
+    asyncpg.ProgramLimitExceededError,
+    asyncpg.RaiseError,
+)
+"""What the database says of values that it will never take."""
+
 _DATABASE_TROUBLES = (
+    asyncpg.PostgresError,
+    asyncpg.InternalClientError,
     *CONNECTION_ERRORS,
     SQLAlchemyError,
     TimeoutError,
-    asyncpg.LockNotAvailableError,
-    asyncpg.TransactionRollbackError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.SyntaxOrAccessError,
 )
-"""Gone, busy, full, not migrated: these pass, and no event is to blame."""
+"""Whatever else it says: gone, busy, full, read-only, not migrated. These pass, and no event is to blame."""
 
 
 async def apply_page(
@@ -33,4 +39,6 @@ async def apply_page(
 def is_events_fault(error: Exception) -> bool:
     """Whether a page failed for what it says, and would fail again."""
     # A ValueError among the driver's own errors is a value that cannot be written.
-    return isinstance(error, ValueError) or not isinstance(error, _DATABASE_TROUBLES)
+    if isinstance(error, (*_REFUSED_VALUES, ValueError)):
+        return True
+    return not isinstance(error, _DATABASE_TROUBLES)

@@ -1,6 +1,7 @@
 """Named statements over the read models, for the API. Each answers together with the position it reflects."""
 
 import asyncio
+from collections.abc import Collection
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
@@ -124,11 +125,13 @@ async def spend(
     start: datetime | None,
     end: datetime | None,
     campaign_id: UUID | None,
+    within: Collection[UUID] | None,
 ) -> tuple[int, list["asyncpg.Record"]]:
     """What was settled, summed by keys out of `SPEND_KEYS` and always by currency too.
 
     Args:
         start, end: of `occurred_at`, start inclusive, end exclusive; None: open.
+        within: only costs of these campaigns; None: all.
 
     Returns:
         the position reflected, and rows of the keys, currency, cost, tokens_used, entries.
@@ -146,12 +149,13 @@ async def spend(
                 AND ($2::timestamptz IS NULL OR entry.occurred_at >= $2)
                 AND ($3::timestamptz IS NULL OR entry.occurred_at < $3)
                 AND ($4::uuid IS NULL OR entry.campaign_id = $4)
+                AND ($5::uuid[] IS NULL OR entry.campaign_id = ANY ($5))
             GROUP BY {numbers}
         ) AS found ON true
         WHERE checkpoint.name = $1
         ORDER BY {", ".join(f"found.{name}" for name in names)}
     """  # noqa: S608 (the names are keys of SPEND_KEYS)
-    rows = await connection.fetch(query, GROUP, start, end, campaign_id)
+    rows = await connection.fetch(query, GROUP, start, end, campaign_id, None if within is None else list(within))
     return rows[0]["checkpoint"], [row for row in rows if row["entries"] is not None]
 
 

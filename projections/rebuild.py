@@ -2,13 +2,13 @@
 
 The log is replayed beside the live tables and compared with them in a snapshot. Then, in one transaction that only
 the worker waits for: take the checkpoint, fold what came since, and write the differing rows. Grants, views and
-foreign keys stay, since the tables do. Balances and holds, which appends are judged by, are compared as well; only
-where one of them is wrong do appends wait for the moment that mends it.
+foreign keys stay, since the tables do. Balances, holds and streams, which appends are judged by, are compared as
+well; only where one of them is wrong do appends wait for the moment that mends it.
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
+import asyncpg
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -18,12 +18,10 @@ from ledger.log.bell import tell_others
 from ledger.log.read import read_head
 from projections import balances, checkpoint, compare
 from projections.compare import COLUMNS
+from projections.models import Base
 from projections.replay import TABLES, TEMPORARY, CannotReplay, Progress, Replay, Touched
 from projections.skips import Skip
 from projections.verify import COMPARING, catch_up
-
-if TYPE_CHECKING:
-    import asyncpg
 
 # "ledger rebuild" as a number.
 TRY_LOCK = "SELECT pg_try_advisory_lock(x'6c65646765720002'::bigint)"
@@ -39,8 +37,17 @@ ON CONFLICT (id) DO UPDATE SET {changes} WHERE ({live}) IS DISTINCT FROM ({repla
 REMOVE = """
 DELETE FROM public.{table}
 WHERE id IN (SELECT id FROM {schema}.differing WHERE table_name = '{table}')
-    AND id NOT IN (SELECT id FROM {schema}.{table})
+    AND NOT EXISTS (SELECT FROM {schema}.{table} AS replayed WHERE replayed.id = public.{table}.id)
 """
+
+BOUND = """
+SELECT EXISTS (
+    SELECT FROM public.{other} AS referring JOIN {schema}.differing ON differing.id = referring.{column}
+    WHERE table_name = '{table}' AND NOT EXISTS (SELECT FROM {schema}.{table} WHERE id = referring.{column})
+)
+"""
+
+ALL_FOUR = "`ledger rebuild` without --projection mends all four."
 
 NOTE_TOUCHED = """
 INSERT INTO {schema}.differing SELECT * FROM unnest($1::text[], $2::uuid[]) ON CONFLICT DO NOTHING
@@ -49,6 +56,10 @@ INSERT INTO {schema}.differing SELECT * FROM unnest($1::text[], $2::uuid[]) ON C
 
 class RebuildRunning(LedgerError):
     """Another rebuild is at work."""
+
+
+class OtherTableNeeded(LedgerError):
+    """The table cannot be mended alone: another refers to it or is referred to."""
 
 
 class Rebuilt(msgspec.Struct):
@@ -78,6 +89,7 @@ async def rebuild(
 
     Raises:
         RebuildRunning: only one may run at a time.
+        OtherTableNeeded: a foreign key binds a table to one that was not named; nothing was changed.
         CannotReplay: an event cannot be folded; nothing was changed.
     """
     async with driver_connection(engine) as connection:
@@ -113,27 +125,45 @@ async def _merge(connection: "asyncpg.Connection[asyncpg.Record]", replay: Repla
     await replay.advance(min(position, await read_head(connection)), touched)
     await connection.execute(NOTE_TOUCHED.format(schema=TEMPORARY), *_columns(touched, tables))
     written, removed = {}, {}
+    await _require_unbound(connection, tables)
     for table in (table for table in TABLES if table in tables):
-        written[table] = _count(await connection.execute(_merge_statement(table)))
+        try:
+            written[table] = _count(await connection.execute(_merge_statement(table)))
+        except asyncpg.ForeignKeyViolationError as error:
+            raise OtherTableNeeded(f"{table} cannot be mended alone: {error.detail} {ALL_FOUR}") from error
     # Rows that refer to what goes have been mended by now.
     for table in (table for table in reversed(TABLES) if table in tables):
         removed[table] = _count(await connection.execute(REMOVE.format(schema=TEMPORARY, table=table)))
-    await connection.execute(checkpoint.CLEAR_FAILURE)
+    # Where it stood unless that was past the log's end, and what stopped the worker may be mended.
+    await connection.execute(checkpoint.MOVE, replay.position)
     return Rebuilt(replay.position, written, removed, replay.skipped)
+
+
+async def _require_unbound(connection: "asyncpg.Connection[asyncpg.Record]", tables: Sequence[str]) -> None:
+    """Refuse to take rows away that others refer to: these would be changed, or even taken away, with them."""
+    for other in (table for table in TABLES if table not in tables):
+        for column in Base.metadata.tables[other].columns:
+            for key in column.foreign_keys:
+                table = key.column.table.name
+                bound = BOUND.format(schema=TEMPORARY, table=table, other=other, column=column.name)
+                if table in tables and await connection.fetchval(bound):
+                    raise OtherTableNeeded(
+                        f"{table} cannot be mended alone: rows of {other} refer to rows that must go. {ALL_FOUR}"
+                    )
 
 
 async def _mend_balances(connection: "asyncpg.Connection[asyncpg.Record]", replay: Replay) -> dict[str, int]:
     async with connection.transaction(isolation="repeatable_read"):
         await replay.advance(await read_head(connection))
         await connection.execute(COMPARING)
-        wrong = {difference.table async for difference in balances.differences(connection)}
-    if not wrong & {"ledger.accounts", "ledger.holds"}:
+        wrong = [difference.table async for difference in balances.differences(connection, replay.left_out)]
+    if not wrong:
         return {}
     async with connection.transaction():
         await connection.execute(TIMEOUTS)
         await replay.advance(await connection.fetchval(balances.LOCK_HEAD))
         await connection.execute(COMPARING)
-        return await balances.mend(connection)
+        return await balances.mend(connection, replay.left_out)
 
 
 def _columns(touched: set[Touched], tables: Sequence[str]) -> tuple[list[str], list[object]]:

@@ -5,7 +5,8 @@ change and a long snapshot would keep dead versions of hot rows alive; the next 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
@@ -93,13 +94,22 @@ class Replay:
         self._schema = schema
         self._progress = progress
         self._skips: dict[int, Skip] = {}
+        self._is_indexed = False
         self.position = 0
         self.skipped: list[Skip] = []
+
+    @property
+    def left_out(self) -> list[int]:
+        """The positions of the skipped events."""
+        return [skip.position for skip in self.skipped]
 
     async def create_tables(self) -> None:
         """Make the tables, without what slows loading down."""
         for table in TABLES:
             await self._connection.execute(CREATE_TABLE.format(schema=self._schema, table=table))
+        if await read_skips(self._connection):
+            # What the live tables' foreign keys have refused after a skip must be refused here.
+            await self.add_indexes()
 
     async def advance(self, until: int, touched: set[Touched] | None = None) -> None:
         """Fold what lies between the position reached and this one.
@@ -112,10 +122,12 @@ class Replay:
         """
         self._skips = await read_skips(self._connection)
         wanted = EventFilter(after=self.position, until=until)
-        async for page in _read_ahead(read_all(self._engine, wanted, PAGE_EVENTS_MAX)):
-            await self._apply(page, touched)
-            self.position = page[-1].position
-            self._progress(self.position)
+        # Closed at once where an event cannot be folded: the page read ahead has a connection.
+        async with aclosing(_read_ahead(read_all(self._engine, wanted, PAGE_EVENTS_MAX))) as pages:
+            async for page in pages:
+                await self._apply(page, touched)
+                self.position = page[-1].position
+                self._progress(self.position)
         self.position = max(self.position, until)
         await self._connection.execute(SETTLE_REFERENCES.format(schema=self._schema))
 
@@ -142,6 +154,9 @@ class Replay:
 
     async def add_indexes(self) -> None:
         """Make the indexes and foreign keys of the live tables, and gather statistics."""
+        if self._is_indexed:
+            return
+        self._is_indexed = True
         metadata = MetaData(schema=self._schema, naming_convention=NAMING)
         dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
         tables = [
@@ -158,7 +173,7 @@ class Replay:
             await self._connection.execute(f"ANALYZE {table.fullname}")
 
 
-async def _read_ahead(pages: AsyncIterator[list[StoredEvent]]) -> AsyncIterator[list[StoredEvent]]:
+async def _read_ahead(pages: AsyncIterator[list[StoredEvent]]) -> AsyncGenerator[list[StoredEvent]]:
     """The same pages, each read while the one before it is at work."""
     reading = asyncio.ensure_future(anext(pages, None))
     try:

@@ -16,9 +16,20 @@ from projections.replay import Progress, Replay
 from projections.skips import Skip
 
 RESERVED = ("public", "ledger", "information_schema")
+BUILDING = "_replaying"
+
+# A role's own name stands first in its search path: there the tables would hide the live ones from it.
+IS_WORD_OR_ROLE = """
+SELECT quote_ident($1) <> $1 OR EXISTS (SELECT FROM pg_roles WHERE rolname = $1)
+"""
 
 TRY_LOCK = "SELECT pg_try_advisory_lock(hashtextextended('ledger replay ' || $1, 0))"
 EXISTS = "SELECT to_regnamespace($1) IS NOT NULL"
+
+UNFINISHED = "ledger replay, unfinished"
+IS_ANOTHERS = """
+SELECT obj_description(oid, 'pg_namespace') IS DISTINCT FROM $2 FROM pg_namespace WHERE nspname = $1
+"""
 
 
 class NotReplayed(LedgerError):
@@ -54,12 +65,19 @@ async def replay_into(
         NotReplayed: the name is taken or not allowed, or the log does not reach so far.
         CannotReplay: an event cannot be folded.
     """
-    if not re.fullmatch(r"[a-z_][a-z0-9_]{0,49}", schema) or schema in RESERVED or schema.startswith("pg_"):
+    if (
+        not re.fullmatch(r"[a-z_][a-z0-9_]{0,49}", schema, re.ASCII)
+        or schema in RESERVED
+        or schema.startswith("pg_")
+        or schema.endswith(BUILDING)
+    ):
         raise NotReplayed(
-            f"{schema!r} cannot be the schema: take a new name of lower-case letters, digits and _, at most 50"
+            f"{schema[:60]!r} cannot be the schema: take a new name of lower-case letters, digits and _, at most 50"
         )
-    building = f"{schema}_replaying"
+    building = f"{schema}{BUILDING}"
     async with driver_connection(engine) as connection:
+        if await connection.fetchval(IS_WORD_OR_ROLE, schema):
+            raise NotReplayed(f"{schema!r} cannot be the schema: it is a word of SQL or a role's name; take another")
         position = await resolve(connection, until)
         if not await connection.fetchval(TRY_LOCK, schema):
             raise NotReplayed(f"another replay into {schema} is at work; wait until it has ended")
@@ -68,10 +86,14 @@ async def replay_into(
                 f"the schema {schema} exists; choose another, or drop it first: DROP SCHEMA {schema} CASCADE"
             )
         begin(position)
-        # What a killed replay has left.
-        await connection.execute(f"DROP SCHEMA IF EXISTS {building} CASCADE")
-        await connection.execute(f"CREATE SCHEMA {building}")
+        if await connection.fetchval(IS_ANOTHERS, building, UNFINISHED):
+            raise NotReplayed(f"the schema {building}, where this would work, is not a replay's; rename it")
         try:
+            # What a killed replay has left goes first.
+            await connection.execute(
+                f"DROP SCHEMA IF EXISTS {building} CASCADE; CREATE SCHEMA {building};"
+                f"COMMENT ON SCHEMA {building} IS '{UNFINISHED}'"
+            )
             replay = Replay(engine, connection, building, progress)
             await replay.create_tables()
             await replay.advance(position)
@@ -84,7 +106,8 @@ async def replay_into(
                 await connection.execute(f"COMMENT ON SCHEMA {schema} IS 'The ledger as of {as_of}'")
         except BaseException:
             with suppress(*CONNECTION_ERRORS):
-                await connection.execute(f"DROP SCHEMA IF EXISTS {building} CASCADE")
+                # Broken off, the connection may still be in a transaction that would take this back.
+                await connection.execute(f"ROLLBACK; DROP SCHEMA IF EXISTS {building} CASCADE")
             raise
         # With the connection goes its lock.
         await connection.close()

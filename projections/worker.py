@@ -79,16 +79,15 @@ class Worker:
         while not self._stopping.is_set():
             heard = self._bell.rung
             try:
-                folded = await fold_page(self._engine, page_events, even_paused=even_paused)
-                if folded == 0 and self._tries:
-                    await self._clear_failure()
+                folded = await self._fold_or_pass(page_events, even_paused)
             except Exception as error:  # noqa: BLE001 (recorded, shown, logged and tried again)
                 if isinstance(error, PageFailed):
                     # Halve the page until what cannot be folded stands alone; what comes before it is folded.
                     page_events = max(1, error.events // 2)
-                    if error.is_events_fault and (error.events > 1 or await self._pass_skipped(error)):
+                    if error.is_events_fault and error.events > 1:
                         continue
-                even_paused = await self._fail(error)
+                await self._fail(error)
+                even_paused = False
                 continue
             even_paused = False
             if folded is None:
@@ -105,8 +104,17 @@ class Worker:
                 # Under a stream of small groups: fewer, larger pages leave the machine to those who append.
                 await _wait(self._stopping, GATHER_SECONDS)
 
-    async def _fail(self, error: Exception) -> bool:
-        """Write the failure down and wait; whether to try again by itself."""
+    async def _fold_or_pass(self, page_events: int, even_paused: bool) -> int | None:
+        """Fold a page, as `fold_page` does; an event that an operator decided to skip counts as folded."""
+        try:
+            return await fold_page(self._engine, page_events, even_paused=even_paused)
+        except PageFailed as failed:
+            if failed.is_events_fault and failed.events == 1 and await self._pass_skipped(failed):
+                return 1
+            raise
+
+    async def _fail(self, error: Exception) -> None:
+        """Write the failure down, and wait before the next try."""
         self._tries += 1
         cause = error.__cause__ if isinstance(error, PageFailed) else error
         assert isinstance(cause, Exception)
@@ -124,15 +132,30 @@ class Worker:
                 await checkpoint.record_failure(connection, status, failure)
         except Exception:
             log.exception("how the read models are could not be written down")
+            await _wait(self._stopping, seconds)
+            return
         if status == "paused":
             self._tries = 0
-            return False
-        await _wait(self._stopping, seconds)
-        return True
+        else:
+            await self._back_off(seconds)
 
-    async def _clear_failure(self) -> None:
-        async with driver_connection(self._engine) as connection:
-            await connection.execute(checkpoint.CLEAR_FAILURE)
+    async def _back_off(self, seconds: float) -> None:
+        """Wait so long; less where an operator clears the failure, who rings then."""
+        clock = asyncio.get_running_loop().time
+        end = clock() + seconds
+        while not self._stopping.is_set():
+            heard = self._bell.rung
+            # A busy log rings all the time: look no more often than this.
+            await _wait(self._stopping, min(STANDBY_SECONDS, end - clock()))
+            if clock() >= end or await self._is_cleared():
+                return
+            await self._bell.wait(heard, min(end - clock(), self._bell.idle_seconds_max))
+
+    async def _is_cleared(self) -> bool:
+        with suppress(Exception):
+            async with driver_connection(self._engine) as connection:
+                return (await checkpoint.read_standing(connection)).status == "running"
+        return False
 
     async def _pass_skipped(self, failed: PageFailed) -> bool:
         """Move past an event that cannot be folded where an operator decided so."""
@@ -173,7 +196,10 @@ async def fold_page(engine: AsyncEngine, events_max: int = PAGE_EVENTS_MAX, *, e
             return None
         page = await read_page(connection, EventFilter(after=row["position"]), events_max)
         if not page:
-            await connection.execute("ROLLBACK")
+            if row["status"] != "running":
+                # Whatever it was has passed.
+                await connection.execute(checkpoint.CLEAR_FAILURE)
+            await connection.execute("COMMIT")
             return 0
         try:
             await apply_page(connection, page, "public")

@@ -205,7 +205,7 @@ BEGIN
     IF cardinality(p_events) > 0 THEN
         SELECT json_agg(json_build_array(
                 stream_id, id, type, data::text, text::text, text_commitment IS NOT NULL AND text IS NULL, occurred_at,
-                correlation_id, causation_id, version, position, over_budget, category
+                correlation_id, causation_id, version, position, over_budget, category, schema_version
             ))::text
         INTO known
         FROM ledger.events

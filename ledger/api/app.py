@@ -8,15 +8,17 @@ from datetime import datetime
 from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ledger.api import append, collections, events, figures, health, listener, log, metrics, openapi
-from ledger.api.decode import BODY_BYTES_MAX
+from ledger.api import append, collections, events, figures, health, keys, listener, log, metrics, openapi
 from ledger.api.feed import Feed
+from ledger.api.intake import BODY_BYTES_MAX, Intake
 from ledger.api.problems import answer_with_problems
+from ledger.api.rates import Rates
 from ledger.api.services import SERVICES, Services
 from ledger.audit.sealer import Sealer
+from ledger.keys import KeyRing
 from projections.background import background
 
-RESOURCES = (append, listener, events, collections, figures, log, health, metrics)
+RESOURCES = (append, listener, events, collections, figures, log, keys, health, metrics)
 
 ROUTES = [route for resource in RESOURCES for route in resource.ROUTES]
 ROUTES.append(openapi.route_for(ROUTES))
@@ -64,6 +66,8 @@ async def serving(
     *,
     with_worker: bool,
     sealer: Sealer | None = None,
+    key_ring: KeyRing | None = None,
+    rates: Rates | None = None,
     clock: Callable[[], datetime] | None = None,
 ) -> AsyncIterator[None]:
     """Serve the API while inside; leaving answers what was accepted.
@@ -71,6 +75,8 @@ async def serving(
     Args:
         with_worker: keep the read models and expire holds in this process too.
         sealer: seal the log in this process too.
+        key_ring: the keys that callers must have; None: everybody may do everything.
+        rates: how often a key may ask.
         clock: what events are recorded by; the server's own when None.
     """
     async with (
@@ -78,7 +84,7 @@ async def serving(
         Feed(engine, bell) as feed,
     ):
         runner = web.AppRunner(
-            make_app(Services(engine, appender, feed)),
+            make_app(Services(engine, appender, feed, Intake(), key_ring, rates)),
             access_log=None,
             keepalive_timeout=KEEPALIVE_SECONDS,
             shutdown_timeout=SHUTDOWN_SECONDS,

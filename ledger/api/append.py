@@ -4,13 +4,20 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 from aiohttp import web
-from aiohttp.web_protocol import RequestPayloadError
 
 from ledger.api import problems
-from ledger.api.decode import BODY_BYTES_MAX, AnyEvent, read_candidate, split_body
+from ledger.api.auth import CALLER
+from ledger.api.decode import AnyEvent, read_candidate, split_body
 from ledger.api.routes import Route, json_response, read_query
 from ledger.api.services import Services
-from ledger.domain.errors import InvalidEvent, LedgerError, Malformed, Refused, TooLarge, UnsupportedMediaType
+from ledger.domain.access import Caller
+from ledger.domain.errors import (
+    Forbidden,
+    InvalidEvent,
+    LedgerError,
+    Malformed,
+    Refused,
+)
 from ledger.domain.event import Candidate, Receipt, Request
 from ledger.log.appender import Appender
 
@@ -43,22 +50,25 @@ class Judged(msgspec.Struct):
 async def append_events(request: web.Request, services: Services) -> web.StreamResponse:
     """Record events."""
     query = read_query(request, AppendQuery)
-    texts, is_batch = split_body(await _read_body(request), ndjson=request.content_type == "application/x-ndjson")
-    key = _idempotency_key(request)
-    if query.mode == "independent":
-        return await _append_independent(services, texts, key)
-    return await _append_atomic(services, texts, key, is_batch)
+    async with services.intake.body(request) as body:
+        texts, is_batch = split_body(body, ndjson=request.content_type == "application/x-ndjson")
+        key = _idempotency_key(request)
+        if query.mode == "independent":
+            return await _append_independent(services, texts, request[CALLER], key)
+        return await _append_atomic(services, texts, request[CALLER], key, is_batch)
 
 
-async def _append_atomic(services: Services, texts: list[bytes], key: str | None, is_batch: bool) -> web.StreamResponse:
+async def _append_atomic(
+    services: Services, texts: list[bytes], caller: Caller, key: str | None, is_batch: bool
+) -> web.StreamResponse:
     candidates: list[Candidate] = []
     errors: list[dict[str, Any]] = []
     for index, text in enumerate(texts):
         try:
-            candidates.append(read_candidate(text, index, "local", key))
+            candidates.append(_permitted(read_candidate(text, index, caller.name, key, caller.campaign_ids), caller))
         except InvalidEvent as error:
             errors += error.errors
-        except Malformed as error:
+        except (Malformed, Forbidden) as error:
             return problems.response(error, index if is_batch else None)
     if errors:
         return problems.response(InvalidEvent(errors), errors[0]["index"] if is_batch else None)
@@ -73,14 +83,21 @@ async def _append_atomic(services: Services, texts: list[bytes], key: str | None
     return json_response(Appended(position, receipts), status=status, position=position)
 
 
-async def judge_each(appender: Appender, texts: list[bytes], key: str | None) -> list[Any]:
+def _permitted(candidate: Candidate, caller: Caller) -> Candidate:
+    category = candidate.event_type.category
+    if not caller.may_append(category):
+        raise Forbidden(f"a key of the role {caller.role.value} may not append {category} events")
+    return candidate
+
+
+async def judge_each(appender: Appender, texts: list[bytes], caller: Caller, key: str | None) -> list[Any]:
     """Have each event judged by itself; its receipt or its problem document, in order."""
     results: list[Any] = [None] * len(texts)
     candidates: list[Candidate] = []
     places: list[int] = []
     for index, text in enumerate(texts):
         try:
-            candidates.append(read_candidate(text, index, "local", key))
+            candidates.append(_permitted(read_candidate(text, index, caller.name, key, caller.campaign_ids), caller))
             places.append(index)
         except LedgerError as error:
             results[index] = problems.document(error, index)
@@ -90,26 +107,12 @@ async def judge_each(appender: Appender, texts: list[bytes], key: str | None) ->
     return results
 
 
-async def _append_independent(services: Services, texts: list[bytes], key: str | None) -> web.StreamResponse:
-    results = await judge_each(services.appender, texts, key)
+async def _append_independent(
+    services: Services, texts: list[bytes], caller: Caller, key: str | None
+) -> web.StreamResponse:
+    results = await judge_each(services.appender, texts, caller, key)
     position = max((result.position for result in results if isinstance(result, Receipt)), default=0)
     return json_response(Judged(position, results), position=position)
-
-
-async def _read_body(request: web.Request) -> bytes:
-    if request.headers.get("Content-Type") and request.content_type not in (
-        "application/json",
-        "application/x-ndjson",
-    ):
-        raise UnsupportedMediaType(
-            f"{request.content_type} is not understood; send application/json or application/x-ndjson"
-        )
-    if (request.content_length or 0) > BODY_BYTES_MAX:
-        raise TooLarge("the body is larger than 16 MiB; send it in parts")
-    try:
-        return await request.read()
-    except RequestPayloadError:
-        raise Malformed("the body is not what its Content-Encoding says") from None
 
 
 def _idempotency_key(request: web.Request) -> str | None:
@@ -130,8 +133,10 @@ ROUTES = [
         query=AppendQuery,
         body=AnyEvent,
         headers=("Idempotency-Key",),
+        needs="append",
         problems=(
             "malformed",
+            "not-found",
             "budget-exceeded",
             "version-conflict",
             "event-id-conflict",

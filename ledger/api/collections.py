@@ -10,6 +10,7 @@ import msgspec
 from aiohttp import web
 from yarl import URL
 
+from ledger.api.auth import CALLER
 from ledger.api.paging import (
     ID,
     MONEY,
@@ -29,6 +30,7 @@ from ledger.api.routes import Route, json_response, path_uuid, read_position, re
 from ledger.api.services import Services
 from ledger.api.views import AgentJobView, BudgetEntryView, CampaignView, ContentAssetView, columns, show
 from ledger.database import driver_connection
+from ledger.domain.access import Caller
 from ledger.domain.campaign import CampaignStatus
 from ledger.domain.codec import Instant
 from ledger.domain.content import ContentStatus, ContentType
@@ -92,7 +94,10 @@ class ItemQuery(WaitQuery, forbid_unknown_fields=True):
 
 
 class Collection(NamedTuple):
-    """What makes one collection differ from another. `size` is a row's characters, in SQL over the alias `t`."""
+    """What makes one collection differ from another. `size` is a row's characters, in SQL over the alias `t`.
+
+    `campaign` is the column that says which campaign a row counts for.
+    """
 
     path: str
     table: str
@@ -100,6 +105,7 @@ class Collection(NamedTuple):
     query: type[PageQuery]
     sortable: Mapping[str, Column]
     size: str = "0::bigint"
+    campaign: str = "campaign_id"
 
 
 COLLECTIONS = (
@@ -109,6 +115,7 @@ COLLECTIONS = (
         CampaignView,
         CampaignsQuery,
         {"id": ID, "created_at": TIME, "name": TEXT, "status": TEXT, "spend": MONEY},
+        campaign="id",
     ),
     Collection(
         "/v1/content-assets",
@@ -183,6 +190,9 @@ async def _list(request: web.Request, services: Services, collection: Collection
     keys = read_sort(query.sort, collection.sortable)
     arguments = Arguments(first=4)
     conditions = _conditions(query, arguments)
+    within = request[CALLER].campaign_ids
+    if within is not None:
+        conditions.append(f"t.{collection.campaign} = ANY ({arguments.add(list(within))}::uuid[])")
     if query.cursor is not None:
         conditions.append(after(keys, read_cursor(query.cursor, collection.table, query.sort, keys), arguments))
     await wait_for_min_position(request, services, query.min_position)
@@ -212,21 +222,24 @@ def _with_cursor(url: URL, cursor: str) -> URL:
 async def _item(request: web.Request, services: Services, collection: Collection) -> web.Response:
     query = read_query(request, ItemQuery)
     item_id = path_uuid(request)
+    caller = request[CALLER]
     if query.as_of is not None:
-        return await _item_as_of(services, collection, item_id, query.as_of)
+        return await _item_as_of(services, caller, collection, item_id, query.as_of)
     await wait_for_min_position(request, services, query.min_position)
     async with driver_connection(services.engine) as connection:
         position, row = await queries.item(connection, collection.table, columns(collection.view), item_id)
-    if row is None:
+    if row is None or not caller.sees(row[collection.campaign]):
         raise NotFound(f"there is nothing with id {item_id} in {collection.path}")
     return json_response(show(collection.view, dict(row)), position=position)
 
 
-async def _item_as_of(services: Services, collection: Collection, item_id: UUID, as_of: str) -> web.Response:
+async def _item_as_of(
+    services: Services, caller: Caller, collection: Collection, item_id: UUID, as_of: str
+) -> web.Response:
     async with driver_connection(services.engine) as connection:
         position = await resolve(connection, parse_moment(as_of))
     row = await row_as_of(services.engine, collection.table, item_id, position)
-    if row is None:
+    if row is None or not caller.sees(getattr(row, collection.campaign)):
         raise NotFound(f"there was nothing with id {item_id} in {collection.path} at position {position}")
     return json_response(show(collection.view, msgspec.structs.asdict(row)), position=position)
 

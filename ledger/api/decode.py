@@ -15,7 +15,6 @@ from ledger.domain.event import Candidate
 from ledger.log.prepare import id_for_key, prepare
 
 EVENTS_MAX = 5_000
-BODY_BYTES_MAX = 16 * 1024 * 1024
 
 COMMAS_MAX = 40 * EVENTS_MAX
 """More than the commas of any usual request: only then are an array's elements counted before it is split."""
@@ -111,11 +110,14 @@ def _require_few_elements(body: bytes) -> None:
     raise TooLarge(f"more than {EVENTS_MAX:,} events in one request; send at most {EVENTS_MAX:,}")
 
 
-def read_candidate(body: bytes, index: int, actor: str, idempotency_key: str | None) -> Candidate:
+def read_candidate(
+    body: bytes, index: int, actor: str, idempotency_key: str | None, confined_to: frozenset[UUID] | None = None
+) -> Candidate:
     """Read one event and prepare it.
 
     Args:
         index: of the event in its request, for the error and for ids made from the key.
+        confined_to: the campaigns that the sender may touch; any where None.
 
     Raises:
         Malformed: not JSON.
@@ -146,6 +148,7 @@ def read_candidate(body: bytes, index: int, actor: str, idempotency_key: str | N
         occurred_at=occurred_at,
         correlation_id=event.correlation_id,
         causation_id=event.causation_id,
+        confined_to=confined_to,
     )
 
 

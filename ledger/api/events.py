@@ -9,9 +9,11 @@ from uuid import UUID
 import msgspec
 from aiohttp import web
 
+from ledger.api.auth import CALLER
 from ledger.api.routes import JSON, NDJSON, Route, json_response, path_uuid, read_position, read_query
 from ledger.api.services import Services
 from ledger.database import driver_connection
+from ledger.domain.access import Caller
 from ledger.domain.catalogue import CATEGORIES
 from ledger.domain.errors import NotFound
 from ledger.log.read import (
@@ -42,10 +44,19 @@ class TimelineQuery(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     stream_id: UUID | None = None
     agent_job_id: UUID | None = None
 
-    def wanted(self, campaign_id: UUID | None) -> EventFilter:
-        """What the log is asked for."""
+    def wanted(self, campaign_id: UUID | None, caller: Caller) -> EventFilter:
+        """What the log is asked for, as far as the caller sees it."""
         streams = (self.stream_id,) if self.stream_id is not None else ()
-        return EventFilter(self.after, self.until, self.category, self.type, streams, campaign_id, self.agent_job_id)
+        return EventFilter(
+            self.after,
+            self.until,
+            self.category,
+            self.type,
+            streams,
+            campaign_id,
+            self.agent_job_id,
+            caller.campaign_ids,
+        )
 
 
 class EventsQuery(TimelineQuery, kw_only=True):
@@ -72,17 +83,18 @@ class Stream(msgspec.Struct):
 async def list_events(request: web.Request, services: Services) -> web.StreamResponse:
     """A page of the log, or the whole range as NDJSON."""
     query = read_query(request, EventsQuery)
-    return await _answer(request, services, query.wanted(query.campaign_id), query.limit)
+    return await _answer(request, services, query.wanted(query.campaign_id, request[CALLER]), query.limit)
 
 
 async def timeline(request: web.Request, services: Services) -> web.StreamResponse:
     """The events that count for a campaign."""
     query = read_query(request, TimelineQuery)
-    wanted = query.wanted(path_uuid(request))
+    campaign_id, caller = path_uuid(request), request[CALLER]
+    wanted = query.wanted(campaign_id, caller)
     async with driver_connection(services.engine) as connection:
-        known = await read_stream_version(connection, "campaign", path_uuid(request))
-    if not known:
-        raise NotFound(f"there is no campaign {path_uuid(request)}")
+        known = await read_stream_version(connection, "campaign", campaign_id)
+    if not known or not caller.sees(campaign_id):
+        raise NotFound(f"there is no campaign {campaign_id}")
     return await _answer(request, services, wanted, query.limit)
 
 
@@ -128,7 +140,8 @@ async def get_event(request: web.Request, services: Services) -> web.StreamRespo
     """One event by its position."""
     position = read_position(request.match_info["position"], "the path")
     async with driver_connection(services.engine) as connection:
-        events = await read_page(connection, EventFilter(after=position - 1, until=position), 1)
+        wanted = EventFilter(after=position - 1, until=position, within=request[CALLER].campaign_ids)
+        events = await read_page(connection, wanted, 1)
     if not events:
         raise NotFound(f"there is no event at position {position}")
     return json_response(view(events[0]))
@@ -139,9 +152,11 @@ async def get_stream(request: web.Request, services: Services) -> web.StreamResp
     category, stream_id = request.match_info["category"], path_uuid(request, "stream_id")
     if category not in CATEGORIES:
         raise NotFound(f"there is no category {category!r}, only {', '.join(CATEGORIES)}")
+    wanted = EventFilter(categories=(category,), stream_ids=(stream_id,), within=request[CALLER].campaign_ids)
     async with driver_connection(services.engine) as connection:
         version = await read_stream_version(connection, category, stream_id)
-    if not version:
+        is_visible = version and await read_page(connection, wanted, 1)
+    if not is_visible:
         raise NotFound(f"there is no {category} stream {stream_id}")
     etag = f'"{version}"'
     if request.headers.get("If-None-Match", "").removeprefix("W/") == etag:
@@ -151,7 +166,7 @@ async def get_stream(request: web.Request, services: Services) -> web.StreamResp
     async with whole_or_broken_off(request, answer):
         await answer.write(b'{"version":%d,"events":[' % version)
         separator = b""
-        async for page in read_all(services.engine, EventFilter(categories=(category,), stream_ids=(stream_id,))):
+        async for page in read_all(services.engine, wanted):
             events = [event for event in page if event.version <= version]
             if events:
                 await answer.write(separator + b",".join(msgspec.json.encode(view(event)) for event in events))
@@ -169,6 +184,7 @@ ROUTES = [
         {200: EventPage},
         EventsQuery,
         problems=("malformed", "database-unavailable"),
+        needs="events",
         media=(JSON, NDJSON),
     ),
     Route(
@@ -178,6 +194,7 @@ ROUTES = [
         "Read one event.",
         {200: EventView},
         problems=("malformed", "not-found", "database-unavailable"),
+        needs="events",
     ),
     Route(
         "GET",
@@ -186,6 +203,7 @@ ROUTES = [
         "Read one stream.",
         {200: Stream},
         problems=("malformed", "not-found", "database-unavailable"),
+        needs="events",
     ),
     Route(
         "GET",
@@ -195,6 +213,7 @@ ROUTES = [
         {200: EventPage},
         TimelineQuery,
         problems=("malformed", "not-found", "database-unavailable"),
+        needs="events",
         media=(JSON, NDJSON),
     ),
 ]

@@ -8,6 +8,7 @@ from uuid import UUID
 import msgspec
 from aiohttp import web
 
+from ledger.api.auth import CALLER
 from ledger.api.collections import Position, WaitQuery, wait_for_min_position
 from ledger.api.routes import Route, json_response, path_uuid, read_query
 from ledger.api.services import Services
@@ -94,7 +95,7 @@ async def get_budget(request: web.Request, services: Services) -> web.StreamResp
     await wait_for_min_position(request, services, query.min_position)
     async with driver_connection(services.engine) as connection:
         row = await queries.budget(connection, campaign_id, datetime.now(UTC))
-    if row["budget"] is None:
+    if row["budget"] is None or not request[CALLER].sees(campaign_id):
         raise NotFound(f"there is no campaign {campaign_id}")
     available = money.subtract(money.subtract(row["budget"], row["spend"]), row["held"])
     rate = money.ratio(row["last_7_days"], DAYS)
@@ -120,7 +121,9 @@ async def get_spend(request: web.Request, services: Services) -> web.StreamRespo
     await wait_for_min_position(request, services, query.min_position)
     keys: list[Any] = list(query.group_by)
     async with driver_connection(services.engine) as connection:
-        position, rows = await queries.spend(connection, keys, query.start, query.end, query.campaign_id)
+        position, rows = await queries.spend(
+            connection, keys, query.start, query.end, query.campaign_id, request[CALLER].campaign_ids
+        )
     items = [
         Spend(
             currency=row["currency"],

@@ -66,6 +66,6 @@ async def _check(services: Services) -> Readiness:
 
 
 ROUTES = [
-    Route("GET", "/healthz", healthz, "Is the process alive?", {200: Alive}),
-    Route("GET", "/readyz", readyz, "Can it serve?", {200: Readiness, 503: Readiness}),
+    Route("GET", "/healthz", healthz, "Is the process alive?", {200: Alive}, needs=None),
+    Route("GET", "/readyz", readyz, "Can it serve?", {200: Readiness, 503: Readiness}, needs=None),
 ]

@@ -10,11 +10,13 @@ from uuid import UUID
 import msgspec
 from aiohttp import web
 
+from ledger.api.auth import CALLER, authenticate
 from ledger.api.events import Category, Position
 from ledger.api.feed import Feed
 from ledger.api.routes import EVENT_STREAM, Route, read_position, read_query
 from ledger.api.services import Services
 from ledger.api.window import Part
+from ledger.domain.errors import Forbidden, Unauthenticated
 from ledger.log.read import EventFilter, EventView
 
 log = logging.getLogger(__name__)
@@ -22,6 +24,9 @@ log = logging.getLogger(__name__)
 HEARTBEAT = b": \n\n"
 HEARTBEAT_SECONDS = 15.0
 """After so long without an event comes a comment: proxies keep the connection, and who has gone is noticed."""
+
+RECHECK_SECONDS = 1.5
+"""An open feed looks so often whether its key is still good: with the key ring's own delay, within five seconds."""
 
 WRITE_BYTES = 64 * 1024
 WRITE_SECONDS_MAX = 30.0
@@ -115,12 +120,23 @@ async def listen(request: web.Request, services: Services) -> web.StreamResponse
     if after is None:
         after = await services.feed.log_head()
     streams = (query.stream_id,) if query.stream_id is not None else ()
-    wanted = EventFilter(after, None, query.category, query.type, streams, query.campaign_id, query.agent_job_id)
+    within = request[CALLER].campaign_ids
+    wanted = EventFilter(
+        after, None, query.category, query.type, streams, query.campaign_id, query.agent_job_id, within
+    )
     answer = web.StreamResponse(headers=HEADERS)
     await answer.prepare(request)
     try:
         async with services.feed.listening():
-            await Listener(services.feed, answer, wanted).follow()
+            following = asyncio.ensure_future(Listener(services.feed, answer, wanted).follow())
+            revoked = asyncio.ensure_future(_until_revoked(request, services))
+            try:
+                await asyncio.wait((following, revoked), return_when=asyncio.FIRST_COMPLETED)
+                if following.done():
+                    following.result()
+            finally:
+                following.cancel()
+                revoked.cancel()
             await answer.write_eof()
     except ConnectionError:
         log.debug("a listener has gone")
@@ -129,6 +145,18 @@ async def listen(request: web.Request, services: Services) -> web.StreamResponse
         if request.transport is not None:
             request.transport.abort()
     return answer
+
+
+async def _until_revoked(request: web.Request, services: Services) -> None:
+    """Return once the key that the feed was opened with is no longer good."""
+    while True:
+        await asyncio.sleep(RECHECK_SECONDS)
+        try:
+            await authenticate(request, services, "events")
+        except (Unauthenticated, Forbidden):
+            return
+        except Exception as error:  # noqa: BLE001 (an outage ends no feed)
+            log.debug("a listener's key could not be looked up: %s", type(error).__name__)
 
 
 ROUTES = [
@@ -142,5 +170,6 @@ ROUTES = [
         problems=("malformed", "database-unavailable"),
         headers=("Last-Event-ID",),
         media=(EVENT_STREAM,),
+        needs="events",
     )
 ]

@@ -146,9 +146,19 @@ ROUTES = [
         "Read the last signed checkpoint.",
         {200: str},
         problems=_READS,
+        needs="audit",
         media=(PLAIN,),
     ),
-    Route("GET", "/v1/log/key", get_key, "Read the verifier key.", {200: str}, problems=_READS, media=(PLAIN,)),
+    Route(
+        "GET",
+        "/v1/log/key",
+        get_key,
+        "Read the verifier key.",
+        {200: str},
+        problems=_READS,
+        media=(PLAIN,),
+        needs="audit",
+    ),
     Route(
         "GET",
         "/v1/log/tile/{tile}",
@@ -156,6 +166,7 @@ ROUTES = [
         "Read a tile of the tree, or a bundle of its entries.",
         {200: str},
         problems=_READS,
+        needs="audit",
         media=(OCTETS,),
     ),
     Route(
@@ -166,6 +177,7 @@ ROUTES = [
         {200: InclusionProof},
         InclusionQuery,
         problems=_READS,
+        needs="audit",
     ),
     Route(
         "GET",
@@ -175,5 +187,6 @@ ROUTES = [
         {200: ConsistencyProof},
         ConsistencyQuery,
         problems=_READS,
+        needs="audit",
     ),
 ]

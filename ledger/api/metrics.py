@@ -51,5 +51,6 @@ ROUTES = [
         {200: str},
         problems=("database-unavailable",),
         media=(PLAIN,),
+        needs="admin",
     )
 ]

@@ -68,7 +68,11 @@ def build(routes: Sequence[Route]) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": "Budget and job ledger", "version": ledger.__version__},
         "paths": paths,
-        "components": {"schemas": components},
+        "components": {
+            "schemas": components,
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "An API key: lgr_..."}},
+        },
+        "security": [{"key": []}],
     }
 
 
@@ -92,18 +96,19 @@ def _operation(route: Route, schemas: dict[Any, Any], components: dict[str, Any]
             **_problem_responses(route),
         },
     }
+    if route.needs is None:
+        operation["security"] = []
     if route.body is not None:
-        one = schemas[str(route.body)]
-        operation["requestBody"] = {
-            "required": True,
-            "content": {
-                "application/json": {
-                    "schema": {"oneOf": [one, {"type": "array", "items": one, "minItems": 1, "maxItems": 5000}]}
-                },
-                NDJSON: {"schema": IN_TEXT[NDJSON]},
-            },
-        }
+        operation["requestBody"] = {"required": True, "content": _body(route, schemas[str(route.body)])}
     return operation
+
+
+def _body(route: Route, one: dict[str, Any]) -> dict[str, Any]:
+    if isinstance(route.body, type):
+        return {JSON: {"schema": one}}
+    # A union of events: one of them, many, or a line each.
+    many = {"type": "array", "items": one, "minItems": 1, "maxItems": 5000}
+    return {JSON: {"schema": {"oneOf": [one, many]}}, NDJSON: {"schema": IN_TEXT[NDJSON]}}
 
 
 def _kinds(answer: Any) -> tuple[Any, ...]:
@@ -124,6 +129,7 @@ def _path_parameters(route: Route) -> list[dict[str, Any]]:
     formats = {
         "position": {"type": "integer", "minimum": 0, "maximum": 2**63 - 1},
         "category": {"type": "string", "enum": ["campaign", "content", "job", "cost", "ledger"]},
+        "key": {"type": "string"},
         "tile": {"type": "string", "description": "<level>/<index>[.p/<width>] or entries/<index>[.p/<width>]"},
     }
     return [
@@ -167,7 +173,8 @@ def _header_parameters(route: Route) -> list[dict[str, Any]]:
 
 def _problem_responses(route: Route) -> dict[str, Any]:
     by_status: dict[int, list[str]] = {}
-    for slug in ("malformed", *route.problems, "internal-error"):
+    refusals = ("unauthenticated", "forbidden", "rate-limited") if route.needs is not None else ()
+    for slug in ("malformed", *refusals, *route.problems, "internal-error"):
         by_status.setdefault(STATUS[slug], []).append(slug)
     problem = {CONTENT_TYPE: {"schema": {"$ref": REFERENCE.format(name="Problem")}}}
     return {
@@ -184,6 +191,6 @@ def route_for(routes: Sequence[Route]) -> Route:
     async def get_openapi(request: web.Request, services: Services) -> web.StreamResponse:
         return json_response(document)
 
-    route = Route("GET", "/openapi.json", get_openapi, "This document.", {200: dict[str, Any]})
+    route = Route("GET", "/openapi.json", get_openapi, "This document.", {200: dict[str, Any]}, needs=None)
     document.update(build([*routes, route]))
     return route

@@ -9,7 +9,7 @@ from aiohttp import web
 from sqlalchemy.exc import SQLAlchemyError
 
 from ledger.database import CONNECTION_ERRORS
-from ledger.domain.errors import DatabaseUnavailable, LedgerError, Unavailable
+from ledger.domain.errors import DatabaseUnavailable, LedgerError, RateLimited, Unauthenticated, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +24,7 @@ STATUS = {
     "method-not-allowed": 405,
     "version-conflict": 409,
     "event-id-conflict": 409,
+    "name-taken": 409,
     "illegal-transition": 409,
     "too-large": 413,
     "unsupported-media-type": 415,
@@ -71,7 +72,13 @@ def document(error: LedgerError, index: int | None = None) -> dict[str, Any]:
 
 def response(error: LedgerError, index: int | None = None) -> web.Response:
     """The HTTP answer to an error."""
-    headers = {"Retry-After": str(error.retry_after_seconds)} if isinstance(error, Unavailable) else {}
+    headers = {}
+    if isinstance(error, Unavailable | RateLimited):
+        headers["Retry-After"] = str(error.retry_after_seconds)
+    if isinstance(error, RateLimited):
+        headers |= error.headers
+    if isinstance(error, Unauthenticated):
+        headers["WWW-Authenticate"] = "Bearer"
     return problem_response(document(error, index), headers)
 
 

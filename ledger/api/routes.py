@@ -11,7 +11,9 @@ import msgspec
 from aiohttp import web
 from msgspec import inspect
 
+from ledger.api.auth import CALLER, authenticate
 from ledger.api.services import SERVICES, Services
+from ledger.domain.access import Permission
 from ledger.domain.codec import utc
 from ledger.domain.errors import Malformed
 
@@ -31,7 +33,8 @@ class Route(NamedTuple):
 
     `query` is the struct of the query parameters; `answers` says what each status returns: a type, or a tuple of
     types any of which it may be. `problems` are the slugs of the errors it may answer, `headers` the optional
-    request headers it heeds, `media` the media types in which it answers.
+    request headers it heeds, `media` the media types in which it answers. `needs` is what the caller must be allowed;
+    None: open to everybody.
     """
 
     method: str
@@ -44,14 +47,23 @@ class Route(NamedTuple):
     problems: tuple[str, ...] = ()
     headers: tuple[str, ...] = ()
     media: tuple[str, ...] = (JSON,)
+    needs: Permission | None = "read"
 
     def definition(self) -> web.RouteDef:
         """The route as aiohttp takes it."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
+            services = request.app[SERVICES]
+            headers: dict[str, str] = {}
+            if self.needs is not None:
+                request[CALLER] = caller = await authenticate(request, services, self.needs)
+                headers = services.rates.count(caller.name) if services.rates is not None else headers
             if self.query is None and request.query:
                 raise Malformed(f"unknown query parameter {next(iter(request.query))!r}")
-            return await self.handler(request, request.app[SERVICES])
+            answer = await self.handler(request, services)
+            if headers and not answer.prepared:
+                answer.headers.update(headers)
+            return answer
 
         options: dict[str, Any] = {"allow_head": False} if self.method == "GET" else {}
         # A tile's path goes over several segments.

@@ -182,12 +182,9 @@ async def require_migrated(engine: AsyncEngine) -> None:
 
 
 def require_loopback(host: str) -> None:
-    """Refuse to serve a network: there are no keys yet."""
+    """Refuse to serve a network without keys."""
     if host not in LOOPBACK:
-        raise click.UsageError(
-            f"--host {host} would let anybody on the network in, and this release has no API keys yet: "
-            "use 127.0.0.1, and a reverse proxy with authentication in front of it"
-        )
+        raise click.UsageError(f"--no-auth on --host {host} would let anybody on the network in: use 127.0.0.1")
 
 
 def explain(error: BaseException) -> str:

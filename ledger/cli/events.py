@@ -24,6 +24,7 @@ from ledger.cli.common import (
     settings_for,
 )
 from ledger.database import driver_connection, make_engine
+from ledger.domain.access import LOCAL
 from ledger.domain.errors import LedgerError
 from ledger.domain.event import Receipt, Request
 from ledger.log.read import EventFilter, EventView, read_head, read_page, view
@@ -62,7 +63,7 @@ async def _append(url: URL, body: bytes, independent: bool) -> list[object]:
         await require_migrated(engine)
         async with appending(engine) as appender:
             if independent:
-                return await judge_each(appender, texts, None)
+                return await judge_each(appender, texts, LOCAL, None)
             candidates = [read_candidate(text, index, "local", None) for index, text in enumerate(texts)]
             verdict = await appender.append(Request(candidates))
         return [

@@ -9,6 +9,7 @@ import ledger
 from ledger.cli.admin import migrate, reset, seed
 from ledger.cli.audit import audit
 from ledger.cli.events import events
+from ledger.cli.keys import keys
 from ledger.cli.projections import projections
 from ledger.cli.replay import rebuild, replay, verify
 from ledger.cli.serve import serve, worker
@@ -39,6 +40,7 @@ COMMANDS = (
     replay,
     projections,
     audit,
+    keys,
 )
 
 for command in COMMANDS:

@@ -7,6 +7,7 @@ import click
 from sqlalchemy import URL
 
 from ledger.api.app import serving
+from ledger.api.rates import Rates
 from ledger.audit.sealer import find_sealer
 from ledger.cli.common import (
     home_option,
@@ -21,11 +22,12 @@ from ledger.cli.common import (
 from ledger.cli.up import announce, bind, stop_signal, until_stopped
 from ledger.config import Settings
 from ledger.database import make_engine
+from ledger.keys import KeyRing
 from projections.background import background
 
 
 @click.command()
-@click.option("--no-auth", is_flag=True, help="Serve without API keys (this release has none), on loopback only.")
+@click.option("--no-auth", is_flag=True, help="Let everybody in, without keys; on loopback only.")
 @click.option("--host", help="Address to serve on.  [default: 127.0.0.1]")
 @click.option("--port", type=click.IntRange(0, 65_535), help="Port to serve on; 0 takes a free one.  [default: 8080]")
 @home_option
@@ -33,17 +35,20 @@ def serve(no_auth: bool, host: str | None, port: int | None, home: Path | None) 
     """Serve the API; the read models are kept by `ledger worker`."""
     with plain_errors():
         settings = settings_for(home, host, port)
-        require_loopback(settings.host)
+        if no_auth:
+            require_loopback(settings.host)
         listener = bind(settings)
         with reachable_database(settings) as url:
-            run(_serve(url, listener))
+            run(_serve(settings, url, listener, no_auth))
 
 
-async def _serve(url: URL, listener: socket.socket) -> None:
+async def _serve(settings: Settings, url: URL, listener: socket.socket, no_auth: bool) -> None:
     stop = stop_signal()
     engine = make_engine(url)
     await require_migrated(engine)
-    async with serving(engine, listener, with_worker=False):
+    key_ring = None if no_auth else KeyRing(engine)
+    rates = None if no_auth else Rates(settings.rate_limit)
+    async with serving(engine, listener, with_worker=False, key_ring=key_ring, rates=rates):
         announce(listener)
         await until_stopped(stop)
     await engine.dispose()

@@ -1,15 +1,18 @@
 """ledger up: everything in one process."""
 
 import asyncio
+import os
 import signal
 import socket
 from pathlib import Path
 
 import click
 from sqlalchemy import URL
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ledger import sample_data
 from ledger.api.app import listen, serving
+from ledger.api.rates import Rates
 from ledger.audit.sealer import find_sealer
 from ledger.cli.common import (
     appending,
@@ -18,13 +21,14 @@ from ledger.cli.common import (
     log_home,
     plain_errors,
     reachable_databases,
-    require_loopback,
     run,
     settings_for,
 )
 from ledger.config import Settings
-from ledger.database import make_engine
+from ledger.database import driver_connection, make_engine
+from ledger.domain.access import Role
 from ledger.embedded import exclusive_home
+from ledger.keys import KeyRing, create_key, list_keys
 from ledger.schema import migrate
 
 
@@ -37,7 +41,6 @@ def up(demo: bool, host: str | None, port: int | None, home: Path | None) -> Non
     """Start everything in one process: database, migrations, API, worker."""
     with plain_errors():
         settings = settings_for(home, host, port)
-        require_loopback(settings.host)
         settings.home.mkdir(parents=True, exist_ok=True)
         with exclusive_home(settings.home, "ledger up"):
             listener = bind(settings)
@@ -67,13 +70,27 @@ async def _up(settings: Settings, url: URL, direct: URL, listener: socket.socket
     sealer = await find_sealer(engine, log_home(settings), make_key=True)
     if sealer is None:
         click.echo("The log is sealed elsewhere: the key is not here.")
-    async with serving(engine, listener, with_worker=True, sealer=sealer):
+    rates = Rates(settings.rate_limit)
+    await make_admin_key(engine, settings.home / "admin.key")
+    async with serving(engine, listener, with_worker=True, sealer=sealer, key_ring=KeyRing(engine), rates=rates):
         if settings.database_url is None:
             plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
             click.echo(f"DATABASE_URL={plain}")
         announce(listener)
         await until_stopped(stop)
     await engine.dispose()
+
+
+async def make_admin_key(engine: AsyncEngine, file: Path) -> None:
+    """On the first run make a key for the administrator, print it once and keep it in a file of the owner's alone."""
+    async with driver_connection(engine) as connection, connection.transaction():
+        if await list_keys(connection):
+            return
+        _, text = await create_key(connection, "admin", Role.ADMIN)
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as kept:
+            kept.write(text + "\n")
+    click.echo(f"Admin key, shown this once and kept in {file}: {text}")
 
 
 def announce(listener: socket.socket) -> None:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import msgspec
 
 from ledger.domain import campaign, content, cost, job, ledger
-from ledger.domain.codec import EventData, FieldPlan, decode_hook, merge, plans_of
+from ledger.domain.codec import EventData, FieldPlan, decode_hook, dump, merge, plans_of
 from ledger.domain.lifecycle import Transition
 
 
@@ -24,7 +24,10 @@ class EventType(NamedTuple):
 
 
 Upcaster = Callable[[dict[str, msgspec.Raw]], dict[str, msgspec.Raw]]
-"""Turns the fields of an old schema version, each as raw JSON, into those of the next."""
+"""Turns the fields of an old schema version, each as raw JSON, into those of the next.
+
+Data and free text come as one. Of an event whose text was erased the free texts are not there.
+"""
 
 SCHEMA_VERSIONS: dict[str, int] = {}
 """The schema version that events of a type are written in, where it is no longer 1."""
@@ -67,31 +70,38 @@ def decode_stored(name: str, schema_version: int, data: str, free_text: str | No
     event_type = CATALOGUE.get(name)
     if event_type is None or schema_version > event_type.schema_version:
         raise UnknownEventType(f"{name} in schema version {schema_version}: upgrade this release to read it")
+    stored = merge(data.encode(), free_text.encode() if free_text is not None else None)
+    absent = _required_texts(event_type.payload) if free_text is None else ()
     if schema_version < event_type.schema_version:
-        data, free_text = _upcast(event_type, schema_version, data, free_text)
-    if free_text is not None:
-        return event_type.decoder.decode(merge(data.encode(), free_text.encode()))
-    required = _required_texts(event_type.payload)
-    if not required:
-        return event_type.decoder.decode(data)
-    # It can only be absent because it was erased: stand-ins that pass the checks, and then the empty values.
-    stand_ins = {plan.name: {} if plan.kind == "object" else "erased" for plan in required}
-    payload = event_type.decoder.decode(merge(data.encode(), msgspec.json.encode(stand_ins)))
-    for plan in required:
+        fields = _upcast(event_type, schema_version, stored)
+        stored = msgspec.json.encode(fields)
+        absent = tuple(plan for plan in absent if plan.name not in fields)
+    if not absent:
+        return event_type.decoder.decode(stored)
+    # They can only be absent because they were erased: stand-ins that pass the checks, and then the empty values.
+    stand_ins = {plan.name: {} if plan.kind == "object" else "erased" for plan in absent}
+    payload = event_type.decoder.decode(merge(stored, msgspec.json.encode(stand_ins)))
+    for plan in absent:
         if plan.kind == "text":
             msgspec.structs.force_setattr(payload, plan.name, "")
     return payload
 
 
-def _upcast(event_type: EventType, version: int, data: str, free_text: str | None) -> tuple[str, str | None]:
-    """Bring stored fields up to the version of this release, a version at a time; data and text apart again."""
-    fields = _fields.decode(merge(data.encode(), free_text.encode() if free_text is not None else None))
+def as_written_today(name: str, schema_version: int, data: str, free_text: str | None) -> tuple[str, str | None]:
+    """The data and free text of a stored event as this release would have written them."""
+    event_type = CATALOGUE.get(name)
+    if event_type is None or schema_version >= event_type.schema_version:
+        return data, free_text
+    written, text = dump(decode_stored(name, schema_version, data, free_text))
+    return written.decode(), text.decode() if text is not None else None
+
+
+def _upcast(event_type: EventType, version: int, stored: bytes) -> dict[str, msgspec.Raw]:
+    """Bring stored fields up to the version of this release, a version at a time."""
+    fields = _fields.decode(stored)
     for old in range(version, event_type.schema_version):
         fields = UPCASTERS[event_type.name, old](fields)
-    texts = {plan.name for plan in plans_of(event_type.payload) if plan.is_free_text}
-    free = {name: value for name, value in fields.items() if name in texts}
-    rest = {name: value for name, value in fields.items() if name not in texts}
-    return msgspec.json.encode(rest).decode(), msgspec.json.encode(free).decode() if free else None
+    return fields
 
 
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])

@@ -55,10 +55,21 @@ class NotFound(LedgerError):
     slug = "not-found"
 
 
-class Forbidden(LedgerError):
-    """This is not allowed."""
+class Unauthenticated(LedgerError):
+    """The request has no valid key."""
 
-    slug = "forbidden"
+    slug = "unauthenticated"
+
+
+class RateLimited(LedgerError):
+    """The key has made too many requests."""
+
+    slug = "rate-limited"
+
+    def __init__(self, detail: str, retry_after_seconds: int, headers: dict[str, str]) -> None:
+        super().__init__(detail)
+        self.retry_after_seconds = retry_after_seconds
+        self.headers = headers
 
 
 class Unavailable(LedgerError):
@@ -90,6 +101,21 @@ class Refused(LedgerError):
 
     index = 0
     """Which event of its request it was."""
+
+
+class Forbidden(Refused):
+    """This is not allowed."""
+
+    slug = "forbidden"
+
+
+class NoSuchStream(Refused):
+    """There is no such stream."""
+
+    slug = "not-found"
+
+    def __init__(self, category: str, stream_id: UUID) -> None:
+        super().__init__(f"there is no {category} stream {stream_id}")
 
 
 class InvalidEvent(Refused):

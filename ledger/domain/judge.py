@@ -9,6 +9,7 @@ from uuid import UUID, uuid5
 import msgspec
 
 from ledger.domain import campaign, content, cost, job, money
+from ledger.domain.access import require_references_within, require_stream_within
 from ledger.domain.accounts import move, over_budget, require_room
 from ledger.domain.book import Account, Book, Denial, Head, Hold
 from ledger.domain.campaign import CampaignState
@@ -77,6 +78,8 @@ def _verdict(book: Book, candidate: Candidate, index: int) -> Receipt | Refused:
 
 def _judge_event(book: Book, candidate: Candidate) -> Receipt:
     category, stream_id, _ = candidate.identity
+    if candidate.confined_to is not None:
+        require_stream_within(book, candidate)
     known = book.known.get(candidate.identity)
     if known is not None:
         if known.is_same(candidate):
@@ -86,6 +89,8 @@ def _judge_event(book: Book, candidate: Candidate) -> Receipt:
     if candidate.expected_version not in (None, version):
         assert candidate.expected_version is not None
         raise VersionConflict(category, stream_id, candidate.expected_version, version)
+    if candidate.confined_to is not None:
+        require_references_within(book, candidate)
     return _JUDGES[category](book, candidate)
 
 

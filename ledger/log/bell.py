@@ -29,6 +29,8 @@ TELL_SECONDS = 0.02
 ECHO_SECONDS_MAX = 2.0
 RECONNECT_SECONDS_MIN = 1.0
 RECONNECT_SECONDS_MAX = 600.0
+UNREACHABLE_SECONDS_MAX = 10.0
+"""A database that cannot be reached is tried again at least this often."""
 
 IDLE_SECONDS_MAX = 1.0
 """Who waits looks for himself after this long where other processes cannot ring here ..."""
@@ -95,6 +97,7 @@ class Herald:
         # What comes back from ourselves is no news.
         self._name = os.urandom(8).hex()
         self._news = asyncio.Event()
+        self._rung_at_start: int | None = None
 
     def announce(self, position: int) -> None:
         """Say that the log has grown, here and elsewhere; called after each append."""
@@ -102,21 +105,40 @@ class Herald:
         self._news.set()
 
     async def run(self) -> None:
-        """Listen and tell until cancelled. Returns early where the connection cannot listen: then all must poll."""
+        """Listen and tell until cancelled. Where the connection cannot listen, only tell: then all here must poll."""
         pause = RECONNECT_SECONDS_MIN
         while True:
-            rung = self._bell.rung
+            self._rung_at_start = None
             try:
                 async with driver_connection(self._engine) as connection:
                     if not await self._attend(connection):
-                        log.info("no LISTEN on this connection: waiting processes look for new events each second")
-                        return
+                        break
             except Exception as error:  # noqa: BLE001 (nothing is lost: whoever waits looks for himself)
                 log.warning("the connection that listens failed: %s", type(error).__name__)
-            # After hours of silence a lost connection may be a database gone to sleep: do not wake it each second.
-            active = self._bell.rung > rung
-            pause = RECONNECT_SECONDS_MIN if active else min(RECONNECT_SECONDS_MAX, pause * 8)
-            await self._bell.wait(self._bell.rung, pause)
+            if self._rung_at_start is None:
+                wait = min(pause, UNREACHABLE_SECONDS_MAX)
+            elif self._bell.rung > self._rung_at_start:
+                wait = pause = RECONNECT_SECONDS_MIN
+            else:
+                # Lost again and again in silence: it may be a database that goes to sleep. Let it sleep.
+                wait = pause
+            pause = min(RECONNECT_SECONDS_MAX, pause * 8)
+            await asyncio.sleep(RECONNECT_SECONDS_MIN)
+            await self._bell.wait(self._bell.rung, wait - RECONNECT_SECONDS_MIN)
+        self._bell.hears_others = False
+        log.info("no LISTEN on this connection: waiting processes look for new events each second")
+        await self._only_tell()
+
+    async def _only_tell(self) -> None:
+        """Tell others, who may be able to listen, over connections that are borrowed for it."""
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            try:
+                await tell_others(self._engine)
+            except Exception as error:  # noqa: BLE001 (whoever waits looks for himself)
+                log.warning("other processes could not be told of new events: %s", type(error).__name__)
+            await asyncio.sleep(TELL_SECONDS)
 
     async def _attend(self, connection: "asyncpg.Connection[asyncpg.Record]") -> bool:
         """Listen and tell while the connection lasts; False where it turns out to be deaf."""
@@ -142,10 +164,11 @@ class Herald:
                 async with asyncio.timeout(ECHO_SECONDS_MAX):
                     await echo.wait()
             if not echo.is_set():
-                return False
+                return lost.is_set()
             self._bell.hears_others = True
             # Something may have come while nobody listened.
             self._bell.ring()
+            self._rung_at_start = self._bell.rung
             while not lost.is_set():
                 await self._news.wait()
                 self._news.clear()

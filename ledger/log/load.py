@@ -13,7 +13,7 @@ import msgspec
 
 from ledger.domain import cost, job
 from ledger.domain.book import Account, Book, Head, Hold, Known, type_of_state
-from ledger.domain.catalogue import decode_stored
+from ledger.domain.catalogue import as_written_today, decode_stored
 from ledger.domain.cost import Entry
 from ledger.domain.event import Receipt, Request
 
@@ -71,13 +71,16 @@ class _KnownRow(msgspec.Struct, array_like=True):
     position: int
     over_budget: list[str] | None
     category: str
+    schema_version: int
 
     def known(self) -> Known:
+        """The event as this release would have written it: a repeat is compared with that."""
         receipt = Receipt(self.id, self.stream_id, self.version, self.position, False, self.over_budget)
+        data, text = as_written_today(self.type, self.schema_version, self.data, self.text)
         return Known(
             self.type,
-            self.data,
-            self.text,
+            data,
+            text,
             self.erased,
             self.occurred_at,
             self.correlation_id,
@@ -87,7 +90,6 @@ class _KnownRow(msgspec.Struct, array_like=True):
 
 
 class _EntryRow(_KnownRow, array_like=True):
-    schema_version: int
     campaign_id: UUID | None
     agent_job_id: UUID | None
     recorded_at: datetime

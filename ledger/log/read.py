@@ -75,7 +75,10 @@ class EventView(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class EventFilter(msgspec.Struct, frozen=True):
-    """Which events are wanted; what is None or empty does not narrow. `after` is exclusive, `until` inclusive."""
+    """Which events are wanted; what is None or empty does not narrow. `after` is exclusive, `until` inclusive.
+
+    `within`: only events that count for one of these campaigns; empty, none does.
+    """
 
     after: int = 0
     until: int | None = None
@@ -84,6 +87,7 @@ class EventFilter(msgspec.Struct, frozen=True):
     stream_ids: tuple[UUID, ...] = ()
     campaign_id: UUID | None = None
     agent_job_id: UUID | None = None
+    within: frozenset[UUID] | None = None
 
     def wants(self, event: StoredEvent) -> bool:
         """Whether an event passes, wherever in the log it stands: the same that `read_page` asks of the database."""
@@ -93,6 +97,7 @@ class EventFilter(msgspec.Struct, frozen=True):
             and (not self.stream_ids or event.stream_id in self.stream_ids)
             and (self.campaign_id is None or event.campaign_id == self.campaign_id)
             and (self.agent_job_id is None or event.agent_job_id == self.agent_job_id)
+            and (self.within is None or event.campaign_id in self.within)
         )
 
 
@@ -139,6 +144,8 @@ def _page_query(wanted: EventFilter, limit: int, characters: int) -> tuple[str, 
         narrow("campaign_id = {}", wanted.campaign_id)
     if wanted.agent_job_id is not None:
         narrow("agent_job_id = {}", wanted.agent_job_id)
+    if wanted.within is not None:
+        narrow("campaign_id = ANY ({}::uuid[])", list(wanted.within))
     arguments += [limit, characters]
     # The running size is summed over the small column alone: a text past the bound is never read from disk.
     query = f"""

@@ -16,8 +16,8 @@ import psutil
 from sqlalchemy import URL
 
 REPOSITORY = Path(__file__).parents[2]
-LEDGER = str(Path(sys.executable).with_name("ledger"))
 PYTHON = sys.executable
+LEDGER = (PYTHON, "-m", "ledger")
 
 START_SECONDS_MAX = 60
 
@@ -36,12 +36,12 @@ def plain(url: URL) -> str:
 
 
 def environment(database: URL | str | None = None, **settings: str) -> dict[str, str]:
-    """This process's environment, with none of the ledger's settings but these."""
+    """This process's environment, with none of the ledger's settings but these; programs import this checkout."""
     own = re.compile(r"(DB|LEDGER|DIRECT|REPLICA|PG|DATABASE)[A-Z_]*")
     kept = {name: value for name, value in os.environ.items() if not own.fullmatch(name)}
     if database is not None:
         kept["DATABASE_URL"] = plain(database) if isinstance(database, URL) else database
-    return kept | settings
+    return kept | {"PYTHONPATH": str(REPOSITORY)} | settings
 
 
 async def run(
@@ -68,7 +68,7 @@ async def run(
 async def ledger(
     *arguments: str | Path, database: URL | str | None = None, stdin: bytes = b"", **settings: str
 ) -> Said:
-    return await run(LEDGER, *arguments, env=environment(database, **settings), stdin=stdin)
+    return await run(*LEDGER, *arguments, env=environment(database, **settings), stdin=stdin)
 
 
 class Running:
@@ -107,7 +107,7 @@ async def started(
     errors = folder / f"{arguments[0]}.log"
     with errors.open("ab") as log:
         process = await asyncio.create_subprocess_exec(
-            LEDGER,
+            *LEDGER,
             *map(str, arguments),
             env=environment(database, **settings),
             cwd="/",
@@ -140,9 +140,15 @@ def remove(home: Path) -> None:
     shutil.rmtree(home, ignore_errors=True)
 
 
-async def get(url: str, **parameters: Any) -> Any:
-    """Read what must be there."""
-    async with aiohttp.ClientSession() as client, client.get(url, params=parameters) as answer:
+def key_of(home: Path) -> dict[str, str]:
+    """The header of the administrator of a ledger in this home."""
+    return {"Authorization": f"Bearer {(home / 'admin.key').read_text().strip()}"}
+
+
+async def get(url: str, home: Path | None = None, **parameters: Any) -> Any:
+    """Read what must be there; as the administrator of a home, where the API asks for a key."""
+    headers = key_of(home) if home is not None else {}
+    async with aiohttp.ClientSession(headers=headers) as client, client.get(url, params=parameters) as answer:
         body = await answer.json(content_type=None)
         assert answer.status == 200, body
         return body

@@ -58,6 +58,9 @@ async def test_status_says_where_the_log_and_the_tables_stand(database_url: URL,
         "lag_events": 1,
         "projections": "running",
         "last_error": None,
+        "origin": None,
+        "sealed": 0,
+        "seal_refusal": None,
     }
     assert "3 events" in in_words.out
     assert "1 events behind" in in_words.out
@@ -73,17 +76,21 @@ async def test_a_doctor_that_finds_nothing_says_so(database_url: URL) -> None:
     assert [(check["name"], check["verdict"]) for check in checks] == [
         ("settings", "ok"),
         ("connection", "ok"),
+        # The user of the tests' server is its superuser.
+        ("user", "warning"),
         ("migrations", "ok"),
         ("worker", "ok"),
+        ("sealer", "ok"),
     ]
-    assert said.out.count("OK ") == 4
+    assert said.out.count("OK ") == 5
     assert str(database_url.password) not in said.out + as_json.out
 
 
 async def test_a_doctor_that_finds_something_says_what_in_plain_words(
     database_url: URL, empty_database_url: URL, engine: AsyncEngine
 ) -> None:
-    await query(engine, """UPDATE ledger.projection_checkpoints SET status = 'failing', last_error = '{"error":"x"}'""")
+    failure = '{"type":"job.started","position":1,"error":"x","failed_at":"2025-01-01T00:00:00+00:00"}'
+    await query(engine, "UPDATE ledger.projection_checkpoints SET status = 'failing', last_error = $1", failure)
     cases = {
         plain(empty_database_url): "run `ledger migrate`",
         plain(database_url.set(password="wrong-secret")): "refuses the user or the password",

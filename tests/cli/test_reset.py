@@ -12,7 +12,7 @@ from tests.events import campaign, cost
 from tests.log.helpers import query, record, value
 
 EVENTS = "SELECT count(*) FROM ledger.events"
-COMMANDS = {"ledger reset": [LEDGER, "reset"], "db_reset.py": [PYTHON, str(REPOSITORY / "scripts" / "db_reset.py")]}
+COMMANDS = {"ledger reset": [*LEDGER, "reset"], "db_reset.py": [PYTHON, str(REPOSITORY / "scripts" / "db_reset.py")]}
 
 
 async def reset(command: str, url: URL | None, tmp_path: Path, *options: str, answer: str = "", **more: str) -> Said:

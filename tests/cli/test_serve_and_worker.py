@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from tests.cli.helpers import Running, ledger, started
+from tests.cli.helpers import Running, key_of, ledger, started
 from tests.events import campaign, cost, reserve
 from tests.log.helpers import query, until
 
@@ -22,7 +22,7 @@ IS_RUNNING = "The worker is running"
 async def served(database_url: URL, tmp_path: Path) -> AsyncIterator[tuple[Running, aiohttp.ClientSession]]:
     """`ledger serve` on the test's own database, and a client of it."""
     async with (
-        started(tmp_path, "serve", "--port", "0", database=database_url) as running,
+        started(tmp_path, "serve", "--no-auth", "--port", "0", database=database_url) as running,
         aiohttp.ClientSession(await running.url()) as client,
     ):
         yield running, client
@@ -72,7 +72,7 @@ async def test_several_workers_and_servers_share_one_ledger(
     opened = campaign("100")
     await post(client, opened)
     async with (
-        started(tmp_path, "serve", "--port", "0", database=database_url) as other,
+        started(tmp_path, "serve", "--no-auth", "--port", "0", database=database_url) as other,
         started(tmp_path, "worker", database=database_url) as one,
         started(tmp_path, "worker", database=database_url) as two,
     ):
@@ -106,7 +106,8 @@ async def test_a_database_that_is_not_migrated_is_refused_with_what_to_do(empty_
 async def test_up_uses_the_database_that_is_configured_and_migrates_it(empty_database_url: URL, tmp_path: Path) -> None:
     home = tmp_path / "home"
     async with started(tmp_path, "up", "--demo", "--port", "0", "--home", home, database=empty_database_url) as running:
-        async with aiohttp.ClientSession(await running.url()) as client, client.get("/v1/events") as answer:
+        url = await running.url()
+        async with aiohttp.ClientSession(url, headers=key_of(home)) as client, client.get("/v1/events") as answer:
             head = (await answer.json())["head"]
         code = await running.stop()
 

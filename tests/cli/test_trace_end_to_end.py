@@ -30,17 +30,17 @@ async def test_a_replayed_trace_is_in_the_ledger_exactly_and_once(home: Path, tm
     async with started(tmp_path, "up", "--port", "0", "--home", home) as running:
         url = await running.url()
         command = [PYTHON, REPOSITORY / "scripts" / "replay_trace.py", SAMPLE, "--json"]
-        settings = environment(LEDGER_URL=url)
+        settings = environment(LEDGER_URL=url, LEDGER_KEY=(home / "admin.key").read_text().strip())
 
         first = await run(*command, "--model", MODEL, env=settings)
-        head = (await get(f"{url}/v1/events"))["head"]
+        head = (await get(f"{url}/v1/events", home))["head"]
         again = await run(*command, "--model", MODEL, env=settings)
-        after = (await get(f"{url}/v1/events"))["head"]
+        after = (await get(f"{url}/v1/events", home))["head"]
 
-        campaigns = (await get(f"{url}/v1/campaigns", min_position=head))["items"]
-        jobs = (await get(f"{url}/v1/agent-jobs", limit=500))["items"]
-        entries = (await get(f"{url}/v1/budget-entries", limit=500))["items"]
-        (total,) = (await get(f"{url}/v1/spend"))["items"]
+        campaigns = (await get(f"{url}/v1/campaigns", home, min_position=head))["items"]
+        jobs = (await get(f"{url}/v1/agent-jobs", home, limit=500))["items"]
+        entries = (await get(f"{url}/v1/budget-entries", home, limit=500))["items"]
+        (total,) = (await get(f"{url}/v1/spend", home))["items"]
         await running.stop()
 
     assert (first.code, again.code) == (0, 0), first.err + again.err

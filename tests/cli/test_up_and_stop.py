@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import socket
+import subprocess
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from click.testing import CliRunner
 from ledger.cli.main import main
 from ledger.config import parse_url
 from ledger.database import make_engine
-from tests.cli.helpers import Running, get, ledger, postgres_of, started
+from tests.cli.helpers import Running, get, key_of, ledger, postgres_of, remove, started
 from tests.events import campaign, cost, follow, job
 from tests.log.helpers import query
 from tests.projections.helpers import folded, folded_up_to, stored, tables
@@ -23,19 +24,15 @@ from tests.projections.helpers import folded, folded_up_to, stored, tables
 CLIENTS = 8
 
 
-async def test_serving_a_network_is_refused(tmp_path: Path) -> None:
+async def test_serving_a_network_without_keys_is_refused(tmp_path: Path) -> None:
     home = tmp_path / "home"
-    asked = [("up", "::"), ("up", "192.0.2.1"), ("up", "example.org"), ("serve", "0.0.0.0")]
+    serve = ["serve", "--no-auth", "--port", "0", "--home", str(home)]
 
-    # One as a process, the others in this one: each would take a second to start.
-    as_process = await ledger("up", "--host", "0.0.0.0", "--port", "0", "--home", home)
-    answers = [
-        *(CliRunner().invoke(main, [verb, "--host", host, "--port", "0", "--home", str(home)]) for verb, host in asked),
-        CliRunner().invoke(main, ["up", "--port", "0", "--home", str(home)], env={"LEDGER_HOST": "0.0.0.0"}),
-    ]
+    answers = [CliRunner().invoke(main, [*serve, "--host", host]) for host in ("0.0.0.0", "::", "192.0.2.1")]
+    answers.append(CliRunner().invoke(main, serve, env={"LEDGER_HOST": "example.org"}))
 
-    assert (as_process.code, [answer.exit_code for answer in answers]) == (2, [2] * 5)
-    assert all("API keys" in said for said in (as_process.err, *(answer.output for answer in answers)))
+    assert [answer.exit_code for answer in answers] == [2] * 4
+    assert all("--no-auth" in answer.output for answer in answers)
     assert not home.exists()
 
 
@@ -59,13 +56,13 @@ async def test_asked_to_stop_it_stops_its_postgresql_too_and_begins_again_where_
     up = ["up", "--demo", "--port", "0", "--home", home]
     async with started(tmp_path, *up) as first:
         url = await first.url()
-        before = await get(f"{url}/v1/campaigns", min_position=(await get(f"{url}/v1/events"))["head"])
+        before = await get(f"{url}/v1/campaigns", home, min_position=(await get(f"{url}/v1/events", home))["head"])
         ran = postgres_of(home)
         codes = [await first.stop(signal.SIGTERM)]
     stopped = [postgres_of(home)]
 
     async with started(tmp_path, *up) as second:
-        after = await get(f"{await second.url()}/v1/campaigns")
+        after = await get(f"{await second.url()}/v1/campaigns", home)
         codes.append(await second.stop(signal.SIGINT))
     stopped.append(postgres_of(home))
 
@@ -80,18 +77,19 @@ async def test_asked_to_stop_it_stops_its_postgresql_too_and_begins_again_where_
 class Load:
     """Clients that post as fast as they are answered, and remember what was acknowledged."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, home: Path) -> None:
         self.url = f"{url}/v1/events"
+        self.key = key_of(home)
         self.opened = campaign("1000000")
         self.acknowledged: list[dict[str, Any]] = []
 
     async def open(self) -> None:
-        async with aiohttp.ClientSession() as client, client.post(self.url, json=self.opened) as answer:
+        async with aiohttp.ClientSession(headers=self.key) as client, client.post(self.url, json=self.opened) as answer:
             assert answer.status == 201
 
     async def client(self) -> None:
         with suppress(aiohttp.ClientError, ConnectionError):
-            async with aiohttp.ClientSession() as session:
+            async with aiohttp.ClientSession(headers=self.key) as session:
                 while True:
                     queued = job(self.opened["id"])
                     batch = [queued, follow(queued, "job.started"), cost("1", agent_job_id=queued["id"])]
@@ -108,7 +106,7 @@ class Load:
 
 async def under_load(running: Running, home: Path, victim: str, number: int) -> tuple[list[dict[str, Any]], int]:
     """Post from many clients, and send somebody a signal in the middle; what was acknowledged, and the exit code."""
-    load = Load(await running.url())
+    load = Load(await running.url(), home)
     await load.open()
     async with asyncio.TaskGroup() as clients:
         for _ in range(CLIENTS):
@@ -156,3 +154,27 @@ async def test_ended_under_load_it_has_every_acknowledged_event_once_and_its_tab
     assert kinds.count("job.queued") == kinds.count("job.started") == kinds.count("cost.recorded")
     assert balances == [(kinds.count("cost.recorded"), 0)]
     assert found == folded(events)
+
+
+async def test_asked_to_stop_while_it_starts_it_leaves_no_postgresql(used_home: Path, tmp_path: Path) -> None:
+    async def told_after(seconds: float, *, is_new: bool = False) -> tuple[int, int | None, str]:
+        folder = tmp_path / f"{seconds}-{is_new}"
+        folder.mkdir()
+        home = folder / "home"
+        if not is_new:
+            subprocess.run(["cp", "-a", used_home, home], check=True)
+        try:
+            async with started(folder, "up", "--port", "0", "--home", home) as running:
+                await asyncio.sleep(seconds)
+                code = await running.stop()
+                return code, postgres_of(home), running.errors.read_text()
+        finally:
+            remove(home)
+
+    ended = await asyncio.gather(
+        *(told_after(seconds) for seconds in (0.5, 0.9, 1.3, 1.7, 2.2)), told_after(1.5, is_new=True)
+    )
+
+    assert [postgres for _, postgres, _ in ended] == [None] * len(ended)
+    assert {code for code, _, _ in ended} <= {0, 128 + signal.SIGTERM, -signal.SIGTERM}
+    assert not any("Traceback" in errors for _, _, errors in ended)

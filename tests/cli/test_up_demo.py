@@ -12,7 +12,7 @@ import pytest
 
 from ledger.embedded import installed_binaries
 from tests.cli.conftest import Demo
-from tests.cli.helpers import PYTHON, environment, get, ledger, run
+from tests.cli.helpers import PYTHON, environment, get, key_of, ledger, run
 
 ACCEPTANCE = """
 import asyncio, os
@@ -37,7 +37,7 @@ def days_from_now(moment: str) -> float:
 
 
 async def by_name(demo: Demo, collection: str, name: str) -> dict[str, dict[str, Any]]:
-    items = (await get(f"{demo.url}/v1/{collection}", min_position=1))["items"]
+    items = (await get(f"{demo.url}/v1/{collection}", demo.home, min_position=1))["items"]
     return {item[name]: item for item in items}
 
 
@@ -148,7 +148,7 @@ async def test_the_sample_assets_are_as_told(demo: Demo) -> None:
 
 
 async def test_the_sample_jobs_are_as_told(demo: Demo) -> None:
-    rows = (await get(f"{demo.url}/v1/agent-jobs", sort="cost"))["items"]
+    rows = (await get(f"{demo.url}/v1/agent-jobs", demo.home, sort="cost"))["items"]
     campaigns = {row["id"]: name for name, row in (await by_name(demo, "campaigns", "name")).items()}
 
     told = [
@@ -172,7 +172,7 @@ async def test_the_sample_jobs_are_as_told(demo: Demo) -> None:
 
 
 async def test_what_the_campaigns_spent_beyond_their_jobs_went_to_media(demo: Demo) -> None:
-    items = (await get(f"{demo.url}/v1/spend", group_by="campaign_id,resource_type"))["items"]
+    items = (await get(f"{demo.url}/v1/spend", demo.home, group_by="campaign_id,resource_type"))["items"]
     campaigns = {row["id"]: name for name, row in (await by_name(demo, "campaigns", "name")).items()}
 
     spent = {(campaigns.get(item["campaign_id"]), item["resource_type"]): item["cost"] for item in items}
@@ -210,7 +210,10 @@ async def test_a_second_up_and_a_reset_on_the_same_home_are_refused_and_told_who
         assert said.code == 1
         assert f"is in use by process {pid} (ledger up)" in said.err
         assert "Traceback" not in said.err
-    async with aiohttp.ClientSession() as client, client.get(f"{demo.url}/v1/campaigns") as answer:
+    async with (
+        aiohttp.ClientSession(headers=key_of(demo.home)) as client,
+        client.get(f"{demo.url}/v1/campaigns") as answer,
+    ):
         assert len((await answer.json())["items"]) == 3
 
 

@@ -8,10 +8,11 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import msgspec
+import pytest
 
 from ledger.domain.book import Account, Book
-from ledger.domain.catalogue import CATALOGUE
-from ledger.domain.codec import EventData, dump
+from ledger.domain.catalogue import CATALOGUE, UPCASTERS, Upcaster
+from ledger.domain.codec import EventData, decode_hook, dump
 from ledger.domain.errors import Refused
 from ledger.domain.event import Candidate, Receipt, Recorded, Request
 from ledger.domain.judge import expiry, judge
@@ -53,6 +54,17 @@ def candidate(sent: Sent) -> Candidate:
         occurred_at=datetime.fromisoformat(occurred_at) if occurred_at else None,
         **ids,
     )
+
+
+def upgrade(monkeypatch: pytest.MonkeyPatch, name: str, payload: type[EventData], *upcasters: Upcaster) -> None:
+    """Make this the release in which a type is written by another struct, after one upcaster a version before."""
+    decoder = msgspec.json.Decoder(payload, dec_hook=decode_hook)
+    version = 1 + len(upcasters)
+    monkeypatch.setitem(
+        CATALOGUE, name, CATALOGUE[name]._replace(payload=payload, schema_version=version, decoder=decoder)
+    )
+    for old, upcaster in enumerate(upcasters, 1):
+        monkeypatch.setitem(UPCASTERS, (name, old), upcaster)
 
 
 def stream_of(sent: Sent) -> UUID:

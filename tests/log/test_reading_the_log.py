@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -64,7 +63,7 @@ def positions(events: list[StoredEvent]) -> list[int]:
         ({"categories": ("ledger",)}, []),
         ({"types": ("cost.recorded",)}, [5, 6, 7]),
         ({"types": ("job.started", "job.queued")}, [3, 8]),
-        ({"stream_id": CAMPAIGN_ID}, [1, 2, 9]),
+        ({"stream_ids": (CAMPAIGN_ID,)}, [1, 2, 9]),
         ({"campaign_id": CAMPAIGN_ID}, [1, 2, 5, 7, 9]),
         ({"agent_job_id": JOB_ID}, [3, 6, 7, 8]),
         ({"campaign_id": CAMPAIGN_ID, "agent_job_id": JOB_ID}, [7]),
@@ -112,42 +111,29 @@ async def collect(pages: AsyncIterator[list[StoredEvent]]) -> list[list[int]]:
 
 
 @pytest.mark.parametrize(("limit", "pages"), [(4, [[1, 2, 3, 4], [5, 6, 7, 8], [9]]), (9, [list(range(1, 10))])])
-async def test_everything_is_read_page_by_page(
-    log: AsyncEngine, monkeypatch: pytest.MonkeyPatch, limit: int, pages: list[list[int]]
-) -> None:
-    monkeypatch.setattr(read, "read_page", partial(read_page, limit=limit))
-
-    assert await collect(read_all(log, EventFilter())) == pages
+async def test_everything_is_read_page_by_page(log: AsyncEngine, limit: int, pages: list[list[int]]) -> None:
+    assert await collect(read_all(log, EventFilter(), limit)) == pages
 
 
-async def test_who_reads_everything_is_not_kept_going_by_a_writer(
-    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_who_reads_everything_is_not_kept_going_by_a_writer(engine: AsyncEngine) -> None:
     await record(engine, *EVENTS)
-    monkeypatch.setattr(read, "read_page", partial(read_page, limit=4))
-
     found = []
-    async for events in read_all(engine, EventFilter()):
+    async for events in read_all(engine, EventFilter(), 4):
         found.append(positions(events))
         await record(engine, cost())
 
     assert found == [[1, 2, 3, 4], [5, 6, 7, 8], [9]]
 
 
-async def test_reading_everything_keeps_filters_and_bounds_from_page_to_page(
-    log: AsyncEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(read, "read_page", partial(read_page, limit=2))
-
-    assert await collect(read_all(log, EventFilter(campaign_id=CAMPAIGN_ID, after=1, until=7))) == [[2, 5], [7]]
+async def test_reading_everything_keeps_filters_and_bounds_from_page_to_page(log: AsyncEngine) -> None:
+    assert await collect(read_all(log, EventFilter(campaign_id=CAMPAIGN_ID, after=1, until=7), 2)) == [[2, 5], [7]]
 
 
-async def test_a_reader_holds_no_transaction_between_pages(log: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(read, "read_page", partial(read_page, limit=4))
+async def test_a_reader_holds_no_transaction_between_pages(log: AsyncEngine) -> None:
     mine = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
     busy = []
 
-    async for _ in read_all(log, EventFilter()):
+    async for _ in read_all(log, EventFilter(), 4):
         async with driver_connection(log) as one, driver_connection(log) as other:
             assert one is not other
             busy += await one.fetch(f"SELECT state, query {mine} AND state <> 'idle'")

@@ -75,14 +75,14 @@ async def stored(engine: AsyncEngine) -> list[StoredEvent]:
     return [event async for page in read_all(engine, EventFilter()) for event in page]
 
 
-async def tables(engine: AsyncEngine) -> Tables:
+async def tables(engine: AsyncEngine, schema: str = "public") -> Tables:
     """The tables as they are in the database."""
     found: Tables = {}
     for name, row in zip(NAMES, ROWS, strict=True):
         columns = row.__struct_fields__
         texts = {"input_data", "output_data", "metadata"}
         selected = ", ".join(f"{column}::text" if column in texts else column for column in columns)
-        rows = await query(engine, f"SELECT {selected} FROM public.{name}")
+        rows = await query(engine, f"SELECT {selected} FROM {schema}.{name}")
         found[name] = {values[0]: dict(zip(columns, values, strict=True)) for values in rows}
     return found
 

@@ -1,9 +1,7 @@
 """A page that cannot be folded: nothing of it is kept, it is shown where and why, and it is tried until it can."""
 
 import asyncio
-from typing import Any
 
-import msgspec
 import pytest
 from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -12,54 +10,9 @@ from projections import worker as worker_module
 from projections.worker import Worker, fold_page
 from tests.conftest import Service
 from tests.events import campaign, cost
-from tests.log.helpers import connected, query, record, until, value
+from tests.log.helpers import connected, query, record, value
 from tests.projections.helpers import folded, folded_up_to, position, stored, tables, working
-
-# An event that a newer release wrote.
-POISON = """
-WITH head AS (UPDATE ledger.log_head SET position = position + 1 RETURNING position)
-INSERT INTO ledger.events
-SELECT position, 'cost', gen_random_uuid(), 1, gen_random_uuid(), 'cost.imagined', 1, now(), now(), 'local', NULL, NULL,
-    NULL, NULL, '{}', NULL, NULL, NULL, NULL, 2
-FROM head
-"""
-CURE = """
-SET LOCAL session_replication_role = replica;
-DELETE FROM ledger.events WHERE type = 'cost.imagined';
-"""
-
-
-async def poison(engine: AsyncEngine) -> int:
-    await query(engine, POISON)
-    return int(await value(engine, "SELECT position FROM ledger.log_head"))
-
-
-async def cure(url: URL) -> None:
-    async with connected(url) as connection, connection.transaction():
-        await connection.execute(CURE)
-
-
-async def state(engine: AsyncEngine) -> tuple[str, dict[str, Any] | None]:
-    ((status, error),) = await query(engine, "SELECT status, last_error::text FROM ledger.projection_checkpoints")
-    return status, error and msgspec.json.decode(error)
-
-
-async def failed(engine: AsyncEngine) -> dict[str, Any]:
-    """Wait for the projections to fail; the error recorded."""
-
-    async def failing() -> dict[str, Any] | None:
-        status, error = await state(engine)
-        return error if status == "failing" else None
-
-    error: dict[str, Any] = await until(failing)
-    return error
-
-
-async def runs_again(engine: AsyncEngine) -> None:
-    async def running() -> bool:
-        return await state(engine) == ("running", None)
-
-    await until(running)
+from tests.projections.poison import cure, failed, poison, runs_again, state
 
 
 async def test_an_event_that_cannot_be_folded_stops_the_projections_and_is_shown(engine: AsyncEngine) -> None:

@@ -1,0 +1,110 @@
+"""Every event that was ever written can be read: a file a type and schema version, of its bytes and what they say.
+
+A file is never changed and never removed: auditors hash these bytes. A new schema version gets a file of its own, and
+the old ones keep `data` and `text`; only what they are read as may follow the new struct.
+"""
+
+import json
+from datetime import datetime
+from decimal import Decimal
+from enum import Enum
+from pathlib import Path
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import msgspec
+import pytest
+
+from ledger.domain.catalogue import CATALOGUE, SCHEMA_VERSIONS, UPCASTERS, decode_stored
+from ledger.domain.codec import NO_OBJECT, EventData, dump, plans_of, time_text
+
+FOLDER = Path(__file__).parent / "golden"
+
+VERSIONS = [(name, version) for name, kind in CATALOGUE.items() for version in range(1, kind.schema_version + 1)]
+
+
+class Golden(NamedTuple):
+    """One event as it was stored, and as this release reads it."""
+
+    name: str
+    version: int
+    data: str
+    text: str | None
+    reads: dict[str, Any]
+
+
+def golden(name: str, version: int) -> list[Golden]:
+    cases = json.loads((FOLDER / f"{name}.v{version}.json").read_text())
+    return [Golden(name, version, case["data"], case["text"], case["reads"]) for case in cases]
+
+
+def shown(payload: EventData) -> dict[str, Any]:
+    """A payload's fields as JSON can say them exactly: amounts, ids, times and raw JSON as text."""
+    return {field: _plain(getattr(payload, field)) for field in payload.__struct_fields__}
+
+
+def _plain(value: Any) -> Any:
+    if value == NO_OBJECT:
+        return None
+    if isinstance(value, msgspec.Raw):
+        return bytes(value).decode()
+    if isinstance(value, datetime):
+        return time_text(value)
+    if isinstance(value, Enum):
+        return value.value
+    return str(value) if isinstance(value, Decimal | UUID) else value
+
+
+ALL = [
+    case
+    for name, version in VERSIONS
+    if (FOLDER / f"{name}.v{version}.json").exists()
+    for case in golden(name, version)
+]
+NAMES = [f"{case.name}.v{case.version}" for case in ALL]
+
+
+def test_every_type_has_a_file_for_every_version_it_was_written_in() -> None:
+    files = {path.name for path in FOLDER.iterdir()}
+
+    assert files == {f"{name}.v{version}.json" for name, version in VERSIONS}
+    assert all(golden(*version) for version in VERSIONS)
+
+
+def test_every_old_version_has_its_upcaster_and_there_are_no_others() -> None:
+    assert SCHEMA_VERSIONS.keys() <= CATALOGUE.keys()
+    assert UPCASTERS.keys() == {
+        (name, version) for name, version in VERSIONS if version < CATALOGUE[name].schema_version
+    }
+
+
+@pytest.mark.parametrize("case", ALL, ids=NAMES)
+def test_what_was_stored_is_read_as_it_always_was(case: Golden) -> None:
+    payload = decode_stored(case.name, case.version, case.data, case.text)
+
+    assert shown(payload) == case.reads
+
+
+@pytest.mark.parametrize("case", [case for case in ALL if case.version == CATALOGUE[case.name].schema_version])
+def test_todays_writer_writes_exactly_these_bytes(case: Golden) -> None:
+    data, text = dump(decode_stored(case.name, case.version, case.data, case.text))
+
+    assert (data.decode(), text.decode() if text is not None else None) == (case.data, case.text)
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_every_field_stands_in_some_file_of_the_current_version(name: str) -> None:
+    cases = golden(name, CATALOGUE[name].schema_version)
+
+    written = {field for case in cases for field, value in case.reads.items() if value is not None}
+    assert written == set(CATALOGUE[name].payload.__struct_fields__)
+
+
+@pytest.mark.parametrize("case", [case for case in ALL if case.text], ids=[case.name for case in ALL if case.text])
+def test_once_its_text_is_erased_an_event_still_says_its_data(case: Golden) -> None:
+    erased = shown(decode_stored(case.name, case.version, case.data, None))
+
+    plans = plans_of(CATALOGUE[case.name].payload)
+    empty = {"text": "", "object": "{}"}
+    texts = {plan.name: empty[plan.kind] if plan.required else None for plan in plans if plan.is_free_text}
+    assert erased == case.reads | texts

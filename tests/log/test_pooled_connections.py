@@ -1,0 +1,47 @@
+"""Connections that lie in the pool: asked whether they live where that is in doubt, and no more often."""
+
+from typing import Any
+
+import pytest
+from sqlalchemy import URL, event
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ledger import database
+from ledger.database import driver_connection
+from tests.log.helpers import connected, until, value
+
+PID = "SELECT pg_backend_pid()"
+
+
+async def cut(url: URL, pid: int) -> None:
+    """End a connection from the server's side, for good."""
+    async with connected(url) as other:
+        await other.execute(f"SELECT pg_terminate_backend({pid})")
+        await until(lambda: other.fetchval(f"SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = {pid})"))
+
+
+@pytest.mark.parametrize("ping_after_seconds", [0, 600], ids=["asked", "seen to be closed"])
+async def test_one_that_was_cut_is_replaced(
+    engine: AsyncEngine, database_url: URL, monkeypatch: pytest.MonkeyPatch, ping_after_seconds: float
+) -> None:
+    monkeypatch.setattr(database, "PING_AFTER_SECONDS", ping_after_seconds)
+    before = await value(engine, PID)
+    await cut(database_url, before)
+
+    assert await value(engine, PID) != before
+
+
+async def test_one_that_was_just_used_is_lent_again_without_a_word(engine: AsyncEngine) -> None:
+    said: list[str] = []
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def listen(connection: Any, _: Any) -> None:
+        connection.driver_connection.add_query_logger(lambda query: said.append(query.query))
+
+    async with driver_connection(engine) as connection:
+        await connection.fetchval(PID)
+    said.clear()
+    for _ in range(3):
+        await value(engine, PID)
+
+    assert said == [PID] * 3

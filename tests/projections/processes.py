@@ -1,0 +1,48 @@
+"""Workers as processes of their own that start at once: forked from one that has imported everything."""
+
+import asyncio
+import multiprocessing
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing.process import BaseProcess
+
+import uvloop
+from sqlalchemy import URL
+
+from ledger.cli.up import stop_signal
+from ledger.database import make_engine
+from projections import worker as worker_module
+from projections.worker import Worker
+
+_forking = multiprocessing.get_context("forkserver")
+_forking.set_forkserver_preload([__name__])
+
+
+def work(url: URL, page_events_max: int) -> None:
+    """Fold pages of at most so many events until SIGTERM."""
+    worker_module.PAGE_EVENTS_MAX = page_events_max
+    uvloop.run(_work(url))
+
+
+async def _work(url: URL) -> None:
+    stop = stop_signal()
+    engine = make_engine(url, pool_size=2)
+    worker = Worker(engine)
+    running = asyncio.create_task(worker.run())
+    await stop.wait()
+    worker.stop()
+    await running
+    await engine.dispose()
+
+
+@contextmanager
+def worker_process(url: URL, page_events_max: int = 5_000) -> Iterator[BaseProcess]:
+    """A worker at work while inside, killed on leaving."""
+    process = _forking.Process(target=work, args=(url, page_events_max), daemon=True)
+    process.start()
+    try:
+        yield process
+    finally:
+        with suppress(ValueError):
+            process.kill()
+            process.join()

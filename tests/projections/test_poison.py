@@ -1,0 +1,453 @@
+"""An event that can never be folded: what comes before it is; it is named, tried, and left to an operator."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+import asyncpg
+import pytest
+from sqlalchemy import URL
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ledger.database import make_engine
+from ledger.domain.errors import LedgerError
+from ledger.log.appender import Appender
+from projections import skips
+from projections import worker as worker_module
+from projections.page import is_events_fault
+from projections.rebuild import rebuild
+from projections.worker import Worker, fold_page
+from tests.conftest import Service
+from tests.events import campaign, cost, event, follow
+from tests.log.helpers import connected, query, record, until, value
+from tests.projections.helpers import folded, folded_up_to, position, stored, tables, working
+from tests.projections.poison import cure, failed, paused, poison, runs_again, state
+
+GOOD = campaign("100")
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the tries of an event; an operator's word is waited for as long as ever."""
+    monkeypatch.setattr(worker_module, "RETRY_SECONDS_MIN", 0.0005)
+
+
+async def of_unknown_type(engine: AsyncEngine) -> int:
+    return await poison(engine)
+
+
+async def of_a_newer_version(engine: AsyncEngine) -> int:
+    return await poison(engine, "cost.recorded", 2, '{"resource_type":"other","cost":"1"}')
+
+
+async def with_broken_data(engine: AsyncEngine) -> int:
+    return await poison(engine, "cost.recorded", 1, '{"resource_type":"other"}')
+
+
+async def whose_row_was_deleted_by_hand(engine: AsyncEngine) -> int:
+    await fold_page(engine)
+    await query(engine, "DELETE FROM campaigns")
+    await record(engine, follow(GOOD, "campaign.activated"))
+    return await head(engine)
+
+
+async def that_a_check_added_by_hand_refuses(engine: AsyncEngine) -> int:
+    await query(engine, "ALTER TABLE campaigns ADD CONSTRAINT by_hand CHECK (name <> 'Forbidden')")
+    await record(engine, campaign(name="Forbidden"))
+    return await head(engine)
+
+
+async def head(engine: AsyncEngine) -> int:
+    return int(await value(engine, "SELECT position FROM ledger.log_head"))
+
+
+Poisoning = Callable[[AsyncEngine], Awaitable[int]]
+
+FOR_AN_OPERATOR: list[tuple[Poisoning, str, str]] = [
+    (with_broken_data, "cost.recorded", "ValidationError: Object missing required field `cost`"),
+    (whose_row_was_deleted_by_hand, "campaign.activated", "AssertionError: an event on a campaign"),
+    (that_a_check_added_by_hand_refuses, "campaign.created", "CheckViolationError"),
+]
+FOR_A_NEWER_RELEASE: list[tuple[Poisoning, str, str]] = [
+    (of_unknown_type, "cost.imagined", "UnknownEventType: cost.imagined in schema version 1: upgrade"),
+    (of_a_newer_version, "cost.recorded", "UnknownEventType: cost.recorded in schema version 2: upgrade"),
+]
+
+
+@pytest.mark.parametrize(("poisoning", "type_", "error"), FOR_AN_OPERATOR)
+async def test_what_comes_before_it_is_folded_and_after_some_tries_it_waits_for_an_operator(
+    engine: AsyncEngine, poisoning: Poisoning, type_: str, error: str
+) -> None:
+    await record(engine, GOOD, *(cost() for _ in range(20)))
+    at = await poisoning(engine)
+    await record(engine, *(cost() for _ in range(20)))
+
+    async with working(engine):
+        found = await paused(engine)
+        left_alone = [await position(engine)]
+        await record(engine, cost())
+        await asyncio.sleep(worker_module.STANDBY_SECONDS + 0.1)
+        left_alone.append(await position(engine))
+
+    assert (found["position"], found["type"], left_alone) == (at, type_, [at - 1] * 2)
+    assert error in found["error"]
+    assert await state(engine) == ("paused", found)
+
+
+@pytest.mark.parametrize(("poisoning", "type_", "error"), FOR_A_NEWER_RELEASE)
+async def test_an_event_of_a_newer_release_is_tried_for_ever_so_that_an_upgraded_worker_goes_on(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, poisoning: Poisoning, type_: str, error: str
+) -> None:
+    monkeypatch.setattr(worker_module, "RETRY_SECONDS_MAX", 0.001)
+    tries = count_tries(monkeypatch)
+    await record(engine, GOOD, cost())
+    at = await poisoning(engine)
+
+    async with working(engine):
+        await until(lambda: reached(tries, 3 * worker_module.TRIES_MAX))
+        status, found = await state(engine)
+
+    assert (status, await position(engine)) == ("failing", at - 1)
+    assert found is not None
+    assert (found["position"], found["type"]) == (at, type_)
+    assert error in found["error"]
+
+
+def count_tries(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sizes of the pages that the workers will ask for."""
+    asked: list[int] = []
+
+    async def counted(engine: AsyncEngine, events_max: int, *, even_paused: bool) -> int | None:
+        asked.append(events_max)
+        return await fold_page(engine, events_max, even_paused=even_paused)
+
+    monkeypatch.setattr(worker_module, "fold_page", counted)
+    return asked
+
+
+async def reached(tries: list[int], number: int) -> bool:
+    return len(tries) >= number
+
+
+async def test_it_is_found_by_halving_not_one_by_one(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries = count_tries(monkeypatch)
+    await record(engine, *(cost() for _ in range(1_000)))
+    await with_broken_data(engine)
+    await record(engine, *(cost() for _ in range(1_000)))
+
+    async with working(engine):
+        await paused(engine)
+
+    assert await position(engine) == 1_000
+    assert len(tries) < 60
+
+
+async def test_pauses_between_tries_grow(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    class Hasty(Worker):
+        async def _back_off(self, seconds: float) -> None:
+            asked.append(seconds)
+
+    monkeypatch.setattr(worker_module, "RETRY_SECONDS_MIN", 0.02)
+    await with_broken_data(engine)
+    worker = Hasty(engine)
+    running = asyncio.create_task(worker.run())
+    await paused(engine)
+    worker.stop()
+    await running
+
+    assert asked == pytest.approx([0.08, 0.32, 1.28, 5.12])
+
+
+async def skip(engine: AsyncEngine, reason: str = "Why") -> None:
+    async with Appender(engine) as appender:
+        await skips.skip(engine, appender, by="An operator", reason=reason)
+
+
+@pytest.mark.parametrize("poisoning", [with_broken_data, of_unknown_type])
+async def test_a_skip_is_an_event_and_the_worker_goes_on_though_its_next_try_is_far(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, poisoning: Poisoning
+) -> None:
+    await record(engine, GOOD)
+    at = await poisoning(engine)
+    await record(engine, cost("3", campaign_id=GOOD["id"]))
+
+    async with working(engine):
+        found = await (paused(engine) if poisoning is with_broken_data else failed(engine))
+        monkeypatch.setattr(worker_module, "RETRY_SECONDS_MIN", 600)
+        monkeypatch.setattr(worker_module, "RETRY_SECONDS_MAX", 600)
+        # From here on the tries are ten minutes apart.
+        await asyncio.sleep(0.2)
+        await skip(engine)
+        await folded_up_to(engine, at + 2)
+
+    assert await value(engine, "SELECT spend FROM campaigns") == 3
+    assert await state(engine) == ("running", None)
+    (decided,) = (stored_event for stored_event in await stored(engine) if stored_event.category == "ledger")
+    assert (decided.type, decided.position) == ("ledger.projection_skipped", at + 2)
+    skipped = (await all_skips(engine))[at]
+    assert (skipped.event_type, skipped.by, skipped.reason) == (found["type"], "An operator", "Why")
+
+
+async def all_skips(engine: AsyncEngine) -> dict[int, skips.Skip]:
+    async with worker_module.driver_connection(engine) as connection:
+        return await skips.read_skips(connection)
+
+
+async def test_a_skipped_event_counts_again_once_it_can_be_folded_and_the_tables_are_rebuilt(
+    engine: AsyncEngine,
+) -> None:
+    await that_a_check_added_by_hand_refuses(engine)
+    async with working(engine):
+        await paused(engine)
+        await skip(engine)
+        await folded_up_to(engine, 2)
+    without = await value(engine, "SELECT count(*) FROM campaigns")
+    still_refused = await rebuild(engine)
+
+    await query(engine, "ALTER TABLE campaigns DROP CONSTRAINT by_hand")
+    rebuilt = await rebuild(engine)
+
+    assert (without, [one.position for one in still_refused.skipped]) == (0, [1])
+    assert (rebuilt.written["campaigns"], rebuilt.skipped) == (1, [])
+    assert await tables(engine) == folded(await stored(engine))
+
+
+async def test_where_nothing_is_stopped_there_is_nothing_to_skip(engine: AsyncEngine) -> None:
+    await record(engine, cost())
+    await fold_page(engine)
+
+    with pytest.raises(skips.NothingToSkip, match="no event stops the read models: they are running at 1"):
+        await skip(engine)
+
+    assert await head(engine) == 1
+
+
+async def test_a_worker_that_has_just_started_tries_even_when_they_are_paused(
+    engine: AsyncEngine, database_url: URL
+) -> None:
+    at = await that_a_check_added_by_hand_refuses(engine)
+    async with working(engine):
+        await paused(engine)
+    await query(engine, "ALTER TABLE campaigns DROP CONSTRAINT by_hand")
+
+    async with working(engine):
+        await folded_up_to(engine, at)
+
+    assert await state(engine) == ("running", None)
+
+
+async def test_a_worker_that_has_just_started_and_fails_too_leaves_the_pause_as_it_was(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await with_broken_data(engine)
+    async with working(engine):
+        found = await paused(engine)
+    tries = count_tries(monkeypatch)
+
+    async with working(engine):
+        await until(lambda: reached(tries, 3))
+
+    assert await state(engine) == ("paused", found)
+
+
+async def test_a_second_worker_leaves_a_paused_checkpoint_alone(engine: AsyncEngine, database_url: URL) -> None:
+    second = make_engine(database_url)
+    async with working(engine, second):
+        await with_broken_data(engine)
+        await paused(engine)
+        await query(engine, "UPDATE ledger.projection_checkpoints SET updated_at = '2000-01-01'")
+        await cure_broken_data(database_url)
+
+        await asyncio.sleep(2 * worker_module.STANDBY_SECONDS)
+        untouched = await state(engine)
+        await skips.retry(engine)
+        await runs_again(engine)
+
+    assert untouched[0] == "paused"
+    await second.dispose()
+
+
+async def cure_broken_data(url: URL) -> None:
+    async with connected(url) as connection, connection.transaction():
+        await connection.execute("SET LOCAL session_replication_role = replica; DELETE FROM ledger.events")
+
+
+async def test_a_failure_that_has_passed_is_cleared_by_any_worker_though_nothing_is_to_be_folded(
+    engine: AsyncEngine, database_url: URL
+) -> None:
+    await poison(engine)
+    async with working(engine):
+        await failed(engine)
+    await cure(database_url)
+
+    async with working(engine):
+        await runs_again(engine)
+
+    assert await position(engine) == 0
+
+
+async def trouble(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, statement: str) -> Any:
+    """Have a database in trouble while there are events to fold; how the projections say so, after many tries."""
+    monkeypatch.setattr(worker_module, "RETRY_SECONDS_MAX", 0.001)
+    await record(engine, cost(), cost())
+    tries = count_tries(monkeypatch)
+    await query(engine, statement)
+    async with working(engine):
+        await until(lambda: reached(tries, 4 * worker_module.TRIES_MAX))
+        return await state(engine)
+
+
+@pytest.mark.parametrize(
+    ("statement", "error"),
+    [
+        ("ALTER TABLE budget_entries RENAME TO away", "UndefinedTableError"),
+        ("ALTER TABLE budget_entries RENAME cost TO away", "UndefinedColumnError"),
+    ],
+)
+async def test_a_database_that_is_not_as_it_must_be_is_no_events_fault(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, statement: str, error: str
+) -> None:
+    status, found = await trouble(engine, monkeypatch, statement)
+
+    assert (status, found["position"], found["type"]) == ("failing", 0, error)
+    with pytest.raises(skips.NothingToSkip):
+        await skip(engine)
+
+
+async def test_waiting_for_a_lock_in_vain_is_no_events_fault(
+    engine: AsyncEngine, database_url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "BEGIN", worker_module.BEGIN.replace("'10s'", "'10ms'"))
+    async with connected(database_url) as holder:
+        await holder.execute("BEGIN; LOCK TABLE budget_entries")
+
+        status, found = await trouble(engine, monkeypatch, "SELECT")
+
+    assert (status, found["position"], found["type"]) == ("failing", 0, "LockNotAvailableError")
+
+
+CUT = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+"""
+
+
+async def test_cut_connections_neither_pause_nor_blame_an_event_nor_end_a_pause(
+    engine: AsyncEngine, database_url: URL
+) -> None:
+    own = make_engine(database_url)
+    await with_broken_data(engine)
+    async with connected(database_url) as other, working(own):
+        found = await paused(engine)
+        for _ in range(10):
+            with suppress(asyncpg.PostgresError):
+                await other.fetch(CUT)
+            await asyncio.sleep(0.15)
+        text = await other.fetchval("SELECT status || last_error FROM ledger.projection_checkpoints")
+
+    assert text.startswith("paused")
+    assert found["error"][:20] in text
+    await own.dispose()
+
+
+async def test_a_connection_lost_while_a_skip_is_looked_up_does_not_end_the_worker(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = [ConnectionResetError()] * 2
+    at = await with_broken_data(engine)
+    async with working(engine):
+        await paused(engine)
+    await skip(engine)
+
+    async def looked_up(connection: Any) -> dict[int, skips.Skip]:
+        if lost:
+            raise lost.pop()
+        return await skips.read_skips(connection)
+
+    monkeypatch.setattr(worker_module, "read_skips", looked_up)
+    async with working(engine):
+        await folded_up_to(engine, at + 1)
+
+    assert lost == []
+
+
+TROUBLES = [
+    asyncpg.ReadOnlySQLTransactionError("cannot execute UPDATE in a read-only transaction"),
+    asyncpg.DiskFullError("no space left"),
+    asyncpg.InternalServerError("could not read block"),
+    asyncpg.InvalidCachedStatementError("cached plan must not change result type"),
+    asyncpg.OutdatedSchemaCacheError("changed"),
+    asyncpg.QueryCanceledError("statement timeout"),
+    asyncpg.DeadlockDetectedError("deadlock"),
+    asyncpg.ConnectionDoesNotExistError("gone"),
+    asyncpg.InterfaceError("closed"),
+    asyncpg.UndefinedTableError("missing"),
+    asyncpg.InsufficientPrivilegeError("denied"),
+    ConnectionResetError(),
+    TimeoutError(),
+    SQLAlchemyError(),
+]
+FAULTS = [
+    asyncpg.CheckViolationError("check"),
+    asyncpg.UniqueViolationError("unique"),
+    asyncpg.ForeignKeyViolationError("foreign key"),
+    asyncpg.NumericValueOutOfRangeError("overflow"),
+    asyncpg.StringDataRightTruncationError("too long"),
+    asyncpg.ProgramLimitExceededError("index row size"),
+    asyncpg.RaiseError("a trigger"),
+    asyncpg.exceptions._base.DataError("invalid input for query argument"),
+    AssertionError(),
+    KeyError("x"),
+    LedgerError("x"),
+]
+
+
+@pytest.mark.parametrize(
+    ("error", "fault"),
+    [*((error, False) for error in TROUBLES), *((error, True) for error in FAULTS)],
+    ids=lambda value: type(value).__name__,
+)
+def test_only_values_that_are_refused_are_an_events_fault(error: Exception, fault: bool) -> None:
+    assert is_events_fault(error) is fault
+
+
+async def test_it_is_shown_over_http_with_type_position_and_error(service: Service) -> None:
+    await service.append(cost())
+    at = await with_broken_data(service.engine)
+    found = await paused(service.engine)
+
+    async with service.client.get("/v1/projections") as answer:
+        items = (await answer.json())["items"]
+    async with service.client.get("/readyz") as answer:
+        status, readiness = answer.status, await answer.json()
+    async with service.client.get("/metrics") as answer:
+        metrics = await answer.text()
+
+    assert [item["last_error"] for item in items] == [found] * 4
+    assert {(item["status"], item["position"], item["head"]) for item in items} == {("paused", at - 1, at)}
+    assert (found["type"], found["position"]) == ("cost.recorded", at)
+    assert status == 503
+    assert readiness["projections"].startswith(f"paused at position {at - 1}: cost.recorded at position {at} fails")
+    assert "required field" in readiness["projections"]
+    lines = metrics.splitlines()
+    assert 'ledger_projection_status{status="paused"} 1.0' in lines
+    assert 'ledger_projection_status{status="running"} 0.0' in lines
+    (stopped_by,) = (line for line in lines if line.startswith("ledger_projection_failed_position{"))
+    assert 'type="cost.recorded"' in stopped_by
+    assert "required field" in stopped_by
+    assert stopped_by.endswith(f" {float(at)}")
+
+
+async def test_nobody_can_send_the_ledgers_own_events(service: Service) -> None:
+    sent = event("ledger.projection_skipped", {"projection": "read_models", "position": 1})
+
+    status, problem = await service.post(sent)
+
+    assert (status, problem["type"]) == (422, "/problems/invalid-event")
+    assert problem["errors"][0]["path"] == "$.type"
+    assert "written by the service alone" in problem["errors"][0]["message"]
+    assert await service.head() == 0

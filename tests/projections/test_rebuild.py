@@ -1,0 +1,334 @@
+"""ledger rebuild: what was changed is mended while everybody goes on, and only what was changed is written."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import URL
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ledger.database import make_engine
+from projections import rebuild as rebuild_module
+from projections.rebuild import OtherTableNeeded, RebuildRunning, rebuild
+from projections.replay import CannotReplay
+from projections.worker import fold_page
+from tests.events import campaign, follow
+from tests.log.helpers import connected, query, record, until, value
+from tests.projections.helpers import folded, folded_up_to, position, stored, story, tables, tell, working
+from tests.projections.replaying import (
+    at_least,
+    contents,
+    fold_everything,
+    tamper,
+    told_and_folded,
+    verified,
+    writing,
+)
+from tests.projections.test_worker_failures import cure, poison
+
+NAMES = ("campaigns", "agent_jobs", "content_assets", "budget_entries")
+
+RUIN = [
+    "UPDATE campaigns SET spend = spend + 1, name = 'Changed', held = held + 5",
+    "UPDATE agent_jobs SET cost = cost + 1, input_data = '{}', output_data = NULL",
+    "UPDATE content_assets SET title = 'Changed', metadata = '[1]'",
+    "UPDATE budget_entries SET description = 'Changed', agent_job_id = NULL",
+    "DELETE FROM budget_entries WHERE status = 'settled'",
+    "DELETE FROM content_assets WHERE status = 'published'",
+    "UPDATE agent_jobs SET id = gen_random_uuid() WHERE status = 'completed'",
+    "INSERT INTO campaigns (id, name, budget, currency, start_date, created_at, updated_at, position)"
+    " SELECT gen_random_uuid(), 'Inserted', 1, 'USD', now(), now(), now(), 1 FROM generate_series(1, 3)",
+]
+
+DEPENDENT = """
+SELECT relacl::text, relkind::text FROM pg_class WHERE relname IN ('campaigns', 'spend_by_name') ORDER BY relname
+"""
+CONSTRAINTS = """
+SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid), convalidated FROM pg_constraint
+WHERE connamespace = 'public'::regnamespace ORDER BY 1, 2
+"""
+
+
+async def test_everything_that_was_changed_is_mended_and_nothing_else_is_written(
+    engine: AsyncEngine, database_url: URL
+) -> None:
+    await told_and_folded(engine)
+    before = await contents(engine)
+    await tamper(database_url, *RUIN)
+
+    rebuilt = await rebuild(engine)
+    again = await rebuild(engine)
+
+    mended = await contents(engine)
+    assert {name for name in before if before[name] != mended[name]} == {"ledger.projection_checkpoints"}
+    assert await tables(engine) == folded(await stored(engine))
+    assert rebuilt.removed == {"campaigns": 3, "agent_jobs": 1, "content_assets": 0, "budget_entries": 0}
+    assert all(rebuilt.written.values())
+    assert (sum(again.written.values()), sum(again.removed.values())) == (0, 0)
+
+
+async def test_a_view_grants_and_foreign_keys_stay(engine: AsyncEngine, database_url: URL) -> None:
+    await told_and_folded(engine)
+    role = f"reader_{uuid4().hex[:8]}"
+    await query(engine, f"CREATE ROLE {role}")
+    await query(engine, f"GRANT SELECT ON campaigns TO {role}")
+    await query(engine, "CREATE VIEW spend_by_name AS SELECT name, spend FROM campaigns")
+    dependent, constraints = await query(engine, DEPENDENT), await query(engine, CONSTRAINTS)
+    await tamper(database_url, *RUIN)
+
+    await rebuild(engine)
+
+    assert (await query(engine, DEPENDENT), await query(engine, CONSTRAINTS)) == (dependent, constraints)
+    assert len(dependent) == 2
+    assert await query(engine, "SELECT * FROM spend_by_name") == await query(
+        engine, "SELECT name, spend FROM campaigns"
+    )
+    await query(engine, f"DROP OWNED BY {role}")
+    await query(engine, f"DROP ROLE {role}")
+
+
+SPEND_AND_ENTRIES = """
+SELECT campaigns.spend, coalesce((SELECT sum(cost) FROM budget_entries WHERE campaign_id = campaigns.id), 0),
+    (SELECT sum(cost) FROM agent_jobs WHERE campaign_id = campaigns.id), campaigns.name
+FROM campaigns
+"""
+
+
+@asynccontextmanager
+async def reading(url: URL) -> AsyncIterator[tuple[list[Any], list[float]]]:
+    """Readers at work while inside; yields the different states that they saw, and the seconds each read took."""
+    seen: list[Any] = []
+    seconds: list[float] = []
+    leaving = asyncio.Event()
+
+    async def read() -> None:
+        async with connected(url) as connection:
+            while not leaving.is_set():
+                started = time.perf_counter()
+                rows = await connection.fetch(SPEND_AND_ENTRIES)
+                seconds.append(time.perf_counter() - started)
+                seen.extend(tuple(row) for row in rows)
+                await asyncio.sleep(0.002)
+
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(2):
+            tasks.create_task(read())
+        try:
+            yield seen, seconds
+        finally:
+            leaving.set()
+
+
+async def test_while_a_writer_readers_and_the_worker_run_nobody_waits_sees_half_of_it_or_loses_an_event(
+    engine: AsyncEngine, database_url: URL
+) -> None:
+    opened = campaign("100000")
+    await record(engine, opened)
+    others = make_engine(database_url)
+    async with writing(others, opened) as written, working(others):
+        await until(lambda: at_least(others, 300))
+        # Seven is wrong in every table, by the same cent: a state in between would not add up.
+        await tamper(
+            database_url,
+            "SELECT FROM ledger.projection_checkpoints FOR UPDATE",
+            "UPDATE campaigns SET name = 'Changed', spend = spend + 7",
+            "UPDATE budget_entries SET cost = cost + 7, status = 'settled', held = 0"
+            " WHERE id = (SELECT id FROM budget_entries WHERE agent_job_id IS NOT NULL ORDER BY id LIMIT 1)",
+            "UPDATE agent_jobs SET cost = cost + 7"
+            " WHERE id = (SELECT agent_job_id FROM budget_entries WHERE agent_job_id IS NOT NULL ORDER BY id LIMIT 1)",
+        )
+        async with reading(database_url) as (seen, seconds):
+            await until(lambda: _is_true(any(name == "Changed" for *_, name in seen)))
+            before = len(written)
+            rebuilt = await rebuild(engine)
+            await until(lambda: _is_true(len(written) > before + 30 and seen[-1][3] == "A campaign"))
+        await folded_up_to(others, written[-1].position)
+    await others.dispose()
+
+    print(f"{len(seconds)} reads, the slowest {max(seconds) * 1000:.1f} ms; {len(written)} events written")
+    assert {name for *_, name in seen} == {"Changed", "A campaign"}
+    assert [state for state in seen if not state[0] == state[1] == state[2]] == []
+    assert rebuilt.written["campaigns"] >= 1
+    assert len({receipt.id for receipt in written}) == await value(engine, "SELECT count(*) - 1 FROM ledger.events")
+    report, found = await verified(engine)
+    assert (report.faults, found) == ([], set())
+
+
+async def _is_true(condition: bool) -> bool:
+    return condition
+
+
+@pytest.mark.parametrize("table", NAMES)
+async def test_one_table_alone_is_mended_and_the_others_stay_as_they_are(
+    engine: AsyncEngine, database_url: URL, table: str
+) -> None:
+    await told_and_folded(engine)
+    before = await tables(engine)
+    await tamper(database_url, *RUIN[:4])
+    ruined = await tables(engine)
+
+    rebuilt = await rebuild(engine, [table])
+
+    mended = await tables(engine)
+    assert ruined[table] != before[table]
+    assert {name: mended[name] == before[name] for name in NAMES} == {name: name == table for name in NAMES}
+    assert (rebuilt.written.keys(), rebuilt.removed.keys()) == ({table}, {table})
+
+
+async def test_a_row_whose_job_is_not_there_needs_the_other_table(engine: AsyncEngine, database_url: URL) -> None:
+    await told_and_folded(engine)
+    await tamper(database_url, "DELETE FROM agent_jobs", "DELETE FROM budget_entries")
+    before = await contents(engine)
+
+    with pytest.raises(OtherTableNeeded) as refusal:
+        await rebuild(engine, ["budget_entries"])
+
+    assert "budget_entries cannot be mended alone" in refusal.value.detail
+    assert 'is not present in table "agent_jobs"' in refusal.value.detail
+    assert await contents(engine) == before
+    await rebuild(engine)
+    assert (await verified(engine))[1] == set()
+
+
+@pytest.mark.parametrize(
+    ("table", "other", "change"),
+    [
+        ("agent_jobs", "budget_entries", "UPDATE budget_entries SET agent_job_id = '{strange}'"),
+        ("campaigns", "content_assets", "UPDATE content_assets SET campaign_id = '{strange}'"),
+    ],
+)
+async def test_a_row_that_must_go_is_not_taken_away_under_others_that_refer_to_it(
+    engine: AsyncEngine, database_url: URL, table: str, other: str, change: str
+) -> None:
+    await told_and_folded(engine)
+    strange = str(uuid4())
+    first = f"(SELECT id FROM {table} ORDER BY id LIMIT 1)"
+    columns = ", ".join(column for column in rebuild_module.COLUMNS[table] if column != "id")
+    await tamper(
+        database_url,
+        f"INSERT INTO {table} (id, {columns}) SELECT '{strange}', {columns} FROM {table} WHERE id = {first}",
+        change.format(strange=strange),
+    )
+    before = await contents(engine)
+
+    with pytest.raises(OtherTableNeeded, match=f"{table} cannot be mended alone: rows of {other} refer to rows"):
+        await rebuild(engine, [table])
+
+    assert await contents(engine) == before
+    await rebuild(engine)
+    assert (await verified(engine))[1] == set()
+
+
+async def test_what_is_appended_and_folded_while_it_compares_is_not_lost(
+    engine: AsyncEngine, database_url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await tell(engine, story())
+    await fold_page(engine, 20)
+    await tamper(database_url, "UPDATE campaigns SET name = 'Changed'")
+    note_differing = rebuild_module.compare.note_differing
+
+    async def noted_while_the_worker_goes_on(*arguments: Any) -> None:
+        await note_differing(*arguments)
+        await fold_everything(engine)
+
+    monkeypatch.setattr(rebuild_module.compare, "note_differing", noted_while_the_worker_goes_on)
+
+    rebuilt = await rebuild(engine)
+
+    assert rebuilt.position == await position(engine) > 20
+    assert await tables(engine) == folded(await stored(engine))
+
+
+async def test_a_second_one_is_refused_while_the_first_is_at_work(engine: AsyncEngine, database_url: URL) -> None:
+    await told_and_folded(engine)
+    await tamper(database_url, *RUIN)
+    other = make_engine(database_url)
+    async with connected(database_url) as holder:
+        await holder.execute("BEGIN; SELECT FROM ledger.projection_checkpoints FOR UPDATE")
+        first = asyncio.create_task(rebuild(engine))
+        waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        await until(lambda: holder.fetchval(waits))
+
+        with pytest.raises(RebuildRunning, match="another rebuild is at work"):
+            await rebuild(other)
+
+        await holder.execute("COMMIT")
+    await first
+    await rebuild(other)
+    await other.dispose()
+    assert (await verified(engine))[1] == set()
+
+
+async def test_an_empty_ledger_is_rebuilt_to_nothing(engine: AsyncEngine, database_url: URL) -> None:
+    await tamper(database_url, RUIN[-1])
+
+    rebuilt = await rebuild(engine)
+
+    assert (rebuilt.position, sum(rebuilt.removed.values())) == (0, 3)
+    assert await value(engine, "SELECT count(*) FROM campaigns") == 0
+
+
+async def test_a_checkpoint_past_the_end_is_brought_back_so_that_nothing_is_missed(
+    engine: AsyncEngine, database_url: URL
+) -> None:
+    await told_and_folded(engine)
+    await tamper(database_url, "UPDATE ledger.projection_checkpoints SET position = 1000")
+
+    await rebuild(engine)
+
+    await record(engine, campaign())
+    assert await fold_page(engine) == 1
+    assert (await verified(engine))[0].is_clean
+
+
+async def test_a_worker_stopped_by_a_changed_row_goes_on(engine: AsyncEngine, database_url: URL) -> None:
+    opened = campaign()
+    await record(engine, opened)
+    await fold_everything(engine)
+    await tamper(database_url, "UPDATE campaigns SET id = gen_random_uuid()")
+    await record(engine, follow(opened, "campaign.activated"))
+    async with working(engine):
+        await until(lambda: query(engine, "SELECT FROM ledger.projection_checkpoints WHERE status <> 'running'"))
+
+        await rebuild(engine)
+
+        await folded_up_to(engine, 2)
+    assert await tables(engine) == folded(await stored(engine))
+
+
+async def test_an_unknown_event_among_those_folded_stops_it_and_nothing_is_changed(
+    engine: AsyncEngine, database_url: URL
+) -> None:
+    await record(engine, campaign())
+    at = await poison(engine)
+    await tamper(
+        database_url,
+        f"UPDATE ledger.projection_checkpoints SET position = {at}",
+        "UPDATE campaigns SET name = 'Changed'",
+    )
+    before = await contents(engine)
+
+    with pytest.raises(CannotReplay, match=f"cost.imagined in schema version 1 at position {at} fails"):
+        await rebuild(engine)
+
+    assert await contents(engine) == before
+
+
+async def test_an_unknown_event_that_the_tables_have_not_reached_leaves_only_the_balances_uncompared(
+    engine: AsyncEngine, database_url: URL
+) -> None:
+    await told_and_folded(engine)
+    await poison(engine)
+    await tamper(database_url, *RUIN, "UPDATE ledger.accounts SET spent = spent + 1")
+
+    rebuilt = await rebuild(engine)
+
+    assert rebuilt.not_compared is not None
+    assert "cost.imagined" in rebuilt.not_compared
+    await cure(database_url)
+    _, found = await verified(engine)
+    assert {each.table for each in found} == {"ledger.accounts"}

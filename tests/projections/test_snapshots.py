@@ -1,0 +1,296 @@
+"""ledger replay: the tables as they stood, whole and like the live ones, or nothing at all.
+
+LEDGER_TEST_POSITIONS sets how many positions by chance of each log are replayed.
+"""
+
+import asyncio
+import os
+import random
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import URL
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ledger.database import make_engine
+from ledger.domain.errors import Malformed
+from projections import replay as replay_module
+from projections.replay import CannotReplay
+from projections.snapshots import NotReplayed, replay_into
+from tests.events import campaign, cost
+from tests.log.helpers import connected, query, record, until, value
+from tests.projections.helpers import NOON, folded, stored, story, tables, tell
+from tests.projections.replaying import contents, relations, tamper, told_and_folded
+from tests.projections.test_worker import by_chance
+from tests.projections.test_worker_failures import poison
+
+POSITIONS = int(os.environ.get("LEDGER_TEST_POSITIONS", "8"))
+
+
+async def replayed(engine: AsyncEngine, until: Any) -> Any:
+    """The tables that a replay leaves, which is then dropped."""
+    await replay_into(engine, "as_was", until)
+    found = await tables(engine, "as_was")
+    await query(engine, "DROP SCHEMA as_was CASCADE")
+    return found
+
+
+async def test_at_positions_of_the_story_it_is_the_fold_of_what_came_before(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replay_module, "PAGE_EVENTS_MAX", 7)
+    await tell(engine, story())
+    events = await stored(engine)
+
+    deletions = [event.position for event in events if event.type.endswith(".deleted")]
+    for position in {0, 1, *range(3, len(events), 5), *deletions, len(events)}:
+        assert await replayed(engine, position) == folded(events[:position]), position
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_at_positions_by_chance_it_is_the_fold_of_what_came_before(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    chance = random.Random(seed)
+    await tell(engine, by_chance(chance, 300))
+    events = await stored(engine)
+    deletions = [event.position for event in events if event.type.endswith(".deleted")]
+
+    for position in [*deletions[:7], *(chance.randint(0, len(events)) for _ in range(POSITIONS))]:
+        monkeypatch.setattr(replay_module, "PAGE_EVENTS_MAX", chance.choice([20, 50, 20_000]))
+        assert await replayed(engine, position) == folded(events[:position]), position
+
+
+async def test_a_time_is_inclusive_and_may_lie_between_two_events_or_before_all(engine: AsyncEngine) -> None:
+    await tell(engine, story())
+    events = await stored(engine)
+    second, microsecond = timedelta(seconds=1), timedelta(microseconds=1)
+
+    for moment in (
+        NOON - microsecond,
+        NOON,
+        NOON + microsecond,
+        NOON + 10 * second - microsecond,
+        NOON + 10 * second,
+        NOON + timedelta(days=1),
+    ):
+        reached = [event for event in events if event.recorded_at <= moment]
+
+        done = await replay_into(engine, "as_was", moment)
+
+        assert (done.position, await tables(engine, "as_was")) == (len(reached), folded(reached))
+        await query(engine, "DROP SCHEMA as_was CASCADE")
+
+
+async def test_events_of_one_microsecond_are_all_in_or_none(engine: AsyncEngine) -> None:
+    await record(engine, campaign(), campaign(), campaign(), now=NOON)
+    await record(engine, campaign(), now=NOON + timedelta(microseconds=1))
+
+    moments = [NOON + timedelta(microseconds=more) for more in (-1, 0, 1)]
+    positions = [(await replay_into(engine, f"as_was_{n}", moment)).position for n, moment in enumerate(moments)]
+
+    assert positions == [0, 3, 4]
+
+
+SHAPES = {
+    "columns": """
+        SELECT attrelid::regclass::text, attnum, attname, format_type(atttypid, atttypmod), attnotnull,
+            pg_get_expr(adbin, adrelid), attcollation::regcollation::text, attidentity, attgenerated
+        FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid AND relkind = 'r'
+        LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
+        WHERE relnamespace = '{schema}'::regnamespace AND attnum > 0 AND relname <> 'alembic_version'
+    """,
+    "constraints": """
+        SELECT conrelid::regclass::text, conname, contype, pg_get_constraintdef(oid), convalidated, confrelid::regclass
+        FROM pg_constraint WHERE connamespace = '{schema}'::regnamespace
+            AND conrelid::regclass::text NOT LIKE '%alembic_version'
+    """,
+    "indexes": """
+        SELECT tablename, indexname, indexdef FROM pg_indexes
+        WHERE schemaname = '{schema}' AND tablename <> 'alembic_version'
+    """,
+    "kinds": """
+        SELECT relname, relkind, relpersistence FROM pg_class
+        WHERE relnamespace = '{schema}'::regnamespace AND relname !~ '^alembic_version'
+    """,
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+async def test_its_tables_are_like_the_live_ones_and_refer_to_each_other(engine: AsyncEngine, shape: str) -> None:
+    await told_and_folded(engine)
+    await replay_into(engine, "as_was", 20)
+
+    async def found(schema: str) -> list[str]:
+        rows = await query(engine, SHAPES[shape].format(schema=schema))
+        return sorted(str(row).replace("as_was.", "").replace("public.", "") for row in rows)
+
+    live = await found("public")
+    assert len(live) >= 4
+    assert await found("as_was") == live
+    referred = (
+        "SELECT DISTINCT confrelid::regclass::text FROM pg_constraint WHERE connamespace = 'as_was'::regnamespace"
+    )
+    names = {name for (name,) in await query(engine, f"{referred} AND contype = 'f'")}
+    assert names == {"as_was.campaigns", "as_was.agent_jobs"}
+
+
+async def test_the_live_tables_stay_as_they_are(engine: AsyncEngine) -> None:
+    await told_and_folded(engine)
+    before = await contents(engine)
+
+    await replay_into(engine, "as_was", 20)
+
+    assert await contents(engine) == before
+    said = await value(engine, "SELECT obj_description('as_was'::regnamespace)")
+    assert said == "The ledger as of position 20, recorded 2025-01-01T12:00:19.000000Z"
+
+
+BAD_NAMES = [
+    "public",
+    "ledger",
+    "pg_catalog",
+    "pg_temp",
+    "pg_mine",
+    "information_schema",
+    "",
+    "Then",
+    "1st",
+    "a b",
+    "a-b",
+    "a;DROP SCHEMA ledger CASCADE",
+    'a"b',
+    "a'b",
+    "a.b",
+    "ü",
+    "a\n",
+    "a" * 51,
+    "select",
+    "user",
+    "as_was_replaying",
+]
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+async def test_a_name_that_is_no_new_schemas_is_refused(empty_replay: AsyncEngine, name: str) -> None:
+    before = await relations(empty_replay)
+
+    with pytest.raises(NotReplayed, match="cannot be the schema"):
+        await replay_into(empty_replay, name, 0)
+
+    assert await relations(empty_replay) == before
+
+
+@pytest.fixture(scope="module")
+async def empty_replay(shared_database_url: URL) -> Any:
+    engine = make_engine(shared_database_url)
+    yield engine
+    await engine.dispose()
+
+
+async def test_a_roles_own_schema_is_refused_for_it_would_hide_the_live_tables(empty_replay: AsyncEngine) -> None:
+    role = await value(empty_replay, "SELECT current_user::text")
+
+    with pytest.raises(NotReplayed):
+        await replay_into(empty_replay, role, 0)
+
+
+async def test_the_longest_name_and_words_that_are_no_keywords_will_do(engine: AsyncEngine) -> None:
+    for name in ("a" * 50, "_", "name", "q4_2025"):
+        assert (await replay_into(engine, name, 0)).schema == name
+
+
+async def test_a_schema_that_exists_is_left_alone(engine: AsyncEngine) -> None:
+    await query(engine, "CREATE SCHEMA mine")
+    await query(engine, "CREATE TABLE mine.own (id integer)")
+    before = await relations(engine)
+
+    with pytest.raises(NotReplayed, match="the schema mine exists"):
+        await replay_into(engine, "mine", 0)
+
+    assert await relations(engine) == before
+
+
+async def test_a_schema_that_only_looks_like_a_replays_remains_is_left_alone(engine: AsyncEngine) -> None:
+    await query(engine, "CREATE SCHEMA as_was_replaying")
+    await query(engine, "CREATE TABLE as_was_replaying.own (id integer)")
+    before = await relations(engine)
+
+    with pytest.raises(NotReplayed, match="as_was_replaying"):
+        await replay_into(engine, "as_was", 0)
+
+    assert await relations(engine) == before
+
+
+@pytest.mark.parametrize("moment", [4, 10**17, NOON + timedelta(days=365 * 900)])
+async def test_what_lies_ahead_is_refused(engine: AsyncEngine, moment: Any) -> None:
+    await record(engine, campaign(), campaign(), campaign(), now=NOON)
+    before = await relations(engine)
+
+    with pytest.raises(Malformed):
+        await replay_into(engine, "as_was", moment)
+
+    assert await relations(engine) == before
+
+
+async def test_an_empty_ledger_is_replayed_to_empty_tables(engine: AsyncEngine) -> None:
+    for name, moment in (("by_position", 0), ("by_time", NOON)):
+        done = await replay_into(engine, name, moment)
+
+        assert (done.position, done.recorded_at) == (0, None)
+        assert not any((await tables(engine, name)).values())
+
+
+async def test_an_event_that_cannot_be_folded_leaves_no_schema(engine: AsyncEngine) -> None:
+    await record(engine, campaign())
+    at = await poison(engine)
+    await record(engine, campaign())
+    before = await relations(engine)
+
+    with pytest.raises(CannotReplay, match=f"cost.imagined in schema version 1 at position {at} fails"):
+        await replay_into(engine, "as_was", at + 1)
+
+    assert await relations(engine) == before
+    assert (await replay_into(engine, "as_was", at - 1)).position == at - 1
+
+
+async def test_two_into_one_schema_at_once_make_it_once(engine: AsyncEngine, database_url: URL) -> None:
+    await told_and_folded(engine)
+    other = make_engine(database_url)
+    async with connected(database_url) as holder:
+        await holder.execute("BEGIN; LOCK TABLE ledger.events IN ACCESS EXCLUSIVE MODE")
+        first = asyncio.create_task(replay_into(engine, "as_was", 30))
+        waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        await until(lambda: holder.fetchval(waits))
+
+        with pytest.raises(NotReplayed, match="another replay into as_was is at work"):
+            await replay_into(other, "as_was", 20)
+
+        await holder.execute("COMMIT")
+    assert (await first).position == 30
+    await other.dispose()
+
+
+async def test_a_replay_that_is_broken_off_leaves_nothing(
+    engine: AsyncEngine, database_url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replay_module, "PAGE_EVENTS_MAX", 5)
+    await told_and_folded(engine)
+    before = await relations(engine)
+    reached = asyncio.Event()
+    running = asyncio.create_task(replay_into(engine, "as_was", 40, lambda position: reached.set()))
+    await reached.wait()
+
+    running.cancel()
+    (ended,) = await asyncio.gather(running, return_exceptions=True)
+
+    assert isinstance(ended, asyncio.CancelledError)
+    assert await relations(engine) == before
+
+
+async def test_a_changed_live_row_is_no_part_of_it(engine: AsyncEngine, database_url: URL) -> None:
+    await record(engine, opened := campaign(), cost("2", campaign_id=opened["id"]))
+    await tamper(database_url, "UPDATE ledger.accounts SET spent = 77", "DELETE FROM campaigns")
+
+    assert await replayed(engine, 2) == folded(await stored(engine))

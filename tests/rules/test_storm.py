@@ -1,0 +1,123 @@
+"""After a storm of whatever clients may send, refused and repeated requests among it, verification finds nothing.
+
+LEDGER_TEST_STORM sets how many events are sent (default 1,500; the long run with 100000).
+"""
+
+import os
+import random
+import uuid
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+from sqlalchemy import URL
+
+from ledger.database import make_engine
+from ledger.domain.catalogue import CATALOGUE
+from ledger.domain.errors import Refused
+from ledger.domain.event import Request
+from ledger.log.appender import Appender
+from ledger.log.expiry import expire_due
+from projections.worker import fold_page
+from tests.domain.contract import Event
+from tests.domain.drawing import Drawer
+from tests.domain.helpers import NOW, candidate
+from tests.domain.model import Model
+from tests.log.helpers import query, value
+from tests.projections.replaying import verified
+from tests.rules.threaded_service import loop_in_a_thread
+
+EVENTS = int(os.environ.get("LEDGER_TEST_STORM", "1500"))
+CONVERSATION_EVENTS = 100
+"""So many are drawn as one example: about what hypothesis allows an example to hold."""
+
+EVENTS_FOR_ALL_TYPES = 10_000
+"""In a storm of so many every event type of the catalogue is among them."""
+
+
+class Asked(NamedTuple):
+    """A request as it was drawn."""
+
+    events: list[Event]
+    independent: bool
+
+
+@st.composite
+def conversations(draw: Any) -> list[Asked]:
+    """Requests about entities of their own, drawn next to the model, so that they mostly mean something."""
+    model = Model()
+    # Not drawn: an id says nothing, and examples must not meet.
+    base = uuid.uuid4().int & ~0xFFFF
+    count = iter(range(0x10000))
+    streams: dict[str, list[str]] = {"campaign": [], "content": [], "job": [], "cost": []}
+    drawer = Drawer(draw, streams, model, lambda: str(uuid.UUID(int=base + next(count))))
+    told: list[Asked] = []
+    sent: list[Event] = []
+    while len(sent) < CONVERSATION_EVENTS:
+        number, independent = draw(st.sampled_from([1, 1, 1, 2, 6, 12])), draw(st.booleans())
+        events = drawer.events(number, NOW) if number > 1 else [drawer.event()]
+        if sent and draw(st.integers(0, 9)) == 9:
+            events.append(drawer.changed(draw(st.sampled_from(sent[-10:]))))
+        judged = model.apply_independently if independent else model.apply_together
+        judged(events, NOW)
+        told.append(Asked(events, independent))
+        sent += events
+    return told
+
+
+class Storm:
+    """A ledger that is sent conversations, request by request. Its clock moves on with each."""
+
+    def __init__(self, url: URL) -> None:
+        self.engine = make_engine(url)
+        self.now: datetime = NOW
+        self.sent = self.requests = self.refused = 0
+
+    async def send(self, told: list[Asked]) -> None:
+        """Judge and record a conversation, let holds fall due, and fold what there is."""
+        async with Appender(self.engine, clock=lambda: self.now) as appender:
+            for asked in told:
+                self.sent += len(asked.events)
+                self.requests += 1
+                request = Request([candidate(event) for event in asked.events], asked.independent)
+                verdict = await appender.append(request)
+                self.refused += sum(isinstance(answer, Refused) for answer in verdict)
+                self.now += timedelta(seconds=0.7)
+                if self.requests % 5 == 0:
+                    await expire_due(self.engine, appender, self.now)
+        await fold_page(self.engine, 1_000)
+
+
+def test_after_a_storm_of_events_verification_is_clean(database_url: URL) -> None:
+    chance = random.randrange(2**32)
+    print(f"seed {chance}")
+
+    @seed(chance)
+    @settings(
+        max_examples=max(1, EVENTS // CONVERSATION_EVENTS),
+        phases=[Phase.generate],
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(conversations())
+    def blow(told: list[Asked]) -> None:
+        run(storm.send(told))
+
+    with loop_in_a_thread() as run:
+        storm = Storm(database_url)
+        blow()
+        while run(fold_page(storm.engine)):
+            pass
+        head = run(value(storm.engine, "SELECT position FROM ledger.log_head"))
+        types = run(query(storm.engine, "SELECT type, count(*) FROM ledger.events GROUP BY type ORDER BY type"))
+        print(f"{storm.sent} events sent in one of {storm.requests} requests, {storm.refused} refused; {dict(types)}")
+
+        report, differences = run(verified(storm.engine))
+
+        run(storm.engine.dispose())
+    assert (report.position, report.head, storm.refused > 0) == (head, head, True)
+    assert (differences, report.faults, report.is_clean) == (set(), [], True)
+    if storm.sent >= EVENTS_FOR_ALL_TYPES:
+        assert {name for name, _ in types} == {name for name, kind in CATALOGUE.items() if kind.category != "ledger"}
