@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 from sqlalchemy import URL
 
-from tests.cli.helpers import ledger, plain, started
+from tests.cli.helpers import key_of, ledger, plain, started
 from tests.conftest import administer, as_service
 from tests.events import campaign, cost, reserve
 from tests.log.helpers import connected, until
@@ -32,11 +32,13 @@ async def test_the_two_halves_of_the_service_work_as_a_user_of_its_own(
     service_url: URL, database_url: URL, tmp_path: Path
 ) -> None:
     opened = campaign("10")
+    made = await ledger("keys", "create", "agents", "--role", "admin", "--json", database=service_url)
+    key = {"Authorization": f"Bearer {json.loads(made.out)['key']}"}
     events = [opened, reserve("4", campaign_id=opened["id"], expires_in=1), cost("3", campaign_id=opened["id"])]
     async with (
         started(tmp_path, "serve", "--port", "0", database=service_url) as server,
         started(tmp_path, "worker", "--home", tmp_path / "home", database=service_url) as worker,
-        aiohttp.ClientSession(await server.url()) as client,
+        aiohttp.ClientSession(await server.url(), headers=key) as client,
     ):
         await worker.line(IS_RUNNING)
         async with client.post("/v1/events", json=events) as answer:
@@ -58,7 +60,14 @@ async def test_the_two_halves_of_the_service_work_as_a_user_of_its_own(
 
 
 async def test_the_verbs_of_the_service_need_no_owner(service_url: URL) -> None:
-    verbs = [["seed"], ["events", "append"], ["events", "tail"], ["status"], ["projections", "retry", "read_models"]]
+    verbs = [
+        ["keys", "list"],
+        ["seed"],
+        ["events", "append"],
+        ["events", "tail"],
+        ["status"],
+        ["projections", "retry", "read_models"],
+    ]
 
     answers = [await ledger(*verb, database=service_url, stdin=json.dumps(campaign()).encode()) for verb in verbs]
 
@@ -138,7 +147,10 @@ async def test_up_migrates_as_the_owner_and_serves_as_the_services_user(
                     "AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
                 )
             }
-        async with aiohttp.ClientSession(url) as client, client.get("/v1/campaigns?min_position=1") as answer:
+        async with (
+            aiohttp.ClientSession(url, headers=key_of(home)) as client,
+            client.get("/v1/campaigns?min_position=1") as answer,
+        ):
             shown = len((await answer.json())["items"])
 
         async def is_sealed() -> bool:
