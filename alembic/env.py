@@ -1,6 +1,9 @@
 """How migrations run: over asyncpg, one at a time across processes, never waiting long for a lock."""
 
 import asyncio
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from alembic import context
@@ -16,6 +19,20 @@ from projections.models import Base
 ADVISORY_LOCK = 0x6C65646765720001
 LOCK_TIMEOUT = "10s"
 STATEMENT_TIMEOUT = "15min"
+
+# Once the ledger belongs to `ledger_owner` (migration 0004), what later migrations make shall too. Whoever may not act
+# for it goes on as himself: he can still look.
+WORK_AS_OWNER = """
+DO $$ BEGIN
+    IF (SELECT nspowner FROM pg_namespace WHERE nspname = 'ledger') = to_regrole('ledger_owner')::oid THEN
+        SET LOCAL ROLE ledger_owner;
+    END IF;
+EXCEPTION WHEN insufficient_privilege THEN NULL;
+END $$
+"""
+
+RAISED_WARNING = "01000"
+"""The state of a warning that a migration raises; PostgreSQL's own have others."""
 
 target_metadata = [log_metadata, Base.metadata]
 
@@ -48,7 +65,26 @@ def run(connection: Connection) -> None:
         context.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
         context.execute(f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT}'")
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK})
-        context.run_migrations()
+        context.execute(WORK_AS_OWNER)
+        with warnings_told(connection):
+            context.run_migrations()
+
+
+@contextmanager
+def warnings_told(connection: Connection) -> Iterator[None]:
+    """Pass on what migrations have to say."""
+    driver = connection.connection.driver_connection
+    assert driver is not None
+    driver.add_log_listener(tell)
+    try:
+        yield
+    finally:
+        driver.remove_log_listener(tell)
+
+
+def tell(_: Any, message: Any) -> None:
+    if message.sqlstate == RAISED_WARNING:
+        logging.getLogger("ledger.migrations").warning(message.message)
 
 
 async def run_online() -> None:
@@ -66,6 +102,7 @@ def run_offline() -> None:
     )
     with context.begin_transaction():
         context.execute("SET LOCAL search_path TO public")
+        context.execute(WORK_AS_OWNER)
         context.run_migrations()
 
 

@@ -35,7 +35,8 @@ class ConfigError(Exception):
 class Settings(msgspec.Struct, frozen=True):
     """What the service was told. `database_url` is None where the embedded PostgreSQL is to be used.
 
-    `direct_database_url` is for migrations, LISTEN and the owner's work; it differs only behind a pooler.
+    `direct_database_url` is for migrations, LISTEN and the owner's work: it differs behind a pooler, and where the
+    service has a database user of its own.
     `replica_database_url` is a streaming replica to read from, where there is one.
     """
 

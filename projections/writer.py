@@ -33,6 +33,7 @@ class Statements(NamedTuple):
     table: str
     columns: tuple[str, ...]
     select: str
+    insert: str
     update: str
     retell: str
     delete: str
@@ -67,6 +68,7 @@ def statements(schema: str, table: str, row: type[Row]) -> Statements:
         table,
         columns,
         f"SELECT {loaded} FROM {name} WHERE id = ANY ($1)",  # noqa: S608
+        f"INSERT INTO {name} ({', '.join(columns)}) SELECT * FROM unnest({arrays})",  # noqa: S608
         update(kept),
         update(()),
         f"DELETE FROM {name} WHERE id = ANY ($1)",  # noqa: S608
@@ -116,12 +118,20 @@ async def write(connection: "asyncpg.Connection[asyncpg.Record]", models: ReadMo
     for table, row, rows in tables:
         sql = statements(schema, table, row)
         if new := rows.new:
-            await connection.copy_records_to_table(
-                table, schema_name=schema, columns=sql.columns, records=[values_of(row) for row in new]
-            )
+            await _add(connection, schema, sql, [values_of(row) for row in new])
         for update, changed in ((sql.update, rows.changed), (sql.retell, rows.retold)):
             if changed:
                 await connection.execute(update, *zip(*(values_of(row) for row in changed), strict=True))
     for table, row, rows in reversed(tables):
         if deleted := rows.deleted:
             await connection.execute(statements(schema, table, row).delete, deleted)
+
+
+async def _add(
+    connection: "asyncpg.Connection[asyncpg.Record]", schema: str, sql: Statements, rows: list[tuple[Any, ...]]
+) -> None:
+    if schema == "public":
+        # The live tables have row level security, and PostgreSQL refuses COPY to whoever it applies to.
+        await connection.execute(sql.insert, *zip(*rows, strict=True))
+    else:
+        await connection.copy_records_to_table(sql.table, schema_name=schema, columns=sql.columns, records=rows)

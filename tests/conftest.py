@@ -2,11 +2,13 @@
 
 The server is the embedded one; with `--on tls`, `pgbouncer` or `replica` another kind, started from what is installed;
 or that of LEDGER_TEST_DATABASE_URL (whose role must be allowed to make databases).
+With LEDGER_TEST_AS_SERVICE=1 the service under test is a member of `ledger_service`, not the owner; what a test does
+to the tables behind the service's back it then may not do either, so some tests cannot pass that way.
 """
 
 import os
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
@@ -83,10 +85,40 @@ async def database_url(request: pytest.FixtureRequest, server_url: URL, template
     await administer(server_url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
+@pytest.fixture(scope="session")
+async def service_user(server_url: URL, template: str) -> AsyncIterator[tuple[str, str]]:
+    """Name and password of a user made as an operator makes the service's."""
+    name, password = f"app_{uuid.uuid4().hex[:12]}", uuid.uuid4().hex
+    await administer(server_url, f"CREATE ROLE {name} LOGIN PASSWORD '{password}' IN ROLE ledger_service")
+    yield name, password
+    await administer(server_url, f"DROP ROLE {name}")
+
+
 @pytest.fixture
-async def engine(database_url: URL) -> AsyncIterator[AsyncEngine]:
+def service_url(database_url: URL, service_user: tuple[str, str]) -> URL:
+    """The test's own database, entered as the service."""
+    return as_service(database_url, service_user)
+
+
+def as_service(url: URL, service_user: tuple[str, str]) -> URL:
+    """A database's URL for that user."""
+    name, password = service_user
+    return url.set(username=name, password=password)
+
+
+@pytest.fixture(scope="session")
+def working_as(request: pytest.FixtureRequest) -> Callable[[URL], URL]:
+    """How the service under test enters a database: as its owner, or on demand as a user of its own."""
+    if not os.environ.get("LEDGER_TEST_AS_SERVICE"):
+        return lambda url: url
+    service_user = request.getfixturevalue("service_user")
+    return lambda url: as_service(url, service_user)
+
+
+@pytest.fixture
+async def engine(database_url: URL, working_as: Callable[[URL], URL]) -> AsyncIterator[AsyncEngine]:
     """An engine on the test's own database."""
-    engine = make_engine(database_url)
+    engine = make_engine(working_as(database_url))
     yield engine
     await engine.dispose()
 

@@ -10,6 +10,7 @@ import msgspec
 from sqlalchemy import URL, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from ledger import roles
 from ledger.audit import store
 from ledger.cli.common import home_option, json_option, print_json, read_settings_for, run
 from ledger.cli.explain import explain
@@ -29,10 +30,10 @@ DIRECT = "to the server itself (Supabase: port 5432; Neon: the host without -poo
 
 
 class Check(msgspec.Struct):
-    """One thing the doctor looked at."""
+    """One thing the doctor looked at. A warning is something to mend, with which the ledger works all the same."""
 
     name: str
-    verdict: Literal["ok", "problem", "unknown"]
+    verdict: Literal["ok", "warning", "problem"]
     says: str
 
 
@@ -40,7 +41,10 @@ class Check(msgspec.Struct):
 @home_option
 @json_option
 def doctor(home: Path | None, as_json: bool) -> None:
-    """Look for what is wrong: settings, connection, migrations, worker. Exit code 1 when something is."""
+    """Look for what is wrong: settings, connections, database user, migrations, worker, sealer.
+
+    Exit code 1 when something is; a warning is none.
+    """
     checks = _examine(home)
     if as_json:
         print_json(checks)
@@ -58,7 +62,7 @@ def _examine(home: Path | None) -> list[Check]:
     checks = [Check("settings", "ok", _describe(settings))]
     try:
         with database(settings) as found:
-            checks += run(examine_databases(found))
+            checks += run(examine_databases(found, is_embedded=settings.database_url is None))
     except EmbeddedError as error:
         checks.append(Check("connection", "problem", str(error)))
     return checks
@@ -70,7 +74,7 @@ def _describe(settings: Settings) -> str:
     return f"the database {settings.database_url.render_as_string(hide_password=True)}"
 
 
-async def examine_databases(settings: Settings) -> list[Check]:
+async def examine_databases(settings: Settings, *, is_embedded: bool = False) -> list[Check]:
     """Look through every way to the database that is configured."""
     url, direct_url, replica_url = settings.database_url, settings.direct_database_url, settings.replica_database_url
     assert url is not None
@@ -78,7 +82,7 @@ async def examine_databases(settings: Settings) -> list[Check]:
     checks: list[Check] = []
 
     async def examine_main(engine: AsyncEngine, checks: list[Check]) -> None:
-        await _examine_step_by_step(engine, checks)
+        await _examine_step_by_step(engine, checks, is_embedded=is_embedded)
         if is_pooled(engine) and not has_direct_url:
             checks.append(Check("direct connection", "problem", f"{POOLED}; set DIRECT_DATABASE_URL {DIRECT}"))
 
@@ -128,13 +132,18 @@ async def _examine_replica(engine: AsyncEngine, checks: list[Check]) -> None:
     checks.append(Check("replica", "ok", f"its log is at position {standing.head:,}"))
 
 
-async def _examine_step_by_step(engine: AsyncEngine, checks: list[Check]) -> None:
+async def _examine_step_by_step(engine: AsyncEngine, checks: list[Check], *, is_embedded: bool) -> None:
     async with engine.connect() as connection:
         version = int(await connection.scalar(text("SHOW server_version_num")) or 0)
         checks.append(Check("connection", "ok", f"PostgreSQL {version // 10_000}.{version % 10_000} answers"))
         if version // 10_000 < POSTGRES_VERSION_MIN:
             says = f"PostgreSQL {POSTGRES_VERSION_MIN} or later is needed; this one is {version // 10_000}"
             checks.append(Check("version", "problem", says))
+    async with driver_connection(engine) as driver:
+        user = await roles.read_standing(driver)
+    if user is not None:
+        checks.append(_examine_user(user, is_embedded=is_embedded))
+    async with engine.connect() as connection:
         current, expected = await current_revision(connection), expected_revision()
     if current != expected:
         at = f"the database is at revision {current}" if current else "the database is empty"
@@ -157,3 +166,17 @@ async def _examine_step_by_step(engine: AsyncEngine, checks: list[Check]) -> Non
         checks.append(Check("sealer", "problem", trouble))
     else:
         checks.append(Check("sealer", "ok", f"{sealing.size:,} of {sealing.head:,} events are sealed"))
+
+
+def _examine_user(user: roles.Standing, *, is_embedded: bool) -> Check:
+    if problem := user.problem():
+        return Check("user", "problem", problem)
+    if user.is_superuser and is_embedded:
+        says = (
+            f"the embedded PostgreSQL has one user, its superuser {user.name}: whoever can read its home may change "
+            "what is in the log. Where that will not do, use a PostgreSQL of your own (README, Database roles)"
+        )
+        return Check("user", "warning", says)
+    if warning := user.warning():
+        return Check("user", "warning", warning)
+    return Check("user", "ok", f"{user.name} is a member of ledger_service and may do what the service needs")

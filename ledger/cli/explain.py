@@ -80,7 +80,11 @@ _MEANINGS: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
         (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError, asyncpg.UndefinedFunctionError),
         "the database is not migrated; run `ledger migrate`",
     ),
-    ((asyncpg.InsufficientPrivilegeError,), "the database user lacks a privilege; migrate as the owner"),
+    (
+        (asyncpg.InsufficientPrivilegeError,),
+        "the database user lacks a privilege: the service's must be a member of ledger_service (`ledger doctor`), and "
+        "migrate, reset, verify, rebuild, replay need the owner in DIRECT_DATABASE_URL",
+    ),
     (
         (asyncpg.ReadOnlySQLTransactionError,),
         "this database can only be read: it is a replica, or set so; DATABASE_URL must lead to the primary, a replica "

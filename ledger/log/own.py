@@ -25,7 +25,8 @@ SELECT position, text IS NOT NULL AS is_there FROM ledger.events
 WHERE position = ANY ($1) AND text_commitment IS NOT NULL
 """
 
-ERASE = "UPDATE ledger.events SET text = NULL, text_salt = NULL WHERE position = ANY ($1)"
+# A user of the service may not update events himself.
+ERASE = "SELECT ledger.erase_text(position) FROM unnest($1::bigint[]) AS position"
 
 
 async def load_own(

@@ -14,12 +14,12 @@ from tests.servers.kinds import replica_url
 
 
 @pytest.fixture(scope="module")
-async def shared(server_url: URL, template: str) -> AsyncIterator[Service]:
+async def shared(server_url: URL, template: str, working_as: Callable[[URL], URL]) -> AsyncIterator[Service]:
     """The whole service on a database of the file's own."""
     name = f"shared_{uuid.uuid4().hex[:12]}"
     await administer(server_url, f"CREATE DATABASE {name} TEMPLATE {template}")
     database_url = server_url.set(database=name)
-    engine = make_engine(database_url)
+    engine = make_engine(working_as(database_url))
     listener = listen("127.0.0.1", 0)
     port = listener.getsockname()[1]
     async with (

@@ -12,7 +12,7 @@ from tests.log.helpers import connected
 from tests.servers.kinds import direct_url
 
 REPOSITORY = Path(__file__).parents[2]
-HEAD = "0003"
+HEAD = "0004"
 
 # Everything in the database that is not PostgreSQL's own, by kind and name.
 OBJECTS = """

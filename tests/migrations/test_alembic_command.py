@@ -54,7 +54,9 @@ async def test_the_sql_written_for_whoever_runs_it_by_hand_does_the_same(
 
     fed = subprocess.run(psql, input=script, capture_output=True, text=True)
 
-    assert (fed.returncode, fed.stderr) == (0, "")
+    # A role that may not make roles is told so; on PostgreSQL 15 these two are no superusers.
+    complaints = [line for line in fed.stderr.splitlines() if "so these are left out" not in line]
+    assert (fed.returncode, complaints) == (0, [])
     assert await objects(an_empty_database) == migrated
     assert await revision(an_empty_database) == HEAD
     assert "No new upgrade operations detected" in await must(an_empty_database, "check")
@@ -75,7 +77,8 @@ async def test_the_history_and_the_current_revision_are_told(database_url: URL, 
     history = await must(database_url, "history")
 
     assert [line.split(",")[0] for line in history.splitlines()] == [
-        "0002 -> 0003 (head)",
+        "0003 -> 0004 (head)",
+        "0002 -> 0003",
         "0001 -> 0002",
         "<base> -> 0001",
     ]

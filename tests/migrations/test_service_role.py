@@ -1,0 +1,234 @@
+"""What the service's role may do, and what the server refuses it: with a user made as an operator makes one."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import pytest
+from sqlalchemy import URL
+
+from ledger.database import make_engine
+from ledger.log.tables import EVENT_COLUMNS, PARTITIONS
+from tests.events import campaign, content, cost, job
+from tests.log.helpers import connected, record
+
+EVENT_TABLES = ("events", *PARTITIONS)
+EVENTS = "SELECT events::text FROM ledger.events ORDER BY position"
+
+# Whatever may be tried on a table of events.
+ON_EVENTS = [
+    "UPDATE ledger.{table} SET actor = 'somebody'",
+    "UPDATE ledger.{table} SET text = NULL, text_salt = NULL",
+    "DELETE FROM ledger.{table}",
+    "TRUNCATE ledger.{table}",
+    "TRUNCATE ledger.{table} CASCADE",
+    "DROP TABLE ledger.{table} CASCADE",
+    "ALTER TABLE ledger.{table} DISABLE TRIGGER append_only",
+    "ALTER TABLE ledger.{table} DISABLE TRIGGER ALL",
+    "DROP TRIGGER no_truncate ON ledger.{table}",
+    "ALTER TABLE ledger.{table} OWNER TO CURRENT_USER",
+    "ALTER TABLE ledger.{table} ADD COLUMN more text",
+    "ALTER TABLE ledger.{table} RENAME TO other",
+    "CREATE TRIGGER mine BEFORE INSERT ON ledger.{table} FOR EACH ROW EXECUTE FUNCTION ledger.refuse_change()",
+    "CREATE RULE nothing AS ON INSERT TO ledger.{table} DO INSTEAD NOTHING",
+    "CREATE INDEX mine ON ledger.{table} (actor)",
+    "INSERT INTO ledger.{table} SELECT * FROM ledger.{table} "
+    "ON CONFLICT (stream_id, version, category) DO UPDATE SET actor = 'somebody'",
+    "MERGE INTO ledger.{table} AS old USING ledger.{table} AS new ON old.id = new.id WHEN MATCHED THEN DELETE",
+    "SELECT FROM ledger.{table} FOR UPDATE",
+    "LOCK TABLE ledger.{table} IN ACCESS EXCLUSIVE MODE",
+]
+
+# The ways around.
+AROUND = [
+    "SET session_replication_role = replica",
+    "SET ROLE ledger_owner",
+    "SET SESSION AUTHORIZATION ledger_owner",
+    "GRANT ledger_owner TO CURRENT_USER",
+    "ALTER ROLE CURRENT_USER SUPERUSER",
+    "ALTER ROLE CURRENT_USER BYPASSRLS",
+    "CREATE ROLE mine SUPERUSER",
+    "ALTER TABLE ledger.events DETACH PARTITION ledger.cost_events",
+    "CREATE TABLE ledger.more_events PARTITION OF ledger.events DEFAULT",
+    "CREATE TABLE ledger.mine ()",
+    "CREATE TABLE public.mine ()",
+    "CREATE SCHEMA mine",
+    "DROP SCHEMA ledger CASCADE",
+    "ALTER SCHEMA ledger RENAME TO other",
+    "ALTER DEFAULT PRIVILEGES FOR ROLE ledger_owner GRANT ALL ON TABLES TO PUBLIC",
+    "CREATE FUNCTION ledger.mine() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+    "CREATE FUNCTION public.mine() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+    "CREATE OR REPLACE FUNCTION ledger.refuse_change() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'",
+    "CREATE OR REPLACE FUNCTION ledger.erase_text(p_position bigint) RETURNS boolean LANGUAGE sql AS 'SELECT true'",
+    "ALTER FUNCTION ledger.erase_text SECURITY INVOKER",
+    "ALTER FUNCTION ledger.erase_text SET search_path = pg_temp",
+    "ALTER FUNCTION ledger.erase_text OWNER TO CURRENT_USER",
+    "DROP FUNCTION ledger.refuse_change CASCADE",
+    "CALL ledger.grant_roles()",
+    "UPDATE pg_catalog.pg_trigger SET tgenabled = 'D'",
+    "COPY ledger.events TO PROGRAM 'true'",
+    "DROP POLICY ledger_reader ON public.campaigns",
+    "ALTER TABLE public.campaigns DISABLE ROW LEVEL SECURITY",
+    "TRUNCATE public.campaigns CASCADE",
+    "UPDATE public.alembic_version SET version_num = '0001'",
+    "DELETE FROM ledger.streams",
+    "DELETE FROM ledger.accounts",
+    "DELETE FROM ledger.log_tiles",
+    "DELETE FROM ledger.api_keys",
+    "UPDATE ledger.holds SET amount = 1",
+    "INSERT INTO ledger.log_head (position, recorded_at) VALUES (1, now())",
+    "DELETE FROM ledger.projection_checkpoints",
+]
+
+
+@pytest.fixture
+async def recorded(service_url: URL) -> None:
+    """An event in each category that has them, written by the service's own code as its own user."""
+    engine = make_engine(service_url)
+    opened = campaign()
+    await record(engine, opened, job(opened["id"]), content(), cost(description="For tea"))
+    await engine.dispose()
+
+
+@pytest.fixture
+async def service(service_url: URL, recorded: None) -> AsyncIterator[Any]:
+    async with connected(service_url) as connection:
+        yield connection
+
+
+@pytest.fixture
+async def owner(database_url: URL) -> AsyncIterator[Any]:
+    async with connected(database_url) as connection:
+        yield connection
+
+
+async def refusals(connection: Any, statements: list[str]) -> dict[str, str]:
+    """How each statement ended: the name of the error, or that it passed."""
+    ended = {}
+    for statement in statements:
+        attempt = connection.transaction()
+        await attempt.start()
+        try:
+            await connection.execute(statement)
+            ended[statement] = "passed"
+        except asyncpg.PostgresError as error:
+            ended[statement] = type(error).__name__
+        finally:
+            await attempt.rollback()
+    return ended
+
+
+async def test_the_server_refuses_the_service_every_change_of_events(service: Any, owner: Any) -> None:
+    before = await owner.fetch(EVENTS)
+    statements = [statement.format(table=table) for table in EVENT_TABLES for statement in ON_EVENTS]
+
+    ended = await refusals(service, statements)
+
+    assert ended == dict.fromkeys(statements, "InsufficientPrivilegeError")
+    assert (await owner.fetch(EVENTS), len(before)) == (before, 4)
+
+
+async def test_what_the_service_grants_itself_gives_it_nothing(service: Any) -> None:
+    await service.execute("GRANT ALL ON ledger.events, ledger.job_events TO CURRENT_USER WITH GRANT OPTION")
+
+    ended = await refusals(service, ["UPDATE ledger.events SET actor = 'somebody'", "DELETE FROM ledger.job_events"])
+
+    assert set(ended.values()) == {"InsufficientPrivilegeError"}
+
+
+async def test_the_server_refuses_the_service_every_way_around(service: Any) -> None:
+    ended = await refusals(service, AROUND)
+
+    assert ended == dict.fromkeys(AROUND, "InsufficientPrivilegeError")
+
+
+async def test_the_owner_of_the_log_cannot_be_become_by_any_user_of_the_service(service: Any, owner: Any) -> None:
+    administrator = await owner.fetchval("SELECT session_user")
+
+    ended = await refusals(service, [f"SET ROLE {administrator}", f"SET SESSION AUTHORIZATION {administrator}"])
+
+    assert set(ended.values()) == {"InsufficientPrivilegeError"}
+
+
+@pytest.mark.parametrize("table", EVENT_TABLES)
+async def test_the_service_may_insert_and_copy_events_and_read_them(service: Any, table: str) -> None:
+    category = "job" if table == "events" else table.removesuffix("_events")
+    others = ", ".join(column for column in EVENT_COLUMNS if column not in ("category", "stream_id"))
+    again = await service.fetch(f"SELECT '{category}', gen_random_uuid(), {others} FROM ledger.events LIMIT 1")
+    columns = ("category", "stream_id", *others.split(", "))
+
+    inserted = await service.execute(
+        f"INSERT INTO ledger.{table} (category, stream_id, {others}) "
+        f"SELECT '{category}', gen_random_uuid(), {others} FROM ledger.events LIMIT 1"
+    )
+    copied = await service.copy_records_to_table(table, schema_name="ledger", columns=columns, records=again)
+
+    assert (inserted, copied) == ("INSERT 0 1", "COPY 1")
+    assert await service.fetchval(f"SELECT count(*) FROM ledger.{table} WHERE category = '{category}'") >= 2
+
+
+async def test_erasing_a_text_takes_text_and_salt_of_one_event_and_nothing_else(service: Any, owner: Any) -> None:
+    others = ", ".join(column for column in EVENT_COLUMNS if column not in ("text", "text_salt"))
+    kept = f"SELECT ROW({others})::text FROM ledger.events ORDER BY position"
+    texts = "SELECT position FROM ledger.events WHERE text IS NOT NULL AND text_salt IS NOT NULL ORDER BY position"
+    before, had_text = await owner.fetch(kept), [row[0] for row in await owner.fetch(texts)]
+
+    answers = [await service.fetchval("SELECT ledger.erase_text($1)", position) for position in (4, 4, 999, None)]
+
+    assert answers == [True, False, False, False]
+    assert [row[0] for row in await owner.fetch(texts)] == [position for position in had_text if position != 4]
+    assert 4 in had_text
+    assert await owner.fetch(kept) == before
+
+
+async def test_tables_functions_and_a_path_of_the_callers_own_do_not_mislead_the_erasure(
+    service: Any, owner: Any
+) -> None:
+    await service.execute("""
+        CREATE TEMPORARY TABLE events (position bigint, text text, text_salt text);
+        INSERT INTO pg_temp.events VALUES (4, 'mine', 'mine');
+        CREATE TEMPORARY TABLE taken (name text);
+        CREATE FUNCTION pg_temp.take() RETURNS trigger LANGUAGE plpgsql AS
+            'BEGIN INSERT INTO pg_temp.taken VALUES (current_user); RETURN NEW; END';
+        CREATE TRIGGER take BEFORE UPDATE ON pg_temp.events FOR EACH ROW EXECUTE FUNCTION pg_temp.take();
+        CREATE FUNCTION pg_temp.int8eq(bigint, bigint) RETURNS boolean LANGUAGE sql AS 'SELECT true';
+        CREATE OPERATOR pg_temp.= (LEFTARG = bigint, RIGHTARG = bigint, FUNCTION = pg_temp.int8eq);
+        SET search_path = pg_temp, ledger, public;
+    """)
+    texts = "SELECT count(*) FROM ledger.events WHERE text IS NOT NULL"
+    before = await owner.fetchval(texts)
+
+    erased = await service.fetchval("SELECT ledger.erase_text(4)")
+
+    assert (erased, await owner.fetchval(texts)) == (True, before - 1)
+    assert await service.fetch("SELECT text FROM pg_temp.events") == [("mine",)]
+    assert await service.fetch("SELECT name FROM pg_temp.taken") == []
+
+
+async def test_nobody_else_may_erase(owner: Any, recorded: None) -> None:
+    await owner.execute("SET ROLE ledger_reader")
+
+    ended = await refusals(owner, ["SELECT ledger.erase_text(4)", "SELECT FROM ledger.events"])
+
+    assert set(ended.values()) == {"InsufficientPrivilegeError"}
+
+
+async def test_a_reader_reads_the_read_models_and_nothing_else(owner: Any, recorded: None) -> None:
+    models = ("campaigns", "content_assets", "agent_jobs", "budget_entries")
+    await owner.execute(
+        "INSERT INTO public.campaigns (id, name, budget, currency, start_date, created_at, updated_at, position) "
+        "VALUES (gen_random_uuid(), 'C', 1, 'USD', now(), now(), now(), 1)"
+    )
+    await owner.execute("SET ROLE ledger_reader")
+
+    seen = await owner.fetchval("SELECT count(*) FROM public.campaigns")
+    ended = await refusals(
+        owner,
+        [f"{verb} public.{model}" for model in models for verb in ("DELETE FROM", "TRUNCATE", "SELECT FROM")]
+        + ["UPDATE public.campaigns SET budget = 2", "TABLE public.alembic_version", "TABLE ledger.events"],
+    )
+
+    assert seen == 1
+    passed = [statement for statement, end in ended.items() if end == "passed"]
+    assert passed == [f"SELECT FROM public.{model}" for model in models]
+    assert set(ended.values()) == {"passed", "InsufficientPrivilegeError"}
