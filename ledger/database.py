@@ -23,7 +23,7 @@ CONNECT_SECONDS_MAX = 10.0
 BORROW_SECONDS_MAX = 10.0
 """Who gets no connection that answers within this time is told that the database is away."""
 
-STATEMENT_SECONDS_MAX = 30.0
+STATEMENT_SECONDS_MAX = 15.0
 """The service waits no longer for an answer: a stopped server, or one that is gone without a word, says nothing."""
 
 POOL_RECYCLE_SECONDS = 280

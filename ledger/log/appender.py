@@ -26,8 +26,8 @@ log = logging.getLogger(__name__)
 GROUP_EVENTS_MAX = 2_000
 """A group stops growing here: past it, throughput gains little and the wait grows."""
 
-APPEND_SECONDS_MAX = 15
-"""After so long without an answer from the database the group is sent once more."""
+APPEND_SECONDS_MAX = 10
+"""After so long without an answer from the database the senders are told to come again."""
 
 QUEUE_EVENTS_MAX = 20_000
 QUEUE_CHARACTERS_MAX = 64 * 1024 * 1024
@@ -38,10 +38,12 @@ RETRY_ERRORS = (
     asyncpg.SerializationError,
     asyncpg.DeadlockDetectedError,
     *CONNECTION_ERRORS,
-    TimeoutError,
     SQLAlchemyError,
 )
 """After these the group is sent once more: identities make that safe, whatever became of the first try."""
+
+UNAVAILABLE_ERRORS = (*RETRY_ERRORS, TimeoutError)
+"""After these the senders may come again; whoever has waited out a time limit is not made to wait for another."""
 
 
 class _Waiting(NamedTuple):
@@ -125,11 +127,12 @@ class Appender:
                         group = []
             except Exception as error:  # noqa: BLE001 (whoever waits is told of it)
                 # Here the connection is closed, and with it what it held locked.
-                if group:
+                if group and not isinstance(error, TimeoutError):
                     await self._once_more(group, error)
                 else:
-                    log.warning("no connection for %d requests: %s", len(self._queue), type(error).__name__)
-                    self._fail([self._take() for _ in range(len(self._queue))], error)
+                    group += [self._take() for _ in range(len(self._queue))]
+                    log.warning("no answer for %d requests: %s", len(group), type(error).__name__)
+                    self._fail(group, error)
 
     def _take(self) -> _Waiting:
         waiting = self._queue.popleft()
@@ -173,7 +176,7 @@ class Appender:
         for waiting in group:
             if waiting.answer.done():
                 continue
-            if isinstance(error, RETRY_ERRORS):
+            if isinstance(error, UNAVAILABLE_ERRORS):
                 failure: Exception = DatabaseUnavailable(
                     "the database did not answer; send this again with the same ids, it will be recorded once"
                 )

@@ -140,7 +140,8 @@ async def test_a_pooler_without_a_direct_way_beside_it_is_a_problem_and_with_one
 
     assert "set DIRECT_DATABASE_URL to the server itself" in alone
     assert "DIRECT_DATABASE_URL leads to a pooler in transaction mode too" in twice
-    assert {check.verdict for check in beside} == {"ok"}
+    # The user of the tests' server is its superuser.
+    assert {check.name for check in beside if check.verdict != "ok"} == {"user"}
     assert "direct connection" in {check.name for check in beside}
 
 
