@@ -15,6 +15,8 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 log = logging.getLogger(__name__)
 
+REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id", str)
+
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -27,9 +29,8 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
     # A connection serves many requests one after the other: what was said of the last must not cling to this.
     clear_contextvars()
     bind_contextvars(request_id=request_id)
+    request[REQUEST_ID] = request_id
     answer = await handler(request)
-    if not answer.prepared:
-        answer.headers["X-Request-ID"] = request_id
     resource = request.match_info.route.resource
     route = resource.canonical if resource is not None else "none"
     request.app[SERVICES].telemetry.answered(request.method, route, answer.status)
@@ -43,3 +44,16 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
         }
         log.debug("answered", extra=about)
     return answer
+
+
+async def harden(request: web.Request, answer: web.StreamResponse) -> None:
+    """What every answer says beside itself, streams included: its request's name, and nothing that helps an attacker.
+
+    Answers are for the key that asked: no cache may give them to another, nor a browser take them for a page.
+    """
+    headers = answer.headers
+    if REQUEST_ID in request:
+        headers["X-Request-ID"] = request[REQUEST_ID]
+    headers["Server"] = "ledger"
+    headers["X-Content-Type-Options"] = "nosniff"
+    headers.setdefault("Cache-Control", "private, no-cache" if "ETag" in headers else "no-store")
