@@ -39,13 +39,13 @@ class Wire:
         self._writer.write(data)
         await self._writer.drain()
 
-    async def answer(self, seconds: float = 10.0) -> Answer:
-        """Wait for an answer that says its length."""
+    async def answer(self, seconds: float = 10.0, *, has_body: bool = True) -> Answer:
+        """Wait for an answer that says its length; that to a HEAD has no body even so."""
         async with asyncio.timeout(seconds):
             head = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             first, *lines = head.strip().split("\r\n")
             headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-            body = await self._reader.readexactly(int(headers["content-length"]))
+            body = await self._reader.readexactly(int(headers["content-length"]) if has_body else 0)
         return Answer(int(first.split()[1]), headers, body)
 
     async def is_closed(self, seconds: float) -> bool:
@@ -82,7 +82,7 @@ async def asked(url: str, *parts: bytes) -> Answer:
         with suppress(ConnectionError):
             for part in parts:
                 await wire.send(part)
-        return await wire.answer()
+        return await wire.answer(has_body=not parts[0].startswith(b"HEAD "))
 
 
 def request(method: str, path: str, *headers: str, body: bytes = b"") -> bytes:
