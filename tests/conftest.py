@@ -66,12 +66,17 @@ async def template(server_url: URL) -> AsyncIterator[str]:
     await administer(server_url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
+def way_to(server_url: URL, request: pytest.FixtureRequest) -> URL:
+    """The server as the test asks for it: past the pooler where it needs a session."""
+    return direct_url(server_url) if request.node.get_closest_marker("direct") else server_url
+
+
 @pytest.fixture
-async def empty_database_url(server_url: URL) -> AsyncIterator[URL]:
+async def empty_database_url(request: pytest.FixtureRequest, server_url: URL) -> AsyncIterator[URL]:
     """A database with nothing in it."""
     name = f"empty_{uuid.uuid4().hex[:12]}"
     await administer(server_url, f"CREATE DATABASE {name}")
-    yield server_url.set(database=name)
+    yield way_to(server_url, request).set(database=name)
     await administer(server_url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
@@ -80,8 +85,7 @@ async def database_url(request: pytest.FixtureRequest, server_url: URL, template
     """A migrated database of the test's own."""
     name = f"test_{uuid.uuid4().hex[:12]}"
     await administer(server_url, f"CREATE DATABASE {name} TEMPLATE {template}")
-    url = direct_url(server_url) if request.node.get_closest_marker("direct") else server_url
-    yield url.set(database=name)
+    yield way_to(server_url, request).set(database=name)
     await administer(server_url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
