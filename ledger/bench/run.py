@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from ledger.bench import append
+from ledger.bench import append, folding, holds, reading
 from ledger.bench.machine import describe
 from ledger.bench.plan import QUICK, WHOLE, Plan
 from ledger.bench.report import Figure, Report
@@ -22,6 +22,11 @@ FIGURES: dict[str, Callable[[Stage], Awaitable[list[Figure]]]] = {
     "append_single": append.append_single,
     "append_batch": append.append_batch,
     "append_mixed": append.append_mixed,
+    "holds": holds.holds,
+    "catch_up": folding.catch_up,
+    "rebuild": folding.rebuild,
+    "visible": reading.visible,
+    "read": reading.read,
 }
 """By name, in the order in which they are measured."""
 
@@ -52,6 +57,8 @@ def bench(
     plan = plan or (QUICK if quick else WHOLE)
     with tempfile.TemporaryDirectory(prefix="ledger-bench-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
+        # Where PostgreSQL runs as a user of its own, it must pass through.
+        folder.chmod(0o711)
         say("starting PostgreSQL")
         with EmbeddedServer.acquire(folder / "server") as server:
             stage = Stage(parse_url("DATABASE_URL", server.url), server.pid, folder, plan, say)
