@@ -81,7 +81,7 @@ async def append_mixed(stage: Stage) -> list[Figure]:
         await _measure(
             stage,
             "append_mixed",
-            f"arrays of {BATCH_EVENTS} in the trace's mix (three job events, one cost), {BATCH_CONNECTIONS} connections",
+            f"arrays of {BATCH_EVENTS} in the trace's mix (3 job events, a cost), {BATCH_CONNECTIONS} connections",
             "asyncpg COPY in transactions of 1,000 rows into a table of the same shape",
             MIXED,
             _copying(stage),

@@ -5,7 +5,8 @@ true: they fold, seal and verify.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -26,11 +27,6 @@ GROUP_EVENTS = 2_000
 """As many as the service itself puts into one transaction at most."""
 
 BUDGET = "1000000000"
-
-AT_HEAD = """
-SELECT checkpoint.position >= head.position FROM ledger.projection_checkpoints AS checkpoint, ledger.log_head AS head
-WHERE checkpoint.name = 'read_models'
-"""
 
 
 async def add_campaigns_and_jobs(engine: AsyncEngine) -> None:
@@ -88,11 +84,14 @@ async def fold_all(engine: AsyncEngine) -> None:
 
 async def until_folded(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
     """Wait until the worker has come to the log's end."""
-    while not await connection.fetchval(AT_HEAD):
-        await asyncio.sleep(0.05)
+    head = await connection.fetchval("SELECT position FROM ledger.log_head")
+    async with aclosing(checkpoints(connection)) as positions:
+        async for position in positions:
+            if position >= head:
+                return
 
 
-async def checkpoints(connection: "asyncpg.Connection[asyncpg.Record]") -> AsyncIterator[int]:
+async def checkpoints(connection: "asyncpg.Connection[asyncpg.Record]") -> AsyncGenerator[int]:
     """Where the read models stand, looked at every few milliseconds."""
     while True:
         yield await connection.fetchval("SELECT position FROM ledger.projection_checkpoints WHERE name = 'read_models'")

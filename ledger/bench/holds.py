@@ -43,7 +43,7 @@ BALANCE = "SELECT spent + held FROM ledger.accounts WHERE account_id = $1 AND sc
 async def holds(stage: Stage) -> list[Figure]:
     """Pairs of reserve and settle on one campaign against the same by hand in pgbench."""
     pairs: list[Pair] = []
-    by_clients: dict[str, list[float]] = {f"control of {clients} clients pairs/s": [] for clients in CONTROL_CLIENTS}
+    by_clients: dict[str, list[float]] = {f"pgbench of {clients} clients, pairs/s": [] for clients in CONTROL_CLIENTS}
     totals: dict[str, float] = {}
     settled = 0
     async with stage.database(await stage.empty()) as url:
@@ -55,7 +55,7 @@ async def holds(stage: Stage) -> list[Figure]:
                 stage.say(f"holds: round {number} of {stage.plan.rounds}")
                 rates = {clients: await _control(stage, url, clients, number) for clients in CONTROL_CLIENTS}
                 for clients, rate in rates.items():
-                    by_clients[f"control of {clients} clients pairs/s"].append(rate)
+                    by_clients[f"pgbench of {clients} clients, pairs/s"].append(rate)
                 before = cpu.spent(api.pid, stage.postmaster_pid)
                 loaded = await _load(stage, api, stage.plan.seconds)
                 spent = cpu.spent(api.pid, stage.postmaster_pid).since(before, 1) | {"elapsed": loaded.seconds * 1e6}
@@ -90,7 +90,7 @@ async def _control(stage: Stage, url: URL, clients: int, number: int) -> float:
         url,
         HOLD_AND_SETTLE,
         clients=clients,
-        seconds=max(1, stage.plan.seconds // 2),
+        seconds=max(2, stage.plan.seconds // 2),
         folder=stage.folder,
         variables={"made": (number * 100 + clients) * 1_000_000},
     )

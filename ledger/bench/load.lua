@@ -10,6 +10,8 @@ local format, random, concat = string.format, math.random, table.concat
 local turn = false
 
 settled, refused, failed = 0, 0, 0
+failure = nil
+counts_answers = false
 
 function setup(thread)
    threads[#threads + 1] = thread
@@ -96,6 +98,7 @@ local function hold_answered(status, headers, body)
       refused = refused + 1
    else
       failed = failed + 1
+      failure = status .. " " .. body
    end
 end
 
@@ -107,19 +110,26 @@ function init(args)
    request = requests[kind]
    if kind == "holds" then
       response = hold_answered
+      counts_answers = true
    end
 end
 
+-- This runs in a state of its own, which knows nothing of the threads' locals.
 function done(summary, latency)
    local settles, refusals, failures = 0, 0, 0
+   local counted = false
    for _, thread in ipairs(threads) do
       settles = settles + thread:get("settled")
       refusals = refusals + thread:get("refused")
       failures = failures + thread:get("failed")
+      counted = thread:get("counts_answers")
+      if thread:get("failure") then
+         io.write("an answer: ", thread:get("failure"), "\n")
+      end
    end
    local errors = summary.errors
    local unanswered = errors.connect + errors.read + errors.write + errors.timeout
-   if kind ~= "holds" then
+   if not counted then
       failures = errors.status
    end
    io.write(format(

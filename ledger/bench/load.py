@@ -67,5 +67,5 @@ async def put_load(
         raise MeasurementFailed(f"the load generator says nothing of its result: {said[-1000:]}")
     loaded = msgspec.json.decode(result.removeprefix("RESULT "), type=Loaded)
     if loaded.failed or not loaded.requests:
-        raise MeasurementFailed(f"{loaded.failed:,} of {loaded.requests:,} requests ({kind}) failed")
+        raise MeasurementFailed(f"{loaded.failed:,} of {loaded.requests:,} requests ({kind}) failed: {said[-1000:]}")
     return loaded

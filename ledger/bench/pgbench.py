@@ -15,13 +15,13 @@ INSERT_EVENT = f"""
 \\set job random(0, {traffic.JOBS - 1})
 \\set tokens random(1, 9999)
 WITH new AS MATERIALIZED (SELECT uuidv7() AS id, clock_timestamp() AS at)
-INSERT INTO bench.events (position, category, stream_id, version, id, type, schema_version, occurred_at, 
+INSERT INTO bench.events (position, category, stream_id, version, id, type, schema_version, occurred_at,
     recorded_at, actor, campaign_id, agent_job_id, data, size)
 SELECT nextval('bench.position'), 'cost', id, 1, id, 'cost.recorded', 1, at, at, 'local', {_CAMPAIGN}, {_JOB},
     ('{{"resource_type":"llm_api","cost":"0.12345","currency":"USD","tokens_used":' || :tokens::text
         || ',"model_used":"gpt-4o","provider":"openai","agent_job_id":"' || {_JOB}::text || '"}}')::json, 180
 FROM new;
-"""
+"""  # noqa: S608 (fixed texts)
 """One row a transaction, in the shape of a `cost.recorded`."""
 
 _HELD = f"'{traffic.campaign_id(0)}'::uuid"
@@ -33,7 +33,7 @@ UPDATE bench.accounts SET held = held + 0.5
 WHERE account_id = HELD AND scope = 'campaign' AND spent + held + 0.5 <= budget;
 INSERT INTO bench.holds (stream_id, amount, campaign_id, expires_at)
 VALUES (STREAM, 0.5, HELD, clock_timestamp() + interval '15 minutes');
-INSERT INTO bench.events (position, category, stream_id, version, id, type, schema_version, occurred_at, 
+INSERT INTO bench.events (position, category, stream_id, version, id, type, schema_version, occurred_at,
     recorded_at, actor, campaign_id, data, size)
 VALUES (nextval('bench.position'), 'cost', STREAM, 1, uuidv7(), 'cost.reserved', 1, clock_timestamp(),
     clock_timestamp(), 'local', HELD,
@@ -42,7 +42,7 @@ COMMIT;
 BEGIN;
 UPDATE bench.accounts SET held = held - 0.5, spent = spent + 0.25 WHERE account_id = HELD AND scope = 'campaign';
 DELETE FROM bench.holds WHERE stream_id = STREAM;
-INSERT INTO bench.events (position, category, stream_id, version, id, type, schema_version, occurred_at, 
+INSERT INTO bench.events (position, category, stream_id, version, id, type, schema_version, occurred_at,
     recorded_at, actor, campaign_id, data, size)
 VALUES (nextval('bench.position'), 'cost', STREAM, 2, uuidv7(), 'cost.settled', 1, clock_timestamp(),
     clock_timestamp(), 'local', HELD, '{"cost":"0.25"}', 15);

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import msgspec
 
-from ledger.bench import append, folding, holds, reading
+from ledger.bench import append, folding, growing, holds, memory, reading, sealing
 from ledger.bench.machine import describe
-from ledger.bench.plan import QUICK, WHOLE, Plan
+from ledger.bench.plan import GROWN_EVENTS, QUICK, WHOLE, Plan
 from ledger.bench.report import Figure, Report
 from ledger.bench.stage import Stage
 from ledger.config import parse_url
@@ -27,6 +27,9 @@ FIGURES: dict[str, Callable[[Stage], Awaitable[list[Figure]]]] = {
     "rebuild": folding.rebuild,
     "visible": reading.visible,
     "read": reading.read,
+    "growth": growing.growth,
+    "seal": sealing.seal,
+    "memory": memory.memory,
 }
 """By name, in the order in which they are measured."""
 
@@ -55,6 +58,8 @@ def bench(
         EmbeddedError: the server cannot be started.
     """
     plan = plan or (QUICK if quick else WHOLE)
+    if list(only) == ["growth"] and not quick:
+        plan = msgspec.structs.replace(plan, log_events=GROWN_EVENTS)
     with tempfile.TemporaryDirectory(prefix="ledger-bench-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         # Where PostgreSQL runs as a user of its own, it must pass through.
