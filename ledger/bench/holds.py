@@ -90,7 +90,7 @@ async def _control(stage: Stage, url: URL, clients: int, number: int) -> float:
         url,
         HOLD_AND_SETTLE,
         clients=clients,
-        seconds=max(2, stage.plan.seconds // 2),
+        seconds=max(1, stage.plan.seconds // 2),
         folder=stage.folder,
         variables={"made": (number * 100 + clients) * 1_000_000},
     )

@@ -52,11 +52,12 @@ class Machine(msgspec.Struct):
 
 
 class Report(msgspec.Struct):
-    """A whole run."""
+    """A whole run; `seconds_of` says how long each figure took, with what it prepared for itself and for others."""
 
     quick: bool
     measured_at: str
     seconds: float
+    seconds_of: dict[str, float]
     plan: dict[str, float]
     machine: Machine
     figures: list[Figure]

@@ -77,15 +77,19 @@ async def _measure(stage: Stage, names: Sequence[str], quick: bool, measured: Ca
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ours.cancel)
     began = time.monotonic()
     figures: list[Figure] = []
+    seconds_of: dict[str, float] = {}
     for name in FIGURES:
         if name in names:
+            begun = time.monotonic()
             for figure in await FIGURES[name](stage):
                 figures.append(figure)
                 measured(figure)
+            seconds_of[name] = round(time.monotonic() - begun, 1)
     return Report(
         quick=quick,
         measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=round(time.monotonic() - began, 1),
+        seconds_of=seconds_of,
         plan=msgspec.structs.asdict(stage.plan),
         machine=await describe(stage),
         figures=figures,

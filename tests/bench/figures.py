@@ -17,4 +17,4 @@ def milliseconds(name: str, *rounds: float, target: float = 15) -> Figure:
 
 def report(*figures: Figure, quick: bool = False) -> Report:
     """A run that measured these."""
-    return Report(quick, "2026-01-01T00:00:00+00:00", 10.0, {"rounds": 5}, MACHINE, list(figures))
+    return Report(quick, "2026-01-01T00:00:00+00:00", 10.0, {"one": 10.0}, {"rounds": 5}, MACHINE, list(figures))

@@ -1,14 +1,14 @@
 """`ledger bench` as a command: a real measurement, small, and what it refuses."""
 
+import asyncio
 import json
-import os
 import signal
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.cli.helpers import LEDGER, environment, ledger, run, started
+from tests.cli.helpers import ledger, started
 
 
 async def test_one_figure_is_really_measured_and_answered_as_json(tmp_path: Path) -> None:
@@ -30,9 +30,9 @@ async def test_one_figure_is_really_measured_and_answered_as_json(tmp_path: Path
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_interrupted_it_leaves_neither_server_nor_folder(number: signal.Signals, tmp_path: Path) -> None:
     async with started(tmp_path, "bench", "--only", "append_single", TMPDIR=str(tmp_path)) as running:
-        while not any(child.name() == "postgres" or "serve" in child.cmdline() for child in ours(tmp_path)):
+        while not any("serve" in (process.info["cmdline"] or ()) for process in ours(tmp_path)):
             assert running.process.returncode is None, running.errors.read_text()
-            await __import__("asyncio").sleep(0.1)
+            await asyncio.sleep(0.1)
         await running.stop(number)
 
     assert ours(tmp_path) == []

@@ -1,18 +1,15 @@
 """The load generators, both: what they send is accepted, and what fails is not counted as done."""
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from sqlalchemy import URL
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ledger.bench import data, load, reading, traffic
 from ledger.bench.load import put_load
 from ledger.bench.processes import MeasurementFailed
 from tests.conftest import Service
-from tests.log.helpers import query, value
+from tests.log.helpers import query
 
 pytestmark = pytest.mark.direct
 
