@@ -55,7 +55,8 @@ async def append_single(stage: Stage) -> list[Figure]:
             f"pgbench -M prepared, {SINGLE_CONNECTIONS} clients: one-row INSERTs into a table of the same shape",
             SINGLE,
             control,
-            target=0.75,
+            target=0.6,
+            next_target=0.75,
         )
     ]
 
@@ -70,7 +71,8 @@ async def append_batch(stage: Stage) -> list[Figure]:
             "asyncpg COPY in transactions of 1,000 rows into a table of the same shape",
             BATCH,
             _copying(stage),
-            target=0.5,
+            target=0.4,
+            next_target=0.5,
         )
     ]
 
@@ -107,6 +109,7 @@ async def _measure(
     control: Callable[[URL], Awaitable[float]],
     *,
     target: float,
+    next_target: float | None = None,
 ) -> Figure:
     pairs: list[Pair] = []
     latencies: dict[str, list[float]] = {"latency p50 ms": [], "latency p99 ms": []}
@@ -136,6 +139,7 @@ async def _measure(
         control_is,
         pairs,
         target=target,
+        next_target=next_target,
         unit="events/s",
         absolute=latencies,
         microseconds_per_event=meter.microseconds_per_event(),

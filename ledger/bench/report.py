@@ -11,9 +11,10 @@ Better = Literal["higher", "lower"]
 class Figure(msgspec.Struct, kw_only=True, omit_defaults=True):
     """One row of the report.
 
-    `value` is the median of `rounds`, in `unit`: a ratio to the control where there is one. `absolute` are medians of
-    what was measured, by name with their unit. `microseconds_per_event` says where the time goes: CPU time of the
-    processes, and elapsed time where the name says so.
+    `value` is the median of `rounds`, in `unit`: a ratio to the control where there is one. `next_target` is where to
+    go once the target is met. `absolute` are medians of what was measured, by name with their unit.
+    `microseconds_per_event` says where the time goes: CPU time of the processes, and elapsed time where the name says
+    so.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Figure(msgspec.Struct, kw_only=True, omit_defaults=True):
     target: float
     met: bool
     rounds: list[float]
+    next_target: float | None = None
     control: str | None = None
     absolute: dict[str, float] = {}
     absolute_rounds: dict[str, list[float]] = {}
@@ -70,6 +72,7 @@ def ratio(
     pairs: list[Pair],
     *,
     target: float,
+    next_target: float | None = None,
     unit: str,
     absolute: dict[str, list[float]] | None = None,
     microseconds_per_event: dict[str, float] | None = None,
@@ -96,6 +99,7 @@ def ratio(
         target=target,
         met=median(ratios) >= target,
         rounds=ratios,
+        next_target=next_target,
         control=control,
         absolute={name: median(values) for name, values in rounds.items()},
         absolute_rounds=rounds,

@@ -12,7 +12,7 @@ import msgspec
 
 from ledger.bench import append, folding, growing, holds, memory, reading, sealing
 from ledger.bench.machine import describe
-from ledger.bench.plan import GROWN_EVENTS, QUICK, WHOLE, Plan
+from ledger.bench.plan import GROWN_EVENTS, QUICK, WHOLE
 from ledger.bench.report import Figure, Report
 from ledger.bench.stage import Stage
 from ledger.config import parse_url
@@ -40,7 +40,7 @@ def bench(
     *,
     quick: bool,
     say: Callable[[str], None],
-    plan: Plan | None = None,
+    rounds: int | None = None,
     measured: Callable[[Figure], None] = lambda figure: None,
 ) -> Report:
     """Measure on a throw-away server of its own, which is gone on return.
@@ -50,14 +50,16 @@ def bench(
         only: names of figures; all when empty.
         quick: smaller and shorter, to see that everything can be measured.
         say: told what is being done.
-        plan: sizes and times, instead of those that `quick` chooses.
+        rounds: instead of as many as `quick` chooses.
         measured: called with each figure once it is there.
 
     Raises:
         MeasurementFailed: a figure could not be measured.
         EmbeddedError: the server cannot be started.
     """
-    plan = plan or (QUICK if quick else WHOLE)
+    plan = QUICK if quick else WHOLE
+    if rounds is not None:
+        plan = msgspec.structs.replace(plan, rounds=rounds)
     if list(only) == ["growth"] and not quick:
         plan = msgspec.structs.replace(plan, log_events=GROWN_EVENTS)
     with tempfile.TemporaryDirectory(prefix="ledger-bench-", ignore_cleanup_errors=True) as name:

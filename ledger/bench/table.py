@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from ledger.bench.report import Figure, Report
 
-ROW = "{:<22} {:>9} {:>9}  {:<7} {:<19} {}"
+ROW = "{:<19} {:>9} {:>10}  {:<15} {:<20} {}"
 
 
 def lines(report: Report) -> Iterator[str]:
@@ -18,7 +18,7 @@ def lines(report: Report) -> Iterator[str]:
             figure.name,
             number(figure.value, figure.unit),
             f"{'≥' if figure.better == 'higher' else '≤'} {number(figure.target, figure.unit)}",
-            "met" if figure.met else "MISSED",
+            verdict(figure),
             f"{number(min(figure.rounds), figure.unit)} – {number(max(figure.rounds), figure.unit)}",
             sides(figure),
         )
@@ -47,6 +47,15 @@ def lines(report: Report) -> Iterator[str]:
 def number(value: float, unit: str) -> str:
     """A value of a figure."""
     return f"{value:.3f}" if unit == "ratio" else f"{value:,.1f} {unit}"
+
+
+def verdict(figure: Figure) -> str:
+    """Whether the target is met, and the next one where it is not yet."""
+    if not figure.met:
+        return "MISSED"
+    if figure.next_target is not None and figure.value < figure.next_target:
+        return f"met, next {number(figure.next_target, figure.unit)}"
+    return "met"
 
 
 def sides(figure: Figure) -> str:

@@ -25,8 +25,9 @@ from ledger.cli.common import fail, json_option, plain_errors, print_json, run
     type=click.Path(dir_okay=False, path_type=Path),
     help="Say what moved since this report.  [without a value: the accepted run]",
 )
+@click.option("--rounds", type=click.IntRange(min=1), help="Turns of work and control.  [default: 5; quick: 3]")
 @json_option
-def bench(quick: bool, only: tuple[str, ...], accepted: Path | None, as_json: bool) -> None:
+def bench(quick: bool, only: tuple[str, ...], accepted: Path | None, rounds: int | None, as_json: bool) -> None:
     """Measure the service beside controls, on a throw-away PostgreSQL of its own.
 
     No ledger is touched. A missed target is no error: the exit code is 1 only where something could not be measured.
@@ -34,7 +35,7 @@ def bench(quick: bool, only: tuple[str, ...], accepted: Path | None, as_json: bo
     before = _read(accepted) if accepted is not None else None
     with plain_errors():
         try:
-            report = benchmark.bench(run, only, quick=quick, say=_say, measured=_show)
+            report = benchmark.bench(run, only, quick=quick, rounds=rounds, say=_say, measured=_show)
         except MeasurementFailed as error:
             fail(str(error))
         except asyncio.CancelledError:
@@ -52,6 +53,8 @@ def bench(quick: bool, only: tuple[str, ...], accepted: Path | None, as_json: bo
 def _read(accepted: Path) -> Report:
     try:
         return compare.read_report(accepted)
+    except FileNotFoundError:
+        raise click.UsageError(f"--compare: there is no {accepted}: no run was accepted yet") from None
     except (OSError, msgspec.DecodeError) as error:
         raise click.UsageError(f"--compare: {accepted} cannot be read as a report: {error}") from None
 

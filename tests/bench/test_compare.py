@@ -55,6 +55,9 @@ def test_a_report_reads_back_as_it_was_written(tmp_path: Path) -> None:
 
 
 def test_the_accepted_run_is_a_whole_one_and_has_every_figure() -> None:
+    if not ACCEPTED.exists():
+        pytest.skip("NOT TESTED: no run was accepted yet")
+
     accepted = read_report(ACCEPTED)
 
     assert not accepted.quick
