@@ -143,7 +143,7 @@ async def _measure(
         unit="events/s",
         absolute=latencies,
         microseconds_per_event=meter.microseconds_per_event(),
-        notes=NOTES,
+        notes=[*NOTES, meter.group_size()],
     )
 
 
@@ -153,6 +153,7 @@ class Meter:
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
         self._events = 0
+        self._groups = 0.0
         self._sums: dict[str, float] = {}
 
     async def sent(self, url: URL, api: Child, sending: Sending) -> Loaded:
@@ -183,7 +184,7 @@ class Meter:
         self._add(spent)
         self._add({"append transaction, elapsed": (groups["seconds"] - groups_before["seconds"]) * 1e6})
         self._add({"elapsed": loaded.seconds * 1e6})
-        self._add({"groups": groups["groups"] - groups_before["groups"]})
+        self._groups += groups["groups"] - groups_before["groups"]
         return loaded
 
     def _add(self, sums: dict[str, float]) -> None:
@@ -192,7 +193,11 @@ class Meter:
 
     def microseconds_per_event(self) -> dict[str, float]:
         """Over all rounds."""
-        return {name: amount / self._events for name, amount in self._sums.items() if name != "groups"}
+        return {name: amount / self._events for name, amount in self._sums.items()}
+
+    def group_size(self) -> str:
+        """How many events came into one transaction, in words."""
+        return f"{self._events / max(1.0, self._groups):,.0f} events in a transaction on average"
 
 
 async def _append_transactions(url: str) -> dict[str, float]:

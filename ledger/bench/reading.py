@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ledger.api.collections import COLLECTIONS
+from ledger.api.paging import LIMIT_DEFAULT, SORT_DEFAULT, read_sort
 from ledger.api.views import columns
 from ledger.bench import cpu, traffic
 from ledger.bench.load import put_load
@@ -57,19 +58,20 @@ _CAMPAIGN = "('00000000-0000-7000-8000-c000' || lpad(:campaign::text, 8, '0'))::
 async def same_selects() -> str:
     """The statements of both reads, as a script of pgbench."""
     recorder: Any = _Recorder()
-    views = {collection.table: collection.view for collection in COLLECTIONS}
+    collections = {collection.table: collection for collection in COLLECTIONS}
+    entries = collections["budget_entries"]
     asked: list[_Statement] = []
     absent: Any = None
     for query in (
-        queries.item(recorder, "campaigns", columns(views["campaigns"]), absent),
+        queries.item(recorder, "campaigns", columns(collections["campaigns"].view), absent),
         queries.page(
             recorder,
             "budget_entries",
-            columns=columns(views["budget_entries"]),
-            size="0::bigint",
+            columns=columns(entries.view),
+            size=entries.size,
             conditions=[],
-            order="t.created_at DESC, t.id",
-            limit=50,
+            order=", ".join(key.sql for key in read_sort(SORT_DEFAULT, entries.sortable)),
+            limit=LIMIT_DEFAULT,
             arguments=[],
         ),
     ):

@@ -69,7 +69,12 @@ def bench(
         say("starting PostgreSQL")
         with EmbeddedServer.acquire(folder / "server") as server:
             stage = Stage(parse_url("DATABASE_URL", server.url), server.pid, folder, plan, say)
-            return run(_measure(stage, only or list(FIGURES), quick, measured))
+            on_sigterm = signal.getsignal(signal.SIGTERM)
+            try:
+                return run(_measure(stage, only or list(FIGURES), quick, measured))
+            finally:
+                # The loop has taken it: told to end from now on, stop the server first.
+                signal.signal(signal.SIGTERM, on_sigterm)
 
 
 async def _measure(stage: Stage, names: Sequence[str], quick: bool, measured: Callable[[Figure], None]) -> Report:

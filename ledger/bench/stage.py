@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from ledger.bench import data
 from ledger.bench.plan import Plan
 from ledger.bench.processes import Child, child
-from ledger.database import connect_arguments, driver_connection, make_engine
+from ledger.database import connect_arguments, make_engine
 from ledger.embedded import installed_binaries
 from ledger.schema import migrate
 
@@ -155,9 +155,3 @@ class Stage:
         """The log's end."""
         async with self.connection(url) as connection:
             return int(await connection.fetchval("SELECT position FROM ledger.log_head"))
-
-    @asynccontextmanager
-    async def pooled_connection(self, engine: AsyncEngine) -> AsyncIterator["Connection"]:
-        """An engine's connection."""
-        async with driver_connection(engine) as connection:
-            yield connection
