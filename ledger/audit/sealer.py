@@ -69,8 +69,11 @@ class Sealer:
             if pause > SEAL_SECONDS:
                 await bell.wait(heard, pause - SEAL_SECONDS)
 
-    async def seal(self, events_max: int = SEAL_EVENTS_MAX) -> int:
-        """Seal what is new, at most so many events, and sign.
+    async def seal(self, events_max: int | None = None) -> int:
+        """Seal what is new, and sign.
+
+        Args:
+            events_max: at most so many; `SEAL_EVENTS_MAX` when None.
 
         Returns:
             how many events were sealed; 0 where nothing is new, or where another sealer is at it.
@@ -81,7 +84,7 @@ class Sealer:
         async with driver_connection(self._engine) as connection:
             try:
                 async with connection.transaction():
-                    return await self._seal(connection, events_max)
+                    return await self._seal(connection, events_max or SEAL_EVENTS_MAX)
             except RollbackFound as error:
                 await connection.execute(store.REFUSE, str(error))
                 refusal = error

@@ -38,7 +38,7 @@ _REFUSED = (
 # What only the message tells apart: hosted databases and poolers use one code for many things.
 _SAID = (
     # So says PgBouncer, with the code of a protocol violation.
-    (r"^SASL authentication failed|^password authentication failed", _REFUSED),
+    (r"^SASL authentication failed|^password authentication failed|^no such user", _REFUSED),
     (
         r"no pg_hba\.conf entry .*no encryption|SSL (connection is )?required|connection is insecure",
         "the database lets nobody in without TLS; add ?sslmode=require to DATABASE_URL (verify-full is safer)",
