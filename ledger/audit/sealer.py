@@ -69,8 +69,11 @@ class Sealer:
             if pause > SEAL_SECONDS:
                 await bell.wait(heard, pause - SEAL_SECONDS)
 
-    async def seal(self) -> int:
+    async def seal(self, events_max: int | None = None) -> int:
         """Seal what is new, and sign.
+
+        Args:
+            events_max: at most so many; `SEAL_EVENTS_MAX` when None.
 
         Returns:
             how many events were sealed; 0 where nothing is new, or where another sealer is at it.
@@ -81,13 +84,13 @@ class Sealer:
         async with driver_connection(self._engine) as connection:
             try:
                 async with connection.transaction():
-                    return await self._seal(connection)
+                    return await self._seal(connection, events_max or SEAL_EVENTS_MAX)
             except RollbackFound as error:
                 await connection.execute(store.REFUSE, str(error))
                 refusal = error
         raise refusal
 
-    async def _seal(self, connection: "asyncpg.Connection[asyncpg.Record]") -> int:
+    async def _seal(self, connection: "asyncpg.Connection[asyncpg.Record]", events_max: int) -> int:
         await connection.execute(TIMEOUTS)
         row = await connection.fetchrow(store.LOCK_SEALED)
         if row is None:
@@ -103,7 +106,7 @@ class Sealer:
         is_kept = kept is not None and kept.size == sealed.size
         if edge.size == head and sealed.note is not None and sealed.refusal is None and is_kept:
             return 0
-        target = min(head, edge.size + SEAL_EVENTS_MAX)
+        target = min(head, edge.size + events_max)
         if kept is not None and edge.size < kept.size:
             # Sealed here before, but not known to this database: it must come to the same root on the way.
             target = max(target, kept.size)

@@ -8,6 +8,7 @@ import click
 import ledger
 from ledger.cli.admin import migrate, reset, seed
 from ledger.cli.audit import audit
+from ledger.cli.bench import bench
 from ledger.cli.doctor import doctor
 from ledger.cli.events import events
 from ledger.cli.export import export, import_
@@ -46,6 +47,7 @@ COMMANDS = (
     projections,
     audit,
     keys,
+    bench,
 )
 
 for command in COMMANDS:

@@ -1,0 +1,70 @@
+"""ledger bench: how fast it is, beside controls measured in the same run."""
+
+import asyncio
+import sys
+from pathlib import Path
+
+import click
+import msgspec
+
+from ledger.bench import compare, table
+from ledger.bench import run as benchmark
+from ledger.bench.processes import MeasurementFailed
+from ledger.bench.report import Figure, Report
+from ledger.cli.common import fail, json_option, plain_errors, print_json, run
+
+
+@click.command()
+@click.option("--quick", is_flag=True, help="Smaller and shorter: shows in two minutes that all can be measured.")
+@click.option("--only", type=click.Choice(list(benchmark.FIGURES)), multiple=True, help="Measure this; repeatable.")
+@click.option(
+    "--compare",
+    "accepted",
+    is_flag=False,
+    flag_value=compare.ACCEPTED,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Say what moved since this report.  [without a value: the accepted run]",
+)
+@click.option("--rounds", type=click.IntRange(min=1), help="Turns of work and control.  [default: 5; quick: 3]")
+@json_option
+def bench(quick: bool, only: tuple[str, ...], accepted: Path | None, rounds: int | None, as_json: bool) -> None:
+    """Measure the service beside controls, on a throw-away PostgreSQL of its own.
+
+    No ledger is touched. A missed target is no error: the exit code is 1 only where something could not be measured.
+    """
+    before = _read(accepted) if accepted is not None else None
+    with plain_errors():
+        try:
+            report = benchmark.bench(run, only, quick=quick, rounds=rounds, say=_say, measured=_show)
+        except MeasurementFailed as error:
+            fail(str(error))
+        except asyncio.CancelledError:
+            sys.exit(143)
+    moved = compare.compare(before, report) if before is not None else []
+    if as_json:
+        print_json(msgspec.structs.asdict(report) | ({"moved": moved} if before is not None else {}))
+        return
+    for line in table.lines(report):
+        click.echo(line)
+    for line in compare.lines(before, report, moved) if before is not None else ():
+        click.echo(line)
+
+
+def _read(accepted: Path) -> Report:
+    try:
+        return compare.read_report(accepted)
+    except FileNotFoundError:
+        raise click.UsageError(f"--compare: there is no {accepted}: no run was accepted yet") from None
+    except (OSError, msgspec.DecodeError) as error:
+        raise click.UsageError(f"--compare: {accepted} cannot be read as a report: {error}") from None
+
+
+def _say(what: str) -> None:
+    """Tell on a terminal what is being done, on one line."""
+    if sys.stderr.isatty():
+        click.echo(f"\r\x1b[K{what} …", err=True, nl=False)
+
+
+def _show(figure: Figure) -> None:
+    if sys.stderr.isatty():
+        click.echo(f"\r\x1b[K{figure.name}: {table.number(figure.value, figure.unit)}  {table.sides(figure)}", err=True)

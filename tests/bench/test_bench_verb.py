@@ -1,0 +1,67 @@
+"""`ledger bench` as a command: a real measurement, small, and what it refuses."""
+
+import asyncio
+import json
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.cli.helpers import ledger, started
+
+
+async def test_one_figure_is_really_measured_and_answered_as_json(tmp_path: Path) -> None:
+    said = await ledger("bench", "--only", "append_single", "--quick", "--rounds", "1", "--json", TMPDIR=str(tmp_path))
+
+    assert said.code == 0, said.err
+    report = json.loads(said.out)
+    (figure,) = report["figures"]
+    assert figure["name"] == "append_single"
+    assert len(figure["rounds"]) == report["plan"]["rounds"] == 1
+    assert all(amount > 0 for amount in figure["rounds"])
+    assert {"service CPU", "PostgreSQL CPU", "load CPU", "elapsed"} <= set(figure["microseconds_per_event"])
+    assert report["machine"]["postgresql_settings"]["fsync"] == "on"
+    assert report["machine"]["postgresql_settings"]["synchronous_commit"] == "on"
+    assert report["quick"] is True
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("number", "running_then"), [(signal.SIGTERM, "serve"), (signal.SIGINT, "postgres")])
+async def test_interrupted_it_leaves_neither_server_nor_folder(
+    number: signal.Signals, running_then: str, tmp_path: Path
+) -> None:
+    async with started(tmp_path, "bench", "--only", "append_single", TMPDIR=str(tmp_path)) as running:
+        while not any(running_then in " ".join(process.info["cmdline"] or ()) for process in ours(tmp_path)):
+            assert running.process.returncode is None, running.errors.read_text()
+            await asyncio.sleep(0.1)
+        await running.stop(number)
+
+    assert ours(tmp_path) == []
+    assert [file.name for file in tmp_path.iterdir()] == ["bench.log"]
+
+
+def ours(folder: Path) -> list[psutil.Process]:
+    """The processes that work in this folder."""
+    return [
+        process
+        for process in psutil.process_iter(["cmdline", "cwd"])
+        if str(folder) in " ".join(process.info["cmdline"] or ()) + (process.info["cwd"] or "")
+    ]
+
+
+async def test_an_unknown_figure_is_wrong_usage() -> None:
+    said = await ledger("bench", "--only", "appending")
+
+    assert said.code == 2
+    assert "append_single" in said.err
+
+
+async def test_a_report_to_compare_with_that_is_none_is_wrong_usage(tmp_path: Path) -> None:
+    file = tmp_path / "report.json"
+    file.write_text("{}")
+
+    said = await ledger("bench", "--compare", file)
+
+    assert said.code == 2
+    assert "cannot be read as a report" in said.err
