@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from http import HTTPStatus
 from typing import Any
 from uuid import UUID
 
@@ -16,7 +17,7 @@ TRY_SECONDS_MAX = 30.0
 
 Event = dict[str, Any]
 
-AGAIN = (503,)
+AGAIN = (HTTPStatus.SERVICE_UNAVAILABLE,)
 """What says that it should be sent again."""
 
 
@@ -54,7 +55,7 @@ class Client:
         status, answer = await self._until_answered(events if len(events) > 1 else events[0])
         if status in (200, 201):
             return [self.witness.hears(receipt) for receipt in answer["events"]]
-        slug = str(answer.get("type")).removeprefix("/problems/")
+        slug = _slug(answer)
         if slug not in may_be_refused:
             self.witness.violations.append(f"{[each['type'] for each in events]} answered {status}: {answer}")
         elif self.witness.tries == before:
@@ -70,18 +71,21 @@ class Client:
         for result in results:
             if "type" not in result:
                 self.witness.hears(result)
-            elif result["type"].removeprefix("/problems/") not in may_be_refused:
+            elif _slug(result) not in may_be_refused:
                 self.witness.violations.append(f"an event of many answered {status}: {result}")
 
-    async def see(self, path: str, **parameters: Any) -> None:
-        """Read something that must be there."""
+    async def see(self, path: str, position: int, **expected: Any) -> None:
+        """Read a row as of a position or later, if the tables come to it in time, and what must stand in it."""
         url = self.chance.choice(self._urls())
         with suppress(aiohttp.ClientError, TimeoutError, OSError):
-            async with self._session.get(url + path, params=parameters) as answer:
-                body = await answer.text()
+            async with self._session.get(url + path, params={"min_position": str(position)}) as answer:
+                row = await answer.json(content_type=None)
                 self.witness.answers[answer.status] += 1
-                if answer.status not in (200, *AGAIN):
-                    self.witness.violations.append(f"GET {path} answered {answer.status}: {body}")
+                if answer.status in AGAIN:
+                    return
+                shown = {name: row.get(name) for name in expected}
+                if answer.status != HTTPStatus.OK or shown != expected:
+                    self.witness.violations.append(f"GET {path} at {position} answered {answer.status}: {row}")
 
     async def _until_answered(self, body: Any, **parameters: str) -> tuple[int, Any]:
         while True:
@@ -93,8 +97,10 @@ class Client:
             if not self._trying.cancelled():
                 with suppress(aiohttp.ClientError, TimeoutError, OSError):
                     status, answer = self._trying.result()
-                    if status not in AGAIN:
+                    if status < HTTPStatus.INTERNAL_SERVER_ERROR:
                         return status, answer
+                    if status not in AGAIN:
+                        self.witness.violations.append(f"POST /v1/events answered {status}: {answer}")
             self.witness.tries += 1
             await asyncio.sleep(self.chance.uniform(0, PAUSE_SECONDS_MAX))
 
@@ -104,6 +110,10 @@ class Client:
             said = await answer.json(content_type=None)
             self.witness.answers[answer.status] += 1
             return answer.status, said
+
+
+def _slug(problem: Any) -> str:
+    return str(problem["type"]).removeprefix("/problems/")
 
 
 def session(key: str) -> aiohttp.ClientSession:

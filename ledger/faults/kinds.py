@@ -1,4 +1,4 @@
-"""The kinds of faults. Each strikes the machine in the middle of its work; what it has killed is started again after."""
+"""The kinds of faults. Each strikes the machine in the middle of its work; what was killed is started again after."""
 
 import asyncio
 import random
@@ -120,7 +120,8 @@ async def fill_disk(blow: Blow) -> None:
     try:
         with suppress(TimeoutError):
             async with asyncio.timeout(FULL_SECONDS_MAX):
-                while answers[503] < refused + REFUSALS_WHILE_FULL and blow.machine.postmaster() is not None:
+                # Polled: what is waited for happens in other processes.
+                while answers[503] < refused + REFUSALS_WHILE_FULL and blow.machine.postmaster() is not None:  # noqa: ASYNC110
                     await asyncio.sleep(0.05)
     finally:
         await asyncio.to_thread(disk.free)
@@ -142,7 +143,6 @@ DECK: dict[Strike, int] = {
     fill_disk: 1,
 }
 """How often each kind is among 35 faults: every kind strikes, those soonest over the most often."""
-
 
 
 def deck(chance: random.Random, *, with_disk: bool) -> list[Strike]:

@@ -55,9 +55,7 @@ class Load:
         return receipts
 
     async def _campaign(self, client: Client, budget: str) -> str:
-        created = client.event(
-            "campaign.created", {"name": "A campaign", "budget": budget, "start_date": "2025-01-01"}
-        )
+        created = client.event("campaign.created", {"name": "A campaign", "budget": budget, "start_date": "2025-01-01"})
         await self._tell(client, created, client.event("campaign.activated", stream_id=created["id"]))
         return str(created["id"])
 
@@ -134,8 +132,8 @@ class Load:
         )
         await self._tell(client, spent)
         less = {"amount": "-0.1", "tokens_used": -3, "reason": "Counted twice"}
-        await self._tell(client, client.event("cost.adjusted", less, stream_id=spent["id"]))
-        await client.see(f"/v1/campaigns/{self._wide}/budget")
+        if receipts := await self._tell(client, client.event("cost.adjusted", less, stream_id=spent["id"])):
+            await client.see(f"/v1/budget-entries/{spent['id']}", receipts[0].position, cost="0.2", tokens_used=6)
 
     async def _lifecycle(self, client: Client) -> None:
         """The statuses and numbers of a campaign, each change at the version that the client knows."""

@@ -149,7 +149,7 @@ class Machine:
     async def postgres_died(self) -> None:
         """Wait until PostgreSQL's first process is gone, or only waits to be buried."""
         async with asyncio.timeout(DIE_SECONDS_MAX):
-            while self.postmaster() is not None:
+            while self.postmaster() is not None:  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
 
     async def recover(self) -> None:
@@ -187,11 +187,9 @@ async def running_machine(logs: Path | None = None) -> AsyncIterator[Machine]:
     """A machine at work while inside.
 
     Args:
-        logs: where the processes' logs are kept; thrown away when None.
+        logs: an existing folder for the processes' logs; thrown away when None.
     """
     folder = Path(tempfile.mkdtemp(prefix="ledger-faults-"))
-    if logs is not None:
-        logs.mkdir(parents=True, exist_ok=True)
     machine = Machine(folder, logs or folder)
     try:
         async with Proxy(lambda: make_url(machine.server.url).port or 0) as machine.proxy:

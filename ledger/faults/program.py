@@ -1,4 +1,4 @@
-"""What the processes under test run: the API of `ledger serve` and the worker of `ledger worker`, with a given clock."""
+"""What the processes under test run: `ledger serve`'s API, with a given clock, and `ledger worker`'s worker."""
 
 import asyncio
 import multiprocessing
@@ -88,9 +88,7 @@ async def _process(given: Given) -> AsyncIterator[tuple[AsyncEngine, asyncio.Eve
     parent = multiprocessing.parent_process()
     assert parent is not None
     loop.add_reader(parent.sentinel, stop.set)
-    engine = make_engine(
-        parse_url("DATABASE_URL", given.database_url), statement_seconds_max=STATEMENT_SECONDS_MAX
-    )
+    engine = make_engine(parse_url("DATABASE_URL", given.database_url), statement_seconds_max=STATEMENT_SECONDS_MAX)
     try:
         yield engine, stop
     finally:

@@ -26,6 +26,7 @@ from ledger.faults.witness import Witness
 FAULTS_BETWEEN_THOROUGH = 40
 CALM_SECONDS_MAX = 0.2
 RECOVER_SECONDS_MAX = 60.0
+SHOWN_MAX = 10
 
 
 class Report(msgspec.Struct):
@@ -67,7 +68,7 @@ async def run(
         seconds: strike for so long.
         faults: strike so many times; at least one of the two is given.
         report: told of each step in a line of text, the seed first.
-        logs: a folder in which the logs of the processes stay.
+        logs: an existing folder in which the logs of the processes stay.
 
     Returns:
         what struck and what was found; no violations: every promise held.
@@ -119,7 +120,8 @@ class _Run:
                 counted[strike.__name__] += 1
                 told.faults = dict(counted)
             self._load.stopping = True
-            await asyncio.gather(*clients)
+            if not told.violations:
+                await asyncio.gather(*clients)
         if not told.violations:
             self._note("at the end", await thorough.caught_up(self._machine))
             self._note("at the end", await self._everything())
@@ -175,10 +177,13 @@ class _Run:
 
     async def _everything(self) -> list[str]:
         self._told.verified += 1
-        return await self._at_a_look() + await thorough.violations(self._machine, self._witness)
+        found = await self._at_a_look()
+        async with self._machine.engine() as engine:
+            return found + await thorough.violations(engine, log_home(self._machine.home).read(), self._witness)
 
     def _note(self, where: str, found: list[str]) -> None:
         said, self._witness.violations = self._witness.violations, []
-        self._told.violations += [f"{where}: {each}" for each in [*found, *said]]
-        for violation in found + said:
-            self._report(f"VIOLATION after {where}: {violation}")
+        violations = [f"{where}: {each}" for each in [*found, *said][:SHOWN_MAX]]
+        self._told.violations += violations
+        for violation in violations:
+            self._report(f"VIOLATION after {violation}")
