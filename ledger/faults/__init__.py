@@ -4,6 +4,6 @@
 own, in a folder that is thrown away; nothing of a real ledger is touched.
 """
 
-from ledger.faults.run import Report, run
+from ledger.faults.suite import Report, run
 
 __all__ = ["Report", "run"]

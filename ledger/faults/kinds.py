@@ -3,10 +3,11 @@
 import asyncio
 import random
 import signal
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import NamedTuple
 
+import asyncpg
 import psutil
 
 from ledger.faults.load import Load
@@ -111,7 +112,23 @@ async def step_clock(blow: Blow) -> None:
 
 
 async def fill_disk(blow: Blow) -> None:
-    """No room left for the database, until several clients were refused or PostgreSQL has given up."""
+    """No room left for the database, until several requests were refused, and for a while after."""
+    async with _full(blow):
+        await asyncio.sleep(blow.chance.uniform(0, 0.5))
+
+
+async def fill_disk_for_wal(blow: Blow) -> None:
+    """No room left for the write-ahead log either: PostgreSQL panics, and cannot start before there is room."""
+    async with _full(blow):
+        # Each takes a new file of the log, until none is left to be used again.
+        with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+            async with asyncio.timeout(FULL_SECONDS_MAX), blow.machine.connection() as connection:
+                while True:
+                    await connection.execute("SELECT pg_logical_emit_message(false, 'fault', ''), pg_switch_wal()")
+
+
+@asynccontextmanager
+async def _full(blow: Blow) -> AsyncIterator[None]:
     disk = blow.machine.disk
     assert disk is not None
     answers = blow.load.clients[0].witness.answers
@@ -121,8 +138,9 @@ async def fill_disk(blow: Blow) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(FULL_SECONDS_MAX):
                 # Polled: what is waited for happens in other processes.
-                while answers[503] < refused + REFUSALS_WHILE_FULL and blow.machine.postmaster() is not None:  # noqa: ASYNC110
+                while answers[503] < refused + REFUSALS_WHILE_FULL:  # noqa: ASYNC110
                     await asyncio.sleep(0.05)
+        yield
     finally:
         await asyncio.to_thread(disk.free)
 
@@ -141,12 +159,16 @@ DECK: dict[Strike, int] = {
     cut_clients: 3,
     step_clock: 2,
     fill_disk: 1,
+    fill_disk_for_wal: 1,
 }
-"""How often each kind is among 35 faults: every kind strikes, those soonest over the most often."""
+"""How often each kind is among 36 faults: every kind strikes, those soonest over the most often."""
+
+
+NEED_DISK = (fill_disk, fill_disk_for_wal)
 
 
 def deck(chance: random.Random, *, with_disk: bool) -> list[Strike]:
     """The next faults, in an order of chance."""
-    strikes = [strike for strike, count in DECK.items() if with_disk or strike is not fill_disk for _ in range(count)]
+    strikes = [strike for strike, count in DECK.items() if with_disk or strike not in NEED_DISK for _ in range(count)]
     chance.shuffle(strikes)
     return strikes

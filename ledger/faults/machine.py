@@ -159,9 +159,7 @@ class Machine:
             self.server = await asyncio.to_thread(EmbeddedServer.acquire, self.home)
             # Only now: the last user who leaves would stop it.
             await asyncio.to_thread(before.release)
-        for process in self.processes:
-            if not process.is_alive:
-                await process.start()
+        await asyncio.gather(*(process.start() for process in self.processes if not process.is_alive))
 
     async def tear_down(self) -> None:
         """End everything, and leave nothing behind."""

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 
@@ -15,10 +16,10 @@ import msgspec
 
 from ledger.faults import thorough
 from ledger.faults.client import Client, session
-from ledger.faults.kinds import Blow, Strike, deck, fill_disk
+from ledger.faults.kinds import NEED_DISK, Blow, Strike, deck
 from ledger.faults.load import Load
 from ledger.faults.look import Look
-from ledger.faults.machine import Machine, running_machine
+from ledger.faults.machine import APIS, Machine, running_machine
 from ledger.faults.program import log_home
 from ledger.faults.seals import Seals
 from ledger.faults.witness import Witness
@@ -91,9 +92,10 @@ class _Run:
         self._chance = random.Random(told.seed)  # noqa: S311
         self._witness = Witness()
         self._load = Load(http, lambda: machine.urls, self._witness, self._chance)
-        # Its ids are of its own chance: what the clients draw must not depend on how often it asked.
-        self._prober = Client(http, lambda: [self._probed], self._witness, random.Random(self._chance.random()))  # noqa: S311
-        self._probed = ""
+        self._probers = [
+            Client(http, partial(self._url_of, index), self._witness, random.Random(self._chance.getrandbits(64)))  # noqa: S311
+            for index in range(APIS)
+        ]
         self._look = Look(self._witness)
         home = log_home(machine.home)
         kept = home.read()
@@ -103,8 +105,9 @@ class _Run:
     async def strike(self, seconds: float | None, faults: int | None) -> Report:
         told, started = self._told, time.monotonic()
         if self._machine.no_disk is not None:
-            told.left_out[fill_disk.__name__] = self._machine.no_disk
-            self._report(f"LEFT OUT: {fill_disk.__name__}: {self._machine.no_disk}")
+            for needy in NEED_DISK:
+                told.left_out[needy.__name__] = self._machine.no_disk
+                self._report(f"LEFT OUT: {needy.__name__}: {self._machine.no_disk}")
         counted: Counter[str] = Counter()
         await self._load.open()
         async with AsyncExitStack() as stack:
@@ -139,8 +142,7 @@ class _Run:
         try:
             async with asyncio.timeout(RECOVER_SECONDS_MAX):
                 await self._machine.recover()
-                for url in self._machine.urls:
-                    await self._probe(url)
+                await asyncio.gather(*(self._probe(index) for index in range(APIS)))
         except TimeoutError:
             self._note(where, [f"the service did not recover within {RECOVER_SECONDS_MAX:.0f} s"])
             return
@@ -153,12 +155,17 @@ class _Run:
         looked = time.monotonic() - struck - recovered
         self._report(f"{where}: recovered in {recovered:.2f} s, looked in {looked:.2f} s, {self._look.position} events")
 
-    async def _probe(self, url: str) -> None:
+    def _url_of(self, index: int) -> list[str]:
+        return [self._machine.urls[index]]
+
+    async def _probe(self, index: int) -> None:
         """Wait until an API process records a new event and shows it in the tables."""
-        self._probed = url
-        spent = self._prober.event("cost.recorded", {"resource_type": "other", "cost": "0.01"})
-        receipts = await self._prober.tell(spent)
-        assert receipts is not None
+        prober, url = self._probers[index], self._machine.urls[index]
+        spent = prober.event("cost.recorded", {"resource_type": "other", "cost": "0.01"})
+        receipts = await prober.tell(spent)
+        if receipts is None:
+            # Refused, which is a violation already.
+            return
         parameters = {"min_position": str(receipts[0].position)}
         while True:
             try:
