@@ -76,7 +76,7 @@ class PostgreSQL:
     def start(self, **settings: str) -> None:
         """Start it; settings are kept for later starts."""
         fixed = {"port": str(self.port), "listen_addresses": "127.0.0.1", "unix_socket_directories": ""}
-        fixed |= {"max_connections": "200", "fsync": "off"} | settings
+        fixed |= {"max_connections": "200"} | settings
         with (self.data / "postgresql.auto.conf").open("a") as file:
             file.writelines(f"{name} = '{value}'\n" for name, value in fixed.items())
         self.start_again()
