@@ -31,6 +31,7 @@ class Client:
         self.witness = witness
         self._session = session
         self._urls = urls
+        self._tries = 0
         self._trying: asyncio.Task[tuple[int, Any]] | None = None
 
     def event(self, type_: str, data: Event | None = None, **envelope: Any) -> Event:
@@ -51,14 +52,14 @@ class Client:
 
     async def repeat(self, events: list[Event], may_be_refused: Iterable[str] = ()) -> list[Acknowledged] | None:
         """The same of events that may have been sent before."""
-        before = self.witness.tries
+        before = self._tries
         status, answer = await self._until_answered(events if len(events) > 1 else events[0])
         if status in (200, 201):
             return [self.witness.hears(receipt) for receipt in answer["events"]]
         slug = _slug(answer)
         if slug not in may_be_refused:
             self.witness.violations.append(f"{[each['type'] for each in events]} answered {status}: {answer}")
-        elif self.witness.tries == before:
+        elif self._tries == before:
             # Of an earlier try nobody can say that it will never be recorded.
             self.witness.refused.update(UUID(each["id"]) for each in events)
         return None
@@ -101,7 +102,8 @@ class Client:
                         return status, answer
                     if status not in AGAIN:
                         self.witness.violations.append(f"POST /v1/events answered {status}: {answer}")
-            self.witness.tries += 1
+            self._tries += 1
+            self.witness.sent_again += 1
             await asyncio.sleep(self.chance.uniform(0, PAUSE_SECONDS_MAX))
 
     async def _try(self, body: Any, parameters: dict[str, str]) -> tuple[int, Any]:

@@ -34,7 +34,11 @@ class Disk:
         """
         self._folder = folder
         folder.mkdir()
-        self._mount(f"size={SIZE},mode=0711", "-t", "tmpfs", "tmpfs")
+        try:
+            self._mount(f"size={SIZE},mode=0711", "-t", "tmpfs", "tmpfs")
+        except subprocess.CalledProcessError:
+            folder.rmdir()
+            raise
 
     def fill(self) -> None:
         """Leave no room. What is on it may grow while we look, so this is tried until it fits."""

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -162,15 +162,20 @@ class Machine:
         await asyncio.gather(*(process.start() for process in self.processes if not process.is_alive))
 
     async def tear_down(self) -> None:
-        """End everything, and leave nothing behind."""
-        for process in self.processes:
-            await process.kill()
-        if self.disk is not None:
-            self.disk.free()
-        if hasattr(self, "server"):
-            await asyncio.to_thread(self.server.release)
-        if self.disk is not None:
-            self.disk.unmount()
+        """End everything, and leave nothing behind, whatever else fails."""
+        async with AsyncExitStack() as last:
+            if self.disk is not None:
+                last.callback(self.disk.unmount)
+            if hasattr(self, "server"):
+                last.push_async_callback(asyncio.to_thread, self.server.release)
+                last.callback(self._kill_postgres)
+            for process in self.processes:
+                last.push_async_callback(process.kill)
+
+    def _kill_postgres(self) -> None:
+        """Nobody wants its data any more; it may also be one that was just starting when we were interrupted."""
+        if postmaster := self.postmaster():
+            kill_all([postmaster, *postmaster.children(recursive=True)])
 
 
 def kill_all(processes: "list[psutil.Process]") -> None:

@@ -130,7 +130,7 @@ class _Run:
             self._note("at the end", await self._everything())
         told.seconds = time.monotonic() - started
         told.events, told.events_acknowledged = self._look.position, len(self._witness.acknowledged)
-        told.answers, told.sent_again = dict(sorted(self._witness.answers.items())), self._witness.tries
+        told.answers, told.sent_again = dict(sorted(self._witness.answers.items())), self._witness.sent_again
         told.checkpoints = self._seals.count
         return told
 

@@ -26,7 +26,7 @@ class Witness:
         self.acknowledged: dict[UUID, Acknowledged] = {}
         self.refused: set[UUID] = set()
         self.answers: Counter[int] = Counter()
-        self.tries = 0
+        self.sent_again = 0
         self.violations: list[str] = []
         self._unchecked: list[Acknowledged] = []
 
