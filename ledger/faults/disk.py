@@ -6,8 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-SIZE = 4 * 1024**3
-"""A bound, not what it takes: a tmpfs takes what is on it."""
+SIZE = 16 * 1024**3
+"""A bound, not what it takes: a tmpfs takes of the memory what is on it, here about a gigabyte an hour."""
 
 SHRINK_TRIES = 50
 

@@ -4,9 +4,7 @@ import asyncio
 import random
 import secrets
 import time
-from collections import Counter
 from collections.abc import Callable
-from contextlib import AsyncExitStack
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
@@ -97,6 +95,7 @@ class _Run:
             for index in range(APIS)
         ]
         self._look = Look(self._witness)
+        self._verified_at = 0
         home = log_home(machine.home)
         kept = home.read()
         assert kept is not None
@@ -108,23 +107,25 @@ class _Run:
             for needy in NEED_DISK:
                 told.left_out[needy.__name__] = self._machine.no_disk
                 self._report(f"LEFT OUT: {needy.__name__}: {self._machine.no_disk}")
-        counted: Counter[str] = Counter()
         await self._load.open()
-        async with AsyncExitStack() as stack:
-            clients = [asyncio.create_task(self._load.tell_stories(client)) for client in self._load.clients]
-            stack.callback(lambda: [client.cancel() for client in clients])
+        clients = [asyncio.create_task(self._load.tell_stories(client)) for client in self._load.clients]
+        try:
             upcoming: list[Strike] = []
-            while not told.violations:
-                if counted.total() == faults or (seconds is not None and time.monotonic() - started > seconds):
-                    break
+            while told.fault_count != faults and (seconds is None or time.monotonic() - started < seconds):
                 upcoming = upcoming or deck(self._chance, with_disk=self._machine.disk is not None)
-                strike = upcoming.pop()
-                await self._strike_once(strike, counted.total() + 1)
-                counted[strike.__name__] += 1
-                told.faults = dict(counted)
+                await self._strike_once(upcoming.pop())
+                for client in clients:
+                    if client.done():
+                        # Not one of them ends before it is told to, unless it failed.
+                        client.result()
+                if told.violations:
+                    break
             self._load.stopping = True
             if not told.violations:
                 await asyncio.gather(*clients)
+        finally:
+            for client in clients:
+                client.cancel()
         if not told.violations:
             self._note("at the end", await thorough.caught_up(self._machine))
             self._note("at the end", await self._everything())
@@ -134,11 +135,15 @@ class _Run:
         told.checkpoints = self._seals.count
         return told
 
-    async def _strike_once(self, strike: Strike, number: int) -> None:
-        await asyncio.sleep(self._chance.uniform(0, CALM_SECONDS_MAX))
-        where = f"fault {number}, {strike.__name__}"
+    async def _strike_once(self, strike: Strike) -> None:
+        # Of its own, since how often a blow draws depends on what it finds: the next fault must not.
+        chance = random.Random(self._chance.getrandbits(64))  # noqa: S311
+        name, number = strike.__name__, self._told.fault_count + 1
+        where = f"fault {number}, {name}"
+        await asyncio.sleep(chance.uniform(0, CALM_SECONDS_MAX))
         struck = time.monotonic()
-        await strike(Blow(self._machine, self._load, self._chance))
+        await strike(Blow(self._machine, self._load, chance))
+        self._told.faults[name] = self._told.faults.get(name, 0) + 1
         try:
             async with asyncio.timeout(RECOVER_SECONDS_MAX):
                 await self._machine.recover()
@@ -148,7 +153,9 @@ class _Run:
             return
         recovered = time.monotonic() - struck
         self._told.recover_seconds_max = max(self._told.recover_seconds_max, recovered)
-        if number % FAULTS_BETWEEN_THOROUGH == 0:
+        # A log that has become long takes long to look at as a whole.
+        if number - self._verified_at >= max(FAULTS_BETWEEN_THOROUGH, self._look.position // 1_000):
+            self._verified_at = number
             self._note(where, await self._everything())
         else:
             self._note(where, await self._at_a_look())
@@ -180,7 +187,7 @@ class _Run:
         acknowledged = self._witness.take_unchecked()
         async with self._machine.connection() as connection:
             found = await self._look.violations(connection, acknowledged)
-        return found + await self._seals.violations(self._http, self._chance.choice(self._machine.urls))
+        return found + await self._seals.violations(self._http, self._machine.urls[self._told.fault_count % APIS])
 
     async def _everything(self) -> list[str]:
         self._told.verified += 1
