@@ -2,11 +2,15 @@
 
 import logging
 import logging.config
+from contextvars import ContextVar
 from typing import Any, Literal
 
 import structlog
 
 Format = Literal["text", "json"]
+
+ABOUT: ContextVar[dict[str, str] | None] = ContextVar("about", default=None)
+"""What every line says that is written while a request is served. One variable: it is set on the hot path."""
 
 
 def configure(level: str, form: Format) -> None:
@@ -17,7 +21,7 @@ def configure(level: str, form: Format) -> None:
             served `request_id` and `key` (its name).
     """
     shared: list[Any] = [
-        structlog.contextvars.merge_contextvars,
+        _add_about,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.PositionalArgumentsFormatter(),
@@ -44,3 +48,7 @@ def configure(level: str, form: Format) -> None:
     logging.basicConfig(level=level, handlers=[handler], force=True)
     # Alembic tells of every migration; what is worth telling the verbs tell themselves.
     logging.getLogger("alembic").setLevel(logging.WARNING)
+
+
+def _add_about(_logger: Any, _method: str, line: Any) -> Any:
+    return (ABOUT.get() or {}) | line

@@ -58,10 +58,14 @@ class Intake:
 
 
 async def _read(request: web.Request, count: Callable[[bytes], None]) -> bytes:
-    length = request.content_length
+    length, content = request.content_length, request.content
+    is_small = length is not None and length <= SMALL_BODY_BYTES and "Content-Encoding" not in request.headers
+    if is_small and content.is_eof() and content.exception() is None:
+        # All of it came with the head of the request: there is nothing to wait for.
+        return content.read_nowait()
     try:
         async with asyncio.timeout(BODY_SECONDS_MAX):
-            if length is not None and length <= SMALL_BODY_BYTES and "Content-Encoding" not in request.headers:
+            if is_small:
                 return await request.read()
             parts = []
             async for part in request.content.iter_any():

@@ -2,14 +2,14 @@
 
 import logging
 import re
+import secrets
 import time
-import uuid
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
-from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from ledger.api.services import SERVICES
+from ledger.logs import ABOUT
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -22,11 +22,10 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Name the request by its `X-Request-ID`, or anew; count it; log it where everything is logged."""
     began = time.monotonic()
-    sent = request.headers.get("X-Request-ID", "")
-    request_id = sent if _REQUEST_ID.fullmatch(sent) else uuid.uuid4().hex
+    sent = request.headers.get("X-Request-ID")
+    request_id = sent if sent is not None and _REQUEST_ID.fullmatch(sent) else secrets.token_hex(16)
     # A connection serves many requests one after the other: what was said of the last must not cling to this.
-    clear_contextvars()
-    bind_contextvars(request_id=request_id)
+    ABOUT.set({"request_id": request_id})
     answer = await handler(request)
     if not answer.prepared:
         answer.headers["X-Request-ID"] = request_id

@@ -10,13 +10,13 @@ from uuid import UUID
 import msgspec
 from aiohttp import web
 from msgspec import inspect
-from structlog.contextvars import bind_contextvars
 
 from ledger.api.auth import CALLER, authenticate
 from ledger.api.services import SERVICES, Services
 from ledger.domain.access import Permission
 from ledger.domain.codec import utc
 from ledger.domain.errors import Malformed
+from ledger.logs import ABOUT
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -59,9 +59,10 @@ class Route(NamedTuple):
             headers: dict[str, str] = {}
             if self.needs is not None:
                 request[CALLER] = caller = await authenticate(request, services, self.needs)
-                bind_contextvars(key=caller.name)
+                if (about := ABOUT.get()) is not None:
+                    about["key"] = caller.name
                 headers = services.rates.count(caller.name) if services.rates is not None else headers
-            if self.query is None and request.query:
+            if self.query is None and request.query_string:
                 raise Malformed(f"unknown query parameter {next(iter(request.query))!r}")
             if self.from_replica and services.replica is not None:
                 answer = await services.replica.answer(self.handler, request, services)
@@ -83,6 +84,8 @@ def read_query(request: web.Request, query: type[S]) -> S:
     Raises:
         Malformed: an unknown, repeated or unreadable parameter.
     """
+    if not request.query_string and not _requires_some(query):
+        return query()
     given: dict[str, Any] = {}
     kinds = _kinds(query)
     for name, value in request.query.items():
@@ -103,6 +106,11 @@ def read_query(request: web.Request, query: type[S]) -> S:
     except (msgspec.ValidationError, ValueError, OverflowError) as error:
         raise Malformed(f"query parameter: {str(error).replace('Object contains unknown field', 'unknown')}") from None
     return found
+
+
+@cache
+def _requires_some(query: type[msgspec.Struct]) -> bool:
+    return any(field.required for field in msgspec.structs.fields(query))
 
 
 _FORMS: dict[type, re.Pattern[str]] = {

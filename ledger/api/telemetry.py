@@ -11,6 +11,8 @@ class Telemetry:
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
+        # The library finds a counter by its labels in ten times the time that it takes to count.
+        self._answered: dict[tuple[str, str, int], Counter] = {}
         self._requests = Counter(
             "ledger_requests", "Requests answered.", ["method", "route", "status"], registry=registry
         )
@@ -24,7 +26,11 @@ class Telemetry:
 
     def answered(self, method: str, route: str, status: int) -> None:
         """Count a request."""
-        self._requests.labels(method, route, status).inc()
+        key = method, route, status
+        counter = self._answered.get(key)
+        if counter is None:
+            counter = self._answered[key] = self._requests.labels(*key)
+        counter.inc()
 
     def refused(self, problem: str) -> None:
         """Count an event that was refused."""

@@ -1,6 +1,7 @@
 """ledger up: everything in one process."""
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -30,6 +31,9 @@ from ledger.database import driver_connection
 from ledger.domain.access import Role
 from ledger.embedded import exclusive_home
 from ledger.keys import KeyRing, create_key, list_keys
+
+GARBAGE_THRESHOLD = 10_000
+"""New objects between two looks for garbage: a group of appends makes thousands, and drops them by itself."""
 
 
 @click.command()
@@ -114,6 +118,10 @@ def stop_signal() -> asyncio.Event:
 
 
 async def until_stopped(stop: asyncio.Event) -> None:
-    """Wait for the end."""
+    """Serve until told to end."""
+    # All that a service has loaded by now it keeps. Looking through that for garbage took a fifth of an append's time.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GARBAGE_THRESHOLD)
     await stop.wait()
     click.echo("Stopping: answering what was accepted.")

@@ -42,7 +42,9 @@ WITH stored_streams AS (
     ON CONFLICT (stream_id, category) DO UPDATE SET version = excluded.version, state = excluded.state
 ), stored_accounts AS (
     INSERT INTO ledger.accounts (account_id, scope, currency, budget, spent, held)
-    SELECT * FROM unnest($5::uuid[], $6::text[], $7::text[], $8::numeric[], $9::numeric[], $10::numeric[])
+    SELECT account_id, scope, currency, budget::numeric, spent::numeric, held::numeric
+    FROM unnest($5::uuid[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[])
+        AS sent (account_id, scope, currency, budget, spent, held)
     ON CONFLICT (account_id, scope) DO UPDATE
     SET budget = excluded.budget, spent = excluded.spent, held = excluded.held
 ), opened_holds AS (
@@ -116,9 +118,10 @@ def changes(book: Book) -> list[Any]:
         [account_id for _, account_id, _ in accounts],
         [scope for scope, _, _ in accounts],
         [account.currency for _, _, account in accounts],
-        [account.limit for _, _, account in accounts],
-        [account.spent for _, _, account in accounts],
-        [account.held for _, _, account in accounts],
+        # As text: the driver takes longer to write a number than PostgreSQL to read one.
+        [None if account.limit is None else str(account.limit) for _, _, account in accounts],
+        [str(account.spent) for _, _, account in accounts],
+        [str(account.held) for _, _, account in accounts],
         [stream_id for stream_id, _ in holds],
         [hold.amount for _, hold in holds],
         [hold.campaign_id for _, hold in holds],
