@@ -51,8 +51,9 @@ class Process:
         forking = multiprocessing.get_context("forkserver")
         forking.set_forkserver_preload([serve_api.__module__])
         here, there = forking.Pipe(duplex=False)
-        self._running = forking.Process(target=self._program, args=(self.given, there), daemon=True)
-        await asyncio.to_thread(self._running.start)
+        process = forking.Process(target=self._program, args=(self.given, there), daemon=True)
+        await asyncio.to_thread(process.start)
+        self._running = process
         there.close()
         with here:
             if not await asyncio.to_thread(here.poll, START_SECONDS_MAX):

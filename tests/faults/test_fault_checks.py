@@ -21,6 +21,8 @@ from tests.events import campaign, cost, follow, job, reserve
 from tests.log.helpers import record
 from tests.projections.replaying import fold_everything, tamper
 
+pytestmark = pytest.mark.direct
+
 OPENED = campaign("10")
 QUEUED = job(OPENED["id"])
 HELD = reserve("4", campaign_id=OPENED["id"])
