@@ -27,7 +27,7 @@ FROM pg_temp.campaigns LEFT JOIN of_campaign USING (id)
 UNION ALL
 -- A deleted campaign has no row any more: its terms are those of its last events.
 (SELECT DISTINCT ON (stream_id) 'campaign', stream_id, first.data ->> 'currency',
-    (terms.data ->> 'budget')::numeric, coalesce(spent, 0), coalesce(held, 0)
+    (terms.data ->> 'budget')::numeric(20, 10), coalesce(spent, 0)::numeric(38, 10), coalesce(held, 0)::numeric(38, 10)
 FROM ledger.campaign_events AS deleted JOIN ledger.campaign_events AS first USING (stream_id)
 JOIN ledger.campaign_events AS terms USING (stream_id) LEFT JOIN of_campaign ON of_campaign.id = stream_id
 WHERE deleted.type = 'campaign.deleted' AND first.version = 1

@@ -1,7 +1,6 @@
 """ledger up: everything in one process."""
 
 import asyncio
-import gc
 import os
 import signal
 import socket
@@ -31,9 +30,6 @@ from ledger.database import driver_connection
 from ledger.domain.access import Role
 from ledger.embedded import exclusive_home
 from ledger.keys import KeyRing, create_key, list_keys
-
-GARBAGE_THRESHOLD = 10_000
-"""New objects between two looks for garbage: a group of appends makes thousands, and drops them by itself."""
 
 
 @click.command()
@@ -118,10 +114,6 @@ def stop_signal() -> asyncio.Event:
 
 
 async def until_stopped(stop: asyncio.Event) -> None:
-    """Serve until told to end."""
-    # All that a service has loaded by now it keeps. Looking through that for garbage took a fifth of an append's time.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(GARBAGE_THRESHOLD)
+    """Wait for the end."""
     await stop.wait()
     click.echo("Stopping: answering what was accepted.")

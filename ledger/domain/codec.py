@@ -75,6 +75,9 @@ class InvalidField(ValueError):
         self.field = field
 
 
+FREE_KINDS = ("text", "object")
+
+
 class FieldPlan(NamedTuple):
     """How one field is checked and written."""
 
@@ -84,10 +87,7 @@ class FieldPlan(NamedTuple):
     maximum: Decimal | None
     required: bool
     default: Any
-
-    @property
-    def is_free_text(self) -> bool:
-        return self.kind in ("text", "object")
+    is_free_text: bool
 
 
 class EventData(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -138,7 +138,9 @@ def _plan(field: msgspec.structs.FieldInfo, hint: Any) -> FieldPlan:
                 bounds = dict(meta.extra)
                 kind = bounds.pop("kind")
     default = None if field.default is msgspec.NODEFAULT else field.default
-    return FieldPlan(field.name, kind, bounds.get("minimum"), bounds.get("maximum"), field.required, default)
+    return FieldPlan(
+        field.name, kind, bounds.get("minimum"), bounds.get("maximum"), field.required, default, kind in FREE_KINDS
+    )
 
 
 def _checked_amount(plan: FieldPlan, value: Decimal) -> Decimal:
@@ -186,13 +188,13 @@ def dump(payload: EventData) -> tuple[bytes, bytes | None]:
     free: dict[str, Any] = {}
     for plan in plans_of(type(payload)):
         value = getattr(payload, plan.name)
-        if plan.is_free_text:
-            if value is not None and value != NO_OBJECT:
-                free[plan.name] = value
-        elif value is None:
+        if value is None:
             # content.assigned says null on purpose: a required field is written even so.
             if plan.required:
                 data[plan.name] = None
+        elif plan.is_free_text:
+            if value != NO_OBJECT:
+                free[plan.name] = value
         elif plan.kind == "money":
             data[plan.name] = money.plain(value)
         elif plan.kind == "time":

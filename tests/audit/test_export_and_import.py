@@ -220,7 +220,7 @@ TWICE = GOOD[1]._replace(position=5, version=2, type="job.started", data="{}", t
         (export_of(GOOD[1:]), r"^line 1 \(position 2\): the log begins at position 2, not at 1"),
         (export_of([*GOOD[:2], GOOD[3]]), r"^line 3 \(position 4\): position 4 comes after 2"),
         (export_of([*GOOD[:3], GOOD[3]._replace(version=2)]), r"^line 4 \(position 4\): .*version 2 after 0"),
-        (export_of([*GOOD, TWICE]), rf"^line 5 \(position 5\): job stream .* holds event {TWICE.id} already"),
+        (export_of([*GOOD, TWICE]), r"^line 5 \(position 5\): job stream .* holds event [0-9a-f-]{36} already"),
         (export_of([*GOOD[:3], GOOD[3]._replace(type="cost.unheard_of")]), r"^line 4 .*upgrade this release"),
         (export_of(GOOD[:3]) + line_of(GOOD[3]).replace(b'"cost":"1"', b'"cost":"-1"'), r"^line 4 .*at least 0"),
         (export_of(GOOD).replace(b'"A campaign"', b'"Another"'), r"^line 1 \(position 1\): the text is not the one"),

@@ -2,10 +2,10 @@
 
 import asyncio
 import os
-import signal
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import aiohttp
@@ -46,7 +46,9 @@ def pause(server: PostgreSQL) -> None:
 def kill(server: PostgreSQL) -> None:
     postmaster = psutil.Process(server.pid)
     for process in [*postmaster.children(recursive=True), postmaster]:
-        os.kill(process.pid, signal.SIGKILL)
+        # One whose session was just ending may be gone.
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
     postmaster.wait(10)
     time.sleep(1)
     server.start_again()

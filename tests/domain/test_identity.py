@@ -10,7 +10,8 @@ from ledger.domain.event import Receipt
 from tests.domain.helpers import Desk, Sent, candidate, later, stream_in, stream_of, unknown
 from tests.events import campaign, content, cost, event, job, reserve
 
-SOMEONE, ANOTHER = unknown(), unknown()
+# Not by chance: test ids are made of it, and every worker must collect the same tests.
+SOMEONE, ANOTHER = "3f2b0c9e-5a1d-4c7e-9b1a-0c5d2e7f8a90", unknown()
 NOON, NOON_IN_ROME, ONE = "2025-01-01T12:00:00Z", "2025-01-01T13:00:00+01:00", "2025-01-01T13:00:00Z"
 
 

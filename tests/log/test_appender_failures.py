@@ -213,8 +213,7 @@ async def test_a_database_that_takes_no_more_connections_is_said_to_be_unavailab
     role = f"limited_{database_url.database}"
     await query(engine, f"CREATE ROLE {role} LOGIN PASSWORD 'limited' SUPERUSER CONNECTION LIMIT 0")
     await query(engine, f"ALTER ROLE {role} NOSUPERUSER")
-    await query(engine, f"GRANT ALL ON SCHEMA ledger TO {role}")
-    await query(engine, f"GRANT ALL ON ALL TABLES IN SCHEMA ledger TO {role}")
+    await query(engine, f"GRANT ledger_service TO {role}")
     limited = make_engine(database_url.set(username=role, password="limited"))
     appender = await Appender(limited).__aenter__()
 

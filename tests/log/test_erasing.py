@@ -20,7 +20,7 @@ from tests.conftest import Service
 from tests.events import campaign, content, cost, follow, job
 from tests.log.erasing import STORED, erased, erasing
 from tests.log.helpers import gathered, query, record, request, value
-from tests.log.test_round_trips import Relay, round_trips
+from tests.log.test_round_trips import Relay, require_readable, round_trips
 
 COUNT = "SELECT count(*) FROM ledger.events"
 TEXTS_LEFT = "SELECT position FROM ledger.events WHERE text IS NOT NULL ORDER BY position"
@@ -212,6 +212,7 @@ async def test_it_is_shown_without_its_text_as_erased(service: Service) -> None:
 
 
 @pytest.fixture
-async def relay(database_url: URL) -> Any:
+async def relay(kind: str, database_url: URL) -> Any:
+    require_readable(kind)
     async with Relay(database_url) as relay:
         yield relay

@@ -24,6 +24,11 @@ SELECT relname, n_tup_ins, n_tup_upd, n_tup_del FROM pg_stat_user_tables WHERE s
 
 @pytest.fixture(autouse=True)
 def _on_a_wire_that_can_be_read(kind: str) -> None:
+    require_readable(kind)
+
+
+def require_readable(kind: str) -> None:
+    """Skip a test, loudly, that counts what goes over the wire where it cannot be read."""
     if kind == "tls":
         pytest.skip("NOT TESTED over TLS: what is encrypted cannot be counted on the wire")
 
