@@ -87,15 +87,14 @@ class _Far(_Side):
 
 
 class _Near(_Side):
-    """The service's end; it is not read before the server's is open."""
+    """The service's end. What it says before the server's end is open is kept until then."""
 
     def __init__(self, proxy: Proxy) -> None:
         self.proxy = proxy
+        self._early: list[bytes] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        assert self.transport is not None
-        self.transport.pause_reading()
         self.proxy._pairs.add(self)
         self.opening = asyncio.create_task(self._open())
 
@@ -110,8 +109,14 @@ class _Near(_Side):
         self.other = far
         if self.transport.is_closing():
             far.end()
+        for data in self._early:
+            super().data_received(data)
+
+    def data_received(self, data: bytes) -> None:
+        if self.other is None:
+            self._early.append(data)
         else:
-            self.transport.resume_reading()
+            super().data_received(data)
 
     def connection_lost(self, error: Exception | None) -> None:
         self.proxy._pairs.discard(self)
