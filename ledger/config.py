@@ -2,7 +2,7 @@
 
 Names are those of the contract: `DATABASE_URL`, or `DB_HOST DB_PORT DB_NAME DB_USER DB_PASSWORD DB_SSLMODE`;
 `DIRECT_DATABASE_URL`; `REPLICA_DATABASE_URL`; `LEDGER_HOME LEDGER_HOST LEDGER_PORT LEDGER_LOG_LEVEL LEDGER_LOG_FORMAT
-LEDGER_LOG_ORIGIN LEDGER_LOG_KEY LEDGER_RATE_LIMIT`. The environment goes before `.env`.
+LEDGER_LOG_ORIGIN LEDGER_LOG_KEY LEDGER_RATE_LIMIT LEDGER_CONNECTIONS_MAX`. The environment goes before `.env`.
 """
 
 import logging
@@ -25,6 +25,7 @@ OPTIONS = ("host", "sslmode", "sslrootcert", "connect_timeout", "channel_binding
 
 
 RATE_LIMIT = limits.parse("1000000/minute")
+CONNECTIONS_MAX = 4_000
 """Requests that a key may make, in each process: a bound on accidents, far above what one agent needs."""
 
 
@@ -48,6 +49,7 @@ class Settings(msgspec.Struct, frozen=True):
     log_origin: str = "ledger.local/log"
     log_key: Path | None = None
     rate_limit: RateLimitItem = RATE_LIMIT
+    connections_max: int = CONNECTIONS_MAX
     database_url: URL | None = None
     direct_database_url: URL | None = None
     replica_database_url: URL | None = None
@@ -80,6 +82,7 @@ def read_settings(environment: Mapping[str, str] | None = None, folder: Path | N
         log_format=_log_format(merged.get("LEDGER_LOG_FORMAT", "text")),
         log_origin=_log_origin(merged.get("LEDGER_LOG_ORIGIN", "ledger.local/log")),
         rate_limit=_rate_limit(merged.get("LEDGER_RATE_LIMIT")),
+        connections_max=_connections_max(merged.get("LEDGER_CONNECTIONS_MAX")),
         log_key=Path(merged["LEDGER_LOG_KEY"]) if "LEDGER_LOG_KEY" in merged else None,
         database_url=database_url,
         direct_database_url=parse_url("DIRECT_DATABASE_URL", direct) if direct else database_url,
@@ -154,6 +157,14 @@ def _rate_limit(value: str | None) -> RateLimitItem:
         return limits.parse(value) if value else RATE_LIMIT
     except ValueError:
         raise ConfigError(f"LEDGER_RATE_LIMIT must read like 6000/minute or 100/second, not {value!r}") from None
+
+
+def _connections_max(value: str | None) -> int:
+    if not value:
+        return CONNECTIONS_MAX
+    if not (value.isascii() and value.isdigit()) or not 1 <= int(value) <= 1_000_000:
+        raise ConfigError(f"LEDGER_CONNECTIONS_MAX must be a number, 1 to 1000000, not {value!r}")
+    return int(value)
 
 
 def _log_origin(value: str) -> str:

@@ -188,6 +188,13 @@ def test_a_port_that_is_none_is_refused_by_its_name(settings: Reader, name: str,
         settings(**{"DB_HOST": "h", name: port})
 
 
+def test_the_most_connections_are_a_number_from_one_on(settings: Reader) -> None:
+    assert settings(LEDGER_CONNECTIONS_MAX="30").connections_max == 30
+    for wrong in ("0", "-1", "many", "1e3", "10000000"):
+        with pytest.raises(ConfigError, match="LEDGER_CONNECTIONS_MAX"):
+            settings(LEDGER_CONNECTIONS_MAX=wrong)
+
+
 def test_a_log_level_that_is_none_is_refused_by_its_name(settings: Reader) -> None:
     with pytest.raises(ConfigError, match="LEDGER_LOG_LEVEL"):
         settings(LEDGER_LOG_LEVEL="loud")

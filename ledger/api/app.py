@@ -1,5 +1,6 @@
 """The composition root: routes, middleware and the parts of a running service."""
 
+import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -9,15 +10,17 @@ from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ledger.api import append, collections, events, figures, health, keys, listener, log, log_export, metrics, openapi
+from ledger.api.connection import doors
 from ledger.api.feed import Feed
 from ledger.api.intake import BODY_BYTES_MAX, Intake
-from ledger.api.observe import observe
+from ledger.api.observe import harden, observe
 from ledger.api.problems import answer_with_problems
 from ledger.api.rates import Rates
 from ledger.api.replica import Replica
 from ledger.api.services import SERVICES, Services
 from ledger.api.telemetry import Telemetry
 from ledger.audit.sealer import Sealer
+from ledger.config import CONNECTIONS_MAX
 from ledger.keys import KeyRing
 from projections.background import background
 
@@ -27,13 +30,14 @@ ROUTES = [route for resource in RESOURCES for route in resource.ROUTES]
 ROUTES.append(openapi.route_for(ROUTES))
 
 SHUTDOWN_SECONDS = 10.0
-KEEPALIVE_SECONDS = 75.0
+BACKLOG = 1024
 
 
 def make_app(services: Services) -> web.Application:
     """Make the aiohttp application over a running service's parts."""
     app = web.Application(middlewares=[observe, answer_with_problems], client_max_size=BODY_BYTES_MAX)
     app[SERVICES] = services
+    app.on_response_prepare.append(harden)
     app.on_shutdown.append(_end_feed)
     app.add_routes([route.definition() for route in ROUTES])
     return app
@@ -58,7 +62,7 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError:
         listener.close()
         raise
-    listener.listen(1024)
+    listener.listen(BACKLOG)
     return listener
 
 
@@ -74,6 +78,7 @@ async def serving(
     direct: AsyncEngine | None = None,
     replica: AsyncEngine | None = None,
     clock: Callable[[], datetime] | None = None,
+    connections_max: int = CONNECTIONS_MAX,
 ) -> AsyncIterator[None]:
     """Serve the API while inside; leaving answers what was accepted.
 
@@ -85,6 +90,7 @@ async def serving(
         direct: a way past the pooler, where `engine` goes through one.
         replica: a streaming replica to read from.
         clock: what events are recorded by; the server's own when None.
+        connections_max: how many clients' connections may be open; one more is answered 503 and closed.
     """
     telemetry = Telemetry()
     async with (
@@ -101,13 +107,14 @@ async def serving(
         reading = Replica(replica) if replica is not None else None
         runner = web.AppRunner(
             make_app(Services(engine, engine, appender, feed, Intake(), telemetry, key_ring, rates, reading)),
-            access_log=None,
-            keepalive_timeout=KEEPALIVE_SECONDS,
             shutdown_timeout=SHUTDOWN_SECONDS,
         )
         await runner.setup()
-        await web.SockSite(runner, listener).start()
+        assert runner.server is not None
+        take = doors(runner.server, connections_max, telemetry)
+        server = await asyncio.get_running_loop().create_server(take, sock=listener, backlog=BACKLOG)
         try:
             yield
         finally:
+            server.close()
             await runner.cleanup()

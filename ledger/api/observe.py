@@ -6,7 +6,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from ledger.api.services import SERVICES
 from ledger.logs import ABOUT
@@ -14,6 +14,8 @@ from ledger.logs import ABOUT
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 log = logging.getLogger(__name__)
+
+REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id", str)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -26,12 +28,13 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
     request_id = sent if sent is not None and _REQUEST_ID.fullmatch(sent) else secrets.token_hex(16)
     # A connection serves many requests one after the other: what was said of the last must not cling to this.
     ABOUT.set({"request_id": request_id})
+    request[REQUEST_ID] = request_id
     answer = await handler(request)
-    if not answer.prepared:
-        answer.headers["X-Request-ID"] = request_id
     resource = request.match_info.route.resource
     route = resource.canonical if resource is not None else "none"
-    request.app[SERVICES].telemetry.answered(request.method, route, answer.status)
+    # One label for all methods that somebody may invent: labels stay in memory.
+    method = request.method if request.method in hdrs.METH_ALL else "other"
+    request.app[SERVICES].telemetry.answered(method, route, answer.status)
     if log.isEnabledFor(logging.DEBUG):
         about = {
             "method": request.method,
@@ -42,3 +45,16 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
         }
         log.debug("answered", extra=about)
     return answer
+
+
+async def harden(request: web.Request, answer: web.StreamResponse) -> None:
+    """What every answer says beside itself, streams included: its request's name, and nothing that helps an attacker.
+
+    Answers are for the key that asked: no cache may give them to another, nor a browser take them for a page.
+    """
+    headers = answer.headers
+    if REQUEST_ID in request:
+        headers["X-Request-ID"] = request[REQUEST_ID]
+    headers["Server"] = "ledger"
+    headers["X-Content-Type-Options"] = "nosniff"
+    headers.setdefault("Cache-Control", "private, no-cache" if "ETag" in headers else "no-store")

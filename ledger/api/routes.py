@@ -62,7 +62,8 @@ class Route(NamedTuple):
                 if (about := ABOUT.get()) is not None:
                     about["key"] = caller.name
                 headers = services.rates.count(caller.name) if services.rates is not None else headers
-            if self.query is None and request.query_string:
+            # "?&" is a query string without parameters.
+            if self.query is None and request.query_string and request.query:
                 raise Malformed(f"unknown query parameter {next(iter(request.query))!r}")
             if self.from_replica and services.replica is not None:
                 answer = await services.replica.answer(self.handler, request, services)

@@ -1,6 +1,6 @@
 """What is counted of a running service."""
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 GROUP_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000)
 SECONDS_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
@@ -17,6 +17,12 @@ class Telemetry:
             "ledger_requests", "Requests answered.", ["method", "route", "status"], registry=registry
         )
         self._refusals = Counter("ledger_refusals", "Events refused, by problem.", ["problem"], registry=registry)
+        self.connections = 0
+        gauge = Gauge("ledger_connections", "Clients' connections that are open.", registry=registry)
+        gauge.set_function(lambda: self.connections)
+        self._turned_away = Counter(
+            "ledger_connections_turned_away", "Connections past the limit, answered 503.", registry=registry
+        )
         self._group_events = Histogram(
             "ledger_group_events", "Events recorded in one transaction.", buckets=GROUP_BUCKETS, registry=registry
         )
@@ -31,6 +37,14 @@ class Telemetry:
         if counter is None:
             counter = self._answered[key] = self._requests.labels(*key)
         counter.inc()
+
+    def connected(self, more: int) -> None:
+        """Count a connection that opens (1) or closes (-1)."""
+        self.connections += more
+
+    def turned_away(self) -> None:
+        """Count a connection past the limit."""
+        self._turned_away.inc()
 
     def refused(self, problem: str) -> None:
         """Count an event that was refused."""

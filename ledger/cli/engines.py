@@ -27,7 +27,8 @@ async def service_engines(settings: Settings, url: URL) -> AsyncIterator[Engines
     replica_url, direct_url = settings.replica_database_url, settings.direct_database_url
 
     def engine(found: URL | None, pool_size: int = 10) -> AsyncEngine | None:
-        if found is None or found == url:
+        # Another user of the same server is the owner, for his work alone: the service does nothing in his name.
+        if found is None or (found.host, found.port) == (url.host, url.port):
             return None
         return make_engine(found, pool_size=pool_size, statement_seconds_max=STATEMENT_SECONDS_MAX)
 

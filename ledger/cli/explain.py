@@ -35,14 +35,17 @@ _REFUSED = (
     "@ / # % : ? of the password (or give DB_USER and DB_PASSWORD as they are)"
 )
 
+_NO_DATABASE = "there is no such database on the server; create it, or correct the name"
+
 # What only the message tells apart: hosted databases and poolers use one code for many things.
 _SAID = (
     # So says PgBouncer, with the code of a protocol violation.
-    (r"^SASL authentication failed|^password authentication failed", _REFUSED),
+    (r"^SASL authentication failed|^password authentication failed|^no such user", _REFUSED),
     (
         r"no pg_hba\.conf entry .*no encryption|SSL (connection is )?required|connection is insecure",
         "the database lets nobody in without TLS; add ?sslmode=require to DATABASE_URL (verify-full is safer)",
     ),
+    (r'^database ".*" does not exist', _NO_DATABASE),
     (r"no pg_hba\.conf entry", "the database's rules (pg_hba.conf) let nobody in with this user, host and database"),
     (
         r"rejected SSL upgrade",
@@ -75,7 +78,7 @@ _MEANINGS: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
         (asyncpg.InvalidAuthorizationSpecificationError,),
         "the database does not let this user in; check the user, and whether it asks for TLS (?sslmode=require)",
     ),
-    ((asyncpg.InvalidCatalogNameError,), "there is no such database on the server; create it, or correct the name"),
+    ((asyncpg.InvalidCatalogNameError,), _NO_DATABASE),
     (
         (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError, asyncpg.UndefinedFunctionError),
         "the database is not migrated; run `ledger migrate`",

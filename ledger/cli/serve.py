@@ -7,6 +7,7 @@ import click
 from sqlalchemy import URL
 
 from ledger.api.app import serving
+from ledger.api.connection import connections_possible
 from ledger.api.rates import Rates
 from ledger.audit.sealer import find_sealer
 from ledger.cli.common import (
@@ -49,7 +50,14 @@ async def _serve(settings: Settings, url: URL, listener: socket.socket, no_auth:
         key_ring = None if no_auth else KeyRing(engine)
         rates = None if no_auth else Rates(settings.rate_limit)
         async with serving(
-            engine, listener, with_worker=False, key_ring=key_ring, rates=rates, direct=direct, replica=replica
+            engine,
+            listener,
+            with_worker=False,
+            key_ring=key_ring,
+            rates=rates,
+            direct=direct,
+            replica=replica,
+            connections_max=connections_possible(settings.connections_max),
         ):
             announce(listener)
             await until_stopped(stop)

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ledger import sample_data
 from ledger.api.app import listen, serving
+from ledger.api.connection import connections_possible
 from ledger.api.rates import Rates
 from ledger.audit.sealer import find_sealer
 from ledger.cli.common import (
@@ -76,6 +77,7 @@ async def _up(settings: Settings, url: URL, listener: socket.socket, demo: bool)
             sealer=sealer,
             key_ring=KeyRing(engine),
             rates=Rates(settings.rate_limit),
+            connections_max=connections_possible(settings.connections_max),
             direct=direct,
             replica=replica,
         ):

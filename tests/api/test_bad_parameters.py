@@ -290,6 +290,13 @@ async def test_a_header_that_is_not_utf_8_is_the_senders_mistake(shared: Service
     assert await shared.head() == head
 
 
+@pytest.mark.parametrize("path", ["/healthz", "/v1/projections", "/v1/campaigns", "/v1/events"])
+@pytest.mark.parametrize("empty", ["?", "?&", "?&&&"])
+async def test_a_query_string_without_parameters_is_none(shared: Service, path: str, empty: str) -> None:
+    async with shared.client.get(URL(path + empty, encoded=True)) as answer:
+        assert answer.status == 200
+
+
 async def test_after_all_this_the_service_is_ready_and_takes_events(shared: Service) -> None:
     assert (await shared.get("/readyz"))["status"] == "ok"
     assert (await shared.append(cost()))[0]["version"] == 1

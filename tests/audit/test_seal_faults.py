@@ -208,6 +208,7 @@ async def test_only_what_is_kept_outside_shows_that_all_was_rewritten_with_anoth
     ]
 
 
+@pytest.mark.direct
 async def test_a_clean_log_is_found_clean_while_everything_runs(
     engine: AsyncEngine, database_url: URL, tmp_path: Path
 ) -> None:

@@ -15,6 +15,9 @@ from tests.conftest import administer, as_service
 from tests.events import campaign, cost, reserve
 from tests.log.helpers import connected, until
 
+# The URLs say who comes in; where a pooler lies between is tested elsewhere.
+pytestmark = pytest.mark.direct
+
 IS_RUNNING = "The worker is running"
 IS_MISSING = "the database user lacks a privilege"
 

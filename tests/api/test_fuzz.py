@@ -1,0 +1,176 @@
+"""Requests drawn from the service's own OpenAPI document, right and wrong ones, with a key of each role and without.
+
+Whatever is sent, the answer is one that the document names: status, media type, headers and body; never a 500; and what
+the document forbids is not taken. `LEDGER_TEST_FUZZ=200` draws so many requests of each kind for each operation.
+A failure prints the request as a curl command.
+"""
+
+import asyncio
+import os
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any, NamedTuple
+
+import aiohttp
+import hypothesis
+import pytest
+import requests
+import schemathesis
+from schemathesis import GenerationMode
+from schemathesis.specs.openapi import checks as conformance
+from sqlalchemy import URL
+
+from ledger.api.app import listen, serving
+from ledger.database import make_engine
+from ledger.domain.access import Role
+from ledger.keys import KeyRing
+from tests.api.test_keys import made
+from tests.conftest import administer
+from tests.events import campaign, content, cost, follow, job, reserve
+
+EXAMPLES = int(os.environ.get("LEDGER_TEST_FUZZ", "4"))
+SECONDS_MAX = 30.0
+"""Of one request; only a hang takes so long."""
+
+FEED = "/v1/events/stream"
+FEED_SECONDS_MAX = 2.0
+FEED_EXAMPLES_MAX = 3
+"""A live feed has no end: its head, and what comes within this, are enough."""
+
+
+def no_bug(ctx: Any, response: Any, case: Any) -> None:
+    """Not `not_a_server_error`: 503 says that a position is not reached yet, and is in the document."""
+    assert response.status_code != 500, response.content
+
+
+def no_wrong_data_taken(ctx: Any, response: Any, case: Any) -> None:
+    """What the document forbids is refused; in mode=independent by the result of each event, within a 200."""
+    if case.path == "/v1/events" and case.method == "POST" and (case.query or {}).get("mode") == "independent":
+        return
+    conformance.negative_data_rejection(ctx, response, case)
+
+
+def fits_its_schema(ctx: Any, response: Any, case: Any) -> None:
+    """The body fits; that of the feed is text in OpenAPI 3.1, which schemathesis compares with each event's fields."""
+    if case.path != FEED:
+        conformance.response_schema_conformance(ctx, response, case)
+
+
+CHECKS = [
+    no_bug,
+    conformance.status_code_conformance,
+    conformance.content_type_conformance,
+    conformance.response_headers_conformance,
+    fits_its_schema,
+    no_wrong_data_taken,
+    # Not positive_data_acceptance: what fits the schema may still be refused by a rule that no schema can say
+    # (a cursor of another collection, a key twice in group_by, a cost for which the budget has no room).
+    # Not ignored_auth, missing_required_header, unsupported_method: test_owasp.py asks these of every route.
+    # Not use_after_free, ensure_resource_availability: they follow a resource from POST to DELETE, and there is none.
+]
+
+
+class Fuzzed(NamedTuple):
+    """Where the service is, the header of a key of each role, and something that exists for every path."""
+
+    url: str
+    headers: dict[str, dict[str, str]]
+    there: dict[str, dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+async def fuzzed(server_url: URL, template: str, working_as: Callable[[URL], URL]) -> AsyncIterator[Fuzzed]:
+    """A service that asks for keys, on a database of its own with something of everything in it."""
+    name = f"fuzz_{uuid.uuid4().hex[:12]}"
+    await administer(server_url, f"CREATE DATABASE {name} TEMPLATE {template}")
+    engine = make_engine(working_as(server_url.set(database=name)))
+    # Names that nobody draws: a revocation must not hit a key in use.
+    headers = {role.value: await made(engine, f"{role.value} {uuid.uuid4()}", role.value) for role in Role}
+    opened, queued, asset, held = campaign(), job(), content(), reserve()
+    events = [opened, queued, job(opened["id"]), asset, held, cost("2", campaign_id=opened["id"], model_used="m")]
+    events += [follow(queued, "job.started"), follow(held, "cost.settled", {"cost": "1"})]
+    listener = listen("127.0.0.1", 0)
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    async with (
+        serving(engine, listener, with_worker=True, key_ring=KeyRing(engine)),
+        aiohttp.ClientSession(url, headers=headers["admin"]) as client,
+    ):
+        async with client.post("/v1/events", json=events) as answer:
+            assert answer.status == 201
+        ids = {"campaigns": opened, "agent-jobs": queued, "content-assets": asset, "budget-entries": held}
+        there = {f"/v1/{noun}/": {"id": event["id"]} for noun, event in ids.items()}
+        there |= {"/v1/events/{": {"position": 3}, "/v1/streams/": {"category": "cost", "stream_id": held["id"]}}
+        yield Fuzzed(url, headers, there)
+    await engine.dispose()
+    await administer(server_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def operations(url: str) -> Iterator[Any]:
+    """Every operation of the document that the service shows."""
+    schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
+    schema.config.max_stream_events = 1
+    for found in schema.get_all_operations():
+        yield found.ok()
+
+
+def fuzz(operation: Any, headers: dict[str, str], fixed: dict[str, Any] | None, mode: GenerationMode) -> None:
+    """Draw requests to an operation, and check each answer."""
+    given: dict[str, Any] = {"path_parameters": fixed} if fixed else {}
+    is_feed = operation.path == FEED
+    seconds = FEED_SECONDS_MAX if is_feed else SECONDS_MAX
+    if mode is GenerationMode.POSITIVE:
+        names = {parameter.name for parameter in (*operation.query, *operation.headers)}
+        # A feed that begins with something, and reads that do not wait five seconds for what will not be.
+        given["query"] = {name: 0 for name in ("min_position",) if name in names} | ({"after": 0} if is_feed else {})
+        given["headers"] = {name: "0" for name in ("Ledger-Min-Position",) if name in names}
+    # Always the same requests, no memory between runs, and no limit of time that a busy machine could pass.
+    drawing = hypothesis.settings(
+        max_examples=min(EXAMPLES, FEED_EXAMPLES_MAX) if is_feed else EXAMPLES,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(hypothesis.HealthCheck),
+        phases=[hypothesis.Phase.generate],
+        verbosity=hypothesis.Verbosity.quiet,
+    )
+
+    with requests.Session() as session:
+
+        @drawing
+        @hypothesis.given(case=operation.as_strategy(generation_mode=mode, **given))
+        def ask(case: Any) -> None:
+            case.call_and_validate(session=session, headers=headers, checks=CHECKS, timeout=seconds)
+
+        ask()
+
+
+@pytest.mark.parametrize("role", [*(role.value for role in Role), None])
+async def test_every_answer_is_one_that_the_document_names(fuzzed: Fuzzed, role: str | None) -> None:
+    headers = fuzzed.headers[role] if role is not None else {}
+
+    def fuzz_all() -> list[str]:
+        faults = []
+        for operation in operations(fuzzed.url):
+            fixed = next((what for path, what in fuzzed.there.items() if operation.path.startswith(path)), None)
+            kinds: list[tuple[GenerationMode, dict[str, Any] | None]] = [
+                (GenerationMode.POSITIVE, None),
+                (GenerationMode.NEGATIVE, None),
+            ]
+            if fixed:
+                kinds.append((GenerationMode.POSITIVE, fixed))
+            for mode, path in kinds:
+                try:
+                    fuzz(operation, headers, path, mode)
+                except hypothesis.errors.Unsatisfiable:
+                    continue
+                except schemathesis.errors.InvalidSchema:
+                    raise
+                except BaseExceptionGroup as group:
+                    faults.append(f"{operation.label} ({mode.value}): {group}")
+        return faults
+
+    faults = await asyncio.to_thread(fuzz_all)
+
+    assert faults == [], "\n\n".join(faults)
+    async with aiohttp.ClientSession(fuzzed.url) as client, client.get("/v1/campaigns", headers=headers) as answer:
+        assert answer.status == (401 if role is None else 200), "a key in use was revoked"

@@ -1,0 +1,163 @@
+"""What an operator sees of the service: log lines that name request, key and position, and the figures of /metrics."""
+
+import asyncio
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from sqlalchemy import URL
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ledger.api import intake
+from tests.api.hostile import request, wired
+from tests.api.test_keys import made, served, status_of
+from tests.cli.helpers import started
+from tests.conftest import Service
+from tests.events import campaign, cost, reserve
+from tests.log.helpers import until
+
+
+async def test_a_line_of_the_log_names_request_key_and_position(
+    engine: AsyncEngine, database_url: URL, tmp_path: Path
+) -> None:
+    header = await made(engine, "the writer", "agent")
+    settings = {"LEDGER_LOG_LEVEL": "DEBUG", "LEDGER_LOG_FORMAT": "json"}
+    async with started(tmp_path, "serve", "--port", "0", database=database_url, **settings) as running:
+        async with aiohttp.ClientSession(await running.url(), headers=header) as client:
+            named = {"X-Request-ID": "my-request.1"}
+            async with client.post("/v1/events", json=[cost(), cost()], headers=named) as answer:
+                echoed = answer.headers["X-Request-ID"]
+            async with client.get("/nowhere", headers={"X-Request-ID": "forged id"}) as answer:
+                given = answer.headers["X-Request-ID"]
+        await running.stop()
+    lines = [json.loads(line) for line in running.errors.read_text().splitlines() if line.startswith("{")]
+    answered = {line["request_id"]: line for line in lines if line["event"] == "answered"}
+
+    appended = answered["my-request.1"]
+    assert echoed == "my-request.1"
+    assert (appended["key"], appended["position"], appended["status"]) == ("the writer", "2", 201)
+    assert (appended["method"], appended["path"], appended["level"]) == ("POST", "/v1/events", "debug")
+    assert appended["seconds"] > 0
+    # What could be taken for something else in a log is not taken over; a key that was not looked up is not named.
+    assert re.fullmatch("[0-9a-f]{32}", given)
+    assert "key" not in answered[given]
+
+
+async def figures(client: aiohttp.ClientSession) -> dict[str, float]:
+    """What /metrics says, by name and labels."""
+    async with client.get("/metrics") as answer:
+        text = await answer.text()
+    return {
+        name: float(value)
+        for name, _, value in (line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))
+    }
+
+
+async def test_the_figures_tell_requests_groups_latency_lag_holds_refusals_pool_and_connections(
+    service: Service,
+) -> None:
+    opened = campaign("10")
+    await service.append(opened, cost("1", campaign_id=opened["id"]))
+    await service.append(reserve("2", campaign_id=opened["id"]))
+    assert (await service.post(reserve("99", campaign_id=opened["id"])))[0] == 402
+    assert (await service.post([cost("1", kost=1)], mode="independent"))[0] == 200
+    assert (await service.problem("/v1/campaigns", limit="0"))[0] == 400
+
+    async def caught_up() -> dict[str, float] | None:
+        found = await figures(service.client)
+        return found if found["ledger_projection_lag_events"] == 0 else None
+
+    found = await until(caught_up)
+
+    # The refusal is an event too: cost.denied.
+    assert found["ledger_head_position"] == found["ledger_projection_position"] == 4
+    assert found['ledger_requests_total{method="POST",route="/v1/events",status="201"}'] == 2
+    assert found['ledger_requests_total{method="POST",route="/v1/events",status="402"}'] == 1
+    assert found['ledger_requests_total{method="GET",route="/v1/campaigns",status="400"}'] == 1
+    assert found['ledger_refusals_total{problem="budget-exceeded"}'] == 1
+    assert found['ledger_refusals_total{problem="invalid-event"}'] == 1
+    assert found["ledger_group_events_count"] == found["ledger_append_seconds_count"] == 3
+    assert found["ledger_group_events_sum"] == 4
+    assert 0 < found["ledger_append_seconds_sum"] < 60
+    assert found["ledger_open_holds"] == 1
+    assert found["ledger_projection_lag_seconds"] == 0
+    assert found['ledger_projection_status{status="running"}'] == 1
+    assert found["ledger_pool_connections"] >= 0
+    assert found["ledger_connections"] >= 1
+    assert found["ledger_connections_turned_away_total"] == 0
+
+
+async def test_addresses_that_lead_nowhere_make_no_new_figures(shared: Service) -> None:
+    """A label for each address that somebody invents would fill the memory."""
+    await shared.problem("/invented")
+    before = await figures(shared.client)
+    for number in range(20):
+        assert (await shared.problem(f"/invented/{number}"))[0] == 404
+    before |= await figures(shared.client)
+    after = await figures(shared.client)
+
+    assert set(after) == set(before)
+    assert after['ledger_requests_total{method="GET",route="none",status="404"}'] == 21
+
+
+POST = "Content-Type: application/json"
+
+
+async def test_bodies_that_are_too_much_together_are_refused_until_some_are_done(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "TOGETHER_BYTES_MAX", 300_000)
+    body = json.dumps([cost(description="x" * 450) for _ in range(400)]).encode()
+    assert 200_000 < len(body) < 300_000
+    small = json.dumps(cost()).encode()
+    admin = await made(engine, "boss", "admin")
+    lines = (POST, f"Authorization: {admin['Authorization']}")
+
+    def sent(of: bytes) -> bytes:
+        return request("POST", "/v1/events", *lines, f"Content-Length: {len(of)}")
+
+    async with served(engine) as url, wired(url, 3) as (first, second, third):
+        await first.send(sent(body) + body[:-1])
+        await asyncio.sleep(0.3)
+        await second.send(sent(body) + body)
+        refused = await second.answer()
+        await third.send(sent(small) + small)
+        passed = await third.answer()
+        await first.send(body[-1:])
+        taken = await first.answer()
+        await third.send(sent(body) + body)
+        after = await third.answer()
+
+    assert (refused.status, refused.problem, refused.headers["retry-after"]) == (503, "overloaded", "1")
+    assert [answer.status for answer in (passed, taken, after)] == [201, 201, 200]
+
+
+async def test_a_body_that_does_not_come_in_time_is_malformed_and_who_leaves_gives_its_room_back(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "BODY_SECONDS_MAX", 0.5)
+    monkeypatch.setattr(intake, "TOGETHER_BYTES_MAX", 300_000)
+    admin = await made(engine, "boss", "admin")
+    head = request("POST", "/v1/events", POST, f"Authorization: {admin['Authorization']}", "Content-Length: 250000")
+
+    async def room() -> Any:
+        body = json.dumps(cost(description="x")).encode().ljust(250_000)
+        return await status_of(client, "POST", "/v1/events", data=body, headers={"Content-Type": "application/json"})
+
+    async with (
+        served(engine) as url,
+        wired(url, 2) as (late, leaving),
+        aiohttp.ClientSession(url, headers=admin) as client,
+    ):
+        await late.send(head + b" " * 200_000)
+        answer = await late.answer()
+        await leaving.send(head + b" " * 200_000)
+        leaving.close()
+        async with asyncio.timeout(5):
+            while (last := await room()) == 503:
+                await asyncio.sleep(0.05)
+
+    assert (answer.status, answer.problem, last) == (400, "malformed", 201)

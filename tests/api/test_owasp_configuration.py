@@ -1,0 +1,163 @@
+"""The OWASP API Security Top 10 (2023), API8 and API9: what the service tells without being asked, and what it has."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from sqlalchemy import URL
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ledger.api import append
+from ledger.api.app import ROUTES
+from ledger.api.routes import Route
+from ledger.database import make_engine
+from tests.api.hostile import asked, request
+from tests.api.test_keys import address, made, served, status_of
+from tests.api.test_owasp import INSIDE, METHODS
+from tests.cli.helpers import ledger, started
+from tests.conftest import Service
+from tests.events import cost
+
+
+async def test_api8_security_misconfiguration_every_answer_says_how_it_may_be_used(engine: AsyncEngine) -> None:
+    admin = await made(engine, "boss", "admin")
+    wrong = []
+    async with served(engine) as url, aiohttp.ClientSession(url, headers=admin) as client:
+        for route in ROUTES:
+            for given in ({}, {"Authorization": "Bearer x"}, {"Origin": "https://evil.example"}):
+                async with client.request(route.method, address(route.path), headers=given) as answer:
+                    headers = answer.headers
+                    if (
+                        headers["X-Content-Type-Options"] != "nosniff"
+                        or headers["Server"] != "ledger"
+                        or "no-" not in headers["Cache-Control"]
+                        or "X-Request-ID" not in headers
+                        or any(name.lower().startswith("access-control") for name in headers)
+                        or "Set-Cookie" in headers
+                        or "text/html" in headers["Content-Type"]
+                    ):
+                        wrong.append((route.method, route.path, given, dict(headers)))
+
+    assert wrong == []
+
+
+async def test_api8_security_misconfiguration_an_error_shows_nothing_of_the_inside(
+    engine: AsyncEngine, database_url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admin = await made(engine, "boss", "admin")
+    key = admin["Authorization"].removeprefix("Bearer ")
+
+    async def broken(*arguments: Any) -> None:
+        raise RuntimeError(f"SELECT secret FROM ledger.api_keys -- {database_url.password} {key}")
+
+    texts = []
+    async with served(engine) as url, aiohttp.ClientSession(url, headers=admin) as client:
+        for method, path, given in (
+            ("GET", "/v1/campaigns?name='; DROP TABLE campaigns; --&sort=nonsense", {}),
+            ("GET", "/v1/campaigns?cursor=eyJhIjoxfQ", {}),
+            ("GET", "/v1/campaigns/' OR 1=1", {}),
+            ("GET", "/v1/events/99999999999999999999", {}),
+            ("GET", "/v1/log/tile/../../../etc/passwd", {}),
+            ("POST", "/v1/events", {"data": "{"}),
+            ("POST", "/v1/events", {"json": {**cost(), "type": "__class__"}}),
+            ("POST", "/v1/keys", {"json": {"name": "boss", "role": "viewer"}}),
+            ("DELETE", "/v1/keys/' OR ''='", {}),
+            ("GET", "/nowhere", {}),
+            ("PUT", "/v1/campaigns", {}),
+        ):
+            async with client.request(method, path, **given) as answer:
+                assert 400 <= answer.status < 500, path
+                texts.append(await answer.text())
+        monkeypatch.setattr(append, "split_body", broken)
+        async with client.post("/v1/events", json=cost()) as answer:
+            assert answer.status == 500
+            texts.append(await answer.text())
+        raw = request("GET", "/healthz", f"Authorization: Bearer {key}\x00")
+        texts.append((await asked(url, raw)).body.decode())
+
+    assert [text for text in texts if INSIDE.search(text) or key in text] == []
+
+
+async def test_api8_security_misconfiguration_a_real_process_logs_no_key_and_no_password(
+    database_url: URL, tmp_path: Path
+) -> None:
+    settings = {"LEDGER_LOG_LEVEL": "DEBUG", "LEDGER_LOG_FORMAT": "json"}
+    said = await ledger("keys", "create", "boss", "--role", "admin", "--json", database=database_url)
+    key = json.loads(said.out)["key"]
+    header = {"Authorization": f"Bearer {key}"}
+    async with started(tmp_path, "serve", "--port", "0", database=database_url, **settings) as running:
+        url = await running.url()
+        async with aiohttp.ClientSession(url) as client:
+            for given in (header, {"Authorization": f"Bearer {key[:-1]}"}, {"Authorization": f"Basic {key}"}):
+                await status_of(client, "GET", "/v1/keys", headers=given)
+                await status_of(client, "POST", "/v1/events", headers=given, data="{")
+                await status_of(client, "GET", "/v1/campaigns", headers=given, params={"key": key})
+            made_now = await client.post("/v1/keys", headers=header, json={"name": "new", "role": "viewer"})
+            new = (await made_now.json())["key"]
+        await asked(url, request("GET", "/healthz", f"Authorization: Bearer {key}\x00"))
+        await asked(url, request("GET", "/healthz", f"Authorization: Bearer {key}" + "x" * 10_000))
+        await asked(url, request("GET", f"/{key} with spaces"))
+        code = await running.stop()
+    log = running.errors.read_text()
+
+    assert code == 0
+    assert '"path": "/v1/keys"' in log
+    secrets = [text.split("_")[2] for text in (key, new)] + [str(database_url.password)]
+    assert [secret for secret in secrets if secret in log + running.said] == []
+    assert "Traceback" not in log
+
+
+async def test_api8_security_misconfiguration_a_database_that_refuses_is_not_told_about(
+    database_url: URL, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    engine = make_engine(database_url.set(password="a-wrong-password-7", username="nobody_7"))
+    async with served(engine) as url, aiohttp.ClientSession(url) as client:
+        texts = []
+        for path in ("/readyz", "/v1/campaigns"):
+            async with client.get(path, headers={"Authorization": "Bearer lgr_" + "0" * 12 + "_" + "0" * 38}) as answer:
+                texts.append(await answer.text())
+    await engine.dispose()
+
+    assert [text for text in texts if "_7" in text or "-7" in text] == []
+    assert "a-wrong-password-7" not in caplog.text
+
+
+async def test_api9_improper_inventory_management_only_what_the_document_names_answers(shared: Service) -> None:
+    async with shared.client.get("/openapi.json") as answer:
+        document = await answer.json()
+    url = str(shared.client._base_url)
+    named = {(method.upper(), path) for path, item in document["paths"].items() for method in item}
+    wrong = []
+    for path in document["paths"]:
+        for method in METHODS:
+            if method == "CONNECT" or (method, path) in named or path == "/v1/events/stream":
+                continue
+            answered = await asked(url, request(method, address(path), "Connection: close"))
+            if answered.status != 405 or sorted(answered.headers["allow"].split(",")) != sorted(
+                found for found, of in named if of == path
+            ):
+                wrong.append((method, path, answered.status, answered.headers.get("allow")))
+    for path in (
+        *("/", "/v1", "/v1/", "/v2/events", "/v0/events", "/api", "/docs", "/swagger.json", "/openapi.yaml", "/admin"),
+        *(
+            "/debug",
+            "/.env",
+            "/.git/config",
+            "/static/x",
+            "/healthz/",
+            "/v1/events/",
+            "/v1/campaigns/x/y",
+            "/favicon.ico",
+        ),
+    ):
+        answered = await asked(url, request("GET", path, "Connection: close"))
+        if answered.status not in (400, 404) or "json" not in answered.headers["content-type"]:
+            wrong.append(("GET", path, answered.status, ""))
+
+    assert wrong == []
+    assert named == {(route.method, route.path) for route in ROUTES}
+    assert all(isinstance(route, Route) and route.summary for route in ROUTES)
