@@ -39,9 +39,12 @@ CONNECTION_ERRORS = (
     asyncpg.InternalClientError,
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
-    asyncpg.TooManyConnectionsError,
+    # No connection, room on the disk or memory is left.
+    asyncpg.InsufficientResourcesError,
+    # Its disk cannot be read or written.
+    asyncpg.PostgresSystemError,
 )
-"""What is raised when the database cannot be reached, went away, was shut down, or is full."""
+"""What is raised when the database cannot be reached, went away, was shut down, is full, or its disk is."""
 
 
 @contextmanager

@@ -5,6 +5,7 @@ A database restored from a backup does not take them back: so the sealer notices
 
 import os
 import re
+import secrets
 from pathlib import Path
 
 import msgspec
@@ -105,12 +106,17 @@ class LogHome:
         """Keep a checkpoint: after this returns it survives whatever happens to the machine's power."""
         # The key may lie elsewhere, and nothing here yet.
         self._folder.mkdir(parents=True, exist_ok=True)
-        new = self.checkpoint_file.with_name("checkpoint.new")
-        with new.open("wb") as file:
-            file.write(note)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(self.checkpoint_file)
+        # A name of its own: a sealer that lost its connection, and with it the lock, may be writing at the same moment.
+        new = self.checkpoint_file.with_name(f"checkpoint.{secrets.token_hex(4)}.new")
+        try:
+            with new.open("wb") as file:
+                file.write(note)
+                file.flush()
+                os.fsync(file.fileno())
+            new.replace(self.checkpoint_file)
+        except OSError:
+            new.unlink(missing_ok=True)
+            raise
         folder = os.open(self._folder, os.O_RDONLY)
         try:
             os.fsync(folder)

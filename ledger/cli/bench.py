@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from ledger import faults
 from ledger.bench import compare, table
 from ledger.bench import run as benchmark
 from ledger.bench.processes import MeasurementFailed
@@ -26,12 +27,26 @@ from ledger.cli.common import fail, json_option, plain_errors, print_json, run
     help="Say what moved since this report.  [without a value: the accepted run]",
 )
 @click.option("--rounds", type=click.IntRange(min=1), help="Turns of work and control.  [default: 5; quick: 3]")
+@click.option("--faults", "minutes", type=click.FloatRange(min=0, min_open=True), help="Strike it for so many MINUTES.")
+@click.option("--seed", type=int, help="With --faults: strike as the run did that told this seed.")
 @json_option
-def bench(quick: bool, only: tuple[str, ...], accepted: Path | None, rounds: int | None, as_json: bool) -> None:
-    """Measure the service beside controls, on a throw-away PostgreSQL of its own.
+def bench(
+    quick: bool,
+    only: tuple[str, ...],
+    accepted: Path | None,
+    rounds: int | None,
+    minutes: float | None,
+    seed: int | None,
+    as_json: bool,
+) -> None:
+    """Measure the service beside controls, or see what it survives, on a throw-away PostgreSQL of its own.
 
-    No ledger is touched. A missed target is no error: the exit code is 1 only where something could not be measured.
+    No ledger is touched. A missed target is no error: the exit code is 1 only where something could not be measured, or
+    a fault broke a promise.
     """
+    if minutes is not None:
+        _strike(minutes, seed, as_json=as_json)
+        return
     before = _read(accepted) if accepted is not None else None
     with plain_errors():
         try:
@@ -48,6 +63,24 @@ def bench(quick: bool, only: tuple[str, ...], accepted: Path | None, rounds: int
         click.echo(line)
     for line in compare.lines(before, report, moved) if before is not None else ():
         click.echo(line)
+
+
+def _strike(minutes: float, seed: int | None, *, as_json: bool) -> None:
+    """Kill, cut and fill up everything at random under load, and look each time whether every promise held."""
+    with plain_errors():
+        try:
+            report = run(faults.run(seed, seconds=60 * minutes, report=lambda line: click.echo(line, err=as_json)))
+        except asyncio.CancelledError:
+            sys.exit(143)
+    if as_json:
+        print_json(report)
+    else:
+        outcome = "; ".join(report.violations) or "every promise held"
+        click.echo(
+            f"{report.fault_count} faults in {report.seconds:.0f} s, {report.events_acknowledged:,} events "
+            f"acknowledged, {report.sent_again:,} requests sent again: {outcome}. Again: --seed {report.seed}"
+        )
+    sys.exit(1 if report.violations else 0)
 
 
 def _read(accepted: Path) -> Report:

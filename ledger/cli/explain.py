@@ -94,6 +94,11 @@ _MEANINGS: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
         "goes into REPLICA_DATABASE_URL",
     ),
     ((asyncpg.TooManyConnectionsError,), "the database takes no more connections; close some or raise the limit"),
+    (
+        (asyncpg.DiskFullError,),
+        "the database's disk is full; make room or enlarge it, and it goes on by itself (a PostgreSQL that has stopped "
+        "must be started again)",
+    ),
     ((asyncpg.CannotConnectNowError,), "the database is starting or stopping; wait a moment and try again"),
     (
         (asyncpg.DuplicatePreparedStatementError, asyncpg.InvalidSQLStatementNameError),

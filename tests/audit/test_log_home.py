@@ -1,5 +1,6 @@
 """The key and where it lies: made once, for its owner alone, and shown to nobody."""
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -93,3 +94,36 @@ async def test_the_private_key_shows_itself_nowhere(
     assert all(secret.encode() not in note for note in home.notes)
     rows = await query(engine, "SELECT log_checkpoint::text FROM ledger.log_checkpoint")
     assert secret not in str(rows)
+
+
+def test_sealers_that_write_at_the_same_moment_leave_a_whole_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first has lost the lock with its connection, which it has yet to notice."""
+    home, fsync = LogHome(tmp_path, None, ORIGIN), os.fsync
+
+    def write_another(descriptor: int) -> None:
+        monkeypatch.setattr(os, "fsync", fsync)
+        home.write_checkpoint(b"second")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", write_another)
+    home.write_checkpoint(b"first and longer")
+
+    assert home.checkpoint_file.read_bytes() == b"first and longer"
+    assert list(tmp_path.iterdir()) == [home.checkpoint_file]
+
+
+def test_a_full_disk_leaves_the_checkpoint_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = LogHome(tmp_path, None, ORIGIN)
+    home.write_checkpoint(b"before")
+
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="No space left"):
+        home.write_checkpoint(b"after")
+
+    assert home.checkpoint_file.read_bytes() == b"before"
+    assert list(tmp_path.iterdir()) == [home.checkpoint_file]

@@ -65,3 +65,12 @@ async def test_a_report_to_compare_with_that_is_none_is_wrong_usage(tmp_path: Pa
 
     assert said.code == 2
     assert "cannot be read as a report" in said.err
+
+
+async def test_faults_are_struck_and_the_seed_is_told() -> None:
+    said = await ledger("bench", "--faults", "0.05", "--seed", "7", "--json")
+
+    report = json.loads(said.out)
+    assert (said.code, report["seed"], report["violations"]) == (0, 7, []), said.err
+    assert sum(report["faults"].values()) >= 1
+    assert "seed 7" in said.err

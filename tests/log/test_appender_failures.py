@@ -228,3 +228,23 @@ async def test_a_database_that_takes_no_more_connections_is_said_to_be_unavailab
     assert isinstance(taken[0], list)
     assert isinstance(taken[0][0], Receipt)
     await appender.__aexit__(None, None, None)
+
+
+@pytest.mark.parametrize("code", ["53100", "53200", "58030"])
+async def test_a_database_whose_disk_is_full_or_broken_is_unavailable_until_it_is_mended(
+    appender: Appender, engine: AsyncEngine, database_url: URL, code: str
+) -> None:
+    async with connected(database_url) as owner:
+        await owner.execute(f"""
+            CREATE FUNCTION pg_temp.refuse() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN RAISE EXCEPTION 'no space left on device' USING ERRCODE = '{code}'; END $$;
+            CREATE TRIGGER refuse BEFORE INSERT ON ledger.cost_events FOR EACH ROW EXECUTE FUNCTION pg_temp.refuse()
+        """)
+        event = cost()
+        with pytest.raises(DatabaseUnavailable):
+            await appender.append(request(event))
+        await owner.execute("DROP TRIGGER refuse ON ledger.cost_events")
+
+        (receipt,) = receipts(await appender.append(request(event)))
+
+    assert (receipt.position, receipt.duplicate) == (1, False)
