@@ -3,16 +3,16 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any
 
 import asyncpg
 import msgspec
 from sqlalchemy import URL, Dialect, event
-from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.util import await_only
+from sqlalchemy.util import await_only, greenlet_spawn
 
 from ledger.config import Settings, parse_url
 from ledger.embedded import EmbeddedServer
@@ -158,18 +158,23 @@ async def driver_connection(engine: AsyncEngine) -> AsyncIterator["asyncpg.Conne
 
     Raises:
         TimeoutError: there is none that answers within `BORROW_SECONDS_MAX`.
+        SQLAlchemyError: none can be made.
     """
-    async with AsyncExitStack() as stack:
+    # The pooled connection without SQLAlchemy's own Connection around it, which would cost as much as a small query.
+    try:
         async with asyncio.timeout(BORROW_SECONDS_MAX):
-            connection = await stack.enter_async_context(engine.connect())
-            raw = await connection.get_raw_connection()
-        driver = raw.driver_connection
-        assert isinstance(driver, asyncpg.Connection)
-        try:
-            yield driver
-        except BaseException:
-            # The state of the connection is unknown (a cancelled COPY, a lost server): never hand it to another.
-            await connection.invalidate()
-            raise
-        if driver.is_closed() or driver.is_in_transaction():
-            await connection.invalidate()
+            pooled = await engine.raw_connection()
+    except engine.dialect.loaded_dbapi.Error as error:
+        raise DBAPIError(None, None, error) from error
+    driver = pooled.driver_connection
+    assert isinstance(driver, asyncpg.Connection)
+    try:
+        yield driver
+    except BaseException:
+        # The state of the connection is unknown (a cancelled COPY, a lost server): never hand it to another.
+        await greenlet_spawn(pooled.invalidate)
+        raise
+    if driver.is_closed() or driver.is_in_transaction():
+        await greenlet_spawn(pooled.invalidate)
+    else:
+        await greenlet_spawn(pooled.close)

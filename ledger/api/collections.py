@@ -208,7 +208,7 @@ async def _list(request: web.Request, services: Services, collection: Collection
             arguments=arguments.values,
         )
     following = write_cursor(collection.table, query.sort, keys, dict(rows[-1])) if more else None
-    items = [show(collection.view, dict(row)) for row in rows]
+    items = [show(collection.view, row) for row in rows]
     answer = json_response({"items": items, "next": following}, position=position)
     if following is not None:
         answer.headers["Link"] = f'<{_with_cursor(request.rel_url, following)}>; rel="next"'
@@ -230,7 +230,7 @@ async def _item(request: web.Request, services: Services, collection: Collection
         position, row = await queries.item(connection, collection.table, columns(collection.view), item_id)
     if row is None or not caller.sees(row[collection.campaign]):
         raise NotFound(f"there is nothing with id {item_id} in {collection.path}")
-    return json_response(show(collection.view, dict(row)), position=position)
+    return json_response(show(collection.view, row), position=position)
 
 
 async def _item_as_of(

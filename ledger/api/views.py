@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
 from functools import cache
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_type_hints
 from uuid import UUID
 
 import msgspec
@@ -15,6 +15,9 @@ from ledger.domain.codec import time_text
 from ledger.domain.content import ContentStatus, ContentType
 from ledger.domain.cost import EntryStatus, ResourceType
 from ledger.domain.job import AgentType, JobStatus
+
+if TYPE_CHECKING:
+    import asyncpg
 
 Money = Annotated[str, msgspec.Meta(pattern=r"^-?\d+(\.\d+)?$", description="exact, in plain notation")]
 Time = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"}, description="UTC, microseconds")]
@@ -118,32 +121,51 @@ DERIVED = frozenset({"budget_remaining", "budget_used_percentage", "duration_sec
 
 @cache
 def columns(view: type[msgspec.Struct]) -> str:
-    """The select list of a view, over the alias `t`."""
-    return ", ".join(
-        f"t.{name}::text AS {name}" if name in JSON_COLUMNS else f"t.{name}"
-        for name in view.__struct_fields__
-        if name not in DERIVED
-    )
+    """The select list of a view, over the alias `t`: money, times and JSON as the text that is shown.
+
+    PostgreSQL writes them in a fraction of the time that it takes to read them into Python and write them here.
+    """
+    hints = get_type_hints(view, include_extras=True)
+    return ", ".join(_column(name, hints[name]) for name in _stored(view))
 
 
-def show(view: type[V], row: Mapping[str, Any]) -> V:
-    """Show a row."""
-    shown = {name: _show(name, row[name]) for name in view.__struct_fields__ if name not in DERIVED}
+def _column(name: str, hint: Any) -> str:
+    kinds = (hint, *get_args(hint))
+    if Money in kinds:
+        return f"trim_scale(t.{name})::text AS {name}"
+    if Time in kinds:
+        return f"to_char(t.{name} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') AS {name}"
+    return f"t.{name}::text AS {name}" if name in JSON_COLUMNS else f"t.{name}"
+
+
+@cache
+def _stored(view: type[msgspec.Struct]) -> tuple[str, ...]:
+    return tuple(name for name in view.__struct_fields__ if name not in DERIVED)
+
+
+def show(view: type[V], row: "Mapping[str, Any] | asyncpg.Record") -> V:
+    """Show a row, as selected by `columns` or as replayed."""
+    shown = {name: _show(row[name]) for name in _stored(view)}
+    for name in JSON_COLUMNS & shown.keys():
+        if shown[name] is not None:
+            shown[name] = msgspec.Raw(shown[name].encode())
     if view is CampaignView:
-        shown["budget_remaining"] = money.plain(money.subtract(row["budget"], row["spend"]))
-        shown["budget_used_percentage"] = money.plain(money.percentage(row["spend"], row["budget"]))
+        budget, spend = Decimal(shown["budget"]), Decimal(shown["spend"])
+        shown["budget_remaining"] = money.plain(money.subtract(budget, spend))
+        shown["budget_used_percentage"] = money.plain(money.percentage(spend, budget))
     elif view is AgentJobView:
-        started, completed = row["started_at"], row["completed_at"]
+        started, completed = shown["started_at"], shown["completed_at"]
         known = started is not None and completed is not None
-        shown["duration_seconds"] = (completed - started).total_seconds() if known else None
+        shown["duration_seconds"] = _seconds(started, completed) if known else None
     return view(**shown)
 
 
-def _show(name: str, value: Any) -> Any:
-    if isinstance(value, Decimal):
+def _show(value: Any) -> Any:
+    kind = type(value)
+    if kind is Decimal:
         return money.plain(value)
-    if isinstance(value, datetime):
-        return time_text(value)
-    if name in JSON_COLUMNS and value is not None:
-        return msgspec.Raw(value.encode())
-    return value
+    return time_text(value) if kind is datetime else value
+
+
+def _seconds(start: str, end: str) -> float:
+    return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
