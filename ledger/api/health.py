@@ -1,5 +1,6 @@
 """Is it alive, and is it ready?"""
 
+import asyncio
 from typing import Literal
 
 import msgspec
@@ -12,6 +13,9 @@ from ledger.audit import store
 from ledger.database import CONNECTION_ERRORS, driver_connection
 from ledger.schema import current_revision, expected_revision
 from projections.queries import projection_status
+
+READY_SECONDS_MAX = 5.0
+"""Load balancers wait no longer; a pooler whose server is away lets a query wait for minutes."""
 
 LAG_SECONDS_MAX = 60.0
 """Further behind than this, the read models are no longer what a dashboard should show."""
@@ -41,7 +45,8 @@ async def healthz(request: web.Request, services: Services) -> web.StreamRespons
 async def readyz(request: web.Request, services: Services) -> web.StreamResponse:
     """Whether requests can be served as they should be."""
     try:
-        readiness = await _check(services)
+        async with asyncio.timeout(READY_SECONDS_MAX):
+            readiness = await _check(services)
     except (*CONNECTION_ERRORS, SQLAlchemyError, TimeoutError) as error:
         unknown = "unknown, the database does not answer"
         readiness = Readiness("unavailable", f"does not answer ({type(error).__name__})", unknown, unknown, unknown)
