@@ -153,11 +153,12 @@ async def test_a_database_that_is_away_is_answered_with_503_everywhere_and_found
     assert (await service.get("/v1/spend"))["items"][0]["entries"] == 2
 
 
-async def test_a_read_whose_connection_is_cut_is_answered_with_503(service: Service, database_url: URL) -> None:
+async def test_a_read_whose_connection_is_cut_is_answered_with_503(engine: AsyncEngine, database_url: URL) -> None:
     other = make_engine(database_url)
-    async with other.connect() as holder:
+    # Without a replica: it would be read from that.
+    async with served(engine, with_worker=False) as client, other.connect() as holder:
         await holder.execute(text("LOCK TABLE campaigns IN ACCESS EXCLUSIVE MODE"))
-        reading = asyncio.create_task(service.client.get("/v1/campaigns").__aenter__())
+        reading = asyncio.create_task(client.get("/v1/campaigns").__aenter__())
         waiting = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
 
         async def reader() -> int | None:
@@ -168,7 +169,7 @@ async def test_a_read_whose_connection_is_cut_is_answered_with_503(service: Serv
         pid = await eventually(reader)
         await holder.execute(text(f"SELECT pg_terminate_backend({pid})"))
         answer = await reading
+        problem = await answer.json(content_type=None)
     await other.dispose()
 
-    problem = await answer.json(content_type=None)
     assert (answer.status, problem["type"]) == (503, "/problems/database-unavailable")
