@@ -34,6 +34,9 @@ GATHER_SECONDS = 0.008
 RETRY_SECONDS_MIN = 0.02
 RETRY_SECONDS_MAX = 30.0
 
+OUTAGE_SECONDS_MAX = 2.0
+"""Where the database is at fault: to ask whether it is back costs little, and every second shows in the tables."""
+
 TRIES_MAX = 5
 """An event that cannot be folded so many times, with longer and longer pauses, waits for an operator."""
 
@@ -118,13 +121,13 @@ class Worker:
         self._tries += 1
         cause = error.__cause__ if isinstance(error, PageFailed) else error
         assert isinstance(cause, Exception)
-        status, failure = "failing", Failure.of(cause)
+        status, failure, seconds_max = "failing", Failure.of(cause), OUTAGE_SECONDS_MAX
         if isinstance(error, PageFailed) and error.is_events_fault:
-            failure = Failure.of(cause, error.position, error.event_type)
+            failure, seconds_max = Failure.of(cause, error.position, error.event_type), RETRY_SECONDS_MAX
             # An event of a newer release will be folded by that release's workers: for them it must not be paused.
             if self._tries >= TRIES_MAX and not isinstance(cause, UnknownEventType):
                 status = "paused"
-        seconds = min(RETRY_SECONDS_MAX, RETRY_SECONDS_MIN * 4**self._tries)
+        seconds = min(seconds_max, RETRY_SECONDS_MIN * 4**self._tries)
         outlook = "paused: see `ledger projections`" if status == "paused" else f"next try in {seconds:.1f} s"
         log.error("the read models are %s at %s, %s", status, failure.position or "work", outlook, exc_info=error)
         try:
