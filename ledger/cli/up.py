@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -29,8 +30,10 @@ from ledger.cli.engines import bring_up_to_date, service_engines
 from ledger.config import Settings
 from ledger.database import driver_connection
 from ledger.domain.access import Role
+from ledger.domain.errors import ProjectionBehind
 from ledger.embedded import exclusive_home
 from ledger.keys import KeyRing, create_key, list_keys
+from projections.queries import projection_status, wait_for_position
 
 
 @click.command()
@@ -81,11 +84,21 @@ async def _up(settings: Settings, url: URL, listener: socket.socket, demo: bool)
             direct=direct,
             replica=replica,
         ):
+            if demo:
+                await shown(engine)
             if settings.database_url is None:
                 plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
                 click.echo(f"DATABASE_URL={plain}")
             announce(listener)
             await until_stopped(stop)
+
+
+async def shown(engine: AsyncEngine) -> None:
+    """Wait until the tables show what is in the log, for whoever looks at them at once; but not for ever."""
+    async with driver_connection(engine) as connection:
+        standing = await projection_status(connection)
+    with suppress(ProjectionBehind):
+        await wait_for_position(engine, standing.head)
 
 
 async def make_admin_key(engine: AsyncEngine, file: Path) -> None:

@@ -258,4 +258,4 @@ async def test_a_tile_that_is_not_whole_is_not_served(engine: AsyncEngine, tmp_p
 
     assert [(status, slug(problem)) for status, problem in (*cut, gone)] == [(500, "internal-error")] * 3
     assert "tile 0 of level 0" in gone[1]["detail"]
-    assert caching is None
+    assert caching == "no-store"
