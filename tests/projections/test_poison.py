@@ -294,7 +294,7 @@ async def test_a_failure_that_has_passed_is_cleared_by_any_worker_though_nothing
 
 async def trouble(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, statement: str) -> Any:
     """Have a database in trouble while there are events to fold; how the projections say so, after many tries."""
-    monkeypatch.setattr(worker_module, "RETRY_SECONDS_MAX", 0.001)
+    monkeypatch.setattr(worker_module, "OUTAGE_SECONDS_MAX", 0.001)
     await record(engine, cost(), cost())
     tries = count_tries(monkeypatch)
     await query(engine, statement)
