@@ -84,6 +84,7 @@ def test_a_url_goes_before_parts_and_empty_settings_count_as_none(settings: Read
     assert (empty.database_url, empty.port, empty.home) == (None, 8080, Path(".ledger"))
 
 
+@pytest.mark.direct
 async def test_the_password_reaches_the_server_as_it_is(server_url: URL, settings: Reader, database_url: URL) -> None:
     role = f"hard_{database_url.database}"
     await administer(server_url, f"CREATE ROLE {role} LOGIN PASSWORD '{HARD_PASSWORD.replace(':', chr(92) + ':')}'")
