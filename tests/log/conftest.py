@@ -8,7 +8,7 @@ from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ledger.log.appender import Appender
-from tests.conftest import administer
+from tests.conftest import administer, way_to
 
 
 @pytest.fixture
@@ -18,9 +18,9 @@ async def appender(engine: AsyncEngine) -> AsyncIterator[Appender]:
 
 
 @pytest.fixture(scope="module")
-async def shared_database_url(server_url: URL, template: str) -> AsyncIterator[URL]:
+async def shared_database_url(request: pytest.FixtureRequest, server_url: URL, template: str) -> AsyncIterator[URL]:
     """A migrated database for all tests of a module."""
     name = f"shared_{uuid.uuid4().hex[:12]}"
     await administer(server_url, f"CREATE DATABASE {name} TEMPLATE {template}")
-    yield server_url.set(database=name)
+    yield way_to(server_url, request).set(database=name)
     await administer(server_url, f"DROP DATABASE {name} WITH (FORCE)")
