@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from sqlalchemy import URL
+from sqlalchemy import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ledger.database import make_engine
@@ -15,9 +15,10 @@ from tests.audit.sealing import ORIGIN, sealed_log
 from tests.cli.helpers import ledger, plain, run
 from tests.conftest import administer
 from tests.events import campaign, cost, job
-from tests.log.helpers import query, record, value
+from tests.log.helpers import connected, query, record, value
 from tests.projections.helpers import folded, stored, tables
 from tests.projections.replaying import fold_everything
+from tests.servers.postgresql import BINARIES
 
 pytestmark = pytest.mark.direct
 
@@ -30,7 +31,12 @@ async def empty_database(server: URL, name: str, owner: str) -> AsyncIterator[UR
 
 
 async def must(program: str, *arguments: str) -> None:
-    said = await run(installed_binaries() / program, *arguments)
+    """Run a tool of the server's own major version, which the dump can be restored by."""
+    url = next(argument for argument in arguments if "://" in argument).removeprefix("--dbname=")
+    async with connected(make_url(url)) as connection:
+        major = connection.get_server_version().major
+    binaries = BINARIES if f"/{major}/" in f"{BINARIES}/" else installed_binaries()
+    said = await run(binaries / program, *arguments)
     assert (said.code, said.err) == (0, "")
 
 

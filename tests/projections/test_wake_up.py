@@ -17,6 +17,9 @@ from tests.events import campaign, cost, reserve
 from tests.log.helpers import query, record, request, until, value
 from tests.projections.helpers import folded_up_to
 
+NEEDS_TO_HEAR = pytest.mark.direct
+"""A pooler in transaction mode lets nobody LISTEN."""
+
 
 @pytest.fixture
 async def other_engine(database_url: URL) -> AsyncIterator[AsyncEngine]:
@@ -33,6 +36,7 @@ async def hears(bell: Bell) -> None:
     await until(listening)
 
 
+@NEEDS_TO_HEAR
 async def test_an_append_elsewhere_wakes_a_worker_that_would_look_again_in_ten_minutes(
     engine: AsyncEngine, other_engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -65,6 +69,7 @@ async def test_an_append_in_the_same_process_needs_no_database_to_wake_the_worke
     assert not bell.hears_others
 
 
+@NEEDS_TO_HEAR
 async def test_a_hold_made_elsewhere_is_freed_when_it_runs_out_though_the_sweeper_sleeps(
     engine: AsyncEngine, other_engine: AsyncEngine
 ) -> None:
@@ -127,6 +132,7 @@ async def test_an_idle_worker_asks_less_and_less_until_there_is_something(
     assert waits == pytest.approx(doubled)
 
 
+@NEEDS_TO_HEAR
 async def test_a_service_that_is_told_of_appends_leaves_its_database_alone_while_there_are_none(
     engine: AsyncEngine,
 ) -> None:
