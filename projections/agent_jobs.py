@@ -46,8 +46,10 @@ def move(event: StoredEvent, movement: Movement, rows: Rows[AgentJobRow]) -> Non
     row = rows.change(event.agent_job_id, event)
     if row is None:
         return
-    row.cost = money.add(row.cost, movement.cost)
-    row.held = money.add(row.held, movement.held)
+    if movement.cost:
+        row.cost = money.add(row.cost, movement.cost)
+    if movement.held:
+        row.held = money.add(row.held, movement.held)
     row.tokens_used = add_count(row.tokens_used, movement.tokens_used)
 
 

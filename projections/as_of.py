@@ -11,10 +11,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from ledger.database import driver_connection
 from ledger.domain.ledger import PAYLOAD_ERASED
 from ledger.log.read import PAGE_EVENTS_MAX, EventFilter, StoredEvent, read_all
+from projections import campaigns
 from projections.erasures import TABLES, erased_by
 from projections.fold import ReadModels, fold_event, needed_by
 from projections.replay import CannotReplay
-from projections.rows import AgentJobRow, BudgetEntryRow, ContentAssetRow, Row, Rows
+from projections.rows import AgentJobRow, BudgetEntryRow, CampaignRow, ContentAssetRow, Row, Rows
 from projections.skips import read_skips
 
 
@@ -36,6 +37,8 @@ async def row_as_of(engine: AsyncEngine, table: str, row_id: UUID, position: int
         await _fold(engine, page, models)
     rows: Rows[Row] = getattr(models, table)
     row = rows.get(row_id)
+    if isinstance(row, CampaignRow):
+        campaigns.rate(row)
     if row is not None:
         await _forget_deleted(engine, row, position)
         await _note_erasures(engine, table, row, position)

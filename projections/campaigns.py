@@ -30,7 +30,6 @@ def fold(event: StoredEvent, payload: EventData, transition: Transition, rows: R
         row.clicks = add_count(row.clicks, payload.clicks)
         row.conversions = add_count(row.conversions, payload.conversions)
         row.revenue = money.add(row.revenue, payload.revenue or money.ZERO)
-        row.roi = money.return_on_investment(row.revenue, row.spend)
 
 
 def move(event: StoredEvent, movement: Movement, rows: Rows[CampaignRow]) -> None:
@@ -38,10 +37,15 @@ def move(event: StoredEvent, movement: Movement, rows: Rows[CampaignRow]) -> Non
     row = rows.change(event.campaign_id, event)
     if row is None:
         return
-    row.held = money.add(row.held, movement.held)
+    if movement.held:
+        row.held = money.add(row.held, movement.held)
     if movement.cost:
         row.spend = money.add(row.spend, movement.cost)
-        row.roi = money.return_on_investment(row.revenue, row.spend)
+
+
+def rate(row: CampaignRow) -> None:
+    """Note what the campaign returns, once its revenue and spend have come to rest."""
+    row.roi = money.return_on_investment(row.revenue, row.spend)
 
 
 def _created(event: StoredEvent, payload: campaign.CampaignCreated) -> CampaignRow:

@@ -75,10 +75,12 @@ def fold(events: Sequence[StoredEvent], models: ReadModels, texts: Mapping[int, 
     for event in events:
         fold_event(event, models, texts)
     _forget_deleted(models)
+    for row in models.campaigns.touched:
+        campaigns.rate(row)
 
 
 def fold_event(event: StoredEvent, models: ReadModels, texts: Mapping[int, Texts] = NO_TEXTS) -> None:
-    """Fold one event. Of the ledger's own events only erasures change a row."""
+    """Fold one event; what a campaign returns is not rated. Of the ledger's own events only erasures change a row."""
     if event.category == "ledger":
         erased = erasures.erased_by(event)
         if erased is not None and (rows := models.of(erased.category)) is not None:
@@ -101,6 +103,8 @@ def fold_event(event: StoredEvent, models: ReadModels, texts: Mapping[int, Texts
 
 def _forget_deleted(models: ReadModels) -> None:
     """Do for the rows in memory what ON DELETE SET NULL does in the database."""
+    if not (models.campaigns.has_deleted or models.agent_jobs.has_deleted):
+        return
     referring: list[AgentJobRow | ContentAssetRow] = [*models.agent_jobs.touched, *models.content_assets.touched]
     for row in referring:
         if row.campaign_id is not None and models.campaigns.was_deleted(row.campaign_id):

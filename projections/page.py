@@ -1,5 +1,6 @@
 """One page of events folded into the tables of a schema: what the worker and the replay have in common."""
 
+import asyncio
 from itertools import pairwise
 
 import asyncpg
@@ -10,7 +11,7 @@ from ledger.domain.ledger import PAYLOAD_ERASED
 from ledger.log.read import StoredEvent
 from projections.fold import ReadModels, fold, needed_by
 from projections.texts import read_texts
-from projections.writer import load, write
+from projections.writer import change, insert, load, take_new
 
 _REFUSED_VALUES = (
     asyncpg.DataError,
@@ -33,6 +34,15 @@ _DATABASE_TROUBLES = (
 ERASURES_MAX = 20
 """A page with more erasures is applied in parts: each of them may bring the texts of a whole row into memory."""
 
+PAGE_EVENTS_MAX = 10_000
+"""Behind by more, the log is folded in pages of so many: rows that many events change are written once a page."""
+
+PART_EVENTS = 500
+"""While PostgreSQL inserts what so many events have opened, the next ones are folded."""
+
+TURNS_TO_SEND = 3
+"""Of the event loop, until a part is on its way."""
+
 
 async def apply_page(
     connection: "asyncpg.Connection[asyncpg.Record]", page: list[StoredEvent], schema: str
@@ -47,8 +57,21 @@ async def _apply(
     connection: "asyncpg.Connection[asyncpg.Record]", page: list[StoredEvent], schema: str, erases: bool
 ) -> ReadModels:
     models = await load(connection, needed_by(page), schema)
-    fold(page, models, await read_texts(connection, page) if erases else {})
-    await write(connection, models, schema)
+    texts = await read_texts(connection, page) if erases else {}
+    inserting = asyncio.ensure_future(asyncio.sleep(0))
+    try:
+        for start in range(0, len(page), PART_EVENTS):
+            fold(page[start : start + PART_EVENTS], models, texts)
+            new = take_new(models)
+            await inserting
+            inserting = asyncio.ensure_future(insert(connection, new, schema))
+            for _ in range(TURNS_TO_SEND):
+                await asyncio.sleep(0)
+    finally:
+        # Nothing else may be said on the connection while it is at work.
+        await asyncio.gather(inserting, return_exceptions=True)
+    await inserting
+    await change(connection, models, schema)
     return models
 
 

@@ -20,13 +20,11 @@ from ledger.domain.errors import LedgerError
 from ledger.log.read import EventFilter, StoredEvent, read_all
 from ledger.log.tables import NAMING
 from projections.models import Base
-from projections.page import apply_page, is_events_fault
+from projections.page import PAGE_EVENTS_MAX, apply_page, is_events_fault
 from projections.skips import Skip, read_skips
 
 if TYPE_CHECKING:
     import asyncpg
-
-PAGE_EVENTS_MAX = 20_000
 
 TABLES = ("campaigns", "agent_jobs", "content_assets", "budget_entries")
 """Referenced tables first."""

@@ -8,7 +8,7 @@ all anew.
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -20,7 +20,7 @@ COUNTER_MAX = 2**63 - 1
 """Counters stop here instead of overflowing a bigint: no input may stop the worker."""
 
 
-class Row(msgspec.Struct, kw_only=True):
+class Row(msgspec.Struct, kw_only=True, gc=False):
     """What every read model's row begins with."""
 
     id: UUID
@@ -114,6 +114,7 @@ class Rows(Generic[R]):
         self._loaded = set(self._rows)
         self._changed: dict[UUID, None] = {}
         self._deleted: dict[UUID, None] = {}
+        self._inserted: set[UUID] = set()
         self._retold: set[UUID] = set()
 
     def get(self, row_id: UUID | None) -> R | None:
@@ -150,19 +151,28 @@ class Rows(Generic[R]):
         return row_id in self._deleted
 
     @property
-    def ids(self) -> list[UUID]:
-        """Ids of the rows that were changed or deleted."""
-        return [*self._changed, *self._deleted]
+    def ids(self) -> set[UUID]:
+        """Ids of the rows that were added, changed or deleted."""
+        return {*self._inserted, *self._changed, *self._deleted}
+
+    @property
+    def has_deleted(self) -> bool:
+        """Whether this page took any row away."""
+        return bool(self._deleted)
 
     @property
     def touched(self) -> list[R]:
         """Rows to insert or update."""
         return [self._rows[row_id] for row_id in self._changed]
 
-    @property
-    def new(self) -> list[R]:
-        """Rows to insert."""
-        return [self._rows[row_id] for row_id in self._changed if row_id not in self._loaded]
+    def take_new(self) -> list[R]:
+        """Rows to insert; from here on they count as loaded."""
+        new = [self._rows[row_id] for row_id in self._changed if row_id not in self._loaded]
+        for row in new:
+            del self._changed[row.id]
+            self._loaded.add(row.id)
+            self._inserted.add(row.id)
+        return new
 
     @property
     def changed(self) -> list[R]:
@@ -182,7 +192,7 @@ class Rows(Generic[R]):
         return [row_id for row_id in self._deleted if row_id in self._loaded]
 
 
-class Movement(msgspec.Struct, frozen=True):
+class Movement(msgspec.Struct, frozen=True, gc=False):
     """What a cost event moves on the job and the campaign it counts for."""
 
     cost: Decimal
@@ -203,8 +213,3 @@ def raw_text(value: msgspec.Raw) -> str | None:
 def columns_of(row: type[Row]) -> tuple[str, ...]:
     """The columns of a row's table, in the order of its fields."""
     return row.__struct_fields__
-
-
-def values_of(row: Row) -> tuple[Any, ...]:
-    """The row's values in the order of `columns_of`."""
-    return msgspec.structs.astuple(row)

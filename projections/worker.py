@@ -13,10 +13,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from ledger.database import driver_connection
 from ledger.domain.catalogue import UnknownEventType
 from ledger.log.bell import Bell
-from ledger.log.read import PAGE_EVENTS_MAX, EventFilter, StoredEvent, read_page
+from ledger.log.read import EventFilter, StoredEvent, read_page
 from projections import checkpoint
+from projections.ahead import PageReader
 from projections.checkpoint import Failure
-from projections.page import apply_page, is_events_fault
+from projections.page import PAGE_EVENTS_MAX, apply_page, is_events_fault
 from projections.skips import read_skips
 
 log = logging.getLogger(__name__)
@@ -67,6 +68,7 @@ class Worker:
         self._bell = bell or Bell()
         self._stopping = asyncio.Event()
         self._tries = 0
+        self._reader = PageReader(engine)
 
     def stop(self) -> None:
         """Ask the worker to end after the page it is at."""
@@ -75,6 +77,12 @@ class Worker:
 
     async def run(self) -> None:
         """Fold pages until stopped; failures are recorded, shown, and tried again with back-off."""
+        try:
+            await self._run()
+        finally:
+            await self._reader.close()
+
+    async def _run(self) -> None:
         idle_seconds = IDLE_SECONDS_MIN
         page_events = PAGE_EVENTS_MAX
         # A worker that has just started may be a release that can fold what stopped the last one.
@@ -110,7 +118,7 @@ class Worker:
     async def _fold_or_pass(self, page_events: int, even_paused: bool) -> int | None:
         """Fold a page, as `fold_page` does; an event that an operator decided to skip counts as folded."""
         try:
-            return await fold_page(self._engine, page_events, even_paused=even_paused)
+            return await fold_page(self._engine, page_events, even_paused=even_paused, reader=self._reader)
         except PageFailed as failed:
             if failed.is_events_fault and failed.events == 1 and await self._pass_skipped(failed):
                 return 1
@@ -183,8 +191,17 @@ async def _wait(event: asyncio.Event, seconds: float) -> None:
             await event.wait()
 
 
-async def fold_page(engine: AsyncEngine, events_max: int = PAGE_EVENTS_MAX, *, even_paused: bool = False) -> int | None:
+async def fold_page(
+    engine: AsyncEngine,
+    events_max: int = PAGE_EVENTS_MAX,
+    *,
+    even_paused: bool = False,
+    reader: PageReader | None = None,
+) -> int | None:
     """Fold the next page of events into the read models.
+
+    Args:
+        reader: of the pages, where more than one will be folded; it may have read this one ahead.
 
     Returns:
         how many events were folded, 0 where there are none; None where another worker is at it, or where they are
@@ -199,7 +216,10 @@ async def fold_page(engine: AsyncEngine, events_max: int = PAGE_EVENTS_MAX, *, e
         if row is None or (row["status"] == "paused" and not even_paused):
             await connection.execute("ROLLBACK")
             return None
-        page = await read_page(connection, EventFilter(after=row["position"]), events_max)
+        if reader is None:
+            page = await read_page(connection, EventFilter(after=row["position"]), events_max)
+        else:
+            page = await reader.read(connection, row["position"], events_max)
         if not page:
             if row["status"] != "running":
                 # Whatever it was has passed.

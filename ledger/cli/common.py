@@ -32,7 +32,7 @@ from ledger.schema import current_revision, expected_revision
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
-GARBAGE_THRESHOLD = 10_000
+GARBAGE_THRESHOLD = 50_000
 """New objects between two looks for garbage: a group of appends makes thousands, and drops them by itself."""
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")

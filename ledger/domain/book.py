@@ -30,7 +30,7 @@ class Head(NamedTuple):
     state: State
 
 
-class Account(msgspec.Struct, frozen=True):
+class Account(msgspec.Struct, frozen=True, gc=False):
     """Balances of a campaign or a job. `limit` is None for a job without a cap."""
 
     currency: str

@@ -90,7 +90,7 @@ class FieldPlan(NamedTuple):
     is_free_text: bool
 
 
-class EventData(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class EventData(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
     """What an event says beyond its envelope. Amounts are canonical and in range once a struct exists."""
 
     def __post_init__(self) -> None:

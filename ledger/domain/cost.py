@@ -144,7 +144,7 @@ EVENTS: dict[str, tuple[type[EventData], Transition]] = {
 BY_SERVICE = frozenset({"cost.expired", "cost.denied"})
 
 
-class Entry(msgspec.Struct, frozen=True):
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """A budget entry as its own events make it."""
 
     status: str

@@ -1,4 +1,8 @@
-"""An event on its way into the log: as asked for, as recorded, and the receipt for it."""
+"""An event on its way into the log: as asked for, as recorded, and the receipt for it.
+
+The structs that there is one of for each event are hidden from the garbage collector (`gc=False`): they are in no
+cycle, and to look through thousands of them took a tenth of the time of folding.
+"""
 
 from datetime import datetime
 from typing import NamedTuple
@@ -10,7 +14,7 @@ from ledger.domain.catalogue import EventType
 from ledger.domain.codec import EventData
 
 
-class Candidate(msgspec.Struct, frozen=True, kw_only=True):
+class Candidate(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An event that asks to be recorded, with everything done that can be done before the lock.
 
     `data` and `text` are the canonical JSON, `text_salt` and `text_commitment` go with the text.
@@ -64,7 +68,7 @@ class Recorded(NamedTuple):
     size: int
 
 
-class Receipt(msgspec.Struct, frozen=True, omit_defaults=True):
+class Receipt(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """The answer to an event that is in the log."""
 
     id: UUID
@@ -75,7 +79,7 @@ class Receipt(msgspec.Struct, frozen=True, omit_defaults=True):
     over_budget: list[str] | None = None
 
 
-class Request(msgspec.Struct, frozen=True):
+class Request(msgspec.Struct, frozen=True, gc=False):
     """Candidates sent together: all or nothing, or each judged by itself (`independent`)."""
 
     candidates: list[Candidate]

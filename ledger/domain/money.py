@@ -51,6 +51,9 @@ def canonical(amount: Decimal) -> Decimal:
         raise ValueError(f"must have at most {DIGITS_BEFORE_POINT_MAX} digits before the point")
     sign, digits, exponent = amount.as_tuple()
     assert isinstance(exponent, int)
+    if not exponent or (-DECIMALS_MAX <= exponent < 0 and digits[-1]):
+        # As nearly all are.
+        return amount
     if exponent < 0:
         kept = len(digits)
         while exponent < 0 and kept > 1 and digits[kept - 1] == 0:

@@ -33,7 +33,7 @@ SELECT max(version) FROM ledger.events WHERE category = $1 AND stream_id = $2
 """
 
 
-class StoredEvent(msgspec.Struct, frozen=True):
+class StoredEvent(msgspec.Struct, frozen=True, gc=False):
     """An event as the log holds it; `data` and `text` are the stored bytes as text."""
 
     position: int

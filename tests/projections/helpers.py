@@ -66,7 +66,7 @@ def folded(events: Sequence[StoredEvent]) -> Tables:
     models = ReadModels(Rows(), Rows(), Rows(), Rows())
     fold(events, models)
     return {
-        name: {row.id: msgspec.structs.asdict(row) for row in rows.new}
+        name: {row.id: msgspec.structs.asdict(row) for row in rows.take_new()}
         for name, rows in zip(NAMES, (models.campaigns, models.agent_jobs, *models[2:]), strict=True)
     }
 

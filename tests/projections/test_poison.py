@@ -121,9 +121,9 @@ def count_tries(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The sizes of the pages that the workers will ask for."""
     asked: list[int] = []
 
-    async def counted(engine: AsyncEngine, events_max: int, *, even_paused: bool) -> int | None:
+    async def counted(engine: AsyncEngine, events_max: int, **others: Any) -> int | None:
         asked.append(events_max)
-        return await fold_page(engine, events_max, even_paused=even_paused)
+        return await fold_page(engine, events_max, **others)
 
     monkeypatch.setattr(worker_module, "fold_page", counted)
     return asked

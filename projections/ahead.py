@@ -1,0 +1,55 @@
+"""Reading ahead: the next page of events comes out of the log while one is folded and written."""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ledger.database import driver_connection
+from ledger.log.read import EventFilter, StoredEvent, read_page
+
+if TYPE_CHECKING:
+    import asyncpg
+
+AHEAD_EVENTS_MIN = 500
+"""After a smaller page the reader is at the log's end, and there is nothing to read ahead."""
+
+
+class PageReader:
+    """Reads a log page by page, one page ahead while there is much to come. Events never change: early is as good."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._after = 0
+        self._reading: asyncio.Task[list[StoredEvent]] | None = None
+
+    async def read(
+        self, connection: "asyncpg.Connection[asyncpg.Record]", after: int, events_max: int
+    ) -> list[StoredEvent]:
+        """The next page past a position, as it was read ahead, or read now on this connection."""
+        page = await self._take(after)
+        if not page or len(page) > events_max:
+            page = await read_page(connection, EventFilter(after=after), events_max)
+        if len(page) >= AHEAD_EVENTS_MIN:
+            self._after = page[-1].position
+            self._reading = asyncio.create_task(self._read(self._after, events_max))
+        return page
+
+    async def _take(self, after: int) -> list[StoredEvent]:
+        reading, self._reading = self._reading, None
+        if reading is None:
+            return []
+        is_next = self._after == after
+        if not is_next:
+            reading.cancel()
+        # What went wrong ahead of time is found again, and said, by who reads in time.
+        (page,) = await asyncio.gather(reading, return_exceptions=True)
+        return page if is_next and not isinstance(page, BaseException) else []
+
+    async def _read(self, after: int, events_max: int) -> list[StoredEvent]:
+        async with driver_connection(self._engine) as connection:
+            return await read_page(connection, EventFilter(after=after), events_max)
+
+    async def close(self) -> None:
+        """Let go of what was read ahead."""
+        await self._take(-1)
