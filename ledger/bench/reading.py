@@ -1,5 +1,6 @@
 """read and visible: what a dashboard sees, how fast, and how soon after an append."""
 
+import re
 import sys
 from typing import Any, NamedTuple
 
@@ -44,7 +45,8 @@ class _Statement(NamedTuple):
 
     def for_pgbench(self) -> str:
         """With its arguments in their places; the one that is None is pgbench's variable."""
-        text = " ".join(self.text.split())
+        # A colon before a name would be a variable of pgbench's, in a format of times too.
+        text = re.sub(r"(?<=\w):(?=\w)", "'||chr(58)||'", " ".join(self.text.split()))
         for number in range(len(self.arguments), 0, -1):
             argument = self.arguments[number - 1]
             literal = f"'{argument}'" if isinstance(argument, str) else str(argument)
