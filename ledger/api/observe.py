@@ -1,8 +1,8 @@
 """The outermost middleware: every request gets a name, is counted, and can be logged."""
 
 import logging
+import random
 import re
-import secrets
 import time
 from collections.abc import Awaitable, Callable
 
@@ -25,7 +25,7 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Name the request by its `X-Request-ID`, or anew; count it; log it where everything is logged."""
     began = time.monotonic()
     sent = request.headers.get("X-Request-ID")
-    request_id = sent if sent is not None and _REQUEST_ID.fullmatch(sent) else secrets.token_hex(16)
+    request_id = sent if sent is not None and _REQUEST_ID.fullmatch(sent) else f"{random.getrandbits(128):032x}"
     # A connection serves many requests one after the other: what was said of the last must not cling to this.
     ABOUT.set({"request_id": request_id})
     request[REQUEST_ID] = request_id

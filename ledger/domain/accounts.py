@@ -3,32 +3,43 @@
 from decimal import Decimal
 from uuid import UUID
 
-import msgspec
-
 from ledger.domain import money
 from ledger.domain.book import Account, Book
-from ledger.domain.errors import BudgetExceeded, budget_scope
+from ledger.domain.errors import BudgetExceeded, CurrencyMismatch, budget_scope
 from ledger.domain.references import live_job
 
+Scope = tuple[tuple[str, UUID], Account]
 
-def _scopes(book: Book, campaign_id: UUID | None, job_id: UUID | None) -> list[tuple[tuple[str, UUID], Account]]:
+
+def scopes_of(book: Book, campaign_id: UUID | None, job_id: UUID | None) -> list[Scope]:
     """The accounts an entry counts for, the job's first. A job's comes into being with its first entry."""
-    accounts = []
+    scopes: list[Scope] = []
     if job_id is not None:
-        account = book.accounts.get(("job", job_id))
+        key = ("job", job_id)
+        account = book.accounts.get(key)
         if account is None:
             state = live_job(book, job_id)
             account = Account(state.currency, state.budget)
-        accounts.append((("job", job_id), account))
+        scopes.append((key, account))
     if campaign_id is not None:
-        accounts.append((("campaign", campaign_id), book.accounts[("campaign", campaign_id)]))
-    return accounts
+        key = ("campaign", campaign_id)
+        scopes.append((key, book.accounts[key]))
+    return scopes
 
 
-def require_room(book: Book, amount: Decimal, campaign_id: UUID | None, job_id: UUID | None) -> None:
+def require_currency(scopes: list[Scope], named: str | None) -> None:
+    """Raise `CurrencyMismatch` where the accounts do not count in one currency, that of the event if it names one."""
+    for _, account in reversed(scopes):
+        named = named or account.currency
+        if named != account.currency:
+            raise CurrencyMismatch(named, account.currency)
+
+
+def require_room(scopes: list[Scope], amount: Decimal) -> None:
+    """Raise `BudgetExceeded` where a limit does not hold the amount beside what is spent and held."""
     failed = []
     currency = money.DEFAULT_CURRENCY
-    for (scope, _), account in _scopes(book, campaign_id, job_id):
+    for (scope, _), account in scopes:
         taken = money.add(account.spent, account.held)
         if account.limit is not None and money.add(taken, amount) > account.limit:
             failed.append(budget_scope(scope, account.limit, account.spent, account.held, amount))
@@ -37,14 +48,17 @@ def require_room(book: Book, amount: Decimal, campaign_id: UUID | None, job_id: 
         raise BudgetExceeded(failed, currency)
 
 
-def move(book: Book, campaign_id: UUID | None, job_id: UUID | None, spent: Decimal, held: Decimal) -> None:
-    for key, account in _scopes(book, campaign_id, job_id):
-        moved = msgspec.structs.replace(
-            account, spent=money.add(account.spent, spent), held=money.add(account.held, held)
+def move(book: Book, scopes: list[Scope], spent: Decimal, held: Decimal) -> list[str]:
+    """Move the balances; returns the scopes that are over their limit then."""
+    over = []
+    for key, account in scopes:
+        moved = Account(
+            account.currency,
+            account.limit,
+            money.add(account.spent, spent) if spent else account.spent,
+            money.add(account.held, held) if held else account.held,
         )
         book.put(book.accounts, key, moved)
-
-
-def over_budget(book: Book, campaign_id: UUID | None, job_id: UUID | None) -> list[str] | None:
-    over = [scope for (scope, _), account in _scopes(book, campaign_id, job_id) if account.is_over]
-    return over or None
+        if moved.is_over:
+            over.append(key[0])
+    return over

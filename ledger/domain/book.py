@@ -145,7 +145,7 @@ class Book:
 
     def changed(self, states: dict[Any, Any]) -> list[Any]:
         """The keys of these states that were set or taken away, each once, in order."""
-        return list(dict.fromkeys(key for changed, key, _ in self._changes if changed is states))
+        return list(dict.fromkeys([key for changed, key, _ in self._changes if changed is states]))
 
     def version(self, category: str, stream_id: UUID) -> int:
         """The stream's version; 0 where it does not exist."""
@@ -204,5 +204,8 @@ class Book:
             candidate.causation_id,
             receipt,
         )
-        self.put(self.known, candidate.identity, known)
+        # The log did not hold it: there is nothing to come back to.
+        identity = candidate.identity
+        self._changes.append((self.known, identity, None))
+        self.known[identity] = known
         return receipt

@@ -10,7 +10,7 @@ import msgspec
 
 from ledger.domain import campaign, content, cost, job, money
 from ledger.domain.access import require_references_within, require_stream_within
-from ledger.domain.accounts import move, over_budget, require_room
+from ledger.domain.accounts import move, require_currency, require_room, scopes_of
 from ledger.domain.book import Account, Book, Denial, Head, Hold
 from ledger.domain.campaign import CampaignState
 from ledger.domain.catalogue import CATALOGUE
@@ -27,7 +27,7 @@ from ledger.domain.errors import (
 from ledger.domain.event import Candidate, Receipt, Request
 from ledger.domain.job import JobState
 from ledger.domain.own import judge_own, require_text_to_erase
-from ledger.domain.references import live_campaign, require_currency, require_takes_holds, resolve
+from ledger.domain.references import live_campaign, require_takes_holds, resolve
 
 SERVICE = "ledger"
 """The actor of events that the service itself writes."""
@@ -197,9 +197,9 @@ def _judge_cost(book: Book, candidate: Candidate) -> Receipt:
         raise IllegalTransition("the hold has not expired yet", entry.status, ("held",))
     after = cost.fold(entry, payload)
     spent, held = money.subtract(after.cost, entry.cost), money.subtract(after.held, entry.held)
-    move(book, after.campaign_id, after.agent_job_id, spent, held)
-    over = isinstance(payload, cost.CostSettled) and over_budget(book, after.campaign_id, after.agent_job_id)
-    receipt = book.record(candidate, after.campaign_id, after.agent_job_id, over or None)
+    over = move(book, scopes_of(book, after.campaign_id, after.agent_job_id), spent, held)
+    is_said = over and isinstance(payload, cost.CostSettled)
+    receipt = book.record(candidate, after.campaign_id, after.agent_job_id, over if is_said else None)
     book.put(book.entries, candidate.stream_id, after)
     if entry.held:
         book.put(book.holds, candidate.stream_id, None)
@@ -208,18 +208,17 @@ def _judge_cost(book: Book, candidate: Candidate) -> Receipt:
 
 def _open_entry(book: Book, candidate: Candidate, payload: cost.CostRecorded | cost.CostReserved) -> Receipt:
     campaign_id, job_id = resolve(book, payload.campaign_id, payload.agent_job_id)
-    require_currency(book, payload.currency, campaign_id, job_id)
+    scopes = scopes_of(book, campaign_id, job_id)
+    require_currency(scopes, payload.currency)
     entry = cost.opened(payload, campaign_id, job_id, book.recorded_at)
-    over = None
     if isinstance(payload, cost.CostReserved):
         require_takes_holds(book, campaign_id, job_id)
-        require_room(book, payload.amount, campaign_id, job_id)
+        require_room(scopes, payload.amount)
         assert entry.expires_at is not None
         book.put(book.holds, candidate.stream_id, Hold(payload.amount, campaign_id, job_id, entry.expires_at))
-    move(book, campaign_id, job_id, entry.cost, entry.held)
-    if isinstance(payload, cost.CostRecorded):
-        over = over_budget(book, campaign_id, job_id)
-    receipt = book.record(candidate, campaign_id, job_id, over)
+    over = move(book, scopes, entry.cost, entry.held)
+    is_said = over and isinstance(payload, cost.CostRecorded)
+    receipt = book.record(candidate, campaign_id, job_id, over if is_said else None)
     book.put(book.entries, candidate.stream_id, entry)
     return receipt
 

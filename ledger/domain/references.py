@@ -1,11 +1,11 @@
-"""What events name: campaigns and jobs that must exist, agree with each other, and count in one currency."""
+"""What events name: campaigns and jobs that must exist and agree with each other."""
 
 from uuid import UUID
 
 from ledger.domain import campaign, job
 from ledger.domain.book import Book
 from ledger.domain.campaign import CampaignState
-from ledger.domain.errors import CurrencyMismatch, IllegalTransition, ReferenceMismatch, UnknownReference
+from ledger.domain.errors import IllegalTransition, ReferenceMismatch, UnknownReference
 from ledger.domain.job import JobState
 from ledger.domain.lifecycle import DELETED, either
 
@@ -43,19 +43,6 @@ def resolve(book: Book, campaign_id: UUID | None, job_id: UUID | None) -> tuple[
     if inherited is None or inherited.state.status == DELETED:
         return None, job_id
     return of_job, job_id
-
-
-def require_currency(book: Book, named: str | None, campaign_id: UUID | None, job_id: UUID | None) -> None:
-    expected = []
-    if campaign_id is not None:
-        expected.append(live_campaign(book, campaign_id).currency)
-    if job_id is not None:
-        expected.append(live_job(book, job_id).currency)
-    named = named or (expected[0] if expected else None)
-    for currency in expected:
-        if named != currency:
-            assert named is not None
-            raise CurrencyMismatch(named, currency)
 
 
 def require_takes_holds(book: Book, campaign_id: UUID | None, job_id: UUID | None) -> None:
