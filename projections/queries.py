@@ -159,22 +159,29 @@ async def spend(
     return rows[0]["checkpoint"], [row for row in rows if row["entries"] is not None]
 
 
+_AS_JSON = "(SELECT row_to_json(selected)::text FROM (SELECT {columns}) AS selected)"
+
+
 async def item(
-    connection: "asyncpg.Connection[asyncpg.Record]", table: str, columns: str, item_id: UUID
-) -> tuple[int, "asyncpg.Record | None"]:
+    connection: "asyncpg.Connection[asyncpg.Record]", table: str, columns: str, campaign: str, item_id: UUID
+) -> tuple[int, UUID | None, str | None]:
     """Read one row.
 
+    Args:
+        columns, campaign: fixed SQL over the alias `t`: what is selected, and the campaign that it is of.
+
     Returns:
-        the position reflected, and the row, None where there is none.
+        the position reflected, the campaign, and the columns as a JSON object, None where there is no such row.
     """
     query = f"""
-        SELECT checkpoint.position AS checkpoint, {columns}
+        SELECT checkpoint.position, {campaign},
+            CASE WHEN t.id IS NOT NULL THEN {_AS_JSON.format(columns=columns)} END
         FROM ledger.projection_checkpoints AS checkpoint LEFT JOIN {table} AS t ON t.id = $2
         WHERE checkpoint.name = $1
     """  # noqa: S608 (fixed SQL of the collections)
     row = await connection.fetchrow(query, GROUP, item_id)
     assert row is not None
-    return row["checkpoint"], row if row["id"] is not None else None
+    return row[0], row[1], row[2]
 
 
 async def page(
@@ -187,7 +194,7 @@ async def page(
     order: str,
     limit: int,
     arguments: list[Any],
-) -> tuple[int, list["asyncpg.Record"], bool]:
+) -> tuple[int, list[str], bool]:
     """Read a page of one table, bounded in rows and in characters, but never empty while there are rows.
 
     Args:
@@ -196,14 +203,14 @@ async def page(
         arguments: those parameters.
 
     Returns:
-        the position reflected, the rows, and whether there may be more.
+        the position reflected, the columns of each row as a JSON object, and whether there may be more rows.
     """
     query = f"""
         SELECT checkpoint.position AS checkpoint, found.*
         FROM ledger.projection_checkpoints AS checkpoint LEFT JOIN LATERAL (
             SELECT * FROM (
-                SELECT {columns}, {size} AS size, {_window("sum(" + size + ")", order)} AS running,
-                    {_window("row_number()", order)} AS number
+                SELECT {_AS_JSON.format(columns=columns)} AS selected, {size} AS size,
+                    {_window("sum(" + size + ")", order)} AS running, {_window("row_number()", order)} AS number
                 FROM {table} AS t WHERE {" AND ".join(conditions) or "true"} ORDER BY {order} LIMIT $2
             ) AS sized
             WHERE running - size < $3
@@ -215,7 +222,8 @@ async def page(
     checkpoint = rows[0]["checkpoint"]
     if rows[0]["number"] is None:
         return checkpoint, [], False
-    return checkpoint, rows[:limit], len(rows) > limit or rows[-1]["running"] >= PAGE_CHARACTERS_MAX
+    more = len(rows) > limit or rows[-1]["running"] >= PAGE_CHARACTERS_MAX
+    return checkpoint, [row["selected"] for row in rows[:limit]], more
 
 
 def _window(function: str, order: str) -> str:

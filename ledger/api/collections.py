@@ -28,7 +28,7 @@ from ledger.api.paging import (
 )
 from ledger.api.routes import Route, json_response, path_uuid, read_position, read_query
 from ledger.api.services import Services
-from ledger.api.views import AgentJobView, BudgetEntryView, CampaignView, ContentAssetView, columns, show
+from ledger.api.views import AgentJobView, BudgetEntryView, CampaignView, ContentAssetView, columns, complete, show
 from ledger.database import driver_connection
 from ledger.domain.access import Caller
 from ledger.domain.campaign import CampaignStatus
@@ -207,8 +207,8 @@ async def _list(request: web.Request, services: Services, collection: Collection
             limit=query.limit,
             arguments=arguments.values,
         )
-    following = write_cursor(collection.table, query.sort, keys, dict(rows[-1])) if more else None
-    items = [show(collection.view, row) for row in rows]
+    following = write_cursor(collection.table, query.sort, keys, rows[-1]) if more else None
+    items = [complete(collection.view, row) for row in rows]
     answer = json_response({"items": items, "next": following}, position=position)
     if following is not None:
         answer.headers["Link"] = f'<{_with_cursor(request.rel_url, following)}>; rel="next"'
@@ -227,10 +227,12 @@ async def _item(request: web.Request, services: Services, collection: Collection
         return await _item_as_of(services, caller, collection, item_id, query.as_of)
     await wait_for_min_position(request, services, query.min_position)
     async with driver_connection(services.reads) as connection:
-        position, row = await queries.item(connection, collection.table, columns(collection.view), item_id)
-    if row is None or not caller.sees(row[collection.campaign]):
+        position, campaign_id, row = await queries.item(
+            connection, collection.table, columns(collection.view), f"t.{collection.campaign}", item_id
+        )
+    if row is None or not caller.sees(campaign_id):
         raise NotFound(f"there is nothing with id {item_id} in {collection.path}")
-    return json_response(show(collection.view, row), position=position)
+    return json_response(complete(collection.view, row), position=position)
 
 
 async def _item_as_of(

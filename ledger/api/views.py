@@ -4,20 +4,17 @@ from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 from uuid import UUID
 
 import msgspec
 
 from ledger.domain import money
 from ledger.domain.campaign import CampaignStatus
-from ledger.domain.codec import time_text
+from ledger.domain.codec import merge, time_text
 from ledger.domain.content import ContentStatus, ContentType
 from ledger.domain.cost import EntryStatus, ResourceType
 from ledger.domain.job import AgentType, JobStatus
-
-if TYPE_CHECKING:
-    import asyncpg
 
 Money = Annotated[str, msgspec.Meta(pattern=r"^-?\d+(\.\d+)?$", description="exact, in plain notation")]
 Time = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"}, description="UTC, microseconds")]
@@ -121,9 +118,10 @@ DERIVED = frozenset({"budget_remaining", "budget_used_percentage", "duration_sec
 
 @cache
 def columns(view: type[msgspec.Struct]) -> str:
-    """The select list of a view, over the alias `t`: money, times and JSON as the text that is shown.
+    """The select list over the alias `t` of what a view shows of a row, but for what is derived from it.
 
-    PostgreSQL writes them in a fraction of the time that it takes to read them into Python and write them here.
+    PostgreSQL makes the JSON of it in a fraction of the time that it takes to read the values into Python and write
+    them here.
     """
     hints = get_type_hints(view, include_extras=True)
     return ", ".join(_column(name, hints[name]) for name in _stored(view))
@@ -135,7 +133,7 @@ def _column(name: str, hint: Any) -> str:
         return f"trim_scale(t.{name})::text AS {name}"
     if Time in kinds:
         return f"to_char(t.{name} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') AS {name}"
-    return f"t.{name}::text AS {name}" if name in JSON_COLUMNS else f"t.{name}"
+    return f"t.{name}"
 
 
 @cache
@@ -143,20 +141,43 @@ def _stored(view: type[msgspec.Struct]) -> tuple[str, ...]:
     return tuple(name for name in view.__struct_fields__ if name not in DERIVED)
 
 
-def show(view: type[V], row: "Mapping[str, Any] | asyncpg.Record") -> V:
-    """Show a row, as selected by `columns` or as replayed."""
+class _Balances(msgspec.Struct):
+    budget: Decimal
+    spend: Decimal
+
+
+class _Times(msgspec.Struct):
+    started_at: datetime | None
+    completed_at: datetime | None
+
+
+_balances = msgspec.json.Decoder(_Balances)
+_times = msgspec.json.Decoder(_Times)
+
+
+def complete(view: type[msgspec.Struct], selected: str) -> msgspec.Raw:
+    """Add what is derived to the JSON of a row, as selected by `columns`."""
+    if view is CampaignView:
+        balances = _balances.decode(selected)
+        derived = _of_campaign(balances.budget, balances.spend)
+    elif view is AgentJobView:
+        times = _times.decode(selected)
+        derived = _of_job(times.started_at, times.completed_at)
+    else:
+        return msgspec.Raw(selected)
+    return msgspec.Raw(merge(selected.encode(), msgspec.json.encode(derived)))
+
+
+def show(view: type[V], row: Mapping[str, Any]) -> V:
+    """Show a row of the values that a table's columns have."""
     shown = {name: _show(row[name]) for name in _stored(view)}
     for name in JSON_COLUMNS & shown.keys():
         if shown[name] is not None:
             shown[name] = msgspec.Raw(shown[name].encode())
     if view is CampaignView:
-        budget, spend = Decimal(shown["budget"]), Decimal(shown["spend"])
-        shown["budget_remaining"] = money.plain(money.subtract(budget, spend))
-        shown["budget_used_percentage"] = money.plain(money.percentage(spend, budget))
+        shown |= _of_campaign(row["budget"], row["spend"])
     elif view is AgentJobView:
-        started, completed = shown["started_at"], shown["completed_at"]
-        known = started is not None and completed is not None
-        shown["duration_seconds"] = _seconds(started, completed) if known else None
+        shown |= _of_job(row["started_at"], row["completed_at"])
     return view(**shown)
 
 
@@ -167,5 +188,14 @@ def _show(value: Any) -> Any:
     return time_text(value) if kind is datetime else value
 
 
-def _seconds(start: str, end: str) -> float:
-    return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
+def _of_campaign(budget: Decimal, spend: Decimal) -> dict[str, Any]:
+    return {
+        "budget_remaining": money.plain(money.subtract(budget, spend)),
+        "budget_used_percentage": money.plain(money.percentage(spend, budget)),
+    }
+
+
+def _of_job(started: datetime | None, completed: datetime | None) -> dict[str, Any]:
+    if started is None or completed is None:
+        return {"duration_seconds": None}
+    return {"duration_seconds": (completed - started).total_seconds()}

@@ -65,7 +65,7 @@ async def same_selects() -> str:
     asked: list[_Statement] = []
     absent: Any = None
     for query in (
-        queries.item(recorder, "campaigns", columns(collections["campaigns"].view), absent),
+        queries.item(recorder, "campaigns", columns(collections["campaigns"].view), "t.id", absent),
         queries.page(
             recorder,
             "budget_entries",
