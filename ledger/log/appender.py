@@ -123,7 +123,7 @@ class Appender:
                 async with driver_connection(self._engine) as connection:
                     while self._queue:
                         group = self._take_group()
-                        await self._record(connection, group)
+                        await self._record(connection, group, lambda: bool(self._queue))
                         group = []
             except Exception as error:  # noqa: BLE001 (whoever waits is told of it)
                 # Here the connection is closed, and with it what it held locked.
@@ -148,12 +148,17 @@ class Appender:
             events += group[-1].events
         return group
 
-    async def _record(self, connection: "asyncpg.Connection[asyncpg.Record]", group: list[_Waiting]) -> None:
+    async def _record(
+        self,
+        connection: "asyncpg.Connection[asyncpg.Record]",
+        group: list[_Waiting],
+        goes_on: Callable[[], bool] = lambda: False,
+    ) -> None:
         group = [waiting for waiting in group if not waiting.answer.cancelled()]
         now = self._clock() if self._clock else None
         began = time.monotonic()
         async with asyncio.timeout(APPEND_SECONDS_MAX):
-            verdicts, position = await append(connection, [waiting.request for waiting in group], now)
+            verdicts, position = await append(connection, [waiting.request for waiting in group], now, goes_on)
         for waiting, verdict in zip(group, verdicts, strict=True):
             if not waiting.answer.done():
                 waiting.answer.set_result(verdict)

@@ -131,6 +131,25 @@ async def test_a_group_that_records_nothing_takes_three_round_trips(relay: Relay
     assert [receipt.duplicate for verdict in verdicts for receipt in receipts(verdict)] == [True, True]
 
 
+@pytest.mark.parametrize("before", ["recorded", "refused"])
+async def test_a_group_that_waited_while_another_was_committed_takes_four(relay: Relay, before: str) -> None:
+    opened = campaign()
+    # The campaign once more, under another event's id, is refused.
+    other = cost() if before == "recorded" else opened | {"id": cost()["id"], "stream_id": opened["id"]}
+    engine = make_engine(relay.url)
+    async with driver_connection(engine) as connection:
+        await append(connection, [request(opened)])
+        await append(connection, [request(other)], goes_on=lambda: True)
+        counted = relay.round_trips
+
+        (verdict,), position = await append(connection, [request(cost(campaign_id=opened["id"]))])
+
+        assert relay.round_trips - counted == 4
+        assert not connection.is_in_transaction()
+    await engine.dispose()
+    assert [receipt.position for receipt in receipts(verdict)] == [position]
+
+
 async def written(engine: AsyncEngine, *requests: Any) -> dict[str, tuple[int, int, int]]:
     """The rows inserted, updated and deleted by one append, by table."""
 
