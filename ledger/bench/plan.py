@@ -33,7 +33,7 @@ WHOLE = Plan(
 )
 
 QUICK = Plan(
-    rounds=3,
+    rounds=2,
     seconds=1,
     warm_up_seconds=1,
     copied_events=10_000,

@@ -26,7 +26,7 @@ from ledger.cli.common import fail, json_option, plain_errors, print_json, run
     type=click.Path(dir_okay=False, path_type=Path),
     help="Say what moved since this report.  [without a value: the accepted run]",
 )
-@click.option("--rounds", type=click.IntRange(min=1), help="Turns of work and control.  [default: 5; quick: 3]")
+@click.option("--rounds", type=click.IntRange(min=1), help="Turns of work and control.  [default: 5; quick: 2]")
 @click.option("--faults", "minutes", type=click.FloatRange(min=0, min_open=True), help="Strike it for so many MINUTES.")
 @click.option("--seed", type=int, help="With --faults: strike as the run did that told this seed.")
 @json_option
