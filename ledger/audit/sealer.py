@@ -6,7 +6,11 @@ extend it: a log that became shorter, or other than it was, is for an operator t
 """
 
 import asyncio
+import itertools
 import logging
+from collections import deque
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -28,6 +32,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CHUNK_EVENTS = 16_384
+READERS = 2
+"""So many connections read and hash what comes next, each a chunk, where there is more than one."""
+
 SEAL_EVENTS_MAX = 1_000_000
 """After so many events a checkpoint is signed on the way: a long log is sealed in transactions of bounded length."""
 
@@ -173,15 +180,43 @@ class Sealer:
             )
 
     async def _grow(self, connection: "asyncpg.Connection[asyncpg.Record]", edge: RightEdge, target: int) -> RightEdge:
-        while edge.size < target:
-            until = min(target, edge.size + CHUNK_EVENTS)
-            try:
-                leaves = await store.read_leaves(connection, edge.size, until)
-            except TreeDamaged as error:
-                raise RollbackFound(str(error)) from None
-            tiles, edge = grow(edge, leaves)
-            await store.write_tiles(connection, tiles)
+        try:
+            async with aclosing(self._leaves(connection, edge.size, target)) as chunks:
+                async for leaves in chunks:
+                    tiles, edge = grow(edge, leaves)
+                    await store.write_tiles(connection, tiles)
+        except TreeDamaged as error:
+            raise RollbackFound(str(error)) from None
         return edge
+
+    async def _leaves(
+        self, connection: "asyncpg.Connection[asyncpg.Record]", after: int, until: int
+    ) -> AsyncGenerator[bytes]:
+        """The leaf hashes in order, by chunks. Where there are more, some are made at once: most of it is hashing."""
+        if 0 < until - after <= CHUNK_EVENTS:
+            yield await store.read_leaves(connection, after, until)
+            return
+        starts = iter(range(after, until, CHUNK_EVENTS))
+        reading: deque[asyncio.Task[bytes]] = deque()
+
+        def read_on() -> None:
+            for start in itertools.islice(starts, READERS - len(reading)):
+                reading.append(asyncio.create_task(self._read_chunk(start, min(until, start + CHUNK_EVENTS))))
+
+        try:
+            read_on()
+            while reading:
+                leaves = await reading.popleft()
+                read_on()
+                yield leaves
+        finally:
+            for task in reading:
+                task.cancel()
+            await asyncio.gather(*reading, return_exceptions=True)
+
+    async def _read_chunk(self, after: int, until: int) -> bytes:
+        async with driver_connection(self._engine) as connection:
+            return await store.read_leaves(connection, after, until)
 
 
 async def find_sealer(engine: AsyncEngine, home: LogHome, *, make_key: bool = False) -> Sealer | None:

@@ -15,7 +15,7 @@ from ledger.audit import sealer as sealing
 from ledger.log.bell import Bell
 from projections.background import background
 from tests.audit import naive
-from tests.audit.sealing import ORIGIN, RecordingHome, ended, engine_on, entries_of, fill, sealer_of, served
+from tests.audit.sealing import ORIGIN, RecordingHome, ended, engine_on, entries_of, fill, sealer_of, served, unguarded
 from tests.audit.tlog_client import Head, TileClient, open_checkpoint
 from tests.events import cost
 from tests.log.helpers import query, record, until, value
@@ -184,6 +184,25 @@ async def test_a_long_log_is_signed_on_the_way(
     leaves = naive.leaf_hashes(await entries_of(engine))
     assert counts == [1_000, 1_000, 100, 0]
     assert heads(home) == [Head(ORIGIN, size, naive.root(leaves[:size])) for size in (1_000, 2_000, 2_100)]
+
+
+async def test_of_a_long_log_with_a_hole_nothing_is_sealed(
+    engine: AsyncEngine, home: RecordingHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sealing, "CHUNK_EVENTS", 300)
+    await fill(engine, 2_100)
+    async with unguarded(engine) as connection:
+        await connection.execute("DELETE FROM ledger.events WHERE position = 1000")
+    sealer = await sealer_of(engine, home)
+
+    with pytest.raises(sealing.RollbackFound, match="299 events at the positions 901 to 1200"):
+        await sealer.seal()
+
+    assert await query(engine, "SELECT size, (SELECT count(*) FROM ledger.log_tiles) FROM ledger.log_checkpoint") == [
+        (0, 0)
+    ]
+    # Those who read ahead have let go of their connections.
+    assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]
 
 
 async def test_a_lost_checkpoint_file_is_written_again_without_anything_new(
