@@ -199,7 +199,7 @@ async def page(
 
     Args:
         columns, size, conditions, order: fixed SQL over the alias `t`; `size` is a row's characters, conditions take
-            their parameters from $4 on.
+            their parameters from $2 on.
         arguments: those parameters.
 
     Returns:
@@ -211,14 +211,14 @@ async def page(
             SELECT * FROM (
                 SELECT {_AS_JSON.format(columns=columns)} AS selected, {size} AS size,
                     {_window("sum(" + size + ")", order)} AS running, {_window("row_number()", order)} AS number
-                FROM {table} AS t WHERE {" AND ".join(conditions) or "true"} ORDER BY {order} LIMIT $2
+                FROM {table} AS t WHERE {" AND ".join(conditions) or "true"} ORDER BY {order} LIMIT {limit + 1}
             ) AS sized
-            WHERE running - size < $3
+            WHERE running - size < {PAGE_CHARACTERS_MAX}
         ) AS found ON true
         WHERE checkpoint.name = $1
         ORDER BY found.number
     """  # noqa: S608 (fixed SQL of the collections)
-    rows = await connection.fetch(query, GROUP, limit + 1, PAGE_CHARACTERS_MAX, *arguments)
+    rows = await connection.fetch(query, GROUP, *arguments)
     checkpoint = rows[0]["checkpoint"]
     if rows[0]["number"] is None:
         return checkpoint, [], False

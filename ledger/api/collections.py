@@ -188,7 +188,7 @@ def _conditions(query: PageQuery, arguments: Arguments) -> list[str]:
 async def _list(request: web.Request, services: Services, collection: Collection) -> web.Response:
     query = read_query(request, collection.query)
     keys = read_sort(query.sort, collection.sortable)
-    arguments = Arguments(first=4)
+    arguments = Arguments(first=2)
     conditions = _conditions(query, arguments)
     within = request[CALLER].campaign_ids
     if within is not None:
