@@ -9,7 +9,7 @@ from typing import Any
 
 import asyncpg
 import msgspec
-from sqlalchemy import URL, Dialect, event
+from sqlalchemy import URL, Dialect, PoolProxiedConnection, event
 from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.util import await_only, greenlet_spawn
@@ -101,7 +101,8 @@ def make_engine(url: URL, *, pool_size: int = 10, statement_seconds_max: float |
     )
     event.listen(engine.sync_engine, "checkin", _note_time)
     event.listen(engine.sync_engine, "checkout", partial(_require_alive, engine.dialect))
-    engine.update_execution_options(is_pooled=declared(url))
+    # The pool itself would let those who have just come pass those who wait.
+    engine.update_execution_options(is_pooled=declared(url), turns=asyncio.Semaphore(pool_size))
     # One finds out: many who each hold one of a pooler's connections and want another would wait for one another.
     finding_out = asyncio.Lock()
 
@@ -160,21 +161,34 @@ async def driver_connection(engine: AsyncEngine) -> AsyncIterator["asyncpg.Conne
         TimeoutError: there is none that answers within `BORROW_SECONDS_MAX`.
         SQLAlchemyError: none can be made.
     """
-    # The pooled connection without SQLAlchemy's own Connection around it, which would cost as much as a small query.
+    turns: asyncio.Semaphore = engine.get_execution_options()["turns"]
+    pooled = await _borrow(engine, turns)
+    try:
+        driver = pooled.driver_connection
+        assert isinstance(driver, asyncpg.Connection)
+        try:
+            yield driver
+        except BaseException:
+            # The state of the connection is unknown (a cancelled COPY, a lost server): never hand it to another.
+            await greenlet_spawn(pooled.invalidate)
+            raise
+        if driver.is_closed() or driver.is_in_transaction():
+            await greenlet_spawn(pooled.invalidate)
+        else:
+            await greenlet_spawn(pooled.close)
+    finally:
+        turns.release()
+
+
+async def _borrow(engine: AsyncEngine, turns: asyncio.Semaphore) -> PoolProxiedConnection:
+    """The pooled connection, without SQLAlchemy's own around it, which would cost as much as a small query."""
     try:
         async with asyncio.timeout(BORROW_SECONDS_MAX):
-            pooled = await engine.raw_connection()
+            await turns.acquire()
+            try:
+                return await engine.raw_connection()
+            except BaseException:
+                turns.release()
+                raise
     except engine.dialect.loaded_dbapi.Error as error:
         raise DBAPIError(None, None, error) from error
-    driver = pooled.driver_connection
-    assert isinstance(driver, asyncpg.Connection)
-    try:
-        yield driver
-    except BaseException:
-        # The state of the connection is unknown (a cancelled COPY, a lost server): never hand it to another.
-        await greenlet_spawn(pooled.invalidate)
-        raise
-    if driver.is_closed() or driver.is_in_transaction():
-        await greenlet_spawn(pooled.invalidate)
-    else:
-        await greenlet_spawn(pooled.close)

@@ -1,5 +1,6 @@
 """Connections that lie in the pool: asked whether they live where that is in doubt, and no more often."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ from sqlalchemy import URL, event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ledger import database
-from ledger.database import driver_connection
+from ledger.database import driver_connection, make_engine
 from tests.log.helpers import connected, until, value
 
 pytestmark = pytest.mark.direct
@@ -47,3 +48,22 @@ async def test_one_that_was_just_used_is_lent_again_without_a_word(engine: Async
         await value(engine, PID)
 
     assert said == [PID] * 3
+
+
+async def test_who_waits_is_not_passed_by_who_comes_later(database_url: URL) -> None:
+    engine = make_engine(database_url, pool_size=1)
+    served: list[int] = []
+
+    async def borrow(number: int) -> None:
+        async with driver_connection(engine):
+            served.append(number)
+
+    async with driver_connection(engine):
+        waiting = [asyncio.create_task(borrow(number)) for number in range(5)]
+        await asyncio.sleep(0.05)
+    # Nobody else has run since it was given back.
+    await borrow(5)
+    await asyncio.gather(*waiting)
+    await engine.dispose()
+
+    assert served == [0, 1, 2, 3, 4, 5]
