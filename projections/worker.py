@@ -29,7 +29,7 @@ STANDBY_SECONDS = 0.5
 """While another worker is at it, this one looks so often whether it still is."""
 
 SMALL_PAGE_EVENTS = 500
-GATHER_SECONDS = 0.008
+GATHER_SECONDS = 0.004
 """After a page smaller than that the worker lets events gather for so long."""
 
 RETRY_SECONDS_MIN = 0.02
