@@ -16,11 +16,13 @@ AHEAD_EVENTS_MIN = 500
 
 
 class PageReader:
-    """Reads a log page by page, one page ahead while there is much to come. Events never change: early is as good."""
+    """Reads a log page by page, one page ahead when told to. Events never change: early is as good."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
         self._after = 0
+        self._events_max = 0
+        self._is_much_to_come = False
         self._reading: asyncio.Task[list[StoredEvent]] | None = None
 
     async def read(
@@ -30,10 +32,15 @@ class PageReader:
         page = await self._take(after)
         if not page or len(page) > events_max:
             page = await read_page(connection, EventFilter(after=after), events_max)
-        if len(page) >= AHEAD_EVENTS_MIN:
-            self._after = page[-1].position
-            self._reading = asyncio.create_task(self._read(self._after, events_max))
+        self._is_much_to_come = len(page) >= AHEAD_EVENTS_MIN
+        if self._is_much_to_come:
+            self._after, self._events_max = page[-1].position, events_max
         return page
+
+    def read_on(self) -> None:
+        """Begin to read the page after the last one, where there is much to come."""
+        if self._is_much_to_come and self._reading is None:
+            self._reading = asyncio.create_task(self._read(self._after, self._events_max))
 
     async def _take(self, after: int) -> list[StoredEvent]:
         reading, self._reading = self._reading, None

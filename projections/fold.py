@@ -39,27 +39,24 @@ class ReadModels(NamedTuple):
 def needed_by(events: Iterable[StoredEvent]) -> Needed:
     """Which rows must be loaded before these events are folded; those the page itself opens need not be."""
     needed: dict[str, dict[UUID, None]] = {"campaign": {}, "job": {}, "content": {}, "cost": {}}
-    opened: set[tuple[str, UUID]] = set()
+    opened: dict[str, set[UUID]] = {category: set() for category in needed}
+    campaigns, jobs = needed["campaign"], needed["job"]
     for event in events:
-        if (erased := erasures.erased_by(event)) is not None and erased.category in needed:
-            needed[erased.category][erased.stream_id] = None
-        if event.category not in needed:
+        category = event.category
+        if category not in needed:
+            if (erased := erasures.erased_by(event)) is not None and erased.category in needed:
+                needed[erased.category][erased.stream_id] = None
             continue
         if event.version == 1:
-            opened.add((event.category, event.stream_id))
-        elif (event.category, event.stream_id) not in opened:
-            needed[event.category][event.stream_id] = None
-        if event.category in ("cost", "job"):
+            opened[category].add(event.stream_id)
+        else:
+            needed[category][event.stream_id] = None
+        if category in ("cost", "job"):
             if event.campaign_id is not None:
-                needed["campaign"][event.campaign_id] = None
+                campaigns[event.campaign_id] = None
             if event.agent_job_id is not None:
-                needed["job"][event.agent_job_id] = None
-    return Needed(
-        *(
-            [row_id for row_id in needed[category] if (category, row_id) not in opened]
-            for category in ("campaign", "job", "content", "cost")
-        )
-    )
+                jobs[event.agent_job_id] = None
+    return Needed(*([row_id for row_id in ids if row_id not in opened[category]] for category, ids in needed.items()))
 
 
 def fold(events: Sequence[StoredEvent], models: ReadModels, texts: Mapping[int, Texts] = NO_TEXTS) -> None:

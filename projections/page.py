@@ -1,6 +1,7 @@
 """One page of events folded into the tables of a schema: what the worker and the replay have in common."""
 
 import asyncio
+from collections.abc import Callable
 from itertools import pairwise
 
 import asyncpg
@@ -45,18 +46,33 @@ TURNS_TO_SEND = 3
 
 
 async def apply_page(
-    connection: "asyncpg.Connection[asyncpg.Record]", page: list[StoredEvent], schema: str
+    connection: "asyncpg.Connection[asyncpg.Record]",
+    page: list[StoredEvent],
+    schema: str,
+    meanwhile: Callable[[], None] | None = None,
 ) -> list[ReadModels]:
-    """Fold a page into the tables of a schema, inside the caller's transaction; the rows it touched, by its parts."""
+    """Fold a page into the tables of a schema, inside the caller's transaction; the rows it touched, by its parts.
+
+    Args:
+        meanwhile: called when rows have been loaded, to begin with what may go on while PostgreSQL inserts.
+    """
     erasures = [index for index, event in enumerate(page) if event.type == PAYLOAD_ERASED]
     ends = [0, *erasures[ERASURES_MAX::ERASURES_MAX], len(page)]
-    return [await _apply(connection, page[start:end], schema, bool(erasures)) for start, end in pairwise(ends)]
+    return [
+        await _apply(connection, page[start:end], schema, bool(erasures), meanwhile) for start, end in pairwise(ends)
+    ]
 
 
 async def _apply(
-    connection: "asyncpg.Connection[asyncpg.Record]", page: list[StoredEvent], schema: str, erases: bool
+    connection: "asyncpg.Connection[asyncpg.Record]",
+    page: list[StoredEvent],
+    schema: str,
+    erases: bool,
+    meanwhile: Callable[[], None] | None,
 ) -> ReadModels:
     models = await load(connection, needed_by(page), schema)
+    if meanwhile is not None:
+        meanwhile()
     texts = await read_texts(connection, page) if erases else {}
     inserting = asyncio.ensure_future(asyncio.sleep(0))
     try:

@@ -227,7 +227,7 @@ async def fold_page(
             await connection.execute("COMMIT")
             return 0
         try:
-            await apply_page(connection, page, "public")
+            await apply_page(connection, page, "public", reader.read_on if reader else None)
             await connection.execute(checkpoint.MOVE, page[-1].position)
         except Exception as error:
             raise PageFailed(page, error) from error
