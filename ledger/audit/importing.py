@@ -108,7 +108,8 @@ async def _append(connection: "Connection", page: list[ExportLine]) -> int:
             restore(book, line.event, candidate)
     try:
         await connection.copy_records_to_table("events", schema_name=SCHEMA, columns=EVENT_COLUMNS, records=book.events)
-        await connection.execute(STORE, *changes(book))
+        stored, _ = changes(book)
+        await connection.execute(STORE, *stored)
     except (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError) as error:
         detail = getattr(error, "detail", None) or error
         refused = f"the database refuses this line or one of those up to line {page[-1].number:,}: {detail}"

@@ -143,9 +143,13 @@ class Book:
         self.events.clear()
         self._changes.clear()
 
-    def changed(self, states: dict[Any, Any]) -> list[Any]:
-        """The keys of these states that were set or taken away, each once, in order."""
-        return list(dict.fromkeys([key for changed, key, _ in self._changes if changed is states]))
+    def changed(self, *kinds: dict[Any, Any]) -> list[list[Any]]:
+        """The keys that were set or taken away in each of these kinds of states, each key once, in order."""
+        keys: dict[int, dict[Any, None]] = {id(states): {} for states in kinds}
+        for states, key, _ in self._changes:
+            if (found := keys.get(id(states))) is not None:
+                found[key] = None
+        return [list(found) for found in keys.values()]
 
     def version(self, category: str, stream_id: UUID) -> int:
         """The stream's version; 0 where it does not exist."""

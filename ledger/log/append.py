@@ -97,8 +97,9 @@ async def append(
         await _end(connection, "ROLLBACK", goes_on())
         return verdicts, book.position
     await connection.copy_records_to_table("events", schema_name=SCHEMA, columns=EVENT_COLUMNS, records=book.events)
-    await connection.execute(STORE, *changes(book))
-    if erased := book.changed(book.erasable):
+    stored, erased = changes(book)
+    await connection.execute(STORE, *stored)
+    if erased:
         await connection.execute(ERASE, erased)
     await _end(connection, "COMMIT", goes_on())
     return verdicts, book.position
@@ -115,13 +116,15 @@ async def _record_denials(connection: "asyncpg.Connection[asyncpg.Record]", book
             book.record(denial.candidate, denial.campaign_id, denial.agent_job_id)
 
 
-def changes(book: Book) -> list[Any]:
-    """The arguments of STORE: what was changed in the book, each row once, by columns."""
-    heads = [(*key, book.heads[key]) for key in book.changed(book.heads) if key in book.heads]
-    accounts = [(*key, book.accounts[key]) for key in book.changed(book.accounts) if key in book.accounts]
-    changed_holds = book.changed(book.holds)
+def changes(book: Book) -> tuple[list[Any], list[int]]:
+    """What was changed in the book: the arguments of STORE, each row once, by columns; and the events erased."""
+    changed_heads, changed_accounts, changed_holds, erased = book.changed(
+        book.heads, book.accounts, book.holds, book.erasable
+    )
+    heads = [(*key, book.heads[key]) for key in changed_heads if key in book.heads]
+    accounts = [(*key, book.accounts[key]) for key in changed_accounts if key in book.accounts]
     holds = [(stream_id, book.holds[stream_id]) for stream_id in changed_holds if stream_id in book.holds]
-    return [
+    stored = [
         [stream_id for _, stream_id, _ in heads],
         [category for category, _, _ in heads],
         [head.version for _, _, head in heads],
@@ -142,3 +145,4 @@ def changes(book: Book) -> list[Any]:
         book.position,
         book.recorded_at,
     ]
+    return stored, erased
