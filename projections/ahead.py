@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ledger.database import driver_connection
+from ledger.database import driver_connection, is_pooled
 from ledger.log.read import EventFilter, StoredEvent, read_page
 
 if TYPE_CHECKING:
@@ -13,6 +13,13 @@ if TYPE_CHECKING:
 
 AHEAD_EVENTS_MIN = 500
 """After a smaller page the reader is at the log's end, and there is nothing to read ahead."""
+
+
+# The server may be another by now, to which the end of the log never came: two events are the same only where both
+# their identity and the time at which they were recorded are.
+IS_STILL_THERE = """
+SELECT EXISTS (SELECT FROM ledger.events WHERE position = $1 AND id = $2 AND recorded_at = $3)
+"""
 
 
 class PageReader:
@@ -30,7 +37,7 @@ class PageReader:
     ) -> list[StoredEvent]:
         """The next page past a position, as it was read ahead, or read now on this connection."""
         page = await self._take(after)
-        if not page or len(page) > events_max:
+        if not page or len(page) > events_max or not await _is_still_there(connection, page[-1]):
             page = await read_page(connection, EventFilter(after=after), events_max)
         self._is_much_to_come = len(page) >= AHEAD_EVENTS_MIN
         if self._is_much_to_come:
@@ -39,7 +46,8 @@ class PageReader:
 
     def read_on(self) -> None:
         """Begin to read the page after the last one, where there is much to come."""
-        if self._is_much_to_come and self._reading is None:
+        # Behind a pooler there may be no other connection than the one that is held.
+        if self._is_much_to_come and self._reading is None and not is_pooled(self._engine):
             self._reading = asyncio.create_task(self._read(self._after, self._events_max))
 
     async def _take(self, after: int) -> list[StoredEvent]:
@@ -60,3 +68,7 @@ class PageReader:
     async def close(self) -> None:
         """Let go of what was read ahead."""
         await self._take(-1)
+
+
+async def _is_still_there(connection: "asyncpg.Connection[asyncpg.Record]", event: StoredEvent) -> bool:
+    return bool(await connection.fetchval(IS_STILL_THERE, event.position, event.id, event.recorded_at))

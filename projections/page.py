@@ -83,6 +83,9 @@ async def _apply(
             inserting = asyncio.ensure_future(insert(connection, new, schema))
             for _ in range(TURNS_TO_SEND):
                 await asyncio.sleep(0)
+    except asyncio.CancelledError:
+        inserting.cancel()
+        raise
     finally:
         # Nothing else may be said on the connection while it is at work.
         await asyncio.gather(inserting, return_exceptions=True)

@@ -207,14 +207,15 @@ async def page(
     Returns:
         the position reflected, the columns of each row as a JSON object, and whether there may be more rows.
     """
+    # JSON is made of what the page shows alone: a text past the bound is never read from disk.
     query = f"""
         SELECT checkpoint.position AS checkpoint, found.*
         FROM ledger.projection_checkpoints AS checkpoint LEFT JOIN LATERAL (
-            SELECT * FROM (
-                SELECT {_AS_JSON.format(columns=columns)} AS selected, {size} AS size,
+            SELECT {_AS_JSON.format(columns=columns)} AS selected, running, number FROM (
+                SELECT *, {size} AS size,
                     {_window("sum(" + size + ")", order)} AS running, {_window("row_number()", order)} AS number
                 FROM {table} AS t WHERE {" AND ".join(conditions) or "true"} ORDER BY {order} LIMIT {limit + 1}
-            ) AS sized
+            ) AS t
             WHERE running - size < {PAGE_CHARACTERS_MAX}
         ) AS found ON true
         WHERE checkpoint.name = $1

@@ -22,7 +22,7 @@ from ledger.audit.home import LogHome
 from ledger.audit.note import NoteError, Signer, Verifier, sign
 from ledger.audit.store import Sealed, TreeDamaged
 from ledger.audit.tiles import TILE_WIDTH, Tile
-from ledger.database import driver_connection
+from ledger.database import driver_connection, is_pooled
 from ledger.log.bell import Bell
 from ledger.log.read import read_head
 
@@ -193,10 +193,12 @@ class Sealer:
         self, connection: "asyncpg.Connection[asyncpg.Record]", after: int, until: int
     ) -> AsyncGenerator[bytes]:
         """The leaf hashes in order, by chunks. Where there are more, some are made at once: most of it is hashing."""
-        if 0 < until - after <= CHUNK_EVENTS:
-            yield await store.read_leaves(connection, after, until)
-            return
         starts = iter(range(after, until, CHUNK_EVENTS))
+        # Behind a pooler there may be no other connection than the one that is held.
+        if until - after <= CHUNK_EVENTS or is_pooled(self._engine):
+            for start in starts:
+                yield await store.read_leaves(connection, start, min(until, start + CHUNK_EVENTS))
+            return
         reading: deque[asyncio.Task[bytes]] = deque()
 
         def read_on() -> None:

@@ -16,7 +16,7 @@ import asyncpg
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ledger.database import CONNECTION_ERRORS, driver_connection
+from ledger.database import CONNECTION_ERRORS, driver_connection, is_pooled
 from ledger.domain.errors import DatabaseUnavailable, Overloaded
 from ledger.domain.event import Request
 from ledger.log.append import Verdict, append
@@ -123,7 +123,7 @@ class Appender:
                 async with driver_connection(self._engine) as connection:
                     while self._queue:
                         group = self._take_group()
-                        await self._record(connection, group, lambda: bool(self._queue))
+                        await self._record(connection, group, self._goes_on)
                         group = []
             except Exception as error:  # noqa: BLE001 (whoever waits is told of it)
                 # Here the connection is closed, and with it what it held locked.
@@ -133,6 +133,10 @@ class Appender:
                     group += [self._take() for _ in range(len(self._queue))]
                     log.warning("no answer for %d requests: %s", len(group), type(error).__name__)
                     self._fail(group, error)
+
+    def _goes_on(self) -> bool:
+        # A pooler in transaction mode would never get back a connection on which one transaction follows the other.
+        return bool(self._queue) and not is_pooled(self._engine)
 
     def _take(self) -> _Waiting:
         waiting = self._queue.popleft()

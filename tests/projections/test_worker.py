@@ -17,10 +17,8 @@ from ledger.domain.event import Receipt, Request
 from ledger.log.append import append
 from ledger.log.appender import Appender
 from ledger.log.bell import Bell
-from ledger.log.read import StoredEvent
-from projections import ahead, page
+from projections import page
 from projections import worker as worker_module
-from projections.ahead import PageReader
 from projections.rows import COUNTER_MAX
 from projections.worker import Worker, fold_page
 from tests.events import campaign, content, cost, follow, job, reserve
@@ -68,34 +66,6 @@ async def test_the_tables_are_the_same_wherever_parts_of_a_page_end(
     await fold_all(engine, [5_000])
 
     assert await tables(engine) == folded(await stored(engine))
-
-
-async def test_pages_that_are_read_ahead_are_folded_once_each(
-    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ahead, "AHEAD_EVENTS_MIN", 2)
-    read_ahead: list[int] = []
-
-    class CountingReader(PageReader):
-        async def _read(self, after: int, events_max: int) -> list[StoredEvent]:
-            read_ahead.append(after)
-            return await super()._read(after, events_max)
-
-    await tell(engine, story())
-    reader = CountingReader(engine)
-
-    # Pages grow and shrink, and one worker folds what the other has read ahead.
-    for size in itertools.cycle([3, 2, 7]):
-        if not await fold_page(engine, size, reader=reader):
-            break
-        await fold_page(engine, size)
-        await fold_page(engine, size, reader=reader)
-    await reader.close()
-
-    events = await stored(engine)
-    assert await tables(engine) == folded(events)
-    assert await position(engine) == len(events)
-    assert len(read_ahead) > 5
 
 
 CHANGES = [name for name, kind in CATALOGUE.items() if not kind.transition.opens and not kind.by_service]

@@ -25,7 +25,7 @@ auth_file = {folder}/users
 auth_query = SELECT usename, passwd FROM pg_shadow WHERE usename = $1
 admin_users = {user}
 max_client_conn = 1000
-default_pool_size = 20
+default_pool_size = {pool_size}
 server_login_retry = 1
 server_idle_timeout = 5
 logfile = {folder}/log
@@ -33,8 +33,8 @@ logfile = {folder}/log
 
 
 @contextmanager
-def pgbouncer(server: URL, mode: str = "transaction") -> Iterator[URL]:
-    """The URL of a PgBouncer before a server while inside."""
+def pgbouncer(server: URL, mode: str = "transaction", pool_size: int = 20) -> Iterator[URL]:
+    """The URL of a PgBouncer before a server while inside; it has so many connections to it."""
     program = require("pgbouncer", "pgbouncer")
     with own_folder("pgbouncer") as folder:
         port = free_port()
@@ -42,7 +42,13 @@ def pgbouncer(server: URL, mode: str = "transaction") -> Iterator[URL]:
         users.write_text(f'"{server.username}" "{server.password}"\n')
         configuration.write_text(
             CONFIGURATION.format(
-                host=server.host, server_port=server.port, user=server.username, port=port, folder=folder, mode=mode
+                host=server.host,
+                server_port=server.port,
+                user=server.username,
+                port=port,
+                folder=folder,
+                mode=mode,
+                pool_size=pool_size,
             )
         )
         for path in (users, configuration):

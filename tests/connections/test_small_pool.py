@@ -1,0 +1,93 @@
+"""A pooler with one connection to its server: whoever holds it neither keeps it nor waits for a second one."""
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import URL
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ledger.audit import sealer as sealing
+from ledger.database import driver_connection, is_pooled, make_engine
+from ledger.log.appender import Appender
+from ledger.log.read import StoredEvent
+from projections import ahead
+from projections.ahead import PageReader
+from projections.worker import fold_page
+from tests.audit.sealing import RecordingHome, fill, sealer_of
+from tests.events import cost
+from tests.log.helpers import record, request
+from tests.servers.pgbouncer import pgbouncer
+from tests.servers.postgresql import PostgreSQL
+
+STATEMENT_SECONDS_MAX = 5.0
+
+
+@pytest.fixture(scope="module")
+def narrow(plain_server: PostgreSQL) -> Iterator[URL]:
+    with pgbouncer(plain_server.url, pool_size=1) as url:
+        yield url
+
+
+@pytest.fixture
+async def engine(narrow: URL, migrated: URL) -> AsyncIterator[AsyncEngine]:
+    engine = make_engine(narrow.set(database=migrated.database), statement_seconds_max=STATEMENT_SECONDS_MAX)
+    async with driver_connection(engine) as connection:
+        await connection.execute("SELECT 1")
+    assert is_pooled(engine)
+    yield engine
+    await engine.dispose()
+
+
+async def test_a_long_log_is_sealed(engine: AsyncEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sealing, "CHUNK_EVENTS", 300)
+    await fill(engine, 1_000)
+
+    sealer = await sealer_of(engine, RecordingHome(tmp_path))
+
+    assert await sealer.seal() == 1_000
+
+
+async def test_a_worker_far_behind_reads_on_the_connection_that_it_has(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ahead, "AHEAD_EVENTS_MIN", 2)
+    elsewhere: list[int] = []
+
+    class Reader(PageReader):
+        async def _read(self, after: int, events_max: int) -> list[StoredEvent]:
+            elsewhere.append(after)
+            return await super()._read(after, events_max)
+
+    await record(engine, *(cost() for _ in range(50)))
+    reader = Reader(engine)
+
+    folded = [await fold_page(engine, 10, reader=reader) for _ in range(6)]
+    await reader.close()
+
+    assert (folded, elsewhere) == ([10, 10, 10, 10, 10, 0], [])
+
+
+async def test_others_are_served_while_appends_never_end(engine: AsyncEngine) -> None:
+    stopping, chance = asyncio.Event(), random.Random(1)
+
+    async def send(appender: Appender) -> None:
+        while not stopping.is_set():
+            await appender.append(request(cost()))
+            # Some always wait already when a group ends.
+            await asyncio.sleep(chance.random() * 0.003)
+
+    async with Appender(engine) as appender:
+        senders = [asyncio.create_task(send(appender)) for _ in range(40)]
+        served = 0
+        ends = time.monotonic() + 2
+        while time.monotonic() < ends:
+            async with driver_connection(engine) as connection:
+                served += await connection.fetchval("SELECT 1")
+        stopping.set()
+        await asyncio.gather(*senders)
+
+    assert served > 3

@@ -1,0 +1,78 @@
+"""Pages that the worker has read ahead: folded once each, and only while they are what the log says."""
+
+import asyncio
+import itertools
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ledger.log.read import StoredEvent
+from projections import ahead
+from projections.ahead import PageReader
+from projections.worker import fold_page
+from tests.audit.sealing import unguarded
+from tests.events import content
+from tests.log.helpers import record
+from tests.projections.helpers import folded, position, stored, story, tables, tell
+
+pytestmark = pytest.mark.direct
+"""Behind a pooler nothing is read ahead."""
+
+
+class CountingReader(PageReader):
+    """Says after which positions it has read ahead."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        super().__init__(engine)
+        self.ahead: list[int] = []
+
+    async def _read(self, after: int, events_max: int) -> list[StoredEvent]:
+        page = await super()._read(after, events_max)
+        self.ahead.append(after)
+        return page
+
+
+@pytest.fixture
+def reader(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> CountingReader:
+    monkeypatch.setattr(ahead, "AHEAD_EVENTS_MIN", 2)
+    return CountingReader(engine)
+
+
+async def test_each_is_folded_once(engine: AsyncEngine, reader: CountingReader) -> None:
+    await tell(engine, story())
+
+    # Pages grow and shrink, and one worker folds what the other has read ahead.
+    for size in itertools.cycle([3, 2, 7]):
+        if not await fold_page(engine, size, reader=reader):
+            break
+        await fold_page(engine, size)
+        await fold_page(engine, size, reader=reader)
+    await reader.close()
+
+    events = await stored(engine)
+    assert await tables(engine) == folded(events)
+    assert await position(engine) == len(events)
+    assert len(reader.ahead) > 5
+
+
+async def test_one_that_another_server_does_not_know_is_not_folded(engine: AsyncEngine, reader: CountingReader) -> None:
+    """A replica that took over without the log's end, or a backup put back under a running worker."""
+    await record(engine, *(content() for _ in range(6)))
+    await fold_page(engine, 3, reader=reader)
+    while not reader.ahead:
+        await asyncio.sleep(0.01)
+    async with unguarded(engine) as connection:
+        await connection.execute(
+            "DELETE FROM ledger.events WHERE position > 4; DELETE FROM ledger.streams AS stream WHERE NOT EXISTS "
+            "(SELECT FROM ledger.events WHERE stream_id = stream.stream_id); UPDATE ledger.log_head SET position = 4"
+        )
+    await record(engine, content(), content())
+
+    while await fold_page(engine, 3, reader=reader):
+        pass
+    await reader.close()
+
+    events = await stored(engine)
+    assert (reader.ahead[0], len(events)) == (3, 6)
+    assert await tables(engine) == folded(events)
+    assert await position(engine) == 6
