@@ -7,9 +7,12 @@ to the tables behind the service's back it then may not do either, so some tests
 """
 
 import os
+import shutil
+import tempfile
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -26,6 +29,18 @@ from tests.servers.kinds import KINDS, direct_url, replica_url
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--on", choices=sorted(KINDS), default="embedded", help="the kind of server that is tested on")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Give the run a folder of its own.
+
+    When a run begins, pytest closes the one that all runs of a user share to others: to the user that PostgreSQL
+    runs as for root too, whose servers in it then end in the middle of another run's tests.
+    """
+    if config.option.basetemp is None:
+        config.option.basetemp = tempfile.mkdtemp(prefix="ledger-tests-")
+        config.add_cleanup(partial(shutil.rmtree, config.option.basetemp, ignore_errors=True))
 
 
 @pytest.fixture

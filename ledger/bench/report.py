@@ -54,7 +54,11 @@ class Machine(msgspec.Struct):
 
 
 class Report(msgspec.Struct):
-    """A whole run; `seconds_of` says how long each figure took, with what it prepared for itself and for others."""
+    """A whole run.
+
+    `seconds_of` says how long each figure took, with what it prepared for itself and for others; `not_measured` why
+    others are missing.
+    """
 
     quick: bool
     measured_at: str
@@ -63,6 +67,7 @@ class Report(msgspec.Struct):
     plan: dict[str, float]
     machine: Machine
     figures: list[Figure]
+    not_measured: dict[str, str] = {}
 
 
 def ratio(

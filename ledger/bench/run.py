@@ -13,6 +13,7 @@ import msgspec
 from ledger.bench import append, folding, growing, holds, memory, reading, sealing
 from ledger.bench.machine import describe
 from ledger.bench.plan import GROWN_EVENTS, QUICK, WHOLE
+from ledger.bench.processes import MeasurementFailed
 from ledger.bench.report import Figure, Report
 from ledger.bench.stage import Stage
 from ledger.config import parse_url
@@ -54,7 +55,6 @@ def bench(
         measured: called with each figure once it is there.
 
     Raises:
-        MeasurementFailed: a figure could not be measured.
         EmbeddedError: the server cannot be started.
     """
     plan = QUICK if quick else WHOLE
@@ -85,13 +85,18 @@ async def _measure(stage: Stage, names: Sequence[str], quick: bool, measured: Ca
     began = time.monotonic()
     figures: list[Figure] = []
     seconds_of: dict[str, float] = {}
+    not_measured: dict[str, str] = {}
     for name in FIGURES:
-        if name in names:
-            begun = time.monotonic()
+        if name not in names:
+            continue
+        begun = time.monotonic()
+        try:
             for figure in await FIGURES[name](stage):
                 figures.append(figure)
                 measured(figure)
-            seconds_of[name] = round(time.monotonic() - begun, 1)
+        except MeasurementFailed as error:
+            not_measured[name] = str(error)
+        seconds_of[name] = round(time.monotonic() - begun, 1)
     return Report(
         quick=quick,
         measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -100,4 +105,5 @@ async def _measure(stage: Stage, names: Sequence[str], quick: bool, measured: Ca
         plan=msgspec.structs.asdict(stage.plan),
         machine=await describe(stage),
         figures=figures,
+        not_measured=not_measured,
     )

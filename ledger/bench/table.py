@@ -22,6 +22,8 @@ def lines(report: Report) -> Iterator[str]:
             f"{number(min(figure.rounds), figure.unit)} – {number(max(figure.rounds), figure.unit)}",
             sides(figure),
         )
+    for name, why in report.not_measured.items():
+        yield f"{name}: NOT MEASURED: {why}"
     for figure in report.figures:
         yield ""
         yield f"{figure.name}: {figure.work}"

@@ -10,9 +10,8 @@ import msgspec
 from ledger import faults
 from ledger.bench import compare, table
 from ledger.bench import run as benchmark
-from ledger.bench.processes import MeasurementFailed
 from ledger.bench.report import Figure, Report
-from ledger.cli.common import fail, json_option, plain_errors, print_json, run
+from ledger.cli.common import json_option, plain_errors, print_json, run
 
 
 @click.command()
@@ -51,18 +50,19 @@ def bench(
     with plain_errors():
         try:
             report = benchmark.bench(run, only, quick=quick, rounds=rounds, say=_say, measured=_show)
-        except MeasurementFailed as error:
-            fail(str(error))
         except asyncio.CancelledError:
             sys.exit(143)
     moved = compare.compare(before, report) if before is not None else []
     if as_json:
         print_json(msgspec.structs.asdict(report) | ({"moved": moved} if before is not None else {}))
-        return
-    for line in table.lines(report):
-        click.echo(line)
-    for line in compare.lines(before, report, moved) if before is not None else ():
-        click.echo(line)
+    else:
+        for line in table.lines(report):
+            click.echo(line)
+        for line in compare.lines(before, report, moved) if before is not None else ():
+            click.echo(line)
+    for name, why in report.not_measured.items():
+        click.echo(f"{name} could not be measured: {why}", err=True)
+    sys.exit(1 if report.not_measured else 0)
 
 
 def _strike(minutes: float, seed: int | None, *, as_json: bool) -> None:

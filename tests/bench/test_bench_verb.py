@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import signal
 from pathlib import Path
 
@@ -25,6 +26,26 @@ async def test_one_figure_is_really_measured_and_answered_as_json(tmp_path: Path
     assert report["machine"]["postgresql_settings"]["synchronous_commit"] == "on"
     assert report["quick"] is True
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_what_cannot_be_measured_is_told_and_the_rest_is_measured(tmp_path: Path) -> None:
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    broken = programs / "wrk"
+    broken.write_text("#!/bin/sh\necho no load today >&2\nexit 3\n")
+    broken.chmod(0o755)
+
+    said = await ledger(
+        *("bench", "--only", "append_single", "--only", "seal", "--quick", "--rounds", "1", "--json"),
+        TMPDIR=str(tmp_path),
+        PATH=f"{programs}:{os.environ['PATH']}",
+    )
+
+    report = json.loads(said.out)
+    assert said.code == 1
+    assert [figure["name"] for figure in report["figures"]] == ["seal"]
+    assert report["not_measured"] == {"append_single": "wrk failed: no load today\n"}
+    assert "append_single could not be measured: wrk failed: no load today" in said.err
 
 
 @pytest.mark.parametrize(("number", "running_then"), [(signal.SIGTERM, "serve"), (signal.SIGINT, "postgres")])

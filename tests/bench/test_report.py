@@ -45,3 +45,10 @@ def test_the_table_names_what_was_measured_where_and_what_was_missed() -> None:
 
 def test_a_quick_run_says_that_it_is_one() -> None:
     assert next(table.lines(report(quick=True))).startswith("QUICK")
+
+
+def test_what_could_not_be_measured_is_in_the_table_with_the_reason() -> None:
+    given = report(against("one", 1))
+    given.not_measured = {"other": "it rained"}
+
+    assert "other: NOT MEASURED: it rained" in table.lines(given)
