@@ -9,7 +9,7 @@ from typing import Any
 
 import asyncpg
 import msgspec
-from sqlalchemy import URL, Dialect, PoolProxiedConnection, event
+from sqlalchemy import URL, Dialect, event
 from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.util import await_only, greenlet_spawn
@@ -162,8 +162,13 @@ async def driver_connection(engine: AsyncEngine) -> AsyncIterator["asyncpg.Conne
         SQLAlchemyError: none can be made.
     """
     turns: asyncio.Semaphore = engine.get_execution_options()["turns"]
-    pooled = await _borrow(engine, turns)
-    try:
+    async with asyncio.timeout(BORROW_SECONDS_MAX) as waiting, turns:
+        # The pooled connection without SQLAlchemy's own around it, which would cost as much as a small query.
+        try:
+            pooled = await engine.raw_connection()
+        except engine.dialect.loaded_dbapi.Error as error:
+            raise DBAPIError(None, None, error) from error
+        waiting.reschedule(None)
         driver = pooled.driver_connection
         assert isinstance(driver, asyncpg.Connection)
         try:
@@ -176,19 +181,3 @@ async def driver_connection(engine: AsyncEngine) -> AsyncIterator["asyncpg.Conne
             await greenlet_spawn(pooled.invalidate)
         else:
             await greenlet_spawn(pooled.close)
-    finally:
-        turns.release()
-
-
-async def _borrow(engine: AsyncEngine, turns: asyncio.Semaphore) -> PoolProxiedConnection:
-    """The pooled connection, without SQLAlchemy's own around it, which would cost as much as a small query."""
-    try:
-        async with asyncio.timeout(BORROW_SECONDS_MAX):
-            await turns.acquire()
-            try:
-                return await engine.raw_connection()
-            except BaseException:
-                turns.release()
-                raise
-    except engine.dialect.loaded_dbapi.Error as error:
-        raise DBAPIError(None, None, error) from error

@@ -28,8 +28,6 @@ class PageReader:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
         self._after = 0
-        self._events_max = 0
-        self._is_much_to_come = False
         self._reading: asyncio.Task[list[StoredEvent]] | None = None
 
     async def read(
@@ -39,16 +37,14 @@ class PageReader:
         page = await self._take(after)
         if not page or len(page) > events_max or not await _is_still_there(connection, page[-1]):
             page = await read_page(connection, EventFilter(after=after), events_max)
-        self._is_much_to_come = len(page) >= AHEAD_EVENTS_MIN
-        if self._is_much_to_come:
-            self._after, self._events_max = page[-1].position, events_max
         return page
 
-    def read_on(self) -> None:
-        """Begin to read the page after the last one, where there is much to come."""
+    def read_on(self, page: list[StoredEvent], events_max: int) -> None:
+        """Begin to read the page after this one, where there is much to come and nothing is being read."""
         # Behind a pooler there may be no other connection than the one that is held.
-        if self._is_much_to_come and self._reading is None and not is_pooled(self._engine):
-            self._reading = asyncio.create_task(self._read(self._after, self._events_max))
+        if len(page) >= AHEAD_EVENTS_MIN and self._reading is None and not is_pooled(self._engine):
+            self._after = page[-1].position
+            self._reading = asyncio.create_task(self._read(self._after, events_max))
 
     async def _take(self, after: int) -> list[StoredEvent]:
         reading, self._reading = self._reading, None

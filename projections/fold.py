@@ -40,7 +40,6 @@ def needed_by(events: Iterable[StoredEvent]) -> Needed:
     """Which rows must be loaded before these events are folded; those the page itself opens need not be."""
     needed: dict[str, dict[UUID, None]] = {"campaign": {}, "job": {}, "content": {}, "cost": {}}
     opened: dict[str, set[UUID]] = {category: set() for category in needed}
-    campaigns, jobs = needed["campaign"], needed["job"]
     for event in events:
         category = event.category
         if category not in needed:
@@ -53,9 +52,9 @@ def needed_by(events: Iterable[StoredEvent]) -> Needed:
             needed[category][event.stream_id] = None
         if category in ("cost", "job"):
             if event.campaign_id is not None:
-                campaigns[event.campaign_id] = None
+                needed["campaign"][event.campaign_id] = None
             if event.agent_job_id is not None:
-                jobs[event.agent_job_id] = None
+                needed["job"][event.agent_job_id] = None
     return Needed(*([row_id for row_id in ids if row_id not in opened[category]] for category, ids in needed.items()))
 
 

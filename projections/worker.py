@@ -7,6 +7,7 @@ checkpoint row, taken with SKIP LOCKED, picks one a page, and a killed worker's 
 import asyncio
 import logging
 from contextlib import suppress
+from functools import partial
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -227,7 +228,8 @@ async def fold_page(
             await connection.execute("COMMIT")
             return 0
         try:
-            await apply_page(connection, page, "public", reader.read_on if reader else None)
+            read_on = partial(reader.read_on, page, events_max) if reader else None
+            await apply_page(connection, page, "public", read_on)
             await connection.execute(checkpoint.MOVE, page[-1].position)
         except Exception as error:
             raise PageFailed(page, error) from error

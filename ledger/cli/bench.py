@@ -55,13 +55,13 @@ def bench(
     moved = compare.compare(before, report) if before is not None else []
     if as_json:
         print_json(msgspec.structs.asdict(report) | ({"moved": moved} if before is not None else {}))
+        for name, why in report.not_measured.items():
+            click.echo(f"{name} could not be measured: {why}", err=True)
     else:
         for line in table.lines(report):
             click.echo(line)
         for line in compare.lines(before, report, moved) if before is not None else ():
             click.echo(line)
-    for name, why in report.not_measured.items():
-        click.echo(f"{name} could not be measured: {why}", err=True)
     sys.exit(1 if report.not_measured else 0)
 
 

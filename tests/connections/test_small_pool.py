@@ -13,13 +13,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from ledger.audit import sealer as sealing
 from ledger.database import driver_connection, is_pooled, make_engine
 from ledger.log.appender import Appender
-from ledger.log.read import StoredEvent
 from projections import ahead
-from projections.ahead import PageReader
 from projections.worker import fold_page
 from tests.audit.sealing import RecordingHome, fill, sealer_of
 from tests.events import cost
 from tests.log.helpers import record, request
+from tests.projections.helpers import CountingReader
 from tests.servers.pgbouncer import pgbouncer
 from tests.servers.postgresql import PostgreSQL
 
@@ -55,20 +54,13 @@ async def test_a_worker_far_behind_reads_on_the_connection_that_it_has(
     engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ahead, "AHEAD_EVENTS_MIN", 2)
-    elsewhere: list[int] = []
-
-    class Reader(PageReader):
-        async def _read(self, after: int, events_max: int) -> list[StoredEvent]:
-            elsewhere.append(after)
-            return await super()._read(after, events_max)
-
     await record(engine, *(cost() for _ in range(50)))
-    reader = Reader(engine)
+    reader = CountingReader(engine)
 
     folded = [await fold_page(engine, 10, reader=reader) for _ in range(6)]
     await reader.close()
 
-    assert (folded, elsewhere) == ([10, 10, 10, 10, 10, 0], [])
+    assert (folded, reader.begun) == ([10, 10, 10, 10, 10, 0], [])
 
 
 async def test_others_are_served_while_appends_never_end(engine: AsyncEngine) -> None:

@@ -16,6 +16,7 @@ from ledger.domain.event import Receipt, Request
 from ledger.domain.judge import expiry, judge
 from ledger.log.append import append
 from ledger.log.read import EventFilter, StoredEvent, read_all
+from projections.ahead import PageReader
 from projections.fold import ReadModels, fold
 from projections.rows import AgentJobRow, BudgetEntryRow, CampaignRow, ContentAssetRow, Row, Rows
 from projections.worker import Worker
@@ -27,6 +28,21 @@ NAMES = ("campaigns", "agent_jobs", "content_assets", "budget_entries")
 ROWS: tuple[type[Row], ...] = (CampaignRow, AgentJobRow, ContentAssetRow, BudgetEntryRow)
 
 Tables = dict[str, dict[UUID, dict[str, Any]]]
+
+
+class CountingReader(PageReader):
+    """Says after which positions it has begun to read ahead, and after which it has read."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        super().__init__(engine)
+        self.begun: list[int] = []
+        self.ahead: list[int] = []
+
+    async def _read(self, after: int, events_max: int) -> list[StoredEvent]:
+        self.begun.append(after)
+        page = await super()._read(after, events_max)
+        self.ahead.append(after)
+        return page
 
 
 class MemoryLog:

@@ -9,22 +9,6 @@ from projections.worker import fold_page
 from tests.events import content
 from tests.log.helpers import record
 
-SIZE = "octet_length(t.content)"
-
-
-async def page(engine: AsyncEngine, columns: str) -> tuple[int, list[str], bool]:
-    async with driver_connection(engine) as connection:
-        return await queries.page(
-            connection,
-            "content_assets",
-            columns=columns,
-            size=SIZE,
-            conditions=[],
-            order="t.position",
-            limit=50,
-            arguments=[],
-        )
-
 
 async def test_nothing_is_made_of_rows_past_the_bound(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     await record(engine, *(content() for _ in range(5)))
@@ -33,6 +17,16 @@ async def test_nothing_is_made_of_rows_past_the_bound(engine: AsyncEngine, monke
     monkeypatch.setattr(queries, "PAGE_CHARACTERS_MAX", 2 * size)
 
     # Of the fourth row it cannot be made.
-    checkpoint, rows, more = await page(engine, "t.position, 1 / (t.position - 4) AS one")
+    async with driver_connection(engine) as connection:
+        checkpoint, rows, more = await queries.page(
+            connection,
+            "content_assets",
+            columns="t.position, 1 / (t.position - 4) AS one",
+            size="octet_length(t.content)",
+            conditions=[],
+            order="t.position",
+            limit=50,
+            arguments=[],
+        )
 
     assert (checkpoint, rows, more) == (5, ['{"position":1,"one":0}', '{"position":2,"one":0}'], True)

@@ -6,30 +6,15 @@ import itertools
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ledger.log.read import StoredEvent
 from projections import ahead
-from projections.ahead import PageReader
 from projections.worker import fold_page
 from tests.audit.sealing import unguarded
 from tests.events import content
 from tests.log.helpers import record
-from tests.projections.helpers import folded, position, stored, story, tables, tell
+from tests.projections.helpers import CountingReader, folded, position, stored, story, tables, tell
 
 pytestmark = pytest.mark.direct
 """Behind a pooler nothing is read ahead."""
-
-
-class CountingReader(PageReader):
-    """Says after which positions it has read ahead."""
-
-    def __init__(self, engine: AsyncEngine) -> None:
-        super().__init__(engine)
-        self.ahead: list[int] = []
-
-    async def _read(self, after: int, events_max: int) -> list[StoredEvent]:
-        page = await super()._read(after, events_max)
-        self.ahead.append(after)
-        return page
 
 
 @pytest.fixture
