@@ -10,7 +10,8 @@ from alembic import context
 from sqlalchemy import Connection, text
 
 from ledger.config import read_settings
-from ledger.database import database, make_engine
+from ledger.database import Database
+from ledger.database.location import located_database
 from ledger.log.tables import PARTITIONS, SCHEMA
 from ledger.log.tables import metadata as log_metadata
 from projections.models import Base
@@ -88,12 +89,10 @@ def tell(_: Any, message: Any) -> None:
 
 
 async def run_online() -> None:
-    with database(read_settings()) as settings:
+    with located_database(read_settings()) as settings:
         assert settings.direct_database_url is not None
-        engine = make_engine(settings.direct_database_url)
-        async with engine.begin() as connection:
+        async with Database(settings.direct_database_url) as database, database.engine.begin() as connection:
             await connection.run_sync(run)
-        await engine.dispose()
 
 
 def run_offline() -> None:

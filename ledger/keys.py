@@ -20,14 +20,13 @@ from uuid import UUID
 
 import asyncpg
 import msgspec
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ledger.database import driver_connection
+from ledger.database import Connection, Database
 from ledger.domain.access import Caller, Role
 from ledger.domain.errors import LedgerError, NotFound, Unauthenticated
 
 if TYPE_CHECKING:
-    Connection = asyncpg.Connection[asyncpg.Record]
+    Connection = Connection
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +107,7 @@ def _random(characters: int) -> str:
 
 
 async def create_key(
-    connection: "Connection",
+    connection: Connection,
     name: str,
     role: Role,
     *,
@@ -138,12 +137,12 @@ async def create_key(
     return _key(row), text + _checksum(text)
 
 
-async def list_keys(connection: "Connection") -> list[Key]:
+async def list_keys(connection: Connection) -> list[Key]:
     """Every key, the oldest first."""
     return [_key(row) for row in await connection.fetch(LIST)]
 
 
-async def revoke_key(connection: "Connection", key: str) -> Key:
+async def revoke_key(connection: Connection, key: str) -> Key:
     """Revoke a key by its id or its name; once revoked it stays so.
 
     Raises:
@@ -164,8 +163,8 @@ class _Active(msgspec.Struct, frozen=True):
 class KeyRing:
     """The keys that are good now, as one process knows them."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
+    def __init__(self, database: Database) -> None:
+        self._database = database
         self._active: dict[str, _Active] = {}
         self._read_at = -REFRESH_SECONDS
         self._reading: asyncio.Task[None] | None = None
@@ -205,7 +204,7 @@ class KeyRing:
         await asyncio.shield(self._reading)
 
     async def _read(self) -> None:
-        async with driver_connection(self._engine) as connection:
+        async with self._database.connection() as connection:
             rows = await connection.fetch(ACTIVE)
             await self._note_use(connection)
         self._active = {
@@ -218,7 +217,7 @@ class KeyRing:
         }
         self._read_at = time.monotonic()
 
-    async def _note_use(self, connection: "Connection") -> None:
+    async def _note_use(self, connection: Connection) -> None:
         if self._used and time.monotonic() - self._used_at > USED_SECONDS:
             used, self._used = self._used, set()
             self._used_at = time.monotonic()

@@ -5,9 +5,8 @@ from typing import Any, NamedTuple
 from uuid import UUID, uuid5
 
 import msgspec
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ledger.database import driver_connection
+from ledger.database import Database
 from ledger.domain.catalogue import CATALOGUE
 from ledger.domain.errors import Refused
 from ledger.domain.event import Candidate, Request
@@ -168,14 +167,14 @@ def _candidates(stream: _Stream) -> list[Candidate]:
     ]
 
 
-async def seed(engine: AsyncEngine, appender: Appender) -> int:
+async def seed(database: Database, appender: Appender) -> int:
     """Append the sample data, all or nothing; streams that exist are skipped, so twice is once.
 
     Returns:
         how many events were recorded.
     """
     streams = _streams(datetime.now(UTC))
-    async with driver_connection(engine) as connection:
+    async with database.connection() as connection:
         known = {row["stream_id"] for row in await connection.fetch(KNOWN_STREAMS, [stream.id for stream in streams])}
     candidates = [candidate for stream in streams if stream.id not in known for candidate in _candidates(stream)]
     if not candidates:

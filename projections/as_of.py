@@ -6,10 +6,8 @@ Memory is bounded by a page: entries that a page moves without opening them are 
 from collections.abc import Iterable
 from uuid import UUID
 
-from sqlalchemy.ext.asyncio import AsyncEngine
-
-from ledger.database import driver_connection
-from ledger.domain.ledger import PAYLOAD_ERASED
+from ledger.database import Database
+from ledger.domain.ledger_events import PAYLOAD_ERASED
 from ledger.log.read import PAGE_EVENTS_MAX, EventFilter, StoredEvent, read_all
 from projections import campaigns
 from projections.erasures import TABLES, erased_by
@@ -19,7 +17,7 @@ from projections.rows import AgentJobRow, BudgetEntryRow, CampaignRow, ContentAs
 from projections.skips import read_skips
 
 
-async def row_as_of(engine: AsyncEngine, table: str, row_id: UUID, position: int) -> Row | None:
+async def row_as_of(database: Database, table: str, row_id: UUID, position: int) -> Row | None:
     """Fold the row of a read model; None before its first event, and once it was deleted.
 
     Raises:
@@ -27,21 +25,21 @@ async def row_as_of(engine: AsyncEngine, table: str, row_id: UUID, position: int
     """
     models = ReadModels(Rows(), Rows(), Rows(), Rows())
     first = True
-    async for page in read_all(engine, _concerning(table, row_id, position), PAGE_EVENTS_MAX):
+    async for page in read_all(database, _concerning(table, row_id, position), PAGE_EVENTS_MAX):
         if first and table in ("agent_jobs", "budget_entries"):
-            await _open_references(engine, models, page[0])
+            await _open_references(database, models, page[0])
         first = False
         if table != "budget_entries":
-            moved = await _entries(engine, needed_by(page).budget_entries, page[0].position - 1)
+            moved = await _entries(database, needed_by(page).budget_entries, page[0].position - 1)
             models = models._replace(budget_entries=moved)
-        await _fold(engine, page, models)
+        await _fold(database, page, models)
     rows: Rows[Row] = getattr(models, table)
     row = rows.get(row_id)
     if isinstance(row, CampaignRow):
         campaigns.rate(row)
     if row is not None:
-        await _forget_deleted(engine, row, position)
-        await _note_erasures(engine, table, row, position)
+        await _forget_deleted(database, row, position)
+        await _note_erasures(database, table, row, position)
     return row
 
 
@@ -55,57 +53,57 @@ def _concerning(table: str, row_id: UUID, position: int) -> EventFilter:
     return EventFilter(until=position, categories=(category,), stream_ids=(row_id,))
 
 
-async def _open_references(engine: AsyncEngine, models: ReadModels, first: StoredEvent) -> None:
+async def _open_references(database: Database, models: ReadModels, first: StoredEvent) -> None:
     """Fold what opened the campaign and the job that a row's first event names: they say what currency it is in."""
     job_id = first.agent_job_id if first.category == "cost" else None
-    queued = await _read(engine, "job.queued", [job_id])
-    created = await _read(engine, "campaign.created", [first.campaign_id, *(event.campaign_id for event in queued)])
-    await _fold(engine, [*created, *queued], models)
+    queued = await _read(database, "job.queued", [job_id])
+    created = await _read(database, "campaign.created", [first.campaign_id, *(event.campaign_id for event in queued)])
+    await _fold(database, [*created, *queued], models)
 
 
-async def _entries(engine: AsyncEngine, entry_ids: list[UUID], until: int) -> Rows[BudgetEntryRow]:
+async def _entries(database: Database, entry_ids: list[UUID], until: int) -> Rows[BudgetEntryRow]:
     models = ReadModels(Rows(), Rows(), Rows(), Rows())
     if entry_ids:
         streams = EventFilter(until=until, categories=("cost",), stream_ids=tuple(entry_ids))
-        async for page in read_all(engine, streams, PAGE_EVENTS_MAX):
-            await _fold(engine, page, models)
+        async for page in read_all(database, streams, PAGE_EVENTS_MAX):
+            await _fold(database, page, models)
     return models.budget_entries
 
 
-async def _fold(engine: AsyncEngine, events: list[StoredEvent], models: ReadModels) -> None:
+async def _fold(database: Database, events: list[StoredEvent], models: ReadModels) -> None:
     for event in events:
         try:
             fold_event(event, models)
         except Exception as error:
-            async with driver_connection(engine) as connection:
+            async with database.connection() as connection:
                 if event.position not in await read_skips(connection):
                     raise CannotReplay(event, error) from error
 
 
-async def _forget_deleted(engine: AsyncEngine, row: Row, position: int) -> None:
+async def _forget_deleted(database: Database, row: Row, position: int) -> None:
     """Do what ON DELETE SET NULL has done to the row by then."""
     if isinstance(row, AgentJobRow | ContentAssetRow) and await _read(
-        engine, "campaign.deleted", [row.campaign_id], position
+        database, "campaign.deleted", [row.campaign_id], position
     ):
         row.campaign_id = None
-    if isinstance(row, ContentAssetRow) and await _read(engine, "job.deleted", [row.agent_job_id], position):
+    if isinstance(row, ContentAssetRow) and await _read(database, "job.deleted", [row.agent_job_id], position):
         row.agent_job_id = None
 
 
-async def _note_erasures(engine: AsyncEngine, table: str, row: Row, position: int) -> None:
+async def _note_erasures(database: Database, table: str, row: Row, position: int) -> None:
     """Fold the erasures of the row's stream. Its events were read after them, so the texts are gone already."""
-    for event in await _read(engine, PAYLOAD_ERASED, [row.id], position):
+    for event in await _read(database, PAYLOAD_ERASED, [row.id], position):
         erased = erased_by(event)
         if erased is not None and TABLES.get(erased.category) == table and event.position > row.position:
             row.touch(event)
 
 
 async def _read(
-    engine: AsyncEngine, event_type: str, stream_ids: Iterable[UUID | None], until: int | None = None
+    database: Database, event_type: str, stream_ids: Iterable[UUID | None], until: int | None = None
 ) -> list[StoredEvent]:
     """The events of one type in these streams."""
     named = tuple({stream_id for stream_id in stream_ids if stream_id is not None})
     if not named:
         return []
     wanted = EventFilter(until=until, types=(event_type,), stream_ids=named)
-    return [event async for page in read_all(engine, wanted, PAGE_EVENTS_MAX) for event in page]
+    return [event async for page in read_all(database, wanted, PAGE_EVENTS_MAX) for event in page]

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from ledger.database import Connection
+
 if TYPE_CHECKING:
-    import asyncpg
+    pass
 
 GROUP = "read_models"
 """The one checkpoint that the four tables share."""
@@ -63,7 +65,7 @@ class Failure(msgspec.Struct):
         return cls(event_type or type(error).__name__, position, said, datetime.now(UTC).isoformat(timespec="seconds"))
 
 
-class Standing(msgspec.Struct):
+class CheckpointStatus(msgspec.Struct):
     """Where the read models stand."""
 
     position: int
@@ -71,14 +73,14 @@ class Standing(msgspec.Struct):
     failure: Failure | None
 
 
-async def read_standing(connection: "asyncpg.Connection[asyncpg.Record]") -> Standing:
+async def read_checkpoint_status(connection: Connection) -> CheckpointStatus:
     """Read where the read models stand."""
     row = await connection.fetchrow(READ)
     assert row is not None
     failure = msgspec.json.decode(row["last_error"], type=Failure) if row["last_error"] else None
-    return Standing(row["position"], row["status"], failure)
+    return CheckpointStatus(row["position"], row["status"], failure)
 
 
-async def record_failure(connection: "asyncpg.Connection[asyncpg.Record]", status: str, failure: Failure) -> None:
+async def record_failure(connection: Connection, status: str, failure: Failure) -> None:
     """Write down that the read models fail, or pause; a pause stays as it is until an operator ends it."""
     await connection.execute(RECORD_FAILURE, status, msgspec.json.encode(failure).decode())

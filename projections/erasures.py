@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ledger.domain.catalogue import decode_stored
-from ledger.domain.ledger import PAYLOAD_ERASED, PayloadErased
+from ledger.domain.ledger_events import PAYLOAD_ERASED, PayloadErased
 from ledger.log.read import StoredEvent
 from projections.rows import Rows
 

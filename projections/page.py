@@ -7,11 +7,11 @@ from itertools import pairwise
 import asyncpg
 from sqlalchemy.exc import SQLAlchemyError
 
-from ledger.database import CONNECTION_ERRORS
-from ledger.domain.ledger import PAYLOAD_ERASED
+from ledger.database import CONNECTION_ERRORS, Connection
+from ledger.domain.ledger_events import PAYLOAD_ERASED
 from ledger.log.read import StoredEvent
+from projections.erased_texts import read_texts
 from projections.fold import ReadModels, fold, needed_by
-from projections.texts import read_texts
 from projections.writer import change, insert, load, take_new
 
 _REFUSED_VALUES = (
@@ -46,7 +46,7 @@ TURNS_TO_SEND = 3
 
 
 async def apply_page(
-    connection: "asyncpg.Connection[asyncpg.Record]",
+    connection: Connection,
     page: list[StoredEvent],
     schema: str,
     meanwhile: Callable[[], None] | None = None,
@@ -64,7 +64,7 @@ async def apply_page(
 
 
 async def _apply(
-    connection: "asyncpg.Connection[asyncpg.Record]",
+    connection: Connection,
     page: list[StoredEvent],
     schema: str,
     erases: bool,

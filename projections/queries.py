@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
 
 import msgspec
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ledger.database import driver_connection
+from ledger.database import Connection, Database
 from ledger.domain.errors import ProjectionBehind
 from ledger.log.read import PAGE_CHARACTERS_MAX
 from projections.checkpoint import GROUP, Failure
@@ -56,7 +55,7 @@ SPEND_KEYS = {
 }
 
 
-async def wait_for_position(engine: AsyncEngine, position: int, seconds: float = MIN_POSITION_SECONDS_MAX) -> None:
+async def wait_for_position(database: Database, position: int, seconds: float = MIN_POSITION_SECONDS_MAX) -> None:
     """Wait until the read models reflect this position.
 
     Raises:
@@ -67,7 +66,7 @@ async def wait_for_position(engine: AsyncEngine, position: int, seconds: float =
     try:
         async with asyncio.timeout(seconds):
             while True:
-                async with driver_connection(engine) as connection:
+                async with database.connection() as connection:
                     reached = await connection.fetchval(CHECKPOINT, GROUP)
                 if reached >= position:
                     return
@@ -101,7 +100,7 @@ class ProjectionStatus(msgspec.Struct):
         return f"{what}: {self.failure.type} at position {self.failure.position} fails with {self.failure.error}"
 
 
-async def projection_status(connection: "asyncpg.Connection[asyncpg.Record]") -> ProjectionStatus:
+async def projection_status(connection: Connection) -> ProjectionStatus:
     """Where the projections stand."""
     row = await connection.fetchrow(PROJECTIONS, GROUP)
     assert row is not None
@@ -112,9 +111,7 @@ async def projection_status(connection: "asyncpg.Connection[asyncpg.Record]") ->
     )
 
 
-async def budget(
-    connection: "asyncpg.Connection[asyncpg.Record]", campaign_id: UUID, now: datetime
-) -> "asyncpg.Record":
+async def budget(connection: Connection, campaign_id: UUID, now: datetime) -> "asyncpg.Record":
     """A campaign's balances, and what was spent in the seven days before `now`; all None where it does not exist."""
     record = await connection.fetchrow(BUDGET, GROUP, campaign_id, now)
     assert record is not None
@@ -122,18 +119,18 @@ async def budget(
 
 
 async def spend(
-    connection: "asyncpg.Connection[asyncpg.Record]",
+    connection: Connection,
     keys: list[str],
     start: datetime | None,
     end: datetime | None,
     campaign_id: UUID | None,
-    within: Collection[UUID] | None,
+    allowed_campaign_ids: Collection[UUID] | None,
 ) -> tuple[int, list["asyncpg.Record"]]:
     """What was settled, summed by keys out of `SPEND_KEYS` and always by currency too.
 
     Args:
         start, end: of `occurred_at`, start inclusive, end exclusive; None: open.
-        within: only costs of these campaigns; None: all.
+        allowed_campaign_ids: only costs of these campaigns; None: all.
 
     Returns:
         the position reflected, and rows of the keys, currency, cost, tokens_used, entries.
@@ -157,7 +154,9 @@ async def spend(
         WHERE checkpoint.name = $1
         ORDER BY {", ".join(f"found.{name}" for name in names)}
     """  # noqa: S608 (the names are keys of SPEND_KEYS)
-    rows = await connection.fetch(query, GROUP, start, end, campaign_id, None if within is None else list(within))
+    rows = await connection.fetch(
+        query, GROUP, start, end, campaign_id, None if allowed_campaign_ids is None else list(allowed_campaign_ids)
+    )
     return rows[0]["checkpoint"], [row for row in rows if row["entries"] is not None]
 
 
@@ -165,7 +164,7 @@ _AS_JSON = "(SELECT row_to_json(selected)::text FROM (SELECT {columns}) AS selec
 
 
 async def item(
-    connection: "asyncpg.Connection[asyncpg.Record]", table: str, columns: str, campaign: str, item_id: UUID
+    connection: Connection, table: str, columns: str, campaign: str, item_id: UUID
 ) -> tuple[int, UUID | None, str | None]:
     """Read one row.
 
@@ -187,7 +186,7 @@ async def item(
 
 
 async def page(
-    connection: "asyncpg.Connection[asyncpg.Record]",
+    connection: Connection,
     table: str,
     *,
     columns: str,

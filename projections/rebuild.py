@@ -10,14 +10,13 @@ from collections.abc import Callable, Sequence
 
 import asyncpg
 import msgspec
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ledger.database import driver_connection
+from ledger.database import Connection, Database
 from ledger.domain.errors import LedgerError
-from ledger.log.bell import tell_others
+from ledger.log.notifications import notify_other_processes
 from ledger.log.read import read_head
-from projections import balances, checkpoint, compare
-from projections.compare import COLUMNS
+from projections import checkpoint, decision_state, differences
+from projections.differences import COLUMNS
 from projections.models import Base
 from projections.replay import TABLES, TEMPORARY, CannotReplay, Progress, Replay, Touched
 from projections.skips import Skip
@@ -76,7 +75,7 @@ class Rebuilt(msgspec.Struct):
 
 
 async def rebuild(
-    engine: AsyncEngine,
+    database: Database,
     tables: Sequence[str] = TABLES,
     progress: Progress = lambda position: None,
     begin: Callable[[int], None] = lambda events: None,
@@ -92,18 +91,18 @@ async def rebuild(
         OtherTableNeeded: a foreign key binds a table to one that was not named; nothing was changed.
         CannotReplay: an event cannot be folded; nothing was changed.
     """
-    async with driver_connection(engine) as connection:
+    async with database.connection() as connection:
         if not await connection.fetchval(TRY_LOCK):
             raise RebuildRunning("another rebuild is at work on this database; wait until it has ended")
-        replay = Replay(engine, connection, TEMPORARY, progress)
+        replay = Replay(database, connection, TEMPORARY, progress)
         begin(await read_head(connection))
         await replay.create_tables()
         await catch_up(connection, replay)
         async with connection.transaction(isolation="repeatable_read"):
-            standing = await checkpoint.read_standing(connection)
+            standing = await checkpoint.read_checkpoint_status(connection)
             await replay.advance(min(standing.position, await read_head(connection)))
             await connection.execute(COMPARING)
-            await compare.note_differing(connection, tables)
+            await differences.note_differing(connection, tables)
         async with connection.transaction():
             rebuilt = await _merge(connection, replay, tables)
         if set(tables) == set(TABLES):
@@ -114,11 +113,11 @@ async def rebuild(
         # With the connection go its lock and its temporary tables.
         await connection.close()
     # A worker that had given up tries again.
-    await tell_others(engine)
+    await notify_other_processes(database)
     return rebuilt
 
 
-async def _merge(connection: "asyncpg.Connection[asyncpg.Record]", replay: Replay, tables: Sequence[str]) -> Rebuilt:
+async def _merge(connection: Connection, replay: Replay, tables: Sequence[str]) -> Rebuilt:
     await connection.execute(TIMEOUTS)
     position = await connection.fetchval(checkpoint.LOCK)
     touched: set[Touched] = set()
@@ -139,7 +138,7 @@ async def _merge(connection: "asyncpg.Connection[asyncpg.Record]", replay: Repla
     return Rebuilt(replay.position, written, removed, replay.skipped)
 
 
-async def _require_unbound(connection: "asyncpg.Connection[asyncpg.Record]", tables: Sequence[str]) -> None:
+async def _require_unbound(connection: Connection, tables: Sequence[str]) -> None:
     """Refuse to take rows away that others refer to: these would be changed, or even taken away, with them."""
     for other in (table for table in TABLES if table not in tables):
         for column in Base.metadata.tables[other].columns:
@@ -152,18 +151,20 @@ async def _require_unbound(connection: "asyncpg.Connection[asyncpg.Record]", tab
                     )
 
 
-async def _mend_balances(connection: "asyncpg.Connection[asyncpg.Record]", replay: Replay) -> dict[str, int]:
+async def _mend_balances(connection: Connection, replay: Replay) -> dict[str, int]:
     async with connection.transaction(isolation="repeatable_read"):
         await replay.advance(await read_head(connection))
         await connection.execute(COMPARING)
-        wrong = [difference.table async for difference in balances.differences(connection, replay.left_out)]
+        wrong = [
+            difference.table async for difference in decision_state.compare_with_replay(connection, replay.left_out)
+        ]
     if not wrong:
         return {}
     async with connection.transaction():
         await connection.execute(TIMEOUTS)
-        await replay.advance(await connection.fetchval(balances.LOCK_HEAD))
+        await replay.advance(await connection.fetchval(decision_state.LOCK_HEAD))
         await connection.execute(COMPARING)
-        return await balances.mend(connection, replay.left_out)
+        return await decision_state.mend(connection, replay.left_out)
 
 
 def _columns(touched: set[Touched], tables: Sequence[str]) -> tuple[list[str], list[object]]:
@@ -178,8 +179,8 @@ def _merge_statement(table: str) -> str:
         table=table,
         columns=", ".join(columns),
         changes=", ".join(f"{column} = excluded.{column}" for column in columns if column != "id"),
-        live=", ".join(compare.value_of(table, column) for column in columns),
-        replayed=", ".join(compare.value_of("excluded", column) for column in columns),
+        live=", ".join(differences.value_of(table, column) for column in columns),
+        replayed=", ".join(differences.value_of("excluded", column) for column in columns),
     )
 
 

@@ -13,9 +13,9 @@ from uuid import UUID
 
 from sqlalchemy import MetaData
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.schema import AddConstraint, CreateIndex, ExecutableDDLElement, ForeignKeyConstraint
 
+from ledger.database import Connection, Database
 from ledger.domain.errors import LedgerError
 from ledger.log.read import EventFilter, StoredEvent, read_all
 from ledger.log.tables import NAMING
@@ -24,7 +24,7 @@ from projections.page import PAGE_EVENTS_MAX, apply_page, is_events_fault
 from projections.skips import Skip, read_skips
 
 if TYPE_CHECKING:
-    import asyncpg
+    pass
 
 TABLES = ("campaigns", "agent_jobs", "content_assets", "budget_entries")
 """Referenced tables first."""
@@ -76,19 +76,19 @@ class Replay:
 
     def __init__(
         self,
-        engine: AsyncEngine,
-        connection: "asyncpg.Connection[asyncpg.Record]",
+        database: Database,
+        connection: Connection,
         schema: str,
         progress: Progress = lambda position: None,
     ) -> None:
         """Make a replay; nothing is in the database yet.
 
         Args:
-            engine: where events are read.
+            database: where events are read.
             connection: what writes the tables.
             schema: where they are; it exists and is empty.
         """
-        self._engine = engine
+        self._database = database
         self._connection = connection
         self._schema = schema
         self._progress = progress
@@ -122,7 +122,7 @@ class Replay:
         self._skips = await read_skips(self._connection)
         wanted = EventFilter(after=self.position, until=until)
         # Closed at once where an event cannot be folded: the page read ahead has a connection.
-        async with aclosing(_read_ahead(read_all(self._engine, wanted, PAGE_EVENTS_MAX))) as pages:
+        async with aclosing(_read_ahead(read_all(self._database, wanted, PAGE_EVENTS_MAX))) as pages:
             async for page in pages:
                 await self._apply(page, touched)
                 self.position = page[-1].position

@@ -7,20 +7,19 @@ worker or replay, looks here: so a skipped event counts again as soon as a relea
 from typing import TYPE_CHECKING
 
 import msgspec
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ledger.database import driver_connection
+from ledger.database import Connection, Database
 from ledger.domain.catalogue import CATALOGUE
 from ledger.domain.errors import LedgerError
 from ledger.domain.event import Receipt, Request
-from ledger.domain.ledger import ProjectionSkipped
+from ledger.domain.ledger_events import ProjectionSkipped
 from ledger.log.appender import Appender
-from ledger.log.bell import tell_others
+from ledger.log.notifications import notify_other_processes
 from ledger.log.prepare import prepare
 from projections import checkpoint
 
 if TYPE_CHECKING:
-    import asyncpg
+    pass
 
 TYPE = "ledger.projection_skipped"
 
@@ -44,7 +43,7 @@ class Skip(msgspec.Struct):
     skipped_at: str
 
 
-async def read_skips(connection: "asyncpg.Connection[asyncpg.Record]") -> dict[int, Skip]:
+async def read_skips(connection: Connection) -> dict[int, Skip]:
     """Every skip ever decided, by the position of the event skipped."""
     skips = {}
     for row in await connection.fetch(SKIPS):
@@ -59,7 +58,7 @@ async def read_skips(connection: "asyncpg.Connection[asyncpg.Record]") -> dict[i
     return skips
 
 
-async def skip(engine: AsyncEngine, appender: Appender, *, by: str, reason: str) -> ProjectionSkipped:
+async def skip(database: Database, appender: Appender, *, by: str, reason: str) -> ProjectionSkipped:
     """Let the read models pass the event that stops them; the worker goes on at once.
 
     Args:
@@ -68,8 +67,8 @@ async def skip(engine: AsyncEngine, appender: Appender, *, by: str, reason: str)
     Raises:
         NothingToSkip: no event stops them.
     """
-    async with driver_connection(engine) as connection:
-        standing = await checkpoint.read_standing(connection)
+    async with database.connection() as connection:
+        standing = await checkpoint.read_checkpoint_status(connection)
     failure = standing.failure
     if failure is None or failure.position != standing.position + 1:
         raise NothingToSkip(f"no event stops the read models: they are {standing.status} at {standing.position}")
@@ -83,12 +82,12 @@ async def skip(engine: AsyncEngine, appender: Appender, *, by: str, reason: str)
     )
     (verdict,) = await appender.append(Request([prepare(CATALOGUE[TYPE], decided, actor="local")]))
     assert isinstance(verdict, Receipt), verdict
-    await retry(engine)
+    await retry(database)
     return decided
 
 
-async def retry(engine: AsyncEngine) -> None:
+async def retry(database: Database) -> None:
     """Have the worker try again what it gave up."""
-    async with driver_connection(engine) as connection:
+    async with database.connection() as connection:
         await connection.execute(checkpoint.CLEAR_FAILURE)
-    await tell_others(engine)
+    await notify_other_processes(database)

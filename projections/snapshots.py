@@ -6,12 +6,11 @@ from contextlib import suppress
 from datetime import datetime
 
 import msgspec
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ledger.database import CONNECTION_ERRORS, driver_connection
+from ledger.database import CONNECTION_ERRORS, Database
 from ledger.domain.codec import time_text
 from ledger.domain.errors import LedgerError
-from ledger.log.moment import RECORDED_AT, resolve
+from ledger.log.point_in_time import RECORDED_AT, resolve_position
 from projections.replay import Progress, Replay
 from projections.skips import Skip
 
@@ -46,7 +45,7 @@ class Replayed(msgspec.Struct):
 
 
 async def replay_into(
-    engine: AsyncEngine,
+    database: Database,
     schema: str,
     until: int | datetime,
     progress: Progress = lambda position: None,
@@ -75,10 +74,10 @@ async def replay_into(
             f"{schema[:60]!r} cannot be the schema: take a new name of lower-case letters, digits and _, at most 50"
         )
     building = f"{schema}{BUILDING}"
-    async with driver_connection(engine) as connection:
+    async with database.connection() as connection:
         if await connection.fetchval(IS_WORD_OR_ROLE, schema):
             raise NotReplayed(f"{schema!r} cannot be the schema: it is a word of SQL or a role's name; take another")
-        position = await resolve(connection, until)
+        position = await resolve_position(connection, until)
         if not await connection.fetchval(TRY_LOCK, schema):
             raise NotReplayed(f"another replay into {schema} is at work; wait until it has ended")
         if await connection.fetchval(EXISTS, schema):
@@ -94,7 +93,7 @@ async def replay_into(
                 f"DROP SCHEMA IF EXISTS {building} CASCADE; CREATE SCHEMA {building};"
                 f"COMMENT ON SCHEMA {building} IS '{UNFINISHED}'"
             )
-            replay = Replay(engine, connection, building, progress)
+            replay = Replay(database, connection, building, progress)
             await replay.create_tables()
             await replay.advance(position)
             await replay.add_indexes()

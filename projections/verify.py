@@ -4,22 +4,21 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import msgspec
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ledger.audit import check
-from ledger.audit.home import Kept
+from ledger.audit import column_check
 from ledger.audit.seal_check import faults_of_seal
-from ledger.database import driver_connection
+from ledger.audit.signing_files import LocalCheckpoint
+from ledger.database import Connection, Database
 from ledger.log.read import read_head
-from projections import balances, checkpoint, compare
-from projections.compare import Difference
+from projections import checkpoint, decision_state, differences
+from projections.differences import Difference
+from projections.erased_texts import read_forgetting
 from projections.erasures import TEXT_COLUMNS
 from projections.replay import TEMPORARY, CannotReplay, Progress, Replay
 from projections.skips import Skip
-from projections.texts import read_forgetting
 
 if TYPE_CHECKING:
-    import asyncpg
+    pass
 
 NEAR_EVENTS = 2_000
 """So close to the tables' position the rest is folded inside the snapshot."""
@@ -72,9 +71,9 @@ class Report(msgspec.Struct):
 
 
 async def verify(
-    engine: AsyncEngine,
+    database: Database,
     on_difference: Callable[[Difference], None],
-    kept: Kept | None = None,
+    kept: LocalCheckpoint | None = None,
     progress: Progress = lambda position: None,
     begin: Callable[[int], None] = lambda events: None,
 ) -> Report:
@@ -86,18 +85,18 @@ async def verify(
         begin: called with the number of events once it is known.
     """
     report = Report()
-    async with driver_connection(engine) as connection:
+    async with database.connection() as connection:
         # First, and by itself: a log with a gap may be one that cannot be replayed.
         async with connection.transaction(isolation="repeatable_read"):
             await _look_at_log(connection, report, kept)
-        report.faults += [fault async for fault in check.faults(connection, report.head)]
-        replay = Replay(engine, connection, TEMPORARY, progress)
+        report.faults += [fault async for fault in column_check.faults(connection, report.head)]
+        replay = Replay(database, connection, TEMPORARY, progress)
         begin(report.head)
         await replay.create_tables()
         try:
             await catch_up(connection, replay)
             async with connection.transaction(isolation="repeatable_read"):
-                await _compare(engine, connection, replay, report, on_difference)
+                await _compare(database, connection, replay, report, on_difference)
         except CannotReplay as error:
             report.faults.append(error.detail)
         report.skipped = replay.skipped
@@ -106,16 +105,16 @@ async def verify(
     return report
 
 
-async def catch_up(connection: "asyncpg.Connection[asyncpg.Record]", replay: Replay) -> None:
+async def catch_up(connection: Connection, replay: Replay) -> None:
     """Bring a replay close to where the tables stand, in short transactions."""
     while True:
-        reached = min((await checkpoint.read_standing(connection)).position, await read_head(connection))
+        reached = min((await checkpoint.read_checkpoint_status(connection)).position, await read_head(connection))
         if reached - replay.position <= NEAR_EVENTS:
             return
         await replay.advance(reached)
 
 
-async def _look_at_log(connection: "asyncpg.Connection[asyncpg.Record]", report: Report, kept: Kept | None) -> None:
+async def _look_at_log(connection: Connection, report: Report, kept: LocalCheckpoint | None) -> None:
     await _where(connection, report)
     report.faults += await _faults_of_log(connection)
     report.faults += await faults_of_seal(connection, kept, SHOWN_MAX)
@@ -123,14 +122,14 @@ async def _look_at_log(connection: "asyncpg.Connection[asyncpg.Record]", report:
         report.faults.append(f"the tables are at position {report.position:,}, past the log's end at {report.head:,}")
 
 
-async def _where(connection: "asyncpg.Connection[asyncpg.Record]", report: Report) -> None:
-    report.position = (await checkpoint.read_standing(connection)).position
+async def _where(connection: Connection, report: Report) -> None:
+    report.position = (await checkpoint.read_checkpoint_status(connection)).position
     report.head = await read_head(connection)
 
 
 async def _compare(
-    engine: AsyncEngine,
-    connection: "asyncpg.Connection[asyncpg.Record]",
+    database: Database,
+    connection: Connection,
     replay: Replay,
     report: Report,
     on_difference: Callable[[Difference], None],
@@ -138,9 +137,9 @@ async def _compare(
     await _where(connection, report)
     await replay.advance(min(report.position, report.head))
     await connection.execute(COMPARING)
-    async with driver_connection(engine) as latest:
+    async with database.connection() as latest:
         forgetting = await read_forgetting(latest, report.position)
-    async for difference in compare.read_models(connection):
+    async for difference in differences.compare_read_models(connection):
         if difference.column in TEXT_COLUMNS[difference.table] and (difference.table, difference.id) in forgetting:
             # Gone from the log, but the tables have yet to come to the erasure.
             continue
@@ -149,12 +148,12 @@ async def _compare(
     # What appends are judged by stands at the head, which the tables may not have reached.
     await replay.advance(report.head)
     await connection.execute(COMPARING)
-    async for difference in balances.differences(connection, replay.left_out):
+    async for difference in decision_state.compare_with_replay(connection, replay.left_out):
         report.differences += 1
         on_difference(difference)
 
 
-async def _faults_of_log(connection: "asyncpg.Connection[asyncpg.Record]") -> list[str]:
+async def _faults_of_log(connection: Connection) -> list[str]:
     faults = []
     for row in await connection.fetch(ORDER_FAULTS, SHOWN_MAX):
         if row["position"] != row["before"] + 1:

@@ -9,16 +9,14 @@ import logging
 from contextlib import suppress
 from functools import partial
 
-from sqlalchemy.ext.asyncio import AsyncEngine
-
-from ledger.database import driver_connection
+from ledger.database import Database
 from ledger.domain.catalogue import UnknownEventType
-from ledger.log.bell import Bell
+from ledger.log.notifications import LogSignal
 from ledger.log.read import EventFilter, StoredEvent, read_page
 from projections import checkpoint
-from projections.ahead import PageReader
 from projections.checkpoint import Failure
 from projections.page import PAGE_EVENTS_MAX, apply_page, is_events_fault
+from projections.prefetch import PageReader
 from projections.skips import read_skips
 
 log = logging.getLogger(__name__)
@@ -64,17 +62,17 @@ class PageFailed(Exception):
 class Worker:
     """Keeps the read models. Run it as a task; `stop` lets it finish its page."""
 
-    def __init__(self, engine: AsyncEngine, bell: Bell | None = None) -> None:
-        self._engine = engine
-        self._bell = bell or Bell()
+    def __init__(self, database: Database, signal: LogSignal | None = None) -> None:
+        self._database = database
+        self._signal = signal or LogSignal()
         self._stopping = asyncio.Event()
         self._tries = 0
-        self._reader = PageReader(engine)
+        self._reader = PageReader(database)
 
     def stop(self) -> None:
         """Ask the worker to end after the page it is at."""
         self._stopping.set()
-        self._bell.ring()
+        self._signal.notify()
 
     async def run(self) -> None:
         """Fold pages until stopped; failures are recorded, shown, and tried again with back-off."""
@@ -89,7 +87,7 @@ class Worker:
         # A worker that has just started may be a release that can fold what stopped the last one.
         even_paused = True
         while not self._stopping.is_set():
-            heard = self._bell.rung
+            seen = self._signal.generation
             try:
                 folded = await self._fold_or_pass(page_events, even_paused)
             except Exception as error:  # noqa: BLE001 (recorded, shown, logged and tried again)
@@ -108,8 +106,8 @@ class Worker:
             self._tries = 0
             page_events = min(PAGE_EVENTS_MAX, page_events * 2)
             if not folded:
-                await self._bell.wait(heard, idle_seconds)
-                idle_seconds = min(self._bell.idle_seconds_max, idle_seconds * 2)
+                await self._signal.wait(seen, idle_seconds)
+                idle_seconds = min(self._signal.idle_seconds_max, idle_seconds * 2)
                 continue
             idle_seconds = IDLE_SECONDS_MIN
             if folded < SMALL_PAGE_EVENTS:
@@ -119,7 +117,7 @@ class Worker:
     async def _fold_or_pass(self, page_events: int, even_paused: bool) -> int | None:
         """Fold a page, as `fold_page` does; an event that an operator decided to skip counts as folded."""
         try:
-            return await fold_page(self._engine, page_events, even_paused=even_paused, reader=self._reader)
+            return await fold_page(self._database, page_events, even_paused=even_paused, reader=self._reader)
         except PageFailed as failed:
             if failed.is_events_fault and failed.events == 1 and await self._pass_skipped(failed):
                 return 1
@@ -140,7 +138,7 @@ class Worker:
         outlook = "paused: see `ledger projections`" if status == "paused" else f"next try in {seconds:.1f} s"
         log.error("the read models are %s at %s, %s", status, failure.position or "work", outlook, exc_info=error)
         try:
-            async with driver_connection(self._engine) as connection:
+            async with self._database.connection() as connection:
                 await checkpoint.record_failure(connection, status, failure)
         except Exception:
             log.exception("how the read models are could not be written down")
@@ -156,22 +154,22 @@ class Worker:
         clock = asyncio.get_running_loop().time
         end = clock() + seconds
         while not self._stopping.is_set():
-            heard = self._bell.rung
+            seen = self._signal.generation
             # A busy log rings all the time: look no more often than this.
             await _wait(self._stopping, min(STANDBY_SECONDS, end - clock()))
             if clock() >= end or await self._is_cleared():
                 return
-            await self._bell.wait(heard, min(end - clock(), self._bell.idle_seconds_max))
+            await self._signal.wait(seen, min(end - clock(), self._signal.idle_seconds_max))
 
     async def _is_cleared(self) -> bool:
         with suppress(Exception):
-            async with driver_connection(self._engine) as connection:
-                return (await checkpoint.read_standing(connection)).status == "running"
+            async with self._database.connection() as connection:
+                return (await checkpoint.read_checkpoint_status(connection)).status == "running"
         return False
 
     async def _pass_skipped(self, failed: PageFailed) -> bool:
         """Move past an event that cannot be folded where an operator decided so."""
-        async with driver_connection(self._engine) as connection:
+        async with self._database.connection() as connection:
             decided = (await read_skips(connection)).get(failed.position)
             if decided is None:
                 return False
@@ -193,7 +191,7 @@ async def _wait(event: asyncio.Event, seconds: float) -> None:
 
 
 async def fold_page(
-    engine: AsyncEngine,
+    database: Database,
     events_max: int = PAGE_EVENTS_MAX,
     *,
     even_paused: bool = False,
@@ -211,7 +209,7 @@ async def fold_page(
     Raises:
         PageFailed: nothing of the page was kept.
     """
-    async with driver_connection(engine) as connection:
+    async with database.connection() as connection:
         await connection.execute(BEGIN)
         row = await connection.fetchrow(checkpoint.TRY_LOCK)
         if row is None or (row["status"] == "paused" and not even_paused):

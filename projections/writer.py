@@ -9,6 +9,7 @@ import msgspec
 from sqlalchemy import JSON, BigInteger, DateTime, Integer, Numeric, Uuid
 from sqlalchemy.types import TypeEngine
 
+from ledger.database import Connection
 from projections.fold import Needed, ReadModels
 from projections.models import Base
 from projections.rows import (
@@ -22,7 +23,7 @@ from projections.rows import (
 )
 
 if TYPE_CHECKING:
-    import asyncpg
+    pass
 
 R = TypeVar("R", bound=Row)
 
@@ -99,7 +100,7 @@ def _type_sent(column: TypeEngine[Any]) -> str:
     return "text"
 
 
-async def load(connection: "asyncpg.Connection[asyncpg.Record]", needed: Needed, schema: str = "public") -> ReadModels:
+async def load(connection: Connection, needed: Needed, schema: str = "public") -> ReadModels:
     """Load the rows that a page needs."""
 
     async def rows(table: str, row: type[R], ids: list[UUID]) -> Rows[R]:
@@ -122,15 +123,13 @@ def take_new(models: ReadModels) -> list[bytes]:
     return [_json(getattr(models, table).take_new()) for table, _ in TABLES]
 
 
-async def insert(
-    connection: "asyncpg.Connection[asyncpg.Record]", new: Sequence[bytes], schema: str = "public"
-) -> None:
+async def insert(connection: Connection, new: Sequence[bytes], schema: str = "public") -> None:
     """Insert new rows, referenced ones first."""
     for (table, row), rows in zip(TABLES, new, strict=True):
         await _send(connection, statements(schema, table, row).insert, rows)
 
 
-async def change(connection: "asyncpg.Connection[asyncpg.Record]", models: ReadModels, schema: str = "public") -> None:
+async def change(connection: Connection, models: ReadModels, schema: str = "public") -> None:
     """Write what changed of rows that were there; deletions last, when nothing points there any more."""
     for table, row in TABLES:
         sql, rows = statements(schema, table, row), getattr(models, table)
@@ -146,6 +145,6 @@ def _json(rows: list[R]) -> bytes:
     return msgspec.json.encode(rows) if rows else b""
 
 
-async def _send(connection: "asyncpg.Connection[asyncpg.Record]", statement: str, rows: bytes) -> None:
+async def _send(connection: Connection, statement: str, rows: bytes) -> None:
     if rows:
         await connection.execute(statement, rows.decode())

@@ -18,12 +18,13 @@ from typing import Any, NamedTuple
 import aiohttp
 import pytest
 from sqlalchemy import URL, text
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from ledger.api.app import listen, serving
 from ledger.config import parse_url
-from ledger.database import connect_arguments, make_engine
-from ledger.schema import migrate
+from ledger.database import Database
+from ledger.database.engine import connect_arguments
+from ledger.database.migrations import migrate
 from tests.servers.kinds import KINDS, direct_url, replica_url
 
 
@@ -74,9 +75,9 @@ async def template(server_url: URL) -> AsyncIterator[str]:
     """The name of a migrated, empty database to clone."""
     name = f"template_{uuid.uuid4().hex[:12]}"
     await administer(server_url, f"CREATE DATABASE {name}")
-    engine = make_engine(direct_url(server_url).set(database=name))
-    await migrate(engine)
-    await engine.dispose()
+    database = Database(direct_url(server_url).set(database=name))
+    await migrate(database)
+    await database.close()
     yield name
     await administer(server_url, f"DROP DATABASE {name} WITH (FORCE)")
 
@@ -135,28 +136,28 @@ def working_as(request: pytest.FixtureRequest) -> Callable[[URL], URL]:
 
 
 @pytest.fixture
-async def engine(database_url: URL, working_as: Callable[[URL], URL]) -> AsyncIterator[AsyncEngine]:
-    """An engine on the test's own database."""
-    engine = make_engine(working_as(database_url))
-    yield engine
-    await engine.dispose()
+async def database(database_url: URL, working_as: Callable[[URL], URL]) -> AsyncIterator[Database]:
+    """An database on the test's own database."""
+    database = Database(working_as(database_url))
+    yield database
+    await database.close()
 
 
 @asynccontextmanager
-async def beside(database_url: URL) -> AsyncIterator[dict[str, AsyncEngine]]:
+async def beside(database_url: URL) -> AsyncIterator[dict[str, Database]]:
     """The ways to a database beside its URL, as `serving` takes them."""
     ways = {"direct": direct_url(database_url), "replica": replica_url(database_url)}
-    engines = {name: make_engine(url) for name, url in ways.items() if url not in (None, database_url)}
+    engines = {name: Database(url) for name, url in ways.items() if url not in (None, database_url)}
     yield engines
-    for engine in engines.values():
-        await engine.dispose()
+    for database in engines.values():
+        await database.close()
 
 
 class Service(NamedTuple):
     """A running service: `client` speaks to its API over real HTTP."""
 
     client: aiohttp.ClientSession
-    engine: AsyncEngine
+    database: Database
     database_url: URL
 
     async def post(self, events: Any, **parameters: str) -> tuple[int, Any]:
@@ -197,13 +198,13 @@ class Service(NamedTuple):
 
 
 @pytest.fixture
-async def service(engine: AsyncEngine, database_url: URL) -> AsyncIterator[Service]:
+async def service(database: Database, database_url: URL) -> AsyncIterator[Service]:
     """The whole service in this process: API, appender, worker and sweeper on the test's own database."""
     listener = listen("127.0.0.1", 0)
     port = listener.getsockname()[1]
     async with (
         beside(database_url) as ways,
-        serving(engine, listener, with_worker=True, **ways),
+        serving(database, listener, with_worker=True, **ways),
         aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client,
     ):
-        yield Service(client, engine, database_url)
+        yield Service(client, database, database_url)

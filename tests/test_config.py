@@ -8,7 +8,8 @@ import pytest
 from sqlalchemy import URL, text
 
 from ledger.config import ConfigError, Settings, parse_url, read_settings
-from ledger.database import connect_arguments, make_engine
+from ledger.database import Database
+from ledger.database.engine import connect_arguments
 from tests.conftest import administer
 
 HARD_PASSWORD = "p@ss/w#r d%41:?"
@@ -98,10 +99,10 @@ async def test_the_password_reaches_the_server_as_it_is(server_url: URL, setting
 
     users = []
     for url in (in_parts, in_one):
-        engine = make_engine(url)
-        async with engine.connect() as connection:
+        database = Database(url)
+        async with database.engine.connect() as connection:
             users.append(await connection.scalar(text("SELECT current_user")))
-        await engine.dispose()
+        await database.close()
     with pytest.raises(asyncpg.InvalidPasswordError):
         await asyncpg.connect(
             in_one.set(drivername="postgresql", password="p@ss").render_as_string(hide_password=False)
@@ -232,7 +233,7 @@ def test_a_root_certificate_that_cannot_be_read_is_named(settings: Reader) -> No
     url = settings.database(DATABASE_URL="postgresql://u@h/d?sslmode=verify-ca&sslrootcert=/nowhere/root.crt")
 
     with pytest.raises(ConfigError, match=r"sslrootcert names /nowhere/root\.crt.*No such file"):
-        make_engine(url)
+        Database(url)
 
 
 def test_a_word_for_the_pooler_that_is_neither_true_nor_false_is_refused(settings: Reader) -> None:

@@ -150,7 +150,7 @@ def test_the_installed_package_finds_its_migrations_and_leaves_the_library_alone
     installed: Path, tmp_path: Path
 ) -> None:
     program = """
-from ledger.schema import expected_revision, migrations_folder
+from ledger.database.migrations import expected_revision, migrations_folder
 import alembic.command
 print(expected_revision(), migrations_folder(), alembic.command.__file__)
 """

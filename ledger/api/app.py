@@ -7,24 +7,36 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 
 from aiohttp import web
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ledger.api import append, collections, events, figures, health, keys, listener, log, log_export, metrics, openapi
+from ledger.api import (
+    append,
+    collections,
+    event_stream,
+    events,
+    figures,
+    health,
+    keys,
+    log_export,
+    metrics,
+    openapi,
+    transparency_log,
+)
 from ledger.api.connection import doors
-from ledger.api.feed import Feed
-from ledger.api.intake import BODY_BYTES_MAX, Intake
+from ledger.api.live_feed import Feed
 from ledger.api.observe import harden, observe
 from ledger.api.problems import answer_with_problems
-from ledger.api.rates import Rates
+from ledger.api.rate_limits import Rates
 from ledger.api.replica import Replica
+from ledger.api.request_bodies import BODY_BYTES_MAX, Intake
 from ledger.api.services import SERVICES, Services
 from ledger.api.telemetry import Telemetry
 from ledger.audit.sealer import Sealer
 from ledger.config import CONNECTIONS_MAX
+from ledger.database import Database
 from ledger.keys import KeyRing
-from projections.background import background
+from ledger.runtime import background
 
-RESOURCES = (append, listener, events, collections, figures, log, log_export, keys, health, metrics)
+RESOURCES = (append, event_stream, events, collections, figures, transparency_log, log_export, keys, health, metrics)
 
 ROUTES = [route for resource in RESOURCES for route in resource.ROUTES]
 ROUTES.append(openapi.route_for(ROUTES))
@@ -68,15 +80,15 @@ def listen(host: str, port: int) -> socket.socket:
 
 @asynccontextmanager
 async def serving(
-    engine: AsyncEngine,
+    database: Database,
     listener: socket.socket,
     *,
     with_worker: bool,
     sealer: Sealer | None = None,
     key_ring: KeyRing | None = None,
     rates: Rates | None = None,
-    direct: AsyncEngine | None = None,
-    replica: AsyncEngine | None = None,
+    direct: Database | None = None,
+    replica: Database | None = None,
     clock: Callable[[], datetime] | None = None,
     connections_max: int = CONNECTIONS_MAX,
 ) -> AsyncIterator[None]:
@@ -87,7 +99,7 @@ async def serving(
         sealer: seal the log in this process too.
         key_ring: the keys that callers must have; None: everybody may do everything.
         rates: how often a key may ask.
-        direct: a way past the pooler, where `engine` goes through one.
+        direct: a way past the pooler, where `database` goes through one.
         replica: a streaming replica to read from.
         clock: what events are recorded by; the server's own when None.
         connections_max: how many clients' connections may be open; one more is answered 503 and closed.
@@ -95,18 +107,18 @@ async def serving(
     telemetry = Telemetry()
     async with (
         background(
-            engine,
+            database,
             with_worker=with_worker,
             sealer=sealer,
             direct=direct,
             on_group=telemetry.recorded,
             clock=clock,
-        ) as (appender, bell),
-        Feed(engine, bell) as feed,
+        ) as (appender, signal),
+        Feed(database, signal) as feed,
     ):
         reading = Replica(replica) if replica is not None else None
         runner = web.AppRunner(
-            make_app(Services(engine, engine, appender, feed, Intake(), telemetry, key_ring, rates, reading)),
+            make_app(Services(database, database, appender, feed, Intake(), telemetry, key_ring, rates, reading)),
             shutdown_timeout=SHUTDOWN_SECONDS,
         )
         await runner.setup()

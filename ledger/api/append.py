@@ -7,7 +7,6 @@ from aiohttp import web
 
 from ledger.api import problems
 from ledger.api.auth import CALLER
-from ledger.api.decode import AnyEvent, read_candidate, split_body
 from ledger.api.routes import Route, json_response, read_query
 from ledger.api.services import Services
 from ledger.domain.access import Caller
@@ -20,6 +19,7 @@ from ledger.domain.errors import (
 )
 from ledger.domain.event import Candidate, Receipt, Request
 from ledger.log.appender import Appender
+from ledger.log.decode import AnyEvent, read_candidate, split_body
 
 IDEMPOTENCY_KEY_CHARACTERS_MAX = 255
 
@@ -65,7 +65,9 @@ async def _append_atomic(
     errors: list[dict[str, Any]] = []
     for index, text in enumerate(texts):
         try:
-            candidates.append(_permitted(read_candidate(text, index, caller.name, key, caller.campaign_ids), caller))
+            candidates.append(
+                _permitted(read_candidate(text, index, caller.name, key, caller.allowed_campaign_ids), caller)
+            )
         except InvalidEvent as error:
             errors += error.errors
         except (Malformed, Forbidden) as error:
@@ -98,7 +100,9 @@ async def judge_each(appender: Appender, texts: list[bytes], caller: Caller, key
     places: list[int] = []
     for index, text in enumerate(texts):
         try:
-            candidates.append(_permitted(read_candidate(text, index, caller.name, key, caller.campaign_ids), caller))
+            candidates.append(
+                _permitted(read_candidate(text, index, caller.name, key, caller.allowed_campaign_ids), caller)
+            )
             places.append(index)
         except LedgerError as error:
             results[index] = problems.document(error, index)

@@ -29,7 +29,6 @@ from ledger.api.paging import (
 from ledger.api.routes import Route, json_response, path_uuid, read_position, read_query
 from ledger.api.services import Services
 from ledger.api.views import AgentJobView, BudgetEntryView, CampaignView, ContentAssetView, columns, complete, show
-from ledger.database import driver_connection
 from ledger.domain.access import Caller
 from ledger.domain.campaign import CampaignStatus
 from ledger.domain.codec import Instant
@@ -37,7 +36,7 @@ from ledger.domain.content import ContentStatus, ContentType
 from ledger.domain.cost import EntryStatus, ResourceType
 from ledger.domain.errors import NotFound
 from ledger.domain.job import AgentType, JobStatus
-from ledger.log.moment import parse_moment, resolve
+from ledger.log.point_in_time import parse_point_in_time, resolve_position
 from projections import queries
 from projections.as_of import row_as_of
 
@@ -190,13 +189,13 @@ async def _list(request: web.Request, services: Services, collection: Collection
     keys = read_sort(query.sort, collection.sortable)
     arguments = Arguments(first=2)
     conditions = _conditions(query, arguments)
-    within = request[CALLER].campaign_ids
-    if within is not None:
-        conditions.append(f"t.{collection.campaign} = ANY ({arguments.add(list(within))}::uuid[])")
+    allowed_campaign_ids = request[CALLER].allowed_campaign_ids
+    if allowed_campaign_ids is not None:
+        conditions.append(f"t.{collection.campaign} = ANY ({arguments.add(list(allowed_campaign_ids))}::uuid[])")
     if query.cursor is not None:
         conditions.append(after(keys, read_cursor(query.cursor, collection.table, query.sort, keys), arguments))
     await wait_for_min_position(request, services, query.min_position)
-    async with driver_connection(services.reads) as connection:
+    async with services.reads.connection() as connection:
         position, rows, more = await queries.page(
             connection,
             collection.table,
@@ -226,7 +225,7 @@ async def _item(request: web.Request, services: Services, collection: Collection
     if query.as_of is not None:
         return await _item_as_of(services, caller, collection, item_id, query.as_of)
     await wait_for_min_position(request, services, query.min_position)
-    async with driver_connection(services.reads) as connection:
+    async with services.reads.connection() as connection:
         position, campaign_id, row = await queries.item(
             connection, collection.table, columns(collection.view), f"t.{collection.campaign}", item_id
         )
@@ -238,8 +237,8 @@ async def _item(request: web.Request, services: Services, collection: Collection
 async def _item_as_of(
     services: Services, caller: Caller, collection: Collection, item_id: UUID, as_of: str
 ) -> web.Response:
-    async with driver_connection(services.reads) as connection:
-        position = await resolve(connection, parse_moment(as_of))
+    async with services.reads.connection() as connection:
+        position = await resolve_position(connection, parse_point_in_time(as_of))
     row = await row_as_of(services.reads, collection.table, item_id, position)
     if row is None or not caller.sees(getattr(row, collection.campaign)):
         raise NotFound(f"there was nothing with id {item_id} in {collection.path} at position {position}")

@@ -13,7 +13,6 @@ from ledger.api.auth import CALLER
 from ledger.api.replica import wait_for_log
 from ledger.api.routes import JSON, NDJSON, Route, json_response, path_uuid, read_position, read_query
 from ledger.api.services import Services
-from ledger.database import driver_connection
 from ledger.domain.access import Caller
 from ledger.domain.catalogue import CATEGORIES
 from ledger.domain.errors import NotFound
@@ -56,7 +55,7 @@ class TimelineQuery(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
             streams,
             campaign_id,
             self.agent_job_id,
-            caller.campaign_ids,
+            caller.allowed_campaign_ids,
         )
 
 
@@ -85,7 +84,7 @@ async def _see_at_least(request: web.Request, services: Services, after: int = 0
     """Have a replica reach what the caller has seen: the position its header names, or that it reads on from."""
     header = request.headers.get("Ledger-Min-Position")
     position = max(after, read_position(header, "Ledger-Min-Position") if header is not None else 0)
-    if position and services.reads is not services.engine:
+    if position and services.reads is not services.database:
         await wait_for_log(services.reads, position, services.wait_seconds_max)
 
 
@@ -101,7 +100,7 @@ async def timeline(request: web.Request, services: Services) -> web.StreamRespon
     campaign_id, caller = path_uuid(request), request[CALLER]
     wanted = query.wanted(campaign_id, caller)
     await _see_at_least(request, services)
-    async with driver_connection(services.reads) as connection:
+    async with services.reads.connection() as connection:
         known = await read_stream_version(connection, "campaign", campaign_id)
     if not known or not caller.sees(campaign_id):
         raise NotFound(f"there is no campaign {campaign_id}")
@@ -112,7 +111,7 @@ async def _answer(request: web.Request, services: Services, wanted: EventFilter,
     await _see_at_least(request, services, wanted.after)
     if NDJSON in request.headers.get("Accept", ""):
         return await _stream_ndjson(request, services, wanted)
-    async with driver_connection(services.reads) as connection:
+    async with services.reads.connection() as connection:
         page = await read_page(connection, wanted, limit)
         rest = msgspec.structs.replace(wanted, after=page[-1].position) if page else wanted
         following = rest.after if page and await read_page(connection, rest, 1) else None
@@ -150,8 +149,10 @@ async def whole_or_broken_off(request: web.Request, answer: web.StreamResponse) 
 async def get_event(request: web.Request, services: Services) -> web.StreamResponse:
     """One event by its position."""
     position = read_position(request.match_info["position"], "the path")
-    async with driver_connection(services.reads) as connection:
-        wanted = EventFilter(after=position - 1, until=position, within=request[CALLER].campaign_ids)
+    async with services.reads.connection() as connection:
+        wanted = EventFilter(
+            after=position - 1, until=position, allowed_campaign_ids=request[CALLER].allowed_campaign_ids
+        )
         events = await read_page(connection, wanted, 1)
     if not events:
         raise NotFound(f"there is no event at position {position}")
@@ -163,9 +164,11 @@ async def get_stream(request: web.Request, services: Services) -> web.StreamResp
     category, stream_id = request.match_info["category"], path_uuid(request, "stream_id")
     if category not in CATEGORIES:
         raise NotFound(f"there is no category {category!r}, only {', '.join(CATEGORIES)}")
-    wanted = EventFilter(categories=(category,), stream_ids=(stream_id,), within=request[CALLER].campaign_ids)
+    wanted = EventFilter(
+        categories=(category,), stream_ids=(stream_id,), allowed_campaign_ids=request[CALLER].allowed_campaign_ids
+    )
     await _see_at_least(request, services)
-    async with driver_connection(services.reads) as connection:
+    async with services.reads.connection() as connection:
         version = await read_stream_version(connection, category, stream_id)
         is_visible = version and await read_page(connection, wanted, 1)
     if not is_visible:

@@ -13,7 +13,6 @@ from ledger.api.collections import Position, WaitQuery, wait_for_min_position
 from ledger.api.routes import Route, json_response, path_uuid, read_query
 from ledger.api.services import Services
 from ledger.api.views import Money
-from ledger.database import driver_connection
 from ledger.domain import money
 from ledger.domain.codec import Instant
 from ledger.domain.errors import Malformed, NotFound
@@ -93,7 +92,7 @@ async def get_budget(request: web.Request, services: Services) -> web.StreamResp
     query = read_query(request, WaitQuery)
     campaign_id = path_uuid(request)
     await wait_for_min_position(request, services, query.min_position)
-    async with driver_connection(services.reads) as connection:
+    async with services.reads.connection() as connection:
         row = await queries.budget(connection, campaign_id, datetime.now(UTC))
     if row["budget"] is None or not request[CALLER].sees(campaign_id):
         raise NotFound(f"there is no campaign {campaign_id}")
@@ -120,9 +119,9 @@ async def get_spend(request: web.Request, services: Services) -> web.StreamRespo
         raise Malformed("a key stands twice in group_by")
     await wait_for_min_position(request, services, query.min_position)
     keys: list[Any] = list(query.group_by)
-    async with driver_connection(services.reads) as connection:
+    async with services.reads.connection() as connection:
         position, rows = await queries.spend(
-            connection, keys, query.start, query.end, query.campaign_id, request[CALLER].campaign_ids
+            connection, keys, query.start, query.end, query.campaign_id, request[CALLER].allowed_campaign_ids
         )
     items = [
         Spend(
@@ -139,7 +138,7 @@ async def get_spend(request: web.Request, services: Services) -> web.StreamRespo
 
 async def get_projections(request: web.Request, services: Services) -> web.StreamResponse:
     """How far the read models are."""
-    async with driver_connection(services.engine) as connection:
+    async with services.database.connection() as connection:
         standing = await queries.projection_status(connection)
     items = [
         Projection(

@@ -9,9 +9,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ledger.api.routes import Route, json_response
 from ledger.api.services import Services
-from ledger.audit import store
-from ledger.database import CONNECTION_ERRORS, driver_connection
-from ledger.schema import current_revision, expected_revision
+from ledger.audit import tree_store
+from ledger.database import CONNECTION_ERRORS
+from ledger.database.migrations import current_revision, expected_revision
 from projections.queries import projection_status
 
 READY_SECONDS_MAX = 5.0
@@ -54,14 +54,14 @@ async def readyz(request: web.Request, services: Services) -> web.StreamResponse
 
 
 async def _check(services: Services) -> Readiness:
-    async with services.engine.connect() as connection:
+    async with services.database.engine.connect() as connection:
         current, expected = await current_revision(connection), expected_revision()
     if current != expected:
         trouble = f"at {current}, this release needs {expected}: run `ledger migrate`"
         return Readiness("unavailable", "ok", trouble, "unknown until migrated", "unknown until migrated")
-    async with driver_connection(services.engine) as connection:
+    async with services.database.connection() as connection:
         standing = await projection_status(connection)
-        sealing = await store.read_standing(connection)
+        sealing = await tree_store.read_seal_status(connection)
     projections = standing.trouble() or "ok"
     if projections == "ok" and standing.lag_seconds > LAG_SECONDS_MAX:
         projections = f"{standing.lag_seconds:.0f} s behind: is a worker running?"

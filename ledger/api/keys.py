@@ -11,7 +11,6 @@ from ledger import keys
 from ledger.api.routes import Route, json_response
 from ledger.api.services import Services
 from ledger.api.views import Time
-from ledger.database import driver_connection
 from ledger.domain.access import Role
 from ledger.domain.codec import Instant, time_text
 from ledger.domain.errors import Malformed
@@ -62,7 +61,7 @@ def _shown(key: keys.Key) -> dict[str, object]:
 
 async def list_keys(request: web.Request, services: Services) -> web.StreamResponse:
     """Every key."""
-    async with driver_connection(services.engine) as connection:
+    async with services.database.connection() as connection:
         found = await keys.list_keys(connection)
     return json_response({"items": [_shown(key) for key in found]})
 
@@ -76,7 +75,7 @@ async def create_key(request: web.Request, services: Services) -> web.StreamResp
             raise msgspec.ValidationError("name must be printable")
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Malformed(f"the key cannot be read: {error}") from None
-    async with driver_connection(services.engine) as connection:
+    async with services.database.connection() as connection:
         key, text = await keys.create_key(
             connection, wanted.name, wanted.role, campaign_ids=wanted.campaign_ids, expires_at=wanted.expires_at
         )
@@ -85,7 +84,7 @@ async def create_key(request: web.Request, services: Services) -> web.StreamResp
 
 async def revoke_key(request: web.Request, services: Services) -> web.StreamResponse:
     """Revoke a key; within five seconds it is refused everywhere."""
-    async with driver_connection(services.engine) as connection:
+    async with services.database.connection() as connection:
         key = await keys.revoke_key(connection, request.match_info["key"])
     return json_response(_shown(key))
 

@@ -9,8 +9,7 @@ from ledger.api.events import whole_or_broken_off
 from ledger.api.routes import NDJSON, Route, read_query
 from ledger.api.services import Services
 from ledger.audit.export import write_line
-from ledger.database import driver_connection
-from ledger.log.moment import resolve
+from ledger.log.point_in_time import resolve_position
 from ledger.log.read import EventFilter, read_all_salted, read_head
 
 Position = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
@@ -26,10 +25,10 @@ class ExportQuery(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 async def get_export(request: web.Request, services: Services) -> web.StreamResponse:
     """Every line of the range, or an answer that is broken off."""
     query = read_query(request, ExportQuery)
-    async with driver_connection(services.engine) as connection:
+    async with services.database.connection() as connection:
         # Fewer events than were asked for would look like all of them.
-        until = await read_head(connection) if query.until is None else await resolve(connection, query.until)
-    pages = read_all_salted(services.engine, EventFilter(query.after, until))
+        until = await read_head(connection) if query.until is None else await resolve_position(connection, query.until)
+    pages = read_all_salted(services.database, EventFilter(query.after, until))
     # Read before the answer begins: a database that is away is still answered with a problem document.
     page = await anext(pages, None)
     answer = web.StreamResponse(headers={"Content-Type": NDJSON})

@@ -6,16 +6,15 @@ from sqlalchemy.pool import QueuePool
 
 from ledger.api.routes import PLAIN, Route
 from ledger.api.services import Services
-from ledger.audit import store
-from ledger.database import driver_connection
+from ledger.audit import tree_store
 from projections.queries import projection_status
 
 
 async def get_metrics(request: web.Request, services: Services) -> web.StreamResponse:
     """The figures of this moment; the database is asked once a scrape."""
-    async with driver_connection(services.engine) as connection:
+    async with services.database.connection() as connection:
         standing = await projection_status(connection)
-        sealing = await store.read_standing(connection)
+        sealing = await tree_store.read_seal_status(connection)
         holds = await connection.fetchval("SELECT count(*) FROM ledger.holds")
     registry = CollectorRegistry()
 
@@ -42,7 +41,7 @@ async def get_metrics(request: web.Request, services: Services) -> web.StreamRes
     if failure is not None:
         stopped.labels(failure.type, failure.error[:200]).set(failure.position)
     gauge("ledger_open_holds", "Holds neither settled, released nor expired.", holds)
-    pool = services.engine.pool
+    pool = services.database.engine.pool
     in_use = pool.checkedout() if isinstance(pool, QueuePool) else 0
     gauge("ledger_pool_connections", "Connections of this process that are in use.", in_use)
     body = generate_latest(services.telemetry.registry) + generate_latest(registry)

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import hdrs, web
 
 from ledger.api.services import SERVICES
-from ledger.logs import ABOUT
+from ledger.logging_setup import ABOUT
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

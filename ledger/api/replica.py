@@ -12,9 +12,8 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from aiohttp import web
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ledger.database import driver_connection
+from ledger.database import Database
 from ledger.domain.errors import LedgerError, ProjectionBehind
 from ledger.log.read import read_head
 
@@ -39,8 +38,8 @@ POLL_SECONDS = 0.01
 class Replica:
     """A streaming replica, which is used while it answers."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        self.engine = engine
+    def __init__(self, database: Database) -> None:
+        self.database = database
         self._is_there = True
         self._ask_at = 0.0
 
@@ -53,7 +52,7 @@ class Replica:
         """Have a handler answer from the replica, and where that fails from the primary."""
         started = time.monotonic()
         if await self._answers():
-            on_replica = services._replace(reads=self.engine, wait_seconds_max=WAIT_SECONDS_MAX)
+            on_replica = services._replace(reads=self.database, wait_seconds_max=WAIT_SECONDS_MAX)
             try:
                 return await handler(request, on_replica)
             except LedgerError:
@@ -71,7 +70,7 @@ class Replica:
             # Set first: who comes meanwhile goes by the last answer instead of waiting too.
             self._ask_at = time.monotonic() + ASK_SECONDS + ANSWER_SECONDS_MAX
             try:
-                async with asyncio.timeout(ANSWER_SECONDS_MAX), driver_connection(self.engine) as connection:
+                async with asyncio.timeout(ANSWER_SECONDS_MAX), self.database.connection() as connection:
                     await connection.execute("SELECT")
                 self._note(None)
             except Exception as error:  # noqa: BLE001 (whatever it is, the primary is there)
@@ -88,7 +87,7 @@ class Replica:
         self._ask_at = time.monotonic() + (ASK_SECONDS if error is None else AWAY_SECONDS)
 
 
-async def wait_for_log(engine: AsyncEngine, position: int, seconds: float) -> None:
+async def wait_for_log(database: Database, position: int, seconds: float) -> None:
     """Wait until a replica's log reaches a position.
 
     Raises:
@@ -96,7 +95,7 @@ async def wait_for_log(engine: AsyncEngine, position: int, seconds: float) -> No
     """
     deadline = time.monotonic() + seconds
     while True:
-        async with driver_connection(engine) as connection:
+        async with database.connection() as connection:
             head = await read_head(connection)
         if head >= position:
             return

@@ -16,7 +16,7 @@ from ledger.api.services import SERVICES, Services
 from ledger.domain.access import Permission
 from ledger.domain.codec import utc
 from ledger.domain.errors import Malformed
-from ledger.logs import ABOUT
+from ledger.logging_setup import ABOUT
 
 S = TypeVar("S", bound=msgspec.Struct)
 

@@ -3,13 +3,13 @@
 from typing import NamedTuple
 
 from aiohttp import web
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ledger.api.feed import Feed
-from ledger.api.intake import Intake
-from ledger.api.rates import Rates
+from ledger.api.live_feed import Feed
+from ledger.api.rate_limits import Rates
 from ledger.api.replica import Replica
+from ledger.api.request_bodies import Intake
 from ledger.api.telemetry import Telemetry
+from ledger.database import Database
 from ledger.keys import KeyRing
 from ledger.log.appender import Appender
 from projections.queries import MIN_POSITION_SECONDS_MAX
@@ -22,8 +22,8 @@ class Services(NamedTuple):
     for a position. See `replica.py`.
     """
 
-    engine: AsyncEngine
-    reads: AsyncEngine
+    database: Database
+    reads: Database
     appender: Appender
     feed: Feed
     intake: Intake

@@ -13,11 +13,11 @@ from typing import IO, Annotated, NamedTuple
 
 import msgspec
 
-from ledger.audit.entry import EntryError, commitment, entry_of, parse_entry
+from ledger.audit.log_entry import EntryError, commitment, entry_of, parse_entry
 from ledger.domain.codec import InvalidField, check_text, utc
 from ledger.domain.errors import LedgerError
 from ledger.domain.event import Recorded
-from ledger.domain.restore import BrokenLog
+from ledger.domain.rejudge import BrokenLog
 from ledger.log.read import SaltedEvent
 
 LINE_BYTES_MAX = 32 * 1024 * 1024

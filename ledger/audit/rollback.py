@@ -1,14 +1,12 @@
 """An operator's answer to a sealer that refuses to sign: give that log up, say why, and begin another."""
 
-from sqlalchemy.ext.asyncio import AsyncEngine
-
-from ledger.audit import store
-from ledger.audit.home import LogHome
-from ledger.database import driver_connection
+from ledger.audit import tree_store
+from ledger.audit.signing_files import SigningFiles
+from ledger.database import Database
 from ledger.domain.catalogue import CATALOGUE
 from ledger.domain.errors import LedgerError
 from ledger.domain.event import Receipt, Request
-from ledger.domain.ledger import RollbackAccepted
+from ledger.domain.ledger_events import RollbackAccepted
 from ledger.log.appender import Appender
 from ledger.log.prepare import prepare
 
@@ -18,7 +16,7 @@ class NothingToAccept(LedgerError):
 
 
 async def accept_rollback(
-    engine: AsyncEngine, appender: Appender, home: LogHome, *, by: str, reason: str
+    database: Database, appender: Appender, home: SigningFiles, *, by: str, reason: str
 ) -> RollbackAccepted:
     """Record the decision, put the last checkpoint away, and have the whole log sealed anew under another origin.
 
@@ -33,8 +31,8 @@ async def accept_rollback(
     """
     if home.read_signer() is None:
         raise NothingToAccept(f"there is no key at {home.key_file}: decide where the log is sealed")
-    async with driver_connection(engine) as connection:
-        sealed = await store.read_standing(connection)
+    async with database.connection() as connection:
+        sealed = await tree_store.read_seal_status(connection)
     if sealed.refusal is None:
         raise NothingToAccept(f"the sealer does not refuse to sign: {sealed.size:,} events are sealed")
     decided = RollbackAccepted(
@@ -43,10 +41,10 @@ async def accept_rollback(
     event_type = CATALOGUE["ledger.rollback_accepted"]
     (verdict,) = await appender.append(Request([prepare(event_type, decided, actor="local")]))
     assert isinstance(verdict, Receipt), verdict
-    async with driver_connection(engine) as connection, connection.transaction():
+    async with database.connection() as connection, connection.transaction():
         # The sealer waits for this row: it meets either the old log and its checkpoint, or neither.
-        row = await connection.fetchrow(store.LOCK_SEALED_WAITING)
-        given_up = store.Sealed(*row) if row is not None else None
+        row = await connection.fetchrow(tree_store.LOCK_SEALED_WAITING)
+        given_up = tree_store.Sealed(*row) if row is not None else None
         home.give_up(sealed.origin or home.origin, given_up.note if given_up else None)
-        await connection.execute(store.BEGIN_ANEW)
+        await connection.execute(tree_store.BEGIN_ANEW)
     return decided

@@ -2,28 +2,27 @@
 
 from typing import TYPE_CHECKING
 
-from ledger.audit import store
-from ledger.audit.checkpoint import Checkpoint, CheckpointError
-from ledger.audit.growth import RightEdge, grow
-from ledger.audit.home import Kept
+from ledger.audit import tree_store
 from ledger.audit.merkle import HASH_BYTES
 from ledger.audit.note import NoteError, Verifier, open_note
+from ledger.audit.signed_checkpoint import Checkpoint, CheckpointError
+from ledger.audit.signing_files import LocalCheckpoint
 from ledger.audit.tiles import TILE_WIDTH
+from ledger.audit.tree_growth import RightEdge, append_leaves
+from ledger.database import Connection
 from ledger.log.read import read_head
 
 if TYPE_CHECKING:
-    import asyncpg
+    pass
 
 CHUNK_EVENTS = 16_384
 
 POSITION_LEAVES = f"""
-SELECT position, {store.LEAF} AS leaf FROM ledger.events WHERE position > $1 AND position <= $2
+SELECT position, {tree_store.LEAF} AS leaf FROM ledger.events WHERE position > $1 AND position <= $2
 """  # noqa: S608 (fixed texts)
 
 
-async def faults_of_seal(
-    connection: "asyncpg.Connection[asyncpg.Record]", kept: Kept | None, shown_max: int
-) -> list[str]:
+async def faults_of_seal(connection: Connection, kept: LocalCheckpoint | None, shown_max: int) -> list[str]:
     """Hash every sealed event anew and grow the tree from them, inside the caller's snapshot.
 
     Args:
@@ -33,8 +32,8 @@ async def faults_of_seal(
         a sentence a fault, at most so many of a kind. Empty: the events are, byte for byte, those that were signed.
     """
     try:
-        sealed = await store.read_sealed(connection)
-    except store.TreeDamaged as error:
+        sealed = await tree_store.read_sealed(connection)
+    except tree_store.TreeDamaged as error:
         return [str(error)]
     return await _Check(connection, sealed, await read_head(connection), kept, shown_max).faults()
 
@@ -60,10 +59,10 @@ class _Told:
 class _Check:
     def __init__(
         self,
-        connection: "asyncpg.Connection[asyncpg.Record]",
-        sealed: store.Sealed,
+        connection: Connection,
+        sealed: tree_store.Sealed,
         head: int,
-        kept: Kept | None,
+        kept: LocalCheckpoint | None,
         shown_max: int,
     ) -> None:
         self._connection = connection
@@ -101,7 +100,7 @@ class _Check:
         while edge.size < end:
             after, until = edge.size, min(end, edge.size + CHUNK_EVENTS)
             leaves = await self._read_what_there_is(after, until)
-            tiles, edge = grow(edge, leaves)
+            tiles, edge = append_leaves(edge, leaves)
             if after < self._sealed.size:
                 await self._compare(after, leaves, tiles)
         return edge
@@ -109,15 +108,15 @@ class _Check:
     async def _read_what_there_is(self, after: int, until: int) -> bytes:
         """The leaf hashes of these positions; zeros where an event is missing."""
         try:
-            return await store.read_leaves(self._connection, after, until)
-        except store.TreeDamaged:
+            return await tree_store.read_leaves(self._connection, after, until)
+        except tree_store.TreeDamaged:
             rows = await self._connection.fetch(POSITION_LEAVES, after, until)
             found = {row["position"]: row["leaf"] for row in rows}
             return b"".join(found.get(position, bytes(HASH_BYTES)) for position in range(after + 1, until + 1))
 
-    async def _compare(self, after: int, leaves: bytes, tiles: store.Tiles) -> None:
+    async def _compare(self, after: int, leaves: bytes, tiles: tree_store.Tiles) -> None:
         """Hold the stored tiles against those that a chunk of events gives."""
-        stored = await store.read_tiles(self._connection, tiles)
+        stored = await tree_store.read_tiles(self._connection, tiles)
         for (level, index), tile in tiles.items():
             held = stored.get((level, index), b"")
             # A chunk's last tiles may be longer by now.
@@ -140,7 +139,7 @@ def _hash_at(hashes: bytes, index: int) -> bytes:
     return hashes[index * HASH_BYTES : (index + 1) * HASH_BYTES]
 
 
-def _faults_of_signature(sealed: store.Sealed, kept: Kept | None) -> list[str]:
+def _faults_of_signature(sealed: tree_store.Sealed, kept: LocalCheckpoint | None) -> list[str]:
     """Hold the stored checkpoint against its own signature, and its key against the one that is here."""
     if sealed.note is None or sealed.verifier_key is None:
         return ["the log is sealed, but its signed checkpoint is gone"] if sealed.size else []

@@ -13,21 +13,19 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from sqlalchemy.ext.asyncio import AsyncEngine
-
-from ledger.audit import store
-from ledger.audit.checkpoint import Checkpoint
-from ledger.audit.growth import RightEdge, grow
-from ledger.audit.home import LogHome
+from ledger.audit import tree_store
 from ledger.audit.note import NoteError, Signer, Verifier, sign
-from ledger.audit.store import Sealed, TreeDamaged
+from ledger.audit.signed_checkpoint import Checkpoint
+from ledger.audit.signing_files import SigningFiles
 from ledger.audit.tiles import TILE_WIDTH, Tile
-from ledger.database import driver_connection, is_pooled
-from ledger.log.bell import Bell
+from ledger.audit.tree_growth import RightEdge, append_leaves
+from ledger.audit.tree_store import Sealed, TreeDamaged
+from ledger.database import Connection, Database
+from ledger.log.notifications import LogSignal
 from ledger.log.read import read_head
 
 if TYPE_CHECKING:
-    import asyncpg
+    pass
 
 log = logging.getLogger(__name__)
 
@@ -53,19 +51,19 @@ class RollbackFound(Exception):
 class Sealer:
     """Seals the log. Run it as a task."""
 
-    def __init__(self, engine: AsyncEngine, home: LogHome, signer: Signer) -> None:
-        self._engine = engine
+    def __init__(self, database: Database, home: SigningFiles, signer: Signer) -> None:
+        self._database = database
         self._home = home
         self._signer = signer
 
-    async def run(self, bell: Bell) -> None:
+    async def run(self, signal: LogSignal) -> None:
         """Seal what comes until cancelled; nothing runs while nothing is new."""
         pause = SEAL_SECONDS
         while True:
-            heard = bell.rung
+            seen = signal.generation
             try:
                 sealed = await self.seal()
-                pause = SEAL_SECONDS if sealed else min(bell.idle_seconds_max, pause * 2)
+                pause = SEAL_SECONDS if sealed else min(signal.idle_seconds_max, pause * 2)
             except RollbackFound as error:
                 log.critical("NOT SEALED: %s", error)
                 pause = RETRY_SECONDS
@@ -74,7 +72,7 @@ class Sealer:
                 pause = RETRY_SECONDS
             await asyncio.sleep(min(pause, SEAL_SECONDS))
             if pause > SEAL_SECONDS:
-                await bell.wait(heard, pause - SEAL_SECONDS)
+                await signal.wait(seen, pause - SEAL_SECONDS)
 
     async def seal(self, events_max: int | None = None) -> int:
         """Seal what is new, and sign.
@@ -88,21 +86,21 @@ class Sealer:
         Raises:
             RollbackFound: the log does not extend what was signed; recorded, and shown by the service.
         """
-        async with driver_connection(self._engine) as connection:
+        async with self._database.connection() as connection:
             try:
                 async with connection.transaction():
                     return await self._seal(connection, events_max or SEAL_EVENTS_MAX)
             except RollbackFound as error:
-                await connection.execute(store.REFUSE, str(error))
+                await connection.execute(tree_store.REFUSE, str(error))
                 refusal = error
         raise refusal
 
-    async def _seal(self, connection: "asyncpg.Connection[asyncpg.Record]", events_max: int) -> int:
+    async def _seal(self, connection: Connection, events_max: int) -> int:
         await connection.execute(TIMEOUTS)
-        row = await connection.fetchrow(store.LOCK_SEALED)
+        row = await connection.fetchrow(tree_store.LOCK_SEALED)
         if row is None:
             # Another one is at it, unless there is none to lock.
-            await store.read_sealed(connection)
+            await tree_store.read_sealed(connection)
             return 0
         sealed = Sealed(*row)
         head = await read_head(connection)
@@ -128,7 +126,7 @@ class Sealer:
         note = sign(Checkpoint(origin, edge.size, edge.root).text, signer)
         # Before the commit: a checkpoint that is out must be known here, whatever happens to the database.
         self._home.write_checkpoint(note)
-        await connection.execute(store.SEAL, edge.size, edge.root, origin, signer.verifier.text, note)
+        await connection.execute(tree_store.SEAL, edge.size, edge.root, origin, signer.verifier.text, note)
         return edge.size - sealed.size
 
     def _read_kept(self, sealed: Sealed, verifier: Verifier) -> Checkpoint | None:
@@ -141,9 +139,7 @@ class Sealer:
         except NoteError as error:
             raise RollbackFound(str(error)) from None
 
-    async def _check(
-        self, connection: "asyncpg.Connection[asyncpg.Record]", sealed: Sealed, kept: Checkpoint | None, head: int
-    ) -> RightEdge:
+    async def _check(self, connection: Connection, sealed: Sealed, kept: Checkpoint | None, head: int) -> RightEdge:
         """Hold the stored tree against the log's length and the checkpoint kept here; the tree's right edge."""
         longest = max(sealed.size, kept.size if kept else 0)
         if head < longest:
@@ -152,13 +148,13 @@ class Sealer:
                 "(a database restored from a backup?)"
             )
         try:
-            edge = await store.read_edge(connection, sealed.size)
+            edge = await tree_store.read_edge(connection, sealed.size)
             if edge.root != sealed.root:
                 raise RollbackFound(f"the stored tiles do not give the sealed root of {sealed.size:,} events")
             await self._check_last_events(connection, sealed.size)
             if kept is not None and kept.size <= sealed.size:
                 same_size = kept.size == sealed.size
-                root = sealed.root if same_size else await store.read_root(connection, kept.size)
+                root = sealed.root if same_size else await tree_store.read_root(connection, kept.size)
                 if root != kept.root:
                     raise RollbackFound(
                         f"the tree of the first {kept.size:,} events has another root than the one signed as "
@@ -168,36 +164,34 @@ class Sealer:
             raise RollbackFound(f"the tree of the {sealed.size:,} sealed events is damaged: {error}") from None
         return edge
 
-    async def _check_last_events(self, connection: "asyncpg.Connection[asyncpg.Record]", size: int) -> None:
+    async def _check_last_events(self, connection: Connection, size: int) -> None:
         """A log that lost its end may have grown past it since, which the tiles do not show."""
         if size == 0:
             return
         index, last = divmod(size - 1, TILE_WIDTH)
-        hashes = await store.read_hashes(connection, Tile(0, index, last + 1))
-        if await store.read_leaves(connection, index * TILE_WIDTH, size) != hashes:
+        hashes = await tree_store.read_hashes(connection, Tile(0, index, last + 1))
+        if await tree_store.read_leaves(connection, index * TILE_WIDTH, size) != hashes:
             raise RollbackFound(
                 f"the last of the {size:,} sealed events are not those that were sealed: events have been replaced"
             )
 
-    async def _grow(self, connection: "asyncpg.Connection[asyncpg.Record]", edge: RightEdge, target: int) -> RightEdge:
+    async def _grow(self, connection: Connection, edge: RightEdge, target: int) -> RightEdge:
         try:
             async with aclosing(self._leaves(connection, edge.size, target)) as chunks:
                 async for leaves in chunks:
-                    tiles, edge = grow(edge, leaves)
-                    await store.write_tiles(connection, tiles)
+                    tiles, edge = append_leaves(edge, leaves)
+                    await tree_store.write_tiles(connection, tiles)
         except TreeDamaged as error:
             raise RollbackFound(str(error)) from None
         return edge
 
-    async def _leaves(
-        self, connection: "asyncpg.Connection[asyncpg.Record]", after: int, until: int
-    ) -> AsyncGenerator[bytes]:
+    async def _leaves(self, connection: Connection, after: int, until: int) -> AsyncGenerator[bytes]:
         """The leaf hashes in order, by chunks. Where there are more, some are made at once: most of it is hashing."""
         starts = iter(range(after, until, CHUNK_EVENTS))
         # Behind a pooler there may be no other connection than the one that is held.
-        if until - after <= CHUNK_EVENTS or is_pooled(self._engine):
+        if until - after <= CHUNK_EVENTS or self._database.is_pooled:
             for start in starts:
-                yield await store.read_leaves(connection, start, min(until, start + CHUNK_EVENTS))
+                yield await tree_store.read_leaves(connection, start, min(until, start + CHUNK_EVENTS))
             return
         reading: deque[asyncio.Task[bytes]] = deque()
 
@@ -217,11 +211,11 @@ class Sealer:
             await asyncio.gather(*reading, return_exceptions=True)
 
     async def _read_chunk(self, after: int, until: int) -> bytes:
-        async with driver_connection(self._engine) as connection:
-            return await store.read_leaves(connection, after, until)
+        async with self._database.connection() as connection:
+            return await tree_store.read_leaves(connection, after, until)
 
 
-async def find_sealer(engine: AsyncEngine, home: LogHome, *, make_key: bool = False) -> Sealer | None:
+async def find_sealer(database: Database, home: SigningFiles, *, make_key: bool = False) -> Sealer | None:
     """The sealer of this process; None where the key is elsewhere.
 
     Args:
@@ -232,8 +226,8 @@ async def find_sealer(engine: AsyncEngine, home: LogHome, *, make_key: bool = Fa
     """
     signer = home.read_signer()
     if signer is None and make_key:
-        async with driver_connection(engine) as connection:
-            sealed = await store.read_sealed(connection)
+        async with database.connection() as connection:
+            sealed = await tree_store.read_sealed(connection)
         if sealed.verifier_key is None:
             signer = home.make_signer()
-    return Sealer(engine, home, signer) if signer is not None else None
+    return Sealer(database, home, signer) if signer is not None else None

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 from uuid_utils.compat import uuid7
 
 from ledger.bench import traffic
+from ledger.database import Connection
 from ledger.log.tables import EVENT_COLUMNS
 
 if TYPE_CHECKING:
-    import asyncpg
+    pass
 
 # As the partition of costs, where the work goes.
 TABLES = """
@@ -43,12 +44,12 @@ COPY_ENTRIES = 20_000
 _STARTED = datetime(2025, 1, 1, tzinfo=UTC)
 
 
-async def make_tables(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+async def make_tables(connection: Connection) -> None:
     """Make the control's tables, empty."""
     await connection.execute(TABLES)
 
 
-async def copy_events(connection: "asyncpg.Connection[asyncpg.Record]", rows: int) -> float:
+async def copy_events(connection: Connection, rows: int) -> float:
     """COPY cost events by asyncpg, in transactions of 1,000 rows; rows a second."""
     position = int(await connection.fetchval("SELECT coalesce(max(position), 0) FROM bench.events"))
     seconds = 0.0
@@ -60,7 +61,7 @@ async def copy_events(connection: "asyncpg.Connection[asyncpg.Record]", rows: in
     return rows / seconds
 
 
-async def copy_entries(connection: "asyncpg.Connection[asyncpg.Record]", rows: int) -> float:
+async def copy_entries(connection: Connection, rows: int) -> float:
     """COPY budget entries by asyncpg, in transactions of 20,000 rows; rows a second."""
     seconds = 0.0
     for start in range(0, rows, COPY_ENTRIES):

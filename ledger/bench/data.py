@@ -10,18 +10,17 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 import msgspec
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ledger.api.decode import read_candidate, split_body
 from ledger.bench import traffic
-from ledger.database import driver_connection
+from ledger.database import Connection, Database
 from ledger.domain.errors import Refused
 from ledger.domain.event import Request
 from ledger.log.append import append
+from ledger.log.decode import read_candidate, split_body
 from projections.worker import fold_page
 
 if TYPE_CHECKING:
-    import asyncpg
+    pass
 
 GROUP_EVENTS = 2_000
 """As many as the service itself puts into one transaction at most."""
@@ -29,7 +28,7 @@ GROUP_EVENTS = 2_000
 BUDGET = "1000000000"
 
 
-async def add_campaigns_and_jobs(engine: AsyncEngine) -> None:
+async def add_campaigns_and_jobs(database: Database) -> None:
     """Open the campaigns and the running jobs that the load refers to."""
     events: list[dict[str, object]] = []
     ids = traffic.Ids()
@@ -51,10 +50,10 @@ async def add_campaigns_and_jobs(engine: AsyncEngine) -> None:
     bodies = (
         msgspec.json.encode(events[start : start + GROUP_EVENTS]) for start in range(0, len(events), GROUP_EVENTS)
     )
-    await _append(engine, bodies)
+    await _append(database, bodies)
 
 
-async def add_events(engine: AsyncEngine, kind: str, events: int) -> None:
+async def add_events(database: Database, kind: str, events: int) -> None:
     """Record so many events.
 
     Args:
@@ -63,11 +62,11 @@ async def add_events(engine: AsyncEngine, kind: str, events: int) -> None:
     ids = traffic.Ids()
     body_of = traffic.trace_body if kind == "trace" else traffic.costs_body
     sizes = [GROUP_EVENTS] * (events // GROUP_EVENTS) + [events % GROUP_EVENTS] * (events % GROUP_EVENTS > 0)
-    await _append(engine, (body_of(ids, size) for size in sizes))
+    await _append(database, (body_of(ids, size) for size in sizes))
 
 
-async def _append(engine: AsyncEngine, bodies: Iterable[bytes]) -> None:
-    async with driver_connection(engine) as connection:
+async def _append(database: Database, bodies: Iterable[bytes]) -> None:
+    async with database.connection() as connection:
         for body in bodies:
             texts, _ = split_body(body, ndjson=False)
             candidates = [read_candidate(text, index, "local", None) for index, text in enumerate(texts)]
@@ -76,13 +75,13 @@ async def _append(engine: AsyncEngine, bodies: Iterable[bytes]) -> None:
             assert not refusals, refusals[0]
 
 
-async def fold_all(engine: AsyncEngine) -> None:
+async def fold_all(database: Database) -> None:
     """Fold the log into the read models, in this process."""
-    while await fold_page(engine):
+    while await fold_page(database):
         pass
 
 
-async def until_folded(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+async def until_folded(connection: Connection) -> None:
     """Wait until the worker has come to the log's end."""
     head = await connection.fetchval("SELECT position FROM ledger.log_head")
     async with aclosing(checkpoints(connection)) as positions:
@@ -91,7 +90,7 @@ async def until_folded(connection: "asyncpg.Connection[asyncpg.Record]") -> None
                 return
 
 
-async def checkpoints(connection: "asyncpg.Connection[asyncpg.Record]") -> AsyncGenerator[int]:
+async def checkpoints(connection: Connection) -> AsyncGenerator[int]:
     """Where the read models stand, looked at every few milliseconds."""
     while True:
         yield await connection.fetchval("SELECT position FROM ledger.projection_checkpoints WHERE name = 'read_models'")

@@ -74,13 +74,13 @@ async def rebuild(stage: Stage) -> list[Figure]:
     events = stage.plan.log_events
     template = await stage.log(events, "trace", folded=False)
     pairs: list[Pair] = []
-    async with stage.database(template) as url, stage.engine(url) as engine:
+    async with stage.database(template) as url, stage.opened(url) as database:
         head = await stage.position(url)
         for number in range(1, stage.plan.rounds + 1):
             stage.say(f"rebuild: round {number} of {stage.plan.rounds}")
             control = await _copy(stage, url, events)
             began = time.perf_counter()
-            await replay_into(engine, "rebuilt", head)
+            await replay_into(database, "rebuilt", head)
             pairs.append(Pair(head / (time.perf_counter() - began), control))
             async with stage.connection(url) as connection:
                 await connection.execute("DROP SCHEMA rebuilt CASCADE; DROP SCHEMA bench CASCADE")

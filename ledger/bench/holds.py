@@ -12,9 +12,10 @@ from ledger.bench.pgbench import HOLD_AND_SETTLE, pgbench
 from ledger.bench.processes import Child, MeasurementFailed
 from ledger.bench.report import Figure, Pair, ratio
 from ledger.bench.stage import Stage
+from ledger.database import Connection
 
 if TYPE_CHECKING:
-    import asyncpg
+    pass
 
 CONNECTIONS = 64
 CONTROL_CLIENTS = (8, 64)
@@ -113,9 +114,7 @@ async def _require_no_overspend(stage: Stage, url: URL, api: Child) -> int:
     return loaded.refused
 
 
-async def _check_log(
-    connection: "asyncpg.Connection[asyncpg.Record]", campaign: object, position: int, budget: Decimal
-) -> None:
+async def _check_log(connection: Connection, campaign: object, position: int, budget: Decimal) -> None:
     row = await connection.fetchrow(HIGHEST, campaign, position)
     assert row is not None
     if row["highest"] > budget:

@@ -4,14 +4,15 @@ import hashlib
 import time
 from typing import TYPE_CHECKING
 
-from ledger.audit import store
-from ledger.audit.home import LogHome
+from ledger.audit import tree_store
 from ledger.audit.sealer import CHUNK_EVENTS, find_sealer
+from ledger.audit.signing_files import SigningFiles
 from ledger.bench.report import Figure, Pair, ratio
 from ledger.bench.stage import Stage
+from ledger.database import Connection
 
 if TYPE_CHECKING:
-    import asyncpg
+    pass
 
 ORIGIN = "bench.example/log"
 
@@ -22,10 +23,10 @@ async def seal(stage: Stage) -> list[Figure]:
     template = await stage.log(events, "trace", folded=False)
     pairs: list[Pair] = []
     with_reading: list[float] = []
-    async with stage.database(template) as url, stage.engine(url) as engine, stage.connection(url) as connection:
+    async with stage.database(template) as url, stage.opened(url) as database, stage.connection(url) as connection:
         head = await stage.position(url)
         # Another folder for each run: this log has never been sealed.
-        sealer = await find_sealer(engine, LogHome(stage.folder / "seal", None, ORIGIN), make_key=True)
+        sealer = await find_sealer(database, SigningFiles(stage.folder / "seal", None, ORIGIN), make_key=True)
         assert sealer is not None
         sealed = 0
         while sealed < head:
@@ -50,14 +51,14 @@ async def seal(stage: Stage) -> list[Figure]:
     ]
 
 
-async def _hash_entries(
-    connection: "asyncpg.Connection[asyncpg.Record]", after: int, until: int
-) -> tuple[float, float]:
+async def _hash_entries(connection: Connection, after: int, until: int) -> tuple[float, float]:
     """Seconds for hashing these entries in Python, and for reading them before."""
     hashing = reading = 0.0
     for start in range(after, until, CHUNK_EVENTS):
         began = time.perf_counter()
-        entries = [row[0] for row in await connection.fetch(store.ENTRIES, start, min(until, start + CHUNK_EVENTS))]
+        entries = [
+            row[0] for row in await connection.fetch(tree_store.ENTRIES, start, min(until, start + CHUNK_EVENTS))
+        ]
         read = time.perf_counter()
         for entry in entries:
             hashlib.sha256(b"\x00" + entry).digest()

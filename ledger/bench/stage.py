@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 from sqlalchemy import URL
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ledger.bench import data
 from ledger.bench.plan import Plan
 from ledger.bench.processes import Child, child
-from ledger.database import connect_arguments, make_engine
+from ledger.database import Connection, Database
+from ledger.database.engine import connect_arguments
+from ledger.database.migrations import migrate
 from ledger.embedded import installed_binaries
-from ledger.schema import migrate
 
 if TYPE_CHECKING:
-    Connection = asyncpg.Connection[asyncpg.Record]
+    Connection = Connection
 
 EMPTY = "template_empty"
 
@@ -54,7 +54,7 @@ class Stage:
         finally:
             await connection.close()
 
-    async def _connect(self, url: URL) -> "Connection":
+    async def _connect(self, url: URL) -> Connection:
         plain, arguments = connect_arguments(url)
         return await asyncpg.connect(
             host=plain.host,
@@ -66,7 +66,7 @@ class Stage:
         )
 
     @asynccontextmanager
-    async def connection(self, url: URL) -> AsyncIterator["Connection"]:
+    async def connection(self, url: URL) -> AsyncIterator[Connection]:
         """A connection of one's own."""
         connection = await self._connect(url)
         try:
@@ -75,13 +75,13 @@ class Stage:
             await connection.close()
 
     @asynccontextmanager
-    async def engine(self, url: URL) -> AsyncIterator[AsyncEngine]:
-        """An engine as the service has it."""
-        engine = make_engine(url)
+    async def opened(self, url: URL) -> AsyncIterator[Database]:
+        """An database as the service has it."""
+        database = Database(url)
         try:
-            yield engine
+            yield database
         finally:
-            await engine.dispose()
+            await database.close()
 
     @asynccontextmanager
     async def database(self, template: str) -> AsyncIterator[URL]:
@@ -99,10 +99,10 @@ class Stage:
         if EMPTY not in self._prepared:
             self.say("preparing: campaigns and jobs")
             await self.administer(f"CREATE DATABASE {EMPTY}")
-            async with self.engine(self.server_url.set(database=EMPTY)) as engine:
-                await migrate(engine)
-                await data.add_campaigns_and_jobs(engine)
-                await data.fold_all(engine)
+            async with self.opened(self.server_url.set(database=EMPTY)) as database:
+                await migrate(database)
+                await data.add_campaigns_and_jobs(database)
+                await data.fold_all(database)
             self._prepared.add(EMPTY)
         return EMPTY
 
@@ -116,8 +116,8 @@ class Stage:
         if name not in self._prepared:
             self.say(f"preparing: a log of {events:,} events ({kind})")
             await self.administer(f"CREATE DATABASE {name} TEMPLATE {await self.empty()} STRATEGY file_copy")
-            async with self.engine(self.server_url.set(database=name)) as engine:
-                await data.add_events(engine, kind, events)
+            async with self.opened(self.server_url.set(database=name)) as database:
+                await data.add_events(database, kind, events)
             async with self.connection(self.server_url.set(database=name)) as connection:
                 await connection.execute("VACUUM ANALYZE")
             self._prepared.add(name)

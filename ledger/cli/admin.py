@@ -13,19 +13,19 @@ from ledger.cli.common import (
     fail,
     home_option,
     json_option,
-    log_home,
     owners_database,
     plain_errors,
     print_json,
     reachable_database,
     run,
     settings_for,
+    signing_files,
 )
-from ledger.cli.engines import bring_up_to_date
+from ledger.cli.databases import bring_up_to_date
 from ledger.config import Settings
-from ledger.database import driver_connection, make_engine
+from ledger.database import Database
+from ledger.database.migrations import expected_revision
 from ledger.embedded import exclusive_home
-from ledger.schema import expected_revision
 
 
 @click.command()
@@ -56,10 +56,10 @@ def seed(home: Path | None, as_json: bool) -> None:
 
 
 async def _seed(url: URL) -> int:
-    engine = make_engine(url)
-    async with appending(engine) as appender:
-        added = await sample_data.seed(engine, appender)
-    await engine.dispose()
+    database = Database(url)
+    async with appending(database) as appender:
+        added = await sample_data.seed(database, appender)
+    await database.close()
     return added
 
 
@@ -82,21 +82,21 @@ def reset(yes: bool, force: bool, home: Path | None) -> None:
             origin, note = run(_last_sealed(url))
             run(bring_up_to_date(url, from_base=True))
             # Whoever holds its last checkpoint must not take the next log for its continuation.
-            log_home(settings).give_up(origin, note)
+            signing_files(settings).give_up(origin, note)
     click.echo("The ledger is empty.")
 
 
 async def _last_sealed(url: URL) -> tuple[str | None, bytes | None]:
     """Origin and last checkpoint of the log that is there, where one is."""
-    engine = make_engine(url)
+    database = Database(url)
     try:
-        async with driver_connection(engine) as connection:
+        async with database.connection() as connection:
             if await connection.fetchval("SELECT to_regclass('ledger.log_checkpoint')") is None:
                 return None, None
             row = await connection.fetchrow("SELECT origin, note FROM ledger.log_checkpoint")
             return (row["origin"], row["note"]) if row is not None else (None, None)
     finally:
-        await engine.dispose()
+        await database.close()
 
 
 def _says_yes() -> bool:

@@ -11,16 +11,16 @@ from ledger.cli.common import (
     appending,
     home_option,
     json_option,
-    log_home,
     owners_database,
     print_json,
     require_migrated,
     run,
     settings_for,
+    signing_files,
 )
 from ledger.config import Settings
-from ledger.database import make_engine
-from ledger.domain.ledger import RollbackAccepted
+from ledger.database import Database
+from ledger.domain.ledger_events import RollbackAccepted
 
 
 @click.group()
@@ -53,10 +53,10 @@ def accept_rollback(reason: str, home: Path | None, as_json: bool) -> None:
 
 
 async def _accept(settings: Settings, url: URL, reason: str) -> RollbackAccepted:
-    engine = make_engine(url)
+    database = Database(url)
     try:
-        await require_migrated(engine)
-        async with appending(engine) as appender:
-            return await accept(engine, appender, log_home(settings), by=getpass.getuser(), reason=reason)
+        await require_migrated(database)
+        async with appending(database) as appender:
+            return await accept(database, appender, signing_files(settings), by=getpass.getuser(), reason=reason)
     finally:
-        await engine.dispose()
+        await database.close()

@@ -14,20 +14,20 @@ import msgspec
 import uvloop
 from sqlalchemy import URL
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ledger.audit.checkpoint import CheckpointError
-from ledger.audit.home import LogHome
 from ledger.audit.note import NoteError
+from ledger.audit.signed_checkpoint import CheckpointError
+from ledger.audit.signing_files import SigningFiles
 from ledger.cli.explain import explain
 from ledger.config import ConfigError, Settings, read_settings
-from ledger.database import CONNECTION_ERRORS, database
+from ledger.database import CONNECTION_ERRORS, Database
+from ledger.database.location import located_database
+from ledger.database.migrations import current_revision, expected_revision
 from ledger.domain.errors import LedgerError
 from ledger.embedded import EmbeddedError
 from ledger.log.appender import Appender
-from ledger.log.bell import tell_others
-from ledger.logs import configure as configure_logs
-from ledger.schema import current_revision, expected_revision
+from ledger.log.notifications import notify_other_processes
+from ledger.logging_setup import configure as configure_logs
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -117,14 +117,14 @@ def plain_errors() -> Iterator[None]:
 @contextmanager
 def reachable_database(settings: Settings) -> Iterator[URL]:
     """Yield the URL of the database, configured or embedded."""
-    with plain_errors(), database(settings) as found:
+    with plain_errors(), located_database(settings) as found:
         assert found.database_url is not None
         yield found.database_url
 
 
-def log_home(settings: Settings) -> LogHome:
+def signing_files(settings: Settings) -> SigningFiles:
     """The files of the audit log."""
-    return LogHome(settings.home, settings.log_key, settings.log_origin)
+    return SigningFiles(settings.home, settings.log_key, settings.log_origin)
 
 
 class ReplayBar:
@@ -179,16 +179,16 @@ def owners_database(settings: Settings) -> Iterator[URL]:
 
 
 @asynccontextmanager
-async def appending(engine: AsyncEngine) -> AsyncIterator[Appender]:
+async def appending(database: Database) -> AsyncIterator[Appender]:
     """An appender for a program that ends; the running service is told of what it did."""
-    async with Appender(engine) as appender:
+    async with Appender(database) as appender:
         yield appender
-    await tell_others(engine)
+    await notify_other_processes(database)
 
 
-async def require_migrated(engine: AsyncEngine) -> None:
+async def require_migrated(database: Database) -> None:
     """End the program where the database is not at this release's revision."""
-    async with engine.connect() as connection:
+    async with database.engine.connect() as connection:
         current, expected = await current_revision(connection), expected_revision()
     if current != expected:
         fail(f"the database is at revision {current}, this release needs {expected}; run `ledger migrate`")

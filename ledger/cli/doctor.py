@@ -8,16 +8,15 @@ from typing import Literal
 import click
 import msgspec
 from sqlalchemy import URL, text
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ledger import roles
-from ledger.audit import store
+from ledger.audit import tree_store
 from ledger.cli.common import home_option, json_option, print_json, read_settings_for, run
 from ledger.cli.explain import explain
 from ledger.config import ConfigError, Settings
-from ledger.database import STATEMENT_SECONDS_MAX, database, driver_connection, is_pooled, make_engine
+from ledger.database import STATEMENT_SECONDS_MAX, Database, roles
+from ledger.database.location import located_database
+from ledger.database.migrations import current_revision, expected_revision
 from ledger.embedded import EmbeddedError
-from ledger.schema import current_revision, expected_revision
 from projections.queries import projection_status
 
 POSTGRES_VERSION_MIN = 15
@@ -61,7 +60,7 @@ def _examine(home: Path | None) -> list[Check]:
         return [Check("settings", "problem", str(error))]
     checks = [Check("settings", "ok", _describe(settings))]
     try:
-        with database(settings) as found:
+        with located_database(settings) as found:
             checks += run(examine_databases(found, is_embedded=settings.database_url is None))
     except EmbeddedError as error:
         checks.append(Check("connection", "problem", str(error)))
@@ -81,9 +80,9 @@ async def examine_databases(settings: Settings, *, is_embedded: bool = False) ->
     has_direct_url = direct_url not in (None, url)
     checks: list[Check] = []
 
-    async def examine_main(engine: AsyncEngine, checks: list[Check]) -> None:
-        await _examine_step_by_step(engine, checks, is_embedded=is_embedded)
-        if is_pooled(engine) and not has_direct_url:
+    async def examine_main(database: Database, checks: list[Check]) -> None:
+        await _examine_step_by_step(database, checks, is_embedded=is_embedded)
+        if database.is_pooled and not has_direct_url:
             checks.append(Check("direct connection", "problem", f"{POOLED}; set DIRECT_DATABASE_URL {DIRECT}"))
 
     await _look(url, "connection", examine_main, checks)
@@ -95,35 +94,35 @@ async def examine_databases(settings: Settings, *, is_embedded: bool = False) ->
 
 
 async def _look(
-    url: URL, name: str, examine: Callable[[AsyncEngine, list[Check]], Awaitable[None]], checks: list[Check]
+    url: URL, name: str, examine: Callable[[Database, list[Check]], Awaitable[None]], checks: list[Check]
 ) -> None:
     """Have one way examined; whatever fails there is explained under its name."""
     try:
-        engine = make_engine(url, statement_seconds_max=STATEMENT_SECONDS_MAX)
+        database = Database(url, statement_seconds_max=STATEMENT_SECONDS_MAX)
     except ConfigError as error:
         checks.append(Check(name, "problem", str(error)))
         return
     try:
-        await examine(engine, checks)
+        await examine(database, checks)
     except Exception as error:  # noqa: BLE001 (whatever it is, the doctor's work is to explain it)
         is_connected = any(check.name == name for check in checks)
         checks.append(Check("database" if is_connected else name, "problem", explain(error)))
     finally:
-        await engine.dispose()
+        await database.close()
 
 
-async def _examine_direct(engine: AsyncEngine, checks: list[Check]) -> None:
-    async with engine.connect():
+async def _examine_direct(database: Database, checks: list[Check]) -> None:
+    async with database.engine.connect():
         pass
-    if is_pooled(engine):
+    if database.is_pooled:
         says = f"DIRECT_DATABASE_URL leads to a pooler in transaction mode too; it must lead {DIRECT}"
         checks.append(Check("direct connection", "problem", says))
     else:
         checks.append(Check("direct connection", "ok", "it stays with one server process"))
 
 
-async def _examine_replica(engine: AsyncEngine, checks: list[Check]) -> None:
-    async with driver_connection(engine) as driver:
+async def _examine_replica(database: Database, checks: list[Check]) -> None:
+    async with database.connection() as driver:
         if not await driver.fetchval("SELECT pg_is_in_recovery()"):
             says = "REPLICA_DATABASE_URL leads to a server that is no replica: it may show another log"
             checks.append(Check("replica", "problem", says))
@@ -132,25 +131,25 @@ async def _examine_replica(engine: AsyncEngine, checks: list[Check]) -> None:
     checks.append(Check("replica", "ok", f"its log is at position {standing.head:,}"))
 
 
-async def _examine_step_by_step(engine: AsyncEngine, checks: list[Check], *, is_embedded: bool) -> None:
-    async with engine.connect() as connection:
+async def _examine_step_by_step(database: Database, checks: list[Check], *, is_embedded: bool) -> None:
+    async with database.engine.connect() as connection:
         version = int(await connection.scalar(text("SHOW server_version_num")) or 0)
         checks.append(Check("connection", "ok", f"PostgreSQL {version // 10_000}.{version % 10_000} answers"))
         if version // 10_000 < POSTGRES_VERSION_MIN:
             says = f"PostgreSQL {POSTGRES_VERSION_MIN} or later is needed; this one is {version // 10_000}"
             checks.append(Check("version", "problem", says))
-    async with driver_connection(engine) as driver:
-        user = await roles.read_standing(driver)
+    async with database.connection() as driver:
+        user = await roles.read_role_status(driver)
     if user is not None:
         checks.append(_examine_user(user, is_embedded=is_embedded))
-    async with engine.connect() as connection:
+    async with database.engine.connect() as connection:
         current, expected = await current_revision(connection), expected_revision()
     if current != expected:
         at = f"the database is at revision {current}" if current else "the database is empty"
         checks.append(Check("migrations", "problem", f"{at}, this release needs {expected}: run `ledger migrate`"))
         return
     checks.append(Check("migrations", "ok", f"at revision {current}"))
-    async with driver_connection(engine) as driver:
+    async with database.connection() as driver:
         standing = await projection_status(driver)
     if trouble := standing.trouble():
         checks.append(Check("worker", "problem", f"the read models are {trouble}"))
@@ -160,15 +159,15 @@ async def _examine_step_by_step(engine: AsyncEngine, checks: list[Check], *, is_
     else:
         says = f"the read models are at position {standing.position:,} of {standing.head:,}"
         checks.append(Check("worker", "ok", says))
-    async with driver_connection(engine) as driver:
-        sealing = await store.read_standing(driver)
+    async with database.connection() as driver:
+        sealing = await tree_store.read_seal_status(driver)
     if trouble := sealing.trouble():
         checks.append(Check("sealer", "problem", trouble))
     else:
         checks.append(Check("sealer", "ok", f"{sealing.size:,} of {sealing.head:,} events are sealed"))
 
 
-def _examine_user(user: roles.Standing, *, is_embedded: bool) -> Check:
+def _examine_user(user: roles.RoleStatus, *, is_embedded: bool) -> Check:
     if problem := user.problem():
         return Check("user", "problem", problem)
     if user.is_superuser and is_embedded:

@@ -14,7 +14,6 @@ from sqlalchemy import URL
 
 from ledger.api import problems
 from ledger.api.append import judge_each
-from ledger.api.decode import read_candidate, split_body
 from ledger.cli.common import (
     appending,
     home_option,
@@ -26,10 +25,11 @@ from ledger.cli.common import (
     run,
     settings_for,
 )
-from ledger.database import driver_connection, make_engine
+from ledger.database import Database
 from ledger.domain.access import LOCAL
 from ledger.domain.errors import LedgerError
 from ledger.domain.event import Receipt, Request
+from ledger.log.decode import read_candidate, split_body
 from ledger.log.erasure import Erasure
 from ledger.log.erasure import erase as erase_text
 from ledger.log.read import EventFilter, EventView, read_head, read_page, view
@@ -60,13 +60,13 @@ def append(file: BinaryIO, independent: bool, home: Path | None) -> None:
 
 
 async def _append(url: URL, body: bytes, independent: bool) -> list[object]:
-    engine = make_engine(url)
+    database = Database(url)
     try:
         # One object may stand on many lines; several objects stand on a line each.
         ndjson = body.lstrip()[:1] == b"{" and _is_ndjson(body)
         texts, _ = split_body(body, ndjson=ndjson)
-        await require_migrated(engine)
-        async with appending(engine) as appender:
+        await require_migrated(database)
+        async with appending(database) as appender:
             if independent:
                 return await judge_each(appender, texts, LOCAL, None)
             candidates = [read_candidate(text, index, "local", None) for index, text in enumerate(texts)]
@@ -77,7 +77,7 @@ async def _append(url: URL, body: bytes, independent: bool) -> list[object]:
     except LedgerError as error:
         return [problems.document(error)]
     finally:
-        await engine.dispose()
+        await database.close()
 
 
 def _is_ndjson(body: bytes) -> bool:
@@ -101,12 +101,12 @@ def tail(after: int | None, number: int, follow: bool, home: Path | None, as_jso
 
 
 async def _tail(url: URL, after: int | None, number: int, follow: bool, as_json: bool) -> None:
-    engine = make_engine(url)
+    database = Database(url)
     stop = asyncio.Event()
     for ending in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(ending, stop.set)
     try:
-        async with driver_connection(engine) as connection:
+        async with database.connection() as connection:
             position = after if after is not None else max(0, await read_head(connection) - number)
             while not stop.is_set():
                 page = await read_page(connection, EventFilter(after=position))
@@ -119,7 +119,7 @@ async def _tail(url: URL, after: int | None, number: int, follow: bool, as_json:
                     with suppress(TimeoutError):
                         await asyncio.wait_for(stop.wait(), POLL_SECONDS)
     finally:
-        await engine.dispose()
+        await database.close()
 
 
 def _print(event: EventView, as_json: bool) -> None:
@@ -155,10 +155,10 @@ def erase(position: int, reason: str, home: Path | None, as_json: bool) -> None:
 
 
 async def _erase(url: URL, position: int, reason: str) -> Erasure:
-    engine = make_engine(url)
+    database = Database(url)
     try:
-        await require_migrated(engine)
-        async with appending(engine) as appender:
-            return await erase_text(engine, appender, position, by=getpass.getuser(), reason=reason)
+        await require_migrated(database)
+        async with appending(database) as appender:
+            return await erase_text(database, appender, position, by=getpass.getuser(), reason=reason)
     finally:
-        await engine.dispose()
+        await database.close()

@@ -7,7 +7,7 @@ from sqlalchemy import URL
 
 from ledger.audit.export import read_lines, write_line
 from ledger.audit.export_file import STANDARD_STREAM, ExportFile, reading, writing
-from ledger.audit.importing import import_lines
+from ledger.audit.import_file import import_lines
 from ledger.cli.common import (
     home_option,
     json_option,
@@ -18,9 +18,9 @@ from ledger.cli.common import (
     run,
     settings_for,
 )
-from ledger.database import driver_connection, make_engine
-from ledger.log.bell import tell_others
-from ledger.log.moment import resolve
+from ledger.database import Database
+from ledger.log.notifications import notify_other_processes
+from ledger.log.point_in_time import resolve_position
 from ledger.log.read import EventFilter, read_all_salted, read_head
 
 
@@ -46,19 +46,19 @@ def export(file: Path, until: int | None, home: Path | None, as_json: bool) -> N
 
 
 async def _export(url: URL, file: Path, until: int | None) -> int:
-    engine = make_engine(url)
+    database = Database(url)
     try:
-        await require_migrated(engine)
-        async with driver_connection(engine) as connection:
-            last = await read_head(connection) if until is None else await resolve(connection, until)
+        await require_migrated(database)
+        async with database.connection() as connection:
+            last = await read_head(connection) if until is None else await resolve_position(connection, until)
         with replay_bar("Exporting") as bar, writing(file) as write:
             bar.begin(last)
-            async for page in read_all_salted(engine, EventFilter(until=last)):
+            async for page in read_all_salted(database, EventFilter(until=last)):
                 write(b"".join(map(write_line, page)))
                 bar.progress(page[-1].position)
         return last
     finally:
-        await engine.dispose()
+        await database.close()
 
 
 @click.command(name="import")
@@ -79,17 +79,17 @@ def import_(file: Path, home: Path | None, as_json: bool) -> None:
 
 
 async def _import(url: URL, file: ExportFile) -> int:
-    engine = make_engine(url)
+    database = Database(url)
     try:
-        await require_migrated(engine)
+        await require_migrated(database)
         with replay_bar("Importing", "bytes") as bar:
             if file.size is not None:
                 bar.begin(file.size)
-            async with driver_connection(engine) as connection:
+            async with database.connection() as connection:
                 position = await import_lines(
                     connection, read_lines(file.lines), lambda _: bar.progress(file.bytes_read)
                 )
-        await tell_others(engine)
+        await notify_other_processes(database)
         return position
     finally:
-        await engine.dispose()
+        await database.close()

@@ -18,7 +18,7 @@ from ledger.cli.common import (
     run,
     settings_for,
 )
-from ledger.database import driver_connection, make_engine
+from ledger.database import Database
 from ledger.domain.access import Role
 from ledger.keys import Key
 
@@ -56,13 +56,13 @@ def create(
 async def _create(
     url: URL, name: str, role: Role, campaigns: list[UUID] | None, expires_at: datetime | None
 ) -> tuple[Key, str]:
-    engine = make_engine(url)
+    database = Database(url)
     try:
-        await require_migrated(engine)
-        async with driver_connection(engine) as connection:
+        await require_migrated(database)
+        async with database.connection() as connection:
             return await api_keys.create_key(connection, name, role, campaign_ids=campaigns, expires_at=expires_at)
     finally:
-        await engine.dispose()
+        await database.close()
 
 
 @keys.command("list")
@@ -89,13 +89,13 @@ def _until(expires_at: datetime | None) -> str:
 
 
 async def _list(url: URL) -> list[Key]:
-    engine = make_engine(url)
+    database = Database(url)
     try:
-        await require_migrated(engine)
-        async with driver_connection(engine) as connection:
+        await require_migrated(database)
+        async with database.connection() as connection:
             return await api_keys.list_keys(connection)
     finally:
-        await engine.dispose()
+        await database.close()
 
 
 @keys.command()
@@ -113,10 +113,10 @@ def revoke(key: str, home: Path | None, as_json: bool) -> None:
 
 
 async def _revoke(url: URL, key: str) -> Key:
-    engine = make_engine(url)
+    database = Database(url)
     try:
-        await require_migrated(engine)
-        async with driver_connection(engine) as connection:
+        await require_migrated(database)
+        async with database.connection() as connection:
             return await api_keys.revoke_key(connection, key)
     finally:
-        await engine.dispose()
+        await database.close()

@@ -17,8 +17,8 @@ from ledger.cli.common import (
     run,
     settings_for,
 )
-from ledger.database import make_engine
-from ledger.domain.ledger import ProjectionSkipped
+from ledger.database import Database
+from ledger.domain.ledger_events import ProjectionSkipped
 from projections import skips
 from projections.checkpoint import GROUP, PROJECTIONS
 
@@ -45,12 +45,12 @@ def retry(name: str, home: Path | None, as_json: bool) -> None:
 
 
 async def _retry(url: URL) -> None:
-    engine = make_engine(url)
+    database = Database(url)
     try:
-        await require_migrated(engine)
-        await skips.retry(engine)
+        await require_migrated(database)
+        await skips.retry(database)
     finally:
-        await engine.dispose()
+        await database.close()
 
 
 @projections.command()
@@ -72,10 +72,10 @@ def skip(name: str, reason: str, home: Path | None, as_json: bool) -> None:
 
 
 async def _skip(url: URL, reason: str) -> ProjectionSkipped:
-    engine = make_engine(url)
+    database = Database(url)
     try:
-        await require_migrated(engine)
-        async with appending(engine) as appender:
-            return await skips.skip(engine, appender, by=getpass.getuser(), reason=reason)
+        await require_migrated(database)
+        async with appending(database) as appender:
+            return await skips.skip(database, appender, by=getpass.getuser(), reason=reason)
     finally:
-        await engine.dispose()
+        await database.close()

@@ -9,25 +9,25 @@ import click
 import msgspec
 from sqlalchemy import URL
 
-from ledger.audit.home import Kept
-from ledger.cli import offline
+from ledger.audit.signing_files import LocalCheckpoint
+from ledger.cli import verify_export
 from ledger.cli.common import (
     home_option,
     json_option,
-    log_home,
     owners_database,
     print_json,
     replay_bar,
     require_migrated,
     run,
     settings_for,
+    signing_files,
 )
-from ledger.cli.engines import require_session
-from ledger.database import make_engine
+from ledger.cli.databases import require_session
+from ledger.database import Database
 from ledger.domain.errors import Malformed
-from ledger.log.moment import parse_moment
+from ledger.log.point_in_time import parse_point_in_time
 from projections.checkpoint import PROJECTIONS
-from projections.compare import Difference
+from projections.differences import Difference
 from projections.rebuild import Rebuilt
 from projections.rebuild import rebuild as rebuild_tables
 from projections.replay import TABLES
@@ -40,7 +40,7 @@ SHOWN_CHARACTERS = 100
 
 
 @click.command()
-@offline.options
+@verify_export.options
 @home_option
 @json_option
 def verify(export: Path | None, checkpoint: Path | None, key: str | None, home: Path | None, as_json: bool) -> None:
@@ -52,11 +52,11 @@ def verify(export: Path | None, checkpoint: Path | None, key: str | None, home: 
     and its events are replayed by the ledger's rules.
     """
     if export is not None or checkpoint is not None or key is not None:
-        offline.verify(export, checkpoint, key, as_json)
+        verify_export.verify(export, checkpoint, key, as_json)
     differences: list[Difference] = []
     settings = settings_for(home)
     with owners_database(settings) as url:
-        report = run(_verify(url, differences, log_home(settings).read(), as_json))
+        report = run(_verify(url, differences, signing_files(settings).read(), as_json))
     if as_json:
         print_json({"clean": report.is_clean, **msgspec.structs.asdict(report), "differences": differences})
     else:
@@ -72,11 +72,11 @@ def verify(export: Path | None, checkpoint: Path | None, key: str | None, home: 
     sys.exit(0 if report.is_clean else 1)
 
 
-async def _verify(url: URL, differences: list[Difference], kept: Kept | None, as_json: bool) -> Report:
-    engine = make_engine(url)
+async def _verify(url: URL, differences: list[Difference], kept: LocalCheckpoint | None, as_json: bool) -> Report:
+    database = Database(url)
     try:
-        await require_migrated(engine)
-        require_session(engine)
+        await require_migrated(database)
+        require_session(database)
         with replay_bar("Replaying") as bar:
 
             def show(difference: Difference) -> None:
@@ -87,9 +87,9 @@ async def _verify(url: URL, differences: list[Difference], kept: Kept | None, as
                 live, replayed = _short(difference.live), _short(difference.replayed)
                 click.echo(f"{difference.table} {difference.id} {difference.column}: live {live}, replayed {replayed}")
 
-            return await verify_tables(engine, show, kept, bar.progress, bar.begin)
+            return await verify_tables(database, show, kept, bar.progress, bar.begin)
     finally:
-        await engine.dispose()
+        await database.close()
 
 
 def _short(value: str | None) -> str:
@@ -118,14 +118,14 @@ def rebuild(projection: str | None, home: Path | None, as_json: bool) -> None:
 
 
 async def _rebuild(url: URL, tables: Iterable[str]) -> Rebuilt:
-    engine = make_engine(url)
+    database = Database(url)
     try:
-        await require_migrated(engine)
-        require_session(engine)
+        await require_migrated(database)
+        require_session(database)
         with replay_bar("Replaying") as bar:
-            return await rebuild_tables(engine, list(tables), bar.progress, bar.begin)
+            return await rebuild_tables(database, list(tables), bar.progress, bar.begin)
     finally:
-        await engine.dispose()
+        await database.close()
 
 
 @click.command()
@@ -136,7 +136,7 @@ async def _rebuild(url: URL, tables: Iterable[str]) -> Rebuilt:
 def replay(until: str, schema: str, home: Path | None, as_json: bool) -> None:
     """Leave the four tables as they stood, in a schema of their own to be queried."""
     try:
-        moment = parse_moment(until)
+        moment = parse_point_in_time(until)
     except Malformed as error:
         raise click.UsageError(f"--until: {error}") from None
     with owners_database(settings_for(home)) as url:
@@ -151,14 +151,14 @@ def replay(until: str, schema: str, home: Path | None, as_json: bool) -> None:
 
 
 async def _replay(url: URL, until: int | datetime, schema: str) -> Replayed:
-    engine = make_engine(url)
+    database = Database(url)
     try:
-        await require_migrated(engine)
-        require_session(engine)
+        await require_migrated(database)
+        require_session(database)
         with replay_bar("Replaying") as bar:
-            return await replay_into(engine, schema, until, bar.progress, bar.begin)
+            return await replay_into(database, schema, until, bar.progress, bar.begin)
     finally:
-        await engine.dispose()
+        await database.close()
 
 
 def _print_skips(skips: Iterable[Skip]) -> None:

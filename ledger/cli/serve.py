@@ -8,23 +8,23 @@ from sqlalchemy import URL
 
 from ledger.api.app import serving
 from ledger.api.connection import connections_possible
-from ledger.api.rates import Rates
+from ledger.api.rate_limits import Rates
 from ledger.audit.sealer import find_sealer
 from ledger.cli.common import (
     home_option,
-    log_home,
     plain_errors,
     reachable_database,
     require_loopback,
     require_migrated,
     run,
     settings_for,
+    signing_files,
 )
-from ledger.cli.engines import service_engines
+from ledger.cli.databases import service_engines
 from ledger.cli.up import announce, bind, stop_signal, until_stopped
 from ledger.config import Settings
 from ledger.keys import KeyRing
-from projections.background import background
+from ledger.runtime import background
 
 
 @click.command()
@@ -45,12 +45,12 @@ def serve(no_auth: bool, host: str | None, port: int | None, home: Path | None) 
 
 async def _serve(settings: Settings, url: URL, listener: socket.socket, no_auth: bool) -> None:
     stop = stop_signal()
-    async with service_engines(settings, url) as (engine, direct, replica):
-        await require_migrated(engine)
-        key_ring = None if no_auth else KeyRing(engine)
+    async with service_engines(settings, url) as (database, direct, replica):
+        await require_migrated(database)
+        key_ring = None if no_auth else KeyRing(database)
         rates = None if no_auth else Rates(settings.rate_limit)
         async with serving(
-            engine,
+            database,
             listener,
             with_worker=False,
             key_ring=key_ring,
@@ -77,9 +77,9 @@ def worker(home: Path | None) -> None:
 
 async def _work(settings: Settings, url: URL) -> None:
     stop = stop_signal()
-    async with service_engines(settings, url) as (engine, direct, _):
-        await require_migrated(engine)
-        sealer = await find_sealer(engine, log_home(settings))
-        async with background(engine, with_worker=True, sealer=sealer, direct=direct):
+    async with service_engines(settings, url) as (database, direct, _):
+        await require_migrated(database)
+        sealer = await find_sealer(database, signing_files(settings))
+        async with background(database, with_worker=True, sealer=sealer, direct=direct):
             click.echo("The worker is running (Ctrl-C stops it)")
             await until_stopped(stop)

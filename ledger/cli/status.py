@@ -6,7 +6,7 @@ import click
 import msgspec
 from sqlalchemy import URL
 
-from ledger.audit import store
+from ledger.audit import tree_store
 from ledger.cli.common import (
     home_option,
     json_option,
@@ -15,8 +15,8 @@ from ledger.cli.common import (
     run,
     settings_for,
 )
-from ledger.database import driver_connection, make_engine
-from ledger.schema import current_revision
+from ledger.database import Database
+from ledger.database.migrations import current_revision
 from projections.checkpoint import Failure
 from projections.queries import projection_status
 
@@ -61,13 +61,13 @@ def status(home: Path | None, as_json: bool) -> None:
 
 
 async def _status(url: URL) -> Status:
-    engine = make_engine(url)
+    database = Database(url)
     try:
-        async with engine.connect() as connection:
+        async with database.engine.connect() as connection:
             revision = await current_revision(connection)
-        async with driver_connection(engine) as driver:
+        async with database.connection() as driver:
             standing = await projection_status(driver)
-            sealing = await store.read_standing(driver)
+            sealing = await tree_store.read_seal_status(driver)
         return Status(
             revision,
             standing.head,
@@ -81,4 +81,4 @@ async def _status(url: URL) -> Status:
             sealing.refusal,
         )
     finally:
-        await engine.dispose()
+        await database.close()

@@ -9,26 +9,25 @@ from pathlib import Path
 
 import click
 from sqlalchemy import URL
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ledger import sample_data
 from ledger.api.app import listen, serving
 from ledger.api.connection import connections_possible
-from ledger.api.rates import Rates
+from ledger.api.rate_limits import Rates
 from ledger.audit.sealer import find_sealer
 from ledger.cli.common import (
     appending,
     fail,
     home_option,
-    log_home,
     plain_errors,
     reachable_database,
     run,
     settings_for,
+    signing_files,
 )
-from ledger.cli.engines import bring_up_to_date, service_engines
+from ledger.cli.databases import bring_up_to_date, service_engines
 from ledger.config import Settings
-from ledger.database import driver_connection
+from ledger.database import Database
 from ledger.domain.access import Role
 from ledger.domain.errors import ProjectionBehind
 from ledger.embedded import exclusive_home
@@ -64,28 +63,28 @@ def bind(settings: Settings) -> socket.socket:
 async def _up(settings: Settings, url: URL, listener: socket.socket, demo: bool) -> None:
     stop = stop_signal()
     await bring_up_to_date(settings.direct_database_url or url)
-    async with service_engines(settings, url) as (engine, direct, replica):
+    async with service_engines(settings, url) as (database, direct, replica):
         if demo:
-            async with appending(engine) as appender:
-                added = await sample_data.seed(engine, appender)
+            async with appending(database) as appender:
+                added = await sample_data.seed(database, appender)
             click.echo(f"Sample data: {added} events added." if added else "Sample data: already there.")
-        sealer = await find_sealer(engine, log_home(settings), make_key=True)
+        sealer = await find_sealer(database, signing_files(settings), make_key=True)
         if sealer is None:
             click.echo("The log is sealed elsewhere: the key is not here.")
-        await make_admin_key(engine, settings.home / "admin.key")
+        await make_admin_key(database, settings.home / "admin.key")
         async with serving(
-            engine,
+            database,
             listener,
             with_worker=True,
             sealer=sealer,
-            key_ring=KeyRing(engine),
+            key_ring=KeyRing(database),
             rates=Rates(settings.rate_limit),
             connections_max=connections_possible(settings.connections_max),
             direct=direct,
             replica=replica,
         ):
             if demo:
-                await shown(engine)
+                await shown(database)
             if settings.database_url is None:
                 plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
                 click.echo(f"DATABASE_URL={plain}")
@@ -93,17 +92,17 @@ async def _up(settings: Settings, url: URL, listener: socket.socket, demo: bool)
             await until_stopped(stop)
 
 
-async def shown(engine: AsyncEngine) -> None:
+async def shown(database: Database) -> None:
     """Wait until the tables show what is in the log, for whoever looks at them at once; but not for ever."""
-    async with driver_connection(engine) as connection:
+    async with database.connection() as connection:
         standing = await projection_status(connection)
     with suppress(ProjectionBehind):
-        await wait_for_position(engine, standing.head)
+        await wait_for_position(database, standing.head)
 
 
-async def make_admin_key(engine: AsyncEngine, file: Path) -> None:
+async def make_admin_key(database: Database, file: Path) -> None:
     """On the first run make a key for the administrator, print it once and keep it in a file of the owner's alone."""
-    async with driver_connection(engine) as connection, connection.transaction():
+    async with database.connection() as connection, connection.transaction():
         if await list_keys(connection):
             return
         _, text = await create_key(connection, "admin", Role.ADMIN)

@@ -4,26 +4,26 @@ from decimal import Decimal
 from uuid import UUID
 
 from ledger.domain import money
-from ledger.domain.book import Account, Book
 from ledger.domain.errors import BudgetExceeded, CurrencyMismatch, budget_scope
 from ledger.domain.references import live_job
+from ledger.domain.working_state import Account, WorkingState
 
 Scope = tuple[tuple[str, UUID], Account]
 
 
-def scopes_of(book: Book, campaign_id: UUID | None, job_id: UUID | None) -> list[Scope]:
+def scopes_of(working_state: WorkingState, campaign_id: UUID | None, job_id: UUID | None) -> list[Scope]:
     """The accounts an entry counts for, the job's first. A job's comes into being with its first entry."""
     scopes: list[Scope] = []
     if job_id is not None:
         key = ("job", job_id)
-        account = book.accounts.get(key)
+        account = working_state.accounts.get(key)
         if account is None:
-            state = live_job(book, job_id)
+            state = live_job(working_state, job_id)
             account = Account(state.currency, state.budget)
         scopes.append((key, account))
     if campaign_id is not None:
         key = ("campaign", campaign_id)
-        scopes.append((key, book.accounts[key]))
+        scopes.append((key, working_state.accounts[key]))
     return scopes
 
 
@@ -48,7 +48,7 @@ def require_room(scopes: list[Scope], amount: Decimal) -> None:
         raise BudgetExceeded(failed, currency)
 
 
-def move(book: Book, scopes: list[Scope], spent: Decimal, held: Decimal) -> list[str]:
+def move(working_state: WorkingState, scopes: list[Scope], spent: Decimal, held: Decimal) -> list[str]:
     """Move the balances; returns the scopes that are over their limit then."""
     over = []
     for key, account in scopes:
@@ -58,7 +58,7 @@ def move(book: Book, scopes: list[Scope], spent: Decimal, held: Decimal) -> list
             money.add(account.spent, spent) if spent else account.spent,
             money.add(account.held, held) if held else account.held,
         )
-        book.put(book.accounts, key, moved)
+        working_state.put(working_state.accounts, key, moved)
         if moved.is_over:
             over.append(key[0])
     return over

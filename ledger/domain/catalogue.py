@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from ledger.domain import campaign, content, cost, job, ledger
+from ledger.domain import campaign, content, cost, job, ledger_events
 from ledger.domain.codec import EventData, FieldPlan, decode_hook, dump, merge, plans_of
 from ledger.domain.lifecycle import Transition
 
@@ -49,7 +49,7 @@ CATALOGUE: dict[str, EventType] = {
         ("content", content.EVENTS),
         ("job", job.EVENTS),
         ("cost", cost.EVENTS),
-        ("ledger", ledger.EVENTS),
+        ("ledger", ledger_events.EVENTS),
     )
     for name, (payload, transition) in events.items()
 }

@@ -18,8 +18,8 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An event that asks to be recorded, with everything done that can be done before the lock.
 
     `data` and `text` are the canonical JSON, `text_salt` and `text_commitment` go with the text.
-    `occurred_at` is None where the sender left it to the ledger. `confined_to` are the campaigns that the sender may
-    touch; None: any.
+    `occurred_at` is None where the sender left it to the ledger. `allowed_campaign_ids` are the campaigns that the
+    sender may touch; None: any.
     """
 
     event_type: EventType
@@ -35,7 +35,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     occurred_at: datetime | None = None
     correlation_id: UUID | None = None
     causation_id: UUID | None = None
-    confined_to: frozenset[UUID] | None = None
+    allowed_campaign_ids: frozenset[UUID] | None = None
 
     @property
     def identity(self) -> tuple[str, UUID, UUID]:

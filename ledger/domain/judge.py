@@ -11,7 +11,6 @@ import msgspec
 from ledger.domain import campaign, content, cost, job, money
 from ledger.domain.access import require_references_within, require_stream_within
 from ledger.domain.accounts import move, require_currency, require_room, scopes_of
-from ledger.domain.book import Account, Book, Denial, Head, Hold
 from ledger.domain.campaign import CampaignState
 from ledger.domain.catalogue import CATALOGUE
 from ledger.domain.codec import EventData, InvalidField, dump
@@ -26,49 +25,50 @@ from ledger.domain.errors import (
 )
 from ledger.domain.event import Candidate, Receipt, Request
 from ledger.domain.job import JobState
-from ledger.domain.own import judge_own, require_text_to_erase
-from ledger.domain.references import live_campaign, require_takes_holds, resolve
+from ledger.domain.judge_ledger import judge_ledger, require_text_to_erase
+from ledger.domain.references import live_campaign, require_takes_holds, resolve_references
+from ledger.domain.working_state import Account, Denial, Head, Hold, WorkingState
 
 SERVICE = "ledger"
 """The actor of events that the service itself writes."""
 
 
-def judge(book: Book, request: Request) -> list[Receipt | Refused]:
-    """Judge one request and put its changes into the book.
+def judge(working_state: WorkingState, request: Request) -> list[Receipt | Refused]:
+    """Judge one request and put its changes into the working_state.
 
     Returns:
         one receipt or refusal a candidate where each is judged by itself; otherwise the receipts of all, or a list
         of the one refusal that all failed by (its `index` says which event it was).
     """
     if request.independent:
-        return [_judge_alone(book, candidate, index) for index, candidate in enumerate(request.candidates)]
+        return [_judge_alone(working_state, candidate, index) for index, candidate in enumerate(request.candidates)]
     if len(request.candidates) == 1:
-        return [_judge_alone(book, request.candidates[0], 0)]
-    mark = book.mark()
+        return [_judge_alone(working_state, request.candidates[0], 0)]
+    mark = working_state.mark()
     receipts: list[Receipt | Refused] = []
     for index, candidate in enumerate(request.candidates):
-        verdict = _verdict(book, candidate, index)
+        verdict = _verdict(working_state, candidate, index)
         if isinstance(verdict, Refused):
-            book.undo(mark)
+            working_state.undo(mark)
             return [verdict]
         receipts.append(verdict)
     return receipts
 
 
-def _judge_alone(book: Book, candidate: Candidate, index: int) -> Receipt | Refused:
-    mark = book.mark()
-    verdict = _verdict(book, candidate, index)
+def _judge_alone(working_state: WorkingState, candidate: Candidate, index: int) -> Receipt | Refused:
+    mark = working_state.mark()
+    verdict = _verdict(working_state, candidate, index)
     if isinstance(verdict, Refused):
-        book.undo(mark)
+        working_state.undo(mark)
         if isinstance(verdict, BudgetExceeded):
-            denial = _denial(book, candidate, verdict)
-            book.denials[denial.candidate.id] = denial
+            denial = _denial(working_state, candidate, verdict)
+            working_state.denials[denial.candidate.id] = denial
     return verdict
 
 
-def _verdict(book: Book, candidate: Candidate, index: int) -> Receipt | Refused:
+def _verdict(working_state: WorkingState, candidate: Candidate, index: int) -> Receipt | Refused:
     try:
-        return _judge_event(book, candidate)
+        return _judge_event(working_state, candidate)
     except InvalidField as error:
         refusal: Refused = InvalidEvent([{"index": index, "path": f"$.data.{error.field}", "message": str(error)}])
     except Refused as error:
@@ -77,44 +77,44 @@ def _verdict(book: Book, candidate: Candidate, index: int) -> Receipt | Refused:
     return refusal
 
 
-def _judge_event(book: Book, candidate: Candidate) -> Receipt:
+def _judge_event(working_state: WorkingState, candidate: Candidate) -> Receipt:
     category, stream_id, _ = candidate.identity
-    if candidate.confined_to is not None:
-        require_stream_within(book, candidate)
-    known = book.known.get(candidate.identity)
+    if candidate.allowed_campaign_ids is not None:
+        require_stream_within(working_state, candidate)
+    known = working_state.identities.get(candidate.identity)
     if known is not None:
         if known.is_same(candidate):
             return msgspec.structs.replace(known.receipt, duplicate=True)
         raise EventIdConflict(*candidate.identity, known.receipt.position)
-    version = book.version(category, stream_id)
+    version = working_state.version(category, stream_id)
     if candidate.expected_version not in (None, version):
         assert candidate.expected_version is not None
         raise VersionConflict(category, stream_id, candidate.expected_version, version)
-    if candidate.confined_to is not None:
-        require_references_within(book, candidate)
-    require_text_to_erase(book, candidate)
-    receipt = apply(book, candidate)
+    if candidate.allowed_campaign_ids is not None:
+        require_references_within(working_state, candidate)
+    require_text_to_erase(working_state, candidate)
+    receipt = apply(working_state, candidate)
     if candidate.event_type.name in job.ENDS_JOB:
-        _release_holds(book, candidate)
+        _release_holds(working_state, candidate)
     return receipt
 
 
-def apply(book: Book, candidate: Candidate) -> Receipt:
-    """Judge what comes after identity and version, and put what the event changes into the book.
+def apply(working_state: WorkingState, candidate: Candidate) -> Receipt:
+    """Judge what comes after identity and version, and put what the event changes into the working_state.
 
     Raises:
         Refused, InvalidField: the event is not possible.
     """
-    return _JUDGES[candidate.event_type.category](book, candidate)
+    return _JUDGES[candidate.event_type.category](working_state, candidate)
 
 
-def _judge_campaign(book: Book, candidate: Candidate) -> Receipt:
+def _judge_campaign(working_state: WorkingState, candidate: Candidate) -> Receipt:
     event_type, payload, campaign_id = candidate.event_type, candidate.payload, candidate.stream_id
-    head = book.heads.get(("campaign", campaign_id))
+    head = working_state.heads.get(("campaign", campaign_id))
     state = head.state if head else None
     assert state is None or isinstance(state, CampaignState)
     _require_transition(candidate, state.status if state else None)
-    account = book.accounts.get(("campaign", campaign_id))
+    account = working_state.accounts.get(("campaign", campaign_id))
     if isinstance(payload, campaign.CampaignDeleted) and account and (account.spent or account.held):
         raise IllegalTransition(
             f"the campaign cannot be deleted: {money.plain(account.spent)} {account.currency} was spent and "
@@ -123,43 +123,43 @@ def _judge_campaign(book: Book, candidate: Candidate) -> Receipt:
             event_type.transition.allowed_from,
         )
     after = campaign.fold(state, payload, event_type.transition)
-    receipt = book.record(candidate, campaign_id, None)
-    book.put(book.heads, ("campaign", campaign_id), Head(receipt.version, after))
+    receipt = working_state.record(candidate, campaign_id, None)
+    working_state.put(working_state.heads, ("campaign", campaign_id), Head(receipt.version, after))
     if isinstance(payload, campaign.CampaignCreated):
-        book.put(book.accounts, ("campaign", campaign_id), Account(payload.counts_in, payload.budget))
+        working_state.put(working_state.accounts, ("campaign", campaign_id), Account(payload.counts_in, payload.budget))
     elif isinstance(payload, campaign.CampaignBudgetChanged):
         assert account is not None
         changed = msgspec.structs.replace(account, limit=payload.budget)
-        book.put(book.accounts, ("campaign", campaign_id), changed)
+        working_state.put(working_state.accounts, ("campaign", campaign_id), changed)
     return receipt
 
 
-def _judge_content(book: Book, candidate: Candidate) -> Receipt:
+def _judge_content(working_state: WorkingState, candidate: Candidate) -> Receipt:
     event_type, payload = candidate.event_type, candidate.payload
-    head = book.heads.get(("content", candidate.stream_id))
+    head = working_state.heads.get(("content", candidate.stream_id))
     state = head.state if head else None
     assert state is None or isinstance(state, ContentState)
     status = state.status if state else None
     event_type.transition.require_stream(event_type.name, status)
     if isinstance(payload, content.ContentCreated):
-        campaign_id, job_id = resolve(book, payload.campaign_id, payload.agent_job_id)
+        campaign_id, job_id = resolve_references(working_state, payload.campaign_id, payload.agent_job_id)
     else:
         assert state is not None
         campaign_id, job_id = state.campaign_id, state.agent_job_id
         if isinstance(payload, content.ContentAssigned):
             campaign_id = payload.campaign_id
             if campaign_id is not None:
-                live_campaign(book, campaign_id)
+                live_campaign(working_state, campaign_id)
     event_type.transition.require_status(event_type.name, status)
     after = content.fold(state, payload, event_type.transition, campaign_id, job_id)
-    receipt = book.record(candidate, campaign_id, job_id)
-    book.put(book.heads, ("content", candidate.stream_id), Head(receipt.version, after))
+    receipt = working_state.record(candidate, campaign_id, job_id)
+    working_state.put(working_state.heads, ("content", candidate.stream_id), Head(receipt.version, after))
     return receipt
 
 
-def _judge_job(book: Book, candidate: Candidate) -> Receipt:
+def _judge_job(working_state: WorkingState, candidate: Candidate) -> Receipt:
     event_type, payload, job_id = candidate.event_type, candidate.payload, candidate.stream_id
-    head = book.heads.get(("job", job_id))
+    head = working_state.heads.get(("job", job_id))
     state = head.state if head else None
     assert state is None or isinstance(state, JobState)
     event_type.transition.require_stream(event_type.name, state.status if state else None)
@@ -167,59 +167,63 @@ def _judge_job(book: Book, candidate: Candidate) -> Receipt:
     if isinstance(payload, job.JobQueued):
         currency = payload.currency or currency
         if payload.campaign_id is not None:
-            currency = live_campaign(book, payload.campaign_id).currency
+            currency = live_campaign(working_state, payload.campaign_id).currency
     else:
         assert state is not None
         event_type.transition.require_status(event_type.name, state.status)
         if isinstance(payload, job.JobRetried):
             job.require_retry_left(state)
-        if isinstance(payload, job.JobDeleted) and ("job", job_id) in book.accounts:
+        if isinstance(payload, job.JobDeleted) and ("job", job_id) in working_state.accounts:
             raise IllegalTransition(
                 "the job cannot be deleted: it has cost entries",
                 state.status,
                 event_type.transition.allowed_from,
             )
     after = job.fold(state, payload, event_type.transition, currency)
-    receipt = book.record(candidate, after.campaign_id, job_id)
-    book.put(book.heads, ("job", job_id), Head(receipt.version, after))
+    receipt = working_state.record(candidate, after.campaign_id, job_id)
+    working_state.put(working_state.heads, ("job", job_id), Head(receipt.version, after))
     return receipt
 
 
-def _judge_cost(book: Book, candidate: Candidate) -> Receipt:
+def _judge_cost(working_state: WorkingState, candidate: Candidate) -> Receipt:
     event_type, payload = candidate.event_type, candidate.payload
-    entry = book.entries.get(candidate.stream_id)
+    entry = working_state.entries.get(candidate.stream_id)
     event_type.transition.require_stream(event_type.name, entry.status if entry else None)
     if isinstance(payload, cost.CostRecorded | cost.CostReserved):
-        return _open_entry(book, candidate, payload)
+        return _open_entry(working_state, candidate, payload)
     assert entry is not None
     event_type.transition.require_status(event_type.name, entry.status)
-    if isinstance(payload, cost.CostExpired) and (not entry.expires_at or entry.expires_at > book.recorded_at):
+    if isinstance(payload, cost.CostExpired) and (not entry.expires_at or entry.expires_at > working_state.recorded_at):
         raise IllegalTransition("the hold has not expired yet", entry.status, ("held",))
     after = cost.fold(entry, payload)
     spent, held = money.subtract(after.cost, entry.cost), money.subtract(after.held, entry.held)
-    over = move(book, scopes_of(book, after.campaign_id, after.agent_job_id), spent, held)
+    over = move(working_state, scopes_of(working_state, after.campaign_id, after.agent_job_id), spent, held)
     is_said = over and isinstance(payload, cost.CostSettled)
-    receipt = book.record(candidate, after.campaign_id, after.agent_job_id, over if is_said else None)
-    book.put(book.entries, candidate.stream_id, after)
+    receipt = working_state.record(candidate, after.campaign_id, after.agent_job_id, over if is_said else None)
+    working_state.put(working_state.entries, candidate.stream_id, after)
     if entry.held:
-        book.put(book.holds, candidate.stream_id, None)
+        working_state.put(working_state.holds, candidate.stream_id, None)
     return receipt
 
 
-def _open_entry(book: Book, candidate: Candidate, payload: cost.CostRecorded | cost.CostReserved) -> Receipt:
-    campaign_id, job_id = resolve(book, payload.campaign_id, payload.agent_job_id)
-    scopes = scopes_of(book, campaign_id, job_id)
+def _open_entry(
+    working_state: WorkingState, candidate: Candidate, payload: cost.CostRecorded | cost.CostReserved
+) -> Receipt:
+    campaign_id, job_id = resolve_references(working_state, payload.campaign_id, payload.agent_job_id)
+    scopes = scopes_of(working_state, campaign_id, job_id)
     require_currency(scopes, payload.currency)
-    entry = cost.opened(payload, campaign_id, job_id, book.recorded_at)
+    entry = cost.opened(payload, campaign_id, job_id, working_state.recorded_at)
     if isinstance(payload, cost.CostReserved):
-        require_takes_holds(book, campaign_id, job_id)
+        require_takes_holds(working_state, campaign_id, job_id)
         require_room(scopes, payload.amount)
         assert entry.expires_at is not None
-        book.put(book.holds, candidate.stream_id, Hold(payload.amount, campaign_id, job_id, entry.expires_at))
-    over = move(book, scopes, entry.cost, entry.held)
+        working_state.put(
+            working_state.holds, candidate.stream_id, Hold(payload.amount, campaign_id, job_id, entry.expires_at)
+        )
+    over = move(working_state, scopes, entry.cost, entry.held)
     is_said = over and isinstance(payload, cost.CostRecorded)
-    receipt = book.record(candidate, campaign_id, job_id, over if is_said else None)
-    book.put(book.entries, candidate.stream_id, entry)
+    receipt = working_state.record(candidate, campaign_id, job_id, over if is_said else None)
+    working_state.put(working_state.entries, candidate.stream_id, entry)
     return receipt
 
 
@@ -229,16 +233,16 @@ def _require_transition(candidate: Candidate, status: str | None) -> None:
     event_type.transition.require_status(event_type.name, status)
 
 
-def _release_holds(book: Book, ended: Candidate) -> None:
+def _release_holds(working_state: WorkingState, ended: Candidate) -> None:
     """Release the open holds of a job that has just ended."""
-    holds = [stream for stream, hold in book.holds.items() if hold.agent_job_id == ended.stream_id]
+    holds = [stream for stream, hold in working_state.holds.items() if hold.agent_job_id == ended.stream_id]
     for stream_id in holds:
         # Nobody can foresee this id and take it beforehand: it is made from the moment under the lock.
-        event_id = uuid5(stream_id, f"released at {book.position + 1} {book.recorded_at.isoformat()}")
-        _judge_cost(book, _by_service("cost.released", stream_id, event_id, cost.CostReleased(), ended))
+        event_id = uuid5(stream_id, f"released at {working_state.position + 1} {working_state.recorded_at.isoformat()}")
+        _judge_cost(working_state, _by_service("cost.released", stream_id, event_id, cost.CostReleased(), ended))
 
 
-def _denial(book: Book, candidate: Candidate, refusal: BudgetExceeded) -> Denial:
+def _denial(working_state: WorkingState, candidate: Candidate, refusal: BudgetExceeded) -> Denial:
     """The `cost.denied` of a refused hold; the same while nothing has changed, so that repeating adds nothing."""
     asked = candidate.payload
     assert isinstance(asked, cost.CostReserved)
@@ -263,7 +267,7 @@ def _denial(book: Book, candidate: Candidate, refusal: BudgetExceeded) -> Denial
         text_commitment=candidate.text_commitment,
         occurred_at=candidate.occurred_at,
     )
-    return Denial(denial, *resolve(book, asked.campaign_id, asked.agent_job_id))
+    return Denial(denial, *resolve_references(working_state, asked.campaign_id, asked.agent_job_id))
 
 
 def _by_service(name: str, stream_id: UUID, event_id: UUID, payload: EventData, cause: Candidate | None) -> Candidate:
@@ -290,5 +294,5 @@ _JUDGES = {
     "content": _judge_content,
     "job": _judge_job,
     "cost": _judge_cost,
-    "ledger": judge_own,
+    "ledger": judge_ledger,
 }

@@ -6,6 +6,7 @@ from uuid import UUID
 
 import msgspec
 
+from ledger.database import Connection
 from ledger.domain.judge import SERVICE
 from ledger.faults.balances import Balances
 from ledger.faults.witness import Acknowledged, Witness
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     import asyncpg
 
-    Connection = asyncpg.Connection[asyncpg.Record]
+    Connection = Connection
 
 PAGE_EVENTS = 5_000
 KEPT_EVENTS = 2_000
@@ -50,7 +51,7 @@ class Look:
         self._kept: deque[tuple[int, UUID]] = deque(maxlen=KEPT_EVENTS)
         self._whole: Counter[int] = Counter()
 
-    async def violations(self, connection: "Connection", acknowledged: list[Acknowledged]) -> list[str]:
+    async def violations(self, connection: Connection, acknowledged: list[Acknowledged]) -> list[str]:
         """What does not hold in the log as it is now.
 
         Args:
@@ -78,7 +79,7 @@ class Look:
         found += self._look_for(acknowledged)
         return found if len(found) <= SHOWN_MAX else [*found[:SHOWN_MAX], f"and {len(found) - SHOWN_MAX} more"]
 
-    async def _look_again(self, connection: "Connection") -> list[str]:
+    async def _look_again(self, connection: Connection) -> list[str]:
         """Whether the last events that were seen are still there, and the same."""
         if not self._kept:
             return []

@@ -14,22 +14,21 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import psutil
 from sqlalchemy import make_url
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ledger.config import parse_url
-from ledger.database import make_engine
+from ledger.database import Connection, Database
+from ledger.database.migrations import migrate
 from ledger.domain.access import Role
 from ledger.embedded import EmbeddedServer
 from ledger.embedded.postmaster import living_postmaster
 from ledger.faults import disk
 from ledger.faults.disk import Disk
-from ledger.faults.program import Given, log_home, serve_api, work
+from ledger.faults.program import Given, serve_api, signing_files, work
 from ledger.faults.proxy import Proxy
 from ledger.keys import create_key
-from ledger.schema import migrate
 
 if TYPE_CHECKING:
-    Connection = asyncpg.Connection[asyncpg.Record]
+    Connection = Connection
 
 APIS = 2
 WORKERS = 2
@@ -104,11 +103,11 @@ class Machine:
             except subprocess.CalledProcessError as error:
                 self.no_disk = f"a tmpfs cannot be mounted: {error.stderr.decode().strip()}"
         self.server = await asyncio.to_thread(EmbeddedServer.acquire, self.home)
-        async with self.engine() as engine:
-            await migrate(engine)
+        async with self.opened() as database:
+            await migrate(database)
         async with self.connection() as connection:
             _, self.key = await create_key(connection, "clients", Role.ADMIN)
-        log_home(self.home).make_signer()
+        signing_files(self.home).make_signer()
         through_proxy = make_url(self.server.url).set(port=self.proxy.port).render_as_string(hide_password=False)
         for program, name, number in ((serve_api, "api", APIS), (work, "worker", WORKERS)):
             for index in range(number):
@@ -120,7 +119,7 @@ class Machine:
             await process.start()
 
     @asynccontextmanager
-    async def connection(self) -> AsyncIterator["Connection"]:
+    async def connection(self) -> AsyncIterator[Connection]:
         """A connection past the proxy, for whoever checks."""
         connection = await asyncpg.connect(self.server.url)
         try:
@@ -129,13 +128,13 @@ class Machine:
             await connection.close(timeout=10)
 
     @asynccontextmanager
-    async def engine(self) -> AsyncIterator[AsyncEngine]:
-        """An engine past the proxy, for whoever checks."""
-        engine = make_engine(parse_url("DATABASE_URL", self.server.url), pool_size=3)
+    async def opened(self) -> AsyncIterator[Database]:
+        """An database past the proxy, for whoever checks."""
+        database = Database(parse_url("DATABASE_URL", self.server.url), pool_size=3)
         try:
-            yield engine
+            yield database
         finally:
-            await engine.dispose()
+            await database.close()
 
     @property
     def data(self) -> Path:

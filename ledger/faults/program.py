@@ -12,16 +12,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import uvloop
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ledger.api.app import listen, serving
-from ledger.audit.home import LogHome
 from ledger.audit.sealer import find_sealer
+from ledger.audit.signing_files import SigningFiles
 from ledger.config import Settings, parse_url
-from ledger.database import STATEMENT_SECONDS_MAX, make_engine
+from ledger.database import STATEMENT_SECONDS_MAX, Database
 from ledger.keys import KeyRing
-from ledger.logs import configure as configure_logs
-from projections.background import background
+from ledger.logging_setup import configure as configure_logs
+from ledger.runtime import background
 
 LOOPBACK = "127.0.0.1"
 
@@ -35,9 +34,9 @@ class Given(NamedTuple):
     clock: Path
 
 
-def log_home(home: Path) -> LogHome:
+def signing_files(home: Path) -> SigningFiles:
     """The files of the sealed log, under its usual name."""
-    return LogHome(home, None, Settings().log_origin)
+    return SigningFiles(home, None, Settings().log_origin)
 
 
 def read_clock(file: Path) -> Callable[[], datetime]:
@@ -59,25 +58,25 @@ async def _serve_api(given: Given, ready: "Connection[int, int]") -> None:
     listener = listen(LOOPBACK, 0)
     port: int = listener.getsockname()[1]
     async with (
-        _process(given) as (engine, stop),
-        serving(engine, listener, with_worker=False, key_ring=KeyRing(engine), clock=read_clock(given.clock)),
+        _process(given) as (database, stop),
+        serving(database, listener, with_worker=False, key_ring=KeyRing(database), clock=read_clock(given.clock)),
     ):
         ready.send(port)
         await stop.wait()
 
 
 async def _work(given: Given, ready: "Connection[int, int]") -> None:
-    async with _process(given) as (engine, stop):
-        sealer = await find_sealer(engine, log_home(given.home))
+    async with _process(given) as (database, stop):
+        sealer = await find_sealer(database, signing_files(given.home))
         assert sealer is not None
-        async with background(engine, with_worker=True, sealer=sealer):
+        async with background(database, with_worker=True, sealer=sealer):
             ready.send(0)
             await stop.wait()
 
 
 @asynccontextmanager
-async def _process(given: Given) -> AsyncIterator[tuple[AsyncEngine, asyncio.Event]]:
-    """An engine as a service has it, and what tells the end: SIGTERM, or that nobody is left who would send it."""
+async def _process(given: Given) -> AsyncIterator[tuple[Database, asyncio.Event]]:
+    """An database as a service has it, and what tells the end: SIGTERM, or that nobody is left who would send it."""
     descriptor = os.open(given.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
@@ -88,8 +87,8 @@ async def _process(given: Given) -> AsyncIterator[tuple[AsyncEngine, asyncio.Eve
     parent = multiprocessing.parent_process()
     assert parent is not None
     loop.add_reader(parent.sentinel, stop.set)
-    engine = make_engine(parse_url("DATABASE_URL", given.database_url), statement_seconds_max=STATEMENT_SECONDS_MAX)
+    database = Database(parse_url("DATABASE_URL", given.database_url), statement_seconds_max=STATEMENT_SECONDS_MAX)
     try:
-        yield engine, stop
+        yield database, stop
     finally:
-        await engine.dispose()
+        await database.close()

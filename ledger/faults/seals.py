@@ -6,16 +6,16 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from ledger.audit.checkpoint import Checkpoint, CheckpointError
-from ledger.audit.home import LogHome
 from ledger.audit.merkle import ProofError, verify_consistency
 from ledger.audit.note import NoteError, Verifier, decode_base64, open_note
+from ledger.audit.signed_checkpoint import Checkpoint, CheckpointError
+from ledger.audit.signing_files import SigningFiles
 
 
 class Seals:
     """Collects checkpoints and holds them against each other, as an auditor outside does."""
 
-    def __init__(self, home: LogHome, verifier: Verifier) -> None:
+    def __init__(self, home: SigningFiles, verifier: Verifier) -> None:
         self.count = 0
         self._home = home
         self._verifier = verifier

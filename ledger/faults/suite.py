@@ -18,7 +18,7 @@ from ledger.faults.kinds import NEED_DISK, Blow, Strike, deck
 from ledger.faults.load import Load
 from ledger.faults.look import Look
 from ledger.faults.machine import APIS, Machine, running_machine
-from ledger.faults.program import log_home
+from ledger.faults.program import signing_files
 from ledger.faults.seals import Seals
 from ledger.faults.witness import Witness
 
@@ -96,7 +96,7 @@ class _Run:
         ]
         self._look = Look(self._witness)
         self._verified_at = 0
-        home = log_home(machine.home)
+        home = signing_files(machine.home)
         kept = home.read()
         assert kept is not None
         self._seals = Seals(home, kept.verifier)
@@ -192,8 +192,8 @@ class _Run:
     async def _everything(self) -> list[str]:
         self._told.verified += 1
         found = await self._at_a_look()
-        async with self._machine.engine() as engine:
-            return found + await thorough.violations(engine, log_home(self._machine.home).read(), self._witness)
+        async with self._machine.opened() as database:
+            return found + await thorough.violations(database, signing_files(self._machine.home).read(), self._witness)
 
     def _note(self, where: str, found: list[str]) -> None:
         said, self._witness.violations = self._witness.violations, []

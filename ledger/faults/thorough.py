@@ -3,14 +3,13 @@
 import asyncio
 
 import asyncpg
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ledger.audit.home import Kept
-from ledger.database import driver_connection
+from ledger.audit.signing_files import LocalCheckpoint
+from ledger.database import Database
 from ledger.faults.look import Look
 from ledger.faults.machine import Machine
 from ledger.faults.witness import Witness
-from projections.compare import Difference
+from projections.differences import Difference
 from projections.verify import verify
 
 STANDING = """
@@ -21,17 +20,17 @@ FROM ledger.log_head AS head, ledger.projection_checkpoints AS checkpoint, ledge
 CATCH_UP_SECONDS_MAX = 60.0
 
 
-async def violations(engine: AsyncEngine, kept: Kept | None, witness: Witness) -> list[str]:
+async def violations(database: Database, kept: LocalCheckpoint | None, witness: Witness) -> list[str]:
     """What does not hold in the log, the tables, the balances or the seal, all of it looked at anew.
 
     Args:
         kept: what is known of the sealed log outside the database.
     """
     acknowledged = list(witness.acknowledged.values())
-    async with driver_connection(engine) as connection:
+    async with database.connection() as connection:
         found = await Look(witness).violations(connection, acknowledged)
     differences: list[Difference] = []
-    report = await verify(engine, differences.append, kept)
+    report = await verify(database, differences.append, kept)
     found += [f"ledger verify: {fault}" for fault in report.faults]
     found += [f"ledger verify: {difference}" for difference in differences]
     found += [f"an event was skipped: {skip}" for skip in report.skipped]

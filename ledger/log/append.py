@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ledger.domain.book import Book
+from ledger.database import Connection
 from ledger.domain.errors import Refused
 from ledger.domain.event import Receipt, Request
 from ledger.domain.judge import judge
-from ledger.log.load import LOCK_AND_LOAD, open_book, touched_by
-from ledger.log.own import ERASE, load_own
+from ledger.domain.working_state import WorkingState
+from ledger.log.ledger_events import ERASE, load_ledger_state
+from ledger.log.load import LOCK_AND_LOAD, decode_working_state, touched_by
 from ledger.log.tables import EVENT_COLUMNS, SCHEMA
 
 if TYPE_CHECKING:
-    import asyncpg
+    pass
 
 Verdict = list[Receipt | Refused]
 
@@ -59,10 +60,10 @@ UPDATE ledger.log_head SET position = $17, recorded_at = $18
 
 
 async def append(
-    connection: "asyncpg.Connection[asyncpg.Record]",
+    connection: Connection,
     requests: Sequence[Request],
     now: datetime | None = None,
-    goes_on: Callable[[], bool] = lambda: False,
+    begin_next: Callable[[], bool] = lambda: False,
 ) -> tuple[list[Verdict], int]:
     """Judge a group of requests and record what is accepted, in one transaction.
 
@@ -71,7 +72,7 @@ async def append(
             raises.
         requests: judged in this order, each by itself: a refusal never harms its neighbours.
         now: the clock; the server's own when None.
-        goes_on: asked in the end: whether to begin the next transaction at once, for an append that follows.
+        begin_next: asked in the end: whether to begin the next transaction at once, for an append that follows.
 
     Returns:
         a verdict a request, and the position of the last event in the log. On return the events are durable.
@@ -86,44 +87,48 @@ async def append(
     *touched, own = touched_by(requests)
     answer = await connection.fetchrow(LOCK_AND_LOAD, *touched, now)
     assert answer is not None
-    book = open_book(answer)
+    working_state = decode_working_state(answer)
     if own:
-        await load_own(connection, book, own)
-    first_new = book.position
-    verdicts = [judge(book, request) for request in requests]
-    if book.denials:
-        await _record_denials(connection, book)
-    if book.position == first_new:
-        await _end(connection, "ROLLBACK", goes_on())
-        return verdicts, book.position
-    await connection.copy_records_to_table("events", schema_name=SCHEMA, columns=EVENT_COLUMNS, records=book.events)
-    stored, erased = changes(book)
+        await load_ledger_state(connection, working_state, own)
+    first_new = working_state.position
+    verdicts = [judge(working_state, request) for request in requests]
+    if working_state.denials:
+        await _record_denials(connection, working_state)
+    if working_state.position == first_new:
+        await _end(connection, "ROLLBACK", begin_next())
+        return verdicts, working_state.position
+    await connection.copy_records_to_table(
+        "events", schema_name=SCHEMA, columns=EVENT_COLUMNS, records=working_state.events
+    )
+    stored, erased = changes(working_state)
     await connection.execute(STORE, *stored)
     if erased:
         await connection.execute(ERASE, erased)
-    await _end(connection, "COMMIT", goes_on())
-    return verdicts, book.position
+    await _end(connection, "COMMIT", begin_next())
+    return verdicts, working_state.position
 
 
-async def _end(connection: "asyncpg.Connection[asyncpg.Record]", how: str, goes_on: bool) -> None:
-    await connection.execute(f"{how};{BEGIN}" if goes_on else how)
+async def _end(connection: Connection, how: str, begin_next: bool) -> None:
+    await connection.execute(f"{how};{BEGIN}" if begin_next else how)
 
 
-async def _record_denials(connection: "asyncpg.Connection[asyncpg.Record]", book: Book) -> None:
-    known = {row["stream_id"] for row in await connection.fetch(KNOWN_DENIALS, list(book.denials))}
-    for denial_id, denial in book.denials.items():
-        if denial_id not in known and denial_id not in book.entries:
-            book.record(denial.candidate, denial.campaign_id, denial.agent_job_id)
+async def _record_denials(connection: Connection, working_state: WorkingState) -> None:
+    known = {row["stream_id"] for row in await connection.fetch(KNOWN_DENIALS, list(working_state.denials))}
+    for denial_id, denial in working_state.denials.items():
+        if denial_id not in known and denial_id not in working_state.entries:
+            working_state.record(denial.candidate, denial.campaign_id, denial.agent_job_id)
 
 
-def changes(book: Book) -> tuple[list[Any], list[int]]:
-    """What was changed in the book: the arguments of STORE, each row once, by columns; and the events erased."""
-    changed_heads, changed_accounts, changed_holds, erased = book.changed(
-        book.heads, book.accounts, book.holds, book.erasable
+def changes(working_state: WorkingState) -> tuple[list[Any], list[int]]:
+    """The changes of a working state: the arguments of STORE, each row once, by columns; and the events erased."""
+    changed_heads, changed_accounts, changed_holds, erased = working_state.changed(
+        working_state.heads, working_state.accounts, working_state.holds, working_state.erasable
     )
-    heads = [(*key, book.heads[key]) for key in changed_heads if key in book.heads]
-    accounts = [(*key, book.accounts[key]) for key in changed_accounts if key in book.accounts]
-    holds = [(stream_id, book.holds[stream_id]) for stream_id in changed_holds if stream_id in book.holds]
+    heads = [(*key, working_state.heads[key]) for key in changed_heads if key in working_state.heads]
+    accounts = [(*key, working_state.accounts[key]) for key in changed_accounts if key in working_state.accounts]
+    holds = [
+        (stream_id, working_state.holds[stream_id]) for stream_id in changed_holds if stream_id in working_state.holds
+    ]
     stored = [
         [stream_id for _, stream_id, _ in heads],
         [category for category, _, _ in heads],
@@ -141,8 +146,8 @@ def changes(book: Book) -> tuple[list[Any], list[int]]:
         [hold.campaign_id for _, hold in holds],
         [hold.agent_job_id for _, hold in holds],
         [hold.expires_at for _, hold in holds],
-        [stream_id for stream_id in changed_holds if stream_id not in book.holds],
-        book.position,
-        book.recorded_at,
+        [stream_id for stream_id in changed_holds if stream_id not in working_state.holds],
+        working_state.position,
+        working_state.recorded_at,
     ]
     return stored, erased

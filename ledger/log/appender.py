@@ -14,9 +14,8 @@ from typing import NamedTuple
 
 import asyncpg
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ledger.database import CONNECTION_ERRORS, driver_connection, is_pooled
+from ledger.database import CONNECTION_ERRORS, Connection, Database
 from ledger.domain.errors import DatabaseUnavailable, Overloaded
 from ledger.domain.event import Request
 from ledger.log.append import Verdict, append
@@ -58,7 +57,7 @@ class Appender:
 
     def __init__(
         self,
-        engine: AsyncEngine,
+        database: Database,
         *,
         on_append: Callable[[int], None] = lambda position: None,
         on_group: Callable[[int, float], None] = lambda events, seconds: None,
@@ -67,12 +66,12 @@ class Appender:
         """Make an appender.
 
         Args:
-            engine: where the log is.
+            database: where the log is.
             on_append: called with the position of the last event after each group.
             on_group: called with the number of events that were sent in a group, and the seconds that it took.
             clock: the server's own when None.
         """
-        self._engine = engine
+        self._database = database
         self._on_append = on_append
         self._on_group = on_group
         self._clock = clock
@@ -120,10 +119,10 @@ class Appender:
                 continue
             group: list[_Waiting] = []
             try:
-                async with driver_connection(self._engine) as connection:
+                async with self._database.connection() as connection:
                     while self._queue:
                         group = self._take_group()
-                        await self._record(connection, group, self._goes_on)
+                        await self._record(connection, group, self._begin_next)
                         group = []
             except Exception as error:  # noqa: BLE001 (whoever waits is told of it)
                 # Here the connection is closed, and with it what it held locked.
@@ -134,9 +133,9 @@ class Appender:
                     log.warning("no answer for %d requests: %s", len(group), type(error).__name__)
                     self._fail(group, error)
 
-    def _goes_on(self) -> bool:
+    def _begin_next(self) -> bool:
         # A pooler in transaction mode would never get back a connection on which one transaction follows the other.
-        return bool(self._queue) and not is_pooled(self._engine)
+        return bool(self._queue) and not self._database.is_pooled
 
     def _take(self) -> _Waiting:
         waiting = self._queue.popleft()
@@ -154,15 +153,15 @@ class Appender:
 
     async def _record(
         self,
-        connection: "asyncpg.Connection[asyncpg.Record]",
+        connection: Connection,
         group: list[_Waiting],
-        goes_on: Callable[[], bool] = lambda: False,
+        begin_next: Callable[[], bool] = lambda: False,
     ) -> None:
         group = [waiting for waiting in group if not waiting.answer.cancelled()]
         now = self._clock() if self._clock else None
         began = time.monotonic()
         async with asyncio.timeout(APPEND_SECONDS_MAX):
-            verdicts, position = await append(connection, [waiting.request for waiting in group], now, goes_on)
+            verdicts, position = await append(connection, [waiting.request for waiting in group], now, begin_next)
         for waiting, verdict in zip(group, verdicts, strict=True):
             if not waiting.answer.done():
                 waiting.answer.set_result(verdict)
@@ -175,7 +174,7 @@ class Appender:
         together = isinstance(error, RETRY_ERRORS)
         for part in [group] if together else [[waiting] for waiting in group]:
             try:
-                async with driver_connection(self._engine) as connection:
+                async with self._database.connection() as connection:
                     await self._record(connection, part)
             except Exception as again:
                 log.exception("append of %d requests failed twice", len(part))

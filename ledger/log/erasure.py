@@ -3,13 +3,12 @@
 from uuid import UUID
 
 import msgspec
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ledger.database import driver_connection
+from ledger.database import Database
 from ledger.domain.catalogue import CATALOGUE
 from ledger.domain.errors import NotFound, Refused
 from ledger.domain.event import Request
-from ledger.domain.ledger import PAYLOAD_ERASED, PayloadErased
+from ledger.domain.ledger_events import PAYLOAD_ERASED, PayloadErased
 from ledger.log.appender import Appender
 from ledger.log.prepare import prepare
 
@@ -28,7 +27,7 @@ class Erasure(msgspec.Struct):
 
 
 async def erase(
-    engine: AsyncEngine, appender: Appender, position: int, *, by: str, reason: str, actor: str = "local"
+    database: Database, appender: Appender, position: int, *, by: str, reason: str, actor: str = "local"
 ) -> Erasure:
     """Erase the free text of the event at a position; on return it is gone from the log.
 
@@ -42,7 +41,7 @@ async def erase(
         NotFound: the log has no such position.
         NothingToErase: the event has no text, or it was erased already; nothing was recorded.
     """
-    async with driver_connection(engine) as connection:
+    async with database.connection() as connection:
         target = await connection.fetchrow(TARGET, position)
     if target is None:
         raise NotFound(f"there is no event at position {position}")

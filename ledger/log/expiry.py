@@ -4,14 +4,13 @@ import asyncio
 import logging
 from datetime import datetime
 
-from sqlalchemy.ext.asyncio import AsyncEngine
 from uuid_utils.compat import uuid7
 
-from ledger.database import driver_connection
+from ledger.database import Database
 from ledger.domain.event import Request
 from ledger.domain.judge import expiry
 from ledger.log.appender import Appender
-from ledger.log.bell import Bell
+from ledger.log.notifications import LogSignal
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +31,7 @@ SELECT extract(epoch FROM min(expires_at) - clock_timestamp())::float8 FROM ledg
 """
 
 
-async def expire_due(engine: AsyncEngine, appender: Appender, now: datetime | None = None) -> int:
+async def expire_due(database: Database, appender: Appender, now: datetime | None = None) -> int:
     """Expire the holds that are due, at most `SWEEP_HOLDS_MAX`; the number that were due.
 
     Several sweepers may meet: what has expired already is refused to the second, and nothing comes of it.
@@ -40,26 +39,30 @@ async def expire_due(engine: AsyncEngine, appender: Appender, now: datetime | No
     Args:
         now: the clock, as the appender's; the server's own when None.
     """
-    async with driver_connection(engine) as connection:
+    async with database.connection() as connection:
         due = [row["stream_id"] for row in await connection.fetch(DUE_HOLDS, SWEEP_HOLDS_MAX, now)]
     if due:
         await appender.append(Request([expiry(stream_id, uuid7()) for stream_id in due], independent=True))
     return len(due)
 
 
-async def sweep(engine: AsyncEngine, appender: Appender, bell: Bell) -> None:
+async def sweep(database: Database, appender: Appender, signal: LogSignal) -> None:
     """Expire holds as they fall due, until cancelled; asleep until the next one runs out or the log grows."""
     while True:
-        heard = bell.rung
+        seen = signal.generation
         try:
-            if await expire_due(engine, appender) == SWEEP_HOLDS_MAX:
+            if await expire_due(database, appender) == SWEEP_HOLDS_MAX:
                 continue
-            async with driver_connection(engine) as connection:
+            async with database.connection() as connection:
                 seconds = await connection.fetchval(SECONDS_TO_NEXT)
         except Exception:
             log.exception("the sweeper failed, next try in %.0f s", PAUSE_SECONDS_MAX)
             seconds = PAUSE_SECONDS_MAX
-        wait = bell.idle_seconds_max if seconds is None else min(max(seconds, PAUSE_SECONDS_MIN), bell.idle_seconds_max)
+        wait = (
+            signal.idle_seconds_max
+            if seconds is None
+            else min(max(seconds, PAUSE_SECONDS_MIN), signal.idle_seconds_max)
+        )
         await asyncio.sleep(min(wait, PAUSE_SECONDS_MAX))
         if wait > PAUSE_SECONDS_MAX:
-            await bell.wait(heard, wait - PAUSE_SECONDS_MAX)
+            await signal.wait(seen, wait - PAUSE_SECONDS_MAX)

@@ -1,4 +1,4 @@
-"""What an append asks of the database under the lock, and how the answer becomes a book.
+"""What an append asks of the database under the lock, and how the answer becomes a working_state.
 
 The answer comes as JSON text from `ledger.lock_and_load`, one array a row, and is decoded straight into types.
 """
@@ -12,10 +12,10 @@ from uuid import UUID
 import msgspec
 
 from ledger.domain import cost, job
-from ledger.domain.book import Account, Book, Head, Hold, Known, type_of_state
 from ledger.domain.catalogue import as_written_today, decode_stored
 from ledger.domain.cost import Entry
 from ledger.domain.event import Candidate, Receipt, Request
+from ledger.domain.working_state import Account, Head, Hold, RecordedIdentity, WorkingState, type_of_state
 
 if TYPE_CHECKING:
     import asyncpg
@@ -64,7 +64,7 @@ def touched_by(requests: Iterable[Request]) -> Touched:
     return Touched(list(streams), list(events), list(entries), list(ending_jobs), own)
 
 
-class _KnownRow(msgspec.Struct, array_like=True):
+class _IdentityRow(msgspec.Struct, array_like=True):
     stream_id: UUID
     id: UUID
     type: str
@@ -80,11 +80,11 @@ class _KnownRow(msgspec.Struct, array_like=True):
     category: str
     schema_version: int
 
-    def known(self) -> Known:
+    def known(self) -> RecordedIdentity:
         """The event as this release would have written it: a repeat is compared with that."""
         receipt = Receipt(self.id, self.stream_id, self.version, self.position, False, self.over_budget)
         data, text = as_written_today(self.type, self.schema_version, self.data, self.text)
-        return Known(
+        return RecordedIdentity(
             self.type,
             data,
             text,
@@ -96,7 +96,7 @@ class _KnownRow(msgspec.Struct, array_like=True):
         )
 
 
-class _EntryRow(_KnownRow, array_like=True):
+class _EntryRow(_IdentityRow, array_like=True):
     campaign_id: UUID | None
     agent_job_id: UUID | None
     recorded_at: datetime
@@ -126,7 +126,7 @@ class _HoldRow(msgspec.Struct, array_like=True):
     expires_at: datetime
 
 
-_known_rows = msgspec.json.Decoder(list[_KnownRow])
+_identity_rows = msgspec.json.Decoder(list[_IdentityRow])
 _entry_rows = msgspec.json.Decoder(list[_EntryRow])
 _head_rows = msgspec.json.Decoder(list[_HeadRow])
 _balance_rows = msgspec.json.Decoder(list[_BalanceRow])
@@ -138,26 +138,26 @@ def _rows(decoder: "msgspec.json.Decoder[list[Any]]", text: str | None) -> list[
     return decoder.decode(text) if text else []
 
 
-def open_book(answer: "asyncpg.Record") -> Book:
-    """Make the book from one answer of `ledger.lock_and_load`."""
-    book = Book(answer["head_position"], answer["append_at"])
+def decode_working_state(answer: "asyncpg.Record") -> WorkingState:
+    """Make the working_state from one answer of `ledger.lock_and_load`."""
+    working_state = WorkingState(answer["head_position"], answer["append_at"])
     for row in _rows(_head_rows, answer["heads"]):
-        book.heads[row.category, row.stream_id] = Head(row.version, _states[row.category].decode(row.state))
-    for row in _rows(_known_rows, answer["known"]):
-        book.known[row.category, row.stream_id, row.id] = row.known()
+        working_state.heads[row.category, row.stream_id] = Head(row.version, _states[row.category].decode(row.state))
+    for row in _rows(_identity_rows, answer["known"]):
+        working_state.identities[row.category, row.stream_id, row.id] = row.known()
     for row in _rows(_entry_rows, answer["entries"]):
-        book.known["cost", row.stream_id, row.id] = row.known()
-        book.entries[row.stream_id] = _fold_entry(book.entries.get(row.stream_id), row)
+        working_state.identities["cost", row.stream_id, row.id] = row.known()
+        working_state.entries[row.stream_id] = _fold_entry(working_state.entries.get(row.stream_id), row)
     for row in _rows(_balance_rows, answer["balances"]):
-        book.accounts[row.scope, row.account_id] = Account(row.currency, row.budget, row.spent, row.held)
+        working_state.accounts[row.scope, row.account_id] = Account(row.currency, row.budget, row.spent, row.held)
     for row in _rows(_hold_rows, answer["open_holds"]):
-        book.holds[row.stream_id] = Hold(row.amount, row.campaign_id, row.agent_job_id, row.expires_at)
+        working_state.holds[row.stream_id] = Hold(row.amount, row.campaign_id, row.agent_job_id, row.expires_at)
         # A held entry has only been reserved: it need not be folded from its events to be released.
-        book.entries.setdefault(
+        working_state.entries.setdefault(
             row.stream_id,
             Entry("held", 1, row.campaign_id, row.agent_job_id, held=row.amount, expires_at=row.expires_at),
         )
-    return book
+    return working_state
 
 
 def _fold_entry(entry: Entry | None, row: _EntryRow) -> Entry:

@@ -33,14 +33,14 @@ def prepare(
     occurred_at: datetime | None = None,
     correlation_id: UUID | None = None,
     causation_id: UUID | None = None,
-    confined_to: frozenset[UUID] | None = None,
+    allowed_campaign_ids: frozenset[UUID] | None = None,
 ) -> Candidate:
     """Make a candidate for the log.
 
     Args:
         event_id: UUIDv7 where None.
         stream_id: the event's own id where None, which opens a stream of its own.
-        confined_to: the campaigns that the sender may touch; any where None.
+        allowed_campaign_ids: the campaigns that the sender may touch; any where None.
     """
     event_id = event_id or uuid7()
     data, text = dump(payload)
@@ -62,5 +62,5 @@ def prepare(
         occurred_at=occurred_at,
         correlation_id=correlation_id,
         causation_id=causation_id,
-        confined_to=confined_to,
+        allowed_campaign_ids=allowed_campaign_ids,
     )

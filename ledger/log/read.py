@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, TypeVar
 from uuid import UUID
 
 import msgspec
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ledger.database import driver_connection
+from ledger.database import Connection, Database
 from ledger.domain.codec import merge, time_text
 
 if TYPE_CHECKING:
-    import asyncpg
+    pass
 
 PAGE_EVENTS_MAX = 5_000
 PAGE_CHARACTERS_MAX = 8 * 1024 * 1024
@@ -63,7 +62,7 @@ class SaltedEvent(StoredEvent, frozen=True):
 
 E = TypeVar("E", bound=StoredEvent)
 
-_ReadPage = Callable[["asyncpg.Connection[asyncpg.Record]", "EventFilter", int], Awaitable[list[E]]]
+_ReadPage = Callable[[Connection, "EventFilter", int], Awaitable[list[E]]]
 
 
 class EventView(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -90,7 +89,7 @@ class EventView(msgspec.Struct, frozen=True, omit_defaults=True):
 class EventFilter(msgspec.Struct, frozen=True):
     """Which events are wanted; what is None or empty does not narrow. `after` is exclusive, `until` inclusive.
 
-    `within`: only events that count for one of these campaigns; empty, none does.
+    `allowed_campaign_ids`: only events that count for one of these campaigns; empty, none does.
     """
 
     after: int = 0
@@ -100,7 +99,7 @@ class EventFilter(msgspec.Struct, frozen=True):
     stream_ids: tuple[UUID, ...] = ()
     campaign_id: UUID | None = None
     agent_job_id: UUID | None = None
-    within: frozenset[UUID] | None = None
+    allowed_campaign_ids: frozenset[UUID] | None = None
 
     def wants(self, event: StoredEvent) -> bool:
         """Whether an event passes, wherever in the log it stands: the same that `read_page` asks of the database."""
@@ -110,7 +109,7 @@ class EventFilter(msgspec.Struct, frozen=True):
             and (not self.stream_ids or event.stream_id in self.stream_ids)
             and (self.campaign_id is None or event.campaign_id == self.campaign_id)
             and (self.agent_job_id is None or event.agent_job_id == self.agent_job_id)
-            and (self.within is None or event.campaign_id in self.within)
+            and (self.allowed_campaign_ids is None or event.campaign_id in self.allowed_campaign_ids)
         )
 
 
@@ -157,8 +156,8 @@ def _page_query(columns: str, wanted: EventFilter, limit: int, characters: int) 
         narrow("campaign_id = {}", wanted.campaign_id)
     if wanted.agent_job_id is not None:
         narrow("agent_job_id = {}", wanted.agent_job_id)
-    if wanted.within is not None:
-        narrow("campaign_id = ANY ({}::uuid[])", list(wanted.within))
+    if wanted.allowed_campaign_ids is not None:
+        narrow("campaign_id = ANY ({}::uuid[])", list(wanted.allowed_campaign_ids))
     arguments += [limit, characters]
     # The running size is summed over the small column alone: a text past the bound is never read from disk.
     query = f"""
@@ -174,7 +173,7 @@ def _page_query(columns: str, wanted: EventFilter, limit: int, characters: int) 
 
 
 async def read_page(
-    connection: "asyncpg.Connection[asyncpg.Record]",
+    connection: Connection,
     wanted: EventFilter,
     limit: int = PAGE_EVENTS_MAX,
     characters: int | None = None,
@@ -189,49 +188,49 @@ async def read_page(
 
 
 async def read_salted_page(
-    connection: "asyncpg.Connection[asyncpg.Record]", wanted: EventFilter, limit: int = PAGE_EVENTS_MAX
+    connection: Connection, wanted: EventFilter, limit: int = PAGE_EVENTS_MAX
 ) -> list[SaltedEvent]:
     """The same, with salts: for those who may see them, since they make erased texts guessable again."""
     query, arguments = _page_query(_SALTED_COLUMNS, wanted, limit, PAGE_CHARACTERS_MAX)
     return [SaltedEvent(*row) for row in await connection.fetch(query, *arguments)]
 
 
-async def read_head(connection: "asyncpg.Connection[asyncpg.Record]") -> int:
+async def read_head(connection: Connection) -> int:
     """The position of the last event; 0 while there is none."""
     position = await connection.fetchval(HEAD)
     assert isinstance(position, int)
     return position
 
 
-async def read_stream_version(connection: "asyncpg.Connection[asyncpg.Record]", category: str, stream_id: UUID) -> int:
+async def read_stream_version(connection: Connection, category: str, stream_id: UUID) -> int:
     """The version of a stream; 0 where it does not exist."""
     version = await connection.fetchval(STREAM_VERSION, category, stream_id)
     return int(version or 0)
 
 
 def read_all(
-    engine: AsyncEngine, wanted: EventFilter, page_events_max: int = PAGE_EVENTS_MAX
+    database: Database, wanted: EventFilter, page_events_max: int = PAGE_EVENTS_MAX
 ) -> AsyncIterator[list[StoredEvent]]:
     """Read every event wanted, page by page, each in a short transaction of its own.
 
     Where `until` is None, up to the head at the start: a reader is not kept going by a writer.
     """
-    return _read_pages(engine, wanted, page_events_max, read_page)
+    return _read_pages(database, wanted, page_events_max, read_page)
 
 
-def read_all_salted(engine: AsyncEngine, wanted: EventFilter) -> AsyncIterator[list[SaltedEvent]]:
+def read_all_salted(database: Database, wanted: EventFilter) -> AsyncIterator[list[SaltedEvent]]:
     """The same, with salts."""
-    return _read_pages(engine, wanted, PAGE_EVENTS_MAX, read_salted_page)
+    return _read_pages(database, wanted, PAGE_EVENTS_MAX, read_salted_page)
 
 
 async def _read_pages(
-    engine: AsyncEngine, wanted: EventFilter, page_events_max: int, read: "_ReadPage[E]"
+    database: Database, wanted: EventFilter, page_events_max: int, read: "_ReadPage[E]"
 ) -> AsyncIterator[list[E]]:
     if wanted.until is None:
-        async with driver_connection(engine) as connection:
+        async with database.connection() as connection:
             wanted = msgspec.structs.replace(wanted, until=await read_head(connection))
     while True:
-        async with driver_connection(engine) as connection:
+        async with database.connection() as connection:
             page = await read(connection, wanted, page_events_max)
         if not page:
             return

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import URL
 
 from ledger.api.app import listen, serving
-from ledger.database import make_engine
+from ledger.database import Database
 from tests.conftest import Service, administer, beside
 from tests.servers.kinds import replica_url
 
@@ -19,16 +19,16 @@ async def shared(server_url: URL, template: str, working_as: Callable[[URL], URL
     name = f"shared_{uuid.uuid4().hex[:12]}"
     await administer(server_url, f"CREATE DATABASE {name} TEMPLATE {template}")
     database_url = server_url.set(database=name)
-    engine = make_engine(working_as(database_url))
+    database = Database(working_as(database_url))
     listener = listen("127.0.0.1", 0)
     port = listener.getsockname()[1]
     async with (
         beside(database_url) as ways,
-        serving(engine, listener, with_worker=True, **ways),
+        serving(database, listener, with_worker=True, **ways),
         aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client,
     ):
-        yield Service(client, engine, database_url)
-    await engine.dispose()
+        yield Service(client, database, database_url)
+    await database.close()
     await administer(server_url, f"DROP DATABASE {name} WITH (FORCE)")
 
 

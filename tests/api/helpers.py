@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from ledger.api.decode import read_candidate
 from ledger.domain.event import Request
+from ledger.log.decode import read_candidate
 from tests.conftest import Service
 
 NDJSON = {"Content-Type": "application/x-ndjson"}

@@ -80,7 +80,7 @@ async def test_a_full_queue_says_so_at_once_and_takes_events_again_later(
         async with service.client.post("/v1/events", json=batch) as answer:
             return answer.status, int(answer.headers.get("Retry-After", 0)), await answer.json(content_type=None)
 
-    async with service.engine.begin() as holder:
+    async with service.database.engine.begin() as holder:
 
         async def blocked() -> int:
             # A transaction looks at the activity once, unless told to look again.

@@ -31,12 +31,12 @@ async def item(service: Service, address: str, as_of: int | str) -> tuple[int, s
 @pytest.fixture(scope="module")
 async def told(shared: Service) -> Service:
     """A service whose log is the story."""
-    await tell(shared.engine, story())
+    await tell(shared.database, story())
     return shared
 
 
 async def test_at_every_position_each_item_is_what_the_fold_of_the_log_so_far_says(told: Service) -> None:
-    events = await stored(told.engine)
+    events = await stored(told.database)
     entities = {(TABLES[event.category], event.stream_id) for event in events}
     missing = 0
 
@@ -68,9 +68,9 @@ async def test_now_it_is_what_the_read_model_shows(told: Service) -> None:
 async def test_a_time_is_inclusive_to_the_microsecond(service: Service) -> None:
     opened, second = campaign(), timedelta(seconds=1)
     address = f"/v1/campaigns/{opened['id']}"
-    await record(service.engine, opened, now=NOON)
+    await record(service.database, opened, now=NOON)
     spent = [cost(amount, campaign_id=opened["id"]) for amount in ("1", "2")]
-    await record(service.engine, *spent, now=NOON + second)
+    await record(service.database, *spent, now=NOON + second)
 
     seen = [
         await item(service, address, time_text(NOON + offset))
@@ -93,7 +93,7 @@ async def test_a_time_is_inclusive_to_the_microsecond(service: Service) -> None:
 
 
 async def test_a_time_may_be_told_in_any_zone(told: Service) -> None:
-    events = await stored(told.engine)
+    events = await stored(told.database)
     address = f"/v1/campaigns/{events[0].stream_id}"
 
     answers = [await item(told, address, text) for text in ("2025-01-01T13:00:20+01:00", "2025-01-01T12:00:20Z", "21")]
@@ -103,7 +103,7 @@ async def test_a_time_may_be_told_in_any_zone(told: Service) -> None:
 
 
 async def test_pages_make_no_difference(told: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    events = await stored(told.engine)
+    events = await stored(told.database)
     addresses = [f"{PATHS[table].path}/{row_id}" for table, rows in folded(events).items() for row_id in rows]
     in_one = [await item(told, address, len(events)) for address in addresses]
     monkeypatch.setattr(as_of_module, "PAGE_EVENTS_MAX", 1)

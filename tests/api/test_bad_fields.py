@@ -237,9 +237,9 @@ async def test_the_first_and_the_last_moment_of_the_calendar_are_not_taken_for_i
 async def test_a_server_in_another_time_zone_changes_nothing(service: Service) -> None:
     # Before the zones of 1883 New York was 4 h 56 min 2 s behind: not an offset that RFC 3339 can write.
     name = service.database_url.database
-    async with service.engine.begin() as connection:
+    async with service.database.engine.begin() as connection:
         await connection.execute(text(f"ALTER DATABASE {name} SET timezone TO 'America/New_York'"))
-    await service.engine.dispose()
+    await service.database.close()
     early, opened = (
         {**cost("2"), "occurred_at": "1800-01-01T00:00:00Z"},
         {**campaign(), "occurred_at": "0001-01-02T00:00:00Z"},

@@ -21,7 +21,7 @@ from schemathesis.specs.openapi import checks as conformance
 from sqlalchemy import URL
 
 from ledger.api.app import listen, serving
-from ledger.database import make_engine
+from ledger.database import Database
 from ledger.domain.access import Role
 from ledger.keys import KeyRing
 from tests.api.test_keys import made
@@ -83,16 +83,16 @@ async def fuzzed(server_url: URL, template: str, working_as: Callable[[URL], URL
     """A service that asks for keys, on a database of its own with something of everything in it."""
     name = f"fuzz_{uuid.uuid4().hex[:12]}"
     await administer(server_url, f"CREATE DATABASE {name} TEMPLATE {template}")
-    engine = make_engine(working_as(server_url.set(database=name)))
+    database = Database(working_as(server_url.set(database=name)))
     # Names that nobody draws: a revocation must not hit a key in use.
-    headers = {role.value: await made(engine, f"{role.value} {uuid.uuid4()}", role.value) for role in Role}
+    headers = {role.value: await made(database, f"{role.value} {uuid.uuid4()}", role.value) for role in Role}
     opened, queued, asset, held = campaign(), job(), content(), reserve()
     events = [opened, queued, job(opened["id"]), asset, held, cost("2", campaign_id=opened["id"], model_used="m")]
     events += [follow(queued, "job.started"), follow(held, "cost.settled", {"cost": "1"})]
     listener = listen("127.0.0.1", 0)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     async with (
-        serving(engine, listener, with_worker=True, key_ring=KeyRing(engine)),
+        serving(database, listener, with_worker=True, key_ring=KeyRing(database)),
         aiohttp.ClientSession(url, headers=headers["admin"]) as client,
     ):
         async with client.post("/v1/events", json=events) as answer:
@@ -101,7 +101,7 @@ async def fuzzed(server_url: URL, template: str, working_as: Callable[[URL], URL
         there = {f"/v1/{noun}/": {"id": event["id"]} for noun, event in ids.items()}
         there |= {"/v1/events/{": {"position": 3}, "/v1/streams/": {"category": "cost", "stream_id": held["id"]}}
         yield Fuzzed(url, headers, there)
-    await engine.dispose()
+    await database.close()
     await administer(server_url, f"DROP DATABASE {name} WITH (FORCE)")
 
 

@@ -9,12 +9,11 @@ from typing import Any
 import aiohttp
 import pytest
 from sqlalchemy import URL, text
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ledger.api.app import listen, serving
-from ledger.database import make_engine
+from ledger.database import Database
+from ledger.database.migrations import migrate
 from ledger.log.appender import Appender
-from ledger.schema import migrate
 from tests.api.helpers import NDJSON, eventually, request_for
 from tests.conftest import Service
 from tests.events import cost, event
@@ -23,12 +22,12 @@ pytestmark = pytest.mark.every_connection
 
 
 @asynccontextmanager
-async def served(engine: AsyncEngine, *, with_worker: bool = True) -> AsyncIterator[aiohttp.ClientSession]:
-    """A service on this engine."""
+async def served(database: Database, *, with_worker: bool = True) -> AsyncIterator[aiohttp.ClientSession]:
+    """A service on this database."""
     listener = listen("127.0.0.1", 0)
     port = listener.getsockname()[1]
     async with (
-        serving(engine, listener, with_worker=with_worker),
+        serving(database, listener, with_worker=with_worker),
         aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client,
     ):
         yield client
@@ -66,28 +65,28 @@ async def test_a_service_with_all_its_parts_is_ready(shared: Service) -> None:
 
 
 async def test_a_database_that_is_not_migrated_is_said_with_what_to_do(empty_database_url: URL) -> None:
-    engine = make_engine(empty_database_url)
-    async with served(engine) as client:
+    database = Database(empty_database_url)
+    async with served(database) as client:
         status, body = await readiness(client)
 
         assert (status, body["status"], body["database"]) == (503, "unavailable", "ok")
         assert "ledger migrate" in body["migrations"]
 
-        await migrate(engine)
+        await migrate(database)
 
         await eventually(says(client, 200))
         async with client.post("/v1/events", json=cost()) as answer:
             assert answer.status == 201
-    await engine.dispose()
+    await database.close()
 
 
-async def test_a_missing_worker_is_noticed_by_the_lag(engine: AsyncEngine) -> None:
+async def test_a_missing_worker_is_noticed_by_the_lag(database: Database) -> None:
     def two_minutes_ago() -> datetime:
         return datetime.now(UTC) - timedelta(minutes=2)
 
-    async with served(engine, with_worker=False) as client:
+    async with served(database, with_worker=False) as client:
         assert (await readiness(client))[0] == 200
-        async with Appender(engine, clock=two_minutes_ago) as appender:
+        async with Appender(database, clock=two_minutes_ago) as appender:
             await appender.append(request_for(cost()))
 
         status, body = await readiness(client)
@@ -104,7 +103,7 @@ async def test_a_missing_worker_is_noticed_by_the_lag(engine: AsyncEngine) -> No
 async def test_a_worker_that_fails_is_told_with_where_and_recovers(service: Service) -> None:
     await service.append(cost())
     await service.get("/v1/spend")
-    async with service.engine.begin() as connection:
+    async with service.database.engine.begin() as connection:
         await connection.execute(text("ALTER TABLE budget_entries RENAME TO mislaid"))
     await service.append(cost(), event("cost.recorded", {"resource_type": "other", "cost": "2"}))
 
@@ -118,7 +117,7 @@ async def test_a_worker_that_fails_is_told_with_where_and_recovers(service: Serv
     assert items[0]["last_error"]["position"] == 0, "no event is to blame, so none can be skipped"
     assert "budget_entries" in items[0]["last_error"]["error"]
 
-    async with service.engine.begin() as connection:
+    async with service.database.engine.begin() as connection:
         await connection.execute(text("ALTER TABLE mislaid RENAME TO budget_entries"))
 
     await eventually(says(service.client, 200))
@@ -153,10 +152,10 @@ async def test_a_database_that_is_away_is_answered_with_503_everywhere_and_found
     assert (await service.get("/v1/spend"))["items"][0]["entries"] == 2
 
 
-async def test_a_read_whose_connection_is_cut_is_answered_with_503(engine: AsyncEngine, database_url: URL) -> None:
-    other = make_engine(database_url)
+async def test_a_read_whose_connection_is_cut_is_answered_with_503(database: Database, database_url: URL) -> None:
+    other = Database(database_url)
     # Without a replica: it would be read from that.
-    async with served(engine, with_worker=False) as client, other.connect() as holder:
+    async with served(database, with_worker=False) as client, other.engine.connect() as holder:
         await holder.execute(text("LOCK TABLE campaigns IN ACCESS EXCLUSIVE MODE"))
         reading = asyncio.create_task(client.get("/v1/campaigns").__aenter__())
         waiting = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
@@ -170,6 +169,6 @@ async def test_a_read_whose_connection_is_cut_is_answered_with_503(engine: Async
         await holder.execute(text(f"SELECT pg_terminate_backend({pid})"))
         answer = await reading
         problem = await answer.json(content_type=None)
-    await other.dispose()
+    await other.close()
 
     assert (answer.status, problem["type"]) == (503, "/problems/database-unavailable")

@@ -12,12 +12,12 @@ import aiohttp
 import psutil
 import pytest
 from sqlalchemy import URL
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ledger.api import connection
 from ledger.api.app import listen, serving
 from ledger.api.connection import HEAD_SECONDS_MAX
-from ledger.api.intake import BODY_BYTES_MAX, BODY_SECONDS_MAX
+from ledger.api.request_bodies import BODY_BYTES_MAX, BODY_SECONDS_MAX
+from ledger.database import Database
 from tests.api.hostile import ANSWER_SECONDS_MAX, Wire, asked, request, slowest, wired
 from tests.cli.helpers import Running, started
 from tests.conftest import Service
@@ -234,14 +234,14 @@ async def test_past_the_limit_of_connections_one_more_is_told_to_come_again(data
 
 
 async def test_who_does_not_read_his_answer_is_dropped_and_who_reads_slowly_is_not(
-    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+    database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection, "TAKING_SECONDS_MAX", 1.0)
-    await record(engine, *(job(input_data={"text": "x" * 900_000}) for _ in range(12)))
+    await record(database, *(job(input_data={"text": "x" * 900_000}) for _ in range(12)))
     listener = listen("127.0.0.1", 0)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(serving(engine, listener, with_worker=False))
+        await stack.enter_async_context(serving(database, listener, with_worker=False))
         client = await stack.enter_async_context(aiohttp.ClientSession(url, read_bufsize=4_096))
         deaf = await stack.enter_async_context(client.get("/v1/events", headers={"Accept": "application/x-ndjson"}))
         slow = await stack.enter_async_context(client.get("/v1/events", headers={"Accept": "application/x-ndjson"}))

@@ -12,16 +12,15 @@ import aiohttp
 import limits
 import pytest
 from sqlalchemy import URL
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ledger import keys
 from ledger.api.app import ROUTES, listen, serving
-from ledger.api.decode import read_candidate
-from ledger.api.rates import Rates
-from ledger.database import driver_connection
+from ledger.api.rate_limits import Rates
+from ledger.database import Database
 from ledger.domain.access import Role
 from ledger.domain.errors import InvalidEvent
 from ledger.keys import CHECKSUM_CHARACTERS, KeyRing
+from ledger.log.decode import read_candidate
 from tests.events import campaign, content, cost, event, follow, job, reserve
 from tests.log.helpers import query, until, value
 
@@ -35,16 +34,16 @@ ALLOWED = {
 
 
 @asynccontextmanager
-async def served(engine: AsyncEngine, rates: Rates | None = None) -> AsyncIterator[str]:
+async def served(database: Database, rates: Rates | None = None) -> AsyncIterator[str]:
     """A service that asks for keys; where it is."""
     listener = listen("127.0.0.1", 0)
-    async with serving(engine, listener, with_worker=True, key_ring=KeyRing(engine), rates=rates):
+    async with serving(database, listener, with_worker=True, key_ring=KeyRing(database), rates=rates):
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
-async def made(engine: AsyncEngine, name: str, role: str, **given: Any) -> dict[str, str]:
+async def made(database: Database, name: str, role: str, **given: Any) -> dict[str, str]:
     """The header of a new key."""
-    async with driver_connection(engine) as connection:
+    async with database.connection() as connection:
         _, text = await keys.create_key(connection, name, Role(role), **given)
     return {"Authorization": f"Bearer {text}"}
 
@@ -59,10 +58,10 @@ def address(path: str) -> str:
     return path.format(id=some, stream_id=some, position=1, category="job", tile="0/000", key="nobody")
 
 
-async def test_each_role_may_do_what_the_table_of_roles_says_on_every_route(engine: AsyncEngine) -> None:
-    headers = {role.value: await made(engine, role.value, role.value) for role in Role}
+async def test_each_role_may_do_what_the_table_of_roles_says_on_every_route(database: Database) -> None:
+    headers = {role.value: await made(database, role.value, role.value) for role in Role}
     wrong = []
-    async with served(engine) as url, aiohttp.ClientSession(url) as client:
+    async with served(database) as url, aiohttp.ClientSession(url) as client:
         for route in ROUTES:
             for role, header in headers.items():
                 # A live feed begins to answer, and would go on.
@@ -77,9 +76,9 @@ async def test_each_role_may_do_what_the_table_of_roles_says_on_every_route(engi
     assert wrong == []
 
 
-async def test_what_a_role_may_append_depends_on_the_category_and_the_key_is_the_actor(engine: AsyncEngine) -> None:
-    headers = {role.value: await made(engine, f"the {role.value}", role.value) for role in Role}
-    async with served(engine) as url, aiohttp.ClientSession(url) as client:
+async def test_what_a_role_may_append_depends_on_the_category_and_the_key_is_the_actor(database: Database) -> None:
+    headers = {role.value: await made(database, f"the {role.value}", role.value) for role in Role}
+    async with served(database) as url, aiohttp.ClientSession(url) as client:
         statuses = {
             role: [
                 await status_of(client, "POST", "/v1/events", json=sent(), headers=header)
@@ -95,7 +94,7 @@ async def test_what_a_role_may_append_depends_on_the_category_and_the_key_is_the
         "auditor": [403] * 4,
         "admin": [201] * 4,
     }
-    actors = await query(engine, "SELECT DISTINCT actor FROM ledger.events ORDER BY actor")
+    actors = await query(database, "SELECT DISTINCT actor FROM ledger.events ORDER BY actor")
     assert [actor for (actor,) in actors] == ["the admin", "the agent", "the manager"]
 
 
@@ -103,9 +102,9 @@ async def test_what_a_role_may_append_depends_on_the_category_and_the_key_is_the
     "given",
     ["", "Bearer", "Basic abc", "Bearer lgr_abc", "Bearer " + "x" * 5_000, "Bearer lgr_000000000000_" + "0" * 38],
 )
-async def test_what_is_no_key_is_401_and_told_how_to_send_one(engine: AsyncEngine, given: str) -> None:
+async def test_what_is_no_key_is_401_and_told_how_to_send_one(database: Database, given: str) -> None:
     async with (
-        served(engine) as url,
+        served(database) as url,
         aiohttp.ClientSession(url) as client,
         client.get("/v1/campaigns", headers={"Authorization": given}) as answer,
     ):
@@ -115,27 +114,27 @@ async def test_what_is_no_key_is_401_and_told_how_to_send_one(engine: AsyncEngin
     assert (status, challenge, problem["type"]) == (401, "Bearer", "/problems/unauthenticated")
 
 
-async def test_a_changed_secret_is_refused_although_its_checksum_fits(engine: AsyncEngine) -> None:
-    header = await made(engine, "somebody", "admin")
+async def test_a_changed_secret_is_refused_although_its_checksum_fits(database: Database) -> None:
+    header = await made(database, "somebody", "admin")
     text = header["Authorization"].removeprefix("Bearer ")[:-CHECKSUM_CHARACTERS]
     changed = text[:-1] + ("A" if text[-1] != "A" else "B")
     forged = changed + keys._checksum(changed)
 
-    async with served(engine) as url, aiohttp.ClientSession(url) as client:
+    async with served(database) as url, aiohttp.ClientSession(url) as client:
         good = await status_of(client, "GET", "/v1/campaigns", headers=header)
         bad = await status_of(client, "GET", "/v1/campaigns", headers={"Authorization": f"Bearer {forged}"})
 
     assert (good, bad) == (200, 401)
-    stored = await value(engine, "SELECT row_to_json(api_keys)::text FROM ledger.api_keys AS api_keys")
+    stored = await value(database, "SELECT row_to_json(api_keys)::text FROM ledger.api_keys AS api_keys")
     assert text.split("_")[2] not in stored
 
 
-async def test_a_key_is_refused_once_it_was_revoked_or_has_expired(engine: AsyncEngine) -> None:
-    admin = await made(engine, "boss", "admin")
+async def test_a_key_is_refused_once_it_was_revoked_or_has_expired(database: Database) -> None:
+    admin = await made(database, "boss", "admin")
     soon = datetime.now(UTC) + timedelta(seconds=2)
-    revoked, expiring = await made(engine, "gone", "viewer"), await made(engine, "short", "viewer", expires_at=soon)
+    revoked, expiring = await made(database, "gone", "viewer"), await made(database, "short", "viewer", expires_at=soon)
 
-    async with served(engine) as url, aiohttp.ClientSession(url) as client:
+    async with served(database) as url, aiohttp.ClientSession(url) as client:
         before = [await status_of(client, "GET", "/v1/campaigns", headers=header) for header in (revoked, expiring)]
         assert await status_of(client, "DELETE", "/v1/keys/gone", headers=admin) == 200
 
@@ -149,11 +148,11 @@ async def test_a_key_is_refused_once_it_was_revoked_or_has_expired(engine: Async
     assert before == [200, 200]
 
 
-async def test_keys_are_made_and_listed_over_http_and_shown_once(engine: AsyncEngine) -> None:
-    admin = await made(engine, "boss", "admin")
+async def test_keys_are_made_and_listed_over_http_and_shown_once(database: Database) -> None:
+    admin = await made(database, "boss", "admin")
     wanted = {"name": "writer", "role": "agent", "campaign_ids": ["11111111-1111-4111-8111-111111111111"]}
 
-    async with served(engine) as url, aiohttp.ClientSession(url, headers=admin) as client:
+    async with served(database) as url, aiohttp.ClientSession(url, headers=admin) as client:
         async with client.post("/v1/keys", json=wanted) as answer:
             status, shown = answer.status, await answer.json()
         again = await status_of(client, "POST", "/v1/keys", json=wanted)
@@ -186,12 +185,12 @@ class World:
 
 
 @pytest.fixture
-async def world(engine: AsyncEngine, database_url: URL) -> AsyncIterator[tuple[World, aiohttp.ClientSession]]:
+async def world(database: Database, database_url: URL) -> AsyncIterator[tuple[World, aiohttp.ClientSession]]:
     """The world, and a manager who is confined to one of its campaigns."""
     world = World()
-    admin = await made(engine, "boss", "admin")
-    confined = await made(engine, "confined", "manager", campaign_ids=[UUID(world.mine["id"])])
-    async with served(engine) as url:
+    admin = await made(database, "boss", "admin")
+    confined = await made(database, "confined", "manager", campaign_ids=[UUID(world.mine["id"])])
+    async with served(database) as url:
         async with aiohttp.ClientSession(url, headers=admin) as client:
             assert await status_of(client, "POST", "/v1/events", json=world.events) == 201
             assert await status_of(client, "GET", "/v1/spend?min_position=11") == 200
@@ -275,10 +274,10 @@ async def test_a_confined_key_touches_only_what_counts_for_its_campaigns_and_lea
     assert answers == {status: [status] * len(events) for status, events in refused.items()}
 
 
-async def test_a_key_that_asks_too_often_is_told_when_to_go_on(engine: AsyncEngine) -> None:
-    first, second = await made(engine, "first", "viewer"), await made(engine, "second", "viewer")
+async def test_a_key_that_asks_too_often_is_told_when_to_go_on(database: Database) -> None:
+    first, second = await made(database, "first", "viewer"), await made(database, "second", "viewer")
     async with (
-        served(engine, Rates(limits.parse("3/minute"))) as url,
+        served(database, Rates(limits.parse("3/minute"))) as url,
         aiohttp.ClientSession(url) as client,
     ):
         answers = []
@@ -294,10 +293,10 @@ async def test_a_key_that_asks_too_often_is_told_when_to_go_on(engine: AsyncEngi
     assert other == 200
 
 
-async def test_a_live_feed_ends_when_its_key_is_revoked(engine: AsyncEngine) -> None:
-    admin, listening = await made(engine, "boss", "admin"), await made(engine, "ear", "auditor")
+async def test_a_live_feed_ends_when_its_key_is_revoked(database: Database) -> None:
+    admin, listening = await made(database, "boss", "admin"), await made(database, "ear", "auditor")
     async with (
-        served(engine) as url,
+        served(database) as url,
         aiohttp.ClientSession(url) as client,
         client.get("/v1/events/stream", headers=listening) as answer,
     ):

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from sqlalchemy import URL
 
-from ledger.api import feed as api_feed
-from ledger.api import listener as api_listener
-from ledger.api import window as api_window
-from ledger.database import make_engine
-from ledger.log import bell as log_bell
+from ledger.api import event_stream as api_listener
+from ledger.api import live_feed as api_feed
+from ledger.api import recent_events as api_window
+from ledger.database import Database
+from ledger.log import notifications as log_bell
 from ledger.log.appender import Appender
-from ledger.log.bell import tell_others
+from ledger.log.notifications import notify_other_processes
 from tests.api.helpers import count_calls, request_for, slug
 from tests.api.sse import PATH, listening
 from tests.conftest import Service
@@ -211,25 +211,25 @@ async def test_comments_come_while_there_is_nothing_wanted(service: Service, mon
 
 @pytest.fixture
 def ends_no_wait_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who waits for the bell never looks for himself."""
+    """Who waits for the signal never looks for himself."""
     monkeypatch.setattr(log_bell, "IDLE_SECONDS_MAX", 600.0)
 
 
 @pytest.fixture
 def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who waits for the bell soon looks for himself."""
+    """Who waits for the signal soon looks for himself."""
     monkeypatch.setattr(log_bell, "IDLE_SECONDS_MAX", 0.1)
     monkeypatch.setattr(log_bell, "QUIET_SECONDS_MAX", 0.1)
 
 
 async def append_elsewhere(database_url: URL, *, tell: bool) -> None:
     """Append as another process does."""
-    other = make_engine(database_url)
+    other = Database(database_url)
     async with Appender(other) as appender:
         await appender.append(request_for(cost()))
     if tell:
-        await tell_others(other)
-    await other.dispose()
+        await notify_other_processes(other)
+    await other.close()
 
 
 async def test_what_another_process_appended_and_told_arrives(ends_no_wait_by_itself: None, service: Service) -> None:

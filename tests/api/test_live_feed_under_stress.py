@@ -8,12 +8,12 @@ from typing import Any
 
 import aiohttp
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ledger.api import feed as api_feed
-from ledger.api import listener as api_listener
-from ledger.api import window as api_window
+from ledger.api import event_stream as api_listener
+from ledger.api import live_feed as api_feed
+from ledger.api import recent_events as api_window
 from ledger.api.app import SHUTDOWN_SECONDS, listen, serving
+from ledger.database import Database
 from tests.api.helpers import count_calls, eventually
 from tests.api.sse import PATH, Stream, listening
 from tests.conftest import Service
@@ -145,7 +145,7 @@ def dropped(caplog: pytest.LogCaptureFixture, count: int = 1) -> Callable[[], Aw
     """A condition: so many listeners were dropped because they did not read."""
 
     async def condition() -> bool:
-        said = [record.getMessage() for record in caplog.records if record.name == "ledger.api.listener"]
+        said = [record.getMessage() for record in caplog.records if record.name == "ledger.api.event_stream"]
         return said == ["a listener was dropped: it did not read"] * count
 
     return condition
@@ -156,8 +156,8 @@ async def test_listeners_outlast_an_outage_and_it_is_told_once(
 ) -> None:
     monkeypatch.setattr(api_listener, "HEARTBEAT_SECONDS", 0.2)
     monkeypatch.setattr(api_feed, "RETRY_SECONDS_MAX", 0.2)
-    monkeypatch.setattr("ledger.log.bell.IDLE_SECONDS_MAX", 0.1)
-    monkeypatch.setattr("ledger.log.bell.QUIET_SECONDS_MAX", 0.1)
+    monkeypatch.setattr("ledger.log.notifications.IDLE_SECONDS_MAX", 0.1)
+    monkeypatch.setattr("ledger.log.notifications.QUIET_SECONDS_MAX", 0.1)
     await service.append(cost(), cost())
     async with listening(service.client) as live, listening(service.client, last=1) as resumed:
         assert await resumed.positions(1) == [2]
@@ -178,7 +178,7 @@ async def test_listeners_outlast_an_outage_and_it_is_told_once(
             await eventually(lambda: appended(service, job()))
             assert await live.positions(1) == await resumed.positions(1) == await jobs.positions(1) == [3]
             assert await behind.positions(1) == [3]
-    told = [record.getMessage() for record in caplog.records if record.name == "ledger.api.feed"]
+    told = [record.getMessage() for record in caplog.records if record.name == "ledger.api.live_feed"]
     assert len(told) == 2
     assert told[0].startswith("the live feed cannot read the log: ")
     assert told[1] == "the live feed reads the log again"
@@ -189,15 +189,15 @@ async def appended(service: Service, event: dict[str, Any]) -> bool:
     return (await service.post(event))[0] in (200, 201)
 
 
-async def test_the_service_stops_at_once_with_listeners_open(engine: AsyncEngine, database_url: Any) -> None:
+async def test_the_service_stops_at_once_with_listeners_open(database: Database, database_url: Any) -> None:
     listener = listen("127.0.0.1", 0)
     async with (
         aiohttp.ClientSession(f"http://127.0.0.1:{listener.getsockname()[1]}") as client,
         AsyncExitStack() as stack,
     ):
         async with AsyncExitStack() as stack_of_service:
-            await stack_of_service.enter_async_context(serving(engine, listener, with_worker=False))
-            service = Service(client, engine, database_url)
+            await stack_of_service.enter_async_context(serving(database, listener, with_worker=False))
+            service = Service(client, database, database_url)
             streams = [await stack.enter_async_context(listening(client)) for _ in range(20)]
             deaf_one = await stack.enter_async_context(deaf(service))
             for _ in range(40):
@@ -216,13 +216,13 @@ async def test_the_service_stops_at_once_with_listeners_open(engine: AsyncEngine
 async def test_the_feed_begins_again_over_a_log_that_was_reset(
     service: Service, windows: list[api_window.Window], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ledger.log.bell.IDLE_SECONDS_MAX", 0.1)
-    monkeypatch.setattr("ledger.log.bell.QUIET_SECONDS_MAX", 0.1)
+    monkeypatch.setattr("ledger.log.notifications.IDLE_SECONDS_MAX", 0.1)
+    monkeypatch.setattr("ledger.log.notifications.QUIET_SECONDS_MAX", 0.1)
     await service.append(cost(), cost(), cost())
     async with listening(service.client), listening(service.client, after=0) as stream:
         assert await stream.positions(3) == [1, 2, 3]
 
-        async with service.engine.begin() as connection:
+        async with service.database.engine.begin() as connection:
             await connection.exec_driver_sql("SET LOCAL session_replication_role = replica")
             await connection.exec_driver_sql("DELETE FROM ledger.events")
             await connection.exec_driver_sql("UPDATE ledger.log_head SET position = 0")

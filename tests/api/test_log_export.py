@@ -4,10 +4,10 @@ from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ledger.api import log_export
-from ledger.audit.entry import entry_of
+from ledger.audit.log_entry import entry_of
+from ledger.database import Database
 from ledger.log.read import EventFilter, SaltedEvent, read_all_salted
 from tests.audit.exports import read
 from tests.conftest import Service
@@ -27,12 +27,12 @@ async def positions(service: Service, **parameters: str) -> list[int]:
 
 async def test_it_has_every_event_as_it_is_hashed_and_with_its_text(service: Service) -> None:
     await service.append(campaign(description="A text"), content(), cost())
-    await query(service.engine, "UPDATE ledger.events SET text = NULL, text_salt = NULL WHERE position = 2")
+    await query(service.database, "UPDATE ledger.events SET text = NULL, text_salt = NULL WHERE position = 2")
 
     async with service.client.get(EXPORT) as answer:
         lines = read(await answer.read())
 
-    assert [line.entry for line in lines] == [entry_of(event) for event in await stored(service.engine)]
+    assert [line.entry for line in lines] == [entry_of(event) for event in await stored(service.database)]
     assert [line.event.text is None for line in lines] == [False, True, True]
 
 
@@ -64,8 +64,8 @@ async def test_parameters_that_cannot_be_read_are_refused(service: Service, para
 async def test_an_export_that_fails_half_way_is_broken_off(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     await service.append(cost(), cost())
 
-    async def failing(engine: AsyncEngine, wanted: EventFilter) -> AsyncIterator[list[SaltedEvent]]:
-        async for page in read_all_salted(engine, wanted):
+    async def failing(database: Database, wanted: EventFilter) -> AsyncIterator[list[SaltedEvent]]:
+        async for page in read_all_salted(database, wanted):
             yield page[:1]
             raise OSError("the database went away")
 
@@ -80,7 +80,7 @@ async def test_an_export_that_fails_before_it_begins_is_answered_with_a_problem(
 ) -> None:
     await service.append(cost())
 
-    async def failing(engine: AsyncEngine, wanted: EventFilter) -> AsyncIterator[list[SaltedEvent]]:
+    async def failing(database: Database, wanted: EventFilter) -> AsyncIterator[list[SaltedEvent]]:
         raise OSError("the database is away")
         yield []
 

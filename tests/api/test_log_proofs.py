@@ -10,8 +10,8 @@ import aiohttp
 import pytest
 from sqlalchemy import URL
 
-from ledger.audit.home import LogHome
 from ledger.audit.merkle import ProofError, verify_consistency, verify_inclusion
+from ledger.audit.signing_files import SigningFiles
 from tests.api.helpers import slug
 from tests.audit import naive
 from tests.audit.sealing import ORIGIN, clone, engine_on, entries_of, fill, get_json, sealer_of, served
@@ -51,13 +51,13 @@ async def log(server_url: URL, template: str, tmp_path_factory: pytest.TempPathF
     url = server_url.set(database=f"proofs_{uuid.uuid4().hex[:12]}")
     await clone(server_url.set(database=template), url)
     home: Path = tmp_path_factory.mktemp("home")
-    async with engine_on(url) as engine, served(engine) as client:
-        sealer = await sealer_of(engine, LogHome(home, None, ORIGIN))
+    async with engine_on(url) as database, served(database) as client:
+        sealer = await sealer_of(database, SigningFiles(home, None, ORIGIN))
         for count in (1, 1, SIZE - 2, 237, 3, LARGE[-1] - 240 - SIZE):
-            await fill(engine, count)
+            await fill(database, count)
             await sealer.seal()
-        await fill(engine, 1)
-        yield Log(client, naive.leaf_hashes((await entries_of(engine))[:-1]))
+        await fill(database, 1)
+        yield Log(client, naive.leaf_hashes((await entries_of(database))[:-1]))
 
 
 async def test_every_event_is_proved_in_every_small_tree_that_has_it(log: Log) -> None:

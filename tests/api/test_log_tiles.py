@@ -10,14 +10,14 @@ import aiohttp
 import pymerkle
 import pytest
 from sqlalchemy import URL
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ledger import sample_data
-from ledger.audit.home import LogHome
+from ledger.audit.signing_files import SigningFiles
+from ledger.database import Database
 from ledger.log.appender import Appender
 from tests.api.helpers import slug
 from tests.audit import naive
-from tests.audit.sealing import ORIGIN, RecordingHome, clone, engine_on, entries_of, fill, get_json, sealer_of, served
+from tests.audit.sealing import ORIGIN, RecordingFiles, clone, engine_on, entries_of, fill, get_json, sealer_of, served
 from tests.audit.tlog_client import Head, TileClient, bundled
 from tests.events import cost
 from tests.log.helpers import record
@@ -26,25 +26,25 @@ STEPS = [0, 1, 2, 255, 256, 257]
 
 
 async def test_at_every_size_the_log_is_what_another_implementation_makes_of_its_events(
-    engine: AsyncEngine, tmp_path: Path
+    database: Database, tmp_path: Path
 ) -> None:
-    sealer = await sealer_of(engine, RecordingHome(tmp_path))
+    sealer = await sealer_of(database, RecordingFiles(tmp_path))
     seen: list[Head] = []
     chance = random.Random(7)
     steps = [*STEPS, *(257 + 300 * number + chance.randrange(300) for number in range(4))]
-    async with served(engine) as client:
+    async with served(database) as client:
         log = TileClient(client)
         for size in steps:
             at = seen[-1].size if seen else 0
             if size > at:
-                await record(engine, *(cost(description=f"a cost, the {number}th") for number in range(at, size)))
+                await record(database, *(cost(description=f"a cost, the {number}th") for number in range(at, size)))
             await sealer.seal()
 
             head = await log.head()
             entries = await log.walk(head, tuple(seen))
 
             assert (head.origin, head.size) == (ORIGIN, size)
-            assert entries == await entries_of(engine)
+            assert entries == await entries_of(database)
             seen.append(head)
     other = pymerkle.InmemoryTree(algorithm="sha256")
     for entry in entries:
@@ -52,26 +52,26 @@ async def test_at_every_size_the_log_is_what_another_implementation_makes_of_its
     assert [other.get_root(head.size) for head in seen if head.size] == [head.root for head in seen if head.size]
 
 
-async def test_the_sample_data_of_every_kind_is_sealed_as_its_entries_say(engine: AsyncEngine, tmp_path: Path) -> None:
-    async with Appender(engine) as appender, served(engine) as client:
-        await sample_data.seed(engine, appender)
-        await (await sealer_of(engine, RecordingHome(tmp_path))).seal()
+async def test_the_sample_data_of_every_kind_is_sealed_as_its_entries_say(database: Database, tmp_path: Path) -> None:
+    async with Appender(database) as appender, served(database) as client:
+        await sample_data.seed(database, appender)
+        await (await sealer_of(database, RecordingFiles(tmp_path))).seal()
         log = TileClient(client)
 
         entries = await log.walk(await log.head())
 
-    assert entries == await entries_of(engine)
+    assert entries == await entries_of(database)
     assert len(entries) > 20
 
 
-async def test_a_tile_of_the_second_level_comes_with_65536_events(engine: AsyncEngine, tmp_path: Path) -> None:
-    sealer = await sealer_of(engine, RecordingHome(tmp_path))
-    async with served(engine) as client:
+async def test_a_tile_of_the_second_level_comes_with_65536_events(database: Database, tmp_path: Path) -> None:
+    sealer = await sealer_of(database, RecordingFiles(tmp_path))
+    async with served(database) as client:
         log = TileClient(client)
-        await fill(engine, 65_536)
+        await fill(database, 65_536)
         await sealer.seal()
         before = await log.head()
-        await fill(engine, 1)
+        await fill(database, 1)
         await sealer.seal()
         head = await log.head()
 
@@ -101,10 +101,10 @@ async def sealed(
     """A client of a log with 300 events sealed and two more that are not."""
     url = server_url.set(database=f"tiles_{uuid.uuid4().hex[:12]}")
     await clone(server_url.set(database=template), url)
-    async with engine_on(url) as engine, served(engine) as client:
-        await fill(engine, 300)
-        await (await sealer_of(engine, LogHome(tmp_path_factory.mktemp("home"), None, ORIGIN))).seal()
-        await fill(engine, 2)
+    async with engine_on(url) as database, served(database) as client:
+        await fill(database, 300)
+        await (await sealer_of(database, SigningFiles(tmp_path_factory.mktemp("home"), None, ORIGIN))).seal()
+        await fill(database, 2)
         yield client
 
 
@@ -214,12 +214,12 @@ async def test_parameters_of_a_tile_are_refused(sealed: aiohttp.ClientSession) -
     assert (status, slug(problem)) == (400, "malformed")
 
 
-async def test_nothing_is_there_before_the_first_seal(engine: AsyncEngine) -> None:
-    await record(engine, cost())
+async def test_nothing_is_there_before_the_first_seal(database: Database) -> None:
+    await record(database, cost())
     addresses = ["checkpoint", "key", "tile/0/000.p/1", "tile/entries/000.p/1"]
     addresses += ["proof/inclusion?position=1", "proof/consistency?from=0"]
 
-    async with served(engine) as client:
+    async with served(database) as client:
         answers = [await get_json(client, f"/v1/log/{address}") for address in addresses]
 
     assert {(status, slug(problem)) for status, problem in answers} == {(404, "not-found")}
@@ -243,14 +243,14 @@ async def test_the_checkpoint_is_asked_for_anew_each_time_and_tiles_are_kept_for
     }
 
 
-async def test_a_tile_that_is_not_whole_is_not_served(engine: AsyncEngine, tmp_path: Path) -> None:
-    await fill(engine, 3)
-    await (await sealer_of(engine, RecordingHome(tmp_path))).seal()
-    async with served(engine) as client:
-        async with engine.begin() as connection:
+async def test_a_tile_that_is_not_whole_is_not_served(database: Database, tmp_path: Path) -> None:
+    await fill(database, 3)
+    await (await sealer_of(database, RecordingFiles(tmp_path))).seal()
+    async with served(database) as client:
+        async with database.engine.begin() as connection:
             await connection.exec_driver_sql("UPDATE ledger.log_tiles SET hashes = substr(hashes, 1, 64)")
         cut = [await get_json(client, f"/v1/log/{name}") for name in ("tile/0/000.p/3", "proof/inclusion?position=1")]
-        async with engine.begin() as connection:
+        async with database.engine.begin() as connection:
             await connection.exec_driver_sql("DELETE FROM ledger.log_tiles")
         gone = await get_json(client, "/v1/log/tile/0/000.p/1")
         async with client.get("/v1/log/tile/0/000.p/1") as answer:

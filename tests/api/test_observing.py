@@ -9,9 +9,9 @@ from typing import Any
 import aiohttp
 import pytest
 from sqlalchemy import URL
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ledger.api import intake
+from ledger.api import request_bodies
+from ledger.database import Database
 from tests.api.hostile import request, wired
 from tests.api.test_keys import made, served, status_of
 from tests.cli.helpers import started
@@ -21,9 +21,9 @@ from tests.log.helpers import until
 
 
 async def test_a_line_of_the_log_names_request_key_and_position(
-    engine: AsyncEngine, database_url: URL, tmp_path: Path
+    database: Database, database_url: URL, tmp_path: Path
 ) -> None:
-    header = await made(engine, "the writer", "agent")
+    header = await made(database, "the writer", "agent")
     settings = {"LEDGER_LOG_LEVEL": "DEBUG", "LEDGER_LOG_FORMAT": "json"}
     async with started(tmp_path, "serve", "--port", "0", database=database_url, **settings) as running:
         async with aiohttp.ClientSession(await running.url(), headers=header) as client:
@@ -107,19 +107,19 @@ POST = "Content-Type: application/json"
 
 
 async def test_bodies_that_are_too_much_together_are_refused_until_some_are_done(
-    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+    database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(intake, "TOGETHER_BYTES_MAX", 300_000)
+    monkeypatch.setattr(request_bodies, "TOGETHER_BYTES_MAX", 300_000)
     body = json.dumps([cost(description="x" * 450) for _ in range(400)]).encode()
     assert 200_000 < len(body) < 300_000
     small = json.dumps(cost()).encode()
-    admin = await made(engine, "boss", "admin")
+    admin = await made(database, "boss", "admin")
     lines = (POST, f"Authorization: {admin['Authorization']}")
 
     def sent(of: bytes) -> bytes:
         return request("POST", "/v1/events", *lines, f"Content-Length: {len(of)}")
 
-    async with served(engine) as url, wired(url, 3) as (first, second, third):
+    async with served(database) as url, wired(url, 3) as (first, second, third):
         await first.send(sent(body) + body[:-1])
         await asyncio.sleep(0.3)
         await second.send(sent(body) + body)
@@ -136,11 +136,11 @@ async def test_bodies_that_are_too_much_together_are_refused_until_some_are_done
 
 
 async def test_a_body_that_does_not_come_in_time_is_malformed_and_who_leaves_gives_its_room_back(
-    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+    database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(intake, "BODY_SECONDS_MAX", 0.5)
-    monkeypatch.setattr(intake, "TOGETHER_BYTES_MAX", 300_000)
-    admin = await made(engine, "boss", "admin")
+    monkeypatch.setattr(request_bodies, "BODY_SECONDS_MAX", 0.5)
+    monkeypatch.setattr(request_bodies, "TOGETHER_BYTES_MAX", 300_000)
+    admin = await made(database, "boss", "admin")
     head = request("POST", "/v1/events", POST, f"Authorization: {admin['Authorization']}", "Content-Length: 250000")
 
     async def room() -> Any:
@@ -148,7 +148,7 @@ async def test_a_body_that_does_not_come_in_time_is_malformed_and_who_leaves_giv
         return await status_of(client, "POST", "/v1/events", data=body, headers={"Content-Type": "application/json"})
 
     async with (
-        served(engine) as url,
+        served(database) as url,
         wired(url, 2) as (late, leaving),
         aiohttp.ClientSession(url, headers=admin) as client,
     ):

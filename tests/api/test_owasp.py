@@ -16,10 +16,10 @@ import aiohttp
 import limits
 import pytest
 from sqlalchemy import URL
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ledger.api.app import ROUTES
-from ledger.api.rates import Rates
+from ledger.api.rate_limits import Rates
+from ledger.database import Database
 from ledger.domain.access import Role
 from tests.api.hostile import asked, request
 from tests.api.test_keys import World, address, made, served, status_of
@@ -44,12 +44,12 @@ class Two(NamedTuple):
 
 
 @pytest.fixture
-async def two(engine: AsyncEngine, database_url: URL) -> AsyncIterator[Two]:
+async def two(database: Database, database_url: URL) -> AsyncIterator[Two]:
     world = World()
-    admin = await made(engine, "boss", "admin")
+    admin = await made(database, "boss", "admin")
     mine = [UUID(world.mine["id"])]
-    confined = {role.value: await made(engine, f"own {role.value}", role.value, campaign_ids=mine) for role in Role}
-    async with served(engine) as url, aiohttp.ClientSession(url, headers=admin) as client:
+    confined = {role.value: await made(database, f"own {role.value}", role.value, campaign_ids=mine) for role in Role}
+    async with served(database) as url, aiohttp.ClientSession(url, headers=admin) as client:
         assert await status_of(client, "POST", "/v1/events", json=world.events) == 201
         assert await status_of(client, "GET", f"/v1/spend?min_position={len(world.events)}") == 200
         yield Two(world, url, admin, confined)
@@ -143,7 +143,7 @@ def foreign_ids(world: World) -> list[str]:
     return [world.other["id"], *(part["id"] for whose in ("other", "none") for part in world.parts[whose])]
 
 
-async def test_api1_broken_object_level_authorization_no_role_appends_to_them(two: Two, engine: AsyncEngine) -> None:
+async def test_api1_broken_object_level_authorization_no_role_appends_to_them(two: Two, database: Database) -> None:
     world = two.world
     queued, asset, spent = world.parts["other"]
     foreign, mine = {"campaign_id": world.other["id"]}, {"campaign_id": world.mine["id"]}
@@ -158,7 +158,7 @@ async def test_api1_broken_object_level_authorization_no_role_appends_to_them(tw
         cost(agent_job_id=queued["id"], **mine),
         content(agent_job_id=queued["id"], **mine),
     ]
-    before = await value(engine, "SELECT count(*) FROM ledger.events")
+    before = await value(database, "SELECT count(*) FROM ledger.events")
     statuses = set()
     async with aiohttp.ClientSession(two.url) as client:
         for role, header in two.confined.items():
@@ -171,11 +171,11 @@ async def test_api1_broken_object_level_authorization_no_role_appends_to_them(tw
                 assert all("type" in result for result in results), results
 
     assert statuses <= {403, 404, 422}
-    assert await value(engine, "SELECT count(*) FROM ledger.events") == before
+    assert await value(database, "SELECT count(*) FROM ledger.events") == before
 
 
-async def test_api2_broken_authentication_a_key_is_taken_from_its_header_alone(engine: AsyncEngine) -> None:
-    header = await made(engine, "boss", "admin")
+async def test_api2_broken_authentication_a_key_is_taken_from_its_header_alone(database: Database) -> None:
+    header = await made(database, "boss", "admin")
     key = header["Authorization"].removeprefix("Bearer ")
     elsewhere: list[dict[str, Any]] = [
         {"params": {"key": key}},
@@ -191,7 +191,7 @@ async def test_api2_broken_authentication_a_key_is_taken_from_its_header_alone(e
         {"headers": {"Authorization": "Bearer boss"}},
     ]
 
-    async with served(engine) as url, aiohttp.ClientSession(url) as client:
+    async with served(database) as url, aiohttp.ClientSession(url) as client:
         good = await status_of(client, "GET", "/v1/keys", headers=header)
         statuses = [await status_of(client, "GET", "/v1/keys", **given) for given in elsewhere]
         # Nothing that is shown of a key is enough to make it.
@@ -203,16 +203,16 @@ async def test_api2_broken_authentication_a_key_is_taken_from_its_header_alone(e
 
 
 async def test_api3_broken_object_property_level_authorization_nobody_sets_what_the_service_decides(
-    engine: AsyncEngine,
+    database: Database,
 ) -> None:
-    admin = await made(engine, "boss", "admin")
+    admin = await made(database, "boss", "admin")
     own = {"position": 1, "version": 9, "actor": "x", "recorded_at": "2025-01-01T00:00:00Z", "category": "job"}
     own |= {"schema_version": 7, "campaign_id": str(uuid4()), "agent_job_id": str(uuid4()), "over_budget": False}
     decided = {"spend": "1", "held": "1", "status": "completed", "roi": "1", "cost": "1", "retry_count": 1}
     key = {"name": "new", "role": "viewer"}
     for_keys = {"id": "x" * 12, "created_at": None, "revoked_at": None, "last_used_at": None, "secret_sha256": "00"}
 
-    async with served(engine) as url, aiohttp.ClientSession(url, headers=admin) as client:
+    async with served(database) as url, aiohttp.ClientSession(url, headers=admin) as client:
         envelopes = [
             await status_of(client, "POST", "/v1/events", json=job() | {name: given}) for name, given in own.items()
         ]
@@ -229,12 +229,12 @@ async def test_api3_broken_object_property_level_authorization_nobody_sets_what_
 
     assert {*envelopes, *payloads, *written} == {422}
     assert set(keys) == {400}
-    assert await value(engine, "SELECT count(*) FROM ledger.events") == 0
+    assert await value(database, "SELECT count(*) FROM ledger.events") == 0
 
 
-async def test_api4_unrestricted_resource_consumption_whatever_is_asked_is_bounded(engine: AsyncEngine) -> None:
+async def test_api4_unrestricted_resource_consumption_whatever_is_asked_is_bounded(database: Database) -> None:
     """Bodies, slow clients and connections: test_bad_input.py and test_hostile_clients.py."""
-    admin = await made(engine, "boss", "admin")
+    admin = await made(database, "boss", "admin")
     too_much = [
         *(f"{route.path}?limit={10**9}" for route in ROUTES if route.query and has(route.query, "limit")),
         "/v1/events?limit=5001",
@@ -244,7 +244,7 @@ async def test_api4_unrestricted_resource_consumption_whatever_is_asked_is_bound
     ]
 
     async with (
-        served(engine, Rates(limits.parse("60/minute"))) as url,
+        served(database, Rates(limits.parse("60/minute"))) as url,
         aiohttp.ClientSession(url, headers=admin) as client,
     ):
         many = await status_of(client, "POST", "/v1/events", json=[cost() for _ in range(5_001)])
@@ -262,11 +262,11 @@ def has(query: Any, name: str) -> bool:
 
 
 async def test_api5_broken_function_level_authorization_no_method_or_spelling_leads_around_the_roles(
-    engine: AsyncEngine,
+    database: Database,
 ) -> None:
     """Each role on each route: test_keys.py."""
-    viewer = await made(engine, "low", "viewer")
-    await made(engine, "victim", "viewer")
+    viewer = await made(database, "low", "viewer")
+    await made(database, "victim", "viewer")
     tricks: list[tuple[str, str, dict[str, str]]] = [
         (method, path, {})
         for method in METHODS
@@ -278,7 +278,7 @@ async def test_api5_broken_function_level_authorization_no_method_or_spelling_le
     instead = {"X-HTTP-Method-Override": "DELETE", "X-Original-URL": "/healthz", "X-Forwarded-For": "127.0.0.1"}
     tricks += [("GET", "/v1/keys", {name: given}) for name, given in instead.items()]
 
-    async with served(engine) as url:
+    async with served(database) as url:
         lines = [f"{name}: {given}" for name, given in viewer.items()]
         statuses = []
         for method, path, more in tricks:
@@ -287,16 +287,16 @@ async def test_api5_broken_function_level_authorization_no_method_or_spelling_le
             statuses.append((method, path, answer.status))
 
     assert [found for found in statuses if found[2] not in (403, 404, 405)] == []
-    assert await value(engine, "SELECT count(*) FROM ledger.api_keys WHERE revoked_at IS NOT NULL") == 0
+    assert await value(database, "SELECT count(*) FROM ledger.api_keys WHERE revoked_at IS NOT NULL") == 0
 
 
 async def test_api6_unrestricted_access_to_sensitive_business_flows_money_cannot_be_promised_twice(
-    engine: AsyncEngine,
+    database: Database,
 ) -> None:
-    agent, admin = await made(engine, "agent", "agent"), await made(engine, "boss", "admin")
+    agent, admin = await made(database, "agent", "agent"), await made(database, "boss", "admin")
     opened = campaign("10")
 
-    async with served(engine) as url, aiohttp.ClientSession(url) as client:
+    async with served(database) as url, aiohttp.ClientSession(url) as client:
         assert await status_of(client, "POST", "/v1/events", json=opened, headers=admin) == 201
         asking = (
             status_of(client, "POST", "/v1/events", json=reserve("1", campaign_id=opened["id"]), headers=agent)
@@ -315,16 +315,16 @@ async def test_api6_unrestricted_access_to_sensitive_business_flows_money_cannot
 
 
 async def test_api7_server_side_request_forgery_no_address_that_a_caller_gives_is_ever_asked(
-    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+    database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    admin = await made(engine, "boss", "admin")
+    admin = await made(database, "boss", "admin")
     with socket.socket() as trap:
         trap.bind(("127.0.0.1", 0))
         trap.listen()
         trap.setblocking(False)
         bait = f"http://127.0.0.1:{trap.getsockname()[1]}/bait"
         headers = dict.fromkeys(("Referer", "Origin", "X-Forwarded-Host", "Callback", "Link", "Location"), bait)
-        async with served(engine) as url, aiohttp.ClientSession(url, headers=admin) as client:
+        async with served(database) as url, aiohttp.ClientSession(url, headers=admin) as client:
             sent = [
                 campaign(name=bait, description=bait),
                 content(content=f"<img src='{bait}'>", metadata={"url": bait, "$ref": bait}),

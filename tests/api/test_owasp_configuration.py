@@ -8,12 +8,11 @@ from typing import Any
 import aiohttp
 import pytest
 from sqlalchemy import URL
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ledger.api import append
 from ledger.api.app import ROUTES
 from ledger.api.routes import Route
-from ledger.database import make_engine
+from ledger.database import Database
 from tests.api.hostile import asked, request
 from tests.api.test_keys import address, made, served, status_of
 from tests.api.test_owasp import INSIDE, METHODS
@@ -22,10 +21,10 @@ from tests.conftest import Service
 from tests.events import cost
 
 
-async def test_api8_security_misconfiguration_every_answer_says_how_it_may_be_used(engine: AsyncEngine) -> None:
-    admin = await made(engine, "boss", "admin")
+async def test_api8_security_misconfiguration_every_answer_says_how_it_may_be_used(database: Database) -> None:
+    admin = await made(database, "boss", "admin")
     wrong = []
-    async with served(engine) as url, aiohttp.ClientSession(url, headers=admin) as client:
+    async with served(database) as url, aiohttp.ClientSession(url, headers=admin) as client:
         for route in ROUTES:
             for given in ({}, {"Authorization": "Bearer x"}, {"Origin": "https://evil.example"}):
                 async with client.request(route.method, address(route.path), headers=given) as answer:
@@ -45,16 +44,16 @@ async def test_api8_security_misconfiguration_every_answer_says_how_it_may_be_us
 
 
 async def test_api8_security_misconfiguration_an_error_shows_nothing_of_the_inside(
-    engine: AsyncEngine, database_url: URL, monkeypatch: pytest.MonkeyPatch
+    database: Database, database_url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    admin = await made(engine, "boss", "admin")
+    admin = await made(database, "boss", "admin")
     key = admin["Authorization"].removeprefix("Bearer ")
 
     async def broken(*arguments: Any) -> None:
         raise RuntimeError(f"SELECT secret FROM ledger.api_keys -- {database_url.password} {key}")
 
     texts = []
-    async with served(engine) as url, aiohttp.ClientSession(url, headers=admin) as client:
+    async with served(database) as url, aiohttp.ClientSession(url, headers=admin) as client:
         for method, path, given in (
             ("GET", "/v1/campaigns?name='; DROP TABLE campaigns; --&sort=nonsense", {}),
             ("GET", "/v1/campaigns?cursor=eyJhIjoxfQ", {}),
@@ -114,13 +113,13 @@ async def test_api8_security_misconfiguration_a_database_that_refuses_is_not_tol
     database_url: URL, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    engine = make_engine(database_url.set(password="a-wrong-password-7", username="nobody_7"))
-    async with served(engine) as url, aiohttp.ClientSession(url) as client:
+    database = Database(database_url.set(password="a-wrong-password-7", username="nobody_7"))
+    async with served(database) as url, aiohttp.ClientSession(url) as client:
         texts = []
         for path in ("/readyz", "/v1/campaigns"):
             async with client.get(path, headers={"Authorization": "Bearer lgr_" + "0" * 12 + "_" + "0" * 38}) as answer:
                 texts.append(await answer.text())
-    await engine.dispose()
+    await database.close()
 
     assert [text for text in texts if "_7" in text or "-7" in text] == []
     assert "a-wrong-password-7" not in caplog.text

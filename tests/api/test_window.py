@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from ledger.api import window as api_window
-from ledger.api.window import Window, frame
+from ledger.api import recent_events as api_window
+from ledger.api.recent_events import Window, frame
 from ledger.log.read import EventFilter, StoredEvent
 
 NOW = datetime(2025, 1, 1, tzinfo=UTC)

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from ledger.audit.checkpoint import Checkpoint
 from ledger.audit.export import ExportLine, read_lines, write_line
 from ledger.audit.note import Signer, Verifier, sign
+from ledger.audit.signed_checkpoint import Checkpoint
 from ledger.domain.event import Recorded
 from ledger.log.read import SaltedEvent
 from tests.audit import naive
@@ -27,7 +27,7 @@ def recorded(*asked: object) -> list[Recorded]:
     """What a ledger in memory records of these."""
     log = MemoryLog()
     log.append(*asked)  # type: ignore[arg-type]
-    return list(log.book.events)
+    return list(log.working_state.events)
 
 
 def told_story() -> list[Recorded]:

@@ -10,21 +10,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import aiohttp
 import pytest
 from sqlalchemy import URL
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ledger.api.app import listen, serving
-from ledger.audit.entry import entry_of
-from ledger.audit.home import LogHome
+from ledger.audit.log_entry import entry_of
 from ledger.audit.rollback import accept_rollback
 from ledger.audit.sealer import RollbackFound, Sealer, find_sealer
-from ledger.database import driver_connection, make_engine
+from ledger.audit.signing_files import SigningFiles
+from ledger.database import Connection, Database
 from ledger.log.appender import Appender
 from ledger.log.read import EventFilter, read_all
 from tests.conftest import administer
 from tests.log.helpers import value
 
 if TYPE_CHECKING:
-    import asyncpg
+    pass
 
 ORIGIN = "ledger.example/log"
 
@@ -42,7 +41,7 @@ FROM (SELECT position, greatest(recorded_at, now()) AS at FROM ledger.log_head) 
 MOVE_HEAD = "UPDATE ledger.log_head SET position = position + $1, recorded_at = greatest(recorded_at, now())"
 
 
-class RecordingHome(LogHome):
+class RecordingFiles(SigningFiles):
     """Keeps every checkpoint that was ever written; pauses before each, so that others may come between."""
 
     def __init__(self, folder: Path, origin: str = ORIGIN) -> None:
@@ -54,48 +53,48 @@ class RecordingHome(LogHome):
         self.notes.append(note)
 
 
-async def sealer_of(engine: AsyncEngine, home: LogHome) -> Sealer:
+async def sealer_of(database: Database, home: SigningFiles) -> Sealer:
     """A sealer that must be there; its key is made where there is none."""
-    sealer = await find_sealer(engine, home, make_key=True)
+    sealer = await find_sealer(database, home, make_key=True)
     assert sealer is not None
     return sealer
 
 
-async def fill(engine: AsyncEngine, count: int) -> None:
+async def fill(database: Database, count: int) -> None:
     """Events by the thousand, as appends would leave them."""
-    async with driver_connection(engine) as connection, connection.transaction():
+    async with database.connection() as connection, connection.transaction():
         await connection.execute(FILL, count)
         await connection.execute(MOVE_HEAD, count)
 
 
-async def entries_of(engine: AsyncEngine) -> list[bytes]:
+async def entries_of(database: Database) -> list[bytes]:
     """The entries of all events, written by Python."""
-    return [entry_of(event) async for page in read_all(engine, EventFilter()) for event in page]
+    return [entry_of(event) async for page in read_all(database, EventFilter()) for event in page]
 
 
 @asynccontextmanager
-async def served(engine: AsyncEngine, sealer: Sealer | None = None) -> AsyncIterator[aiohttp.ClientSession]:
-    """The API on this engine; tests seal by themselves unless a sealer is given."""
+async def served(database: Database, sealer: Sealer | None = None) -> AsyncIterator[aiohttp.ClientSession]:
+    """The API on this database; tests seal by themselves unless a sealer is given."""
     listener = listen("127.0.0.1", 0)
     port = listener.getsockname()[1]
     async with (
-        serving(engine, listener, with_worker=False, sealer=sealer),
+        serving(database, listener, with_worker=False, sealer=sealer),
         aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client,
     ):
         yield client
 
 
 @asynccontextmanager
-async def unguarded(engine: AsyncEngine) -> "AsyncIterator[asyncpg.Connection[asyncpg.Record]]":
+async def unguarded(database: Database) -> "AsyncIterator[Connection]":
     """A transaction in which no trigger watches over the log."""
-    async with driver_connection(engine) as connection, connection.transaction():
+    async with database.connection() as connection, connection.transaction():
         await connection.execute("SET LOCAL session_replication_role = replica")
         yield connection
 
 
-async def lose_tail(engine: AsyncEngine, kept: int) -> None:
+async def lose_tail(database: Database, kept: int) -> None:
     """Delete what comes after a position."""
-    async with unguarded(engine) as connection:
+    async with unguarded(database) as connection:
         await connection.execute("DELETE FROM ledger.events WHERE position > $1", kept)
         await connection.execute("UPDATE ledger.log_head SET position = $1", kept)
 
@@ -119,13 +118,13 @@ async def clone(source: URL, target: URL) -> None:
 
 
 @asynccontextmanager
-async def engine_on(url: URL) -> AsyncIterator[AsyncEngine]:
-    """An engine of its own."""
-    engine = make_engine(url)
+async def engine_on(url: URL) -> AsyncIterator[Database]:
+    """An database of its own."""
+    database = Database(url)
     try:
-        yield engine
+        yield database
     finally:
-        await engine.dispose()
+        await database.close()
 
 
 async def get_json(client: aiohttp.ClientSession, path: str, **parameters: Any) -> tuple[int, Any]:
@@ -147,11 +146,11 @@ REFUSAL = "SELECT refusal FROM ledger.log_checkpoint"
 class SealedLog(NamedTuple):
     """A log of 300 events that is sealed, and its files."""
 
-    engine: AsyncEngine
-    home: RecordingHome
+    database: Database
+    home: RecordingFiles
 
     async def seal(self) -> int:
-        return await (await sealer_of(self.engine, self.home)).seal()
+        return await (await sealer_of(self.database, self.home)).seal()
 
     async def refusal(self) -> str:
         """The sealer refuses, signs nothing, and says why, also to others."""
@@ -159,17 +158,17 @@ class SealedLog(NamedTuple):
         with pytest.raises(RollbackFound) as raised:
             await self.seal()
         assert len(self.home.notes) == signed
-        assert await value(self.engine, REFUSAL) == str(raised.value)
+        assert await value(self.database, REFUSAL) == str(raised.value)
         return str(raised.value)
 
     async def accept(self) -> Any:
-        async with Appender(self.engine) as appender:
-            return await accept_rollback(self.engine, appender, self.home, by="ann", reason="the disk was lost")
+        async with Appender(self.database) as appender:
+            return await accept_rollback(self.database, appender, self.home, by="ann", reason="the disk was lost")
 
 
-async def sealed_log(engine: AsyncEngine, folder: Path) -> SealedLog:
+async def sealed_log(database: Database, folder: Path) -> SealedLog:
     """Make one."""
-    log = SealedLog(engine, RecordingHome(folder))
-    await fill(engine, 300)
+    log = SealedLog(database, RecordingFiles(folder))
+    await fill(database, 300)
     await log.seal()
     return log

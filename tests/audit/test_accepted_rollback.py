@@ -4,13 +4,13 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ledger.audit.home import LogHome
 from ledger.audit.rollback import NothingToAccept
+from ledger.audit.signing_files import SigningFiles
+from ledger.database import Database
 from tests.audit.sealing import (
     ORIGIN,
-    RecordingHome,
+    RecordingFiles,
     SealedLog,
     get_json,
     lose_tail,
@@ -22,18 +22,18 @@ from tests.log.helpers import query, value
 
 
 @pytest.fixture
-async def log(engine: AsyncEngine, tmp_path: Path) -> SealedLog:
-    return await sealed_log(engine, tmp_path / "home")
+async def log(database: Database, tmp_path: Path) -> SealedLog:
+    return await sealed_log(database, tmp_path / "home")
 
 
 async def test_a_checkpoint_row_that_was_deleted_is_told_and_an_operator_can_begin_anew(
     log: SealedLog, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await query(log.engine, "DELETE FROM ledger.log_checkpoint")
+    await query(log.database, "DELETE FROM ledger.log_checkpoint")
 
     with pytest.raises(Exception, match="has been deleted"):
         await log.seal()
-    async with served(log.engine) as client:
+    async with served(log.database) as client:
         status, readiness = await get_json(client, "/readyz")
         async with client.get("/metrics") as answer:
             assert "ledger_seal_refused 1.0" in await answer.text()
@@ -46,7 +46,7 @@ async def test_a_checkpoint_row_that_was_deleted_is_told_and_an_operator_can_beg
 
 
 async def test_an_accepted_rollback_is_recorded_and_the_log_goes_by_another_name_and_key(log: SealedLog) -> None:
-    await lose_tail(log.engine, 290)
+    await lose_tail(log.database, 290)
     refusal = await log.refusal()
     old = log.home.read_signer()
     assert old is not None
@@ -54,7 +54,7 @@ async def test_an_accepted_rollback_is_recorded_and_the_log_goes_by_another_name
     decided = await log.accept()
     sealed = await log.seal()
 
-    async with served(log.engine) as client:
+    async with served(log.database) as client:
         tiles = TileClient(client)
         head = await tiles.head()
         await tiles.walk(head)
@@ -75,15 +75,15 @@ async def test_without_a_refusal_there_is_nothing_to_accept(log: SealedLog) -> N
     with pytest.raises(NothingToAccept, match="300 events are sealed"):
         await log.accept()
 
-    assert await value(log.engine, "SELECT position FROM ledger.log_head") == 300
+    assert await value(log.database, "SELECT position FROM ledger.log_head") == 300
 
 
 async def test_who_has_no_key_cannot_accept(log: SealedLog, tmp_path: Path) -> None:
-    await lose_tail(log.engine, 290)
+    await lose_tail(log.database, 290)
     await log.refusal()
 
     with pytest.raises(NothingToAccept, match="no key"):
-        await SealedLog(log.engine, RecordingHome(tmp_path / "elsewhere")).accept()
+        await SealedLog(log.database, RecordingFiles(tmp_path / "elsewhere")).accept()
 
 
 async def lose_checkpoint(log: SealedLog) -> None:
@@ -106,14 +106,14 @@ async def test_no_name_is_used_twice_whatever_of_the_home_is_lost(
 ) -> None:
     names = [log.home.origin]
     for kept in (290, 280, 270):
-        await lose_tail(log.engine, kept)
+        await lose_tail(log.database, kept)
         await log.refusal()
         if kept == 270:
             await lose(log)
             await log.refusal()
         await log.accept()
         await log.seal()
-        names.append(await value(log.engine, "SELECT origin FROM ledger.log_checkpoint"))
+        names.append(await value(log.database, "SELECT origin FROM ledger.log_checkpoint"))
 
     assert names == [ORIGIN, f"{ORIGIN}/2", f"{ORIGIN}/3", f"{ORIGIN}/4"]
     assert await log.seal() == 0
@@ -131,21 +131,21 @@ async def test_an_archive_is_never_overwritten(log: SealedLog) -> None:
 
 
 async def test_an_acceptance_that_was_cut_short_is_repeated(log: SealedLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    await lose_tail(log.engine, 290)
+    await lose_tail(log.database, 290)
     await log.refusal()
     with monkeypatch.context() as patch, pytest.raises(Exception, match="division by zero"):
-        patch.setattr("ledger.audit.store.BEGIN_ANEW", "SELECT 1 / 0")
+        patch.setattr("ledger.audit.tree_store.BEGIN_ANEW", "SELECT 1 / 0")
         await log.accept()
 
     assert "was sealed with the key" in await log.refusal()
     await log.accept()
     await log.seal()
 
-    assert await value(log.engine, "SELECT origin FROM ledger.log_checkpoint") == f"{ORIGIN}/3"
+    assert await value(log.database, "SELECT origin FROM ledger.log_checkpoint") == f"{ORIGIN}/3"
 
 
 def test_a_home_where_nothing_was_signed_has_nothing_to_give_up(tmp_path: Path) -> None:
-    home = LogHome(tmp_path / "home", None, ORIGIN)
+    home = SigningFiles(tmp_path / "home", None, ORIGIN)
 
     home.give_up(None, None)
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.audit.checkpoint import Checkpoint, CheckpointError
 from ledger.audit.merkle import EMPTY_ROOT
 from ledger.audit.note import Signer, open_note, sign
+from ledger.audit.signed_checkpoint import Checkpoint, CheckpointError
 
 ROOT = "CsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I="
 # The example of tlog-checkpoint.

@@ -4,25 +4,24 @@ import io
 from typing import Any
 
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ledger.audit import importing, store
-from ledger.audit.entry import entry_of
+from ledger.audit import import_file, tree_store
 from ledger.audit.export import ExportError, read_lines, write_line
-from ledger.audit.growth import RightEdge, grow
-from ledger.audit.importing import NotEmpty, NothingToImport, import_lines
+from ledger.audit.import_file import NotEmpty, NothingToImport, import_lines
+from ledger.audit.log_entry import entry_of
 from ledger.audit.merkle import leaf_hash
-from ledger.database import driver_connection
+from ledger.audit.tree_growth import RightEdge, append_leaves
+from ledger.database import Database
 from ledger.domain.catalogue import CATALOGUE
 from ledger.domain.errors import Refused
 from ledger.domain.event import Receipt, Request
-from ledger.domain.ledger import ProjectionSkipped
+from ledger.domain.ledger_events import ProjectionSkipped
 from ledger.log.append import append
 from ledger.log.appender import Appender
 from ledger.log.erasure import erase
 from ledger.log.prepare import prepare
 from ledger.log.read import EventFilter, read_all_salted
-from projections.compare import Difference
+from projections.differences import Difference
 from projections.verify import verify
 from projections.worker import fold_page
 from tests.audit.exports import export_of, line_of, recorded
@@ -51,33 +50,33 @@ SKIP = prepare(
 )
 
 
-async def exported(engine: AsyncEngine, until: int | None = None) -> bytes:
-    pages = read_all_salted(engine, EventFilter(until=until))
+async def exported(database: Database, until: int | None = None) -> bytes:
+    pages = read_all_salted(database, EventFilter(until=until))
     return b"".join([write_line(event) async for page in pages for event in page])
 
 
-async def imported(engine: AsyncEngine, export: bytes) -> int:
-    async with driver_connection(engine) as connection:
+async def imported(database: Database, export: bytes) -> int:
+    async with database.connection() as connection:
         return await import_lines(connection, read_lines(io.BytesIO(export)))
 
 
-async def written(engine: AsyncEngine) -> list[Any]:
+async def written(database: Database) -> list[Any]:
     """Everything that appends write."""
-    return [await query(engine, statement) for statement in (EVENTS, *STATES)]
+    return [await query(database, statement) for statement in (EVENTS, *STATES)]
 
 
-async def root(engine: AsyncEngine) -> bytes:
-    leaves = b"".join(leaf_hash(entry_of(event)) for event in await stored(engine))
-    return grow(RightEdge(), leaves).edge.root
+async def root(database: Database) -> bytes:
+    leaves = b"".join(leaf_hash(entry_of(event)) for event in await stored(database))
+    return append_leaves(RightEdge(), leaves).edge.root
 
 
-async def folded(engine: AsyncEngine) -> Any:
-    while await fold_page(engine):
+async def folded(database: Database) -> Any:
+    while await fold_page(database):
         pass
-    return await tables(engine)
+    return await tables(database)
 
 
-async def require_same(original: AsyncEngine, copy: AsyncEngine) -> None:
+async def require_same(original: Database, copy: Database) -> None:
     """The logs, their roots, their states and their tables, and those hold against a replay."""
     differences: list[Difference] = []
 
@@ -91,47 +90,47 @@ async def require_same(original: AsyncEngine, copy: AsyncEngine) -> None:
 @pytest.fixture(params=[5_000, 7], ids=["one page", "pages of 7"])
 def page_events_max(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """How many events go into a page of the import."""
-    monkeypatch.setattr(importing, "PAGE_EVENTS_MAX", request.param)
+    monkeypatch.setattr(import_file, "PAGE_EVENTS_MAX", request.param)
     return int(request.param)
 
 
 @pytest.mark.usefixtures("page_events_max")
 async def test_every_event_type_comes_over_with_all_that_appends_are_judged_by(
-    engine: AsyncEngine, empty_ledger: AsyncEngine
+    database: Database, empty_ledger: Database
 ) -> None:
-    await tell(engine, [*story(), Request([SKIP])])
-    types = {name for (name,) in await query(engine, "SELECT DISTINCT type FROM ledger.events")}
+    await tell(database, [*story(), Request([SKIP])])
+    types = {name for (name,) in await query(database, "SELECT DISTINCT type FROM ledger.events")}
 
-    position = await imported(empty_ledger, await exported(engine))
+    position = await imported(empty_ledger, await exported(database))
 
-    assert position == await value(engine, "SELECT position FROM ledger.log_head")
+    assert position == await value(database, "SELECT position FROM ledger.log_head")
     assert types >= {name for name in CATALOGUE if not name.startswith("ledger.")}
-    await require_same(engine, empty_ledger)
+    await require_same(database, empty_ledger)
 
 
-async def test_erased_texts_come_over_as_erased(engine: AsyncEngine, empty_ledger: AsyncEngine) -> None:
-    await tell(engine, story())
+async def test_erased_texts_come_over_as_erased(database: Database, empty_ledger: Database) -> None:
+    await tell(database, story())
     for at in await query(
-        engine, "SELECT position FROM ledger.events WHERE text IS NOT NULL ORDER BY position LIMIT 8"
+        database, "SELECT position FROM ledger.events WHERE text IS NOT NULL ORDER BY position LIMIT 8"
     ):
-        async with Appender(engine) as appender:
-            await erase(engine, appender, at[0], by="somebody", reason="Asked to")
-    gone = await value(engine, "SELECT count(*) FROM ledger.events WHERE text IS NULL AND text_commitment IS NOT NULL")
+        async with Appender(database) as appender:
+            await erase(database, appender, at[0], by="somebody", reason="Asked to")
+    gone = await value(
+        database, "SELECT count(*) FROM ledger.events WHERE text IS NULL AND text_commitment IS NOT NULL"
+    )
 
-    await imported(empty_ledger, await exported(engine))
+    await imported(empty_ledger, await exported(database))
 
     assert gone > 5
-    await require_same(engine, empty_ledger)
-    assert await exported(empty_ledger) == await exported(engine)
+    await require_same(database, empty_ledger)
+    assert await exported(empty_ledger) == await exported(database)
 
 
-async def test_the_size_of_an_erased_row_is_that_of_what_is_left(
-    engine: AsyncEngine, empty_ledger: AsyncEngine
-) -> None:
-    await record(engine, cost(description="A text"))
-    await query(engine, "UPDATE ledger.events SET text = NULL, text_salt = NULL")
+async def test_the_size_of_an_erased_row_is_that_of_what_is_left(database: Database, empty_ledger: Database) -> None:
+    await record(database, cost(description="A text"))
+    await query(database, "UPDATE ledger.events SET text = NULL, text_salt = NULL")
 
-    await imported(empty_ledger, await exported(engine))
+    await imported(empty_ledger, await exported(database))
 
     assert await value(empty_ledger, "SELECT size = length(data::text) FROM ledger.events")
 
@@ -144,18 +143,18 @@ OVER, ASSET = cost("30", agent_job_id=QUEUED["id"]), content(campaign_id=OPENED[
 HISTORY = [OPENED, QUEUED, WORKER, HELD, OVERDUE, DENIED, OF_JOB, OVER, ASSET, follow(WORKER, "job.started")]
 
 
-async def judged(engine: AsyncEngine, asked: Request) -> list[object]:
+async def judged(database: Database, asked: Request) -> list[object]:
     """What the ledger answers: receipts, or refusals by their members."""
-    async with driver_connection(engine) as connection:
+    async with database.connection() as connection:
         (verdict,), _ = await append(connection, [asked], NOON.replace(hour=20))
     return [(answer.slug, answer.members) if isinstance(answer, Refused) else answer for answer in verdict]
 
 
 async def test_what_is_appended_afterwards_is_judged_as_in_the_original(
-    engine: AsyncEngine, empty_ledger: AsyncEngine
+    database: Database, empty_ledger: Database
 ) -> None:
-    await tell(engine, [request(event, independent=True) for event in HISTORY])
-    await imported(empty_ledger, await exported(engine))
+    await tell(database, [request(event, independent=True) for event in HISTORY])
+    await imported(empty_ledger, await exported(database))
     afterwards = [
         *(request(event) for event in HISTORY if event is not DENIED),
         request({**OVER, "data": {**OVER["data"], "cost": "31"}}),
@@ -172,7 +171,7 @@ async def test_what_is_appended_afterwards_is_judged_as_in_the_original(
         request(follow(OPENED, "campaign.deleted")),
     ]
 
-    here = [await judged(engine, asked) for asked in afterwards]
+    here = [await judged(database, asked) for asked in afterwards]
     there = [await judged(empty_ledger, asked) for asked in afterwards]
 
     assert there == here
@@ -184,21 +183,21 @@ async def test_what_is_appended_afterwards_is_judged_as_in_the_original(
         "budget-exceeded",
         "illegal-transition",
     }
-    await require_same(engine, empty_ledger)
+    await require_same(database, empty_ledger)
 
 
-async def test_a_ledger_that_holds_events_takes_no_import(engine: AsyncEngine, empty_ledger: AsyncEngine) -> None:
-    await record(engine, campaign())
+async def test_a_ledger_that_holds_events_takes_no_import(database: Database, empty_ledger: Database) -> None:
+    await record(database, campaign())
     await record(empty_ledger, cost())
     before = await written(empty_ledger)
 
     with pytest.raises(NotEmpty, match="the ledger holds 1 events: an import needs an empty one"):
-        await imported(empty_ledger, await exported(engine))
+        await imported(empty_ledger, await exported(database))
 
     assert await written(empty_ledger) == before
 
 
-async def test_an_export_without_events_is_no_history(empty_ledger: AsyncEngine) -> None:
+async def test_an_export_without_events_is_no_history(empty_ledger: Database) -> None:
     with pytest.raises(NothingToImport):
         await imported(empty_ledger, b"")
 
@@ -228,9 +227,9 @@ TWICE = GOOD[1]._replace(position=5, version=2, type="job.started", data="{}", t
     ],
 )
 async def test_an_import_that_fails_names_the_line_and_leaves_nothing(
-    empty_ledger: AsyncEngine, monkeypatch: pytest.MonkeyPatch, export: bytes, said: str
+    empty_ledger: Database, monkeypatch: pytest.MonkeyPatch, export: bytes, said: str
 ) -> None:
-    monkeypatch.setattr(importing, "PAGE_EVENTS_MAX", 2)
+    monkeypatch.setattr(import_file, "PAGE_EVENTS_MAX", 2)
     before = await written(empty_ledger)
 
     with pytest.raises(ExportError, match=said):
@@ -240,10 +239,10 @@ async def test_an_import_that_fails_names_the_line_and_leaves_nothing(
     assert await imported(empty_ledger, export_of(GOOD)) == 4
 
 
-async def test_the_sealer_hashes_the_same_leaves_in_both(engine: AsyncEngine, empty_ledger: AsyncEngine) -> None:
-    await tell(engine, story())
-    await imported(empty_ledger, await exported(engine))
-    head = await value(engine, "SELECT position FROM ledger.log_head")
+async def test_the_sealer_hashes_the_same_leaves_in_both(database: Database, empty_ledger: Database) -> None:
+    await tell(database, story())
+    await imported(empty_ledger, await exported(database))
+    head = await value(database, "SELECT position FROM ledger.log_head")
 
-    async with driver_connection(engine) as here, driver_connection(empty_ledger) as there:
-        assert await store.read_leaves(there, 0, head) == await store.read_leaves(here, 0, head)
+    async with database.connection() as here, empty_ledger.connection() as there:
+        assert await tree_store.read_leaves(there, 0, head) == await tree_store.read_leaves(here, 0, head)

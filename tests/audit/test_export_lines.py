@@ -10,9 +10,9 @@ from uuid import UUID
 
 import pytest
 
-from ledger.audit.entry import commitment, entry_of
 from ledger.audit.export import LINE_BYTES_MAX, ExportError, read_lines, write_line
 from ledger.audit.export_file import NotRead, NotWritten, reading, writing
+from ledger.audit.log_entry import commitment, entry_of
 from ledger.log.read import SaltedEvent
 from tests.audit.exports import erased, export_of, line_of, read, recorded, told_story
 from tests.events import campaign, cost

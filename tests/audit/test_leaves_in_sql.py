@@ -5,12 +5,11 @@ from datetime import UTC, datetime
 import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ledger.audit import store
-from ledger.audit.entry import entry_of
+from ledger.audit import tree_store
+from ledger.audit.log_entry import entry_of
 from ledger.audit.merkle import leaf_hash
-from ledger.database import driver_connection
+from ledger.database import Database
 from ledger.domain.catalogue import CATALOGUE
 from ledger.log.read import StoredEvent
 from tests.log.helpers import value
@@ -69,12 +68,12 @@ COLUMNS = enumerate(zip(StoredEvent.__struct_fields__, TYPES, strict=True), 1)
 ROW = ", ".join(f"${at}::{kind} AS {name}" for at, (name, kind) in COLUMNS)
 
 
-async def hashed(engine: AsyncEngine, event: StoredEvent, setting: str) -> tuple[bytes, bytes]:
+async def hashed(database: Database, event: StoredEvent, setting: str) -> tuple[bytes, bytes]:
     """The entry and the leaf hash, as the database writes them."""
-    async with driver_connection(engine) as connection, connection.transaction():
+    async with database.connection() as connection, connection.transaction():
         await connection.execute(f"SET LOCAL {setting}")
         row = await connection.fetchrow(
-            f"SELECT convert_to({store.ENTRY}, 'UTF8'), {store.LEAF} FROM (SELECT {ROW}) AS event",
+            f"SELECT convert_to({tree_store.ENTRY}, 'UTF8'), {tree_store.LEAF} FROM (SELECT {ROW}) AS event",
             *msgspec.structs.astuple(event),
         )
     assert row is not None
@@ -92,13 +91,13 @@ SETTINGS = (
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(event=events, setting=st.sampled_from(SETTINGS))
 async def test_an_entry_is_written_in_sql_as_in_python_whatever_the_session_is_set_to(
-    engine: AsyncEngine, event: StoredEvent, setting: str
+    database: Database, event: StoredEvent, setting: str
 ) -> None:
-    entry, leaf = await hashed(engine, event, setting)
+    entry, leaf = await hashed(database, event, setting)
 
     assert entry == entry_of(event)
     assert leaf == leaf_hash(entry)
 
 
-async def test_the_database_speaks_utf8(engine: AsyncEngine) -> None:
-    assert await value(engine, "SHOW server_encoding") == "UTF8"
+async def test_the_database_speaks_utf8(database: Database) -> None:
+    assert await value(database, "SHOW server_encoding") == "UTF8"

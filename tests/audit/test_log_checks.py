@@ -5,15 +5,13 @@ import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
-import asyncpg
 import pytest
 from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 from sqlalchemy import URL
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ledger.audit import check
-from ledger.database import driver_connection, make_engine
+from ledger.audit import column_check
+from ledger.database import Connection, Database
 from ledger.log.tables import EVENT_COLUMNS, SCHEMA
 from projections.verify import verify
 from projections.worker import fold_page
@@ -46,21 +44,21 @@ LOG = [
 OVER = {4: ["job", "campaign"], 5: ["job"], 9: ["campaign"]}
 
 
-async def faults(engine: AsyncEngine) -> list[str]:
-    async with driver_connection(engine) as connection:
+async def faults(database: Database) -> list[str]:
+    async with database.connection() as connection:
         return await faults_seen_by(connection)
 
 
-async def faults_seen_by(connection: "asyncpg.Connection[asyncpg.Record]") -> list[str]:
+async def faults_seen_by(connection: Connection) -> list[str]:
     head = await connection.fetchval("SELECT position FROM ledger.log_head")
-    return [fault async for fault in check.faults(connection, head)]
+    return [fault async for fault in column_check.faults(connection, head)]
 
 
 def positions(found: list[str]) -> set[int]:
     return {int(fault.partition(":")[0].removeprefix("position ")) for fault in found}
 
 
-async def change(connection: "asyncpg.Connection[asyncpg.Record]", column: str, value: str, position: int) -> None:
+async def change(connection: Connection, column: str, value: str, position: int) -> None:
     """Change a stored column as only a superuser can."""
     await connection.execute("SET LOCAL session_replication_role = replica")
     await connection.execute("ALTER TABLE ledger.events DROP CONSTRAINT IF EXISTS events_salt_check")
@@ -74,16 +72,16 @@ async def told(server_url: URL, template: str) -> AsyncIterator[URL]:
     """A database with this log, whose first event was then erased at position 11."""
     name = f"told_{uuid.uuid4().hex[:12]}"
     await administer(server_url, f"CREATE DATABASE {name} TEMPLATE {template}")
-    engine = make_engine(direct_url(server_url).set(database=name))
-    await record(engine, *LOG)
-    await erased(engine, 1)
-    await engine.dispose()
+    database = Database(direct_url(server_url).set(database=name))
+    await record(database, *LOG)
+    await erased(database, 1)
+    await database.close()
     yield direct_url(server_url).set(database=name)
     await administer(server_url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture
-async def connection(told: URL) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+async def connection(told: URL) -> AsyncIterator[Connection]:
     """A connection to it; what a test changes is undone."""
     async with connected(told) as connection:
         everything = connection.transaction()
@@ -92,11 +90,11 @@ async def connection(told: URL) -> AsyncIterator["asyncpg.Connection[asyncpg.Rec
         await everything.rollback()
 
 
-async def test_the_log_of_these_tests_is_over_budget_where_it_says_and_clean(engine: AsyncEngine) -> None:
-    receipts = await record(engine, *LOG)
+async def test_the_log_of_these_tests_is_over_budget_where_it_says_and_clean(database: Database) -> None:
+    receipts = await record(database, *LOG)
 
     assert {receipt.position: receipt.over_budget for receipt in receipts if receipt.over_budget} == OVER
-    assert await faults(engine) == []
+    assert await faults(database) == []
 
 
 FLIPPED_BIT = "set_byte(text_salt, 7, get_byte(text_salt, 7) # 1)"
@@ -128,7 +126,7 @@ FLIPS: list[tuple[str, str, int]] = [
 
 @pytest.mark.parametrize(("column", "value", "position"), FLIPS)
 async def test_a_changed_column_is_found_and_its_position_named(
-    connection: "asyncpg.Connection[asyncpg.Record]", column: str, value: str, position: int
+    connection: Connection, column: str, value: str, position: int
 ) -> None:
     await change(connection, column, value, position)
 
@@ -146,7 +144,7 @@ async def test_a_changed_column_is_found_and_its_position_named(
     ],
 )
 async def test_a_fault_is_a_plain_sentence(
-    connection: "asyncpg.Connection[asyncpg.Record]", column: str, value: str, position: int, said: str
+    connection: Connection, column: str, value: str, position: int, said: str
 ) -> None:
     await change(connection, column, value, position)
 
@@ -168,7 +166,7 @@ async def test_a_fault_is_a_plain_sentence(
     ],
 )
 async def test_an_erasure_and_what_it_erased_must_agree(
-    connection: "asyncpg.Connection[asyncpg.Record]", column: str, value: str, position: int, named: set[int]
+    connection: Connection, column: str, value: str, position: int, named: set[int]
 ) -> None:
     await change(connection, column, value, position)
 
@@ -176,104 +174,104 @@ async def test_an_erasure_and_what_it_erased_must_agree(
 
 
 async def test_data_that_postgresql_cannot_read_is_told_and_the_other_checks_go_on(
-    engine: AsyncEngine, database_url: URL
+    database: Database, database_url: URL
 ) -> None:
-    await record(engine, *LOG)
+    await record(database, *LOG)
     async with connected(database_url) as other, other.transaction():
         await change(other, "size", "1", 2)
         await change(other, "data", """'{"cost":"\\u0000"}'""", 10)
 
-    found = await faults(engine)
+    found = await faults(database)
 
     assert any(fault.startswith("position 2:") for fault in found)
     assert any("cannot be checked" in fault for fault in found)
 
 
-async def test_what_is_no_amount_does_not_stop_the_search(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+async def test_what_is_no_amount_does_not_stop_the_search(connection: Connection) -> None:
     await change(connection, "data", """replace(data::text, '"1"', '"x"')::json""", 10)
     await change(connection, "over_budget", "'{job}'", 7)
 
     assert positions(await faults_seen_by(connection)) == {7}
 
 
-async def test_verify_tells_of_it_also_where_the_log_cannot_be_replayed(engine: AsyncEngine, database_url: URL) -> None:
-    await record(engine, *LOG)
-    while await fold_page(engine):
+async def test_verify_tells_of_it_also_where_the_log_cannot_be_replayed(database: Database, database_url: URL) -> None:
+    await record(database, *LOG)
+    while await fold_page(database):
         pass
     async with connected(database_url) as other, other.transaction():
         await change(other, "text_salt", FLIPPED_BIT, 8)
         await change(other, "data", """replace(data::text, '"1"', '"x"')::json""", 10)
 
-    report = await verify(engine, lambda difference: None)
+    report = await verify(database, lambda difference: None)
 
     assert "position 8: its text, the salt and the commitment do not belong together" in report.faults
     assert any("position 10" in fault for fault in report.faults)
 
 
 async def test_a_list_of_faults_ends_and_pages_of_positions_miss_nothing(
-    engine: AsyncEngine, database_url: URL, monkeypatch: pytest.MonkeyPatch
+    database: Database, database_url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await record(engine, *LOG)
+    await record(database, *LOG)
     async with connected(database_url) as connection, connection.transaction():
         await connection.execute("SET LOCAL session_replication_role = replica")
         await connection.execute("UPDATE ledger.events SET size = 1")
-    monkeypatch.setattr(check, "POSITIONS_MAX", 3)
-    everything = await faults(engine)
+    monkeypatch.setattr(column_check, "POSITIONS_MAX", 3)
+    everything = await faults(database)
 
-    monkeypatch.setattr(check, "SHOWN_MAX", 7)
-    shown = await faults(engine)
+    monkeypatch.setattr(column_check, "SHOWN_MAX", 7)
+    shown = await faults(database)
 
     assert positions(everything) == set(range(1, 11))
     assert shown == everything[:7]
 
 
-async def test_the_story_is_clean_with_and_without_its_texts(engine: AsyncEngine) -> None:
-    await tell(engine, story())
-    before = await faults(engine)
-    with_text = await query(engine, "SELECT position FROM ledger.events WHERE text IS NOT NULL")
+async def test_the_story_is_clean_with_and_without_its_texts(database: Database) -> None:
+    await tell(database, story())
+    before = await faults(database)
+    with_text = await query(database, "SELECT position FROM ledger.events WHERE text IS NOT NULL")
 
-    await erased(engine, *(position for (position,) in with_text))
+    await erased(database, *(position for (position,) in with_text))
 
-    assert (before, await faults(engine)) == ([], [])
+    assert (before, await faults(database)) == ([], [])
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_logs_by_chance_are_clean(engine: AsyncEngine, seed: int) -> None:
-    await tell(engine, by_chance(random.Random(seed), 500))
+async def test_logs_by_chance_are_clean(database: Database, seed: int) -> None:
+    await tell(database, by_chance(random.Random(seed), 500))
 
-    assert await faults(engine) == []
+    assert await faults(database) == []
 
 
-async def test_a_cost_past_the_end_of_its_campaign_is_clean(engine: AsyncEngine) -> None:
+async def test_a_cost_past_the_end_of_its_campaign_is_clean(database: Database) -> None:
     gone = campaign("0")
     held = reserve("1")
     free = cost("0", campaign_id=gone["id"])
-    await record(engine, gone, free, held, follow(held, "cost.released"), follow(gone, "campaign.deleted"))
+    await record(database, gone, free, held, follow(held, "cost.released"), follow(gone, "campaign.deleted"))
 
     adjusted = follow(free, "cost.adjusted", {"amount": "1", "reason": "After all"})
-    await tell(engine, [request(adjusted), request(follow(held, "cost.settled", {"cost": "2"}))])
+    await tell(database, [request(adjusted), request(follow(held, "cost.settled", {"cost": "2"}))])
 
-    assert await faults(engine) == []
+    assert await faults(database) == []
 
 
 class CheckedMachine(BookMachine):
     """Any log that the judge makes, checked by SQL."""
 
-    def __init__(self, run: Run, engine: AsyncEngine, seen: set[Any]) -> None:
+    def __init__(self, run: Run, database: Database, seen: set[Any]) -> None:
         super().__init__()
-        self.run, self.engine, self.seen = run, engine, seen
+        self.run, self.database, self.seen = run, database, seen
 
     def teardown(self) -> None:
-        self.seen.update(tuple(event.over_budget or ()) for event in self.book.events)
+        self.seen.update(tuple(event.over_budget or ()) for event in self.working_state.events)
         assert self.run(self.checked()) == []
 
     async def checked(self) -> list[str]:
-        events = self.book.events
-        async with driver_connection(self.engine) as connection:
+        events = self.working_state.events
+        async with self.database.connection() as connection:
             everything = connection.transaction()
             await everything.start()
             await connection.copy_records_to_table("events", schema_name=SCHEMA, columns=EVENT_COLUMNS, records=events)
-            found = [fault async for fault in check.faults(connection, len(events))]
+            found = [fault async for fault in column_check.faults(connection, len(events))]
             await everything.rollback()
         return found
 
@@ -281,12 +279,12 @@ class CheckedMachine(BookMachine):
 def test_sql_comes_to_the_same_over_budget_as_the_judge_whatever_is_sent(template: str, server_url: URL) -> None:
     seen: set[Any] = set()
     with loop_in_a_thread() as run:
-        engine = make_engine(direct_url(server_url).set(database=template))
+        database = Database(direct_url(server_url).set(database=template))
         run_state_machine_as_test(
-            lambda: CheckedMachine(run, engine, seen),
+            lambda: CheckedMachine(run, database, seen),
             settings=settings(max_examples=40, stateful_step_count=50, deadline=None),
         )
-        run(engine.dispose())
+        run(database.close())
 
     # Which limits are passed is chance; OVER has them all.
     assert len(seen) > 1

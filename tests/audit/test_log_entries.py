@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.audit.entry import Entry, EntryError, commitment, entry_of, parse_entry
+from ledger.audit.log_entry import Entry, EntryError, commitment, entry_of, parse_entry
 from ledger.domain.catalogue import CATALOGUE
 from ledger.log.prepare import prepare
 from ledger.log.read import StoredEvent

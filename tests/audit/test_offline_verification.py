@@ -11,8 +11,8 @@ from uuid import UUID, uuid4
 import pytest
 
 from ledger.audit.export import ExportError, read_lines
+from ledger.audit.export_check import CampaignBalance, NotProved, Proved, open_checkpoint, verify_export
 from ledger.audit.note import Signer
-from ledger.audit.offline import CampaignBalance, NotProved, Proved, open_checkpoint, verify_export
 from ledger.domain.event import Recorded
 from tests.audit.exports import ORIGIN, SIGNER, Signed, checkpoint_of, erased, export_of, line_of, recorded, told_story
 from tests.events import campaign, content, cost, follow, job, reserve

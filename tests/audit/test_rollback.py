@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import URL
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ledger.audit.note import Signer, sign
+from ledger.database import Database
 from tests.audit.sealing import (
     ORIGIN,
     REFUSAL,
-    RecordingHome,
+    RecordingFiles,
     SealedLog,
     clone,
     copied,
@@ -28,14 +28,14 @@ from tests.log.helpers import query, record, value
 
 
 @pytest.fixture
-async def log(engine: AsyncEngine, tmp_path: Path) -> SealedLog:
-    return await sealed_log(engine, tmp_path / "home")
+async def log(database: Database, tmp_path: Path) -> SealedLog:
+    return await sealed_log(database, tmp_path / "home")
 
 
 async def test_a_log_that_lost_its_end_is_not_signed_and_everybody_is_told(log: SealedLog) -> None:
-    await lose_tail(log.engine, 290)
+    await lose_tail(log.database, 290)
 
-    async with served(log.engine) as client:
+    async with served(log.database) as client:
         before_the_sealer_looked = await get_json(client, "/readyz")
         refusal = await log.refusal()
         status, readiness = await get_json(client, "/readyz")
@@ -56,8 +56,8 @@ async def test_a_log_that_lost_its_end_is_not_signed_and_everybody_is_told(log: 
 async def test_it_is_refused_still_when_it_has_grown_past_what_was_signed(
     log: SealedLog, kept: int, grown: int
 ) -> None:
-    await lose_tail(log.engine, kept)
-    await record(log.engine, *(cost() for _ in range(300 - 10 - kept + grown)))
+    await lose_tail(log.database, kept)
+    await record(log.database, *(cost() for _ in range(300 - 10 - kept + grown)))
 
     assert "events have been replaced" in await log.refusal()
 
@@ -66,37 +66,37 @@ async def test_an_older_dump_that_was_continued_is_refused_and_the_right_databas
     log: SealedLog, database_url: URL
 ) -> None:
     refusals = {}
-    await log.engine.dispose()
+    await log.database.close()
     async with copied(database_url) as dump:
-        await fill(log.engine, 10)
+        await fill(log.database, 10)
         await log.seal()
-        await log.engine.dispose()
+        await log.database.close()
         async with copied(database_url) as right:
             for continued in (0, 5, 10, 50):
                 await clone(dump, database_url)
-                await record(log.engine, *(cost() for _ in range(continued)))
+                await record(log.database, *(cost() for _ in range(continued)))
                 refusals[continued] = await log.refusal()
                 assert await log.refusal() == refusals[continued]
-                await log.engine.dispose()
+                await log.database.close()
             await clone(right, database_url)
-    await fill(log.engine, 7)
+    await fill(log.database, 7)
     sealed = await log.seal()
 
     assert "the last 10 are missing" in refusals[0]
     assert "the last 5 are missing" in refusals[5]
     assert "events have been replaced" in refusals[10]
     assert refusals[50] == refusals[10]
-    assert (sealed, await value(log.engine, REFUSAL)) == (7, None)
+    assert (sealed, await value(log.database, REFUSAL)) == (7, None)
 
 
 async def test_the_database_as_it_was_before_the_last_seal_is_sealed_again_by_itself(
     log: SealedLog, database_url: URL
 ) -> None:
-    await fill(log.engine, 10)
-    await log.engine.dispose()
+    await fill(log.database, 10)
+    await log.database.close()
     async with copied(database_url) as dump:
         await log.seal()
-        await log.engine.dispose()
+        await log.database.close()
         await clone(dump, database_url)
 
         sealed = await log.seal()
@@ -132,7 +132,7 @@ async def test_a_checkpoint_file_that_is_not_ours_is_refused_and_named(
     log: SealedLog, change: Callable[[bytes], bytes], told: str
 ) -> None:
     log.home.checkpoint_file.write_bytes(change(log.home.notes[-1]))
-    await fill(log.engine, 1)
+    await fill(log.database, 1)
 
     refusal = await log.refusal()
 
@@ -155,7 +155,7 @@ async def test_the_checkpoint_of_another_log_with_the_same_key_is_refused(log: S
 
 async def test_a_missing_checkpoint_is_no_reason_to_stop(log: SealedLog) -> None:
     log.home.checkpoint_file.unlink()
-    await fill(log.engine, 1)
+    await fill(log.database, 1)
 
     assert await log.seal() == 1
 
@@ -168,7 +168,7 @@ async def test_another_key_does_not_go_on_where_this_one_stopped(log: SealedLog)
 
 
 async def test_another_origin_does_not_go_on_under_a_new_name(log: SealedLog) -> None:
-    renamed = SealedLog(log.engine, RecordingHome(log.home.checkpoint_file.parent, "renamed.example/log"))
+    renamed = SealedLog(log.database, RecordingFiles(log.home.checkpoint_file.parent, "renamed.example/log"))
 
     assert "was sealed with the key" in await renamed.refusal()
 
@@ -188,15 +188,15 @@ async def test_another_origin_does_not_go_on_under_a_new_name(log: SealedLog) ->
     ],
 )
 async def test_a_stored_tree_that_is_not_what_was_signed_is_refused(log: SealedLog, harm: str) -> None:
-    await query(log.engine, harm)
-    await record(log.engine, cost())
+    await query(log.database, harm)
+    await record(log.database, cost())
 
     await log.refusal()
 
 
 async def test_an_event_that_was_removed_before_it_was_sealed_is_refused(log: SealedLog) -> None:
-    await record(log.engine, cost(), cost())
-    async with unguarded(log.engine) as connection:
+    await record(log.database, cost(), cost())
+    async with unguarded(log.database) as connection:
         await connection.execute("DELETE FROM ledger.events WHERE position = 301")
 
     assert "1 events at the positions 301 to 302" in await log.refusal()

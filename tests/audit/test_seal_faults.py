@@ -9,22 +9,22 @@ from uuid import uuid4
 
 import pytest
 from sqlalchemy import URL
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ledger.audit.growth import RightEdge, grow
-from ledger.audit.home import Kept
 from ledger.audit.note import Signer, sign
 from ledger.audit.seal_check import faults_of_seal
-from ledger.audit.store import WRITE_TILES, read_leaves
-from projections.background import background
+from ledger.audit.signing_files import LocalCheckpoint
+from ledger.audit.tree_growth import RightEdge, append_leaves
+from ledger.audit.tree_store import WRITE_TILES, read_leaves
+from ledger.database import Connection, Database
+from ledger.runtime import background
 from projections.verify import verify
-from tests.audit.sealing import ORIGIN, RecordingHome, clone, engine_on, fill, sealer_of, unguarded
+from tests.audit.sealing import ORIGIN, RecordingFiles, clone, engine_on, fill, sealer_of, unguarded
 from tests.events import campaign, cost, job
 from tests.log.helpers import record, until
 from tests.servers.kinds import direct_url
 
 if TYPE_CHECKING:
-    import asyncpg
+    pass
 
 SIZE = 602
 FIRST = 5
@@ -32,13 +32,13 @@ FIRST = 5
 
 
 class Log(NamedTuple):
-    engine: AsyncEngine
-    kept: Kept
+    database: Database
+    kept: LocalCheckpoint
     note: bytes
 
-    async def faults(self, *harm: str, kept: Kept | None = None) -> list[str]:
+    async def faults(self, *harm: str, kept: LocalCheckpoint | None = None) -> list[str]:
         """What is found after a superuser has done this; it is undone again."""
-        async with unguarded(self.engine) as connection:
+        async with unguarded(self.database) as connection:
             for statement in harm:
                 await connection.execute(statement)
             found = await faults_of_seal(connection, kept, 5)
@@ -51,18 +51,18 @@ async def log(server_url: URL, template: str, tmp_path_factory: pytest.TempPathF
     """602 sealed events."""
     url = direct_url(server_url).set(database=f"faults_{uuid4().hex[:12]}")
     await clone(direct_url(server_url).set(database=template), url)
-    home = RecordingHome(tmp_path_factory.mktemp("home"))
-    async with engine_on(url) as engine:
+    home = RecordingFiles(tmp_path_factory.mktemp("home"))
+    async with engine_on(url) as database:
         opened = campaign("100000")
         worker = job(opened["id"])
         ids = {"correlation_id": str(uuid4()), "causation_id": str(uuid4())}
         described = cost(agent_job_id=worker["id"], campaign_id=opened["id"], description="lunch") | ids
-        await record(engine, opened, worker, cost(), cost(), described, cost())
-        await fill(engine, SIZE - 6)
-        await (await sealer_of(engine, home)).seal()
+        await record(database, opened, worker, cost(), cost(), described, cost())
+        await fill(database, SIZE - 6)
+        await (await sealer_of(database, home)).seal()
         kept = home.read()
         assert kept is not None
-        yield Log(engine, kept, home.notes[-1])
+        yield Log(database, kept, home.notes[-1])
 
 
 async def test_what_was_not_changed_is_without_fault(log: Log) -> None:
@@ -176,11 +176,11 @@ async def test_a_changed_checkpoint_is_told(log: Log, harm: str, told: str) -> N
     assert told in " ".join(await log.faults(harm))
 
 
-async def rewritten(connection: "asyncpg.Connection[asyncpg.Record]", signer: Signer, size: int) -> None:
+async def rewritten(connection: Connection, signer: Signer, size: int) -> None:
     """Everything in the database follows from a changed event, and is signed with a key of its own."""
     await connection.execute("UPDATE ledger.events SET actor = 'me' WHERE position = 3")
     await connection.execute("DELETE FROM ledger.log_tiles")
-    tiles, edge = grow(RightEdge(), await read_leaves(connection, 0, size))
+    tiles, edge = append_leaves(RightEdge(), await read_leaves(connection, 0, size))
     levels, indexes = zip(*tiles, strict=True)
     await connection.execute(WRITE_TILES, levels, indexes, list(tiles.values()))
     note = sign(f"{ORIGIN}\n{size}\n{base64.b64encode(edge.root).decode()}\n", signer)
@@ -194,10 +194,10 @@ async def rewritten(connection: "asyncpg.Connection[asyncpg.Record]", signer: Si
 
 
 async def test_only_what_is_kept_outside_shows_that_all_was_rewritten_with_another_key(log: Log) -> None:
-    async with unguarded(log.engine) as connection:
+    async with unguarded(log.database) as connection:
         await rewritten(connection, Signer.generate(ORIGIN), SIZE)
         seen_from_inside = await faults_of_seal(connection, None, 5)
-        with_the_key = await faults_of_seal(connection, Kept(log.kept.verifier, None), 5)
+        with_the_key = await faults_of_seal(connection, LocalCheckpoint(log.kept.verifier, None), 5)
         with_the_checkpoint = await faults_of_seal(connection, log.kept, 5)
         await connection.execute("ROLLBACK; BEGIN")
 
@@ -210,14 +210,14 @@ async def test_only_what_is_kept_outside_shows_that_all_was_rewritten_with_anoth
 
 @pytest.mark.direct
 async def test_a_clean_log_is_found_clean_while_everything_runs(
-    engine: AsyncEngine, database_url: URL, tmp_path: Path
+    database: Database, database_url: URL, tmp_path: Path
 ) -> None:
-    home = RecordingHome(tmp_path)
+    home = RecordingFiles(tmp_path)
     differences: list[Any] = []
 
     async def write(append: Callable[..., Any]) -> None:
         while True:
-            await append(engine, *(cost() for _ in range(7)))
+            await append(database, *(cost() for _ in range(7)))
             await asyncio.sleep(0.01)
 
     async with (
@@ -230,7 +230,7 @@ async def test_a_clean_log_is_found_clean_while_everything_runs(
             return len(home.notes) > 1
 
         await until(has_begun)
-        reports = [await verify(engine, differences.append, home.read()) for _ in range(6)]
+        reports = [await verify(database, differences.append, home.read()) for _ in range(6)]
         writer.cancel()
 
     assert [report.faults for report in reports] == [[]] * 6
@@ -238,14 +238,14 @@ async def test_a_clean_log_is_found_clean_while_everything_runs(
     assert reports[-1].head > reports[0].head > 0
 
 
-async def test_a_gap_is_told_by_verify_although_the_log_cannot_be_replayed(engine: AsyncEngine, tmp_path: Path) -> None:
-    home = RecordingHome(tmp_path)
-    await record(engine, cost(), cost(), cost())
-    await (await sealer_of(engine, home)).seal()
-    async with unguarded(engine) as connection:
+async def test_a_gap_is_told_by_verify_although_the_log_cannot_be_replayed(database: Database, tmp_path: Path) -> None:
+    home = RecordingFiles(tmp_path)
+    await record(database, cost(), cost(), cost())
+    await (await sealer_of(database, home)).seal()
+    async with unguarded(database) as connection:
         await connection.execute("DELETE FROM ledger.events WHERE position = 2")
 
-    report = await verify(engine, lambda difference: None, home.read())
+    report = await verify(database, lambda difference: None, home.read())
 
     assert "the event at position 2 was sealed, and is missing" in report.faults
     assert not report.is_clean

@@ -9,13 +9,13 @@ from typing import Any
 import asyncpg
 import pytest
 from sqlalchemy import URL
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ledger.audit import sealer as sealing
-from ledger.log.bell import Bell
-from projections.background import background
+from ledger.database import Database
+from ledger.log.notifications import LogSignal
+from ledger.runtime import background
 from tests.audit import naive
-from tests.audit.sealing import ORIGIN, RecordingHome, ended, engine_on, entries_of, fill, sealer_of, served, unguarded
+from tests.audit.sealing import ORIGIN, RecordingFiles, ended, engine_on, entries_of, fill, sealer_of, served, unguarded
 from tests.audit.tlog_client import Head, TileClient, open_checkpoint
 from tests.events import cost
 from tests.log.helpers import query, record, until, value
@@ -26,7 +26,7 @@ SECONDS_TO_SEAL = 2.0
 CUT = "SELECT pg_terminate_backend(pg_backend_pid()), $1::int8, $2::bytea, $3::text, $4::text, $5::bytea"
 
 
-def heads(*homes: RecordingHome) -> list[Head]:
+def heads(*homes: RecordingFiles) -> list[Head]:
     """Every checkpoint that was written, its signature verified."""
     return [
         open_checkpoint(note, signer.verifier.text)
@@ -37,42 +37,42 @@ def heads(*homes: RecordingHome) -> list[Head]:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> RecordingHome:
-    return RecordingHome(tmp_path)
+def home(tmp_path: Path) -> RecordingFiles:
+    return RecordingFiles(tmp_path)
 
 
-async def test_every_checkpoint_is_of_all_events_before_it(engine: AsyncEngine, home: RecordingHome) -> None:
-    sealer = await sealer_of(engine, home)
+async def test_every_checkpoint_is_of_all_events_before_it(database: Database, home: RecordingFiles) -> None:
+    sealer = await sealer_of(database, home)
     counts = []
     for count in (0, 1, 4, 300):
-        await record(engine, *(cost() for _ in range(count)))
+        await record(database, *(cost() for _ in range(count)))
         counts.append(await sealer.seal())
 
-    leaves = naive.leaf_hashes(await entries_of(engine))
+    leaves = naive.leaf_hashes(await entries_of(database))
     assert counts == [0, 1, 4, 300]
     assert heads(home) == [Head(ORIGIN, size, naive.root(leaves[:size])) for size in (0, 1, 5, 305)]
     assert home.checkpoint_file.read_bytes() == home.notes[-1]
 
 
-async def test_while_nothing_is_new_nothing_is_written(engine: AsyncEngine, home: RecordingHome) -> None:
-    await fill(engine, 3)
-    sealer = await sealer_of(engine, home)
+async def test_while_nothing_is_new_nothing_is_written(database: Database, home: RecordingFiles) -> None:
+    await fill(database, 3)
+    sealer = await sealer_of(database, home)
     await sealer.seal()
     row = "SELECT xmin::text, sealed_at FROM ledger.log_checkpoint"
-    before = await query(engine, row)
+    before = await query(database, row)
 
     again = [await sealer.seal() for _ in range(3)]
 
     assert (again, len(home.notes)) == ([0, 0, 0], 1)
-    assert await query(engine, row) == before
+    assert await query(database, row) == before
 
 
 async def test_an_idle_sealer_looks_ever_more_seldom(
-    engine: AsyncEngine, home: RecordingHome, monkeypatch: pytest.MonkeyPatch
+    database: Database, home: RecordingFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits: list[float] = []
 
-    class Silence(Bell):
+    class Silence(LogSignal):
         async def wait(self, heard: int, seconds: float) -> None:
             waits.append(seconds)
             if len(waits) == 12:
@@ -81,11 +81,11 @@ async def test_an_idle_sealer_looks_ever_more_seldom(
     async def no_sleep(seconds: float) -> None:
         assert seconds <= sealing.SEAL_SECONDS
 
-    sealer = await sealer_of(engine, home)
+    sealer = await sealer_of(database, home)
     await sealer.seal()
     monkeypatch.setattr(sealing.asyncio, "sleep", no_sleep)
     silence = Silence()
-    silence.hears_others = True
+    silence.receives_notifications = True
     task = asyncio.create_task(sealer.run(silence))
 
     async with asyncio.timeout(10):
@@ -97,21 +97,21 @@ async def test_an_idle_sealer_looks_ever_more_seldom(
 
 
 @pytest.fixture(params=["in one process", "beside the API"])
-async def running(request: Any, engine: AsyncEngine, database_url: URL, home: RecordingHome) -> AsyncIterator[Any]:
+async def running(request: Any, database: Database, database_url: URL, home: RecordingFiles) -> AsyncIterator[Any]:
     """A service that seals, with the sealer where the API is and where it is not; a client of it."""
     if request.param == "in one process":
-        async with served(engine, await sealer_of(engine, home)) as client:
+        async with served(database, await sealer_of(database, home)) as client:
             yield client
         return
     async with (
         engine_on(database_url) as other,
         background(other, with_worker=False, sealer=await sealer_of(other, home)),
-        served(engine) as client,
+        served(database) as client,
     ):
         yield client
 
 
-async def test_an_event_is_sealed_within_two_seconds(running: Any, home: RecordingHome) -> None:
+async def test_an_event_is_sealed_within_two_seconds(running: Any, home: RecordingFiles) -> None:
     took = []
     for pause in (0.0, 1.5, 0.0, 0.3):
         await asyncio.sleep(pause)
@@ -133,14 +133,14 @@ async def test_an_event_is_sealed_within_two_seconds(running: Any, home: Recordi
 
 @pytest.mark.parametrize("homes", ["one home", "two homes with one key"])
 async def test_two_sealers_at_once_never_sign_two_trees_of_one_size(
-    engine: AsyncEngine, database_url: URL, tmp_path: Path, homes: str, monkeypatch: pytest.MonkeyPatch
+    database: Database, database_url: URL, tmp_path: Path, homes: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sealing, "SEAL_EVENTS_MAX", 7)
-    one = RecordingHome(tmp_path / "one")
-    first = await sealer_of(engine, one)
+    one = RecordingFiles(tmp_path / "one")
+    first = await sealer_of(database, one)
     two = one
     if homes != "one home":
-        two = RecordingHome(tmp_path / "two")
+        two = RecordingFiles(tmp_path / "two")
         two.key_file.parent.mkdir()
         two.key_file.write_bytes(one.key_file.read_bytes())
 
@@ -152,14 +152,14 @@ async def test_two_sealers_at_once_never_sign_two_trees_of_one_size(
         second = await sealer_of(other, two)
         sealers = [asyncio.create_task(keep_sealing(each)) for each in (first, second, first, second)]
         for number in range(60):
-            await record(engine, *(cost() for _ in range(1 + number % 9)))
+            await record(database, *(cost() for _ in range(1 + number % 9)))
         total = sum(1 + number % 9 for number in range(60))
-        await until(lambda: is_sealed(engine, total))
+        await until(lambda: is_sealed(database, total))
         await asyncio.wait(sealers, timeout=0)
         assert not any(task.done() for task in sealers)
         await ended(*sealers)
 
-    leaves = naive.leaf_hashes(await entries_of(engine))
+    leaves = naive.leaf_hashes(await entries_of(database))
     signed = heads(one) if two is one else heads(one, two)
     assert max(head.size for head in signed) == total
     assert len({head.size for head in signed}) > 20
@@ -167,49 +167,49 @@ async def test_two_sealers_at_once_never_sign_two_trees_of_one_size(
     assert all(home.notes for home in (one, two))
 
 
-async def is_sealed(engine: AsyncEngine, size: int) -> bool:
-    return bool(await value(engine, "SELECT size = $1 FROM ledger.log_checkpoint", size))
+async def is_sealed(database: Database, size: int) -> bool:
+    return bool(await value(database, "SELECT size = $1 FROM ledger.log_checkpoint", size))
 
 
 async def test_a_long_log_is_signed_on_the_way(
-    engine: AsyncEngine, home: RecordingHome, monkeypatch: pytest.MonkeyPatch
+    database: Database, home: RecordingFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sealing, "SEAL_EVENTS_MAX", 1_000)
     monkeypatch.setattr(sealing, "CHUNK_EVENTS", 300)
-    await fill(engine, 2_100)
-    sealer = await sealer_of(engine, home)
+    await fill(database, 2_100)
+    sealer = await sealer_of(database, home)
 
     counts = [await sealer.seal() for _ in range(4)]
 
-    leaves = naive.leaf_hashes(await entries_of(engine))
+    leaves = naive.leaf_hashes(await entries_of(database))
     assert counts == [1_000, 1_000, 100, 0]
     assert heads(home) == [Head(ORIGIN, size, naive.root(leaves[:size])) for size in (1_000, 2_000, 2_100)]
 
 
 async def test_of_a_long_log_with_a_hole_nothing_is_sealed(
-    engine: AsyncEngine, home: RecordingHome, monkeypatch: pytest.MonkeyPatch
+    database: Database, home: RecordingFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sealing, "CHUNK_EVENTS", 300)
-    await fill(engine, 2_100)
-    async with unguarded(engine) as connection:
+    await fill(database, 2_100)
+    async with unguarded(database) as connection:
         await connection.execute("DELETE FROM ledger.events WHERE position = 1000")
-    sealer = await sealer_of(engine, home)
+    sealer = await sealer_of(database, home)
 
     with pytest.raises(sealing.RollbackFound, match="299 events at the positions 901 to 1200"):
         await sealer.seal()
 
-    assert await query(engine, "SELECT size, (SELECT count(*) FROM ledger.log_tiles) FROM ledger.log_checkpoint") == [
+    assert await query(database, "SELECT size, (SELECT count(*) FROM ledger.log_tiles) FROM ledger.log_checkpoint") == [
         (0, 0)
     ]
     # Those who read ahead have let go of their connections.
-    assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+    assert database.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
 
 
 async def test_a_lost_checkpoint_file_is_written_again_without_anything_new(
-    engine: AsyncEngine, home: RecordingHome
+    database: Database, home: RecordingFiles
 ) -> None:
-    await fill(engine, 5)
-    sealer = await sealer_of(engine, home)
+    await fill(database, 5)
+    sealer = await sealer_of(database, home)
     await sealer.seal()
     home.checkpoint_file.unlink()
 
@@ -220,13 +220,13 @@ async def test_a_lost_checkpoint_file_is_written_again_without_anything_new(
 
 
 async def test_an_end_between_write_and_rename_leaves_the_old_checkpoint(
-    engine: AsyncEngine, home: RecordingHome, monkeypatch: pytest.MonkeyPatch
+    database: Database, home: RecordingFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await fill(engine, 5)
-    sealer = await sealer_of(engine, home)
+    await fill(database, 5)
+    sealer = await sealer_of(database, home)
     await sealer.seal()
     before = home.checkpoint_file.read_bytes()
-    await fill(engine, 5)
+    await fill(database, 5)
 
     class PowerFailure(Exception):
         pass
@@ -240,7 +240,7 @@ async def test_an_end_between_write_and_rename_leaves_the_old_checkpoint(
     (new,) = home.checkpoint_file.parent.glob("checkpoint.*.new")
     left_over = new.read_bytes()
     kept = home.checkpoint_file.read_bytes()
-    size_after_failure = await value(engine, "SELECT size FROM ledger.log_checkpoint")
+    size_after_failure = await value(database, "SELECT size FROM ledger.log_checkpoint")
     new.write_bytes(b"half a no")
     await sealer.seal()
 
@@ -251,16 +251,16 @@ async def test_an_end_between_write_and_rename_leaves_the_old_checkpoint(
 
 
 async def test_a_checkpoint_is_kept_before_the_database_knows_it(
-    engine: AsyncEngine, home: RecordingHome, monkeypatch: pytest.MonkeyPatch
+    database: Database, home: RecordingFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await fill(engine, 5)
-    sealer = await sealer_of(engine, home)
+    await fill(database, 5)
+    sealer = await sealer_of(database, home)
     with monkeypatch.context() as patch:
-        patch.setattr(sealing.store, "SEAL", CUT)
+        patch.setattr(sealing.tree_store, "SEAL", CUT)
         with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError)):
             await sealer.seal()
     kept = home.checkpoint_file.read_bytes()
-    known = await value(engine, "SELECT size FROM ledger.log_checkpoint")
+    known = await value(database, "SELECT size FROM ledger.log_checkpoint")
 
     count = await sealer.seal()
 

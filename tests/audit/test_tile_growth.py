@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ledger.audit import growth, merkle
-from ledger.audit.growth import RightEdge, grow, right_edge
+from ledger.audit import merkle, tree_growth
 from ledger.audit.merkle import Subtree
 from ledger.audit.tiles import locate
+from ledger.audit.tree_growth import RightEdge, append_leaves, right_edge
 from tests.audit import naive
 
 SIZES = [0, 1, 2, 255, 256, 257, 65_536, 65_537]
@@ -34,7 +34,7 @@ def proof_from(tiles: Tiles, nodes: list[list[Subtree]]) -> list[bytes]:
 
 @pytest.mark.parametrize("size", SIZES)
 def test_a_tree_grown_at_once_has_the_tiles_and_the_root_of_the_rfc(size: int) -> None:
-    tiles, edge = grow(RightEdge(), blob(0, size))
+    tiles, edge = append_leaves(RightEdge(), blob(0, size))
 
     assert tiles == naive.tiles(LEAVES[:size])
     assert edge.size == size
@@ -46,7 +46,9 @@ def test_a_grown_tree_has_the_root_that_another_implementation_finds() -> None:
 
     for size in SIZES[1:]:
         # Its proof holds all it knows of the tree, and leads to one root.
-        pymerkle.verify_inclusion(LEAVES[0], grow(RightEdge(), blob(0, size)).edge.root, other.prove_inclusion(1, size))
+        pymerkle.verify_inclusion(
+            LEAVES[0], append_leaves(RightEdge(), blob(0, size)).edge.root, other.prove_inclusion(1, size)
+        )
 
 
 @pytest.mark.parametrize("start", SIZES)
@@ -55,7 +57,7 @@ def test_a_step_gives_the_tiles_that_it_changed_and_no_others(start: int, step: 
     before = naive.tiles(LEAVES[:start])
     after = naive.tiles(LEAVES[: start + step])
 
-    tiles, edge = grow(right_edge(start, before), blob(start, start + step))
+    tiles, edge = append_leaves(right_edge(start, before), blob(start, start + step))
 
     assert tiles == {place: hashes for place, hashes in after.items() if before.get(place) != hashes}
     assert edge == right_edge(start + step, after)
@@ -67,10 +69,10 @@ def test_a_step_gives_the_tiles_that_it_changed_and_no_others(start: int, step: 
 def test_whatever_the_steps_the_tree_and_its_proofs_are_the_same(
     start: int, steps: list[int], data: st.DataObject
 ) -> None:
-    tiles, edge = grow(RightEdge(), blob(0, start))
+    tiles, edge = append_leaves(RightEdge(), blob(0, start))
     sizes = [start]
     for step in steps:
-        changed, edge = grow(edge, blob(edge.size, edge.size + step))
+        changed, edge = append_leaves(edge, blob(edge.size, edge.size + step))
         tiles |= changed
         sizes.append(edge.size)
     size = edge.size
@@ -90,15 +92,15 @@ def test_whatever_the_steps_the_tree_and_its_proofs_are_the_same(
 
 @pytest.mark.parametrize("size", SIZES)
 def test_a_stored_tree_is_taken_up_where_it_was_also_from_longer_tiles(size: int) -> None:
-    tiles, edge = grow(RightEdge(), blob(0, size))
-    longer = tiles | grow(edge, blob(size, size + 300)).tiles
+    tiles, edge = append_leaves(RightEdge(), blob(0, size))
+    longer = tiles | append_leaves(edge, blob(size, size + 300)).tiles
 
     assert right_edge(size, tiles) == edge
     assert right_edge(size, longer) == edge
 
 
 def test_a_tree_is_not_taken_up_from_missing_or_short_tiles() -> None:
-    tiles, _ = grow(RightEdge(), blob(0, 257))
+    tiles, _ = append_leaves(RightEdge(), blob(0, 257))
 
     with pytest.raises(KeyError):
         right_edge(257, {(0, 1): tiles[0, 1]})
@@ -107,7 +109,7 @@ def test_a_tree_is_not_taken_up_from_missing_or_short_tiles() -> None:
 
 
 def test_growing_hashes_only_what_is_new(monkeypatch: pytest.MonkeyPatch) -> None:
-    edge = grow(RightEdge(), blob(0, 65_300)).edge
+    edge = append_leaves(RightEdge(), blob(0, 65_300)).edge
     hashed = 0
 
     def counting(hashes: bytes) -> bytes:
@@ -115,9 +117,9 @@ def test_growing_hashes_only_what_is_new(monkeypatch: pytest.MonkeyPatch) -> Non
         hashed += len(hashes) // 64
         return merkle.parents(hashes)
 
-    monkeypatch.setattr(growth, "parents", counting)
+    monkeypatch.setattr(tree_growth, "parents", counting)
     # Ends with the first full tile of level 1: the step that completes the most nodes.
-    grow(edge, blob(65_300, 65_536))
+    append_leaves(edge, blob(65_300, 65_536))
 
     # The last tile of level 0, and the one of level 1 above it.
     assert hashed == 255 + 255
@@ -131,10 +133,10 @@ def test_a_long_run_costs_no_more_than_one_hash_a_leaf(monkeypatch: pytest.Monke
         hashed += len(hashes) // 64
         return merkle.parents(hashes)
 
-    monkeypatch.setattr(growth, "parents", counting)
+    monkeypatch.setattr(tree_growth, "parents", counting)
     edge = RightEdge()
     for begin in range(0, 66_000, 500):
-        edge = grow(edge, blob(begin, begin + 500)).edge
+        edge = append_leaves(edge, blob(begin, begin + 500)).edge
 
     assert edge.size == 66_000
     assert hashed <= 66_000

@@ -31,7 +31,7 @@ def generator(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 @pytest.fixture
 async def ready(service: Service) -> Service:
     """A service with the campaigns and jobs that the load refers to."""
-    await data.add_campaigns_and_jobs(service.engine)
+    await data.add_campaigns_and_jobs(service.database)
     return service
 
 
@@ -50,7 +50,7 @@ async def test_a_round_of_each_kind_is_in_the_log_as_it_was_answered(
     holds = await put_load(url, "holds", seconds=1, connections=4, folder=tmp_path)
     reads = await put_load(url, "reads", seconds=1, connections=2, folder=tmp_path)
 
-    found = dict(await query(ready.engine, OF_TYPE, head))
+    found = dict(await query(ready.database, OF_TYPE, head))
     assert found["cost.recorded"] >= costs.requests + 100 * arrays.requests + 25 * calls.requests
     assert found["job.queued"] == found["job.started"] == found["job.completed"] >= 25 * calls.requests
     assert found["cost.settled"] >= holds.settled > 0
@@ -87,5 +87,5 @@ async def test_the_control_of_reads_runs_the_statements_of_the_api(ready: Servic
 
     statements = [line for line in script.splitlines() if line.startswith("SELECT")]
     assert len(statements) == 2
-    rows = [await query(ready.engine, statement.rstrip(";").replace(":campaign", "7")) for statement in statements]
+    rows = [await query(ready.database, statement.rstrip(";").replace(":campaign", "7")) for statement in statements]
     assert [str(row[1]) for row in rows[0]] == [traffic.campaign_id(7)]

@@ -10,8 +10,8 @@ from typing import Any
 
 import aiohttp
 from sqlalchemy import URL
-from sqlalchemy.ext.asyncio import AsyncEngine
 
+from ledger.database import Database
 from tests.audit import naive
 from tests.audit.sealing import entries_of, lose_tail
 from tests.audit.tlog_client import Head, TileClient, open_checkpoint
@@ -43,7 +43,7 @@ async def sealed_at(client: aiohttp.ClientSession, size: int, origin: str = "led
 
 
 async def test_a_killed_sealer_leaves_nothing_that_the_next_one_cannot_go_on_from(
-    engine: AsyncEngine, database_url: URL, tmp_path: Path
+    database: Database, database_url: URL, tmp_path: Path
 ) -> None:
     home = tmp_path / "home"
     seen: list[Head] = []
@@ -53,13 +53,13 @@ async def test_a_killed_sealer_leaves_nothing_that_the_next_one_cannot_go_on_fro
         started(tmp_path, "up", "--port", "0", **given) as up,
         aiohttp.ClientSession(await up.url(), headers=key_of(Path(given["LEDGER_HOME"]))) as client,
     ):
-        await record(engine, cost())
+        await record(database, cost())
         await sealed_at(client, 1)
         await up.stop()
 
     async def write() -> None:
         while True:
-            await record(engine, *(cost() for _ in range(50)))
+            await record(database, *(cost() for _ in range(50)))
             await asyncio.sleep(0.02)
 
     async with (
@@ -75,19 +75,19 @@ async def test_a_killed_sealer_leaves_nothing_that_the_next_one_cannot_go_on_fro
             seen += [found for found in [await head_of(client)] if found is not None]
         writer.cancel()
         async with started(tmp_path, "worker", **given) as worker:
-            head = await sealed_at(client, await value(engine, "SELECT position FROM ledger.log_head"))
+            head = await sealed_at(client, await value(database, "SELECT position FROM ledger.log_head"))
             await worker.stop()
         entries = await TileClient(client).walk(head, tuple(seen))
         async with client.get("/v1/log/key") as answer:
             vkey = await answer.text()
 
-    assert entries == await entries_of(engine)
+    assert entries == await entries_of(database)
     assert head.root == naive.root(naive.leaf_hashes(entries))
     assert open_checkpoint((home / "checkpoint").read_bytes(), vkey) == head
 
 
 async def test_a_rollback_is_told_by_every_verb_and_accepted_while_the_service_runs(
-    engine: AsyncEngine, database_url: URL, tmp_path: Path
+    database: Database, database_url: URL, tmp_path: Path
 ) -> None:
     home = tmp_path / "home"
     given: dict[str, Any] = {"database": database_url, "LEDGER_HOME": str(home)}
@@ -101,8 +101,8 @@ async def test_a_rollback_is_told_by_every_verb_and_accepted_while_the_service_r
         await sealed_at(client, 9)
         too_early, clean = await asyncio.gather(ledger(*accept, **given), ledger("verify", **given))
         key = (home / "log.key").read_text()
-        await lose_tail(engine, 7)
-        await query(engine, RING)
+        await lose_tail(database, 7)
+        await query(database, RING)
 
         async def is_refused() -> bool:
             async with client.get("/readyz") as answer:
@@ -139,7 +139,7 @@ async def test_a_rollback_is_told_by_every_verb_and_accepted_while_the_service_r
 
 
 async def test_the_key_is_made_once_and_a_worker_seals_only_where_it_is(
-    engine: AsyncEngine, database_url: URL, tmp_path: Path
+    database: Database, database_url: URL, tmp_path: Path
 ) -> None:
     given: dict[str, Any] = {
         "database": database_url,
@@ -158,8 +158,8 @@ async def test_the_key_is_made_once_and_a_worker_seals_only_where_it_is(
             started(tmp_path, "up", "--port", "0", **given) as up,
             aiohttp.ClientSession(await up.url(), headers=key_of(Path(given["LEDGER_HOME"]))) as client,
         ):
-            await record(engine, cost())
-            await query(engine, RING)
+            await record(database, cost())
+            await query(database, RING)
             await sealed_at(client, size, "books.example/main")
             await up.stop()
         keys.append((tmp_path / "vault" / "key").read_text())
@@ -175,7 +175,7 @@ async def test_the_key_is_made_once_and_a_worker_seals_only_where_it_is(
 
 
 async def test_after_a_reset_the_next_log_goes_by_another_name(
-    engine: AsyncEngine, database_url: URL, tmp_path: Path
+    database: Database, database_url: URL, tmp_path: Path
 ) -> None:
     home = tmp_path / "home"
     given: dict[str, Any] = {"database": database_url, "LEDGER_HOME": str(home)}
@@ -191,7 +191,7 @@ async def test_after_a_reset_the_next_log_goes_by_another_name(
             # Whatever the home has lost, the database knows the name that was used.
             (home / "checkpoint").unlink()
             (home / "checkpoint.1").unlink()
-        await engine.dispose()
+        await database.close()
         assert (await ledger("reset", "--yes", **given)).code == 0
 
     assert names == ["ledger.local/log", "ledger.local/log/2", "ledger.local/log/3"]

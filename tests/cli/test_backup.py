@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import URL, make_url
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ledger.database import make_engine
+from ledger.database import Database
 from ledger.embedded.cluster import installed_binaries
 from tests.audit.sealing import ORIGIN, sealed_log
 from tests.cli.helpers import ledger, plain, run
@@ -41,44 +40,44 @@ async def must(program: str, *arguments: str) -> None:
 
 
 async def test_a_dump_made_under_load_is_restored_verified_and_goes_on(
-    server_url: URL, database_url: URL, engine: AsyncEngine, tmp_path: Path
+    server_url: URL, database_url: URL, database: Database, tmp_path: Path
 ) -> None:
     dump, home = tmp_path / "ledger.dump", tmp_path / "home"
     opened = campaign()
-    await record(engine, opened, job(opened["id"]))
-    await sealed_log(engine, home)
+    await record(database, opened, job(opened["id"]))
+    await sealed_log(database, home)
     dumping = asyncio.Event()
 
     async def load() -> None:
         while not dumping.is_set():
-            await record(engine, *(cost(campaign_id=opened["id"]) for _ in range(20)))
+            await record(database, *(cost(campaign_id=opened["id"]) for _ in range(20)))
 
     writer = asyncio.create_task(load())
     await must("pg_dump", "--format=custom", f"--file={dump}", plain(database_url))
     dumping.set()
     await writer
-    last = await value(engine, "SELECT position FROM ledger.log_head")
+    last = await value(database, "SELECT position FROM ledger.log_head")
 
     name = f"{database_url.database}_restored"
     async with empty_database(server_url, name, str(server_url.username)) as restored:
         target = f"--dbname={plain(restored)}"
         await must("pg_restore", "--exit-on-error", "--single-transaction", target, str(dump))
         verified = await ledger("verify", "--home", home, database=restored, LEDGER_LOG_ORIGIN=ORIGIN)
-        other = make_engine(restored)
+        other = Database(restored)
         events = await stored(other)
         await record(other, cost(campaign_id=opened["id"]))
-        await other.dispose()
+        await other.close()
 
     assert (verified.code, verified.err) == (0, "")
     assert 302 <= len(events) <= last
-    assert events == (await stored(engine))[: len(events)]
+    assert events == (await stored(database))[: len(events)]
 
 
 async def test_restored_where_the_roles_are_missing_it_works_and_closes_what_was_open(
-    server_url: URL, database_url: URL, engine: AsyncEngine, tmp_path: Path
+    server_url: URL, database_url: URL, database: Database, tmp_path: Path
 ) -> None:
     dump = tmp_path / "ledger.dump"
-    await record(engine, *(cost() for _ in range(30)))
+    await record(database, *(cost() for _ in range(30)))
     await must("pg_dump", "--format=custom", f"--file={dump}", plain(database_url))
     owner = f"restorer_{database_url.database}"
     await administer(server_url, f"CREATE ROLE {owner} LOGIN PASSWORD 'secret'")
@@ -87,14 +86,14 @@ async def test_restored_where_the_roles_are_missing_it_works_and_closes_what_was
         restored = restored.set(username=owner, password="secret")
         flags = ("--exit-on-error", "--single-transaction", "--no-owner", "--no-privileges")
         await must("pg_restore", *flags, f"--dbname={plain(restored)}", str(dump))
-        other = make_engine(restored)
+        other = Database(restored)
         await query(other, "CALL ledger.grant_roles()")
         public = await value(other, "SELECT has_function_privilege('public', 'ledger.erase_text(bigint)', 'EXECUTE')")
         service = await value(other, "SELECT has_table_privilege('ledger_service', 'ledger.events', 'INSERT')")
         await fold_everything(other)
         verified = await ledger("verify", database=restored)
         found, events = await tables(other), await stored(other)
-        await other.dispose()
+        await other.close()
     await administer(server_url, f"DROP ROLE {owner}")
 
     assert verified.code == 0, verified.err
@@ -104,11 +103,11 @@ async def test_restored_where_the_roles_are_missing_it_works_and_closes_what_was
 
 
 async def test_a_dump_older_than_what_was_signed_is_told_by_verify(
-    server_url: URL, database_url: URL, engine: AsyncEngine, tmp_path: Path
+    server_url: URL, database_url: URL, database: Database, tmp_path: Path
 ) -> None:
     dump, home = tmp_path / "ledger.dump", tmp_path / "home"
     await must("pg_dump", "--format=custom", f"--file={dump}", plain(database_url))
-    await sealed_log(engine, home)
+    await sealed_log(database, home)
 
     async with empty_database(server_url, f"{database_url.database}_old", str(server_url.username)) as restored:
         await must("pg_restore", "--exit-on-error", f"--dbname={plain(restored)}", str(dump))

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from sqlalchemy import URL
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ledger.cli.main import main
-from ledger.schema import expected_revision
+from ledger.database import Database
+from ledger.database.migrations import expected_revision
 from projections.worker import fold_page
 from tests.cli.helpers import PYTHON, REPOSITORY, environment, ledger, plain, run
 from tests.events import campaign
@@ -29,22 +29,22 @@ async def test_migrate_brings_an_empty_database_up_to_date_and_twice_is_once(emp
         assert await connection.fetchval(EVENTS) == 0
 
 
-async def test_seeding_twice_is_once_by_the_command_or_by_the_script(database_url: URL, engine: AsyncEngine) -> None:
+async def test_seeding_twice_is_once_by_the_command_or_by_the_script(database_url: URL, database: Database) -> None:
     by_script = await run(PYTHON, REPOSITORY / "scripts" / "seed_data.py", env=environment(database_url))
-    added = await value(engine, EVENTS)
+    added = await value(database, EVENTS)
     again = await ledger("seed", database=database_url)
     as_json = await ledger("seed", "--json", database=database_url)
 
     assert (by_script.code, by_script.out) == (0, f"Sample data: {added} events added.\n")
     assert (again.code, again.out) == (0, "Sample data: already there.\n")
     assert (as_json.code, json.loads(as_json.out)) == (0, {"events": 0})
-    assert await value(engine, EVENTS) == added > 20
+    assert await value(database, EVENTS) == added > 20
 
 
-async def test_status_says_where_the_log_and_the_tables_stand(database_url: URL, engine: AsyncEngine) -> None:
-    await record(engine, campaign(), campaign())
-    await fold_page(engine)
-    await record(engine, campaign())
+async def test_status_says_where_the_log_and_the_tables_stand(database_url: URL, database: Database) -> None:
+    await record(database, campaign(), campaign())
+    await fold_page(database)
+    await record(database, campaign())
 
     as_json = await ledger("status", "--json", database=database_url)
     in_words = await ledger("status", database=database_url)
@@ -82,10 +82,10 @@ async def test_a_doctor_that_finds_nothing_says_so(database_url: URL, kind: str)
 
 
 async def test_a_doctor_that_finds_something_says_what_in_plain_words(
-    database_url: URL, empty_database_url: URL, engine: AsyncEngine
+    database_url: URL, empty_database_url: URL, database: Database
 ) -> None:
     failure = '{"type":"job.started","position":1,"error":"x","failed_at":"2025-01-01T00:00:00+00:00"}'
-    await query(engine, "UPDATE ledger.projection_checkpoints SET status = 'failing', last_error = $1", failure)
+    await query(database, "UPDATE ledger.projection_checkpoints SET status = 'failing', last_error = $1", failure)
     cases = {
         plain(empty_database_url): "run `ledger migrate`",
         plain(database_url.set(password="wrong-secret")): "refuses the user or the password",

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 from sqlalchemy import URL
-from sqlalchemy.ext.asyncio import AsyncEngine
 
+from ledger.database import Database
 from tests.cli.helpers import REPOSITORY, Said, ledger
 from tests.events import campaign, follow, job
 from tests.log.helpers import query, record, value
@@ -18,8 +18,8 @@ async def erase(*arguments: str, database: URL) -> Said:
     return await ledger("events", "erase", *arguments, database=database, PYTHONPATH=str(REPOSITORY))
 
 
-async def test_it_erases_and_says_where_that_is_recorded(database_url: URL, engine: AsyncEngine) -> None:
-    await record(engine, campaign(), campaign())
+async def test_it_erases_and_says_where_that_is_recorded(database_url: URL, database: Database) -> None:
+    await record(database, campaign(), campaign())
 
     told = await erase("1", "--reason", "The customer asked", database=database_url)
     as_json = await erase("2", "--reason", "The customer asked", "--json", database=database_url)
@@ -28,8 +28,8 @@ async def test_it_erases_and_says_where_that_is_recorded(database_url: URL, engi
     assert "campaign.created at position 1, as recorded at position 3" in told.out
     answer = json.loads(as_json.out)
     assert (answer["position"], answer["recorded_position"], answer["category"]) == (2, 4, "campaign")
-    assert await value(engine, "SELECT count(*) FROM ledger.campaign_events WHERE text IS NOT NULL") == 0
-    recorded = await query(engine, "SELECT data ->> 'by', text ->> 'reason' FROM ledger.ledger_events")
+    assert await value(database, "SELECT count(*) FROM ledger.campaign_events WHERE text IS NOT NULL") == 0
+    recorded = await query(database, "SELECT data ->> 'by', text ->> 'reason' FROM ledger.ledger_events")
     assert recorded == [(getpass.getuser(), "The customer asked")] * 2
 
 
@@ -47,14 +47,14 @@ async def test_it_erases_and_says_where_that_is_recorded(database_url: URL, engi
     ],
 )
 async def test_what_it_cannot_erase_it_says_in_plain_words_and_records_nothing(
-    database_url: URL, engine: AsyncEngine, arguments: list[Any], code: int, said: str
+    database_url: URL, database: Database, arguments: list[Any], code: int, said: str
 ) -> None:
     queued = job(input_data={"a": 1})
-    await record(engine, queued, follow(queued, "job.started"))
+    await record(database, queued, follow(queued, "job.started"))
 
     answer = await erase(*arguments, database=database_url)
 
     assert (answer.code, answer.out) == (code, "")
     assert said in answer.err
     assert "Traceback" not in answer.err
-    assert await value(engine, "SELECT count(*) FROM ledger.events WHERE text IS NOT NULL OR position > 1") == 2
+    assert await value(database, "SELECT count(*) FROM ledger.events WHERE text IS NOT NULL OR position > 1") == 2

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL
-from sqlalchemy.ext.asyncio import AsyncEngine
 
+from ledger.database import Database
 from tests.cli.helpers import Said, ledger, started
 from tests.events import campaign, cost, follow, reserve
 from tests.log.helpers import record, value
@@ -22,7 +22,7 @@ def answers(said: Said) -> list[dict[str, Any]]:
 
 
 async def test_an_object_an_array_and_lines_are_appended_and_twice_is_once(
-    database_url: URL, engine: AsyncEngine, tmp_path: Path
+    database_url: URL, database: Database, tmp_path: Path
 ) -> None:
     file = tmp_path / "events.json"
     file.write_text(json.dumps([campaign(), cost()], indent=2))
@@ -38,14 +38,14 @@ async def test_an_object_an_array_and_lines_are_appended_and_twice_is_once(
     positions = [[receipt["position"] for receipt in answers(said)] for said in everything]
     assert positions == [[1, 2], [3], [4, 5, 6], [1, 2]]
     assert [receipt["duplicate"] for said in (by_file, again) for receipt in answers(said)] == [False] * 2 + [True] * 2
-    assert await value(engine, EVENTS) == 6
+    assert await value(database, EVENTS) == 6
 
 
 async def test_what_is_refused_is_answered_with_its_problem_and_exit_code_1(
-    database_url: URL, engine: AsyncEngine
+    database_url: URL, database: Database
 ) -> None:
     opened = campaign("1")
-    await record(engine, opened)
+    await record(database, opened)
     refused = [reserve("2", campaign_id=opened["id"]), cost(campaign_id=UNKNOWN), follow(opened, "campaign.paused")]
     slugs = ["budget-exceeded", "unknown-reference", "illegal-transition"]
     alone, batch, misspelt, broken = [
@@ -70,11 +70,11 @@ async def test_what_is_refused_is_answered_with_its_problem_and_exit_code_1(
     assert answers(whole[0])[0]["index"] == 1
     assert "Traceback" not in "".join(one.err for one in (each, *whole))
     # The refused hold's denial, nothing else.
-    assert await value(engine, EVENTS) == 2
+    assert await value(database, EVENTS) == 2
 
 
 async def test_of_independent_events_one_of_a_wrong_shape_does_not_stop_the_others(
-    database_url: URL, engine: AsyncEngine
+    database_url: URL, database: Database
 ) -> None:
     events = [cost(), cost() | {"kost": 1}, cost()]
 
@@ -83,11 +83,11 @@ async def test_of_independent_events_one_of_a_wrong_shape_does_not_stop_the_othe
     assert said.code == 1
     assert [answer.get("position") for answer in answers(said)] == [1, None, 2]
     assert [answer.get("index") for answer in answers(said)] == [None, 1, None]
-    assert await value(engine, EVENTS) == 2
+    assert await value(database, EVENTS) == 2
 
 
-async def test_tail_prints_the_last_events_or_those_after_a_position(database_url: URL, engine: AsyncEngine) -> None:
-    await record(engine, *(cost(str(number), description="x" * 200) for number in range(1, 13)))
+async def test_tail_prints_the_last_events_or_those_after_a_position(database_url: URL, database: Database) -> None:
+    await record(database, *(cost(str(number), description="x" * 200) for number in range(1, 13)))
 
     last, two, after = await asyncio.gather(
         ledger("events", "tail", database=database_url),
@@ -102,13 +102,13 @@ async def test_tail_prints_the_last_events_or_those_after_a_position(database_ur
 
 
 async def test_tail_follows_what_is_appended_until_it_is_stopped(
-    database_url: URL, engine: AsyncEngine, tmp_path: Path
+    database_url: URL, database: Database, tmp_path: Path
 ) -> None:
-    await record(engine, cost("1"))
+    await record(database, cost("1"))
     async with started(tmp_path, "events", "tail", "--follow", "--json", database=database_url) as running:
         assert json.loads(await running.line(""))["position"] == 1
 
-        await record(engine, cost("2"), cost("3"))
+        await record(database, cost("2"), cost("3"))
 
         followed = [json.loads(await running.line(""))["data"]["cost"] for _ in range(2)]
         code = await running.stop(signal.SIGINT)

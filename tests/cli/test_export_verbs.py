@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import URL
-from sqlalchemy.ext.asyncio import AsyncEngine
 
+from ledger.database import Database
 from projections.worker import fold_page
 from tests.audit.exports import SIGNER, checkpoint_of, export_of, read, told_story
 from tests.cli.helpers import Said, ledger
@@ -40,10 +40,10 @@ async def verify(told: Path, *more: str | Path, export: Path | None = None, key:
 
 @pytest.mark.parametrize("name", ["log.ndjson", "log.ndjson.gz"])
 async def test_a_history_comes_over_into_an_empty_ledger_and_verifies(
-    server_url: URL, template: str, database_url: URL, engine: AsyncEngine, tmp_path: Path, name: str
+    server_url: URL, template: str, database_url: URL, database: Database, tmp_path: Path, name: str
 ) -> None:
-    await tell(engine, story())
-    events = await value(engine, EVENTS)
+    await tell(database, story())
+    events = await value(database, EVENTS)
     copy = server_url.set(database=f"{database_url.database}_copy")
     await administer(server_url, f"CREATE DATABASE {copy.database} TEMPLATE {template}")
 
@@ -64,9 +64,9 @@ async def test_a_history_comes_over_into_an_empty_ledger_and_verifies(
 
 
 async def test_an_export_ends_where_it_is_told_to_and_overwrites_nothing(
-    database_url: URL, engine: AsyncEngine, tmp_path: Path
+    database_url: URL, database: Database, tmp_path: Path
 ) -> None:
-    await record(engine, *(cost() for _ in range(3)))
+    await record(database, *(cost() for _ in range(3)))
     file = tmp_path / "log"
 
     two = await ledger("events", "export", file, "--until", "2", "--json", database=database_url)
@@ -83,12 +83,12 @@ async def test_an_export_ends_where_it_is_told_to_and_overwrites_nothing(
 
 
 async def test_an_import_takes_standard_input_and_a_broken_one_names_its_line(
-    database_url: URL, engine: AsyncEngine, tmp_path: Path
+    database_url: URL, database: Database, tmp_path: Path
 ) -> None:
     export = export_of(told_story())
 
     cut = await ledger("events", "import", "-", database=database_url, stdin=export[:-1])
-    before = await value(engine, EVENTS)
+    before = await value(database, EVENTS)
     missing = await ledger("events", "import", tmp_path / "away", database=database_url)
     whole = await ledger("events", "import", "-", "--json", database=database_url, stdin=gzip.compress(export))
 
@@ -96,7 +96,7 @@ async def test_an_import_takes_standard_input_and_a_broken_one_names_its_line(
     assert (cut.code, cut.err) == (1, f"Error: line {lines}: the file ends in the middle of the line: it was cut\n")
     assert (before, missing.code) == (0, 1)
     assert (whole.code, json.loads(whole.out)) == (0, {"events": lines})
-    assert await fold_page(engine) == lines
+    assert await fold_page(database) == lines
 
 
 async def test_an_export_is_proved_without_any_database(told: Path) -> None:
@@ -154,9 +154,9 @@ async def test_the_options_go_together_and_must_be_readable(told: Path, tmp_path
     assert "a verifier key: <name>+<key id>+<base64>" in half_key.err
 
 
-async def test_verify_without_them_looks_at_the_tables_as_before(database_url: URL, engine: AsyncEngine) -> None:
-    await record(engine, campaign())
-    await fold_page(engine)
+async def test_verify_without_them_looks_at_the_tables_as_before(database_url: URL, database: Database) -> None:
+    await record(database, campaign())
+    await fold_page(database)
 
     said = await ledger("verify", database=database_url)
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from sqlalchemy import URL
-from sqlalchemy.ext.asyncio import AsyncEngine
 
+from ledger.database import Database
 from projections import worker as worker_module
 from tests.cli.helpers import ledger
 from tests.conftest import Service
@@ -28,9 +28,9 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 async def stopped(service: Service) -> dict[str, Any]:
     """A service whose read models are paused at position 2 of 3; the error recorded."""
     await service.append(cost())
-    await poison(service.engine, "cost.recorded", 1, '{"resource_type":"other"}')
+    await poison(service.database, "cost.recorded", 1, '{"resource_type":"other"}')
     await service.append(cost("3"))
-    return await paused(service.engine)
+    return await paused(service.database)
 
 
 async def test_status_and_doctor_name_the_event_and_say_what_to_do(stopped: dict[str, Any], database_url: URL) -> None:
@@ -57,11 +57,11 @@ async def test_a_skip_is_recorded_with_who_and_why_and_the_worker_goes_on_at_onc
     stopped: dict[str, Any], service: Service, database_url: URL
 ) -> None:
     said = await ledger("projections", "skip", "campaigns", "--reason", "Written by hand", database=database_url)
-    await folded_up_to(service.engine, 4)
+    await folded_up_to(service.database, 4)
 
     assert said.code == 0
     assert "cost.recorded at position 2" in said.out
-    assert await state(service.engine) == ("running", None)
+    assert await state(service.database) == ("running", None)
     (recorded,) = (await service.get("/v1/events", category="ledger"))["events"]
     assert (recorded["type"], recorded["position"]) == ("ledger.projection_skipped", 4)
     assert recorded["data"] == {
@@ -72,20 +72,20 @@ async def test_a_skip_is_recorded_with_who_and_why_and_the_worker_goes_on_at_onc
         "error": stopped["error"],
         "reason": "Written by hand",
     }
-    assert await query(service.engine, "SELECT cost FROM budget_entries ORDER BY position") == [(1,), (3,)]
+    assert await query(service.database, "SELECT cost FROM budget_entries ORDER BY position") == [(1,), (3,)]
 
 
 async def test_retry_has_the_worker_try_again_once_the_cause_is_mended(service: Service, database_url: URL) -> None:
-    await query(service.engine, "ALTER TABLE budget_entries ADD CONSTRAINT by_hand CHECK (cost < 100)")
+    await query(service.database, "ALTER TABLE budget_entries ADD CONSTRAINT by_hand CHECK (cost < 100)")
     await service.append(cost("100"))
-    await paused(service.engine)
-    await query(service.engine, "ALTER TABLE budget_entries DROP CONSTRAINT by_hand")
+    await paused(service.database)
+    await query(service.database, "ALTER TABLE budget_entries DROP CONSTRAINT by_hand")
 
     said = await ledger("projections", "retry", "read_models", "--json", database=database_url)
-    await folded_up_to(service.engine, 1)
+    await folded_up_to(service.database, 1)
 
     assert (said.code, json.loads(said.out)) == (0, {"name": "read_models", "status": "running"})
-    await runs_again(service.engine)
+    await runs_again(service.database)
 
 
 async def test_a_retry_in_vain_ends_in_the_pause_again(
@@ -93,15 +93,15 @@ async def test_a_retry_in_vain_ends_in_the_pause_again(
 ) -> None:
     said = await ledger("projections", "retry", "agent_jobs", database=database_url)
 
-    again = await paused(service.engine)
+    again = await paused(service.database)
     assert said.code == 0
-    assert (again["position"], again["type"], await position(service.engine)) == (2, "cost.recorded", 1)
+    assert (again["position"], again["type"], await position(service.database)) == (2, "cost.recorded", 1)
 
 
 async def test_where_nothing_is_stopped_a_skip_is_an_error_and_a_wrong_name_wrong_usage(
-    engine: AsyncEngine, database_url: URL
+    database: Database, database_url: URL
 ) -> None:
-    await record(engine, cost())
+    await record(database, cost())
     nothing, unknown, unknown_retry, no_reason, empty_reason = await asyncio.gather(
         *(
             ledger("projections", *arguments, database=database_url)
@@ -122,7 +122,7 @@ async def test_where_nothing_is_stopped_a_skip_is_an_error_and_a_wrong_name_wron
     assert "campaigns" in unknown.err
     assert "--reason" in no_reason.err
     assert "1 to 500 characters" in empty_reason.err
-    assert await query(engine, "SELECT count(*) FROM ledger.events") == [(1,)]
+    assert await query(database, "SELECT count(*) FROM ledger.events") == [(1,)]
 
 
 async def test_what_the_command_line_appends_is_seen_at_once_by_a_worker_elsewhere(
@@ -130,11 +130,11 @@ async def test_what_the_command_line_appends_is_seen_at_once_by_a_worker_elsewhe
 ) -> None:
     monkeypatch.setattr(worker_module, "IDLE_SECONDS_MIN", 600)
     await service.append(cost())
-    await folded_up_to(service.engine, 1)
+    await folded_up_to(service.database, 1)
     # It looks once more, finds nothing, and would look again in ten minutes.
     await asyncio.sleep(0.2)
 
     said = await ledger("events", "append", database=database_url, stdin=json.dumps(cost()).encode())
-    await folded_up_to(service.engine, 2)
+    await folded_up_to(service.database, 2)
 
     assert said.code == 0

@@ -12,9 +12,9 @@ from unittest.mock import patch
 import pytest
 from click.testing import CliRunner
 from sqlalchemy import URL
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ledger.cli.main import main
+from ledger.database import Database
 from tests.cli.helpers import Said, environment, ledger, started
 from tests.events import campaign
 from tests.log.helpers import query, record, value
@@ -36,9 +36,9 @@ async def said_by(*verb: str, database: URL) -> Said:
     return await asyncio.to_thread(invoke)
 
 
-async def test_a_clean_ledger_is_verified_with_exit_code_0(database_url: URL, engine: AsyncEngine) -> None:
-    await told_and_folded(engine)
-    head = await value(engine, "SELECT position FROM ledger.log_head")
+async def test_a_clean_ledger_is_verified_with_exit_code_0(database_url: URL, database: Database) -> None:
+    await told_and_folded(database)
+    head = await value(database, "SELECT position FROM ledger.log_head")
 
     in_words = await said_by("verify", database=database_url)
     as_json = await said_by("verify", "--json", database=database_url)
@@ -55,10 +55,10 @@ async def test_a_clean_ledger_is_verified_with_exit_code_0(database_url: URL, en
 
 
 async def test_a_changed_cell_is_shown_with_exit_code_1_mended_and_then_clean(
-    database_url: URL, engine: AsyncEngine
+    database_url: URL, database: Database
 ) -> None:
-    await told_and_folded(engine)
-    ((row_id, spend),) = await query(engine, "SELECT id::text, spend::text FROM campaigns")
+    await told_and_folded(database)
+    ((row_id, spend),) = await query(database, "SELECT id::text, spend::text FROM campaigns")
     await tamper(database_url, "UPDATE campaigns SET spend = 5.5")
 
     in_words = await said_by("verify", database=database_url)
@@ -73,11 +73,11 @@ async def test_a_changed_cell_is_shown_with_exit_code_1_mended_and_then_clean(
     assert json.loads(as_json.out)["differences"] == [difference]
     assert (rebuilt.code, again.code) == (0, 0)
     assert "campaigns: 1 rows written, 0 removed\n" in rebuilt.out
-    assert await tables(engine) == folded(await stored(engine))
+    assert await tables(database) == folded(await stored(database))
 
 
-async def test_one_table_is_rebuilt_alone_or_says_what_else_it_needs(database_url: URL, engine: AsyncEngine) -> None:
-    await told_and_folded(engine)
+async def test_one_table_is_rebuilt_alone_or_says_what_else_it_needs(database_url: URL, database: Database) -> None:
+    await told_and_folded(database)
     await tamper(database_url, "UPDATE campaigns SET name = 'Changed'", "UPDATE content_assets SET title = 'Changed'")
 
     alone = await said_by("rebuild", "--projection", "campaigns", "--json", database=database_url)
@@ -86,15 +86,15 @@ async def test_one_table_is_rebuilt_alone_or_says_what_else_it_needs(database_ur
     misspelt = await said_by("rebuild", "--projection", "budgets", database=database_url)
 
     assert (alone.code, json.loads(alone.out)["written"]) == (0, {"campaigns": 1})
-    assert {name for (name,) in await query(engine, "SELECT title FROM content_assets")} == {"Changed"}
+    assert {name for (name,) in await query(database, "SELECT title FROM content_assets")} == {"Changed"}
     assert bound.code == 1
     assert "budget_entries cannot be mended alone" in bound.err
     assert "`ledger rebuild` without --projection mends all four" in bound.err
     assert misspelt.code == 2
 
 
-async def test_a_replay_says_where_it_put_the_tables(database_url: URL, engine: AsyncEngine) -> None:
-    await told_and_folded(engine)
+async def test_a_replay_says_where_it_put_the_tables(database_url: URL, database: Database) -> None:
+    await told_and_folded(database)
 
     by_position = await said_by("replay", "--until", "20", "--schema", "as_was", database=database_url)
     by_time = await said_by(
@@ -105,7 +105,7 @@ async def test_a_replay_says_where_it_put_the_tables(database_url: URL, engine: 
     assert "The schema as_was holds the tables as of position 20, recorded 2025-01-01T12:00:19" in by_position.out
     said = {"schema": "also", "position": 20, "recorded_at": "2025-01-01T12:00:19.000000Z", "skipped": []}
     assert json.loads(by_time.out) == said
-    assert await tables(engine, "as_was") == await tables(engine, "also") == folded((await stored(engine))[:20])
+    assert await tables(database, "as_was") == await tables(database, "also") == folded((await stored(database))[:20])
 
 
 BAD_REPLAYS = {
@@ -122,11 +122,11 @@ BAD_REPLAYS = {
 
 
 async def test_what_cannot_be_replayed_is_said_plainly_and_changes_nothing(
-    database_url: URL, engine: AsyncEngine
+    database_url: URL, database: Database
 ) -> None:
-    await record(engine, campaign(), campaign(), campaign())
-    await query(engine, "CREATE SCHEMA taken")
-    before = await contents(engine), await relations(engine)
+    await record(database, campaign(), campaign(), campaign())
+    await query(database, "CREATE SCHEMA taken")
+    before = await contents(database), await relations(database)
 
     for moment, schema, said in BAD_REPLAYS.values():
         refused = await said_by("replay", f"--until={moment}", "--schema", schema, database=database_url)
@@ -134,16 +134,16 @@ async def test_what_cannot_be_replayed_is_said_plainly_and_changes_nothing(
         assert refused.code in (1, 2), refused
         assert said in refused.err.replace("\n", " ")
         assert "Traceback" not in refused.err
-    assert (await contents(engine), await relations(engine)) == before
+    assert (await contents(database), await relations(database)) == before
 
 
 @pytest.mark.parametrize("verb", [["verify"], ["rebuild"], ["replay", "--until", "1", "--schema", "as_was"]])
 async def test_an_unknown_event_is_named_with_exit_code_1_and_nothing_is_changed(
-    database_url: URL, engine: AsyncEngine, verb: list[str]
+    database_url: URL, database: Database, verb: list[str]
 ) -> None:
-    await poison(engine)
+    await poison(database)
     await tamper(database_url, "UPDATE ledger.projection_checkpoints SET position = 1")
-    before = await contents(engine), await relations(engine)
+    before = await contents(database), await relations(database)
 
     said = await said_by(*verb, database=database_url)
 
@@ -153,7 +153,7 @@ async def test_an_unknown_event_is_named_with_exit_code_1_and_nothing_is_changed
     )
     assert "upgrade this release" in said.out + said.err
     assert "Traceback" not in said.err
-    assert (await contents(engine), await relations(engine)) == before
+    assert (await contents(database), await relations(database)) == before
 
 
 @pytest.mark.parametrize("verb", [["verify"], ["rebuild"], ["replay", "--until", "0", "--schema", "as_was"]])
@@ -164,8 +164,8 @@ async def test_a_database_that_is_not_migrated_is_told_to_be(empty_database_url:
     assert "run `ledger migrate`" in said.err
 
 
-async def test_a_skip_is_told_by_all_three(database_url: URL, engine: AsyncEngine) -> None:
-    await skipped(engine, await poison(engine))
+async def test_a_skip_is_told_by_all_three(database_url: URL, database: Database) -> None:
+    await skipped(database, await poison(database))
     await tamper(
         database_url,
         "UPDATE ledger.projection_checkpoints SET position = 2",
@@ -190,38 +190,38 @@ async def stopped_half_way(folder: Path, url: URL, number: int, *verb: str) -> i
 
 
 async def test_a_killed_replay_leaves_no_schema_of_that_name_and_the_next_one_succeeds(
-    database_url: URL, engine: AsyncEngine, tmp_path: Path
+    database_url: URL, database: Database, tmp_path: Path
 ) -> None:
-    await told_and_folded(engine)
+    await told_and_folded(database)
     verb = ("replay", "--until", "30", "--schema", "as_was")
 
     killed = await stopped_half_way(tmp_path, database_url, signal.SIGKILL, *verb)
-    left = {schema for schema, _ in await relations(engine)}
+    left = {schema for schema, _ in await relations(database)}
     again = await ledger(*verb, database=database_url)
 
     assert killed == -signal.SIGKILL
     assert "as_was" not in left
     assert again.code == 0, again
-    assert await tables(engine, "as_was") == folded((await stored(engine))[:30])
-    assert "as_was_replaying" not in {schema for schema, _ in await relations(engine)}
+    assert await tables(database, "as_was") == folded((await stored(database))[:30])
+    assert "as_was_replaying" not in {schema for schema, _ in await relations(database)}
 
 
 @pytest.mark.parametrize("verb", [["verify"], ["rebuild"], ["replay", "--until", "30", "--schema", "as_was"]])
-async def test_ctrl_c_leaves_nothing(database_url: URL, engine: AsyncEngine, tmp_path: Path, verb: list[Any]) -> None:
-    await told_and_folded(engine)
+async def test_ctrl_c_leaves_nothing(database_url: URL, database: Database, tmp_path: Path, verb: list[Any]) -> None:
+    await told_and_folded(database)
     await tamper(database_url, "UPDATE campaigns SET name = 'Changed'")
-    before = await contents(engine), await relations(engine)
+    before = await contents(database), await relations(database)
 
     code = await stopped_half_way(tmp_path, database_url, signal.SIGINT, *verb)
 
     assert code != 0
-    assert (await contents(engine), await relations(engine)) == before
+    assert (await contents(database), await relations(database)) == before
 
 
 async def test_a_rebuild_beside_another_process_at_it_is_refused(
-    database_url: URL, engine: AsyncEngine, tmp_path: Path
+    database_url: URL, database: Database, tmp_path: Path
 ) -> None:
-    await told_and_folded(engine)
+    await told_and_folded(database)
     async with AsyncExitStack() as stack:
         async with locked(database_url, "SELECT FROM ledger.projection_checkpoints FOR UPDATE") as somebody_waits:
             first = await stack.enter_async_context(started(tmp_path, "rebuild", database=database_url))

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import URL
-from sqlalchemy.ext.asyncio import AsyncEngine
 
+from ledger.database import Database
 from tests.cli.helpers import LEDGER, PYTHON, REPOSITORY, Said, environment, ledger, run
 from tests.events import campaign, cost
 from tests.log.helpers import query, record, value
@@ -21,13 +21,13 @@ async def reset(command: str, url: URL | None, tmp_path: Path, *options: str, an
 
 
 @pytest.fixture
-async def filled(engine: AsyncEngine) -> AsyncEngine:
+async def filled(database: Database) -> Database:
     """A ledger with two events."""
-    await record(engine, campaign(), cost())
-    return engine
+    await record(database, campaign(), cost())
+    return database
 
 
-async def test_anything_but_yes_cancels(filled: AsyncEngine, database_url: URL, tmp_path: Path) -> None:
+async def test_anything_but_yes_cancels(filled: Database, database_url: URL, tmp_path: Path) -> None:
     given = [("ledger reset", "no\n"), ("ledger reset", "\n"), ("db_reset.py", "YES please\n")]
 
     answers = await asyncio.gather(
@@ -40,7 +40,7 @@ async def test_anything_but_yes_cancels(filled: AsyncEngine, database_url: URL, 
     assert await value(filled, EVENTS) == 2
 
 
-async def test_no_answer_at_all_cancels(filled: AsyncEngine, database_url: URL, tmp_path: Path) -> None:
+async def test_no_answer_at_all_cancels(filled: Database, database_url: URL, tmp_path: Path) -> None:
     said = await reset("ledger reset", database_url, tmp_path, answer="")
 
     assert "Cancelled." in said.out
@@ -51,7 +51,7 @@ async def test_no_answer_at_all_cancels(filled: AsyncEngine, database_url: URL, 
     ("command", "options", "answer"), [("ledger reset", ["--yes"], ""), ("db_reset.py", [], "yes\n")]
 )
 async def test_after_a_yes_the_ledger_is_empty_and_takes_events_again(
-    filled: AsyncEngine, database_url: URL, tmp_path: Path, command: str, options: list[str], answer: str
+    filled: Database, database_url: URL, tmp_path: Path, command: str, options: list[str], answer: str
 ) -> None:
     said = await reset(command, database_url, tmp_path, *options, answer=answer)
 

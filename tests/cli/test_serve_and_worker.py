@@ -9,8 +9,8 @@ from typing import Any
 import aiohttp
 import pytest
 from sqlalchemy import URL
-from sqlalchemy.ext.asyncio import AsyncEngine
 
+from ledger.database import Database
 from tests.cli.helpers import Running, key_of, ledger, started
 from tests.events import campaign, cost, reserve
 from tests.log.helpers import query, until
@@ -68,7 +68,7 @@ async def test_what_one_process_takes_another_folds_for_the_first_to_show(
 
 
 async def test_several_workers_and_servers_share_one_ledger(
-    served: tuple[Running, aiohttp.ClientSession], database_url: URL, tmp_path: Path, engine: AsyncEngine
+    served: tuple[Running, aiohttp.ClientSession], database_url: URL, tmp_path: Path, database: Database
 ) -> None:
     _, client = served
     opened = campaign("100")
@@ -91,7 +91,7 @@ async def test_several_workers_and_servers_share_one_ledger(
 
     assert sorted(positions) == list(range(2, 102))
     assert (last, shown["spend"]) == (102, "101")
-    assert await query(engine, "SELECT spent FROM ledger.accounts") == [(101,)]
+    assert await query(database, "SELECT spent FROM ledger.accounts") == [(101,)]
 
 
 async def test_a_database_that_is_not_migrated_is_refused_with_what_to_do(empty_database_url: URL) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import aiohttp
 import pytest
 from sqlalchemy import URL
-from sqlalchemy.ext.asyncio import AsyncEngine
 
+from ledger.database import Database
 from tests.api.hostile import request, wired
 from tests.cli.helpers import started
 from tests.events import campaign, cost, job
@@ -20,7 +20,7 @@ REQUESTS = 20
 
 @pytest.mark.direct
 async def test_requests_accepted_before_sigterm_are_recorded_as_a_group_and_answered(
-    database_url: URL, engine: AsyncEngine, tmp_path: Path
+    database_url: URL, database: Database, tmp_path: Path
 ) -> None:
     opened = campaign("1000")
     async with started(tmp_path, "serve", "--no-auth", "--port", "0", database=database_url) as running:
@@ -52,16 +52,16 @@ async def test_requests_accepted_before_sigterm_are_recorded_as_a_group_and_answ
     assert {status for status, _ in answers} == {201}
     positions = sorted(answer["position"] for _, answer in answers)
     assert positions == list(range(2, REQUESTS + 2))
-    assert await query(engine, "SELECT spent FROM ledger.accounts") == [(REQUESTS,)]
+    assert await query(database, "SELECT spent FROM ledger.accounts") == [(REQUESTS,)]
     assert closed == [True, True]
     assert "Traceback" not in running.errors.read_text()
 
 
 @pytest.mark.direct
 async def test_a_worker_told_to_stop_in_the_middle_of_a_page_finishes_it(
-    database_url: URL, engine: AsyncEngine, tmp_path: Path
+    database_url: URL, database: Database, tmp_path: Path
 ) -> None:
-    await record(engine, *(job() for _ in range(50)))
+    await record(database, *(job() for _ in range(50)))
     async with connected(database_url) as holder, started(tmp_path, "worker", database=database_url) as running:
         async with holder.transaction():
             # Nobody can write the table: the page is folded, and its transaction waits.
@@ -71,7 +71,7 @@ async def test_a_worker_told_to_stop_in_the_middle_of_a_page_finishes_it(
             async def waits() -> bool:
                 return bool(
                     await value(
-                        engine,
+                        database,
                         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
                         "AND wait_event_type = 'Lock' AND query ILIKE '%agent_jobs%'",
                     )
@@ -84,5 +84,5 @@ async def test_a_worker_told_to_stop_in_the_middle_of_a_page_finishes_it(
         code = await asyncio.wait_for(running.process.wait(), 30)
 
     assert code == 0
-    assert await value(engine, "SELECT count(*) FROM public.agent_jobs") == 50
+    assert await value(database, "SELECT count(*) FROM public.agent_jobs") == 50
     assert "Traceback" not in running.errors.read_text()

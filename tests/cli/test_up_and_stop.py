@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from ledger.cli.main import main
 from ledger.config import parse_url
-from ledger.database import make_engine
+from ledger.database import Database
 from tests.cli.helpers import Running, get, key_of, ledger, postgres_of, remove, started
 from tests.events import campaign, cost, follow, job
 from tests.log.helpers import query
@@ -136,13 +136,13 @@ async def test_ended_under_load_it_has_every_acknowledged_event_once_and_its_tab
         acknowledged, code = await under_load(first, home, victim, number)
 
     async with started(tmp_path, *up) as second:
-        engine = make_engine(parse_url("DATABASE_URL", await second.line("DATABASE_URL=")))
+        database = Database(parse_url("DATABASE_URL", await second.line("DATABASE_URL=")))
         await second.url()
-        events = await stored(engine)
-        await folded_up_to(engine, len(events))
-        found = await tables(engine)
-        balances = await query(engine, "SELECT spent, held FROM ledger.accounts WHERE scope = 'campaign'")
-        await engine.dispose()
+        events = await stored(database)
+        await folded_up_to(database, len(events))
+        found = await tables(database)
+        balances = await query(database, "SELECT spent, held FROM ledger.accounts WHERE scope = 'campaign'")
+        await database.close()
 
     assert code == exit_code
     assert len(acknowledged) >= 300

@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 import pytest
 from sqlalchemy import URL
 
-from ledger.database import make_engine
-from ledger.schema import migrate
+from ledger.database import Database
+from ledger.database.migrations import migrate
 from tests.conftest import administer
 from tests.servers.kinds import tls
 from tests.servers.pgbouncer import pgbouncer
@@ -41,9 +41,9 @@ async def migrated_on(server: URL) -> AsyncIterator[URL]:
     """A migrated database on a server, while inside."""
     name = f"connections_{uuid.uuid4().hex[:12]}"
     await administer(server, f"CREATE DATABASE {name}")
-    engine = make_engine(server.set(database=name))
-    await migrate(engine)
-    await engine.dispose()
+    database = Database(server.set(database=name))
+    await migrate(database)
+    await database.close()
     yield server.set(database=name)
     await administer(server, f"DROP DATABASE {name} WITH (FORCE)")
 

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import URL
 
 from ledger.api.app import listen, serving
-from ledger.database import STATEMENT_SECONDS_MAX, make_engine
+from ledger.database import STATEMENT_SECONDS_MAX, Database
 from tests.api.helpers import follow_pages
 from tests.conftest import Service
 from tests.events import cost
@@ -92,11 +92,11 @@ class Load:
 async def test_an_outage_under_load_is_answered_in_time_and_counts_everything_once(
     plain_server: PostgreSQL, migrated: URL, outage: Callable[[PostgreSQL], None]
 ) -> None:
-    engine = make_engine(migrated, statement_seconds_max=STATEMENT_SECONDS_MAX)
+    database = Database(migrated, statement_seconds_max=STATEMENT_SECONDS_MAX)
     listener = listen("127.0.0.1", 0)
     port = listener.getsockname()[1]
     async with (
-        serving(engine, listener, with_worker=True),
+        serving(database, listener, with_worker=True),
         aiohttp.ClientSession(f"http://127.0.0.1:{port}", timeout=aiohttp.ClientTimeout(120)) as client,
     ):
         load = Load(client)
@@ -113,10 +113,10 @@ async def test_an_outage_under_load_is_answered_in_time_and_counts_everything_on
                 await asyncio.sleep(0.05)
         load.stopping.set()
         await asyncio.gather(*tasks)
-        service = Service(client, engine, migrated)
+        service = Service(client, database, migrated)
         entries = [entry["id"] for entry in await follow_pages(service, "/v1/budget-entries", limit=500)]
         head = await service.head()
-    await engine.dispose()
+    await database.close()
 
     assert before
     assert sorted(entries) == sorted(load.acknowledged)

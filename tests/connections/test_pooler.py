@@ -6,13 +6,12 @@ from typing import Any
 
 import pytest
 from sqlalchemy import URL
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ledger.database import driver_connection, is_pooled, make_engine
+from ledger.database import Database
+from ledger.database.migrations import migrate
 from ledger.log.append import append
-from ledger.log.bell import Bell, Herald
+from ledger.log.notifications import LogSignal, Notifier
 from ledger.log.read import read_head
-from ledger.schema import migrate
 from tests.cli.helpers import ledger, plain
 from tests.events import campaign, cost
 from tests.log.helpers import request, until
@@ -21,18 +20,18 @@ from tests.servers.postgresql import PostgreSQL
 
 
 async def found_pooled(url: URL) -> bool:
-    engine = make_engine(url)
-    async with driver_connection(engine) as connection:
+    database = Database(url)
+    async with database.connection() as connection:
         assert await connection.fetchval("SELECT $1::int", 1) == 1
-    await engine.dispose()
-    return is_pooled(engine)
+    await database.close()
+    return database.is_pooled
 
 
-async def appended(engine: AsyncEngine, transactions: int, clients: int = 10) -> list[Any]:
+async def appended(database: Database, transactions: int, clients: int = 10) -> list[Any]:
     """How so many appends by so many clients at once have ended."""
 
     async def one() -> None:
-        async with driver_connection(engine) as connection:
+        async with database.connection() as connection:
             await append(connection, [request(campaign()), request(cost())])
 
     async def client() -> list[Any]:
@@ -56,65 +55,65 @@ async def test_a_pooler_in_session_mode_is_as_good_as_none(plain_server: Postgre
 async def test_what_the_url_says_of_itself_goes_before_trying(plain_server: PostgreSQL, pooler: URL) -> None:
     assert await found_pooled(plain_server.url.set(query={"pgbouncer": "true"}))
     assert not await found_pooled(pooler.set(query={"pgbouncer": "false"}))
-    assert is_pooled(make_engine(pooler.set(host="h", port=6543)))
-    assert not is_pooled(make_engine(pooler.set(host="h", port=6543, query={"pgbouncer": "false"})))
+    assert Database(pooler.set(host="h", port=6543)).is_pooled
+    assert not Database(pooler.set(host="h", port=6543, query={"pgbouncer": "false"})).is_pooled
 
 
 async def test_every_one_of_240_transactions_at_once_succeeds(pooled: URL) -> None:
-    engines = [make_engine(pooled) for _ in range(4)]
+    databases = [Database(pooled) for _ in range(4)]
 
-    ended = await asyncio.gather(*(appended(engine, 60) for engine in engines))
+    ended = await asyncio.gather(*(appended(database, 60) for database in databases))
 
     assert [error for errors in ended for error in errors] == [None] * 240
-    async with driver_connection(engines[0]) as connection:
+    async with databases[0].connection() as connection:
         assert await read_head(connection) == 480
-    for engine in engines:
-        await engine.dispose()
+    for database in databases:
+        await database.close()
 
 
 async def test_a_pooler_taken_for_a_server_fails_which_is_why_it_is_found_out(pooled: URL) -> None:
-    engines = [make_engine(pooled.set(query={"pgbouncer": "false"})) for _ in range(4)]
+    databases = [Database(pooled.set(query={"pgbouncer": "false"})) for _ in range(4)]
 
-    ended = await asyncio.gather(*(appended(engine, 60) for engine in engines))
+    ended = await asyncio.gather(*(appended(database, 60) for database in databases))
 
     assert any(error is not None for errors in ended for error in errors)
-    for engine in engines:
-        await engine.dispose()
+    for database in databases:
+        await database.close()
 
 
 async def test_migrations_pass_a_pooler(pooled: URL) -> None:
-    engine = make_engine(pooled)
+    database = Database(pooled)
 
-    await migrate(engine, to="base")
-    await migrate(engine)
+    await migrate(database, to="base")
+    await migrate(database)
 
-    assert await appended(engine, 1, clients=1) == [None]
-    await engine.dispose()
+    assert await appended(database, 1, clients=1) == [None]
+    await database.close()
 
 
 async def test_a_process_behind_the_pooler_wakes_those_that_listen_beside_it(pooled: URL, migrated: URL) -> None:
-    behind, beside, direct = make_engine(pooled), make_engine(pooled), make_engine(migrated, pool_size=1)
-    deaf, hearing = Bell(), Bell()
-    teller, listener = Herald(behind, deaf), Herald(beside, hearing, direct)
-    tasks = [asyncio.create_task(herald.run()) for herald in (teller, listener)]
+    behind, beside, direct = Database(pooled), Database(pooled), Database(migrated, pool_size=1)
+    deaf, hearing = LogSignal(), LogSignal()
+    teller, listener = Notifier(behind, deaf), Notifier(beside, hearing, direct)
+    tasks = [asyncio.create_task(notifier.run()) for notifier in (teller, listener)]
 
     async def hears() -> bool:
-        return hearing.hears_others
+        return hearing.receives_notifications
 
     await until(hears)
-    before = hearing.rung
+    before = hearing.generation
     teller.announce(1)
 
     async def rang() -> bool:
-        return hearing.rung > before
+        return hearing.generation > before
 
     await until(rang)
-    assert not deaf.hears_others
+    assert not deaf.receives_notifications
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    for engine in (behind, beside, direct):
-        await engine.dispose()
+    for database in (behind, beside, direct):
+        await database.close()
 
 
 @pytest.mark.parametrize("verb", [["verify"], ["rebuild"], ["replay", "--until", "0", "--schema", "past"]])

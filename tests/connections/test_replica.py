@@ -12,7 +12,7 @@ from sqlalchemy import URL
 
 from ledger.api import replica as reading
 from ledger.api.app import listen, serving
-from ledger.database import make_engine
+from ledger.database import Database
 from tests.api.helpers import eventually
 from tests.cli.helpers import plain
 from tests.conftest import Service, aiohttp
@@ -46,19 +46,19 @@ async def on_replica(pair: Pair, statement: str, database: str = "postgres") -> 
 async def service(pair: Pair) -> AsyncIterator[Service]:
     """A service that appends to the primary and reads from the replica."""
     async with migrated_on(pair.primary.url) as url:
-        engine, replica = make_engine(url), make_engine(pair.replica.url.set(database=url.database))
+        database, replica = Database(url), Database(pair.replica.url.set(database=url.database))
         listener = listen("127.0.0.1", 0)
         port = listener.getsockname()[1]
         async with (
-            serving(engine, listener, with_worker=True, replica=replica),
+            serving(database, listener, with_worker=True, replica=replica),
             aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client,
         ):
-            service = Service(client, engine, url)
+            service = Service(client, database, url)
             await service.append(campaign())
             await replica_is_at(pair, url, 1)
             yield service
-        await replica.dispose()
-        await engine.dispose()
+        await replica.close()
+        await database.close()
 
 
 async def replica_is_at(pair: Pair, url: URL, position: int) -> None:

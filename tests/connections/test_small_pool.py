@@ -8,14 +8,13 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import URL
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ledger.audit import sealer as sealing
-from ledger.database import driver_connection, is_pooled, make_engine
+from ledger.database import Database
 from ledger.log.appender import Appender
-from projections import ahead
+from projections import prefetch
 from projections.worker import fold_page
-from tests.audit.sealing import RecordingHome, fill, sealer_of
+from tests.audit.sealing import RecordingFiles, fill, sealer_of
 from tests.events import cost
 from tests.log.helpers import record, request
 from tests.projections.helpers import CountingReader
@@ -32,38 +31,38 @@ def narrow(plain_server: PostgreSQL) -> Iterator[URL]:
 
 
 @pytest.fixture
-async def engine(narrow: URL, migrated: URL) -> AsyncIterator[AsyncEngine]:
-    engine = make_engine(narrow.set(database=migrated.database), statement_seconds_max=STATEMENT_SECONDS_MAX)
-    async with driver_connection(engine) as connection:
+async def database(narrow: URL, migrated: URL) -> AsyncIterator[Database]:
+    database = Database(narrow.set(database=migrated.database), statement_seconds_max=STATEMENT_SECONDS_MAX)
+    async with database.connection() as connection:
         await connection.execute("SELECT 1")
-    assert is_pooled(engine)
-    yield engine
-    await engine.dispose()
+    assert database.is_pooled
+    yield database
+    await database.close()
 
 
-async def test_a_long_log_is_sealed(engine: AsyncEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_long_log_is_sealed(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sealing, "CHUNK_EVENTS", 300)
-    await fill(engine, 1_000)
+    await fill(database, 1_000)
 
-    sealer = await sealer_of(engine, RecordingHome(tmp_path))
+    sealer = await sealer_of(database, RecordingFiles(tmp_path))
 
     assert await sealer.seal() == 1_000
 
 
 async def test_a_worker_far_behind_reads_on_the_connection_that_it_has(
-    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+    database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ahead, "AHEAD_EVENTS_MIN", 2)
-    await record(engine, *(cost() for _ in range(50)))
-    reader = CountingReader(engine)
+    monkeypatch.setattr(prefetch, "AHEAD_EVENTS_MIN", 2)
+    await record(database, *(cost() for _ in range(50)))
+    reader = CountingReader(database)
 
-    folded = [await fold_page(engine, 10, reader=reader) for _ in range(6)]
+    folded = [await fold_page(database, 10, reader=reader) for _ in range(6)]
     await reader.close()
 
     assert (folded, reader.begun) == ([10, 10, 10, 10, 10, 0], [])
 
 
-async def test_others_are_served_while_appends_never_end(engine: AsyncEngine) -> None:
+async def test_others_are_served_while_appends_never_end(database: Database) -> None:
     stopping, chance = asyncio.Event(), random.Random(1)
 
     async def send(appender: Appender) -> None:
@@ -72,12 +71,12 @@ async def test_others_are_served_while_appends_never_end(engine: AsyncEngine) ->
             # Some always wait already when a group ends.
             await asyncio.sleep(chance.random() * 0.003)
 
-    async with Appender(engine) as appender:
+    async with Appender(database) as appender:
         senders = [asyncio.create_task(send(appender)) for _ in range(40)]
         served = 0
         ends = time.monotonic() + 2
         while time.monotonic() < ends:
-            async with driver_connection(engine) as connection:
+            async with database.connection() as connection:
                 served += await connection.fetchval("SELECT 1")
         stopping.set()
         await asyncio.gather(*senders)

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import URL, text
 from sqlalchemy.exc import DBAPIError
 
-from ledger.database import make_engine
+from ledger.database import Database
 from tests.servers.certificates import Authority
 from tests.servers.kinds import HARD_PASSWORD
 from tests.servers.postgresql import PostgreSQL
@@ -18,12 +18,12 @@ IS_ENCRYPTED = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
 
 
 async def is_encrypted(url: URL, **query: str) -> bool:
-    engine = make_engine(url.set(query=query))
+    database = Database(url.set(query=query))
     try:
-        async with engine.connect() as connection:
+        async with database.engine.connect() as connection:
             return bool(await connection.scalar(text(IS_ENCRYPTED)))
     finally:
-        await engine.dispose()
+        await database.close()
 
 
 def root_certificate(url: URL) -> str:

@@ -104,8 +104,8 @@ class Drawer:
         possible = [name for name in of_noun if status in (TRANSITIONS[name][0].split() or [None])]
         if not possible or self._is_rare():
             return self.draw(st.sampled_from(of_noun))
-        goes_on = [name for name in possible if TRANSITIONS[name][1] not in ENDED and name not in DULL]
-        return self.draw(st.sampled_from(goes_on * OFTEN + possible))
+        begin_next = [name for name in possible if TRANSITIONS[name][1] not in ENDED and name not in DULL]
+        return self.draw(st.sampled_from(begin_next * OFTEN + possible))
 
     def _envelope(self, noun: str, stream_id: str) -> dict[str, Any]:
         version = self.model.version(noun, stream_id)

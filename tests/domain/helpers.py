@@ -1,4 +1,4 @@
-"""A desk to bring events to: a book with nothing behind it, the real decoding, the real judgement."""
+"""A desk to bring events to: a working_state with nothing behind it, the real decoding, the real judgement."""
 
 import copy
 import json
@@ -10,12 +10,12 @@ from uuid import UUID, uuid4
 import msgspec
 import pytest
 
-from ledger.domain.book import Account, Book
 from ledger.domain.catalogue import CATALOGUE, UPCASTERS, Upcaster
 from ledger.domain.codec import EventData, decode_hook, dump
 from ledger.domain.errors import Refused
 from ledger.domain.event import Candidate, Receipt, Recorded, Request
 from ledger.domain.judge import expiry, judge
+from ledger.domain.working_state import Account, WorkingState
 from ledger.log.prepare import prepare
 from tests.events import campaign, content, follow, job, reserve
 
@@ -76,11 +76,11 @@ class Desk:
     """Where requests are judged one after the other, while its clock stands still."""
 
     def __init__(self) -> None:
-        self.book = Book(0, NOW)
+        self.working_state = WorkingState(0, NOW)
 
     def send(self, sent: Sent) -> Receipt | Refused:
         """Judge one event; its verdict."""
-        return judge(self.book, Request([candidate(sent)]))[0]
+        return judge(self.working_state, Request([candidate(sent)]))[0]
 
     def accept(self, *events: Sent) -> Receipt:
         """Judge events one by one, all of which must be accepted; the receipt of the last."""
@@ -97,23 +97,23 @@ class Desk:
 
     def batch(self, *events: Sent) -> list[Receipt | Refused]:
         """Judge events together, all or nothing."""
-        return judge(self.book, Request([candidate(sent) for sent in events]))
+        return judge(self.working_state, Request([candidate(sent) for sent in events]))
 
     def independent(self, *events: Sent) -> list[Receipt | Refused]:
         """Judge events in one request, each by itself."""
-        return judge(self.book, Request([candidate(sent) for sent in events], independent=True))
+        return judge(self.working_state, Request([candidate(sent) for sent in events], independent=True))
 
     def expire(self, reserved: Sent) -> Receipt | Refused:
         """Have the sweeper expire a hold."""
-        return judge(self.book, Request([expiry(stream_of(reserved), uuid4())], independent=True))[0]
+        return judge(self.working_state, Request([expiry(stream_of(reserved), uuid4())], independent=True))[0]
 
     def pass_seconds(self, seconds: float) -> None:
         """Let time pass."""
-        self.book.recorded_at += timedelta(seconds=seconds)
+        self.working_state.recorded_at += timedelta(seconds=seconds)
 
     def account(self, sent: Sent) -> Account:
         """The balances of a campaign or a job."""
-        return self.book.accounts[sent["type"].split(".")[0], stream_of(sent)]
+        return self.working_state.accounts[sent["type"].split(".")[0], stream_of(sent)]
 
     def balances(self, sent: Sent) -> tuple[Decimal, Decimal]:
         """What is spent and held on a campaign or a job."""
@@ -123,18 +123,18 @@ class Desk:
     def status(self, sent: Sent) -> str:
         """The status of the stream that an event belongs to."""
         if sent["type"].startswith("cost."):
-            return self.book.entries[stream_of(sent)].status
-        return self.book.heads[sent["type"].split(".")[0], stream_of(sent)].state.status
+            return self.working_state.entries[stream_of(sent)].status
+        return self.working_state.heads[sent["type"].split(".")[0], stream_of(sent)].state.status
 
     @property
     def last(self) -> Recorded:
         """The event recorded last."""
-        return self.book.events[-1]
+        return self.working_state.events[-1]
 
     def snapshot(self) -> dict[str, Any]:
-        """Everything the book holds, to compare with later."""
-        kept = copy.deepcopy({name: value for name, value in vars(self.book).items() if name != "denials"})
-        return {**kept, "denials": dict(self.book.denials)}
+        """Everything the working_state holds, to compare with later."""
+        kept = copy.deepcopy({name: value for name, value in vars(self.working_state).items() if name != "denials"})
+        return {**kept, "denials": dict(self.working_state.denials)}
 
 
 FIRST = {"campaign": campaign, "content": content, "job": job, "cost": reserve}

@@ -38,7 +38,7 @@ class Refusal(Exception):
         self.members = members or None
 
 
-class Known(NamedTuple):
+class RecordedIdentity(NamedTuple):
     """An event that was accepted."""
 
     type: str
@@ -53,7 +53,7 @@ class Model:
     def __init__(self) -> None:
         self.position = 0
         self.streams: dict[tuple[str, str], Stream] = {}
-        self.events: dict[tuple[str, str, str], Known] = {}
+        self.events: dict[tuple[str, str, str], RecordedIdentity] = {}
         self.denials: set[Any] = set()
 
     def apply(self, event: Event, now: datetime) -> Verdict:
@@ -148,7 +148,7 @@ class Model:
         self.streams[category, stream_id] = stream
         self.position += 1
         verdict = Verdict(None, stream["version"], self.position, over_budget=over)
-        self.events[identity] = Known(name, data, {"occurred_at": now, **envelope}, verdict)
+        self.events[identity] = RecordedIdentity(name, data, {"occurred_at": now, **envelope}, verdict)
         if name in ENDS:
             for entry in list(self.streams.values()):
                 if entry.get("job") == stream_id and entry["status"] == "held":

@@ -47,7 +47,7 @@ def test_a_hold_must_fit_every_limit_it_counts_for(budget: str, cap: str | None,
         assert isinstance(verdict, BudgetExceeded)
         assert [failed["scope"] for failed in verdict.scopes] == failing
         assert desk.balances(owner) == (0, 0)
-        assert not desk.book.holds
+        assert not desk.working_state.holds
     else:
         assert desk.balances(owner) == desk.balances(working) == (0, Decimal(fits))
 
@@ -121,7 +121,7 @@ def test_settling_frees_the_whole_hold_and_charges_what_was_spent(
 
     assert desk.balances(owner) == (Decimal(balances), 0)
     assert receipt.over_budget == over
-    assert not desk.book.holds
+    assert not desk.working_state.holds
 
 
 def test_a_released_hold_gives_its_money_back() -> None:
@@ -160,7 +160,7 @@ def test_an_adjustment_moves_cost_and_balances_up_and_down_and_never_says_over_b
 
     assert (after_up, up.over_budget) == ((Decimal("6.5"), 0), None)
     assert desk.balances(owner) == desk.balances(working) == (0, 0)
-    assert desk.book.entries[stream_of(charged)].tokens_used == 0
+    assert desk.working_state.entries[stream_of(charged)].tokens_used == 0
 
 
 @pytest.mark.parametrize(

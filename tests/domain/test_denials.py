@@ -6,21 +6,21 @@ from uuid import UUID
 
 import pytest
 
-from ledger.domain.book import Denial
 from ledger.domain.catalogue import decode_stored
 from ledger.domain.errors import BudgetExceeded
 from ledger.domain.event import Receipt, Request
 from ledger.domain.judge import judge
+from ledger.domain.working_state import Denial
 from tests.domain.helpers import Desk, Sent, candidate, later, stream_in, stream_of, unknown
 from tests.events import campaign, cost, job, reserve
 
 
 def denied(desk: Desk, sent: Sent) -> Denial:
     """The denial of a hold that must be refused for money."""
-    desk.book.denials.clear()
+    desk.working_state.denials.clear()
     refusal = desk.refuse(sent)
     assert isinstance(refusal, BudgetExceeded)
-    (denial,) = desk.book.denials.values()
+    (denial,) = desk.working_state.denials.values()
     return denial
 
 
@@ -74,7 +74,7 @@ def test_a_denial_has_a_stream_of_its_own_and_leaves_the_holds_stream_empty() ->
     denial = denied(desk, asked).candidate
 
     assert denial.stream_id == denial.id != stream_of(asked)
-    assert desk.book.version("cost", stream_of(asked)) == 0
+    assert desk.working_state.version("cost", stream_of(asked)) == 0
     assert {**desk.snapshot(), "denials": {}} == before
 
 
@@ -156,7 +156,7 @@ def test_a_batch_refused_as_a_whole_is_not_denied() -> None:
 
     assert isinstance(refusal, BudgetExceeded)
     assert refusal.index == 1
-    assert not desk.book.denials
+    assert not desk.working_state.denials
 
 
 def test_independent_holds_are_denied_each_by_itself() -> None:
@@ -167,7 +167,7 @@ def test_independent_holds_are_denied_each_by_itself() -> None:
     verdicts = desk.independent(owner, *holds)
 
     assert [isinstance(verdict, Receipt) for verdict in verdicts] == [True, False, True, False, True]
-    reserved = [denial.candidate.causation_id for denial in desk.book.denials.values()]
+    reserved = [denial.candidate.causation_id for denial in desk.working_state.denials.values()]
     assert reserved == [stream_of(holds[0]), stream_of(holds[2])]
 
 
@@ -177,7 +177,7 @@ def test_only_refusals_for_money_are_recorded(sent: Sent) -> None:
 
     desk.refuse(sent)
 
-    assert not desk.book.denials
+    assert not desk.working_state.denials
 
 
 def test_a_denial_keeps_the_seal_of_the_text_that_was_asked_with() -> None:
@@ -185,9 +185,9 @@ def test_a_denial_keeps_the_seal_of_the_text_that_was_asked_with() -> None:
     owner = stream_in(desk, "campaign", "active", budget="1")
     asked = candidate(reserve("2", campaign_id=owner["id"], description="why"))
 
-    judge(desk.book, Request([asked]))
+    judge(desk.working_state, Request([asked]))
 
-    (denial,) = desk.book.denials.values()
+    (denial,) = desk.working_state.denials.values()
     seal = denial.candidate.text, denial.candidate.text_salt, denial.candidate.text_commitment
     assert seal == (asked.text, asked.text_salt, asked.text_commitment)
     assert asked.text == '{"description":"why"}'

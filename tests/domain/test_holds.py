@@ -22,7 +22,7 @@ def test_the_end_of_a_job_releases_each_of_its_open_holds(end: str) -> None:
 
     receipt = desk.accept({**later(working, end), "correlation_id": unknown()})
 
-    ended, *released = desk.book.events[receipt.position - 1 :]
+    ended, *released = desk.working_state.events[receipt.position - 1 :]
     assert [(event.type, event.stream_id) for event in released] == [
         ("cost.released", stream_of(hold)) for hold in holds[1:]
     ]
@@ -30,8 +30,8 @@ def test_the_end_of_a_job_releases_each_of_its_open_holds(end: str) -> None:
         assert (event.actor, event.causation_id, event.correlation_id) == ("ledger", ended.id, ended.correlation_id)
         assert (event.campaign_id, event.agent_job_id) == (stream_of(owner), stream_of(working))
         assert (event.version, json.loads(event.data), event.text) == (2, {}, None)
-    assert not desk.book.holds
-    assert desk.balances(working) == desk.balances(owner) == (desk.book.entries[stream_of(holds[0])].cost, 0)
+    assert not desk.working_state.holds
+    assert desk.balances(working) == desk.balances(owner) == (desk.working_state.entries[stream_of(holds[0])].cost, 0)
 
 
 def test_releases_are_not_in_the_receipts_and_keep_positions_without_gaps() -> None:
@@ -42,7 +42,7 @@ def test_releases_are_not_in_the_receipts_and_keep_positions_without_gaps() -> N
     receipts = desk.batch(later(working, "completed"), campaign())
 
     assert [receipt.position for receipt in receipts if isinstance(receipt, Receipt)] == [5, 8]
-    assert [event.position for event in desk.book.events] == list(range(1, 9))
+    assert [event.position for event in desk.working_state.events] == list(range(1, 9))
 
 
 @pytest.mark.parametrize("end", ENDS)
@@ -55,7 +55,7 @@ def test_the_end_of_a_job_leaves_the_holds_of_others_alone(end: str) -> None:
 
     desk.accept(later(working, end))
 
-    assert list(desk.book.holds) == [stream_of(hold) for hold in kept]
+    assert list(desk.working_state.holds) == [stream_of(hold) for hold in kept]
     assert desk.balances(owner) == (0, 5)
     assert desk.balances(other) == (0, 2)
 
@@ -83,7 +83,7 @@ def test_a_job_that_ends_again_after_a_retry_releases_only_what_is_held_by_then(
 
     desk.accept(later(working, "cancelled"))
 
-    released = [event.stream_id for event in desk.book.events if event.type == "cost.released"]
+    released = [event.stream_id for event in desk.working_state.events if event.type == "cost.released"]
     assert released[1:] == [stream_of(second)]
 
 
@@ -95,7 +95,7 @@ def test_a_refused_end_releases_nothing() -> None:
     desk.refuse(later(working, "completed"))
 
     assert desk.balances(working) == (0, 1)
-    assert len(desk.book.holds) == 1
+    assert len(desk.working_state.holds) == 1
 
 
 def test_a_repeated_end_releases_nothing_again() -> None:
@@ -122,7 +122,7 @@ def test_a_release_never_takes_an_id_that_its_holds_sender_could_foresee() -> No
 
     desk.accept(end)
 
-    identities = [(event.category, event.stream_id, event.id) for event in desk.book.events]
+    identities = [(event.category, event.stream_id, event.id) for event in desk.working_state.events]
     assert len(set(identities)) == len(identities), "the unique index would refuse the whole group of requests"
 
 
@@ -147,7 +147,7 @@ def test_a_hold_without_expires_in_lasts_nine_hundred_seconds() -> None:
     held = reserve()
     desk.accept(held)
 
-    expires_at = desk.book.entries[stream_of(held)].expires_at
+    expires_at = desk.working_state.entries[stream_of(held)].expires_at
 
     assert expires_at is not None
     assert (expires_at - NOW).total_seconds() == 900

@@ -193,7 +193,7 @@ def test_an_event_twice_in_one_batch_is_recorded_once() -> None:
     assert isinstance(first, Receipt)
     assert isinstance(second, Receipt)
     assert (first.duplicate, second.duplicate) == (False, True)
-    assert first.position == second.position == len(desk.book.events) == 1
+    assert first.position == second.position == len(desk.working_state.events) == 1
 
 
 def test_one_id_with_two_contents_in_one_batch_refuses_the_batch() -> None:
@@ -219,7 +219,7 @@ def test_a_batch_sent_again_is_answered_with_the_same_receipts() -> None:
     for was, repeated in zip(first, again, strict=True):
         assert isinstance(was, Receipt)
         assert repeated == Receipt(was.id, was.stream_id, was.version, was.position, duplicate=True)
-    assert desk.book.position == 3
+    assert desk.working_state.position == 3
 
 
 def test_an_event_of_a_refused_batch_is_not_known_afterwards() -> None:
@@ -262,7 +262,7 @@ def test_erased_text_no_longer_tells_a_repeat_from_a_conflict_but_data_does() ->
     charged = cost(description="a name that was erased")
     desk.accept(charged)
     identity = candidate(charged).identity
-    desk.book.known[identity] = desk.book.known[identity]._replace(text=None, erased=True)
+    desk.working_state.identities[identity] = desk.working_state.identities[identity]._replace(text=None, erased=True)
 
     receipt = desk.accept(charged)
     refusal = desk.refuse(with_data(charged, cost="2"))

@@ -260,4 +260,4 @@ def test_a_hold_settles_after_it_expired_and_after_it_was_released() -> None:
     desk.accept(later(expired, "settled", cost="3"), later(released, "settled", cost="4"))
 
     assert desk.balances(owner) == (7, 0)
-    assert not desk.book.holds
+    assert not desk.working_state.holds

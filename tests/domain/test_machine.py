@@ -7,11 +7,11 @@ from uuid import UUID
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, precondition, rule
 
-from ledger.domain.book import Book
 from ledger.domain.errors import BudgetExceeded, Refused, VersionConflict
 from ledger.domain.event import Receipt, Request
 from ledger.domain.judge import expiry, judge
-from ledger.domain.restore import candidate_of, restore
+from ledger.domain.rejudge import candidate_of, restore
+from ledger.domain.working_state import WorkingState
 from tests.domain.auditor import Auditor
 from tests.domain.contract import Event
 from tests.domain.helpers import NOW, candidate
@@ -28,27 +28,27 @@ def as_verdict(answer: Receipt | Refused) -> Verdict:
 
 
 class BookMachine(LedgerMachine):
-    """The domain alone: a book with nothing behind it."""
+    """The domain alone: a working_state with nothing behind it."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.book = Book(0, NOW)
+        self.working_state = WorkingState(0, NOW)
         self.auditor = Auditor()
         self.denied: set[UUID] = set()
 
     def answer(self, events: list[Event], independent: bool) -> list[Verdict]:
-        self.book.recorded_at = self.now
-        answers = judge(self.book, Request([candidate(event) for event in events], independent))
+        self.working_state.recorded_at = self.now
+        answers = judge(self.working_state, Request([candidate(event) for event in events], independent))
         self.record_denials()
         return [as_verdict(answer) for answer in answers]
 
     def record_denials(self) -> None:
         """As `ledger.log.append` does: after everything else, and each once."""
-        for denial_id, denial in self.book.denials.items():
+        for denial_id, denial in self.working_state.denials.items():
             if denial_id not in self.denied:
-                self.book.record(denial.candidate, denial.campaign_id, denial.agent_job_id)
-        self.denied |= self.book.denials.keys()
-        self.book.denials.clear()
+                self.working_state.record(denial.candidate, denial.campaign_id, denial.agent_job_id)
+        self.denied |= self.working_state.denials.keys()
+        self.working_state.denials.clear()
 
     @precondition(lambda self: self.streams["cost"])
     @rule(data=st.data(), late=st.sampled_from([None, -0.000001, 0, 1]))
@@ -62,8 +62,8 @@ class BookMachine(LedgerMachine):
             self.now = max(self.now, due + timedelta(seconds=late))
         expected = self.model.expire(entry_id, self.now)
 
-        self.book.recorded_at = self.now
-        (answer,) = judge(self.book, Request([expiry(UUID(entry_id), UUID(self.new_id()))], independent=True))
+        self.working_state.recorded_at = self.now
+        (answer,) = judge(self.working_state, Request([expiry(UUID(entry_id), UUID(self.new_id()))], independent=True))
 
         assert as_verdict(answer) == expected
 
@@ -72,54 +72,55 @@ class BookMachine(LedgerMachine):
         for (category, stream_id), stream in self.model.streams.items():
             key = category, UUID(stream_id)
             if category == "cost":
-                entry = self.book.entries[key[1]]
+                entry = self.working_state.entries[key[1]]
                 seen = {"status": entry.status, "version": entry.version, "cost": entry.cost, "held": entry.held}
                 assert seen == {name: stream[name] for name in seen}
                 continue
-            head = self.book.heads[key]
+            head = self.working_state.heads[key]
             assert (head.state.status, head.version) == (stream["status"], stream["version"])
             if category == "campaign" or stream.get("entries"):
-                account = self.book.accounts[key]
+                account = self.working_state.accounts[key]
                 seen = {"limit": account.limit, "spent": account.spent, "held": account.held}
                 assert seen == {name: stream[name] for name in seen}
-        assert len(self.book.heads) + len(self.book.entries) == len(self.model.streams)
-        assert self.book.position == self.model.position == len(self.book.events)
+        assert len(self.working_state.heads) + len(self.working_state.entries) == len(self.model.streams)
+        assert self.working_state.position == self.model.position == len(self.working_state.events)
 
     @invariant()
     def an_auditor_finds_no_gap_no_broken_promise_and_the_same_balances(self) -> None:
-        for event in self.book.events[self.auditor.position :]:
+        for event in self.working_state.events[self.auditor.position :]:
             self.auditor.read(event)
-        for scope, account in self.book.accounts.items():
+        for scope, account in self.working_state.accounts.items():
             assert account.limit == self.auditor.limits[scope]
             assert (account.spent, account.held) == (self.auditor.spent[scope], self.auditor.held[scope])
 
     @invariant()
     def accounts_are_the_sums_of_their_entries_and_open_holds(self) -> None:
-        for (scope, account_id), account in self.book.accounts.items():
+        for (scope, account_id), account in self.working_state.accounts.items():
             names = "campaign_id" if scope == "campaign" else "agent_job_id"
-            costs = [entry.cost for entry in self.book.entries.values() if getattr(entry, names) == account_id]
-            holds = [hold.amount for hold in self.book.holds.values() if getattr(hold, names) == account_id]
+            costs = [entry.cost for entry in self.working_state.entries.values() if getattr(entry, names) == account_id]
+            holds = [hold.amount for hold in self.working_state.holds.values() if getattr(hold, names) == account_id]
             assert account.spent == sum(costs, Decimal(0))
             assert account.held == sum(holds, Decimal(0))
-        held = {entry_id for entry_id, entry in self.book.entries.items() if entry.status == "held"}
-        assert held == self.book.holds.keys()
+        held = {entry_id for entry_id, entry in self.working_state.entries.items() if entry.status == "held"}
+        assert held == self.working_state.holds.keys()
 
     def teardown(self) -> None:
-        """Told to an empty book, event by event, what was recorded leaves the very rows and states."""
-        again = Book(0, NOW)
+        """Told to an empty working_state, event by event, what was recorded leaves the very rows and states."""
+        again = WorkingState(0, NOW)
 
         rows = [
-            restore(again, event, candidate_of(event._replace(over_budget=None, size=0))) for event in self.book.events
+            restore(again, event, candidate_of(event._replace(over_budget=None, size=0)))
+            for event in self.working_state.events
         ]
 
-        denied = {event.stream_id for event in self.book.events if event.type == "cost.denied"}
+        denied = {event.stream_id for event in self.working_state.events if event.type == "cost.denied"}
         entries = {stream_id: entry for stream_id, entry in again.entries.items() if stream_id not in denied}
-        assert rows == self.book.events
+        assert rows == self.working_state.events
         assert (again.heads, again.accounts, again.holds, entries) == (
-            self.book.heads,
-            self.book.accounts,
-            self.book.holds,
-            self.book.entries,
+            self.working_state.heads,
+            self.working_state.accounts,
+            self.working_state.holds,
+            self.working_state.entries,
         )
 
 

@@ -163,7 +163,7 @@ def test_what_names_neither_counts_for_nothing(naming: Any) -> None:
     desk.accept(naming())
 
     assert counts_for(desk) == (None, None)
-    assert not desk.book.accounts
+    assert not desk.working_state.accounts
 
 
 def test_events_of_a_campaign_and_of_a_job_count_for_themselves() -> None:

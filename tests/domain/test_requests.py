@@ -152,7 +152,7 @@ def test_a_stream_goes_on_at_the_version_expected() -> None:
 
 
 def a_busy_batch(desk: Desk) -> list[Sent]:
-    """Events that change everything a book keeps, of streams new and old."""
+    """Events that change everything a working_state keeps, of streams new and old."""
     owner = stream_in(desk, "campaign", "active", budget="10")
     old = stream_in(desk, "job", "running", campaign_id=owner["id"])
     held, settling = (reserve("1", agent_job_id=old["id"]) for _ in range(2))
@@ -200,7 +200,7 @@ def test_an_event_of_a_batch_does_not_see_the_later_ones() -> None:
 
     assert isinstance(refusal, UnknownReference)
     assert refusal.index == 0
-    assert not desk.book.events
+    assert not desk.working_state.events
 
 
 def test_a_version_that_an_earlier_event_of_the_batch_used_up_is_stale() -> None:
@@ -231,13 +231,13 @@ def test_a_refused_batch_leaves_the_book_exactly_as_it_was(length: int) -> None:
 def test_a_batch_passes_after_the_one_that_was_refused() -> None:
     desk = Desk()
     batch = a_busy_batch(desk)
-    position = desk.book.position
+    position = desk.working_state.position
     desk.batch(*batch, later(campaign(), "paused"))
 
     receipts = desk.batch(*batch)
 
     assert all(isinstance(receipt, Receipt) and not receipt.duplicate for receipt in receipts)
-    assert [event.position for event in desk.book.events] == list(range(1, position + len(batch) + 2))
+    assert [event.position for event in desk.working_state.events] == list(range(1, position + len(batch) + 2))
 
 
 def test_a_refused_event_leaves_the_book_exactly_as_it_was() -> None:

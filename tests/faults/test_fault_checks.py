@@ -7,11 +7,10 @@ from uuid import UUID, uuid4
 import msgspec
 import pytest
 from sqlalchemy import URL
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ledger.audit.checkpoint import Checkpoint
-from ledger.audit.home import LogHome
-from ledger.database import driver_connection
+from ledger.audit.signed_checkpoint import Checkpoint
+from ledger.audit.signing_files import SigningFiles
+from ledger.database import Database
 from ledger.faults import thorough
 from ledger.faults.look import Look
 from ledger.faults.seals import Seals
@@ -31,40 +30,40 @@ LAST = cost("0.5", campaign_id=OPENED["id"])
 """Positions 1; 2; 3 to 5; 6."""
 
 
-class Book:
+class ShownLog:
     """A log of six events, and what the clients who sent them know."""
 
-    def __init__(self, engine: AsyncEngine, url: URL, folder: Path) -> None:
-        self.engine = engine
+    def __init__(self, database: Database, url: URL, folder: Path) -> None:
+        self.database = database
         self.url = url
-        self.home = LogHome(folder, None, ORIGIN)
+        self.home = SigningFiles(folder, None, ORIGIN)
         self.witness = Witness()
         self.look = Look(self.witness)
 
     async def send(self, *events: dict[str, Any]) -> None:
         self.witness.sends([UUID(event["id"]) for event in events], together=True)
-        for receipt in await record(self.engine, *events):
+        for receipt in await record(self.database, *events):
             self.witness.hears(msgspec.to_builtins(receipt))
 
     async def looked(self) -> list[str]:
-        async with driver_connection(self.engine) as connection:
+        async with self.database.connection() as connection:
             return await self.look.violations(connection, self.witness.take_unchecked())
 
     async def verified(self) -> list[str]:
-        return await thorough.violations(self.engine, self.home.read(), self.witness)
+        return await thorough.violations(self.database, self.home.read(), self.witness)
 
 
 @pytest.fixture
-async def book(engine: AsyncEngine, database_url: URL, tmp_path: Path) -> Book:
-    book = Book(engine, database_url, tmp_path)
+async def book(database: Database, database_url: URL, tmp_path: Path) -> ShownLog:
+    book = ShownLog(database, database_url, tmp_path)
     for events in ([OPENED], [HELD], BATCH, [LAST]):
         await book.send(*events)
-    await fold_everything(engine)
-    await (await sealer_of(engine, book.home)).seal()
+    await fold_everything(database)
+    await (await sealer_of(database, book.home)).seal()
     return book
 
 
-async def test_where_everything_holds_nothing_is_found(book: Book) -> None:
+async def test_where_everything_holds_nothing_is_found(book: ShownLog) -> None:
     assert await book.looked() == []
     assert await book.looked() == []
     assert await book.verified() == []
@@ -114,7 +113,7 @@ PLANTED = {
 
 
 @pytest.mark.parametrize("planted", PLANTED)
-async def test_a_look_finds(book: Book, planted: str) -> None:
+async def test_a_look_finds(book: ShownLog, planted: str) -> None:
     statements, sentence = PLANTED[planted]
     await tamper(book.url, statements)
 
@@ -123,20 +122,20 @@ async def test_a_look_finds(book: Book, planted: str) -> None:
     assert any(sentence in violation for violation in found), found
 
 
-async def test_a_look_finds_that_what_was_seen_before_is_gone(book: Book) -> None:
+async def test_a_look_finds_that_what_was_seen_before_is_gone(book: ShownLog) -> None:
     assert await book.looked() == []
     await tamper(book.url, GONE.format(6))
 
     assert "what was at position 6 is gone" in await book.looked()
 
 
-async def test_a_look_finds_an_event_that_was_refused(book: Book) -> None:
+async def test_a_look_finds_an_event_that_was_refused(book: ShownLog) -> None:
     book.witness.refused.add(UUID(LAST["id"]))
 
     assert await book.looked() == [f"position 6: event {LAST['id']} was refused"]
 
 
-async def test_receipts_of_one_event_that_differ_are_found(book: Book) -> None:
+async def test_receipts_of_one_event_that_differ_are_found(book: ShownLog) -> None:
     receipt = {"id": LAST["id"], "stream_id": LAST["id"], "version": 1, "position": 6, "duplicate": True}
     book.witness.hears(receipt)
     assert book.witness.violations == []
@@ -156,7 +155,7 @@ async def test_receipts_of_one_event_that_differ_are_found(book: Book) -> None:
         "UPDATE ledger.log_tiles SET hashes = set_byte(hashes, 0, 255 - get_byte(hashes, 0))",
     ],
 )
-async def test_the_thorough_check_finds_what_a_look_does_not(book: Book, statement: str) -> None:
+async def test_the_thorough_check_finds_what_a_look_does_not(book: ShownLog, statement: str) -> None:
     await tamper(book.url, statement)
 
     assert await book.looked() == []
@@ -170,12 +169,12 @@ UPDATE ledger.log_checkpoint SET size = 0, root = sha256(''), note = NULL, verif
 """
 
 
-async def test_a_forked_log_is_found_by_its_checkpoints(book: Book) -> None:
+async def test_a_forked_log_is_found_by_its_checkpoints(book: ShownLog) -> None:
     kept = book.home.read()
     assert kept is not None
     seals = Seals(book.home, kept.verifier)
-    sealer = await sealer_of(book.engine, book.home)
-    async with served(book.engine) as client:
+    sealer = await sealer_of(book.database, book.home)
+    async with served(book.database) as client:
         before = await seals.violations(client, "")
         await book.send(cost("0.1"))
         await sealer.seal()
@@ -194,11 +193,11 @@ async def test_a_forked_log_is_found_by_its_checkpoints(book: Book) -> None:
     assert ["is not shown to extend" in violation for violation in later] == [True]
 
 
-async def test_a_checkpoint_that_goes_back_is_found(book: Book) -> None:
+async def test_a_checkpoint_that_goes_back_is_found(book: ShownLog) -> None:
     kept = book.home.read()
     assert kept is not None
     assert kept.checkpoint is not None
     seals = Seals(book.home, kept.verifier)
     seals._served = Checkpoint(kept.checkpoint.origin, 9, b"9" * 32)
-    async with served(book.engine) as client:
+    async with served(book.database) as client:
         assert await seals.violations(client, "") == ["a checkpoint of 9 events was served, and later one of 6"]

@@ -5,15 +5,15 @@ from collections.abc import AsyncIterator
 
 import pytest
 from sqlalchemy import URL
-from sqlalchemy.ext.asyncio import AsyncEngine
 
+from ledger.database import Database
 from ledger.log.appender import Appender
 from tests.conftest import administer, way_to
 
 
 @pytest.fixture
-async def appender(engine: AsyncEngine) -> AsyncIterator[Appender]:
-    async with Appender(engine) as appender:
+async def appender(database: Database) -> AsyncIterator[Appender]:
+    async with Appender(database) as appender:
         yield appender
 
 

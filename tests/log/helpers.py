@@ -9,12 +9,11 @@ from typing import Any
 import asyncpg
 import msgspec
 from sqlalchemy import URL
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ledger.api.decode import read_candidate
-from ledger.database import driver_connection
+from ledger.database import Database
 from ledger.domain.event import Candidate, Receipt, Request
 from ledger.log.append import append
+from ledger.log.decode import read_candidate
 from tests.servers.kinds import direct_url
 
 WAIT_SECONDS_MAX = 20
@@ -33,9 +32,9 @@ def request(*events: dict[str, Any], independent: bool = False) -> Request:
     return Request([candidate(event) for event in events], independent)
 
 
-async def record(engine: AsyncEngine, *events: dict[str, Any], now: datetime | None = None) -> list[Receipt]:
+async def record(database: Database, *events: dict[str, Any], now: datetime | None = None) -> list[Receipt]:
     """Append events that must be accepted, in one transaction."""
-    async with driver_connection(engine) as connection:
+    async with database.connection() as connection:
         (verdict,), _ = await append(connection, [request(*events)], now)
     return receipts(verdict)
 
@@ -46,13 +45,13 @@ def receipts(verdict: Sequence[object]) -> list[Receipt]:
     return accepted
 
 
-async def query(engine: AsyncEngine, statement: str, *arguments: Any) -> list[tuple[Any, ...]]:
-    async with driver_connection(engine) as connection:
+async def query(database: Database, statement: str, *arguments: Any) -> list[tuple[Any, ...]]:
+    async with database.connection() as connection:
         return [tuple(row) for row in await connection.fetch(statement, *arguments)]
 
 
-async def value(engine: AsyncEngine, statement: str, *arguments: Any) -> Any:
-    ((found,),) = await query(engine, statement, *arguments)
+async def value(database: Database, statement: str, *arguments: Any) -> Any:
+    ((found,),) = await query(database, statement, *arguments)
     return found
 
 

@@ -6,6 +6,7 @@ import asyncpg
 import pytest
 from sqlalchemy import URL
 
+from ledger.database import Connection
 from ledger.log.tables import EVENT_COLUMNS, PARTITIONS
 from tests.log.helpers import connected
 
@@ -43,7 +44,7 @@ OTHER_CHANGES = {
 
 
 @pytest.fixture
-async def connection(shared_database_url: URL) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+async def connection(shared_database_url: URL) -> AsyncIterator[Connection]:
     """A connection to a log that holds one event, with free text, in each category; what a test does is undone."""
     async with connected(shared_database_url) as connection:
         everything = connection.transaction()
@@ -53,7 +54,7 @@ async def connection(shared_database_url: URL) -> AsyncIterator["asyncpg.Connect
         await everything.rollback()
 
 
-async def refused(connection: "asyncpg.Connection[asyncpg.Record]", statement: str) -> None:
+async def refused(connection: Connection, statement: str) -> None:
     before = await connection.fetch("SELECT events::text FROM ledger.events ORDER BY category")
 
     with pytest.raises(asyncpg.RestrictViolationError, match="append-only"):
@@ -69,12 +70,12 @@ async def refused(connection: "asyncpg.Connection[asyncpg.Record]", statement: s
     "statement", ["UPDATE ledger.{} SET actor = 'somebody'", "DELETE FROM ledger.{}", "TRUNCATE ledger.{}"]
 )
 async def test_update_delete_and_truncate_are_refused_on_the_parent_and_on_every_partition(
-    connection: "asyncpg.Connection[asyncpg.Record]", table: str, statement: str
+    connection: Connection, table: str, statement: str
 ) -> None:
     await refused(connection, statement.format(table))
 
 
-async def test_an_upsert_and_a_merge_are_refused_too(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+async def test_an_upsert_and_a_merge_are_refused_too(connection: Connection) -> None:
     await refused(
         connection,
         "INSERT INTO ledger.events SELECT * FROM ledger.events "
@@ -87,9 +88,7 @@ async def test_an_upsert_and_a_merge_are_refused_too(connection: "asyncpg.Connec
 
 
 @pytest.mark.parametrize("table", ["events", *PARTITIONS])
-async def test_the_erasure_of_text_and_salt_passes(
-    connection: "asyncpg.Connection[asyncpg.Record]", table: str
-) -> None:
+async def test_the_erasure_of_text_and_salt_passes(connection: Connection, table: str) -> None:
     others = ", ".join(column for column in EVENT_COLUMNS if column not in ("text", "text_salt"))
     kept = f"SELECT ROW({others})::text FROM ledger.events ORDER BY category"
     before = await connection.fetch(kept)
@@ -106,9 +105,7 @@ async def test_every_column_is_guarded() -> None:
 
 
 @pytest.mark.parametrize("column", OTHER_CHANGES)
-async def test_an_erasure_that_changes_anything_else_is_refused(
-    connection: "asyncpg.Connection[asyncpg.Record]", column: str
-) -> None:
+async def test_an_erasure_that_changes_anything_else_is_refused(connection: Connection, column: str) -> None:
     where = "WHERE category = 'campaign'"
 
     await refused(connection, f"{ERASE.format(table='events')}, {column} = {OTHER_CHANGES[column]} {where}")
@@ -125,13 +122,11 @@ async def test_an_erasure_that_changes_anything_else_is_refused(
         "text = NULL, text_salt = '\\x00'",
     ],
 )
-async def test_a_text_is_never_replaced_and_never_goes_without_its_salt(
-    connection: "asyncpg.Connection[asyncpg.Record]", change: str
-) -> None:
+async def test_a_text_is_never_replaced_and_never_goes_without_its_salt(connection: Connection, change: str) -> None:
     await refused(connection, f"UPDATE ledger.events SET {change} WHERE category = 'campaign'")
 
 
-async def test_what_was_erased_stays_as_it_is(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+async def test_what_was_erased_stays_as_it_is(connection: Connection) -> None:
     await connection.execute(ERASE.format(table="events"))
 
     await refused(connection, ERASE.format(table="events"))

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 from sqlalchemy import URL
-from sqlalchemy.ext.asyncio import AsyncEngine
 
+from ledger.database import Database
 from ledger.domain.errors import EventIdConflict, Overloaded
 from ledger.domain.event import Receipt
 from ledger.log import appender as appender_module
@@ -26,10 +26,10 @@ def sent(appender: Appender, *events: dict[str, Any]) -> "asyncio.Task[Any]":
 
 
 async def test_what_arrives_while_a_group_is_written_is_written_together_by_the_next(
-    engine: AsyncEngine, database_url: URL
+    database: Database, database_url: URL
 ) -> None:
     groups: list[int] = []
-    async with Appender(engine, on_append=groups.append) as appender:
+    async with Appender(database, on_append=groups.append) as appender:
         async with head_locked(database_url) as appends_wait:
             first = appends(appender, cost())
             await appends_wait()
@@ -39,15 +39,15 @@ async def test_what_arrives_while_a_group_is_written_is_written_together_by_the_
 
     assert groups == [1, 50]
     assert [receipt.position for verdict in answers for receipt in receipts(verdict)] == list(range(1, 51))
-    assert await value(engine, "SELECT count(DISTINCT recorded_at) FROM ledger.events") == 2
+    assert await value(database, "SELECT count(DISTINCT recorded_at) FROM ledger.events") == 2
 
 
 async def test_a_group_stops_growing_and_a_larger_request_goes_alone(
-    engine: AsyncEngine, database_url: URL, monkeypatch: pytest.MonkeyPatch
+    database: Database, database_url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(appender_module, "GROUP_EVENTS_MAX", 10)
     groups: list[int] = []
-    async with Appender(engine, on_append=groups.append) as appender:
+    async with Appender(database, on_append=groups.append) as appender:
         async with head_locked(database_url) as appends_wait:
             first = appends(appender, cost())
             await appends_wait()
@@ -59,7 +59,7 @@ async def test_a_group_stops_growing_and_a_larger_request_goes_alone(
     assert groups == [1, 16, 26, 28]
 
 
-async def test_every_request_of_a_group_gets_its_own_verdict(appender: Appender, engine: AsyncEngine) -> None:
+async def test_every_request_of_a_group_gets_its_own_verdict(appender: Appender, database: Database) -> None:
     opened, other = campaign(), campaign()
 
     answers = await gathered(
@@ -74,19 +74,19 @@ async def test_every_request_of_a_group_gets_its_own_verdict(appender: Appender,
     accepted = [[isinstance(answer, Receipt) for answer in verdict] for verdict in answers]
     assert accepted == [[True, True], [False], [False, True], [True]]
     assert answers[1][0].index == 1
-    types = await query(engine, "SELECT type FROM ledger.events ORDER BY position")
+    types = await query(database, "SELECT type FROM ledger.events ORDER BY position")
     assert [name for (name,) in types] == [
         "campaign.created",
         "campaign.activated",
         "campaign.created",
         "cost.recorded",
     ]
-    assert await query(engine, "SELECT spent FROM ledger.accounts ORDER BY spent") == [(0,), (2,)]
+    assert await query(database, "SELECT spent FROM ledger.accounts ORDER BY spent") == [(0,), (2,)]
 
 
 @pytest.mark.parametrize(("bound", "size"), [("QUEUE_EVENTS_MAX", 3), ("QUEUE_CHARACTERS_MAX", 3 * 44)])
 async def test_a_full_queue_refuses_at_once_and_takes_again_once_there_is_room(
-    appender: Appender, engine: AsyncEngine, database_url: URL, monkeypatch: pytest.MonkeyPatch, bound: str, size: int
+    appender: Appender, database: Database, database_url: URL, monkeypatch: pytest.MonkeyPatch, bound: str, size: int
 ) -> None:
     monkeypatch.setattr(appender_module, bound, size)
     async with head_locked(database_url) as appends_wait:
@@ -100,7 +100,7 @@ async def test_a_full_queue_refuses_at_once_and_takes_again_once_there_is_room(
 
     assert [len(receipts(verdict)) for verdict in await gathered([*first, *queued])] == [1, 1, 1, 1]
     receipts(await appender.append(request(cost())))
-    assert await value(engine, "SELECT count(*) FROM ledger.events") == 5
+    assert await value(database, "SELECT count(*) FROM ledger.events") == 5
 
 
 async def test_a_request_larger_than_the_queue_is_taken_by_an_empty_one(
@@ -113,8 +113,8 @@ async def test_a_request_larger_than_the_queue_is_taken_by_an_empty_one(
     assert len(receipts(verdict)) == 3
 
 
-async def test_leaving_drains_what_was_accepted_and_takes_nothing_more(engine: AsyncEngine, database_url: URL) -> None:
-    appender = await Appender(engine).__aenter__()
+async def test_leaving_drains_what_was_accepted_and_takes_nothing_more(database: Database, database_url: URL) -> None:
+    appender = await Appender(database).__aenter__()
     async with head_locked(database_url) as appends_wait:
         accepted = appends(appender, cost())
         await appends_wait()
@@ -130,11 +130,11 @@ async def test_leaving_drains_what_was_accepted_and_takes_nothing_more(engine: A
     await leaving
     assert all(task.done() for task in accepted)
     assert [len(receipts(task.result())) for task in accepted] == [1] * 21
-    assert await value(engine, "SELECT count(*) FROM ledger.events") == 21
+    assert await value(database, "SELECT count(*) FROM ledger.events") == 21
 
 
 async def test_who_gives_up_while_queued_harms_nobody_and_is_not_recorded(
-    appender: Appender, engine: AsyncEngine, database_url: URL
+    appender: Appender, database: Database, database_url: URL
 ) -> None:
     kept = [cost(), cost()]
     async with head_locked(database_url) as appends_wait:
@@ -149,11 +149,11 @@ async def test_who_gives_up_while_queued_harms_nobody_and_is_not_recorded(
 
     assert isinstance(answers[2], asyncio.CancelledError)
     assert [receipts(answers[index])[0].position for index in (0, 1, 3)] == [1, 2, 3]
-    assert await value(engine, "SELECT count(*) FROM ledger.events") == 3
+    assert await value(database, "SELECT count(*) FROM ledger.events") == 3
 
 
 async def test_who_gives_up_while_written_harms_nobody(
-    appender: Appender, engine: AsyncEngine, database_url: URL
+    appender: Appender, database: Database, database_url: URL
 ) -> None:
     abandoned = cost()
     async with head_locked(database_url) as appends_wait:
@@ -165,10 +165,10 @@ async def test_who_gives_up_while_written_harms_nobody(
     (receipt,) = receipts(await appender.append(request(abandoned)))
 
     assert (receipt.position, receipt.duplicate) == (1, True)
-    assert await value(engine, "SELECT count(*) FROM ledger.events") == 1
+    assert await value(database, "SELECT count(*) FROM ledger.events") == 1
 
 
-async def test_repeats_are_found_in_the_database_by_a_new_appender(engine: AsyncEngine) -> None:
+async def test_repeats_are_found_in_the_database_by_a_new_appender(database: Database) -> None:
     opened, queued, drafted = campaign(budget="1"), job(), content()
     held = reserve("1", campaign_id=opened["id"], description="What it is for")
     events = [
@@ -182,10 +182,10 @@ async def test_repeats_are_found_in_the_database_by_a_new_appender(engine: Async
         follow(held, "cost.settled", {"cost": "2", "tokens_used": 7}),
         cost("1", agent_job_id=queued["id"], campaign_id=opened["id"]),
     ]
-    async with Appender(engine) as appender:
+    async with Appender(database) as appender:
         first = receipts(await appender.append(request(*events)))
 
-    async with Appender(engine) as appender:
+    async with Appender(database) as appender:
         again = receipts(await appender.append(request(*events)))
         backwards = [receipts(await appender.append(request(event)))[0] for event in reversed(events)]
 
@@ -195,12 +195,12 @@ async def test_repeats_are_found_in_the_database_by_a_new_appender(engine: Async
     ]
     assert [receipt.over_budget for receipt in first if receipt.over_budget] == [["campaign"], ["campaign"]]
     assert (again, backwards[::-1]) == (repeated, repeated)
-    assert await value(engine, "SELECT count(*) FROM ledger.events") == len(events)
+    assert await value(database, "SELECT count(*) FROM ledger.events") == len(events)
 
 
-async def test_the_same_id_with_other_content_is_a_conflict_found_in_the_database(engine: AsyncEngine) -> None:
+async def test_the_same_id_with_other_content_is_a_conflict_found_in_the_database(database: Database) -> None:
     event = cost(description="Text") | {"occurred_at": "2025-01-01T00:00:00Z"}
-    await record(engine, event)
+    await record(database, event)
     other_data = [
         {"resource_type": "llm_api", "cost": "2", "description": "Text"},
         {"resource_type": "llm_api", "cost": "1", "description": "Other text"},
@@ -214,9 +214,9 @@ async def test_the_same_id_with_other_content_is_a_conflict_found_in_the_databas
         {"causation_id": "00000000-0000-4000-8000-000000000001"},
     ]
 
-    async with Appender(engine) as appender:
+    async with Appender(database) as appender:
         refusals = [(await appender.append(request(event | change)))[0] for change in changes]
 
     assert [type(refusal) for refusal in refusals] == [EventIdConflict] * len(changes)
     assert all("position 1" in str(refusal) for refusal in refusals)
-    assert await value(engine, "SELECT count(*) FROM ledger.events") == 1
+    assert await value(database, "SELECT count(*) FROM ledger.events") == 1

@@ -7,9 +7,8 @@ import asyncpg
 import msgspec
 import pytest
 from sqlalchemy import URL
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ledger.database import make_engine
+from ledger.database import Database
 from ledger.domain.errors import DatabaseUnavailable
 from ledger.domain.event import Receipt, Request
 from ledger.log import append as append_module
@@ -49,7 +48,7 @@ async def cut_the_waiting(connection: Any, times: int) -> None:
 
 
 async def test_a_connection_that_is_cut_in_the_middle_of_an_append_costs_nobody_anything(
-    appender: Appender, engine: AsyncEngine, database_url: URL
+    appender: Appender, database: Database, database_url: URL
 ) -> None:
     async with connected(database_url) as other:
         async with head_locked(database_url) as appends_wait:
@@ -61,14 +60,14 @@ async def test_a_connection_that_is_cut_in_the_middle_of_an_append_costs_nobody_
         answers = await gathered(tasks)
 
     assert sorted(receipts(answer)[0].position for answer in answers) == list(range(1, 12))
-    assert await value(engine, "SELECT count(*) FROM ledger.events") == 11
+    assert await value(database, "SELECT count(*) FROM ledger.events") == 11
 
 
 async def test_in_a_burst_with_every_connection_cut_again_and_again_each_event_is_recorded_once(
-    appender: Appender, engine: AsyncEngine, database_url: URL
+    appender: Appender, database: Database, database_url: URL
 ) -> None:
     opened = campaign(budget="1000")
-    await record(engine, opened)
+    await record(database, opened)
     answered: list[Any] = []
 
     async def client() -> None:
@@ -93,13 +92,13 @@ async def test_in_a_burst_with_every_connection_cut_again_and_again_each_event_i
             await other.fetch(CUT_ALL)
 
     assert sorted(receipt.position for receipt in answered) == list(range(2, 302))
-    assert await value(engine, "SELECT count(*) FROM ledger.events") == 301
-    assert await query(engine, "SELECT spent FROM ledger.accounts") == [(300,)]
+    assert await value(database, "SELECT count(*) FROM ledger.events") == 301
+    assert await query(database, "SELECT spent FROM ledger.accounts") == [(300,)]
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_an_append_that_failed_is_sent_once_more_whether_it_had_been_written_or_not(
-    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, when: str
+    database: Database, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
     failures = [asyncpg.ConnectionDoesNotExistError("cut")]
 
@@ -113,25 +112,25 @@ async def test_an_append_that_failed_is_sent_once_more_whether_it_had_been_writt
 
     monkeypatch.setattr(appender_module, "append", failing_once)
     opened = campaign()
-    async with Appender(engine) as appender:
+    async with Appender(database) as appender:
         created, spent = receipts(await appender.append(request(opened, cost("3", campaign_id=opened["id"]))))
 
     written = when == "after"
     assert (created.position, created.duplicate, spent.position, spent.duplicate) == (1, written, 2, written)
-    assert await query(engine, "SELECT spent FROM ledger.accounts") == [(3,)]
-    assert await value(engine, "SELECT count(*) FROM ledger.events") == 2
+    assert await query(database, "SELECT spent FROM ledger.accounts") == [(3,)]
+    assert await value(database, "SELECT count(*) FROM ledger.events") == 2
 
 
 @pytest.mark.parametrize("make", [campaign, cost])
 async def test_an_identity_that_the_load_did_not_see_is_found_by_the_index_and_judged_anew(
-    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, make: Any
+    database: Database, monkeypatch: pytest.MonkeyPatch, make: Any
 ) -> None:
     event = make()
-    await record(engine, event)
+    await record(database, event)
     nothing = [Touched([], [], [], [])]
     monkeypatch.setattr(append_module, "touched_by", lambda asked: nothing.pop() if nothing else touched_by(asked))
 
-    async with Appender(engine) as appender:
+    async with Appender(database) as appender:
         (receipt,) = receipts(await appender.append(request(event)))
 
     assert (receipt.position, receipt.duplicate, nothing) == (1, True, [])
@@ -151,10 +150,10 @@ async def test_an_append_that_is_cut_twice_is_answered_so_that_the_sender_tries_
     assert (receipt.position, receipt.duplicate) == (1, False)
 
 
-async def test_a_request_that_the_database_cannot_take_fails_alone(engine: AsyncEngine, database_url: URL) -> None:
-    await query(engine, "ALTER TABLE ledger.events ADD CONSTRAINT no_poison CHECK (actor <> 'poison')")
+async def test_a_request_that_the_database_cannot_take_fails_alone(database: Database, database_url: URL) -> None:
+    await query(database, "ALTER TABLE ledger.events ADD CONSTRAINT no_poison CHECK (actor <> 'poison')")
     poison = Request([candidate(cost(), actor="poison")])
-    async with Appender(engine) as appender:
+    async with Appender(database) as appender:
         async with head_locked(database_url) as appends_wait:
             tasks = [asyncio.create_task(appender.append(request(cost())))]
             await appends_wait()
@@ -183,23 +182,23 @@ async def test_a_request_that_this_program_cannot_judge_fails_alone_and_at_once(
     assert [receipts(answers[index])[0].position for index in (0, 2)] == [1, 2]
 
 
-async def test_a_job_that_ends_releases_a_hold_on_a_campaign_that_is_not_its_own(engine: AsyncEngine) -> None:
+async def test_a_job_that_ends_releases_a_hold_on_a_campaign_that_is_not_its_own(database: Database) -> None:
     opened, queued = campaign(), job()
     held = reserve("5", campaign_id=opened["id"], agent_job_id=queued["id"])
-    await record(engine, opened, queued, held)
+    await record(database, opened, queued, held)
 
-    await record(engine, follow(queued, "job.cancelled"))
+    await record(database, follow(queued, "job.cancelled"))
 
-    assert await query(engine, "SELECT scope, held FROM ledger.accounts ORDER BY scope") == [
+    assert await query(database, "SELECT scope, held FROM ledger.accounts ORDER BY scope") == [
         ("campaign", 0),
         ("job", 0),
     ]
 
 
 async def test_a_database_that_cannot_be_reached_is_said_to_be_and_found_again(
-    engine: AsyncEngine, database_url: URL
+    database: Database, database_url: URL
 ) -> None:
-    nowhere = make_engine(database_url.set(port=1))
+    nowhere = Database(database_url.set(port=1))
     async with Appender(nowhere) as appender:
         answers = await gathered(appender.append(request(cost())) for _ in range(3))
         again = await gathered([appender.append(request(cost()))])
@@ -208,22 +207,22 @@ async def test_a_database_that_cannot_be_reached_is_said_to_be_and_found_again(
 
 
 async def test_a_database_that_takes_no_more_connections_is_said_to_be_unavailable_and_tried_again(
-    engine: AsyncEngine, database_url: URL
+    database: Database, database_url: URL
 ) -> None:
     role = f"limited_{database_url.database}"
-    await query(engine, f"CREATE ROLE {role} LOGIN PASSWORD 'limited' SUPERUSER CONNECTION LIMIT 0")
-    await query(engine, f"ALTER ROLE {role} NOSUPERUSER")
-    await query(engine, f"GRANT ledger_service TO {role}")
-    limited = make_engine(database_url.set(username=role, password="limited"))
+    await query(database, f"CREATE ROLE {role} LOGIN PASSWORD 'limited' SUPERUSER CONNECTION LIMIT 0")
+    await query(database, f"ALTER ROLE {role} NOSUPERUSER")
+    await query(database, f"GRANT ledger_service TO {role}")
+    limited = Database(database_url.set(username=role, password="limited"))
     appender = await Appender(limited).__aenter__()
 
     refused = await gathered([appender.append(request(cost()))])
-    await query(engine, f"ALTER ROLE {role} CONNECTION LIMIT -1")
+    await query(database, f"ALTER ROLE {role} CONNECTION LIMIT -1")
     taken = await gathered([asyncio.wait_for(appender.append(request(cost())), 5)])
 
-    await limited.dispose()
-    await query(engine, f"DROP OWNED BY {role}")
-    await query(engine, f"DROP ROLE {role}")
+    await limited.close()
+    await query(database, f"DROP OWNED BY {role}")
+    await query(database, f"DROP ROLE {role}")
     assert [type(answer) for answer in refused] == [DatabaseUnavailable]
     assert isinstance(taken[0], list)
     assert isinstance(taken[0][0], Receipt)
@@ -232,7 +231,7 @@ async def test_a_database_that_takes_no_more_connections_is_said_to_be_unavailab
 
 @pytest.mark.parametrize("code", ["53100", "53200", "58030"])
 async def test_a_database_whose_disk_is_full_or_broken_is_unavailable_until_it_is_mended(
-    appender: Appender, engine: AsyncEngine, database_url: URL, code: str
+    appender: Appender, database: Database, database_url: URL, code: str
 ) -> None:
     async with connected(database_url) as owner:
         await owner.execute(f"""

@@ -5,8 +5,8 @@ from uuid import UUID, uuid5
 
 import msgspec
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine
 
+from ledger.database import Database
 from ledger.domain.errors import BudgetExceeded, IllegalTransition
 from ledger.domain.event import Receipt
 from ledger.log.appender import Appender
@@ -17,10 +17,10 @@ DENIED = "SELECT stream_id, data::text FROM ledger.events WHERE type = 'cost.den
 
 
 @pytest.fixture
-async def opened(engine: AsyncEngine) -> dict[str, Any]:
+async def opened(database: Database) -> dict[str, Any]:
     """A campaign of 10, with 4 spent."""
     opened = campaign(budget="10")
-    await record(engine, opened, cost("4", campaign_id=opened["id"]))
+    await record(database, opened, cost("4", campaign_id=opened["id"]))
     return opened
 
 
@@ -31,10 +31,10 @@ async def ask(appender: Appender, event: dict[str, Any]) -> BudgetExceeded:
 
 
 async def test_a_refused_hold_is_recorded_with_what_was_asked_and_the_limits_that_failed(
-    appender: Appender, engine: AsyncEngine, opened: dict[str, Any]
+    appender: Appender, database: Database, opened: dict[str, Any]
 ) -> None:
     queued = job(opened["id"], budget="5")
-    await record(engine, queued)
+    await record(database, queued)
     asked = reserve("7.50", agent_job_id=queued["id"], model_used="gpt-4o", description="A text", expires_in=60)
 
     refusal = await ask(appender, asked)
@@ -45,7 +45,7 @@ async def test_a_refused_hold_is_recorded_with_what_was_asked_and_the_limits_tha
     ]
     assert refusal.scopes == scopes
     columns = "type, version, actor, causation_id::text, campaign_id::text, agent_job_id::text, data::text, text::text"
-    ((*stored, data, text),) = await query(engine, f"SELECT {columns} FROM ledger.events WHERE position = 4")
+    ((*stored, data, text),) = await query(database, f"SELECT {columns} FROM ledger.events WHERE position = 4")
     assert stored == ["cost.denied", 1, "ledger", asked["id"], opened["id"], queued["id"]]
     assert msgspec.json.decode(data) == {
         "reserve_stream_id": asked["id"],
@@ -62,68 +62,68 @@ async def test_a_refused_hold_is_recorded_with_what_was_asked_and_the_limits_tha
 
 
 async def test_its_stream_is_its_own_and_follows_from_the_hold_and_the_balances(
-    appender: Appender, engine: AsyncEngine, opened: dict[str, Any]
+    appender: Appender, database: Database, opened: dict[str, Any]
 ) -> None:
     asked = reserve("7", campaign_id=opened["id"])
 
     await ask(appender, asked)
 
-    ((stream_id, event_id),) = await query(engine, "SELECT stream_id, id FROM ledger.events WHERE position = 3")
+    ((stream_id, event_id),) = await query(database, "SELECT stream_id, id FROM ledger.events WHERE position = 3")
     assert stream_id == event_id == uuid5(UUID(asked["id"]), f"{asked['id']}|campaign|10|4|0")
 
 
 async def test_repeating_it_while_nothing_changed_adds_nothing(
-    appender: Appender, engine: AsyncEngine, opened: dict[str, Any]
+    appender: Appender, database: Database, opened: dict[str, Any]
 ) -> None:
     asked = reserve("7", campaign_id=opened["id"])
 
     await gathered(ask(appender, asked) for _ in range(5))
     await ask(appender, asked)
-    async with Appender(engine) as another:
+    async with Appender(database) as another:
         await ask(another, asked)
 
-    assert len(await query(engine, DENIED)) == 1
-    assert await value(engine, "SELECT position FROM ledger.log_head") == 3
+    assert len(await query(database, DENIED)) == 1
+    assert await value(database, "SELECT position FROM ledger.log_head") == 3
 
 
 async def test_another_hold_or_another_balance_is_another_refusal(
-    appender: Appender, engine: AsyncEngine, opened: dict[str, Any]
+    appender: Appender, database: Database, opened: dict[str, Any]
 ) -> None:
     asked = reserve("7", campaign_id=opened["id"])
 
     await ask(appender, asked)
     await ask(appender, reserve("7", campaign_id=opened["id"]))
-    await record(engine, cost("1", campaign_id=opened["id"]))
+    await record(database, cost("1", campaign_id=opened["id"]))
     await ask(appender, asked)
 
-    assert len(await query(engine, DENIED)) == 3
+    assert len(await query(database, DENIED)) == 3
 
 
 async def test_the_holds_own_stream_stays_empty_and_the_same_request_may_succeed_later(
-    appender: Appender, engine: AsyncEngine, opened: dict[str, Any]
+    appender: Appender, database: Database, opened: dict[str, Any]
 ) -> None:
     asked = reserve("7", campaign_id=opened["id"])
     await ask(appender, asked)
 
-    await record(engine, follow(opened, "campaign.budget_changed", {"budget": "11"}))
+    await record(database, follow(opened, "campaign.budget_changed", {"budget": "11"}))
     (receipt,) = receipts(await appender.append(request(asked)))
 
     assert (receipt.version, receipt.position, receipt.duplicate) == (1, 5, False)
-    assert await query(engine, "SELECT spent, held FROM ledger.accounts") == [(4, 7)]
+    assert await query(database, "SELECT spent, held FROM ledger.accounts") == [(4, 7)]
 
 
 async def test_a_batch_refused_as_a_whole_records_no_refusal(
-    appender: Appender, engine: AsyncEngine, opened: dict[str, Any]
+    appender: Appender, database: Database, opened: dict[str, Any]
 ) -> None:
     (refusal,) = await appender.append(request(cost(), reserve("7", campaign_id=opened["id"]), cost()))
 
     assert isinstance(refusal, BudgetExceeded)
     assert refusal.index == 1
-    assert await value(engine, "SELECT position FROM ledger.log_head") == 2
+    assert await value(database, "SELECT position FROM ledger.log_head") == 2
 
 
 async def test_events_judged_each_by_itself_record_their_refusals_and_keep_the_others(
-    appender: Appender, engine: AsyncEngine, opened: dict[str, Any]
+    appender: Appender, database: Database, opened: dict[str, Any]
 ) -> None:
     holds = [reserve("4", campaign_id=opened["id"]) for _ in range(3)]
 
@@ -131,17 +131,17 @@ async def test_events_judged_each_by_itself_record_their_refusals_and_keep_the_o
 
     assert [type(answer) for answer in answers] == [Receipt, BudgetExceeded, BudgetExceeded, Receipt]
     positions = [answer.position for answer in answers if isinstance(answer, Receipt)]
-    types = await query(engine, "SELECT position, type FROM ledger.events WHERE position > 2 ORDER BY position")
+    types = await query(database, "SELECT position, type FROM ledger.events WHERE position > 2 ORDER BY position")
     assert positions == [3, 4]
     assert [name for _, name in types] == ["cost.reserved", "cost.recorded", "cost.denied", "cost.denied"]
-    assert await query(engine, "SELECT spent, held FROM ledger.accounts") == [(4, 4)]
+    assert await query(database, "SELECT spent, held FROM ledger.accounts") == [(4, 4)]
 
 
 async def test_a_denied_stream_takes_no_further_event(
-    appender: Appender, engine: AsyncEngine, opened: dict[str, Any]
+    appender: Appender, database: Database, opened: dict[str, Any]
 ) -> None:
     await ask(appender, reserve("7", campaign_id=opened["id"]))
-    stream_id = await value(engine, "SELECT stream_id::text FROM ledger.events WHERE position = 3")
+    stream_id = await value(database, "SELECT stream_id::text FROM ledger.events WHERE position = 3")
 
     (refusal,) = await appender.append(request(follow({"id": stream_id}, "cost.settled", {"cost": "1"})))
 

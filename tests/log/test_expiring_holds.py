@@ -6,13 +6,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine
 
+from ledger.database import Database
 from ledger.domain.errors import BudgetExceeded, IllegalTransition
 from ledger.log import expiry
 from ledger.log.appender import Appender
-from ledger.log.bell import Bell
 from ledger.log.expiry import expire_due, sweep
+from ledger.log.notifications import LogSignal
 from tests.events import campaign, follow, reserve
 from tests.log.helpers import gathered, query, receipts, record, request, until, value
 
@@ -21,36 +21,36 @@ HELD = "SELECT held FROM ledger.accounts"
 
 
 @pytest.fixture
-async def opened(engine: AsyncEngine) -> dict[str, Any]:
+async def opened(database: Database) -> dict[str, Any]:
     """A campaign of 100, with holds of 10 and 20 that have run out and one of 30 that has not."""
     opened = campaign(budget="100")
     hour_ago = datetime.now(UTC) - timedelta(hours=1)
     overdue = [reserve(amount, campaign_id=opened["id"], expires_in=60) for amount in ("10", "20")]
     current = reserve("30", campaign_id=opened["id"], expires_in=7_200)
-    await record(engine, opened, *overdue, current, now=hour_ago)
+    await record(database, opened, *overdue, current, now=hour_ago)
     return {"campaign": opened, "overdue": overdue, "current": current}
 
 
 async def test_holds_that_have_run_out_are_freed_and_others_stay(
-    engine: AsyncEngine, appender: Appender, opened: dict[str, Any]
+    database: Database, appender: Appender, opened: dict[str, Any]
 ) -> None:
-    expired = await expire_due(engine, appender)
+    expired = await expire_due(database, appender)
 
     assert expired == 2
-    events = await query(engine, EVENTS)
+    events = await query(database, EVENTS)
     assert events[4:] == [(5, "cost.expired", "ledger"), (6, "cost.expired", "ledger")]
-    assert await query(engine, HELD) == [(30,)]
-    assert await query(engine, "SELECT stream_id::text FROM ledger.holds") == [(opened["current"]["id"],)]
-    assert await expire_due(engine, appender) == 0
+    assert await query(database, HELD) == [(30,)]
+    assert await query(database, "SELECT stream_id::text FROM ledger.holds") == [(opened["current"]["id"],)]
+    assert await expire_due(database, appender) == 0
 
 
 async def test_until_it_is_expired_an_overdue_hold_still_counts(
-    engine: AsyncEngine, appender: Appender, opened: dict[str, Any]
+    database: Database, appender: Appender, opened: dict[str, Any]
 ) -> None:
     asked = request(reserve("70", campaign_id=opened["campaign"]["id"]))
 
     (before,) = await appender.append(asked)
-    await expire_due(engine, appender)
+    await expire_due(database, appender)
     after = receipts(await appender.append(asked))
 
     assert isinstance(before, BudgetExceeded)
@@ -58,20 +58,20 @@ async def test_until_it_is_expired_an_overdue_hold_still_counts(
     assert len(after) == 1
 
 
-async def test_several_sweepers_at_once_expire_each_hold_once(engine: AsyncEngine, opened: dict[str, Any]) -> None:
+async def test_several_sweepers_at_once_expire_each_hold_once(database: Database, opened: dict[str, Any]) -> None:
     async def sweeper() -> int:
-        async with Appender(engine) as appender:
-            return await expire_due(engine, appender)
+        async with Appender(database) as appender:
+            return await expire_due(database, appender)
 
     due = await gathered(sweeper() for _ in range(4))
 
     assert max(due) == 2
-    assert len(await query(engine, EVENTS)) == 4 + 2
-    assert await query(engine, HELD) == [(30,)]
+    assert len(await query(database, EVENTS)) == 4 + 2
+    assert await query(database, HELD) == [(30,)]
 
 
 async def test_a_hold_settled_while_it_was_found_overdue_is_not_expired_any_more(
-    engine: AsyncEngine, opened: dict[str, Any]
+    database: Database, opened: dict[str, Any]
 ) -> None:
     settled = follow(opened["overdue"][0], "cost.settled", {"cost": "9"})
 
@@ -80,67 +80,67 @@ async def test_a_hold_settled_while_it_was_found_overdue_is_not_expired_any_more
             receipts(await super().append(request(settled)))
             return await super().append(asked)
 
-    async with SettledMeanwhile(engine) as appender:
-        await expire_due(engine, appender)
+    async with SettledMeanwhile(database) as appender:
+        await expire_due(database, appender)
 
-    types = [(position, name) for position, name, _ in (await query(engine, EVENTS))[4:]]
+    types = [(position, name) for position, name, _ in (await query(database, EVENTS))[4:]]
     assert types == [(5, "cost.settled"), (6, "cost.expired")]
-    assert await query(engine, "SELECT spent, held FROM ledger.accounts") == [(9, 30)]
+    assert await query(database, "SELECT spent, held FROM ledger.accounts") == [(9, 30)]
 
 
 async def test_money_spent_after_the_hold_ran_out_is_a_fact_and_frees_nothing_twice(
-    engine: AsyncEngine, appender: Appender, opened: dict[str, Any]
+    database: Database, appender: Appender, opened: dict[str, Any]
 ) -> None:
     overdue = opened["overdue"][0]
-    await expire_due(engine, appender)
+    await expire_due(database, appender)
 
     receipts(await appender.append(request(follow(overdue, "cost.settled", {"cost": "12"}))))
     (refusal,) = await appender.append(request(follow(overdue, "cost.released")))
 
-    assert await query(engine, "SELECT spent, held FROM ledger.accounts") == [(12, 30)]
+    assert await query(database, "SELECT spent, held FROM ledger.accounts") == [(12, 30)]
     assert isinstance(refusal, IllegalTransition)
     assert refusal.status == "settled"
 
 
-async def test_a_hold_is_not_expired_before_its_time(engine: AsyncEngine, appender: Appender) -> None:
-    await record(engine, reserve(expires_in=3_600))
+async def test_a_hold_is_not_expired_before_its_time(database: Database, appender: Appender) -> None:
+    await record(database, reserve(expires_in=3_600))
 
-    assert await expire_due(engine, appender) == 0
-    assert await value(engine, "SELECT count(*) FROM ledger.events") == 1
+    assert await expire_due(database, appender) == 0
+    assert await value(database, "SELECT count(*) FROM ledger.events") == 1
 
 
 async def test_the_sweeper_works_through_more_holds_than_it_takes_at_once(
-    engine: AsyncEngine, appender: Appender, opened: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    database: Database, appender: Appender, opened: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(expiry, "SWEEP_HOLDS_MAX", 1)
     monkeypatch.setattr(expiry, "PAUSE_SECONDS_MAX", 0.01)
 
-    sweeping = asyncio.create_task(sweep(engine, appender, Bell()))
+    sweeping = asyncio.create_task(sweep(database, appender, LogSignal()))
 
     async def both_expired() -> bool:
-        return len(await query(engine, EVENTS)) == 6
+        return len(await query(database, EVENTS)) == 6
 
     await until(both_expired)
     sweeping.cancel()
     with suppress(asyncio.CancelledError):
         await sweeping
-    assert await query(engine, HELD) == [(30,)]
+    assert await query(database, HELD) == [(30,)]
 
 
 async def test_the_sweeper_goes_on_after_a_failure(
-    engine: AsyncEngine, appender: Appender, opened: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    database: Database, appender: Appender, opened: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(expiry, "PAUSE_SECONDS_MAX", 0.01)
     monkeypatch.setattr(expiry, "DUE_HOLDS", "SELECT stream_id FROM ledger.nonexistent WHERE $2 IS NULL LIMIT $1")
     tried = asyncio.Event()
     monkeypatch.setattr(expiry.log, "exception", lambda *_: tried.set())
 
-    sweeping = asyncio.create_task(sweep(engine, appender, Bell()))
+    sweeping = asyncio.create_task(sweep(database, appender, LogSignal()))
     await asyncio.wait_for(tried.wait(), 10)
     monkeypatch.undo()
 
     async def freed() -> bool:
-        return await query(engine, HELD) == [(30,)]
+        return await query(database, HELD) == [(30,)]
 
     await until(freed)
     sweeping.cancel()

@@ -11,9 +11,8 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import URL
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ledger.database import driver_connection, make_engine
+from ledger.database import Database
 from ledger.domain.errors import BudgetExceeded, IllegalTransition, VersionConflict
 from ledger.domain.event import Receipt
 from ledger.log.append import BEGIN, append
@@ -46,9 +45,9 @@ class Paused:
         return await self._connection.execute(statement, *arguments)
 
 
-async def one_waits_for_the_other(engine: AsyncEngine, url: URL, first: dict[str, Any], second: dict[str, Any]) -> Any:
+async def one_waits_for_the_other(database: Database, url: URL, first: dict[str, Any], second: dict[str, Any]) -> Any:
     """What the second is answered, which waits in lock_and_load until the first has committed."""
-    async with driver_connection(engine) as one, driver_connection(engine) as other, connected(url) as watcher:
+    async with database.connection() as one, database.connection() as other, connected(url) as watcher:
         paused = Paused(one)
         before = asyncio.create_task(append(paused, [request(first)]))
         await paused.written.wait()
@@ -65,12 +64,12 @@ async def one_waits_for_the_other(engine: AsyncEngine, url: URL, first: dict[str
     return answer
 
 
-async def test_the_balances_are_those_after_the_wait(engine: AsyncEngine, database_url: URL) -> None:
+async def test_the_balances_are_those_after_the_wait(database: Database, database_url: URL) -> None:
     opened = campaign(budget="10")
-    await record(engine, opened)
+    await record(database, opened)
 
     refusal = await one_waits_for_the_other(
-        engine, database_url, cost("8", campaign_id=opened["id"]), reserve("5", campaign_id=opened["id"])
+        database, database_url, cost("8", campaign_id=opened["id"]), reserve("5", campaign_id=opened["id"])
     )
 
     assert isinstance(refusal, BudgetExceeded)
@@ -80,10 +79,10 @@ async def test_the_balances_are_those_after_the_wait(engine: AsyncEngine, databa
 
 
 async def test_the_balances_loaded_after_the_wait_are_those_stored_by_the_other(
-    engine: AsyncEngine, database_url: URL
+    database: Database, database_url: URL
 ) -> None:
     opened = campaign(budget="10")
-    await record(engine, opened)
+    await record(database, opened)
     streams = [UUID(opened["id"])]
 
     async with connected(database_url) as one, connected(database_url) as other, connected(database_url) as watcher:
@@ -100,12 +99,12 @@ async def test_the_balances_loaded_after_the_wait_are_those_stored_by_the_other(
     assert (loaded["head_position"], '"USD", 10.0000000000, 7.0000000000' in loaded["balances"]) == (41, True)
 
 
-async def test_the_limit_is_the_one_after_the_wait(engine: AsyncEngine, database_url: URL) -> None:
+async def test_the_limit_is_the_one_after_the_wait(database: Database, database_url: URL) -> None:
     opened = campaign(budget="1")
-    await record(engine, opened)
+    await record(database, opened)
 
     receipt = await one_waits_for_the_other(
-        engine,
+        database,
         database_url,
         follow(opened, "campaign.budget_changed", {"budget": "10"}),
         reserve("5", campaign_id=opened["id"]),
@@ -114,12 +113,12 @@ async def test_the_limit_is_the_one_after_the_wait(engine: AsyncEngine, database
     assert isinstance(receipt, Receipt)
 
 
-async def test_the_version_is_the_one_after_the_wait(engine: AsyncEngine, database_url: URL) -> None:
+async def test_the_version_is_the_one_after_the_wait(database: Database, database_url: URL) -> None:
     opened = campaign()
-    await record(engine, opened)
+    await record(database, opened)
 
     refusal = await one_waits_for_the_other(
-        engine,
+        database,
         database_url,
         follow(opened, "campaign.activated", expected_version=1),
         follow(opened, "campaign.archived", expected_version=1),
@@ -129,89 +128,89 @@ async def test_the_version_is_the_one_after_the_wait(engine: AsyncEngine, databa
     assert (refusal.expected, refusal.actual) == (1, 2)
 
 
-async def test_an_entry_is_as_it_stands_after_the_wait(engine: AsyncEngine, database_url: URL) -> None:
+async def test_an_entry_is_as_it_stands_after_the_wait(database: Database, database_url: URL) -> None:
     held = reserve("5")
-    await record(engine, held)
+    await record(database, held)
 
     refusal = await one_waits_for_the_other(
-        engine, database_url, follow(held, "cost.released"), follow(held, "cost.released")
+        database, database_url, follow(held, "cost.released"), follow(held, "cost.released")
     )
 
     assert isinstance(refusal, IllegalTransition)
     assert refusal.status == "released"
 
 
-async def test_a_hold_opened_during_the_wait_is_released_with_its_job(engine: AsyncEngine, database_url: URL) -> None:
+async def test_a_hold_opened_during_the_wait_is_released_with_its_job(database: Database, database_url: URL) -> None:
     queued = job()
-    await record(engine, queued)
+    await record(database, queued)
 
     await one_waits_for_the_other(
-        engine, database_url, reserve("5", agent_job_id=queued["id"]), follow(queued, "job.cancelled")
+        database, database_url, reserve("5", agent_job_id=queued["id"]), follow(queued, "job.cancelled")
     )
 
-    types = await query(engine, "SELECT type FROM ledger.events ORDER BY position")
+    types = await query(database, "SELECT type FROM ledger.events ORDER BY position")
     assert [name for (name,) in types] == ["job.queued", "cost.reserved", "job.cancelled", "cost.released"]
-    assert await query(engine, "SELECT held FROM ledger.accounts") == [(0,)]
-    assert await value(engine, "SELECT count(*) FROM ledger.holds") == 0
+    assert await query(database, "SELECT held FROM ledger.accounts") == [(0,)]
+    assert await value(database, "SELECT count(*) FROM ledger.holds") == 0
 
 
 @pytest.mark.parametrize("make", [campaign, cost])
 async def test_an_event_recorded_during_the_wait_is_a_duplicate(
-    engine: AsyncEngine, database_url: URL, make: Any
+    database: Database, database_url: URL, make: Any
 ) -> None:
     event = make()
 
-    receipt = await one_waits_for_the_other(engine, database_url, event, event)
+    receipt = await one_waits_for_the_other(database, database_url, event, event)
 
     assert (receipt.position, receipt.duplicate) == (1, True)
-    assert await value(engine, "SELECT count(*) FROM ledger.events") == 1
+    assert await value(database, "SELECT count(*) FROM ledger.events") == 1
 
 
 async def test_three_appenders_on_engines_of_their_own_leave_no_gap_and_lose_nothing(
-    engine: AsyncEngine, database_url: URL
+    database: Database, database_url: URL
 ) -> None:
     opened = campaign(budget="100")
-    await record(engine, opened)
-    engines = [make_engine(database_url) for _ in range(3)]
+    await record(database, opened)
+    engines = [Database(database_url) for _ in range(3)]
     shared = [cost("1", campaign_id=opened["id"]) for _ in range(60)]
 
-    async def work(engine: AsyncEngine) -> list[Any]:
-        async with Appender(engine) as appender:
+    async def work(database: Database) -> list[Any]:
+        async with Appender(database) as appender:
             events = [*shared, *(reserve("1", campaign_id=opened["id"]) for _ in range(40))]
             return await gathered(appender.append(request(event)) for event in events)
 
-    answers = await gathered(work(engine) for engine in engines)
+    answers = await gathered(work(database) for database in engines)
 
     verdicts = [answer for verdicts in answers for (answer,) in verdicts]
     accepted = [answer for answer in verdicts if isinstance(answer, Receipt)]
     assert sum(not answer.duplicate for answer in accepted) == 60 + 40
     assert sum(isinstance(answer, BudgetExceeded) for answer in verdicts) == 3 * 40 - 40
-    log = await query(engine, "SELECT position, recorded_at FROM ledger.events ORDER BY position")
+    log = await query(database, "SELECT position, recorded_at FROM ledger.events ORDER BY position")
     assert [position for position, _ in log] == list(range(1, len(log) + 1))
     assert [at for _, at in log] == sorted(at for _, at in log)
-    assert await value(engine, "SELECT position FROM ledger.log_head") == len(log)
-    assert await query(engine, "SELECT spent, held FROM ledger.accounts") == [(60, 40)]
+    assert await value(database, "SELECT position FROM ledger.log_head") == len(log)
+    assert await query(database, "SELECT spent, held FROM ledger.accounts") == [(60, 40)]
     for other in engines:
-        await other.dispose()
+        await other.close()
 
 
-async def test_the_time_of_recording_never_runs_backwards(engine: AsyncEngine) -> None:
+async def test_the_time_of_recording_never_runs_backwards(database: Database) -> None:
     noon = datetime(2025, 1, 1, 12, tzinfo=UTC)
     clock = [noon, noon - timedelta(hours=1), noon, noon + timedelta(microseconds=1), noon - timedelta(days=400)]
 
     for now in clock:
-        await record(engine, campaign(), cost(), now=now)
+        await record(database, campaign(), cost(), now=now)
 
-    recorded = await query(engine, "SELECT recorded_at FROM ledger.events ORDER BY position")
+    recorded = await query(database, "SELECT recorded_at FROM ledger.events ORDER BY position")
     later = noon + timedelta(microseconds=1)
     assert [at for (at,) in recorded] == [noon] * 6 + [later] * 4
-    assert await value(engine, "SELECT recorded_at FROM ledger.log_head") == later
+    assert await value(database, "SELECT recorded_at FROM ledger.log_head") == later
 
 
-async def test_a_stalled_holder_of_the_lock_is_cut_and_a_waiting_one_gives_up(engine: AsyncEngine) -> None:
+async def test_a_stalled_holder_of_the_lock_is_cut_and_a_waiting_one_gives_up(database: Database) -> None:
     names = "idle_in_transaction_session_timeout", "lock_timeout", "statement_timeout"
 
-    async with driver_connection(engine) as connection:
+    async with database.connection() as connection:
         await connection.execute(BEGIN)
         inside = [
             await connection.fetchval("SELECT setting::int FROM pg_settings WHERE name = $1", name) for name in names

@@ -8,9 +8,8 @@ from uuid import UUID
 import msgspec
 import pytest
 from sqlalchemy import URL
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ledger.database import driver_connection, make_engine
+from ledger.database import Database
 from ledger.log import read
 from ledger.log.read import EventFilter, StoredEvent, read_all, read_head, read_page, read_stream_version, view
 from tests.events import campaign, content, cost, follow, job
@@ -32,16 +31,16 @@ EVENTS = [
 
 
 @pytest.fixture(scope="module")
-async def log(shared_database_url: URL) -> AsyncIterator[AsyncEngine]:
+async def log(shared_database_url: URL) -> AsyncIterator[Database]:
     """A log that holds EVENTS, and stays so."""
-    engine = make_engine(shared_database_url)
-    await record(engine, *EVENTS)
-    yield engine
-    await engine.dispose()
+    database = Database(shared_database_url)
+    await record(database, *EVENTS)
+    yield database
+    await database.close()
 
 
-async def page(engine: AsyncEngine, wanted: EventFilter, *limit: int) -> list[StoredEvent]:
-    async with driver_connection(engine) as connection:
+async def page(database: Database, wanted: EventFilter, *limit: int) -> list[StoredEvent]:
+    async with database.connection() as connection:
         return await read_page(connection, wanted, *limit)
 
 
@@ -71,12 +70,12 @@ def positions(events: list[StoredEvent]) -> list[int]:
         ({"campaign_id": JOB_ID}, []),
     ],
 )
-async def test_a_page_holds_what_is_wanted_in_order(log: AsyncEngine, wanted: dict[str, Any], found: list[int]) -> None:
+async def test_a_page_holds_what_is_wanted_in_order(log: Database, wanted: dict[str, Any], found: list[int]) -> None:
     assert positions(await page(log, EventFilter(**wanted))) == found
 
 
 @pytest.mark.parametrize("limit", [1, 2, 4, 9, 10])
-async def test_pages_of_any_size_continue_each_other(log: AsyncEngine, limit: int) -> None:
+async def test_pages_of_any_size_continue_each_other(log: Database, limit: int) -> None:
     pages, after = [], 0
     while found := await page(log, EventFilter(after=after), limit):
         pages.append(positions(found))
@@ -87,23 +86,23 @@ async def test_pages_of_any_size_continue_each_other(log: AsyncEngine, limit: in
 
 
 async def test_a_page_ends_before_it_grows_too_large_but_is_never_empty(
-    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+    database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = [10, 30, 50, 100, 101, 10]
     empty = len('{"content_type":"blog"}{"title":"A","content":""}')
-    await record(engine, *(content(title="A", content="x" * (size * 10 - empty)) for size in sizes))
+    await record(database, *(content(title="A", content="x" * (size * 10 - empty)) for size in sizes))
     monkeypatch.setattr(read, "PAGE_CHARACTERS_MAX", 1_000)
 
-    pages = [positions(await page(engine, EventFilter(after=after))) for after in range(6)]
+    pages = [positions(await page(database, EventFilter(after=after))) for after in range(6)]
 
     assert pages == [[1, 2, 3], [2, 3], [3], [4], [5], [6]]
 
 
-async def test_the_bound_counts_only_what_is_wanted(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    await record(engine, cost(), content(content="x" * 10_000), cost())
+async def test_the_bound_counts_only_what_is_wanted(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    await record(database, cost(), content(content="x" * 10_000), cost())
     monkeypatch.setattr(read, "PAGE_CHARACTERS_MAX", 1_000)
 
-    assert positions(await page(engine, EventFilter(categories=("cost",)))) == [1, 3]
+    assert positions(await page(database, EventFilter(categories=("cost",)))) == [1, 3]
 
 
 async def collect(pages: AsyncIterator[list[StoredEvent]]) -> list[list[int]]:
@@ -111,59 +110,59 @@ async def collect(pages: AsyncIterator[list[StoredEvent]]) -> list[list[int]]:
 
 
 @pytest.mark.parametrize(("limit", "pages"), [(4, [[1, 2, 3, 4], [5, 6, 7, 8], [9]]), (9, [list(range(1, 10))])])
-async def test_everything_is_read_page_by_page(log: AsyncEngine, limit: int, pages: list[list[int]]) -> None:
+async def test_everything_is_read_page_by_page(log: Database, limit: int, pages: list[list[int]]) -> None:
     assert await collect(read_all(log, EventFilter(), limit)) == pages
 
 
-async def test_who_reads_everything_is_not_kept_going_by_a_writer(engine: AsyncEngine) -> None:
-    await record(engine, *EVENTS)
+async def test_who_reads_everything_is_not_kept_going_by_a_writer(database: Database) -> None:
+    await record(database, *EVENTS)
     found = []
-    async for events in read_all(engine, EventFilter(), 4):
+    async for events in read_all(database, EventFilter(), 4):
         found.append(positions(events))
-        await record(engine, cost())
+        await record(database, cost())
 
     assert found == [[1, 2, 3, 4], [5, 6, 7, 8], [9]]
 
 
-async def test_reading_everything_keeps_filters_and_bounds_from_page_to_page(log: AsyncEngine) -> None:
+async def test_reading_everything_keeps_filters_and_bounds_from_page_to_page(log: Database) -> None:
     assert await collect(read_all(log, EventFilter(campaign_id=CAMPAIGN_ID, after=1, until=7), 2)) == [[2, 5], [7]]
 
 
-async def test_a_reader_holds_no_transaction_between_pages(log: AsyncEngine) -> None:
+async def test_a_reader_holds_no_transaction_between_pages(log: Database) -> None:
     mine = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
     busy = []
 
     async for _ in read_all(log, EventFilter(), 4):
-        async with driver_connection(log) as one, driver_connection(log) as other:
+        async with log.connection() as one, log.connection() as other:
             assert one is not other
             busy += await one.fetch(f"SELECT state, query {mine} AND state <> 'idle'")
 
     assert busy == []
 
 
-async def test_the_head_and_the_versions_of_streams(log: AsyncEngine) -> None:
-    async with driver_connection(log) as connection:
+async def test_the_head_and_the_versions_of_streams(log: Database) -> None:
+    async with log.connection() as connection:
         assert await read_head(connection) == 9
         assert await read_stream_version(connection, "campaign", CAMPAIGN_ID) == 3
         assert await read_stream_version(connection, "job", JOB_ID) == 2
         assert await read_stream_version(connection, "job", CAMPAIGN_ID) == 0
 
 
-async def test_an_empty_log_has_its_head_at_0_and_no_pages(engine: AsyncEngine) -> None:
-    async with driver_connection(engine) as connection:
+async def test_an_empty_log_has_its_head_at_0_and_no_pages(database: Database) -> None:
+    async with database.connection() as connection:
         assert await read_head(connection) == 0
-    assert await collect(read_all(engine, EventFilter())) == []
+    assert await collect(read_all(database, EventFilter())) == []
 
 
-async def test_an_event_is_shown_with_data_and_text_as_one_object_again(engine: AsyncEngine) -> None:
+async def test_an_event_is_shown_with_data_and_text_as_one_object_again(database: Database) -> None:
     correlation = "00000000-0000-4000-8000-000000000001"
     sent = cost("0.1250", description="Für Ünï", tokens_used=7) | {
         "occurred_at": "2025-01-01T01:00:00+01:00",
         "correlation_id": correlation,
     }
-    await record(engine, sent, now=datetime(2025, 1, 2, tzinfo=UTC))
+    await record(database, sent, now=datetime(2025, 1, 2, tzinfo=UTC))
 
-    (event,) = await page(engine, EventFilter())
+    (event,) = await page(database, EventFilter())
 
     assert msgspec.json.decode(msgspec.json.encode(view(event))) == {
         "position": 1,
@@ -183,11 +182,11 @@ async def test_an_event_is_shown_with_data_and_text_as_one_object_again(engine: 
     }
 
 
-async def test_an_erased_event_is_shown_as_such_without_its_text(engine: AsyncEngine) -> None:
-    await record(engine, cost("1", description="Secret"), cost("1"))
-    await query(engine, "UPDATE ledger.events SET text = NULL, text_salt = NULL WHERE position = 1")
+async def test_an_erased_event_is_shown_as_such_without_its_text(database: Database) -> None:
+    await record(database, cost("1", description="Secret"), cost("1"))
+    await query(database, "UPDATE ledger.events SET text = NULL, text_salt = NULL WHERE position = 1")
 
-    erased, other = [view(event) for event in await page(engine, EventFilter())]
+    erased, other = [view(event) for event in await page(database, EventFilter())]
 
     assert (erased.erased, other.erased) == (True, False)
     assert bytes(erased.data) == bytes(other.data) == b'{"resource_type":"llm_api","cost":"1"}'

@@ -1,24 +1,24 @@
-"""The bell where thousands wait: everybody is woken, and nobody else has to wait for that."""
+"""The signal where thousands wait: everybody is woken, and nobody else has to wait for that."""
 
 import asyncio
 from itertools import groupby
 
-from ledger.log.bell import Bell
+from ledger.log.notifications import LogSignal
 
 
 async def test_a_bell_rung_in_turns_wakes_everybody_and_lets_others_in_between() -> None:
-    bell = Bell()
+    signal = LogSignal()
     woken: list[str] = []
 
     async def wait(name: str) -> None:
-        await bell.wait(0, 20)
+        await signal.wait(0, 20)
         woken.append(name)
 
     async with asyncio.TaskGroup() as tasks:
         for _ in range(25):
             tasks.create_task(wait("waiting"))
         await asyncio.sleep(0)
-        ringing = tasks.create_task(bell.ring_in_turns(10))
+        ringing = tasks.create_task(signal.notify_in_batches(10))
         while not ringing.done():
             await asyncio.sleep(0)
             woken.append("another")
@@ -28,14 +28,14 @@ async def test_a_bell_rung_in_turns_wakes_everybody_and_lets_others_in_between()
 
 
 async def test_who_looks_while_it_is_ringing_does_not_sleep_through_it() -> None:
-    bell = Bell()
-    waiting = [asyncio.create_task(bell.wait(0, 20)) for _ in range(3)]
+    signal = LogSignal()
+    waiting = [asyncio.create_task(signal.wait(0, 20)) for _ in range(3)]
     await asyncio.sleep(0)
-    ringing = asyncio.create_task(bell.ring_in_turns(1))
+    ringing = asyncio.create_task(signal.notify_in_batches(1))
     await asyncio.sleep(0)
 
     async with asyncio.timeout(10):
-        await bell.wait(0, 600)
+        await signal.wait(0, 600)
         await asyncio.gather(ringing, *waiting)
 
-    assert bell.rung == 1
+    assert signal.generation == 1

@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 from sqlalchemy import URL
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ledger.database import driver_connection, make_engine
+from ledger.database import Database
 from ledger.log.append import append
 from tests.events import campaign, content, cost, follow, job, reserve
 from tests.log.helpers import receipts, record, request
@@ -81,13 +80,13 @@ async def relay(database_url: URL) -> AsyncIterator[Relay]:
 
 async def round_trips(relay: Relay, warm_up: list[Any], requests: list[Any]) -> tuple[int, list[Any]]:
     """The round trips of the second of two appends: the first prepares the statements, once a connection."""
-    engine = make_engine(relay.url)
-    async with driver_connection(engine) as connection:
+    database = Database(relay.url)
+    async with database.connection() as connection:
         await append(connection, warm_up)
         before = relay.round_trips
         verdicts, _ = await append(connection, requests)
         spent = relay.round_trips - before
-    await engine.dispose()
+    await database.close()
     return spent, verdicts
 
 
@@ -136,21 +135,21 @@ async def test_a_group_that_waited_while_another_was_committed_takes_four(relay:
     opened = campaign()
     # The campaign once more, under another event's id, is refused.
     other = cost() if before == "recorded" else opened | {"id": cost()["id"], "stream_id": opened["id"]}
-    engine = make_engine(relay.url)
-    async with driver_connection(engine) as connection:
+    database = Database(relay.url)
+    async with database.connection() as connection:
         await append(connection, [request(opened)])
-        await append(connection, [request(other)], goes_on=lambda: True)
+        await append(connection, [request(other)], begin_next=lambda: True)
         counted = relay.round_trips
 
         (verdict,), position = await append(connection, [request(cost(campaign_id=opened["id"]))])
 
         assert relay.round_trips - counted == 4
         assert not connection.is_in_transaction()
-    await engine.dispose()
+    await database.close()
     assert [receipt.position for receipt in receipts(verdict)] == [position]
 
 
-async def written(engine: AsyncEngine, *requests: Any) -> dict[str, tuple[int, int, int]]:
+async def written(database: Database, *requests: Any) -> dict[str, tuple[int, int, int]]:
     """The rows inserted, updated and deleted by one append, by table."""
 
     async def counts(connection: Any) -> dict[str, tuple[int, int, int]]:
@@ -158,7 +157,7 @@ async def written(engine: AsyncEngine, *requests: Any) -> dict[str, tuple[int, i
         await connection.execute("SELECT pg_stat_clear_snapshot()")
         return {row[0]: tuple(row)[1:] for row in await connection.fetch(WRITTEN)}
 
-    async with driver_connection(engine) as connection:
+    async with database.connection() as connection:
         before = await counts(connection)
         await append(connection, requests)
         after = await counts(connection)
@@ -166,38 +165,38 @@ async def written(engine: AsyncEngine, *requests: Any) -> dict[str, tuple[int, i
     return {table: rows for table, rows in changed.items() if any(rows)}
 
 
-async def test_a_recorded_cost_writes_its_row_and_its_accounts_and_nothing_else(engine: AsyncEngine) -> None:
+async def test_a_recorded_cost_writes_its_row_and_its_accounts_and_nothing_else(database: Database) -> None:
     opened = campaign()
     queued = job(opened["id"])
-    await record(engine, opened, queued, cost(agent_job_id=queued["id"]))
+    await record(database, opened, queued, cost(agent_job_id=queued["id"]))
 
-    rows = await written(engine, request(cost(agent_job_id=queued["id"])))
+    rows = await written(database, request(cost(agent_job_id=queued["id"])))
 
     assert rows == {"cost_events": (1, 0, 0), "accounts": (0, 2, 0), "log_head": (0, 1, 0)}
 
 
-async def test_a_group_of_costs_writes_each_account_once(engine: AsyncEngine) -> None:
+async def test_a_group_of_costs_writes_each_account_once(database: Database) -> None:
     opened = campaign()
     one, other = job(opened["id"]), job(opened["id"])
-    await record(engine, opened, one, other, cost(agent_job_id=one["id"]), cost(agent_job_id=other["id"]))
+    await record(database, opened, one, other, cost(agent_job_id=one["id"]), cost(agent_job_id=other["id"]))
 
     rows = await written(
-        engine, *(request(cost(agent_job_id=queued["id"]), cost()) for queued in (one, other) for _ in range(50))
+        database, *(request(cost(agent_job_id=queued["id"]), cost()) for queued in (one, other) for _ in range(50))
     )
 
     assert rows == {"cost_events": (200, 0, 0), "accounts": (0, 3, 0), "log_head": (0, 1, 0)}
 
 
-async def test_a_cost_that_counts_for_nothing_writes_one_row(engine: AsyncEngine) -> None:
-    rows = await written(engine, request(cost()))
+async def test_a_cost_that_counts_for_nothing_writes_one_row(database: Database) -> None:
+    rows = await written(database, request(cost()))
 
     assert rows == {"cost_events": (1, 0, 0), "log_head": (0, 1, 0)}
 
 
-async def test_a_refused_hold_writes_its_denial_alone(engine: AsyncEngine) -> None:
+async def test_a_refused_hold_writes_its_denial_alone(database: Database) -> None:
     opened = campaign(budget="1")
-    await record(engine, opened)
+    await record(database, opened)
 
-    rows = await written(engine, request(reserve("2", campaign_id=opened["id"])))
+    rows = await written(database, request(reserve("2", campaign_id=opened["id"])))
 
     assert rows == {"cost_events": (1, 0, 0), "log_head": (0, 1, 0)}

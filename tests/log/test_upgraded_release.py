@@ -7,9 +7,8 @@ from uuid import UUID
 
 import msgspec
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ledger.database import driver_connection
+from ledger.database import Database
 from ledger.domain.campaign import CampaignCreated
 from ledger.domain.catalogue import CATALOGUE, Upcaster
 from ledger.domain.codec import EventData, Label
@@ -47,12 +46,12 @@ def for_ourselves(fields: Fields) -> Fields:
     return fields | {"client": msgspec.Raw(b'"us"')}
 
 
-async def send(engine: AsyncEngine, sent: dict[str, Any], **more: Any) -> Verdict:
+async def send(database: Database, sent: dict[str, Any], **more: Any) -> Verdict:
     """Send an event as a client of the newer release does."""
     event_type = CATALOGUE[sent["type"]]
     payload = event_type.decoder.decode(json.dumps(sent["data"] | more))
     candidate = prepare(event_type, payload, actor="local", event_id=UUID(sent["id"]))
-    async with driver_connection(engine) as connection:
+    async with database.connection() as connection:
         (verdict,), _ = await append(connection, [Request([candidate])])
     return verdict
 
@@ -69,7 +68,7 @@ OPENED, SPENT = campaign("100", description="For a client"), cost("2.50", descri
     ids=["campaign", "cost"],
 )
 async def test_a_retry_after_an_upgrade_gets_the_first_receipt_and_other_content_is_a_conflict(
-    engine: AsyncEngine,
+    database: Database,
     monkeypatch: pytest.MonkeyPatch,
     sent: dict[str, Any],
     payload: type[EventData],
@@ -77,42 +76,42 @@ async def test_a_retry_after_an_upgrade_gets_the_first_receipt_and_other_content
     same: dict[str, Any],
     other: dict[str, Any],
 ) -> None:
-    (first,) = await record(engine, sent)
+    (first,) = await record(database, sent)
     upgrade(monkeypatch, sent["type"], payload, upcaster)
 
-    (again,) = await send(engine, sent, **same)
-    (conflict,) = await send(engine, sent, **other)
+    (again,) = await send(database, sent, **same)
+    (conflict,) = await send(database, sent, **other)
 
     assert again == msgspec.structs.replace(first, duplicate=True)
     assert isinstance(conflict, EventIdConflict)
 
 
 async def test_a_retry_after_an_upgrade_is_known_though_its_text_was_erased(
-    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+    database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await record(engine, OPENED)
-    await query(engine, "UPDATE ledger.events SET text = NULL, text_salt = NULL")
+    await record(database, OPENED)
+    await query(database, "UPDATE ledger.events SET text = NULL, text_salt = NULL")
     upgrade(monkeypatch, OPENED["type"], CreatedFor, for_ourselves)
 
-    (again,) = await send(engine, OPENED, client="us")
+    (again,) = await send(database, OPENED, client="us")
 
     assert isinstance(again, Receipt)
     assert again.duplicate
 
 
-async def test_the_tables_fold_old_and_new_versions_alike(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    await record(engine, OPENED, SPENT)
-    await fold_page(engine)
+async def test_the_tables_fold_old_and_new_versions_alike(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    await record(database, OPENED, SPENT)
+    await fold_page(database)
     upgrade(monkeypatch, SPENT["type"], RecordedBy, through_none)
     later = cost("0.5", description="Another")
-    await send(engine, later, gateway="proxy")
+    await send(database, later, gateway="proxy")
 
-    await fold_page(engine)
+    await fold_page(database)
 
     versions = "SELECT schema_version FROM ledger.events ORDER BY position"
-    assert await query(engine, versions) == [(1,), (1,), (2,)]
-    assert await query(engine, "SELECT cost, description FROM budget_entries ORDER BY position") == [
+    assert await query(database, versions) == [(1,), (1,), (2,)]
+    assert await query(database, "SELECT cost, description FROM budget_entries ORDER BY position") == [
         (Decimal("2.5"), "A call"),
         (Decimal("0.5"), "Another"),
     ]
-    assert await tables(engine) == folded(await stored(engine))
+    assert await tables(database) == folded(await stored(database))

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import URL
 
-from ledger.database import make_engine
+from ledger.database import Database
+from ledger.database.migrations import migrate
 from ledger.embedded import installed_binaries
-from ledger.schema import migrate
 from projections.worker import fold_page
 from tests.events import campaign, cost, reserve
 from tests.log.helpers import connected, query, record, until
@@ -64,14 +64,14 @@ async def test_the_sql_written_for_whoever_runs_it_by_hand_does_the_same(
 
 
 async def test_a_migrated_database_takes_events_and_shows_them(an_empty_database: URL) -> None:
-    engine, opened = make_engine(an_empty_database), campaign("10")
-    await migrate(engine)
+    database, opened = Database(an_empty_database), campaign("10")
+    await migrate(database)
 
-    await record(engine, opened, cost("3", campaign_id=opened["id"]), reserve("2", campaign_id=opened["id"]))
-    await fold_page(engine)
+    await record(database, opened, cost("3", campaign_id=opened["id"]), reserve("2", campaign_id=opened["id"]))
+    await fold_page(database)
 
-    assert await query(engine, "SELECT spend, held FROM campaigns") == [(3, 2)]
-    await engine.dispose()
+    assert await query(database, "SELECT spend, held FROM campaigns") == [(3, 2)]
+    await database.close()
 
 
 async def test_the_history_and_the_current_revision_are_told(database_url: URL, empty_database_url: URL) -> None:

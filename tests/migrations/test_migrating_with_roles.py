@@ -14,9 +14,9 @@ import pytest
 from sqlalchemy import URL
 
 from ledger.config import parse_url
-from ledger.database import make_engine
+from ledger.database import Database
+from ledger.database.migrations import migrate
 from ledger.embedded import EmbeddedServer
-from ledger.schema import migrate
 from projections.rebuild import rebuild
 from projections.snapshots import replay_into
 from projections.verify import verify
@@ -91,9 +91,9 @@ async def owners(url: URL) -> set[str]:
 
 
 async def migrated(url: URL, to: str = "head") -> None:
-    engine = make_engine(url)
-    await migrate(engine, to=to)
-    await engine.dispose()
+    database = Database(url)
+    await migrate(database, to=to)
+    await database.close()
 
 
 async def scalar(url: URL, statement: str) -> Any:
@@ -103,10 +103,10 @@ async def scalar(url: URL, statement: str) -> Any:
 
 async def works(app: URL, owner: URL) -> None:
     """The service's work as the one user, the owner's as the other."""
-    engine, owners_engine = make_engine(app), make_engine(owner)
+    database, owners_engine = Database(app), Database(owner)
     opened = campaign("100")
-    await record(engine, opened, job(opened["id"]), cost("3", campaign_id=opened["id"]))
-    assert await fold_page(engine) == 3
+    await record(database, opened, job(opened["id"]), cost("3", campaign_id=opened["id"]))
+    assert await fold_page(database) == 3
     await query(owners_engine, "UPDATE public.campaigns SET spend = 99")
     differences: list[Any] = []
     report = await verify(owners_engine, differences.append)
@@ -114,10 +114,10 @@ async def works(app: URL, owner: URL) -> None:
     replayed = await replay_into(owners_engine, "as_it_was", 1)
     assert (report.differences, report.faults) == (1, [])
     assert (rebuilt.written["campaigns"], replayed.position) == (1, 1)
-    assert await query(engine, "SELECT spend FROM public.campaigns") == [(3,)]
+    assert await query(database, "SELECT spend FROM public.campaigns") == [(3,)]
     assert await query(owners_engine, "SELECT spend FROM as_it_was.campaigns") == [(0,)]
-    await engine.dispose()
-    await owners_engine.dispose()
+    await database.close()
+    await owners_engine.close()
 
 
 async def test_a_user_who_may_make_roles_hands_everything_to_the_owner_and_works_on(cluster: Cluster) -> None:
@@ -234,7 +234,7 @@ async def test_a_table_that_belongs_to_another_user_is_not_taken_from_him(cluste
     assert said.code == 0, said.err
     assert "may not hand everything over" in said.err
     assert {url.username} == await owners(url) - {cluster.url.username}
-    engine = make_engine(url)
-    await record(engine, campaign())
-    assert await fold_page(engine) == 1
-    await engine.dispose()
+    database = Database(url)
+    await record(database, campaign())
+    assert await fold_page(database) == 1
+    await database.close()

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import URL
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ledger.schema import expected_revision
+from ledger.database import Database
+from ledger.database.migrations import expected_revision
 from projections.worker import fold_page
 from tests.cli.helpers import Said, ledger, started
 from tests.events import follow, job
@@ -78,13 +78,13 @@ MESSAGES = "SELECT message FROM agent_jobs ORDER BY created_at, id"
 
 
 async def test_a_new_column_is_filled_for_old_rows_by_a_rebuild_and_kept_by_the_worker(
-    engine: AsyncEngine, database_url: URL, next_release: Path, tmp_path: Path
+    database: Database, database_url: URL, next_release: Path, tmp_path: Path
 ) -> None:
     old, meanwhile, new = job(), job(), job()
 
     async def tell(told: dict[str, object], message: str) -> None:
         for event in (told, follow(told, "job.started"), follow(told, "job.progressed", {"message": message})):
-            await record(engine, event)
+            await record(database, event)
 
     async def run(*arguments: str) -> Said:
         said = await ledger(*arguments, database=database_url, PYTHONPATH=str(next_release))
@@ -92,23 +92,23 @@ async def test_a_new_column_is_filled_for_old_rows_by_a_rebuild_and_kept_by_the_
         return said
 
     await tell(old, "Before")
-    await fold_page(engine)
+    await fold_page(database)
     await run("migrate")
     # The release before this one still works on the migrated database.
     await tell(meanwhile, "Meanwhile")
-    folded_by_old_release = await fold_page(engine)
-    empty = await query(engine, MESSAGES)
+    folded_by_old_release = await fold_page(database)
+    empty = await query(database, MESSAGES)
     rebuilt = await run("rebuild")
-    filled = await query(engine, MESSAGES)
+    filled = await query(database, MESSAGES)
     await tell(new, "After")
     async with started(tmp_path, "worker", database=database_url, PYTHONPATH=str(next_release)):
-        await folded_up_to(engine, 9)
+        await folded_up_to(database, 9)
     verified = await run("verify")
     drift = await alembic(database_url, "check", configuration=next_release / "alembic.ini")
 
     assert (folded_by_old_release, empty) == (3, [(None,), (None,)])
     assert "agent_jobs: 2 rows written, 0 removed" in rebuilt.out
     assert filled == [("Before",), ("Meanwhile",)]
-    assert await query(engine, MESSAGES) == [("Before",), ("Meanwhile",), ("After",)]
+    assert await query(database, MESSAGES) == [("Before",), ("Meanwhile",), ("After",)]
     assert "Clean" in verified.out
     assert drift.code == 0, drift

@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 from sqlalchemy import URL
 
-from ledger.database import make_engine
+from ledger.database import Database
 from ledger.log.tables import EVENT_COLUMNS, PARTITIONS
 from tests.events import campaign, content, cost, job
 from tests.log.helpers import connected, record
@@ -84,10 +84,10 @@ AROUND = [
 @pytest.fixture
 async def recorded(service_url: URL) -> None:
     """An event in each category that has them, written by the service's own code as its own user."""
-    engine = make_engine(service_url)
+    database = Database(service_url)
     opened = campaign()
-    await record(engine, opened, job(opened["id"]), content(), cost(description="For tea"))
-    await engine.dispose()
+    await record(database, opened, job(opened["id"]), content(), cost(description="For tea"))
+    await database.close()
 
 
 @pytest.fixture

@@ -8,16 +8,15 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import msgspec
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ledger.database import driver_connection
-from ledger.domain.book import Book
+from ledger.database import Database
 from ledger.domain.event import Receipt, Request
 from ledger.domain.judge import expiry, judge
+from ledger.domain.working_state import WorkingState
 from ledger.log.append import append
 from ledger.log.read import EventFilter, StoredEvent, read_all
-from projections.ahead import PageReader
 from projections.fold import ReadModels, fold
+from projections.prefetch import PageReader
 from projections.rows import AgentJobRow, BudgetEntryRow, CampaignRow, ContentAssetRow, Row, Rows
 from projections.worker import Worker
 from tests.events import campaign, content, cost, follow, job, reserve
@@ -33,8 +32,8 @@ Tables = dict[str, dict[UUID, dict[str, Any]]]
 class CountingReader(PageReader):
     """Says after which positions it has begun to read ahead, and after which it has read."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        super().__init__(engine)
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
         self.begun: list[int] = []
         self.ahead: list[int] = []
 
@@ -49,25 +48,25 @@ class MemoryLog:
     """Judges events as the service does, and keeps what is recorded. Each append is a second after the last."""
 
     def __init__(self) -> None:
-        self.book = Book(0, NOON - timedelta(seconds=1))
+        self.working_state = WorkingState(0, NOON - timedelta(seconds=1))
 
     @property
     def events(self) -> list[StoredEvent]:
         return [
             StoredEvent(*(getattr(recorded, field) for field in StoredEvent.__struct_fields__))
-            for recorded in self.book.events
+            for recorded in self.working_state.events
         ]
 
     def append(self, *sent: dict[str, Any] | Request) -> None:
         """Append events; those sent as a `Request` may be refused."""
         for asked in sent:
-            self.book.recorded_at += timedelta(seconds=1)
+            self.working_state.recorded_at += timedelta(seconds=1)
             as_request = asked if isinstance(asked, Request) else request(asked)
-            verdict = judge(self.book, as_request)
+            verdict = judge(self.working_state, as_request)
             assert as_request is asked or all(isinstance(answer, Receipt) for answer in verdict), verdict
-            for denial in self.book.denials.values():
-                self.book.record(denial.candidate, denial.campaign_id, denial.agent_job_id)
-            self.book.denials.clear()
+            for denial in self.working_state.denials.values():
+                self.working_state.record(denial.candidate, denial.campaign_id, denial.agent_job_id)
+            self.working_state.denials.clear()
 
     def row(self, table: str, opened: dict[str, Any]) -> dict[str, Any]:
         """The row of an entity, folded from the whole log."""
@@ -87,32 +86,32 @@ def folded(events: Sequence[StoredEvent]) -> Tables:
     }
 
 
-async def stored(engine: AsyncEngine) -> list[StoredEvent]:
-    return [event async for page in read_all(engine, EventFilter()) for event in page]
+async def stored(database: Database) -> list[StoredEvent]:
+    return [event async for page in read_all(database, EventFilter()) for event in page]
 
 
-async def tables(engine: AsyncEngine, schema: str = "public") -> Tables:
+async def tables(database: Database, schema: str = "public") -> Tables:
     """The tables as they are in the database."""
     found: Tables = {}
     for name, row in zip(NAMES, ROWS, strict=True):
         columns = row.__struct_fields__
         texts = {"input_data", "output_data", "metadata"}
         selected = ", ".join(f"{column}::text" if column in texts else column for column in columns)
-        rows = await query(engine, f"SELECT {selected} FROM {schema}.{name}")
+        rows = await query(database, f"SELECT {selected} FROM {schema}.{name}")
         found[name] = {values[0]: dict(zip(columns, values, strict=True)) for values in rows}
     return found
 
 
-async def position(engine: AsyncEngine) -> int:
+async def position(database: Database) -> int:
     """The position that the tables reflect."""
-    ((position,),) = await query(engine, "SELECT position FROM ledger.projection_checkpoints")
+    ((position,),) = await query(database, "SELECT position FROM ledger.projection_checkpoints")
     return int(position)
 
 
 @asynccontextmanager
-async def working(*engines: AsyncEngine) -> AsyncIterator[None]:
-    """Workers at work while inside, one an engine."""
-    workers = [Worker(engine) for engine in engines]
+async def working(*engines: Database) -> AsyncIterator[None]:
+    """Workers at work while inside, one an database."""
+    workers = [Worker(database) for database in engines]
     async with asyncio.TaskGroup() as tasks:
         for worker in workers:
             tasks.create_task(worker.run())
@@ -123,11 +122,11 @@ async def working(*engines: AsyncEngine) -> AsyncIterator[None]:
                 worker.stop()
 
 
-async def folded_up_to(engine: AsyncEngine, wanted: int) -> None:
+async def folded_up_to(database: Database, wanted: int) -> None:
     """Wait until the tables reflect this position."""
 
     async def reached() -> bool:
-        return await position(engine) >= wanted
+        return await position(database) >= wanted
 
     await until(reached)
 
@@ -196,10 +195,10 @@ def expire(held: dict[str, Any]) -> Request:
     return Request([expiry(UUID(held["id"]), uuid4())])
 
 
-async def tell(engine: AsyncEngine, requests: Sequence[Request]) -> None:
+async def tell(database: Database, requests: Sequence[Request]) -> None:
     """Append requests, each a second after the last, as `MemoryLog` does."""
     now = NOON
-    async with driver_connection(engine) as connection:
+    async with database.connection() as connection:
         for asked in requests:
             await append(connection, [asked], now)
             now += timedelta(seconds=1)

@@ -4,8 +4,8 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import URL
-from sqlalchemy.ext.asyncio import AsyncEngine
 
+from ledger.database import Database
 from tests.log.helpers import connected, query, until, value
 
 INSERT = """
@@ -21,10 +21,10 @@ DELETE FROM ledger.events WHERE type = 'cost.imagined';
 """
 
 
-async def poison(engine: AsyncEngine, type_: str = "cost.imagined", schema_version: int = 1, data: str = "{}") -> int:
+async def poison(database: Database, type_: str = "cost.imagined", schema_version: int = 1, data: str = "{}") -> int:
     """Record an event past all judgement, unless told otherwise one that a newer release wrote; its position."""
-    await query(engine, INSERT, type_, schema_version, data)
-    return int(await value(engine, "SELECT position FROM ledger.log_head"))
+    await query(database, INSERT, type_, schema_version, data)
+    return int(await value(database, "SELECT position FROM ledger.log_head"))
 
 
 async def cure(url: URL) -> None:
@@ -33,37 +33,37 @@ async def cure(url: URL) -> None:
         await connection.execute(CURE)
 
 
-async def state(engine: AsyncEngine) -> tuple[str, dict[str, Any] | None]:
+async def state(database: Database) -> tuple[str, dict[str, Any] | None]:
     """Status and error of the projections."""
-    ((status, error),) = await query(engine, "SELECT status, last_error::text FROM ledger.projection_checkpoints")
+    ((status, error),) = await query(database, "SELECT status, last_error::text FROM ledger.projection_checkpoints")
     return status, error and msgspec.json.decode(error)
 
 
-async def stopped(engine: AsyncEngine, status: str) -> dict[str, Any]:
+async def stopped(database: Database, status: str) -> dict[str, Any]:
     """Wait for the projections to be `failing` or `paused`; the error recorded."""
 
     async def is_so() -> dict[str, Any] | None:
-        found, error = await state(engine)
+        found, error = await state(database)
         return error if found == status else None
 
     error: dict[str, Any] = await until(is_so)
     return error
 
 
-async def failed(engine: AsyncEngine) -> dict[str, Any]:
+async def failed(database: Database) -> dict[str, Any]:
     """Wait for the projections to fail; the error recorded."""
-    return await stopped(engine, "failing")
+    return await stopped(database, "failing")
 
 
-async def paused(engine: AsyncEngine) -> dict[str, Any]:
+async def paused(database: Database) -> dict[str, Any]:
     """Wait for the projections to be given up; the error recorded."""
-    return await stopped(engine, "paused")
+    return await stopped(database, "paused")
 
 
-async def runs_again(engine: AsyncEngine) -> None:
+async def runs_again(database: Database) -> None:
     """Wait until nothing is said to be wrong."""
 
     async def running() -> bool:
-        return await state(engine) == ("running", None)
+        return await state(database) == ("running", None)
 
     await until(running)

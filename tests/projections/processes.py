@@ -10,7 +10,7 @@ import uvloop
 from sqlalchemy import URL
 
 from ledger.cli.up import stop_signal
-from ledger.database import make_engine
+from ledger.database import Database
 from projections import worker as worker_module
 from projections.worker import Worker
 
@@ -26,13 +26,13 @@ def work(url: URL, page_events_max: int) -> None:
 
 async def _work(url: URL) -> None:
     stop = stop_signal()
-    engine = make_engine(url, pool_size=2)
-    worker = Worker(engine)
+    database = Database(url, pool_size=2)
+    worker = Worker(database)
     running = asyncio.create_task(worker.run())
     await stop.wait()
     worker.stop()
     await running
-    await engine.dispose()
+    await database.close()
 
 
 @contextmanager

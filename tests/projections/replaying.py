@@ -6,14 +6,14 @@ from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 from sqlalchemy import URL
-from sqlalchemy.ext.asyncio import AsyncEngine
 
+from ledger.database import Database
 from ledger.domain.catalogue import CATALOGUE
 from ledger.domain.event import Receipt, Request
-from ledger.domain.ledger import ProjectionSkipped
+from ledger.domain.ledger_events import ProjectionSkipped
 from ledger.log.appender import Appender
 from ledger.log.prepare import prepare
-from projections.compare import Difference
+from projections.differences import Difference
 from projections.verify import Report, verify
 from projections.worker import fold_page
 from tests.events import cost, job, reserve
@@ -36,21 +36,21 @@ class Found(NamedTuple):
     replayed: str | None
 
 
-async def fold_everything(engine: AsyncEngine) -> None:
-    while await fold_page(engine):
+async def fold_everything(database: Database) -> None:
+    while await fold_page(database):
         pass
 
 
-async def told_and_folded(engine: AsyncEngine) -> None:
+async def told_and_folded(database: Database) -> None:
     """The story, and the tables up to its end."""
-    await tell(engine, story())
-    await fold_everything(engine)
+    await tell(database, story())
+    await fold_everything(database)
 
 
-async def verified(engine: AsyncEngine) -> tuple[Report, set[Found]]:
+async def verified(database: Database) -> tuple[Report, set[Found]]:
     """What a verification reports and finds."""
     found: list[Difference] = []
-    report = await verify(engine, found.append)
+    report = await verify(database, found.append)
     differences = {Found(each.table, each.id, each.column, each.live, each.replayed) for each in found}
     assert len(differences) == len(found) == report.differences
     return report, differences
@@ -64,19 +64,19 @@ async def tamper(url: URL, *statements: str) -> None:
             await connection.execute(statement)
 
 
-async def contents(engine: AsyncEngine) -> dict[str, list[tuple[Any, ...]]]:
+async def contents(database: Database) -> dict[str, list[tuple[Any, ...]]]:
     """Every row of every table that the ledger keeps, as text."""
     return {
-        f"{schema}.{table}": await query(engine, f"SELECT t::text FROM {schema}.{table} AS t ORDER BY 1")
+        f"{schema}.{table}": await query(database, f"SELECT t::text FROM {schema}.{table} AS t ORDER BY 1")
         for schema, names in CONTENTS.items()
         for table in names
     }
 
 
-async def relations(engine: AsyncEngine) -> list[tuple[Any, ...]]:
+async def relations(database: Database) -> list[tuple[Any, ...]]:
     """Every schema and relation there is, but for those of a connection."""
     return await query(
-        engine,
+        database,
         """
         SELECT nspname, relname FROM pg_namespace LEFT JOIN pg_class ON relnamespace = pg_namespace.oid
         WHERE nspname !~ '^pg_(toast_)?temp' AND nspname <> 'pg_toast' ORDER BY 1, 2
@@ -84,13 +84,13 @@ async def relations(engine: AsyncEngine) -> list[tuple[Any, ...]]:
     )
 
 
-async def at_least(engine: AsyncEngine, wanted: int) -> bool:
+async def at_least(database: Database, wanted: int) -> bool:
     """Whether the tables reflect this position."""
-    return await position(engine) >= wanted
+    return await position(database) >= wanted
 
 
 @asynccontextmanager
-async def writing(engine: AsyncEngine, opened: dict[str, Any]) -> AsyncIterator[list[Receipt]]:
+async def writing(database: Database, opened: dict[str, Any]) -> AsyncIterator[list[Receipt]]:
     """A writer at work while inside, on a campaign that was created; yields the receipts it has had so far."""
     written: list[Receipt] = []
     leaving = asyncio.Event()
@@ -101,7 +101,7 @@ async def writing(engine: AsyncEngine, opened: dict[str, Any]) -> AsyncIterator[
             sent = [queued, cost("0.01", agent_job_id=queued["id"]), reserve("0.01", campaign_id=opened["id"])]
             written.extend(receipts(await appender.append(request(*sent))))
 
-    async with Appender(engine) as appender, asyncio.TaskGroup() as tasks:
+    async with Appender(database) as appender, asyncio.TaskGroup() as tasks:
         tasks.create_task(write(appender))
         try:
             yield written
@@ -109,16 +109,16 @@ async def writing(engine: AsyncEngine, opened: dict[str, Any]) -> AsyncIterator[
             leaving.set()
 
 
-async def skipped(engine: AsyncEngine, at: int) -> None:
+async def skipped(database: Database, at: int) -> None:
     """Have an operator let the read models pass the event at a position, and the worker try again."""
     decided = ProjectionSkipped(
         projection="read_models", position=at, event_type="cost.imagined", by="somebody", error="It fails", reason="Why"
     )
-    async with Appender(engine) as appender:
+    async with Appender(database) as appender:
         receipts(
             await appender.append(Request([prepare(CATALOGUE["ledger.projection_skipped"], decided, actor="local")]))
         )
-    await query(engine, "UPDATE ledger.projection_checkpoints SET status = 'running', last_error = NULL")
+    await query(database, "UPDATE ledger.projection_checkpoints SET status = 'running', last_error = NULL")
 
 
 WAITS = """

@@ -6,8 +6,8 @@ from uuid import UUID
 
 import msgspec
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine
 
+from ledger.database import Database
 from projections import as_of as as_of_module
 from projections.as_of import row_as_of
 from projections.replay import CannotReplay
@@ -21,14 +21,14 @@ from tests.projections.test_worker_failures import poison
 TABLES = {"campaign": "campaigns", "job": "agent_jobs", "content": "content_assets", "cost": "budget_entries"}
 
 
-async def assert_every_row_is_the_folds(engine: AsyncEngine, positions: Sequence[int]) -> set[str]:
+async def assert_every_row_is_the_folds(database: Database, positions: Sequence[int]) -> set[str]:
     """Compare every row at these positions; the tables that had rows to compare."""
-    events = await stored(engine)
+    events = await stored(database)
     compared = set()
     for position in positions:
         expected = folded(events[:position])
         for table, row_id in {(TABLES[event.category], event.stream_id) for event in events}:
-            row = await row_as_of(engine, table, row_id, position)
+            row = await row_as_of(database, table, row_id, position)
             found = None if row is None else msgspec.structs.asdict(row)
             assert found == expected[table].get(row_id), (table, row_id, position)
             if found:
@@ -38,55 +38,55 @@ async def assert_every_row_is_the_folds(engine: AsyncEngine, positions: Sequence
 
 @pytest.mark.parametrize("page_events", [1, 2, 5_000])
 async def test_every_row_of_the_story_is_the_fold_of_what_came_before(
-    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, page_events: int
+    database: Database, monkeypatch: pytest.MonkeyPatch, page_events: int
 ) -> None:
     monkeypatch.setattr(as_of_module, "PAGE_EVENTS_MAX", page_events)
-    await tell(engine, story())
-    events = await stored(engine)
+    await tell(database, story())
+    events = await stored(database)
 
     # At every position it is tried over HTTP, in tests/api.
-    compared = await assert_every_row_is_the_folds(engine, [*range(0, len(events), 9), len(events)])
+    compared = await assert_every_row_is_the_folds(database, [*range(0, len(events), 9), len(events)])
 
     assert compared == set(TABLES.values())
 
 
 @pytest.mark.parametrize("seed", range(2))
 async def test_rows_of_logs_by_chance_are_the_fold_of_what_came_before(
-    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, seed: int
+    database: Database, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     monkeypatch.setattr(as_of_module, "PAGE_EVENTS_MAX", 3)
     chance = random.Random(seed)
-    await tell(engine, by_chance(chance, 150))
-    events = await stored(engine)
+    await tell(database, by_chance(chance, 150))
+    events = await stored(database)
 
-    await assert_every_row_is_the_folds(engine, [chance.randint(0, len(events)) for _ in range(4)])
+    await assert_every_row_is_the_folds(database, [chance.randint(0, len(events)) for _ in range(4)])
 
 
 async def test_a_job_whose_second_page_begins_with_a_cost_keeps_what_came_before(
-    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+    database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(as_of_module, "PAGE_EVENTS_MAX", 2)
     queued = job()
-    await record(engine, queued, follow(queued, "job.started"), cost("3", agent_job_id=queued["id"]))
+    await record(database, queued, follow(queued, "job.started"), cost("3", agent_job_id=queued["id"]))
 
-    row = await row_as_of(engine, "agent_jobs", UUID(queued["id"]), 3)
+    row = await row_as_of(database, "agent_jobs", UUID(queued["id"]), 3)
 
     assert row is not None
-    assert msgspec.structs.asdict(row) == folded(await stored(engine))["agent_jobs"][UUID(queued["id"])]
+    assert msgspec.structs.asdict(row) == folded(await stored(database))["agent_jobs"][UUID(queued["id"])]
 
 
 async def test_currencies_come_from_the_campaign_or_the_job_also_once_the_campaign_is_deleted(
-    engine: AsyncEngine,
+    database: Database,
 ) -> None:
     euros, gone = campaign(currency="EUR"), campaign(currency="EUR")
     of_job, direct, left = job(euros["id"]), reserve("1", campaign_id=euros["id"]), job(gone["id"])
     inherited = cost("1", agent_job_id=of_job["id"])
-    await record(engine, euros, gone, of_job, direct, left, inherited, follow(gone, "campaign.deleted"))
+    await record(database, euros, gone, of_job, direct, left, inherited, follow(gone, "campaign.deleted"))
     late = cost("1", agent_job_id=left["id"])
-    await record(engine, late)
+    await record(database, late)
 
     rows = [
-        await row_as_of(engine, table, UUID(opened["id"]), 8)
+        await row_as_of(database, table, UUID(opened["id"]), 8)
         for table, opened in (
             ("agent_jobs", of_job),
             ("agent_jobs", left),
@@ -97,26 +97,26 @@ async def test_currencies_come_from_the_campaign_or_the_job_also_once_the_campai
     ]
 
     assert [getattr(row, "currency", None) for row in rows] == ["EUR"] * 5
-    await assert_every_row_is_the_folds(engine, range(9))
+    await assert_every_row_is_the_folds(database, range(9))
 
 
-async def test_nothing_is_there_under_an_id_of_another_kind(engine: AsyncEngine) -> None:
+async def test_nothing_is_there_under_an_id_of_another_kind(database: Database) -> None:
     opened = campaign()
     queued = job(opened["id"])
-    await record(engine, opened, queued, cost(agent_job_id=queued["id"]))
+    await record(database, opened, queued, cost(agent_job_id=queued["id"]))
 
     for table in ("agent_jobs", "content_assets", "budget_entries"):
-        assert await row_as_of(engine, table, UUID(opened["id"]), 3) is None
+        assert await row_as_of(database, table, UUID(opened["id"]), 3) is None
     for table in ("campaigns", "content_assets", "budget_entries"):
-        assert await row_as_of(engine, table, UUID(queued["id"]), 3) is None
+        assert await row_as_of(database, table, UUID(queued["id"]), 3) is None
 
 
-async def test_an_event_that_cannot_be_folded_is_named_until_it_is_skipped(engine: AsyncEngine) -> None:
-    at = await poison(engine)
-    ((stream_id,),) = [(event.stream_id,) for event in await stored(engine)]
+async def test_an_event_that_cannot_be_folded_is_named_until_it_is_skipped(database: Database) -> None:
+    at = await poison(database)
+    ((stream_id,),) = [(event.stream_id,) for event in await stored(database)]
 
     with pytest.raises(CannotReplay, match=f"cost.imagined in schema version 1 at position {at} fails"):
-        await row_as_of(engine, "budget_entries", stream_id, at)
+        await row_as_of(database, "budget_entries", stream_id, at)
 
-    await skipped(engine, at)
-    assert await row_as_of(engine, "budget_entries", stream_id, at) is None
+    await skipped(database, at)
+    assert await row_as_of(database, "budget_entries", stream_id, at) is None

@@ -4,8 +4,8 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine
 
+from ledger.database import Database
 from projections.worker import fold_page
 from tests.events import campaign, content, cost, follow, job, reserve
 from tests.log.helpers import query, record
@@ -36,14 +36,14 @@ SPENT = cost("5", description="A text")
     ],
 )  # fmt: skip
 async def test_the_tables_are_folded_without_it(
-    engine: AsyncEngine, table: str, events: list[dict[str, Any]], shown: dict[str, Any]
+    database: Database, table: str, events: list[dict[str, Any]], shown: dict[str, Any]
 ) -> None:
-    await record(engine, *events)
-    await query(engine, ERASE)
+    await record(database, *events)
+    await query(database, ERASE)
 
-    await fold_page(engine)
+    await fold_page(database)
 
-    row = (await tables(engine))[table][UUID(events[0]["id"])]
+    row = (await tables(database))[table][UUID(events[0]["id"])]
     assert {column: row[column] for column in shown} == shown
 
 
@@ -55,13 +55,13 @@ async def test_the_tables_are_folded_without_it(
     ],
 )
 async def test_an_entry_whose_texts_were_erased_still_takes_events_and_knows_repeats(
-    engine: AsyncEngine, events: list[dict[str, Any]]
+    database: Database, events: list[dict[str, Any]]
 ) -> None:
-    await record(engine, *events)
-    await query(engine, ERASE)
+    await record(database, *events)
+    await query(database, ERASE)
 
-    again = await record(engine, *events)
-    (receipt,) = await record(engine, follow(events[0], "cost.adjusted", {"amount": "-4", "reason": "Again"}))
+    again = await record(database, *events)
+    (receipt,) = await record(database, follow(events[0], "cost.adjusted", {"amount": "-4", "reason": "Again"}))
 
     assert [known.duplicate for known in again] == [True, True]
     assert (receipt.version, receipt.position) == (3, 3)

@@ -6,21 +6,21 @@ from uuid import UUID
 
 import msgspec
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine
 
+from ledger.database import Database
 from ledger.domain.catalogue import CATALOGUE
 from ledger.domain.event import Request
-from ledger.domain.ledger import ProjectionSkipped
+from ledger.domain.ledger_events import ProjectionSkipped
 from ledger.log.appender import Appender
 from ledger.log.prepare import prepare
 from projections import page
 from projections.as_of import row_as_of
-from projections.compare import Difference
+from projections.differences import Difference
+from projections.erased_texts import read_texts
 from projections.erasures import TEXT_COLUMNS
 from projections.rebuild import rebuild
 from projections.replay import TABLES
 from projections.snapshots import replay_into
-from projections.texts import read_texts
 from projections.verify import Report, verify
 from projections.worker import fold_page
 from projections.writer import KEPT
@@ -43,19 +43,19 @@ SPENT, HELD = cost("5", description="A text"), reserve("5", description="A text"
 WITH_TEXT = "SELECT position FROM ledger.events WHERE text IS NOT NULL ORDER BY position"
 
 
-async def all_folded(engine: AsyncEngine) -> Tables:
-    while await fold_page(engine):
+async def all_folded(database: Database) -> Tables:
+    while await fold_page(database):
         pass
-    return await tables(engine)
+    return await tables(database)
 
 
-async def verified(engine: AsyncEngine) -> tuple[Report, list[Difference]]:
+async def verified(database: Database) -> tuple[Report, list[Difference]]:
     differences: list[Difference] = []
-    return await verify(engine, differences.append), differences
+    return await verify(database, differences.append), differences
 
 
-async def clean(engine: AsyncEngine) -> bool:
-    report, differences = await verified(engine)
+async def clean(database: Database) -> bool:
+    report, differences = await verified(database)
     assert (report.faults, differences) == ([], [])
     return report.is_clean
 
@@ -83,18 +83,18 @@ async def clean(engine: AsyncEngine) -> bool:
     ],
 )  # fmt: skip
 async def test_a_row_forgets_the_text_and_keeps_the_rest(
-    engine: AsyncEngine, table: str, events: list[dict[str, Any]], erase: list[int], shown: dict[str, Any]
+    database: Database, table: str, events: list[dict[str, Any]], erase: list[int], shown: dict[str, Any]
 ) -> None:
     row_id = UUID(events[0]["id"])
-    await record(engine, *events)
-    before = (await all_folded(engine))[table][row_id]
+    await record(database, *events)
+    before = (await all_folded(database))[table][row_id]
 
-    *_, last = await erased(engine, *erase)
+    *_, last = await erased(database, *erase)
 
-    after = (await all_folded(engine))[table][row_id]
-    recorded_at = await value(engine, "SELECT recorded_at FROM ledger.log_head")
+    after = (await all_folded(database))[table][row_id]
+    recorded_at = await value(database, "SELECT recorded_at FROM ledger.log_head")
     assert after == {**before, **shown, "position": last.recorded_position, "updated_at": recorded_at}
-    assert await clean(engine)
+    assert await clean(database)
 
 
 def test_an_erasure_sets_every_column_that_is_kept_otherwise() -> None:
@@ -102,52 +102,52 @@ def test_an_erasure_sets_every_column_that_is_kept_otherwise() -> None:
 
 
 @pytest.mark.parametrize("later", ["content.deleted", None])
-async def test_what_comes_after_it_in_the_same_page_goes_on_from_there(engine: AsyncEngine, later: str | None) -> None:
-    await record(engine, POST)
-    await fold_page(engine)
-    await erased(engine, 1)
-    await record(engine, follow(POST, later) if later else follow(POST, "content.revised", {"title": "A third"}))
+async def test_what_comes_after_it_in_the_same_page_goes_on_from_there(database: Database, later: str | None) -> None:
+    await record(database, POST)
+    await fold_page(database)
+    await erased(database, 1)
+    await record(database, follow(POST, later) if later else follow(POST, "content.revised", {"title": "A third"}))
 
-    rows = (await all_folded(engine))["content_assets"].values()
+    rows = (await all_folded(database))["content_assets"].values()
 
     shown = [(row["title"], row["content"], row["metadata"]) for row in rows]
     assert shown == ([] if later else [("A third", "", "{}")])
-    assert await clean(engine)
+    assert await clean(database)
 
 
 @pytest.mark.parametrize("table", ["content_assets", "agent_jobs", "campaigns"])
-async def test_a_deleted_row_stays_deleted(engine: AsyncEngine, table: str) -> None:
+async def test_a_deleted_row_stays_deleted(database: Database, table: str) -> None:
     ended = job()
     events = {
         "content_assets": [POST, follow(POST, "content.deleted")],
         "agent_jobs": [ended, follow(ended, "job.cancelled"), follow(ended, "job.deleted", {"reason": "A text"})],
         "campaigns": [LAUNCH, follow(LAUNCH, "campaign.deleted")],
     }[table]
-    await record(engine, *events)
-    await fold_page(engine)
+    await record(database, *events)
+    await fold_page(database)
 
-    await erased(engine, 1)
+    await erased(database, 1)
 
-    assert (await all_folded(engine))[table] == {}
-    assert await row_as_of(engine, table, UUID(events[0]["id"]), len(events) + 1) is None
-    assert await clean(engine)
+    assert (await all_folded(database))[table] == {}
+    assert await row_as_of(database, table, UUID(events[0]["id"]), len(events) + 1) is None
+    assert await clean(database)
 
 
-async def test_a_denied_hold_and_the_ledgers_own_events_have_no_row_to_change(engine: AsyncEngine) -> None:
-    await record(engine, LAUNCH)
+async def test_a_denied_hold_and_the_ledgers_own_events_have_no_row_to_change(database: Database) -> None:
+    await record(database, LAUNCH)
     denied = request(reserve("1000", campaign_id=LAUNCH["id"], description="A text"), independent=True)
-    await tell(engine, [denied])
-    before = await all_folded(engine)
+    await tell(database, [denied])
+    before = await all_folded(database)
 
     # The denial's text, and then the reason for that.
-    await erased(engine, 2, 3)
+    await erased(database, 2, 3)
 
-    assert (await all_folded(engine), await position(engine)) == (before, 4)
-    assert await clean(engine)
+    assert (await all_folded(database), await position(database)) == (before, 4)
+    assert await clean(database)
 
 
 async def test_a_page_with_many_erasures_is_applied_in_parts_that_bring_few_texts_into_memory(
-    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+    database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parts: list[int] = []
 
@@ -158,76 +158,76 @@ async def test_a_page_with_many_erasures_is_applied_in_parts_that_bring_few_text
 
     monkeypatch.setattr(page, "read_texts", counted)
     monkeypatch.setattr(page, "ERASURES_MAX", 2)
-    await record(engine, *(content(title=str(number)) for number in range(5)))
-    await erased(engine, 1, 2, 3, 4, 5)
+    await record(database, *(content(title=str(number)) for number in range(5)))
+    await erased(database, 1, 2, 3, 4, 5)
 
-    await fold_page(engine)
+    await fold_page(database)
 
     assert parts == [2, 2, 1]
-    assert await query(engine, "SELECT DISTINCT title FROM content_assets") == [("",)]
+    assert await query(database, "SELECT DISTINCT title FROM content_assets") == [("",)]
 
 
-async def everywhere(engine: AsyncEngine, until: int) -> None:
+async def everywhere(database: Database, until: int) -> None:
     """Every row at a position, by the fold of the log and by `as_of`."""
-    events = [event for event in await stored(engine) if event.position <= until]
+    events = [event for event in await stored(database) if event.position <= until]
     expected = folded(events)
     for table in TABLES:
         for row_id in {event.stream_id for event in events}:
-            row = await row_as_of(engine, table, row_id, until)
+            row = await row_as_of(database, table, row_id, until)
             assert (row and msgspec.structs.asdict(row)) == expected[table].get(row_id), (table, row_id, until)
 
 
-async def test_as_of_any_position_a_row_is_what_the_replay_says(engine: AsyncEngine) -> None:
+async def test_as_of_any_position_a_row_is_what_the_replay_says(database: Database) -> None:
     post = content(title="A title", content="A text")
     launch = campaign(description="A text")
-    await record(engine, launch, post, cost(description="A text", campaign_id=launch["id"]))
-    await erased(engine, 1, 3)
-    await record(engine, follow(post, "content.revised", {"title": "Another"}), follow(launch, "campaign.activated"))
-    await erased(engine, 2, 4)
+    await record(database, launch, post, cost(description="A text", campaign_id=launch["id"]))
+    await erased(database, 1, 3)
+    await record(database, follow(post, "content.revised", {"title": "Another"}), follow(launch, "campaign.activated"))
+    await erased(database, 2, 4)
 
     for until in range(1, 10):
-        await everywhere(engine, until)
+        await everywhere(database, until)
 
 
 @pytest.mark.parametrize(("seed", "parts"), [(0, 1), (1, 2), (2, 20), (3, 1)])
 async def test_erasures_by_chance_leave_the_tables_equal_to_the_replay_of_every_prefix(
-    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, seed: int, parts: int
+    database: Database, monkeypatch: pytest.MonkeyPatch, seed: int, parts: int
 ) -> None:
     monkeypatch.setattr(page, "ERASURES_MAX", parts)
     chance = random.Random(seed)
     last_erasure = checked = 0
     for _ in range(8):
-        await tell(engine, by_chance(chance, 40))
-        with_text = [at for (at,) in await query(engine, WITH_TEXT)]
-        for erasure in await erased(engine, *chance.sample(with_text, min(7, len(with_text)))):
+        await tell(database, by_chance(chance, 40))
+        with_text = [at for (at,) in await query(database, WITH_TEXT)]
+        for erasure in await erased(database, *chance.sample(with_text, min(7, len(with_text)))):
             last_erasure = erasure.recorded_position
-        await tell(engine, by_chance(chance, 20))
-        while await fold_page(engine, chance.choice([1, 3, 20])):
-            reached = await position(engine)
+        await tell(database, by_chance(chance, 20))
+        while await fold_page(database, chance.choice([1, 3, 20])):
+            reached = await position(database)
             if reached >= last_erasure:
                 checked += 1
-                assert await tables(engine) == folded((await stored(engine))[:reached])
+                assert await tables(database) == folded((await stored(database))[:reached])
 
     assert checked > 10
-    assert await clean(engine)
-    await everywhere(engine, chance.randint(last_erasure, await position(engine)))
+    assert await clean(database)
+    await everywhere(database, chance.randint(last_erasure, await position(database)))
 
 
 @pytest.mark.parametrize("sizes", [1, 7, 5_000])
-async def test_every_text_of_the_story_can_be_erased(engine: AsyncEngine, sizes: int) -> None:
-    await tell(engine, story())
-    before = await all_folded(engine)
-    with_text = await query(engine, WITH_TEXT)
+async def test_every_text_of_the_story_can_be_erased(database: Database, sizes: int) -> None:
+    await tell(database, story())
+    before = await all_folded(database)
+    with_text = await query(database, WITH_TEXT)
 
-    await erased(engine, *(at for (at,) in with_text))
+    await erased(database, *(at for (at,) in with_text))
 
-    while await fold_page(engine, sizes):
+    while await fold_page(database, sizes):
         pass
-    after = await tables(engine)
+    after = await tables(database)
     assert {text for row in _texts(after) for text in row} == {None, "", "{}"}
     assert _without_texts(after) == _without_texts(before)
-    assert after == folded(await stored(engine))
-    assert await clean(engine)
+    assert after == folded(await stored(database))
+    assert await clean(database)
 
 
 def _texts(found: Tables) -> list[list[Any]]:
@@ -242,49 +242,49 @@ def _without_texts(found: Tables) -> Tables:
     }
 
 
-async def test_while_the_tables_have_not_come_to_it_nothing_is_found_but_what_is_wrong(engine: AsyncEngine) -> None:
+async def test_while_the_tables_have_not_come_to_it_nothing_is_found_but_what_is_wrong(database: Database) -> None:
     other = campaign(name="Another")
-    await record(engine, LAUNCH, other)
-    await fold_page(engine)
-    await erased(engine, 1)
-    assert await clean(engine)
+    await record(database, LAUNCH, other)
+    await fold_page(database)
+    await erased(database, 1)
+    assert await clean(database)
 
-    await query(engine, "UPDATE public.campaigns SET description = 'Made up', budget = 9")
+    await query(database, "UPDATE public.campaigns SET description = 'Made up', budget = 9")
 
-    _, differences = await verified(engine)
+    _, differences = await verified(database)
     wrong = {(difference.id, difference.column) for difference in differences}
     assert wrong == {(LAUNCH["id"], "budget"), (other["id"], "budget"), (other["id"], "description")}
 
 
-async def test_a_rebuild_and_a_replay_after_it_come_to_the_same(engine: AsyncEngine) -> None:
-    await record(engine, LAUNCH, POST)
-    await fold_page(engine)
-    await erased(engine, 1)
-    await fold_page(engine)
+async def test_a_rebuild_and_a_replay_after_it_come_to_the_same(database: Database) -> None:
+    await record(database, LAUNCH, POST)
+    await fold_page(database)
+    await erased(database, 1)
+    await fold_page(database)
 
-    rebuilt = await rebuild(engine)
-    await replay_into(engine, "before", 2)
+    rebuilt = await rebuild(database)
+    await replay_into(database, "before", 2)
 
     assert set(rebuilt.written.values()) == {0}
-    assert await query(engine, "SELECT name, position FROM before.campaigns") == [("", 1)]
+    assert await query(database, "SELECT name, position FROM before.campaigns") == [("", 1)]
 
 
-async def test_a_rebuild_forgets_what_the_tables_still_show(engine: AsyncEngine) -> None:
-    await record(engine, LAUNCH)
-    await fold_page(engine)
-    await erased(engine, 1)
-    await fold_page(engine)
-    await query(engine, "UPDATE public.campaigns SET description = 'A text'")
+async def test_a_rebuild_forgets_what_the_tables_still_show(database: Database) -> None:
+    await record(database, LAUNCH)
+    await fold_page(database)
+    await erased(database, 1)
+    await fold_page(database)
+    await query(database, "UPDATE public.campaigns SET description = 'A text'")
 
-    await rebuild(engine)
+    await rebuild(database)
 
-    assert await query(engine, "SELECT description FROM public.campaigns") == [(None,)]
+    assert await query(database, "SELECT description FROM public.campaigns") == [(None,)]
 
 
-async def test_an_event_that_was_skipped_does_not_stop_an_erasure_of_its_stream(engine: AsyncEngine) -> None:
-    await record(engine, LAUNCH)
+async def test_an_event_that_was_skipped_does_not_stop_an_erasure_of_its_stream(database: Database) -> None:
+    await record(database, LAUNCH)
     await query(
-        engine,
+        database,
         "WITH head AS (UPDATE ledger.log_head SET position = 2) INSERT INTO ledger.events SELECT 2, 'campaign', $1, 2, "
         "gen_random_uuid(), 'campaign.imagined', 1, now(), now(), 'local', $1, NULL, NULL, NULL, '{}', NULL, NULL, "
         "NULL, NULL, 2",
@@ -293,21 +293,21 @@ async def test_an_event_that_was_skipped_does_not_stop_an_erasure_of_its_stream(
     skipped = ProjectionSkipped(
         projection="read_models", position=2, event_type="campaign.imagined", by="somebody", error="?", reason="Why"
     )
-    async with Appender(engine) as appender:
+    async with Appender(database) as appender:
         await appender.append(Request([prepare(CATALOGUE["ledger.projection_skipped"], skipped, actor="local")]))
-    await fold_page(engine, 1)
-    await query(engine, "UPDATE ledger.projection_checkpoints SET position = 2")
+    await fold_page(database, 1)
+    await query(database, "UPDATE ledger.projection_checkpoints SET position = 2")
 
-    await erased(engine, 1)
+    await erased(database, 1)
 
-    assert [row["name"] for row in (await all_folded(engine))["campaigns"].values()] == [""]
+    assert [row["name"] for row in (await all_folded(database))["campaigns"].values()] == [""]
 
 
 async def test_it_is_gone_over_http_too(service: Service) -> None:
     await service.append(LAUNCH)
     shown = await service.get(f"/v1/campaigns/{LAUNCH['id']}")
 
-    await erased(service.engine, 1)
+    await erased(service.database, 1)
 
     now = await service.get(f"/v1/campaigns/{LAUNCH['id']}")
     then = await service.get(f"/v1/campaigns/{LAUNCH['id']}", as_of="1")

@@ -12,8 +12,8 @@ from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import URL
-from sqlalchemy.ext.asyncio import AsyncEngine
 
+from ledger.database import Database
 from ledger.log.appender import Appender
 from tests.events import campaign, content, cost, follow, job, reserve
 from tests.log.helpers import query, record, request, value
@@ -50,49 +50,49 @@ def told(chance: random.Random, campaigns: list[dict[str, Any]]) -> list[dict[st
 
 
 @asynccontextmanager
-async def load(engine: AsyncEngine, chance: random.Random) -> AsyncIterator[None]:
+async def load(database: Database, chance: random.Random) -> AsyncIterator[None]:
     """Events arrive while inside."""
     campaigns = [campaign("1000000") for _ in range(3)]
-    await record(engine, *campaigns)
+    await record(database, *campaigns)
 
     async def tell(appender: Appender) -> None:
         while True:
             await appender.append(request(*told(chance, campaigns)))
             await asyncio.sleep(0.01)
 
-    async with Appender(engine) as appender:
+    async with Appender(database) as appender:
         telling = asyncio.create_task(tell(appender))
         yield
         telling.cancel()
 
 
 async def test_after_many_kills_the_tables_equal_the_log_and_nothing_is_counted_twice(
-    engine: AsyncEngine, database_url: URL
+    database: Database, database_url: URL
 ) -> None:
     chance = random.Random(KILLS)
     reached = [0]
 
-    async with load(engine, chance):
+    async with load(database, chance):
         for _ in range(KILLS):
             with worker_process(database_url, PAGE_EVENTS_MAX) as worker:
                 await asyncio.sleep(chance.uniform(0, LIFE_SECONDS_MAX))
                 worker.kill()
-            reached.append(await position(engine))
-    head = await value(engine, "SELECT position FROM ledger.log_head")
+            reached.append(await position(database))
+    head = await value(database, "SELECT position FROM ledger.log_head")
     with worker_process(database_url):
-        await folded_up_to(engine, head)
+        await folded_up_to(database, head)
 
     # They were at work when they were killed.
     assert len(set(reached)) > KILLS // 3
     assert reached == sorted(reached)
-    events = await stored(engine)
-    assert await tables(engine) == folded(events)
-    assert await query(engine, BALANCES.format("campaign")) == await query(
-        engine, "SELECT id, spend, held FROM campaigns ORDER BY id"
+    events = await stored(database)
+    assert await tables(database) == folded(events)
+    assert await query(database, BALANCES.format("campaign")) == await query(
+        database, "SELECT id, spend, held FROM campaigns ORDER BY id"
     )
-    assert await query(engine, BALANCES.format("job")) == await query(
-        engine, "SELECT id, cost, held FROM agent_jobs ORDER BY id"
+    assert await query(database, BALANCES.format("job")) == await query(
+        database, "SELECT id, cost, held FROM agent_jobs ORDER BY id"
     )
     jobs = sum(event.type == "job.queued" for event in events)
-    sums = await query(engine, "SELECT sum(cost), sum(tokens_used), sum(held) FROM agent_jobs")
+    sums = await query(database, "SELECT sum(cost), sum(tokens_used), sum(held) FROM agent_jobs")
     assert sums == [(jobs * Decimal("0.475"), jobs * 15, 0)]

@@ -4,8 +4,8 @@ import asyncio
 from decimal import Decimal
 
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine
 
+from ledger.database import Database
 from ledger.domain.errors import ProjectionBehind
 from projections import queries
 from projections.queries import wait_for_position
@@ -15,33 +15,33 @@ from tests.events import campaign, cost
 from tests.log.helpers import record
 
 
-async def test_a_position_already_reflected_is_not_waited_for(engine: AsyncEngine) -> None:
-    await record(engine, cost())
-    await fold_page(engine)
+async def test_a_position_already_reflected_is_not_waited_for(database: Database) -> None:
+    await record(database, cost())
+    await fold_page(database)
 
-    await asyncio.wait_for(wait_for_position(engine, 1), 1)
+    await asyncio.wait_for(wait_for_position(database, 1), 1)
 
 
-async def test_a_read_waits_until_its_position_is_reflected(engine: AsyncEngine) -> None:
-    await record(engine, cost())
-    waiting = asyncio.create_task(wait_for_position(engine, 1))
+async def test_a_read_waits_until_its_position_is_reflected(database: Database) -> None:
+    await record(database, cost())
+    waiting = asyncio.create_task(wait_for_position(database, 1))
     done, _ = await asyncio.wait({waiting}, timeout=0.1)
 
-    await fold_page(engine)
+    await fold_page(database)
 
     assert done == set()
     await asyncio.wait_for(waiting, 5)
 
 
 async def test_a_position_that_is_not_reached_in_time_is_said_to_be_behind(
-    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+    database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(queries, "MIN_POSITION_SECONDS_MAX", 0.05)
-    await record(engine, cost(), cost())
-    await fold_page(engine)
+    await record(database, cost(), cost())
+    await fold_page(database)
 
     with pytest.raises(ProjectionBehind, match="position 2, not at 3"):
-        await wait_for_position(engine, 3)
+        await wait_for_position(database, 3)
 
 
 @pytest.mark.parametrize("by_header", [True, False])

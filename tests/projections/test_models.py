@@ -8,10 +8,10 @@ from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import URL, select
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import selectinload
 
-from ledger.database import make_engine
+from ledger.database import Database
 from projections.models import (
     AgentJob,
     AgentType,
@@ -40,19 +40,19 @@ STARTED, COMPLETED = (
 
 
 @pytest.fixture(scope="module")
-async def filled(shared_database_url: URL) -> AsyncIterator[AsyncEngine]:
+async def filled(shared_database_url: URL) -> AsyncIterator[Database]:
     """Tables with a campaign, its job, and the job's asset and cost."""
-    engine = make_engine(shared_database_url)
-    await record(engine, LAUNCH, follow(LAUNCH, "campaign.activated"), WRITER, POST, SPENT, STARTED, COMPLETED)
-    await fold_page(engine)
-    yield engine
-    await engine.dispose()
+    database = Database(shared_database_url)
+    await record(database, LAUNCH, follow(LAUNCH, "campaign.activated"), WRITER, POST, SPENT, STARTED, COMPLETED)
+    await fold_page(database)
+    yield database
+    await database.close()
 
 
 @pytest.fixture
-async def session(filled: AsyncEngine) -> AsyncIterator[AsyncSession]:
+async def session(filled: Database) -> AsyncIterator[AsyncSession]:
     """A session; what it does is undone."""
-    async with AsyncSession(filled) as session:
+    async with AsyncSession(filled.engine) as session:
         yield session
 
 
@@ -167,18 +167,18 @@ def test_a_duration_is_known_once_both_times_are(
     assert AgentJob(started_at=started, completed_at=completed).duration_seconds == seconds
 
 
-async def test_the_defaults_of_the_columns_are_those_of_the_contract(engine: AsyncEngine) -> None:
+async def test_the_defaults_of_the_columns_are_those_of_the_contract(database: Database) -> None:
     common: dict[str, Any] = {"created_at": START, "updated_at": START, "position": 1}
     campaign_id, job_id = uuid4(), uuid4()
-    async with AsyncSession(engine) as session:
+    async with AsyncSession(database.engine) as session:
         session.add(Campaign(id=campaign_id, name="C", budget=Decimal(1), currency="USD", start_date=START, **common))
         session.add(AgentJob(id=job_id, agent_type=AgentType.ANALYST, input_data={}, currency="USD", **common))
         session.add(ContentAsset(id=uuid4(), title="T", content="", content_type=ContentType.BLOG, **common))
         await session.commit()
 
-    assert await query(engine, "SELECT status, spend, held, impressions, revenue, roi FROM campaigns") == [
+    assert await query(database, "SELECT status, spend, held, impressions, revenue, roi FROM campaigns") == [
         ("draft", 0, 0, 0, 0, 0)
     ]
     jobs = "SELECT status, retry_count, tokens_used, cost, held FROM agent_jobs"
-    assert await query(engine, jobs) == [("pending", 0, 0, 0, 0)]
-    assert await query(engine, "SELECT status, metadata::text FROM content_assets") == [("draft", "{}")]
+    assert await query(database, jobs) == [("pending", 0, 0, 0, 0)]
+    assert await query(database, "SELECT status, metadata::text FROM content_assets") == [("draft", "{}")]

@@ -1,23 +1,22 @@
 """Pages of a table: bounded in characters, and no dearer than what they show."""
 
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ledger.database import driver_connection
+from ledger.database import Database
 from projections import queries
 from projections.worker import fold_page
 from tests.events import content
 from tests.log.helpers import record
 
 
-async def test_nothing_is_made_of_rows_past_the_bound(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    await record(engine, *(content() for _ in range(5)))
-    await fold_page(engine)
+async def test_nothing_is_made_of_rows_past_the_bound(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    await record(database, *(content() for _ in range(5)))
+    await fold_page(database)
     size = len(content()["data"]["content"])
     monkeypatch.setattr(queries, "PAGE_CHARACTERS_MAX", 2 * size)
 
     # Of the fourth row it cannot be made.
-    async with driver_connection(engine) as connection:
+    async with database.connection() as connection:
         checkpoint, rows, more = await queries.page(
             connection,
             "content_assets",

@@ -9,9 +9,8 @@ import asyncpg
 import pytest
 from sqlalchemy import URL
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ledger.database import make_engine
+from ledger.database import Database
 from ledger.domain.errors import LedgerError
 from ledger.log.appender import Appender
 from projections import skips
@@ -36,36 +35,36 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_module, "RETRY_SECONDS_MIN", 0.0005)
 
 
-async def of_unknown_type(engine: AsyncEngine) -> int:
-    return await poison(engine)
+async def of_unknown_type(database: Database) -> int:
+    return await poison(database)
 
 
-async def of_a_newer_version(engine: AsyncEngine) -> int:
-    return await poison(engine, "cost.recorded", 2, '{"resource_type":"other","cost":"1"}')
+async def of_a_newer_version(database: Database) -> int:
+    return await poison(database, "cost.recorded", 2, '{"resource_type":"other","cost":"1"}')
 
 
-async def with_broken_data(engine: AsyncEngine) -> int:
-    return await poison(engine, "cost.recorded", 1, '{"resource_type":"other"}')
+async def with_broken_data(database: Database) -> int:
+    return await poison(database, "cost.recorded", 1, '{"resource_type":"other"}')
 
 
-async def whose_row_was_deleted_by_hand(engine: AsyncEngine) -> int:
-    await fold_page(engine)
-    await query(engine, "DELETE FROM campaigns")
-    await record(engine, follow(GOOD, "campaign.activated"))
-    return await head(engine)
+async def whose_row_was_deleted_by_hand(database: Database) -> int:
+    await fold_page(database)
+    await query(database, "DELETE FROM campaigns")
+    await record(database, follow(GOOD, "campaign.activated"))
+    return await head(database)
 
 
-async def that_a_check_added_by_hand_refuses(engine: AsyncEngine) -> int:
-    await query(engine, "ALTER TABLE campaigns ADD CONSTRAINT by_hand CHECK (name <> 'Forbidden')")
-    await record(engine, campaign(name="Forbidden"))
-    return await head(engine)
+async def that_a_check_added_by_hand_refuses(database: Database) -> int:
+    await query(database, "ALTER TABLE campaigns ADD CONSTRAINT by_hand CHECK (name <> 'Forbidden')")
+    await record(database, campaign(name="Forbidden"))
+    return await head(database)
 
 
-async def head(engine: AsyncEngine) -> int:
-    return int(await value(engine, "SELECT position FROM ledger.log_head"))
+async def head(database: Database) -> int:
+    return int(await value(database, "SELECT position FROM ledger.log_head"))
 
 
-Poisoning = Callable[[AsyncEngine], Awaitable[int]]
+Poisoning = Callable[[Database], Awaitable[int]]
 
 FOR_AN_OPERATOR: list[tuple[Poisoning, str, str]] = [
     (with_broken_data, "cost.recorded", "ValidationError: Object missing required field `cost`"),
@@ -80,38 +79,38 @@ FOR_A_NEWER_RELEASE: list[tuple[Poisoning, str, str]] = [
 
 @pytest.mark.parametrize(("poisoning", "type_", "error"), FOR_AN_OPERATOR)
 async def test_what_comes_before_it_is_folded_and_after_some_tries_it_waits_for_an_operator(
-    engine: AsyncEngine, poisoning: Poisoning, type_: str, error: str
+    database: Database, poisoning: Poisoning, type_: str, error: str
 ) -> None:
-    await record(engine, GOOD, *(cost() for _ in range(20)))
-    at = await poisoning(engine)
-    await record(engine, *(cost() for _ in range(20)))
+    await record(database, GOOD, *(cost() for _ in range(20)))
+    at = await poisoning(database)
+    await record(database, *(cost() for _ in range(20)))
 
-    async with working(engine):
-        found = await paused(engine)
-        left_alone = [await position(engine)]
-        await record(engine, cost())
+    async with working(database):
+        found = await paused(database)
+        left_alone = [await position(database)]
+        await record(database, cost())
         await asyncio.sleep(worker_module.STANDBY_SECONDS + 0.1)
-        left_alone.append(await position(engine))
+        left_alone.append(await position(database))
 
     assert (found["position"], found["type"], left_alone) == (at, type_, [at - 1] * 2)
     assert error in found["error"]
-    assert await state(engine) == ("paused", found)
+    assert await state(database) == ("paused", found)
 
 
 @pytest.mark.parametrize(("poisoning", "type_", "error"), FOR_A_NEWER_RELEASE)
 async def test_an_event_of_a_newer_release_is_tried_for_ever_so_that_an_upgraded_worker_goes_on(
-    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, poisoning: Poisoning, type_: str, error: str
+    database: Database, monkeypatch: pytest.MonkeyPatch, poisoning: Poisoning, type_: str, error: str
 ) -> None:
     monkeypatch.setattr(worker_module, "RETRY_SECONDS_MAX", 0.001)
     tries = count_tries(monkeypatch)
-    await record(engine, GOOD, cost())
-    at = await poisoning(engine)
+    await record(database, GOOD, cost())
+    at = await poisoning(database)
 
-    async with working(engine):
+    async with working(database):
         await until(lambda: reached(tries, 3 * worker_module.TRIES_MAX))
-        status, found = await state(engine)
+        status, found = await state(database)
 
-    assert (status, await position(engine)) == ("failing", at - 1)
+    assert (status, await position(database)) == ("failing", at - 1)
     assert found is not None
     assert (found["position"], found["type"]) == (at, type_)
     assert error in found["error"]
@@ -121,9 +120,9 @@ def count_tries(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The sizes of the pages that the workers will ask for."""
     asked: list[int] = []
 
-    async def counted(engine: AsyncEngine, events_max: int, **others: Any) -> int | None:
+    async def counted(database: Database, events_max: int, **others: Any) -> int | None:
         asked.append(events_max)
-        return await fold_page(engine, events_max, **others)
+        return await fold_page(database, events_max, **others)
 
     monkeypatch.setattr(worker_module, "fold_page", counted)
     return asked
@@ -133,20 +132,20 @@ async def reached(tries: list[int], number: int) -> bool:
     return len(tries) >= number
 
 
-async def test_it_is_found_by_halving_not_one_by_one(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_it_is_found_by_halving_not_one_by_one(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     tries = count_tries(monkeypatch)
-    await record(engine, *(cost() for _ in range(1_000)))
-    await with_broken_data(engine)
-    await record(engine, *(cost() for _ in range(1_000)))
+    await record(database, *(cost() for _ in range(1_000)))
+    await with_broken_data(database)
+    await record(database, *(cost() for _ in range(1_000)))
 
-    async with working(engine):
-        await paused(engine)
+    async with working(database):
+        await paused(database)
 
-    assert await position(engine) == 1_000
+    assert await position(database) == 1_000
     assert len(tries) < 60
 
 
-async def test_pauses_between_tries_grow(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_pauses_between_tries_grow(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
     class Hasty(Worker):
@@ -154,123 +153,123 @@ async def test_pauses_between_tries_grow(engine: AsyncEngine, monkeypatch: pytes
             asked.append(seconds)
 
     monkeypatch.setattr(worker_module, "RETRY_SECONDS_MIN", 0.02)
-    await with_broken_data(engine)
-    worker = Hasty(engine)
+    await with_broken_data(database)
+    worker = Hasty(database)
     running = asyncio.create_task(worker.run())
-    await paused(engine)
+    await paused(database)
     worker.stop()
     await running
 
     assert asked == pytest.approx([0.08, 0.32, 1.28, 5.12])
 
 
-async def skip(engine: AsyncEngine, reason: str = "Why") -> None:
-    async with Appender(engine) as appender:
-        await skips.skip(engine, appender, by="An operator", reason=reason)
+async def skip(database: Database, reason: str = "Why") -> None:
+    async with Appender(database) as appender:
+        await skips.skip(database, appender, by="An operator", reason=reason)
 
 
 @pytest.mark.parametrize("poisoning", [with_broken_data, of_unknown_type])
 async def test_a_skip_is_an_event_and_the_worker_goes_on_though_its_next_try_is_far(
-    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, poisoning: Poisoning
+    database: Database, monkeypatch: pytest.MonkeyPatch, poisoning: Poisoning
 ) -> None:
-    await record(engine, GOOD)
-    at = await poisoning(engine)
-    await record(engine, cost("3", campaign_id=GOOD["id"]))
+    await record(database, GOOD)
+    at = await poisoning(database)
+    await record(database, cost("3", campaign_id=GOOD["id"]))
 
-    async with working(engine):
-        found = await (paused(engine) if poisoning is with_broken_data else failed(engine))
+    async with working(database):
+        found = await (paused(database) if poisoning is with_broken_data else failed(database))
         monkeypatch.setattr(worker_module, "RETRY_SECONDS_MIN", 600)
         monkeypatch.setattr(worker_module, "RETRY_SECONDS_MAX", 600)
         # From here on the tries are ten minutes apart.
         await asyncio.sleep(0.2)
-        await skip(engine)
-        await folded_up_to(engine, at + 2)
+        await skip(database)
+        await folded_up_to(database, at + 2)
 
-    assert await value(engine, "SELECT spend FROM campaigns") == 3
-    assert await state(engine) == ("running", None)
-    (decided,) = (stored_event for stored_event in await stored(engine) if stored_event.category == "ledger")
+    assert await value(database, "SELECT spend FROM campaigns") == 3
+    assert await state(database) == ("running", None)
+    (decided,) = (stored_event for stored_event in await stored(database) if stored_event.category == "ledger")
     assert (decided.type, decided.position) == ("ledger.projection_skipped", at + 2)
-    skipped = (await all_skips(engine))[at]
+    skipped = (await all_skips(database))[at]
     assert (skipped.event_type, skipped.by, skipped.reason) == (found["type"], "An operator", "Why")
 
 
-async def all_skips(engine: AsyncEngine) -> dict[int, skips.Skip]:
-    async with worker_module.driver_connection(engine) as connection:
+async def all_skips(database: Database) -> dict[int, skips.Skip]:
+    async with database.connection() as connection:
         return await skips.read_skips(connection)
 
 
 async def test_a_skipped_event_counts_again_once_it_can_be_folded_and_the_tables_are_rebuilt(
-    engine: AsyncEngine,
+    database: Database,
 ) -> None:
-    await that_a_check_added_by_hand_refuses(engine)
-    async with working(engine):
-        await paused(engine)
-        await skip(engine)
-        await folded_up_to(engine, 2)
-    without = await value(engine, "SELECT count(*) FROM campaigns")
-    still_refused = await rebuild(engine)
+    await that_a_check_added_by_hand_refuses(database)
+    async with working(database):
+        await paused(database)
+        await skip(database)
+        await folded_up_to(database, 2)
+    without = await value(database, "SELECT count(*) FROM campaigns")
+    still_refused = await rebuild(database)
 
-    await query(engine, "ALTER TABLE campaigns DROP CONSTRAINT by_hand")
-    rebuilt = await rebuild(engine)
+    await query(database, "ALTER TABLE campaigns DROP CONSTRAINT by_hand")
+    rebuilt = await rebuild(database)
 
     assert (without, [one.position for one in still_refused.skipped]) == (0, [1])
     assert (rebuilt.written["campaigns"], rebuilt.skipped) == (1, [])
-    assert await tables(engine) == folded(await stored(engine))
+    assert await tables(database) == folded(await stored(database))
 
 
-async def test_where_nothing_is_stopped_there_is_nothing_to_skip(engine: AsyncEngine) -> None:
-    await record(engine, cost())
-    await fold_page(engine)
+async def test_where_nothing_is_stopped_there_is_nothing_to_skip(database: Database) -> None:
+    await record(database, cost())
+    await fold_page(database)
 
     with pytest.raises(skips.NothingToSkip, match="no event stops the read models: they are running at 1"):
-        await skip(engine)
+        await skip(database)
 
-    assert await head(engine) == 1
+    assert await head(database) == 1
 
 
 async def test_a_worker_that_has_just_started_tries_even_when_they_are_paused(
-    engine: AsyncEngine, database_url: URL
+    database: Database, database_url: URL
 ) -> None:
-    at = await that_a_check_added_by_hand_refuses(engine)
-    async with working(engine):
-        await paused(engine)
-    await query(engine, "ALTER TABLE campaigns DROP CONSTRAINT by_hand")
+    at = await that_a_check_added_by_hand_refuses(database)
+    async with working(database):
+        await paused(database)
+    await query(database, "ALTER TABLE campaigns DROP CONSTRAINT by_hand")
 
-    async with working(engine):
-        await folded_up_to(engine, at)
+    async with working(database):
+        await folded_up_to(database, at)
 
-    assert await state(engine) == ("running", None)
+    assert await state(database) == ("running", None)
 
 
 async def test_a_worker_that_has_just_started_and_fails_too_leaves_the_pause_as_it_was(
-    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+    database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await with_broken_data(engine)
-    async with working(engine):
-        found = await paused(engine)
+    await with_broken_data(database)
+    async with working(database):
+        found = await paused(database)
     tries = count_tries(monkeypatch)
 
-    async with working(engine):
+    async with working(database):
         await until(lambda: reached(tries, 3))
 
-    assert await state(engine) == ("paused", found)
+    assert await state(database) == ("paused", found)
 
 
-async def test_a_second_worker_leaves_a_paused_checkpoint_alone(engine: AsyncEngine, database_url: URL) -> None:
-    second = make_engine(database_url)
-    async with working(engine, second):
-        await with_broken_data(engine)
-        await paused(engine)
-        await query(engine, "UPDATE ledger.projection_checkpoints SET updated_at = '2000-01-01'")
+async def test_a_second_worker_leaves_a_paused_checkpoint_alone(database: Database, database_url: URL) -> None:
+    second = Database(database_url)
+    async with working(database, second):
+        await with_broken_data(database)
+        await paused(database)
+        await query(database, "UPDATE ledger.projection_checkpoints SET updated_at = '2000-01-01'")
         await cure_broken_data(database_url)
 
         await asyncio.sleep(2 * worker_module.STANDBY_SECONDS)
-        untouched = await state(engine)
-        await skips.retry(engine)
-        await runs_again(engine)
+        untouched = await state(database)
+        await skips.retry(database)
+        await runs_again(database)
 
     assert untouched[0] == "paused"
-    await second.dispose()
+    await second.close()
 
 
 async def cure_broken_data(url: URL) -> None:
@@ -279,28 +278,28 @@ async def cure_broken_data(url: URL) -> None:
 
 
 async def test_a_failure_that_has_passed_is_cleared_by_any_worker_though_nothing_is_to_be_folded(
-    engine: AsyncEngine, database_url: URL
+    database: Database, database_url: URL
 ) -> None:
-    await poison(engine)
-    async with working(engine):
-        await failed(engine)
+    await poison(database)
+    async with working(database):
+        await failed(database)
     await cure(database_url)
 
-    async with working(engine):
-        await runs_again(engine)
+    async with working(database):
+        await runs_again(database)
 
-    assert await position(engine) == 0
+    assert await position(database) == 0
 
 
-async def trouble(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, statement: str) -> Any:
+async def trouble(database: Database, monkeypatch: pytest.MonkeyPatch, statement: str) -> Any:
     """Have a database in trouble while there are events to fold; how the projections say so, after many tries."""
     monkeypatch.setattr(worker_module, "OUTAGE_SECONDS_MAX", 0.001)
-    await record(engine, cost(), cost())
+    await record(database, cost(), cost())
     tries = count_tries(monkeypatch)
-    await query(engine, statement)
-    async with working(engine):
+    await query(database, statement)
+    async with working(database):
         await until(lambda: reached(tries, 4 * worker_module.TRIES_MAX))
-        return await state(engine)
+        return await state(database)
 
 
 @pytest.mark.parametrize(
@@ -311,23 +310,23 @@ async def trouble(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, statemen
     ],
 )
 async def test_a_database_that_is_not_as_it_must_be_is_no_events_fault(
-    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, statement: str, error: str
+    database: Database, monkeypatch: pytest.MonkeyPatch, statement: str, error: str
 ) -> None:
-    status, found = await trouble(engine, monkeypatch, statement)
+    status, found = await trouble(database, monkeypatch, statement)
 
     assert (status, found["position"], found["type"]) == ("failing", 0, error)
     with pytest.raises(skips.NothingToSkip):
-        await skip(engine)
+        await skip(database)
 
 
 async def test_waiting_for_a_lock_in_vain_is_no_events_fault(
-    engine: AsyncEngine, database_url: URL, monkeypatch: pytest.MonkeyPatch
+    database: Database, database_url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker_module, "BEGIN", worker_module.BEGIN.replace("'10s'", "'10ms'"))
     async with connected(database_url) as holder:
         await holder.execute("BEGIN; LOCK TABLE budget_entries")
 
-        status, found = await trouble(engine, monkeypatch, "SELECT")
+        status, found = await trouble(database, monkeypatch, "SELECT")
 
     assert (status, found["position"], found["type"]) == ("failing", 0, "LockNotAvailableError")
 
@@ -339,12 +338,12 @@ WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type 
 
 
 async def test_cut_connections_neither_pause_nor_blame_an_event_nor_end_a_pause(
-    engine: AsyncEngine, database_url: URL
+    database: Database, database_url: URL
 ) -> None:
-    own = make_engine(database_url)
-    await with_broken_data(engine)
+    own = Database(database_url)
+    await with_broken_data(database)
     async with connected(database_url) as other, working(own):
-        found = await paused(engine)
+        found = await paused(database)
         for _ in range(10):
             with suppress(asyncpg.PostgresError):
                 await other.fetch(CUT)
@@ -353,17 +352,17 @@ async def test_cut_connections_neither_pause_nor_blame_an_event_nor_end_a_pause(
 
     assert text.startswith("paused")
     assert found["error"][:20] in text
-    await own.dispose()
+    await own.close()
 
 
 async def test_a_connection_lost_while_a_skip_is_looked_up_does_not_end_the_worker(
-    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+    database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lost = [ConnectionResetError()] * 2
-    at = await with_broken_data(engine)
-    async with working(engine):
-        await paused(engine)
-    await skip(engine)
+    at = await with_broken_data(database)
+    async with working(database):
+        await paused(database)
+    await skip(database)
 
     async def looked_up(connection: Any) -> dict[int, skips.Skip]:
         if lost:
@@ -371,8 +370,8 @@ async def test_a_connection_lost_while_a_skip_is_looked_up_does_not_end_the_work
         return await skips.read_skips(connection)
 
     monkeypatch.setattr(worker_module, "read_skips", looked_up)
-    async with working(engine):
-        await folded_up_to(engine, at + 1)
+    async with working(database):
+        await folded_up_to(database, at + 1)
 
     assert lost == []
 
@@ -419,8 +418,8 @@ def test_only_values_that_are_refused_are_an_events_fault(error: Exception, faul
 
 async def test_it_is_shown_over_http_with_type_position_and_error(service: Service) -> None:
     await service.append(cost())
-    at = await with_broken_data(service.engine)
-    found = await paused(service.engine)
+    at = await with_broken_data(service.database)
+    found = await paused(service.database)
 
     async with service.client.get("/v1/projections") as answer:
         items = (await answer.json())["items"]

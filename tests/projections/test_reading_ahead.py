@@ -4,9 +4,9 @@ import asyncio
 import itertools
 
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from projections import ahead
+from ledger.database import Database
+from projections import prefetch
 from projections.worker import fold_page
 from tests.audit.sealing import unguarded
 from tests.events import content
@@ -18,46 +18,46 @@ pytestmark = pytest.mark.direct
 
 
 @pytest.fixture
-def reader(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> CountingReader:
-    monkeypatch.setattr(ahead, "AHEAD_EVENTS_MIN", 2)
-    return CountingReader(engine)
+def reader(database: Database, monkeypatch: pytest.MonkeyPatch) -> CountingReader:
+    monkeypatch.setattr(prefetch, "AHEAD_EVENTS_MIN", 2)
+    return CountingReader(database)
 
 
-async def test_each_is_folded_once(engine: AsyncEngine, reader: CountingReader) -> None:
-    await tell(engine, story())
+async def test_each_is_folded_once(database: Database, reader: CountingReader) -> None:
+    await tell(database, story())
 
     # Pages grow and shrink, and one worker folds what the other has read ahead.
     for size in itertools.cycle([3, 2, 7]):
-        if not await fold_page(engine, size, reader=reader):
+        if not await fold_page(database, size, reader=reader):
             break
-        await fold_page(engine, size)
-        await fold_page(engine, size, reader=reader)
+        await fold_page(database, size)
+        await fold_page(database, size, reader=reader)
     await reader.close()
 
-    events = await stored(engine)
-    assert await tables(engine) == folded(events)
-    assert await position(engine) == len(events)
+    events = await stored(database)
+    assert await tables(database) == folded(events)
+    assert await position(database) == len(events)
     assert len(reader.ahead) > 5
 
 
-async def test_one_that_another_server_does_not_know_is_not_folded(engine: AsyncEngine, reader: CountingReader) -> None:
+async def test_one_that_another_server_does_not_know_is_not_folded(database: Database, reader: CountingReader) -> None:
     """A replica that took over without the log's end, or a backup put back under a running worker."""
-    await record(engine, *(content() for _ in range(6)))
-    await fold_page(engine, 3, reader=reader)
+    await record(database, *(content() for _ in range(6)))
+    await fold_page(database, 3, reader=reader)
     while not reader.ahead:
         await asyncio.sleep(0.01)
-    async with unguarded(engine) as connection:
+    async with unguarded(database) as connection:
         await connection.execute(
             "DELETE FROM ledger.events WHERE position > 4; DELETE FROM ledger.streams AS stream WHERE NOT EXISTS "
             "(SELECT FROM ledger.events WHERE stream_id = stream.stream_id); UPDATE ledger.log_head SET position = 4"
         )
-    await record(engine, content(), content())
+    await record(database, content(), content())
 
-    while await fold_page(engine, 3, reader=reader):
+    while await fold_page(database, 3, reader=reader):
         pass
     await reader.close()
 
-    events = await stored(engine)
+    events = await stored(database)
     assert (reader.ahead[0], len(events)) == (3, 6)
-    assert await tables(engine) == folded(events)
-    assert await position(engine) == 6
+    assert await tables(database) == folded(events)
+    assert await position(database) == 6

@@ -9,9 +9,8 @@ from uuid import uuid4
 
 import pytest
 from sqlalchemy import URL
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ledger.database import make_engine
+from ledger.database import Database
 from projections import rebuild as rebuild_module
 from projections.rebuild import OtherTableNeeded, RebuildRunning, rebuild
 from projections.replay import CannotReplay
@@ -57,41 +56,41 @@ WHERE connamespace = 'public'::regnamespace ORDER BY 1, 2
 
 
 async def test_everything_that_was_changed_is_mended_and_nothing_else_is_written(
-    engine: AsyncEngine, database_url: URL
+    database: Database, database_url: URL
 ) -> None:
-    await told_and_folded(engine)
-    before = await contents(engine)
+    await told_and_folded(database)
+    before = await contents(database)
     await tamper(database_url, *RUIN)
 
-    rebuilt = await rebuild(engine)
-    again = await rebuild(engine)
+    rebuilt = await rebuild(database)
+    again = await rebuild(database)
 
-    mended = await contents(engine)
+    mended = await contents(database)
     assert {name for name in before if before[name] != mended[name]} == {"ledger.projection_checkpoints"}
-    assert await tables(engine) == folded(await stored(engine))
+    assert await tables(database) == folded(await stored(database))
     assert rebuilt.removed == {"campaigns": 3, "agent_jobs": 1, "content_assets": 0, "budget_entries": 0}
     assert all(rebuilt.written.values())
     assert (sum(again.written.values()), sum(again.removed.values())) == (0, 0)
 
 
-async def test_a_view_grants_and_foreign_keys_stay(engine: AsyncEngine, database_url: URL) -> None:
-    await told_and_folded(engine)
+async def test_a_view_grants_and_foreign_keys_stay(database: Database, database_url: URL) -> None:
+    await told_and_folded(database)
     role = f"reader_{uuid4().hex[:8]}"
-    await query(engine, f"CREATE ROLE {role}")
-    await query(engine, f"GRANT SELECT ON campaigns TO {role}")
-    await query(engine, "CREATE VIEW spend_by_name AS SELECT name, spend FROM campaigns")
-    dependent, constraints = await query(engine, DEPENDENT), await query(engine, CONSTRAINTS)
+    await query(database, f"CREATE ROLE {role}")
+    await query(database, f"GRANT SELECT ON campaigns TO {role}")
+    await query(database, "CREATE VIEW spend_by_name AS SELECT name, spend FROM campaigns")
+    dependent, constraints = await query(database, DEPENDENT), await query(database, CONSTRAINTS)
     await tamper(database_url, *RUIN)
 
-    await rebuild(engine)
+    await rebuild(database)
 
-    assert (await query(engine, DEPENDENT), await query(engine, CONSTRAINTS)) == (dependent, constraints)
+    assert (await query(database, DEPENDENT), await query(database, CONSTRAINTS)) == (dependent, constraints)
     assert len(dependent) == 2
-    assert await query(engine, "SELECT * FROM spend_by_name") == await query(
-        engine, "SELECT name, spend FROM campaigns"
+    assert await query(database, "SELECT * FROM spend_by_name") == await query(
+        database, "SELECT name, spend FROM campaigns"
     )
-    await query(engine, f"DROP OWNED BY {role}")
-    await query(engine, f"DROP ROLE {role}")
+    await query(database, f"DROP OWNED BY {role}")
+    await query(database, f"DROP ROLE {role}")
 
 
 SPEND_AND_ENTRIES = """
@@ -127,11 +126,11 @@ async def reading(url: URL) -> AsyncIterator[tuple[list[Any], list[float]]]:
 
 
 async def test_while_a_writer_readers_and_the_worker_run_nobody_waits_sees_half_of_it_or_loses_an_event(
-    engine: AsyncEngine, database_url: URL
+    database: Database, database_url: URL
 ) -> None:
     opened = campaign("100000")
-    await record(engine, opened)
-    others = make_engine(database_url)
+    await record(database, opened)
+    others = Database(database_url)
     async with writing(others, opened) as written, working(others):
         await until(lambda: at_least(others, 300))
         # Seven is wrong in every table, by the same cent: a state in between would not add up.
@@ -147,17 +146,17 @@ async def test_while_a_writer_readers_and_the_worker_run_nobody_waits_sees_half_
         async with reading(database_url) as (seen, seconds):
             await until(lambda: _is_true(any(name == "Changed" for *_, name in seen)))
             before = len(written)
-            rebuilt = await rebuild(engine)
+            rebuilt = await rebuild(database)
             await until(lambda: _is_true(len(written) > before + 30 and seen[-1][3] == "A campaign"))
         await folded_up_to(others, written[-1].position)
-    await others.dispose()
+    await others.close()
 
     print(f"{len(seconds)} reads, the slowest {max(seconds) * 1000:.1f} ms; {len(written)} events written")
     assert {name for *_, name in seen} == {"Changed", "A campaign"}
     assert [state for state in seen if not state[0] == state[1] == state[2]] == []
     assert rebuilt.written["campaigns"] >= 1
-    assert len({receipt.id for receipt in written}) == await value(engine, "SELECT count(*) - 1 FROM ledger.events")
-    report, found = await verified(engine)
+    assert len({receipt.id for receipt in written}) == await value(database, "SELECT count(*) - 1 FROM ledger.events")
+    report, found = await verified(database)
     assert (report.faults, found) == ([], set())
 
 
@@ -167,34 +166,34 @@ async def _is_true(condition: bool) -> bool:
 
 @pytest.mark.parametrize("table", NAMES)
 async def test_one_table_alone_is_mended_and_the_others_stay_as_they_are(
-    engine: AsyncEngine, database_url: URL, table: str
+    database: Database, database_url: URL, table: str
 ) -> None:
-    await told_and_folded(engine)
-    before = await tables(engine)
+    await told_and_folded(database)
+    before = await tables(database)
     await tamper(database_url, *RUIN[:4])
-    ruined = await tables(engine)
+    ruined = await tables(database)
 
-    rebuilt = await rebuild(engine, [table])
+    rebuilt = await rebuild(database, [table])
 
-    mended = await tables(engine)
+    mended = await tables(database)
     assert ruined[table] != before[table]
     assert {name: mended[name] == before[name] for name in NAMES} == {name: name == table for name in NAMES}
     assert (rebuilt.written.keys(), rebuilt.removed.keys()) == ({table}, {table})
 
 
-async def test_a_row_whose_job_is_not_there_needs_the_other_table(engine: AsyncEngine, database_url: URL) -> None:
-    await told_and_folded(engine)
+async def test_a_row_whose_job_is_not_there_needs_the_other_table(database: Database, database_url: URL) -> None:
+    await told_and_folded(database)
     await tamper(database_url, "DELETE FROM agent_jobs", "DELETE FROM budget_entries")
-    before = await contents(engine)
+    before = await contents(database)
 
     with pytest.raises(OtherTableNeeded) as refusal:
-        await rebuild(engine, ["budget_entries"])
+        await rebuild(database, ["budget_entries"])
 
     assert "budget_entries cannot be mended alone" in refusal.value.detail
     assert 'is not present in table "agent_jobs"' in refusal.value.detail
-    assert await contents(engine) == before
-    await rebuild(engine)
-    assert (await verified(engine))[1] == set()
+    assert await contents(database) == before
+    await rebuild(database)
+    assert (await verified(database))[1] == set()
 
 
 @pytest.mark.parametrize(
@@ -205,9 +204,9 @@ async def test_a_row_whose_job_is_not_there_needs_the_other_table(engine: AsyncE
     ],
 )
 async def test_a_row_that_must_go_is_not_taken_away_under_others_that_refer_to_it(
-    engine: AsyncEngine, database_url: URL, table: str, other: str, change: str
+    database: Database, database_url: URL, table: str, other: str, change: str
 ) -> None:
-    await told_and_folded(engine)
+    await told_and_folded(database)
     strange = str(uuid4())
     first = f"(SELECT id FROM {table} ORDER BY id LIMIT 1)"
     columns = ", ".join(column for column in rebuild_module.COLUMNS[table] if column != "id")
@@ -216,46 +215,46 @@ async def test_a_row_that_must_go_is_not_taken_away_under_others_that_refer_to_i
         f"INSERT INTO {table} (id, {columns}) SELECT '{strange}', {columns} FROM {table} WHERE id = {first}",
         change.format(strange=strange),
     )
-    before = await contents(engine)
+    before = await contents(database)
 
     with pytest.raises(OtherTableNeeded, match=f"{table} cannot be mended alone: rows of {other} refer to rows"):
-        await rebuild(engine, [table])
+        await rebuild(database, [table])
 
-    assert await contents(engine) == before
-    await rebuild(engine)
-    assert (await verified(engine))[1] == set()
+    assert await contents(database) == before
+    await rebuild(database)
+    assert (await verified(database))[1] == set()
 
 
 async def test_what_is_appended_and_folded_while_it_compares_is_not_lost(
-    engine: AsyncEngine, database_url: URL, monkeypatch: pytest.MonkeyPatch
+    database: Database, database_url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = campaign()
-    await record(engine, opened)
-    await fold_everything(engine)
+    await record(database, opened)
+    await fold_everything(database)
     # What the worker folds next inherits the wrong currency, in rows that were not there to be compared.
     await tamper(database_url, "UPDATE campaigns SET currency = 'EUR'")
-    await record(engine, job(opened["id"]), cost("1", campaign_id=opened["id"]), campaign())
-    note_differing = rebuild_module.compare.note_differing
+    await record(database, job(opened["id"]), cost("1", campaign_id=opened["id"]), campaign())
+    note_differing = rebuild_module.differences.note_differing
 
     async def noted_while_the_worker_goes_on(*arguments: Any) -> None:
         await note_differing(*arguments)
-        await fold_everything(engine)
-        assert await value(engine, "SELECT currency FROM agent_jobs") == "EUR"
+        await fold_everything(database)
+        assert await value(database, "SELECT currency FROM agent_jobs") == "EUR"
 
-    monkeypatch.setattr(rebuild_module.compare, "note_differing", noted_while_the_worker_goes_on)
+    monkeypatch.setattr(rebuild_module.differences, "note_differing", noted_while_the_worker_goes_on)
 
-    rebuilt = await rebuild(engine)
+    rebuilt = await rebuild(database)
 
-    assert rebuilt.position == await position(engine) == 4
-    assert await tables(engine) == folded(await stored(engine))
+    assert rebuilt.position == await position(database) == 4
+    assert await tables(database) == folded(await stored(database))
 
 
-async def test_a_second_one_is_refused_while_the_first_is_at_work(engine: AsyncEngine, database_url: URL) -> None:
-    await told_and_folded(engine)
+async def test_a_second_one_is_refused_while_the_first_is_at_work(database: Database, database_url: URL) -> None:
+    await told_and_folded(database)
     await tamper(database_url, *RUIN)
-    other = make_engine(database_url)
+    other = Database(database_url)
     async with locked(database_url, "SELECT FROM ledger.projection_checkpoints FOR UPDATE") as somebody_waits:
-        first = asyncio.create_task(rebuild(engine))
+        first = asyncio.create_task(rebuild(database))
         await somebody_waits()
 
         with pytest.raises(RebuildRunning, match="another rebuild is at work"):
@@ -263,76 +262,76 @@ async def test_a_second_one_is_refused_while_the_first_is_at_work(engine: AsyncE
 
     await first
     await rebuild(other)
-    await other.dispose()
-    assert (await verified(engine))[1] == set()
+    await other.close()
+    assert (await verified(database))[1] == set()
 
 
-async def test_an_empty_ledger_is_rebuilt_to_nothing(engine: AsyncEngine, database_url: URL) -> None:
+async def test_an_empty_ledger_is_rebuilt_to_nothing(database: Database, database_url: URL) -> None:
     await tamper(database_url, RUIN[-1])
 
-    rebuilt = await rebuild(engine)
+    rebuilt = await rebuild(database)
 
     assert (rebuilt.position, sum(rebuilt.removed.values())) == (0, 3)
-    assert await value(engine, "SELECT count(*) FROM campaigns") == 0
+    assert await value(database, "SELECT count(*) FROM campaigns") == 0
 
 
 async def test_a_checkpoint_past_the_end_is_brought_back_so_that_nothing_is_missed(
-    engine: AsyncEngine, database_url: URL
+    database: Database, database_url: URL
 ) -> None:
-    await told_and_folded(engine)
+    await told_and_folded(database)
     await tamper(database_url, "UPDATE ledger.projection_checkpoints SET position = 1000")
 
-    await rebuild(engine)
+    await rebuild(database)
 
-    await record(engine, campaign())
-    assert await fold_page(engine) == 1
-    assert (await verified(engine))[0].is_clean
+    await record(database, campaign())
+    assert await fold_page(database) == 1
+    assert (await verified(database))[0].is_clean
 
 
-async def test_a_worker_stopped_by_a_changed_row_goes_on(engine: AsyncEngine, database_url: URL) -> None:
+async def test_a_worker_stopped_by_a_changed_row_goes_on(database: Database, database_url: URL) -> None:
     opened = campaign()
-    await record(engine, opened)
-    await fold_everything(engine)
+    await record(database, opened)
+    await fold_everything(database)
     await tamper(database_url, "UPDATE campaigns SET id = gen_random_uuid()")
-    await record(engine, follow(opened, "campaign.activated"))
-    async with working(engine):
-        await until(lambda: query(engine, "SELECT FROM ledger.projection_checkpoints WHERE status <> 'running'"))
+    await record(database, follow(opened, "campaign.activated"))
+    async with working(database):
+        await until(lambda: query(database, "SELECT FROM ledger.projection_checkpoints WHERE status <> 'running'"))
 
-        await rebuild(engine)
+        await rebuild(database)
 
-        await folded_up_to(engine, 2)
-    assert await tables(engine) == folded(await stored(engine))
+        await folded_up_to(database, 2)
+    assert await tables(database) == folded(await stored(database))
 
 
 async def test_an_unknown_event_among_those_folded_stops_it_and_nothing_is_changed(
-    engine: AsyncEngine, database_url: URL
+    database: Database, database_url: URL
 ) -> None:
-    await record(engine, campaign())
-    at = await poison(engine)
+    await record(database, campaign())
+    at = await poison(database)
     await tamper(
         database_url,
         f"UPDATE ledger.projection_checkpoints SET position = {at}",
         "UPDATE campaigns SET name = 'Changed'",
     )
-    before = await contents(engine)
+    before = await contents(database)
 
     with pytest.raises(CannotReplay, match=f"cost.imagined in schema version 1 at position {at} fails"):
-        await rebuild(engine)
+        await rebuild(database)
 
-    assert await contents(engine) == before
+    assert await contents(database) == before
 
 
 async def test_an_unknown_event_that_the_tables_have_not_reached_leaves_only_the_balances_uncompared(
-    engine: AsyncEngine, database_url: URL
+    database: Database, database_url: URL
 ) -> None:
-    await told_and_folded(engine)
-    await poison(engine)
+    await told_and_folded(database)
+    await poison(database)
     await tamper(database_url, *RUIN, "UPDATE ledger.accounts SET spent = spent + 1")
 
-    rebuilt = await rebuild(engine)
+    rebuilt = await rebuild(database)
 
     assert rebuilt.not_compared is not None
     assert "cost.imagined" in rebuilt.not_compared
     await cure(database_url)
-    _, found = await verified(engine)
+    _, found = await verified(database)
     assert {each.table for each in found} == {"ledger.accounts"}

@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine
 
+from ledger.database import Database
 from ledger.domain.catalogue import CATALOGUE
 from projections import worker as worker_module
 from projections.rebuild import rebuild
@@ -28,75 +28,75 @@ async def forgotten(monkeypatch: pytest.MonkeyPatch, name: str) -> AsyncIterator
         yield
 
 
-async def folded_skipping(engine: AsyncEngine) -> list[int]:
+async def folded_skipping(database: Database) -> list[int]:
     """Let the worker go on to the log's end, skipping whatever stops it; the positions skipped."""
     positions: list[int] = []
-    head = await value(engine, "SELECT max(position) FROM ledger.events")
+    head = await value(database, "SELECT max(position) FROM ledger.events")
     stands = "SELECT position, (last_error ->> 'position')::bigint FROM ledger.projection_checkpoints"
-    async with working(engine):
-        while (standing := (await query(engine, stands))[0])[0] < head:
+    async with working(database):
+        while (standing := (await query(database, stands))[0])[0] < head:
             if standing[1] == standing[0] + 1 and standing[1] not in positions:
-                await skipped(engine, standing[1])
+                await skipped(database, standing[1])
                 positions.append(standing[1])
             await asyncio.sleep(0.005)
     return positions
 
 
 async def test_a_skipped_cost_is_told_and_the_balances_keep_what_was_spent(
-    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+    database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = campaign("10")
     spent = cost("4", campaign_id=opened["id"])
-    await record(engine, opened, spent, follow(spent, "cost.adjusted", {"amount": "1", "reason": "More"}))
-    await record(engine, reserve("2", campaign_id=opened["id"]))
+    await record(database, opened, spent, follow(spent, "cost.adjusted", {"amount": "1", "reason": "More"}))
+    await record(database, reserve("2", campaign_id=opened["id"]))
     async with forgotten(monkeypatch, "cost.adjusted"):
-        positions = await folded_skipping(engine)
+        positions = await folded_skipping(database)
 
-        report, found = await verified(engine)
-        rebuilt = await rebuild(engine)
+        report, found = await verified(database)
+        rebuilt = await rebuild(database)
 
         assert (positions, [skip.position for skip in report.skipped], found) == ([3], [3], set())
         assert [skip.position for skip in rebuilt.skipped] == [3]
-        assert await query(engine, "SELECT spent, held FROM ledger.accounts") == [(5, 2)]
-        assert await query(engine, "SELECT spend FROM campaigns") == [(4,)]
+        assert await query(database, "SELECT spent, held FROM ledger.accounts") == [(5, 2)]
+        assert await query(database, "SELECT spend FROM campaigns") == [(4,)]
 
 
-async def test_once_a_release_can_fold_it_it_counts_again(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_once_a_release_can_fold_it_it_counts_again(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = campaign("10")
-    await record(engine, opened, cost("4", campaign_id=opened["id"]))
+    await record(database, opened, cost("4", campaign_id=opened["id"]))
     async with forgotten(monkeypatch, "cost.recorded"):
-        await folded_skipping(engine)
+        await folded_skipping(database)
 
-    report, found = await verified(engine)
-    rebuilt = await rebuild(engine)
+    report, found = await verified(database)
+    rebuilt = await rebuild(database)
 
     assert (report.skipped, rebuilt.skipped) == ([], [])
     assert {(each.table, each.column) for each in found} >= {("campaigns", "spend"), ("budget_entries", "row")}
-    assert await query(engine, "SELECT spend FROM campaigns") == [(4,)]
-    assert (await verified(engine))[0].is_clean
+    assert await query(database, "SELECT spend FROM campaigns") == [(4,)]
+    assert (await verified(database))[0].is_clean
 
 
 @pytest.mark.parametrize("name", ["job.queued", "campaign.created"])
 async def test_what_depends_on_a_skipped_event_was_skipped_and_is_left_out_too(
-    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, name: str
+    database: Database, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     opened = campaign("10")
     queued = job(opened["id"])
     spent = cost("4", agent_job_id=queued["id"])
     written = content(agent_job_id=queued["id"])
-    await record(engine, opened, queued, spent, follow(spent, "cost.adjusted", {"amount": "1", "reason": "More"}))
-    await record(engine, written, follow(queued, "job.started"), cost("2"))
+    await record(database, opened, queued, spent, follow(spent, "cost.adjusted", {"amount": "1", "reason": "More"}))
+    await record(database, written, follow(queued, "job.started"), cost("2"))
     async with forgotten(monkeypatch, name):
-        positions = await folded_skipping(engine)
-        before = await contents(engine)
+        positions = await folded_skipping(database)
+        before = await contents(database)
 
-        report, found = await verified(engine)
-        rebuilt = await rebuild(engine)
-        await replay_into(engine, "as_was", report.position)
+        report, found = await verified(database)
+        rebuilt = await rebuild(database)
+        await replay_into(database, "as_was", report.position)
 
         assert len(positions) > 4
         assert ([skip.position for skip in report.skipped], found, report.faults) == (positions, set(), [])
         assert [skip.position for skip in rebuilt.skipped] == positions
-        after = await contents(engine)
+        after = await contents(database)
         assert {table for table in before if before[table] != after[table]} == {"ledger.projection_checkpoints"}
-        assert await tables(engine, "as_was") == await tables(engine)
+        assert await tables(database, "as_was") == await tables(database)

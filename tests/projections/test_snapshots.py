@@ -11,9 +11,8 @@ from typing import Any
 
 import pytest
 from sqlalchemy import URL
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ledger.database import make_engine
+from ledger.database import Database
 from ledger.domain.errors import Malformed
 from projections import replay as replay_module
 from projections.replay import CannotReplay
@@ -30,56 +29,56 @@ pytestmark = pytest.mark.direct
 POSITIONS = int(os.environ.get("LEDGER_TEST_POSITIONS", "5"))
 
 
-async def replayed(engine: AsyncEngine, until: Any) -> Any:
+async def replayed(database: Database, until: Any) -> Any:
     """The tables that a replay leaves, which is then dropped."""
-    await replay_into(engine, "as_was", until)
-    found = await tables(engine, "as_was")
-    await query(engine, "DROP SCHEMA as_was CASCADE")
+    await replay_into(database, "as_was", until)
+    found = await tables(database, "as_was")
+    await query(database, "DROP SCHEMA as_was CASCADE")
     return found
 
 
 async def test_at_positions_of_the_story_it_is_the_fold_of_what_came_before(
-    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+    database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(replay_module, "PAGE_EVENTS_MAX", 7)
-    await tell(engine, story())
-    events = await stored(engine)
+    await tell(database, story())
+    events = await stored(database)
 
     deletions = [event.position for event in events if event.type.endswith(".deleted")]
     for position in {0, 1, *range(3, len(events), 5), *deletions, len(events)}:
-        assert await replayed(engine, position) == folded(events[:position]), position
+        assert await replayed(database, position) == folded(events[:position]), position
 
 
 @pytest.mark.parametrize("seed", range(2))
 async def test_at_positions_by_chance_it_is_the_fold_of_what_came_before(
-    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, seed: int
+    database: Database, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     chance = random.Random(seed)
-    await tell(engine, by_chance(chance, 300))
-    events = await stored(engine)
+    await tell(database, by_chance(chance, 300))
+    events = await stored(database)
     deletions = [event.position for event in events if event.type.endswith(".deleted")]
 
     for position in [*deletions[:4], *(chance.randint(0, len(events)) for _ in range(POSITIONS))]:
         monkeypatch.setattr(replay_module, "PAGE_EVENTS_MAX", chance.choice([20, 50, 20_000]))
-        assert await replayed(engine, position) == folded(events[:position]), position
+        assert await replayed(database, position) == folded(events[:position]), position
 
 
 @pytest.mark.parametrize("page_events", [1, 3])
 async def test_what_pointed_to_a_row_deleted_on_a_later_page_points_nowhere(
-    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, page_events: int
+    database: Database, monkeypatch: pytest.MonkeyPatch, page_events: int
 ) -> None:
     monkeypatch.setattr(replay_module, "PAGE_EVENTS_MAX", page_events)
     for event in DELETION:
-        await record(engine, event)
-    events = await stored(engine)
+        await record(database, event)
+    events = await stored(database)
 
     for position in range(4, len(events) + 1):
-        assert await replayed(engine, position) == folded(events[:position]), position
+        assert await replayed(database, position) == folded(events[:position]), position
 
 
-async def test_a_time_is_inclusive_and_may_lie_between_two_events_or_before_all(engine: AsyncEngine) -> None:
-    await tell(engine, story())
-    events = await stored(engine)
+async def test_a_time_is_inclusive_and_may_lie_between_two_events_or_before_all(database: Database) -> None:
+    await tell(database, story())
+    events = await stored(database)
     second, microsecond = timedelta(seconds=1), timedelta(microseconds=1)
 
     for moment in (
@@ -92,18 +91,18 @@ async def test_a_time_is_inclusive_and_may_lie_between_two_events_or_before_all(
     ):
         reached = [event for event in events if event.recorded_at <= moment]
 
-        done = await replay_into(engine, "as_was", moment)
+        done = await replay_into(database, "as_was", moment)
 
-        assert (done.position, await tables(engine, "as_was")) == (len(reached), folded(reached))
-        await query(engine, "DROP SCHEMA as_was CASCADE")
+        assert (done.position, await tables(database, "as_was")) == (len(reached), folded(reached))
+        await query(database, "DROP SCHEMA as_was CASCADE")
 
 
-async def test_events_of_one_microsecond_are_all_in_or_none(engine: AsyncEngine) -> None:
-    await record(engine, campaign(), campaign(), campaign(), now=NOON)
-    await record(engine, campaign(), now=NOON + timedelta(microseconds=1))
+async def test_events_of_one_microsecond_are_all_in_or_none(database: Database) -> None:
+    await record(database, campaign(), campaign(), campaign(), now=NOON)
+    await record(database, campaign(), now=NOON + timedelta(microseconds=1))
 
     moments = [NOON + timedelta(microseconds=more) for more in (-1, 0, 1)]
-    positions = [(await replay_into(engine, f"as_was_{n}", moment)).position for n, moment in enumerate(moments)]
+    positions = [(await replay_into(database, f"as_was_{n}", moment)).position for n, moment in enumerate(moments)]
 
     assert positions == [0, 3, 4]
 
@@ -133,12 +132,12 @@ SHAPES = {
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-async def test_its_tables_are_like_the_live_ones_and_refer_to_each_other(engine: AsyncEngine, shape: str) -> None:
-    await told_and_folded(engine)
-    await replay_into(engine, "as_was", 20)
+async def test_its_tables_are_like_the_live_ones_and_refer_to_each_other(database: Database, shape: str) -> None:
+    await told_and_folded(database)
+    await replay_into(database, "as_was", 20)
 
     async def found(schema: str) -> list[str]:
-        rows = await query(engine, SHAPES[shape].format(schema=schema))
+        rows = await query(database, SHAPES[shape].format(schema=schema))
         return sorted(str(row).replace("as_was.", "").replace("public.", "") for row in rows)
 
     live = await found("public")
@@ -147,18 +146,18 @@ async def test_its_tables_are_like_the_live_ones_and_refer_to_each_other(engine:
     referred = (
         "SELECT DISTINCT confrelid::regclass::text FROM pg_constraint WHERE connamespace = 'as_was'::regnamespace"
     )
-    names = {name for (name,) in await query(engine, f"{referred} AND contype = 'f'")}
+    names = {name for (name,) in await query(database, f"{referred} AND contype = 'f'")}
     assert names == {"as_was.campaigns", "as_was.agent_jobs"}
 
 
-async def test_the_live_tables_stay_as_they_are(engine: AsyncEngine) -> None:
-    await told_and_folded(engine)
-    before = await contents(engine)
+async def test_the_live_tables_stay_as_they_are(database: Database) -> None:
+    await told_and_folded(database)
+    before = await contents(database)
 
-    await replay_into(engine, "as_was", 20)
+    await replay_into(database, "as_was", 20)
 
-    assert await contents(engine) == before
-    said = await value(engine, "SELECT obj_description('as_was'::regnamespace)")
+    assert await contents(database) == before
+    said = await value(database, "SELECT obj_description('as_was'::regnamespace)")
     assert said == "The ledger as of position 20, recorded 2025-01-01T12:00:19.000000Z"
 
 
@@ -188,7 +187,7 @@ BAD_NAMES = [
 
 
 @pytest.mark.parametrize("name", BAD_NAMES)
-async def test_a_name_that_is_no_new_schemas_is_refused(empty_replay: AsyncEngine, name: str) -> None:
+async def test_a_name_that_is_no_new_schemas_is_refused(empty_replay: Database, name: str) -> None:
     before = await relations(empty_replay)
 
     with pytest.raises(NotReplayed, match="cannot be the schema"):
@@ -199,109 +198,109 @@ async def test_a_name_that_is_no_new_schemas_is_refused(empty_replay: AsyncEngin
 
 @pytest.fixture(scope="module")
 async def empty_replay(shared_database_url: URL) -> Any:
-    engine = make_engine(shared_database_url)
-    yield engine
-    await engine.dispose()
+    database = Database(shared_database_url)
+    yield database
+    await database.close()
 
 
-async def test_a_roles_own_schema_is_refused_for_it_would_hide_the_live_tables(empty_replay: AsyncEngine) -> None:
+async def test_a_roles_own_schema_is_refused_for_it_would_hide_the_live_tables(empty_replay: Database) -> None:
     role = await value(empty_replay, "SELECT current_user::text")
 
     with pytest.raises(NotReplayed):
         await replay_into(empty_replay, role, 0)
 
 
-async def test_the_longest_name_and_words_that_are_no_keywords_will_do(engine: AsyncEngine) -> None:
+async def test_the_longest_name_and_words_that_are_no_keywords_will_do(database: Database) -> None:
     for name in ("a" * 50, "_", "name", "q4_2025"):
-        assert (await replay_into(engine, name, 0)).schema == name
+        assert (await replay_into(database, name, 0)).schema == name
 
 
-async def test_a_schema_that_exists_is_left_alone(engine: AsyncEngine) -> None:
-    await query(engine, "CREATE SCHEMA mine")
-    await query(engine, "CREATE TABLE mine.own (id integer)")
-    before = await relations(engine)
+async def test_a_schema_that_exists_is_left_alone(database: Database) -> None:
+    await query(database, "CREATE SCHEMA mine")
+    await query(database, "CREATE TABLE mine.own (id integer)")
+    before = await relations(database)
 
     with pytest.raises(NotReplayed, match="the schema mine exists"):
-        await replay_into(engine, "mine", 0)
+        await replay_into(database, "mine", 0)
 
-    assert await relations(engine) == before
+    assert await relations(database) == before
 
 
-async def test_a_schema_that_only_looks_like_a_replays_remains_is_left_alone(engine: AsyncEngine) -> None:
-    await query(engine, "CREATE SCHEMA as_was_replaying")
-    await query(engine, "CREATE TABLE as_was_replaying.own (id integer)")
-    before = await relations(engine)
+async def test_a_schema_that_only_looks_like_a_replays_remains_is_left_alone(database: Database) -> None:
+    await query(database, "CREATE SCHEMA as_was_replaying")
+    await query(database, "CREATE TABLE as_was_replaying.own (id integer)")
+    before = await relations(database)
 
     with pytest.raises(NotReplayed, match="as_was_replaying"):
-        await replay_into(engine, "as_was", 0)
+        await replay_into(database, "as_was", 0)
 
-    assert await relations(engine) == before
+    assert await relations(database) == before
 
 
 @pytest.mark.parametrize("moment", [4, 10**17, NOON + timedelta(days=365 * 900)])
-async def test_what_lies_ahead_is_refused(engine: AsyncEngine, moment: Any) -> None:
-    await record(engine, campaign(), campaign(), campaign(), now=NOON)
-    before = await relations(engine)
+async def test_what_lies_ahead_is_refused(database: Database, moment: Any) -> None:
+    await record(database, campaign(), campaign(), campaign(), now=NOON)
+    before = await relations(database)
 
     with pytest.raises(Malformed):
-        await replay_into(engine, "as_was", moment)
+        await replay_into(database, "as_was", moment)
 
-    assert await relations(engine) == before
+    assert await relations(database) == before
 
 
-async def test_an_empty_ledger_is_replayed_to_empty_tables(engine: AsyncEngine) -> None:
+async def test_an_empty_ledger_is_replayed_to_empty_tables(database: Database) -> None:
     for name, moment in (("by_position", 0), ("by_time", NOON)):
-        done = await replay_into(engine, name, moment)
+        done = await replay_into(database, name, moment)
 
         assert (done.position, done.recorded_at) == (0, None)
-        assert not any((await tables(engine, name)).values())
+        assert not any((await tables(database, name)).values())
 
 
-async def test_an_event_that_cannot_be_folded_leaves_no_schema(engine: AsyncEngine) -> None:
-    await record(engine, campaign())
-    at = await poison(engine)
-    await record(engine, campaign())
-    before = await relations(engine)
+async def test_an_event_that_cannot_be_folded_leaves_no_schema(database: Database) -> None:
+    await record(database, campaign())
+    at = await poison(database)
+    await record(database, campaign())
+    before = await relations(database)
 
     with pytest.raises(CannotReplay, match=f"cost.imagined in schema version 1 at position {at} fails"):
-        await replay_into(engine, "as_was", at + 1)
+        await replay_into(database, "as_was", at + 1)
 
-    assert await relations(engine) == before
-    assert (await replay_into(engine, "as_was", at - 1)).position == at - 1
+    assert await relations(database) == before
+    assert (await replay_into(database, "as_was", at - 1)).position == at - 1
 
 
-async def test_two_into_one_schema_at_once_make_it_once(engine: AsyncEngine, database_url: URL) -> None:
-    await told_and_folded(engine)
-    other = make_engine(database_url)
+async def test_two_into_one_schema_at_once_make_it_once(database: Database, database_url: URL) -> None:
+    await told_and_folded(database)
+    other = Database(database_url)
     async with locked(database_url, "LOCK TABLE ledger.events IN ACCESS EXCLUSIVE MODE") as somebody_waits:
-        first = asyncio.create_task(replay_into(engine, "as_was", 30))
+        first = asyncio.create_task(replay_into(database, "as_was", 30))
         await somebody_waits()
 
         with pytest.raises(NotReplayed, match="another replay into as_was is at work"):
             await replay_into(other, "as_was", 20)
     assert (await first).position == 30
-    await other.dispose()
+    await other.close()
 
 
 async def test_a_replay_that_is_broken_off_leaves_nothing(
-    engine: AsyncEngine, database_url: URL, monkeypatch: pytest.MonkeyPatch
+    database: Database, database_url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(replay_module, "PAGE_EVENTS_MAX", 5)
-    await told_and_folded(engine)
-    before = await relations(engine)
+    await told_and_folded(database)
+    before = await relations(database)
     reached = asyncio.Event()
-    running = asyncio.create_task(replay_into(engine, "as_was", 40, lambda position: reached.set()))
+    running = asyncio.create_task(replay_into(database, "as_was", 40, lambda position: reached.set()))
     await reached.wait()
 
     running.cancel()
     (ended,) = await asyncio.gather(running, return_exceptions=True)
 
     assert isinstance(ended, asyncio.CancelledError)
-    assert await relations(engine) == before
+    assert await relations(database) == before
 
 
-async def test_a_changed_live_row_is_no_part_of_it(engine: AsyncEngine, database_url: URL) -> None:
-    await record(engine, opened := campaign(), cost("2", campaign_id=opened["id"]))
+async def test_a_changed_live_row_is_no_part_of_it(database: Database, database_url: URL) -> None:
+    await record(database, opened := campaign(), cost("2", campaign_id=opened["id"]))
     await tamper(database_url, "UPDATE ledger.accounts SET spent = 77", "DELETE FROM campaigns")
 
-    assert await replayed(engine, 2) == folded(await stored(engine))
+    assert await replayed(database, 2) == folded(await stored(database))

@@ -6,8 +6,8 @@ from typing import Any
 import asyncpg
 import pytest
 from sqlalchemy import URL
-from sqlalchemy.ext.asyncio import AsyncEngine
 
+from ledger.database import Database
 from tests.log.helpers import connected
 
 COMMON = {"id": "gen_random_uuid()", "created_at": "now()", "updated_at": "now()", "position": "1", "currency": "'USD'"}
@@ -49,7 +49,7 @@ REFUSED = [
 
 
 @pytest.fixture
-async def connection(engine: AsyncEngine, database_url: URL) -> AsyncIterator[Any]:
+async def connection(database: Database, database_url: URL) -> AsyncIterator[Any]:
     async with connected(database_url) as connection:
         yield connection
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import URL
-from sqlalchemy.ext.asyncio import AsyncEngine
 
+from ledger.database import Database
 from ledger.log.appender import Appender
-from projections.background import background
+from ledger.runtime import background
 from tests.cli.helpers import Running, started
 from tests.events import campaign, cost
 from tests.log.helpers import connected, query, record, request, until, value
@@ -39,35 +39,35 @@ async def workers(database_url: URL, folder: Path, number: int) -> AsyncIterator
         yield list(running)
 
 
-async def cost_is_shown(engine: AsyncEngine, appender: Appender) -> float:
+async def cost_is_shown(database: Database, appender: Appender) -> float:
     """Append a cost; the seconds until the tables show it."""
     began = time.monotonic()
     await appender.append(request(cost()))
-    await folded_up_to(engine, await value(engine, "SELECT position FROM ledger.log_head"))
+    await folded_up_to(database, await value(database, "SELECT position FROM ledger.log_head"))
     return time.monotonic() - began
 
 
 @pytest.mark.parametrize("busy", [True, False], ids=["while events arrive", "while idle"])
 async def test_when_a_worker_is_killed_another_has_taken_over_within_two_seconds(
-    engine: AsyncEngine, database_url: URL, tmp_path: Path, busy: bool
+    database: Database, database_url: URL, tmp_path: Path, busy: bool
 ) -> None:
     taken_over = []
-    async with workers(database_url, tmp_path, 3) as running, background(engine, with_worker=False) as (appender, _):
-        await cost_is_shown(engine, appender)
+    async with workers(database_url, tmp_path, 3) as running, background(database, with_worker=False) as (appender, _):
+        await cost_is_shown(database, appender)
         enough = asyncio.Event()
         arriving = asyncio.create_task(arrive(appender, enough) if busy else enough.wait())
         for worker in running[:-1]:
             await asyncio.sleep(0.3)
             await worker.stop(signal.SIGKILL)
-            taken_over.append(await cost_is_shown(engine, appender))
+            taken_over.append(await cost_is_shown(database, appender))
         enough.set()
         await arriving
-        await folded_up_to(engine, await value(engine, "SELECT position FROM ledger.log_head"))
+        await folded_up_to(database, await value(database, "SELECT position FROM ledger.log_head"))
         code = await running[-1].stop()
 
     assert max(taken_over) < TAKE_OVER_SECONDS_MAX
     assert code == 0
-    assert await tables(engine) == folded(await stored(engine))
+    assert await tables(database) == folded(await stored(database))
 
 
 async def arrive(appender: Appender, enough: asyncio.Event) -> None:
@@ -91,10 +91,10 @@ async def stuck_in_a_page(database_url: URL) -> AsyncIterator[Callable[[], Await
 
 
 async def test_a_worker_killed_while_it_holds_the_checkpoint_is_followed_within_two_seconds(
-    engine: AsyncEngine, database_url: URL
+    database: Database, database_url: URL
 ) -> None:
     opened = campaign()
-    await record(engine, opened, cost("3", campaign_id=opened["id"]))
+    await record(database, opened, cost("3", campaign_id=opened["id"]))
     with ExitStack() as processes:
         async with stuck_in_a_page(database_url) as one_is_stuck:
             first = processes.enter_context(worker_process(database_url))
@@ -103,20 +103,20 @@ async def test_a_worker_killed_while_it_holds_the_checkpoint_is_followed_within_
             await asyncio.sleep(0.2)
             first.kill()
             first.join()
-            before = await position(engine)
+            before = await position(database)
         released = time.monotonic()
-        await folded_up_to(engine, 2)
+        await folded_up_to(database, 2)
         seconds = time.monotonic() - released
 
     assert (before, seconds < TAKE_OVER_SECONDS_MAX) == (0, True)
-    assert await query(engine, "SELECT spend FROM campaigns") == [(3,)]
-    assert await tables(engine) == folded(await stored(engine))
+    assert await query(database, "SELECT spend FROM campaigns") == [(3,)]
+    assert await tables(database) == folded(await stored(database))
 
 
 async def test_asked_to_end_in_the_middle_of_a_page_a_worker_finishes_it(
-    engine: AsyncEngine, database_url: URL, tmp_path: Path
+    database: Database, database_url: URL, tmp_path: Path
 ) -> None:
-    await record(engine, *(cost() for _ in range(10)))
+    await record(database, *(cost() for _ in range(10)))
     async with AsyncExitStack() as processes:
         async with stuck_in_a_page(database_url) as one_is_stuck:
             worker = await processes.enter_async_context(started(tmp_path, "worker", database=database_url))
@@ -124,10 +124,10 @@ async def test_asked_to_end_in_the_middle_of_a_page_a_worker_finishes_it(
             worker.process.terminate()
             await asyncio.sleep(0.3)
             ended_early = worker.process.returncode is not None
-            unfinished = await position(engine)
+            unfinished = await position(database)
         code = await asyncio.wait_for(worker.process.wait(), 10)
 
-    assert (ended_early, unfinished, code, await position(engine)) == (False, 0, 0, 10)
+    assert (ended_early, unfinished, code, await position(database)) == (False, 0, 0, 10)
     assert "Traceback" not in worker.errors.read_text()
 
 

@@ -6,10 +6,9 @@ from uuid import uuid4
 import msgspec
 import pytest
 from sqlalchemy import URL
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ledger.database import make_engine
-from projections.compare import COLUMNS
+from ledger.database import Database
+from projections.differences import COLUMNS
 from projections.rebuild import rebuild
 from projections.worker import fold_page
 from tests.events import campaign, cost, reserve
@@ -97,16 +96,16 @@ def test_every_cell_has_a_change() -> None:
 
 @pytest.fixture(scope="module")
 async def told(shared_database_url: URL) -> Any:
-    """An engine on a database with the story, for tests that put back what they change."""
-    engine = make_engine(shared_database_url)
-    await told_and_folded(engine)
-    yield engine
-    await engine.dispose()
+    """An database on a database with the story, for tests that put back what they change."""
+    database = Database(shared_database_url)
+    await told_and_folded(database)
+    yield database
+    await database.close()
 
 
 @pytest.mark.parametrize(("table", "columns"), COLUMNS.items(), ids=COLUMNS)
 async def test_every_changed_cell_is_found_and_nothing_else(
-    told: AsyncEngine, shared_database_url: URL, table: str, columns: tuple[str, ...]
+    told: Database, shared_database_url: URL, table: str, columns: tuple[str, ...]
 ) -> None:
     expected = set()
     kept = f"keep_{table}"
@@ -147,12 +146,12 @@ async def test_every_changed_cell_is_found_and_nothing_else(
     assert (await verified(told))[1] == set()
 
 
-async def test_rows_deleted_inserted_or_renamed_are_found_on_both_sides(engine: AsyncEngine, database_url: URL) -> None:
-    await tell(engine, [*story(), request(campaign())])
-    await fold_everything(engine)
+async def test_rows_deleted_inserted_or_renamed_are_found_on_both_sides(database: Database, database_url: URL) -> None:
+    await tell(database, [*story(), request(campaign())])
+    await fold_everything(database)
     expected = set()
     for table in COLUMNS:
-        first, second, *_ = [str(row_id) for (row_id,) in await query(engine, f"SELECT id FROM {table} ORDER BY id")]
+        first, second, *_ = [str(row_id) for (row_id,) in await query(database, f"SELECT id FROM {table} ORDER BY id")]
         renamed, copied = str(uuid4()), str(uuid4())
         columns = ", ".join(column for column in COLUMNS[table] if column != "id")
         await tamper(
@@ -164,7 +163,7 @@ async def test_rows_deleted_inserted_or_renamed_are_found_on_both_sides(engine: 
         expected |= {Found(table, row_id, "row", "missing", "present") for row_id in (first, second)}
         expected |= {Found(table, row_id, "row", "present", "missing") for row_id in (renamed, copied)}
 
-    _, found = await verified(engine)
+    _, found = await verified(database)
 
     assert found == expected
 
@@ -192,27 +191,27 @@ JUDGED_BY = {
 
 @pytest.mark.parametrize("table", JUDGED_BY)
 async def test_what_appends_are_judged_by_is_compared_and_rebuilt(
-    engine: AsyncEngine, database_url: URL, table: str
+    database: Database, database_url: URL, table: str
 ) -> None:
-    await told_and_folded(engine)
-    await record(engine, opened := campaign("50"), reserve("2", campaign_id=opened["id"]))
-    await fold_everything(engine)
+    await told_and_folded(database)
+    await record(database, opened := campaign("50"), reserve("2", campaign_id=opened["id"]))
+    await fold_everything(database)
     key = "account_id" if table == "accounts" else "stream_id"
     for column, (change, where) in JUDGED_BY[table].items():
         chosen = f"SELECT {key}, {column}::text FROM ledger.{table} WHERE {where} ORDER BY 1 LIMIT 1"
-        ((row_id, before),) = await query(engine, chosen)
+        ((row_id, before),) = await query(database, chosen)
         of_row = f"{key} = '{row_id}' AND {where}"
         await tamper(database_url, f"UPDATE ledger.{table} SET {column} = {change} WHERE {of_row}")
 
-        _, found = await verified(engine)
-        await rebuild(engine)
+        _, found = await verified(database)
+        await rebuild(database)
 
         ((where_found, found_id, found_column, live, replayed),) = found
         assert (where_found, found_id, found_column) == (f"ledger.{table}", str(row_id), column)
         assert live != before
         assert (replayed or "").replace(" ", "") == (before or "").replace(" ", "")
-        assert await query(engine, chosen) == [(row_id, replayed)]
-        assert (await verified(engine))[1] == set()
+        assert await query(database, chosen) == [(row_id, replayed)]
+        assert (await verified(database))[1] == set()
 
 
 STATE_PARTS = [("campaign", part) for part in range(4)] + [("job", part) for part in range(6)]
@@ -221,7 +220,7 @@ STATE_PARTS += [("content", part) for part in range(3)]
 
 @pytest.mark.parametrize(("category", "part"), STATE_PARTS)
 async def test_every_part_of_a_streams_state_is_compared_and_rebuilt(
-    told: AsyncEngine, shared_database_url: URL, category: str, part: int
+    told: Database, shared_database_url: URL, category: str, part: int
 ) -> None:
     alive = f"category = '{category}' AND state ->> 0 <> 'deleted'"
     stream_id = await value(told, f"SELECT stream_id FROM ledger.streams WHERE {alive} ORDER BY version DESC LIMIT 1")
@@ -241,13 +240,13 @@ async def test_every_part_of_a_streams_state_is_compared_and_rebuilt(
 
 @pytest.mark.parametrize("table", ["accounts", "holds", "streams"])
 async def test_rows_that_appends_are_judged_by_are_missed_and_noticed(
-    engine: AsyncEngine, database_url: URL, table: str
+    database: Database, database_url: URL, table: str
 ) -> None:
-    await told_and_folded(engine)
-    await record(engine, opened := campaign("50"), reserve("2", campaign_id=opened["id"]))
-    await fold_everything(engine)
+    await told_and_folded(database)
+    await record(database, opened := campaign("50"), reserve("2", campaign_id=opened["id"]))
+    await fold_everything(database)
     key = "account_id" if table == "accounts" else "stream_id"
-    gone = {str(row_id) for (row_id,) in await query(engine, f"DELETE FROM ledger.{table} RETURNING {key}")}
+    gone = {str(row_id) for (row_id,) in await query(database, f"DELETE FROM ledger.{table} RETURNING {key}")}
     strange = {
         "accounts": f"INSERT INTO ledger.accounts VALUES ('{OTHER}', 'job', 'USD', NULL, 1, 0)",
         "holds": f"INSERT INTO ledger.holds VALUES ('{OTHER}', 1, NULL, NULL, now())",
@@ -255,62 +254,62 @@ async def test_rows_that_appends_are_judged_by_are_missed_and_noticed(
     }
     await tamper(database_url, strange[table])
 
-    _, found = await verified(engine)
+    _, found = await verified(database)
 
     assert gone
     assert found == {
         *(Found(f"ledger.{table}", row_id, "row", "missing", "present") for row_id in gone),
         Found(f"ledger.{table}", OTHER, "row", "present", "missing"),
     }
-    await rebuild(engine)
-    assert (await verified(engine))[1] == set()
+    await rebuild(database)
+    assert (await verified(database))[1] == set()
     # Whoever appends finds what he needs.
-    await record(engine, cost("1", campaign_id=opened["id"]))
+    await record(database, cost("1", campaign_id=opened["id"]))
 
 
-async def test_looking_changes_nothing(engine: AsyncEngine, database_url: URL) -> None:
-    await told_and_folded(engine)
+async def test_looking_changes_nothing(database: Database, database_url: URL) -> None:
+    await told_and_folded(database)
     await tamper(database_url, "UPDATE campaigns SET spend = spend + 1", "UPDATE ledger.accounts SET spent = spent + 1")
-    before = await contents(engine), await relations(engine)
+    before = await contents(database), await relations(database)
 
-    report, _ = await verified(engine)
+    report, _ = await verified(database)
 
     assert not report.is_clean
-    assert (await contents(engine), await relations(engine)) == before
+    assert (await contents(database), await relations(database)) == before
 
 
-async def test_an_empty_ledger_is_clean(engine: AsyncEngine) -> None:
-    report, found = await verified(engine)
+async def test_an_empty_ledger_is_clean(database: Database) -> None:
+    report, found = await verified(database)
 
     assert (report.is_clean, report.position, report.head, found) == (True, 0, 0, set())
 
 
 @pytest.mark.parametrize("folded", [0, 1, 30])
-async def test_tables_that_lag_behind_are_compared_where_they_stand(engine: AsyncEngine, folded: int) -> None:
-    await tell(engine, story())
+async def test_tables_that_lag_behind_are_compared_where_they_stand(database: Database, folded: int) -> None:
+    await tell(database, story())
     if folded:
-        await fold_page(engine, folded)
-    head = await value(engine, "SELECT position FROM ledger.log_head")
+        await fold_page(database, folded)
+    head = await value(database, "SELECT position FROM ledger.log_head")
 
-    report, found = await verified(engine)
-    await query(engine, "DELETE FROM budget_entries")
+    report, found = await verified(database)
+    await query(database, "DELETE FROM budget_entries")
 
     assert (report.is_clean, report.position, report.head, found) == (True, folded, head, set())
 
 
-async def test_it_is_always_clean_while_a_writer_and_the_worker_run(engine: AsyncEngine, database_url: URL) -> None:
-    others = make_engine(database_url)
+async def test_it_is_always_clean_while_a_writer_and_the_worker_run(database: Database, database_url: URL) -> None:
+    others = Database(database_url)
     opened = campaign("100000")
-    await record(engine, opened)
+    await record(database, opened)
     positions = []
 
     async with writing(others, opened) as written, working(others):
         for number in range(8):
             await until(lambda target=40 * (number + 1): at_least(others, target))
-            report, found = await verified(engine)
+            report, found = await verified(database)
             positions.append(report.head)
             assert (found, report.faults) == (set(), [])
-    await others.dispose()
+    await others.close()
 
     assert positions == sorted(set(positions))
     assert len(written) > 100
@@ -350,29 +349,29 @@ LOG_FAULTS = {
 
 @pytest.mark.parametrize("what", LOG_FAULTS)
 async def test_a_log_that_breaks_its_own_rules_is_told_what_and_where(
-    engine: AsyncEngine, database_url: URL, what: str
+    database: Database, database_url: URL, what: str
 ) -> None:
-    await told_and_folded(engine)
-    head = await value(engine, "SELECT position FROM ledger.log_head")
+    await told_and_folded(database)
+    head = await value(database, "SELECT position FROM ledger.log_head")
     statements, fault = LOG_FAULTS[what]
     await tamper(database_url, *statements)
 
-    report, _ = await verified(engine)
+    report, _ = await verified(database)
 
     assert not report.is_clean
     assert any(fault.format(head=head, more=head + 3) in said for said in report.faults), report.faults
 
 
 async def test_an_unknown_event_in_the_way_is_a_fault_and_what_comes_before_it_is_compared(
-    engine: AsyncEngine,
+    database: Database,
 ) -> None:
     opened = campaign()
-    await record(engine, opened)
-    await fold_everything(engine)
-    at = await poison(engine)
-    await query(engine, "UPDATE campaigns SET name = 'Changed'")
+    await record(database, opened)
+    await fold_everything(database)
+    at = await poison(database)
+    await query(database, "UPDATE campaigns SET name = 'Changed'")
 
-    report, found = await verified(engine)
+    report, found = await verified(database)
 
     assert found == {Found("campaigns", opened["id"], "name", "Changed", "A campaign")}
     fault = report.faults[-1]

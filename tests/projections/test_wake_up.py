@@ -6,12 +6,11 @@ from typing import Any
 
 import pytest
 from sqlalchemy import URL, event
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ledger.database import make_engine
-from ledger.log.bell import IDLE_SECONDS_MAX, QUIET_SECONDS_MAX, Bell
+from ledger.database import Database
+from ledger.log.notifications import IDLE_SECONDS_MAX, QUIET_SECONDS_MAX, LogSignal
+from ledger.runtime import background
 from projections import worker as worker_module
-from projections.background import background
 from projections.worker import IDLE_SECONDS_MIN, Worker
 from tests.events import campaign, cost, reserve
 from tests.log.helpers import query, record, request, until, value
@@ -22,30 +21,30 @@ NEEDS_TO_HEAR = pytest.mark.direct
 
 
 @pytest.fixture
-async def other_engine(database_url: URL) -> AsyncIterator[AsyncEngine]:
+async def other_engine(database_url: URL) -> AsyncIterator[Database]:
     """As another process would have it."""
-    engine = make_engine(database_url)
-    yield engine
-    await engine.dispose()
+    database = Database(database_url)
+    yield database
+    await database.close()
 
 
-async def hears(bell: Bell) -> None:
+async def hears(signal: LogSignal) -> None:
     async def listening() -> bool:
-        return bell.hears_others
+        return signal.receives_notifications
 
     await until(listening)
 
 
 @NEEDS_TO_HEAR
 async def test_an_append_elsewhere_wakes_a_worker_that_would_look_again_in_ten_minutes(
-    engine: AsyncEngine, other_engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+    database: Database, other_engine: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker_module, "IDLE_SECONDS_MIN", 600)
     async with (
-        background(engine, with_worker=True) as (_, bell),
+        background(database, with_worker=True) as (_, signal),
         background(other_engine, with_worker=False) as (appender, _),
     ):
-        await hears(bell)
+        await hears(signal)
         for position in range(1, 4):
             await appender.append(request(cost()))
 
@@ -55,31 +54,31 @@ async def test_an_append_elsewhere_wakes_a_worker_that_would_look_again_in_ten_m
 
 
 async def test_an_append_in_the_same_process_needs_no_database_to_wake_the_worker(
-    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+    database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker_module, "IDLE_SECONDS_MIN", 600)
-    monkeypatch.setattr("ledger.log.bell.CHANNEL", "elsewhere")
-    async with background(engine, with_worker=True) as (appender, bell):
+    monkeypatch.setattr("ledger.log.notifications.CHANNEL", "elsewhere")
+    async with background(database, with_worker=True) as (appender, signal):
         for position in range(1, 4):
             await appender.append(request(cost()))
 
-            await folded_up_to(engine, position)
+            await folded_up_to(database, position)
             await asyncio.sleep(0.1)
 
-    assert not bell.hears_others
+    assert not signal.receives_notifications
 
 
 @NEEDS_TO_HEAR
 async def test_a_hold_made_elsewhere_is_freed_when_it_runs_out_though_the_sweeper_sleeps(
-    engine: AsyncEngine, other_engine: AsyncEngine
+    database: Database, other_engine: Database
 ) -> None:
     opened = campaign("100")
-    await record(engine, opened, reserve("5", campaign_id=opened["id"], expires_in=3_600))
+    await record(database, opened, reserve("5", campaign_id=opened["id"], expires_in=3_600))
     async with (
-        background(engine, with_worker=True) as (_, bell),
+        background(database, with_worker=True) as (_, signal),
         background(other_engine, with_worker=False) as (appender, _),
     ):
-        await hears(bell)
+        await hears(signal)
         # By now it sleeps until the hour is over.
         await asyncio.sleep(1.2)
 
@@ -94,12 +93,12 @@ async def test_a_hold_made_elsewhere_is_freed_when_it_runs_out_though_the_sweepe
     assert await query(other_engine, expired) == [(True,)]
 
 
-class Impatient(Bell):
+class Impatient(LogSignal):
     """Never really waits; remembers for how long it was asked to."""
 
-    def __init__(self, hears_others: bool) -> None:
+    def __init__(self, receives_notifications: bool) -> None:
         super().__init__()
-        self.hears_others = hears_others
+        self.receives_notifications = receives_notifications
         self.asked: list[float] = []
 
     async def wait(self, heard: int, seconds: float) -> None:
@@ -107,23 +106,23 @@ class Impatient(Bell):
         await asyncio.sleep(0)
 
 
-@pytest.mark.parametrize(("hears_others", "longest"), [(False, IDLE_SECONDS_MAX), (True, QUIET_SECONDS_MAX)])
+@pytest.mark.parametrize(("receives_notifications", "longest"), [(False, IDLE_SECONDS_MAX), (True, QUIET_SECONDS_MAX)])
 async def test_an_idle_worker_asks_less_and_less_until_there_is_something(
-    engine: AsyncEngine, hears_others: bool, longest: float
+    database: Database, receives_notifications: bool, longest: float
 ) -> None:
-    bell = Impatient(hears_others)
-    worker = Worker(engine, bell)
+    signal = Impatient(receives_notifications)
+    worker = Worker(database, signal)
     running = asyncio.create_task(worker.run())
 
     async def asked_for_long() -> bool:
-        return bell.asked[-2:] == [longest] * 2
+        return signal.asked[-2:] == [longest] * 2
 
     async def asks_often_again() -> bool:
-        return IDLE_SECONDS_MIN in bell.asked[len(waits) :]
+        return IDLE_SECONDS_MIN in signal.asked[len(waits) :]
 
     await until(asked_for_long)
-    waits = list(bell.asked)
-    await record(engine, cost())
+    waits = list(signal.asked)
+    await record(database, cost())
     await until(asks_often_again)
     worker.stop()
     await running
@@ -134,17 +133,17 @@ async def test_an_idle_worker_asks_less_and_less_until_there_is_something(
 
 @NEEDS_TO_HEAR
 async def test_a_service_that_is_told_of_appends_leaves_its_database_alone_while_there_are_none(
-    engine: AsyncEngine,
+    database: Database,
 ) -> None:
     statements: list[str] = []
 
-    @event.listens_for(engine.sync_engine, "connect")
+    @event.listens_for(database.engine.sync_engine, "connect")
     def listen(connection: Any, _: Any) -> None:
         connection.driver_connection.add_query_logger(lambda said: statements.append(said.query))
 
-    async with background(engine, with_worker=True) as (appender, bell):
+    async with background(database, with_worker=True) as (appender, signal):
         await appender.append(request(cost()))
-        await hears(bell)
+        await hears(signal)
         await asyncio.sleep(2)
         before = len(statements)
         await asyncio.sleep(2)

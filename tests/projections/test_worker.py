@@ -9,14 +9,13 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import URL
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ledger.database import driver_connection, make_engine
+from ledger.database import Database
 from ledger.domain.catalogue import CATALOGUE
 from ledger.domain.event import Receipt, Request
 from ledger.log.append import append
 from ledger.log.appender import Appender
-from ledger.log.bell import Bell
+from ledger.log.notifications import LogSignal
 from projections import page
 from projections import worker as worker_module
 from projections.rows import COUNTER_MAX
@@ -28,10 +27,10 @@ from tests.projections.helpers import folded, folded_up_to, position, stored, st
 pytestmark = pytest.mark.every_connection
 
 
-async def fold_all(engine: AsyncEngine, sizes: Sequence[int]) -> None:
+async def fold_all(database: Database, sizes: Sequence[int]) -> None:
     """Fold the log in pages of these sizes, over and over."""
     for size in itertools.cycle(sizes):
-        if not await fold_page(engine, size):
+        if not await fold_page(database, size):
             return
 
 
@@ -45,27 +44,27 @@ def test_the_story_has_every_event_type_of_the_catalogue() -> None:
 
 
 @pytest.mark.parametrize("sizes", [[1], [2], [3], [7], [1, 30], [13, 1, 1], [5_000]])
-async def test_the_tables_are_the_same_wherever_pages_end(engine: AsyncEngine, sizes: list[int]) -> None:
-    await tell(engine, story())
+async def test_the_tables_are_the_same_wherever_pages_end(database: Database, sizes: list[int]) -> None:
+    await tell(database, story())
 
-    await fold_all(engine, sizes)
+    await fold_all(database, sizes)
 
-    events = await stored(engine)
+    events = await stored(database)
     assert {event.type for event in events} == OF_ENTITIES
-    assert await tables(engine) == folded(events)
-    assert await position(engine) == len(events)
+    assert await tables(database) == folded(events)
+    assert await position(database) == len(events)
 
 
 @pytest.mark.parametrize("part", [1, 2, 3, 7])
 async def test_the_tables_are_the_same_wherever_parts_of_a_page_end(
-    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, part: int
+    database: Database, monkeypatch: pytest.MonkeyPatch, part: int
 ) -> None:
-    await tell(engine, story())
+    await tell(database, story())
     monkeypatch.setattr(page, "PART_EVENTS", part)
 
-    await fold_all(engine, [5_000])
+    await fold_all(database, [5_000])
 
-    assert await tables(engine) == folded(await stored(engine))
+    assert await tables(database) == folded(await stored(database))
 
 
 CHANGES = [name for name, kind in CATALOGUE.items() if not kind.transition.opens and not kind.by_service]
@@ -109,17 +108,17 @@ def by_chance(chance: random.Random, number: int) -> list[Request]:
 
 @pytest.mark.parametrize("seed", range(4))
 async def test_tables_folded_in_pages_by_chance_equal_one_fold_of_the_log(
-    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, seed: int
+    database: Database, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     chance = random.Random(seed)
-    await tell(engine, by_chance(chance, 600))
+    await tell(database, by_chance(chance, 600))
 
-    await fold_all(engine, [chance.choice([1, 2, 5, 20, 100]) for _ in range(50)])
+    await fold_all(database, [chance.choice([1, 2, 5, 20, 100]) for _ in range(50)])
 
-    events = await stored(engine)
+    events = await stored(database)
     assert len(events) > 150
     assert {"campaign.deleted", "job.deleted", "content.deleted", "cost.released"} <= {event.type for event in events}
-    assert await tables(engine) == folded(events)
+    assert await tables(database) == folded(events)
 
 
 DELETED, ENDED = campaign(), job()
@@ -139,126 +138,124 @@ DELETION = [
 
 @pytest.mark.parametrize("first_page", range(1, len(DELETION) + 1))
 async def test_what_pointed_to_a_deleted_row_points_nowhere_wherever_the_page_ends(
-    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, first_page: int
+    database: Database, monkeypatch: pytest.MonkeyPatch, first_page: int
 ) -> None:
     for event in DELETION:
-        await record(engine, event)
+        await record(database, event)
 
-    await fold_all(engine, [first_page, 100])
+    await fold_all(database, [first_page, 100])
 
-    found = await tables(engine)
+    found = await tables(database)
     (asset,), (left,) = found["content_assets"].values(), found["agent_jobs"].values()
     assert (asset["campaign_id"], asset["agent_job_id"], asset["position"]) == (None, None, 3)
     assert (left["id"], left["campaign_id"], left["position"]) == (UUID(OF_CAMPAIGN["id"]), None, 8)
-    assert (found["campaigns"], found) == ({}, folded(await stored(engine)))
+    assert (found["campaigns"], found) == ({}, folded(await stored(database)))
 
 
 async def test_several_workers_at_once_fold_each_event_once(
-    engine: AsyncEngine, database_url: URL, monkeypatch: pytest.MonkeyPatch
+    database: Database, database_url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker_module, "PAGE_EVENTS_MAX", 7)
     opened = campaign("1000")
-    engines = [make_engine(database_url, pool_size=2) for _ in range(4)]
-    async with working(*engines), Appender(engine) as appender:
+    engines = [Database(database_url, pool_size=2) for _ in range(4)]
+    async with working(*engines), Appender(database) as appender:
         await appender.append(request(opened))
         await gathered(appender.append(request(cost("0.1", campaign_id=opened["id"]), cost())) for _ in range(200))
-        await folded_up_to(engine, 401)
+        await folded_up_to(database, 401)
 
-    assert str(await value(engine, "SELECT spend FROM campaigns")) == "20.0000000000"
-    assert await tables(engine) == folded(await stored(engine))
+    assert str(await value(database, "SELECT spend FROM campaigns")) == "20.0000000000"
+    assert await tables(database) == folded(await stored(database))
     for other in engines:
-        await other.dispose()
+        await other.close()
 
 
 async def test_a_worker_killed_in_the_middle_of_a_page_leaves_nothing_of_it(
-    engine: AsyncEngine, database_url: URL
+    database: Database, database_url: URL
 ) -> None:
     opened = campaign()
-    await record(engine, opened, cost(campaign_id=opened["id"]))
+    await record(database, opened, cost(campaign_id=opened["id"]))
     stuck = "FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 
     async with connected(database_url) as holder, connected(database_url) as other:
         await holder.execute("BEGIN; LOCK TABLE budget_entries IN EXCLUSIVE MODE")
-        folding = asyncio.create_task(fold_page(engine))
+        folding = asyncio.create_task(fold_page(database))
         await until(lambda: other.fetchval(f"SELECT pg_terminate_backend(pid) {stuck}"))
         (failure,) = await gathered([folding])
         left = await other.fetchval("SELECT count(*) FROM campaigns")
         await holder.execute("COMMIT")
 
     assert isinstance(failure, Exception)
-    assert (left, await position(engine)) == (0, 0)
-    assert await fold_page(engine) == 2
-    assert await tables(engine) == folded(await stored(engine))
+    assert (left, await position(database)) == (0, 0)
+    assert await fold_page(database) == 2
+    assert await tables(database) == folded(await stored(database))
 
 
-async def test_a_second_worker_does_nothing_while_the_first_is_at_a_page(
-    engine: AsyncEngine, database_url: URL
-) -> None:
-    await record(engine, cost())
+async def test_a_second_worker_does_nothing_while_the_first_is_at_a_page(database: Database, database_url: URL) -> None:
+    await record(database, cost())
     async with connected(database_url) as first:
         await first.execute("BEGIN; SELECT FROM ledger.projection_checkpoints FOR UPDATE")
 
-        assert await fold_page(engine) is None
+        assert await fold_page(database) is None
 
-    assert await fold_page(engine) == 1
+    assert await fold_page(database) == 1
 
 
-async def test_a_worker_that_is_woken_does_not_wait(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_worker_that_is_woken_does_not_wait(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_module, "IDLE_SECONDS_MIN", 600)
-    bell = Bell()
-    worker = Worker(engine, bell)
+    signal = LogSignal()
+    worker = Worker(database, signal)
     running = asyncio.create_task(worker.run())
     await asyncio.wait({running}, timeout=0.2)
 
-    await record(engine, cost())
-    bell.ring()
+    await record(database, cost())
+    signal.notify()
 
-    await folded_up_to(engine, 1)
+    await folded_up_to(database, 1)
     worker.stop()
     await asyncio.wait_for(running, 5)
 
 
-async def test_counters_in_the_tables_stop_at_what_a_bigint_holds(engine: AsyncEngine) -> None:
+async def test_counters_in_the_tables_stop_at_what_a_bigint_holds(database: Database) -> None:
     opened = campaign()
     queued = job(opened["id"])
-    await record(engine, opened, queued, follow(opened, "campaign.activated"))
-    await fold_page(engine)
-    await query(engine, f"UPDATE campaigns SET clicks = {COUNTER_MAX - 1}")
-    await query(engine, f"UPDATE agent_jobs SET tokens_used = {COUNTER_MAX - 1}")
+    await record(database, opened, queued, follow(opened, "campaign.activated"))
+    await fold_page(database)
+    await query(database, f"UPDATE campaigns SET clicks = {COUNTER_MAX - 1}")
+    await query(database, f"UPDATE agent_jobs SET tokens_used = {COUNTER_MAX - 1}")
 
-    await record(engine, follow(opened, "campaign.metrics_recorded", {"clicks": 10**12}))
-    await record(engine, cost(agent_job_id=queued["id"], tokens_used=10**12))
-    await fold_page(engine)
+    await record(database, follow(opened, "campaign.metrics_recorded", {"clicks": 10**12}))
+    await record(database, cost(agent_job_id=queued["id"], tokens_used=10**12))
+    await fold_page(database)
 
     counters = "SELECT clicks, tokens_used FROM campaigns, agent_jobs"
-    assert await query(engine, counters) == [(COUNTER_MAX, COUNTER_MAX)]
+    assert await query(database, counters) == [(COUNTER_MAX, COUNTER_MAX)]
 
 
-async def test_sums_in_the_tables_grow_past_the_range_of_one_amount(engine: AsyncEngine) -> None:
+async def test_sums_in_the_tables_grow_past_the_range_of_one_amount(database: Database) -> None:
     opened, largest = campaign(), "9999999999.9999999999"
     queued = job(opened["id"])
-    await record(engine, opened, queued, follow(opened, "campaign.activated"))
-    await record(engine, *(cost(largest, agent_job_id=queued["id"]) for _ in range(3)))
-    await record(engine, *(follow(opened, "campaign.metrics_recorded", {"revenue": largest}) for _ in range(2)))
+    await record(database, opened, queued, follow(opened, "campaign.activated"))
+    await record(database, *(cost(largest, agent_job_id=queued["id"]) for _ in range(3)))
+    await record(database, *(follow(opened, "campaign.metrics_recorded", {"revenue": largest}) for _ in range(2)))
 
-    await fold_page(engine)
+    await fold_page(database)
 
     sums = "SELECT spend::text, cost::text, revenue::text, roi::text FROM campaigns, agent_jobs"
-    assert await query(engine, sums) == [
+    assert await query(database, sums) == [
         ("29999999999.9999999997", "29999999999.9999999997", "19999999999.9999999998", "-0.3333333333")
     ]
 
 
-async def test_an_adjustment_may_take_an_entry_past_the_range_of_one_amount(engine: AsyncEngine) -> None:
+async def test_an_adjustment_may_take_an_entry_past_the_range_of_one_amount(database: Database) -> None:
     recorded = cost("9999999999.9999999999")
-    await record(engine, recorded, follow(recorded, "cost.adjusted", {"amount": "0.0000000002", "reason": "More"}))
+    await record(database, recorded, follow(recorded, "cost.adjusted", {"amount": "0.0000000002", "reason": "More"}))
 
-    await fold_page(engine)
+    await fold_page(database)
 
-    assert str(await value(engine, "SELECT cost FROM budget_entries")) == "10000000000.0000000001"
+    assert str(await value(database, "SELECT cost FROM budget_entries")) == "10000000000.0000000001"
 
 
-async def test_a_duplicate_or_refused_event_is_not_folded(engine: AsyncEngine) -> None:
+async def test_a_duplicate_or_refused_event_is_not_folded(database: Database) -> None:
     opened = campaign("1")
     asked = [
         request(opened),
@@ -266,11 +263,11 @@ async def test_a_duplicate_or_refused_event_is_not_folded(engine: AsyncEngine) -
         request(follow(opened, "campaign.paused")),
         request(cost("2", campaign_id=opened["id"])),
     ]
-    async with driver_connection(engine) as connection:
+    async with database.connection() as connection:
         verdicts, head = await append(connection, asked)
 
-    await fold_page(engine)
+    await fold_page(database)
 
     assert [isinstance(verdict[0], Receipt) for verdict in verdicts] == [True, True, False, True]
-    assert (head, await position(engine)) == (2, 2)
-    assert await query(engine, "SELECT status, spend FROM campaigns") == [("draft", 2)]
+    assert (head, await position(database)) == (2, 2)
+    assert await query(database, "SELECT status, spend FROM campaigns") == [("draft", 2)]

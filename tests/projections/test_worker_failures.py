@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 from sqlalchemy import URL
-from sqlalchemy.ext.asyncio import AsyncEngine
 
+from ledger.database import Database
 from projections import worker as worker_module
 from projections.worker import Worker, fold_page
 from tests.conftest import Service
@@ -15,100 +15,100 @@ from tests.projections.helpers import folded, folded_up_to, position, stored, ta
 from tests.projections.poison import cure, failed, poison, runs_again, state
 
 
-async def test_an_event_that_cannot_be_folded_stops_the_projections_and_is_shown(engine: AsyncEngine) -> None:
-    at = await poison(engine)
+async def test_an_event_that_cannot_be_folded_stops_the_projections_and_is_shown(database: Database) -> None:
+    at = await poison(database)
 
-    async with working(engine):
-        error = await failed(engine)
+    async with working(database):
+        error = await failed(database)
 
     assert (error["position"], error["type"]) == (at, "cost.imagined")
     assert "UnknownEventType" in error["error"]
     assert "upgrade this release" in error["error"]
-    assert await position(engine) == 0
+    assert await position(database) == 0
 
 
-async def test_what_comes_after_it_waits_and_nothing_is_half_applied(engine: AsyncEngine) -> None:
+async def test_what_comes_after_it_waits_and_nothing_is_half_applied(database: Database) -> None:
     opened = campaign()
-    await record(engine, opened)
-    async with working(engine):
-        await folded_up_to(engine, 1)
-        await poison(engine)
-        await record(engine, cost(campaign_id=opened["id"]))
+    await record(database, opened)
+    async with working(database):
+        await folded_up_to(database, 1)
+        await poison(database)
+        await record(database, cost(campaign_id=opened["id"]))
 
-        await failed(engine)
+        await failed(database)
 
-    assert await query(engine, "SELECT spend FROM campaigns") == [(0,)]
-    assert await value(engine, "SELECT count(*) FROM budget_entries") == 0
+    assert await query(database, "SELECT spend FROM campaigns") == [(0,)]
+    assert await value(database, "SELECT count(*) FROM budget_entries") == 0
 
 
-async def test_events_before_it_are_folded_and_it_is_named_itself(engine: AsyncEngine) -> None:
+async def test_events_before_it_are_folded_and_it_is_named_itself(database: Database) -> None:
     opened = campaign()
-    await record(engine, opened, cost("3", campaign_id=opened["id"]))
-    at = await poison(engine)
-    await record(engine, cost("4", campaign_id=opened["id"]))
+    await record(database, opened, cost("3", campaign_id=opened["id"]))
+    at = await poison(database)
+    await record(database, cost("4", campaign_id=opened["id"]))
 
-    async with working(engine):
-        error = await failed(engine)
-        await folded_up_to(engine, at - 1)
+    async with working(database):
+        error = await failed(database)
+        await folded_up_to(database, at - 1)
 
     assert (error["position"], error["type"]) == (at, "cost.imagined")
-    assert await query(engine, "SELECT spend FROM campaigns") == [(3,)]
+    assert await query(database, "SELECT spend FROM campaigns") == [(3,)]
 
 
 async def test_once_it_can_be_folded_the_projections_go_on_and_the_error_is_cleared(
-    engine: AsyncEngine, database_url: URL
+    database: Database, database_url: URL
 ) -> None:
     opened = campaign()
-    await record(engine, opened)
-    await poison(engine)
-    async with working(engine):
-        await failed(engine)
+    await record(database, opened)
+    await poison(database)
+    async with working(database):
+        await failed(database)
         await cure(database_url)
-        await record(engine, cost("4", campaign_id=opened["id"]))
+        await record(database, cost("4", campaign_id=opened["id"]))
 
-        await runs_again(engine)
-        await folded_up_to(engine, 3)
+        await runs_again(database)
+        await folded_up_to(database, 3)
 
-    assert await query(engine, "SELECT spend FROM campaigns") == [(4,)]
-    assert await tables(engine) == folded(await stored(engine))
+    assert await query(database, "SELECT spend FROM campaigns") == [(4,)]
+    assert await tables(database) == folded(await stored(database))
 
 
 async def test_the_error_is_cleared_by_whichever_worker_folds_the_next_page(
-    engine: AsyncEngine, database_url: URL
+    database: Database, database_url: URL
 ) -> None:
-    await poison(engine)
-    async with working(engine):
-        await failed(engine)
+    await poison(database)
+    async with working(database):
+        await failed(database)
     await cure(database_url)
-    await record(engine, cost())
+    await record(database, cost())
 
-    folded_events = await fold_page(engine)
+    folded_events = await fold_page(database)
 
-    assert (folded_events, await state(engine)) == (1, ("running", None))
+    assert (folded_events, await state(database)) == (1, ("running", None))
 
 
 async def test_a_failure_while_there_is_nothing_to_fold_is_cleared_once_it_has_passed(
-    engine: AsyncEngine, database_url: URL, monkeypatch: pytest.MonkeyPatch
+    database: Database, database_url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker_module, "BEGIN", worker_module.BEGIN.replace("'10s'", "'10ms'"))
     async with connected(database_url) as holder:
         await holder.execute("BEGIN; LOCK TABLE ledger.events IN ACCESS EXCLUSIVE MODE")
-        async with working(engine):
-            error = await failed(engine)
+        async with working(database):
+            error = await failed(database)
             await holder.execute("COMMIT")
 
-            await runs_again(engine)
+            await runs_again(database)
 
     assert error["type"] == "LockNotAvailableError"
 
 
-async def test_a_failing_worker_stops_when_asked(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_failing_worker_stops_when_asked(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_module, "IDLE_SECONDS_MIN", 600)
     monkeypatch.setattr(worker_module, "RETRY_SECONDS_MAX", 600)
-    await poison(engine)
-    worker = Worker(engine)
+    await poison(database)
+    worker = Worker(database)
     running = asyncio.create_task(worker.run())
-    await failed(engine)
+    await failed(database)
 
     worker.stop()
 
@@ -116,9 +116,9 @@ async def test_a_failing_worker_stops_when_asked(engine: AsyncEngine, monkeypatc
 
 
 async def test_the_failure_is_shown_over_http_and_the_service_is_not_ready(service: Service) -> None:
-    at = await poison(service.engine)
+    at = await poison(service.database)
 
-    await failed(service.engine)
+    await failed(service.database)
 
     async with service.client.get("/v1/projections") as answer:
         items = (await answer.json())["items"]

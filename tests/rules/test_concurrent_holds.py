@@ -18,8 +18,8 @@ import aiohttp
 import msgspec
 import pytest
 from sqlalchemy import URL
-from sqlalchemy.ext.asyncio import AsyncEngine
 
+from ledger.database import Database
 from ledger.log.read import EventFilter, read_all
 from tests.events import campaign, event, reserve
 
@@ -52,12 +52,12 @@ async def post(client: aiohttp.ClientSession, address: str, sent: dict[str, Any]
         return answer.status, await answer.json(content_type=None)
 
 
-async def balances_at_every_position(engine: AsyncEngine, campaign_id: str) -> list[tuple[int, Decimal, Decimal]]:
+async def balances_at_every_position(database: Database, campaign_id: str) -> list[tuple[int, Decimal, Decimal]]:
     """Replay the log by hand: (position, spent, held) of the campaign after each of its cost events."""
     spent = held = Decimal(0)
     open_holds: dict[Any, Decimal] = {}
     found = []
-    async for page in read_all(engine, EventFilter(categories=("cost",))):
+    async for page in read_all(database, EventFilter(categories=("cost",))):
         for stored in page:
             assert str(stored.campaign_id) == campaign_id
             data = msgspec.json.decode(stored.data)
@@ -77,9 +77,7 @@ async def balances_at_every_position(engine: AsyncEngine, campaign_id: str) -> l
 
 
 @pytest.mark.parametrize("processes", [1, 3])
-async def test_64_clients_get_exactly_the_holds_that_fit(
-    processes: int, database_url: URL, engine: AsyncEngine
-) -> None:
+async def test_64_clients_get_exactly_the_holds_that_fit(processes: int, database_url: URL, database: Database) -> None:
     created = campaign(budget="5.00")
     async with AsyncExitStack() as stack, aiohttp.ClientSession() as client:
         addresses = [await stack.enter_async_context(api_process(database_url)) for _ in range(processes)]
@@ -93,13 +91,13 @@ async def test_64_clients_get_exactly_the_holds_that_fit(
         )
 
     assert Counter(status for status, _ in answers) == {201: 50, 402: 14}
-    last = (await balances_at_every_position(engine, created["id"]))[-1]
+    last = (await balances_at_every_position(database, created["id"]))[-1]
     assert last[1:] == (Decimal(0), Decimal("5.00"))
 
 
 @pytest.mark.parametrize("processes", [1, 3])
 async def test_cycles_of_reserve_settle_and_release_never_pass_the_limit(
-    processes: int, database_url: URL, engine: AsyncEngine
+    processes: int, database_url: URL, database: Database
 ) -> None:
     limit = Decimal("5.00")
     created = campaign(budget=str(limit))
@@ -120,7 +118,7 @@ async def test_cycles_of_reserve_settle_and_release_never_pass_the_limit(
     total: Counter[int] = sum(outcomes, Counter())
     assert total[201] > CLIENTS
     assert set(total) <= {201, 402}
-    every = await balances_at_every_position(engine, created["id"])
+    every = await balances_at_every_position(database, created["id"])
     assert all(spent + held <= limit and held >= 0 for _, spent, held in every)
 
 

@@ -10,9 +10,8 @@ from typing import Any
 from uuid import uuid4
 
 import msgspec
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ledger.database import driver_connection
+from ledger.database import Database
 from ledger.domain import money
 from ledger.domain.catalogue import CATALOGUE
 from ledger.domain.event import Candidate, Receipt, Request
@@ -35,13 +34,13 @@ def random_amount(chance: random.Random) -> Decimal:
     return Decimal(chance.randrange(10 ** chance.randint(1, 20))).scaleb(-10)
 
 
-async def test_events_accounts_and_read_models_agree_to_the_last_digit(engine: AsyncEngine) -> None:
+async def test_events_accounts_and_read_models_agree_to_the_last_digit(database: Database) -> None:
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     chance = random.Random(seed)
     campaigns = [uuid4() for _ in range(5)]
     expected = dict.fromkeys(campaigns, Decimal(0))
-    async with Appender(engine) as appender:
+    async with Appender(database) as appender:
         for campaign_id in campaigns:
             data = {"name": "A campaign", "budget": "1", "start_date": "2025-01-01"}
             await appender.append(Request([candidate("campaign.created", data, event_id=campaign_id)]))
@@ -53,11 +52,11 @@ async def test_events_accounts_and_read_models_agree_to_the_last_digit(engine: A
 
             assert all(isinstance(receipt, Receipt) for receipt in verdict), verdict
             recorded += len(batch)
-    while await fold_page(engine):
+    while await fold_page(database):
         pass
 
-    assert await _sums_of_events(engine) == expected
-    async with driver_connection(engine) as connection:
+    assert await _sums_of_events(database) == expected
+    async with database.connection() as connection:
         accounts = await connection.fetch("SELECT account_id, spent FROM ledger.accounts WHERE scope = 'campaign'")
         rows = await connection.fetch("SELECT id, spend FROM campaigns")
         entries = await connection.fetch("SELECT campaign_id, sum(cost) AS cost FROM budget_entries GROUP BY 1")
@@ -83,9 +82,9 @@ def _batch(chance: random.Random, campaigns: list[Any], expected: dict[Any, Deci
             expected[campaign_id] = money.add(expected[campaign_id], change)
 
 
-async def _sums_of_events(engine: AsyncEngine) -> dict[Any, Decimal]:
+async def _sums_of_events(database: Database) -> dict[Any, Decimal]:
     sums: dict[Any, Decimal] = {}
-    async for page in read_all(engine, EventFilter(categories=("cost",))):
+    async for page in read_all(database, EventFilter(categories=("cost",))):
         for event in page:
             data = msgspec.json.decode(event.data)
             amount = Decimal(data["cost"] if event.type == "cost.recorded" else data["amount"])

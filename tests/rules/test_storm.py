@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from sqlalchemy import URL
 
-from ledger.database import make_engine
+from ledger.database import Database
 from ledger.domain.catalogue import CATALOGUE
 from ledger.domain.errors import Refused
 from ledger.domain.event import Request
@@ -70,13 +70,13 @@ class Storm:
     """A ledger that is sent conversations, request by request. Its clock moves on with each."""
 
     def __init__(self, url: URL) -> None:
-        self.engine = make_engine(url)
+        self.database = Database(url)
         self.now: datetime = NOW
         self.sent = self.requests = self.refused = 0
 
     async def send(self, told: list[Asked]) -> None:
         """Judge and record a conversation, let holds fall due, and fold what there is."""
-        async with Appender(self.engine, clock=lambda: self.now) as appender:
+        async with Appender(self.database, clock=lambda: self.now) as appender:
             for asked in told:
                 self.sent += len(asked.events)
                 self.requests += 1
@@ -85,8 +85,8 @@ class Storm:
                 self.refused += sum(isinstance(answer, Refused) for answer in verdict)
                 self.now += timedelta(seconds=0.7)
                 if self.requests % 5 == 0:
-                    await expire_due(self.engine, appender, self.now)
-        await fold_page(self.engine, 1_000)
+                    await expire_due(self.database, appender, self.now)
+        await fold_page(self.database, 1_000)
 
 
 def test_after_a_storm_of_events_verification_is_clean(database_url: URL) -> None:
@@ -108,15 +108,15 @@ def test_after_a_storm_of_events_verification_is_clean(database_url: URL) -> Non
     with loop_in_a_thread() as run:
         storm = Storm(database_url)
         blow()
-        while run(fold_page(storm.engine)):
+        while run(fold_page(storm.database)):
             pass
-        head = run(value(storm.engine, "SELECT position FROM ledger.log_head"))
-        types = run(query(storm.engine, "SELECT type, count(*) FROM ledger.events GROUP BY type ORDER BY type"))
+        head = run(value(storm.database, "SELECT position FROM ledger.log_head"))
+        types = run(query(storm.database, "SELECT type, count(*) FROM ledger.events GROUP BY type ORDER BY type"))
         print(f"{storm.sent} events sent in one of {storm.requests} requests, {storm.refused} refused; {dict(types)}")
 
-        report, differences = run(verified(storm.engine))
+        report, differences = run(verified(storm.database))
 
-        run(storm.engine.dispose())
+        run(storm.database.close())
     assert (report.position, report.head, storm.refused > 0) == (head, head, True)
     assert (differences, report.faults, report.is_clean) == (set(), [], True)
     if storm.sent >= EVENTS_FOR_ALL_TYPES:

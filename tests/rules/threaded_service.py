@@ -14,7 +14,7 @@ import uvloop
 from sqlalchemy import URL
 
 from ledger.api.app import listen, serving
-from ledger.database import make_engine
+from ledger.database import Database
 from ledger.log.appender import Appender
 from ledger.log.expiry import expire_due
 from ledger.log.read import PAGE_EVENTS_MAX
@@ -47,7 +47,7 @@ class Service:
         self.run, self.server_url, self.clock = run, server_url, clock
         self.database = f"machine_{uuid.uuid4().hex[:12]}"
         self.run(administer(server_url, f"CREATE DATABASE {self.database} TEMPLATE {template}"))
-        self.engine = make_engine(server_url.set(database=self.database))
+        self.database = Database(server_url.set(database=self.database))
         listener = listen("127.0.0.1", 0)
         self.http = HTTPConnection(*listener.getsockname(), timeout=ANSWER_SECONDS_MAX)
         self.run(self._start(listener))
@@ -57,7 +57,7 @@ class Service:
         self.served = asyncio.create_task(self._serve(listener))
 
     async def _serve(self, listener: Any) -> None:
-        async with serving(self.engine, listener, with_worker=False, clock=self.clock):
+        async with serving(self.database, listener, with_worker=False, clock=self.clock):
             await self.leave.wait()
 
     def stop(self) -> None:
@@ -68,11 +68,11 @@ class Service:
     async def _stop(self) -> None:
         self.leave.set()
         await self.served
-        await self.engine.dispose()
+        await self.database.close()
 
     def fold(self, events_max: int = PAGE_EVENTS_MAX) -> int:
         """Fold a page into the read models; how many events that were."""
-        folded: int = self.run(fold_page(self.engine, events_max))
+        folded: int = self.run(fold_page(self.database, events_max))
         return folded
 
     def sweep(self) -> int:
@@ -81,8 +81,8 @@ class Service:
         return expired
 
     async def _sweep(self) -> int:
-        async with Appender(self.engine, clock=self.clock) as appender:
-            return await expire_due(self.engine, appender, self.clock())
+        async with Appender(self.database, clock=self.clock) as appender:
+            return await expire_due(self.database, appender, self.clock())
 
     def post(self, body: str, content_type: str, mode: str) -> tuple[int, str | None, Any]:
         """Append; the status, the position said in the header and the JSON answered."""

@@ -11,15 +11,14 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 import msgspec
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ledger.api.window import Part, Window, frame
-from ledger.database import driver_connection
-from ledger.log.bell import Bell
+from ledger.api.recent_events import Part, Window, frame
+from ledger.database import Connection, Database
+from ledger.log.notifications import LogSignal
 from ledger.log.read import EventFilter, read_head, read_page
 
 if TYPE_CHECKING:
-    import asyncpg
+    pass
 
 log = logging.getLogger(__name__)
 
@@ -53,16 +52,16 @@ CLOSE_SECONDS_EACH = 0.0005
 class Feed:
     """Where listeners get the events from. Enter it to have its reader run."""
 
-    def __init__(self, engine: AsyncEngine, bell: Bell) -> None:
-        self._engine = engine
-        self._bell = bell
+    def __init__(self, database: Database, signal: LogSignal) -> None:
+        self._database = database
+        self._signal = signal
         self._window: Window | None = None
         self._lives: set[asyncio.Timeout] = set()
         self._attended = asyncio.Event()
         self._turns = asyncio.Semaphore(CATCH_UP_READERS_MAX)
         self._failing = False
         self.closed = False
-        self.news = Bell()
+        self.news = LogSignal()
         """Rings when there is something new to take, or the feed is closed."""
 
     async def __aenter__(self) -> "Feed":
@@ -78,7 +77,7 @@ class Feed:
         """End every listener: at once those who wait, a little later those who do not read."""
         if not self.closed:
             self.closed = True
-            self.news.ring()
+            self.news.notify()
             seconds = CLOSE_SECONDS + CLOSE_SECONDS_EACH * len(self._lives)
             for life in self._lives:
                 life.reschedule(asyncio.get_running_loop().time() + seconds)
@@ -142,23 +141,23 @@ class Feed:
                 # Much may come until somebody listens again, and whoever wants that reads it for himself.
                 self._window = None
                 await self._attended.wait()
-            heard = self._bell.rung
+            seen = self._signal.generation
             try:
                 is_at_head = await self._read_batch()
             except Exception as error:  # noqa: BLE001 (noted once an outage, and tried again)
                 self._note(error)
                 # A ring says that somebody could append: the database is back.
-                await self._bell.wait(self._bell.rung, seconds)
+                await self._signal.wait(self._signal.generation, seconds)
                 seconds = min(RETRY_SECONDS_MAX, seconds * 2)
                 continue
             self._note(None)
             seconds = RETRY_SECONDS_MIN
             if is_at_head:
                 await asyncio.sleep(GATHER_SECONDS)
-                await self._bell.wait(heard, idle_seconds)
+                await self._signal.wait(seen, idle_seconds)
                 # A ring may be lost: look again soon while things happen, seldom after a long silence.
-                rang = self._bell.rung > heard
-                idle_seconds = IDLE_SECONDS_MIN if rang else min(self._bell.idle_seconds_max, idle_seconds * 2)
+                rang = self._signal.generation > seen
+                idle_seconds = IDLE_SECONDS_MIN if rang else min(self._signal.idle_seconds_max, idle_seconds * 2)
 
     async def _read_batch(self) -> bool:
         """Let the window grow by what is new; whether that was all."""
@@ -175,13 +174,13 @@ class Feed:
             window.grow(page, page[-1].position if page else head)
         else:
             return True
-        await self.news.ring_in_turns(WAKE_LISTENERS)
+        await self.news.notify_in_batches(WAKE_LISTENERS)
         return self._window is not None and self._window.head >= head
 
     @asynccontextmanager
-    async def _connection(self) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+    async def _connection(self) -> AsyncIterator[Connection]:
         """Borrow a connection for a short time."""
-        async with asyncio.timeout(READ_SECONDS_MAX), driver_connection(self._engine) as connection:
+        async with asyncio.timeout(READ_SECONDS_MAX), self._database.connection() as connection:
             yield connection
 
     def _note(self, error: Exception | None) -> None:

@@ -10,18 +10,18 @@ from pathlib import Path
 
 import msgspec
 
-from ledger.audit.checkpoint import Checkpoint, CheckpointError
 from ledger.audit.note import NoteError, Signer, Verifier, open_note
+from ledger.audit.signed_checkpoint import Checkpoint, CheckpointError
 
 
-class Kept(msgspec.Struct, frozen=True):
+class LocalCheckpoint(msgspec.Struct, frozen=True):
     """What a ledger's folder knows of its log without asking the database; no checkpoint before the first."""
 
     verifier: Verifier
     checkpoint: Checkpoint | None
 
 
-class LogHome:
+class SigningFiles:
     """The files of one log, and the name it goes by."""
 
     def __init__(self, folder: Path, key: Path | None, origin: str) -> None:
@@ -60,14 +60,14 @@ class LogHome:
         except NoteError as error:
             raise NoteError(f"{self.key_file}: {error}") from None
 
-    def read(self) -> Kept | None:
+    def read(self) -> LocalCheckpoint | None:
         """What is known here of the log; None where the key is elsewhere.
 
         Raises:
             NoteError: the key cannot be read, or the checkpoint is not what it has signed.
         """
         signer = self.read_signer()
-        return Kept(signer.verifier, self.read_checkpoint(signer.verifier)) if signer is not None else None
+        return LocalCheckpoint(signer.verifier, self.read_checkpoint(signer.verifier)) if signer is not None else None
 
     def make_signer(self) -> Signer:
         """Make a key and keep it, readable by its owner alone.

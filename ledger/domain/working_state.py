@@ -61,7 +61,7 @@ class Denial(NamedTuple):
     agent_job_id: UUID | None
 
 
-class Known(NamedTuple):
+class RecordedIdentity(NamedTuple):
     """An event that the log holds already, to tell a repeat from a conflict.
 
     `text` is None where there is none or where it was erased; `erased` tells which.
@@ -88,11 +88,11 @@ class Known(NamedTuple):
         )
 
 
-class Book:
+class WorkingState:
     """The states of the streams, entries, accounts and holds that a group of requests touches."""
 
     def __init__(self, position: int, recorded_at: datetime) -> None:
-        """Open the book.
+        """Open the working_state.
 
         Args:
             position: of the last event in the log.
@@ -100,7 +100,7 @@ class Book:
         """
         self.position = position
         self.recorded_at = recorded_at
-        self.known: dict[tuple[str, UUID, UUID], Known] = {}
+        self.identities: dict[tuple[str, UUID, UUID], RecordedIdentity] = {}
         self.heads: dict[tuple[str, UUID], Head] = {}
         self.entries: dict[UUID, Entry] = {}
         self.accounts: dict[tuple[str, UUID], Account] = {}
@@ -114,7 +114,7 @@ class Book:
         self._changes: list[tuple[dict[Any, Any], Any, Any]] = []
 
     def put(self, states: dict[Any, Any], key: Any, value: Any) -> None:
-        """Set one state of this book; None takes it away."""
+        """Set one state of this working_state; None takes it away."""
         self._changes.append((states, key, states.get(key)))
         if value is None:
             states.pop(key, None)
@@ -137,9 +137,9 @@ class Book:
         self.position -= len(self.events) - events
         del self.events[events:]
 
-    def turn_page(self) -> None:
+    def forget_changes(self) -> None:
         """Let go of what was recorded and changed so far; the states stay. No mark outlives it."""
-        self.known.clear()
+        self.identities.clear()
         self.events.clear()
         self._changes.clear()
 
@@ -198,7 +198,7 @@ class Book:
                 size=len(candidate.data) + len(candidate.text or ""),
             )
         )
-        known = Known(
+        known = RecordedIdentity(
             event_type.name,
             candidate.data,
             candidate.text,
@@ -210,6 +210,6 @@ class Book:
         )
         # The log did not hold it: there is nothing to come back to.
         identity = candidate.identity
-        self._changes.append((self.known, identity, None))
-        self.known[identity] = known
+        self._changes.append((self.identities, identity, None))
+        self.identities[identity] = known
         return receipt

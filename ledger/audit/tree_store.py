@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ledger.audit.growth import RightEdge, right_edge
 from ledger.audit.merkle import HASH_BYTES, Subtree, combine, root_nodes, root_of
 from ledger.audit.tiles import Tile, TileRange, edge_tiles, locate
+from ledger.audit.tree_growth import RightEdge, right_edge
+from ledger.database import Connection
 from ledger.domain.errors import LedgerError
 
 if TYPE_CHECKING:
-    import asyncpg
+    pass
 
 _JSON = "coalesce('\"' || {0} || '\"', 'null')"
 _TIME = """to_char({0} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
@@ -99,7 +100,7 @@ class Sealed(msgspec.Struct, frozen=True):
     refusal: str | None
 
 
-class SealStanding(msgspec.Struct, frozen=True):
+class SealStatus(msgspec.Struct, frozen=True):
     """Where sealing stands in the log. `verifier_key` is None while nothing was ever sealed."""
 
     size: int
@@ -123,7 +124,7 @@ class SealStanding(msgspec.Struct, frozen=True):
         return None
 
 
-async def read_sealed(connection: "asyncpg.Connection[asyncpg.Record]") -> Sealed:
+async def read_sealed(connection: Connection) -> Sealed:
     """Read how far the log is sealed.
 
     Raises:
@@ -135,14 +136,14 @@ async def read_sealed(connection: "asyncpg.Connection[asyncpg.Record]") -> Seale
     return Sealed(*row)
 
 
-async def read_standing(connection: "asyncpg.Connection[asyncpg.Record]") -> SealStanding:
+async def read_seal_status(connection: Connection) -> SealStatus:
     """Read where sealing stands."""
     row = await connection.fetchrow(STANDING)
     assert row is not None
-    return SealStanding(*row)
+    return SealStatus(*row)
 
 
-async def read_leaves(connection: "asyncpg.Connection[asyncpg.Record]", after: int, until: int) -> bytes:
+async def read_leaves(connection: Connection, after: int, until: int) -> bytes:
     """The leaf hashes of the events between two positions, as one blob.
 
     Raises:
@@ -155,7 +156,7 @@ async def read_leaves(connection: "asyncpg.Connection[asyncpg.Record]", after: i
     return leaves
 
 
-async def read_entries(connection: "asyncpg.Connection[asyncpg.Record]", after: int, until: int) -> list[bytes]:
+async def read_entries(connection: Connection, after: int, until: int) -> list[bytes]:
     """The entries of the events between two positions.
 
     Raises:
@@ -167,7 +168,7 @@ async def read_entries(connection: "asyncpg.Connection[asyncpg.Record]", after: 
     return entries
 
 
-async def read_tiles(connection: "asyncpg.Connection[asyncpg.Record]", wanted: Iterable[tuple[int, int]]) -> Tiles:
+async def read_tiles(connection: Connection, wanted: Iterable[tuple[int, int]]) -> Tiles:
     """Read tiles by level and index; those that are not there are left out."""
     places = list(dict.fromkeys(wanted))
     if not places:
@@ -176,13 +177,13 @@ async def read_tiles(connection: "asyncpg.Connection[asyncpg.Record]", wanted: I
     return {(row["level"], row["index"]): row["hashes"] for row in rows}
 
 
-async def write_tiles(connection: "asyncpg.Connection[asyncpg.Record]", tiles: Mapping[tuple[int, int], bytes]) -> None:
+async def write_tiles(connection: Connection, tiles: Mapping[tuple[int, int], bytes]) -> None:
     """Write tiles, new or longer than before."""
     levels, indexes = zip(*tiles, strict=True)
     await connection.execute(WRITE_TILES, levels, indexes, list(tiles.values()))
 
 
-async def read_edge(connection: "asyncpg.Connection[asyncpg.Record]", size: int) -> RightEdge:
+async def read_edge(connection: Connection, size: int) -> RightEdge:
     """Take up the stored tree at a size.
 
     Raises:
@@ -198,9 +199,7 @@ async def read_edge(connection: "asyncpg.Connection[asyncpg.Record]", size: int)
         raise TreeDamaged(str(error)) from None
 
 
-async def read_subtrees(
-    connection: "asyncpg.Connection[asyncpg.Record]", groups: Iterable[Iterable[Subtree]]
-) -> list[bytes]:
+async def read_subtrees(connection: Connection, groups: Iterable[Iterable[Subtree]]) -> list[bytes]:
     """One hash a group of neighbouring complete subtrees, from the stored tiles.
 
     Raises:
@@ -211,7 +210,7 @@ async def read_subtrees(
     return [combine([root_of(_hashes(tiles, place)) for place in group]) for group in ranges]
 
 
-async def read_hashes(connection: "asyncpg.Connection[asyncpg.Record]", tile: Tile) -> bytes:
+async def read_hashes(connection: Connection, tile: Tile) -> bytes:
     """The hashes of a tile that the log has reached.
 
     Raises:
@@ -228,7 +227,7 @@ def _hashes(tiles: Tiles, wanted: TileRange) -> bytes:
     return found
 
 
-async def read_root(connection: "asyncpg.Connection[asyncpg.Record]", size: int) -> bytes:
+async def read_root(connection: Connection, size: int) -> bytes:
     """The root of the stored tree at a size that it has reached.
 
     Raises:

@@ -111,13 +111,17 @@ def _require_few_elements(body: bytes) -> None:
 
 
 def read_candidate(
-    body: bytes, index: int, actor: str, idempotency_key: str | None, confined_to: frozenset[UUID] | None = None
+    body: bytes,
+    index: int,
+    actor: str,
+    idempotency_key: str | None,
+    allowed_campaign_ids: frozenset[UUID] | None = None,
 ) -> Candidate:
     """Read one event and prepare it.
 
     Args:
         index: of the event in its request, for the error and for ids made from the key.
-        confined_to: the campaigns that the sender may touch; any where None.
+        allowed_campaign_ids: the campaigns that the sender may touch; any where None.
 
     Raises:
         Malformed: not JSON.
@@ -148,7 +152,7 @@ def read_candidate(
         occurred_at=occurred_at,
         correlation_id=event.correlation_id,
         causation_id=event.causation_id,
-        confined_to=confined_to,
+        allowed_campaign_ids=allowed_campaign_ids,
     )
 
 

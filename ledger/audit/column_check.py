@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 
 import asyncpg
 
+from ledger.database import Connection
+
 SHOWN_MAX = 100
 """Faults are listed up to this many of a kind."""
 
@@ -121,7 +123,7 @@ ORDER BY position LIMIT $1
 """
 
 
-async def faults(connection: "asyncpg.Connection[asyncpg.Record]", head: int) -> AsyncIterator[str]:
+async def faults(connection: Connection, head: int) -> AsyncIterator[str]:
     """Everything found wrong in the log, a sentence an event; at most `SHOWN_MAX` of a kind.
 
     Args:
@@ -139,7 +141,7 @@ async def faults(connection: "asyncpg.Connection[asyncpg.Record]", head: int) ->
             yield fault
 
 
-async def _found(connection: "asyncpg.Connection[asyncpg.Record]", query: str, *arguments: int) -> list[str]:
+async def _found(connection: Connection, query: str, *arguments: int) -> list[str]:
     try:
         rows = await connection.fetch(query, *arguments)
     except asyncpg.DataError as error:

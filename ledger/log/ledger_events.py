@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ledger.domain.book import Book, Known
+from ledger.database import Connection
 from ledger.domain.event import Candidate, Receipt
-from ledger.domain.ledger import PayloadErased
+from ledger.domain.ledger_events import PayloadErased
+from ledger.domain.working_state import RecordedIdentity, WorkingState
 
 if TYPE_CHECKING:
-    import asyncpg
+    pass
 
 VERSIONS_AND_KNOWN = """
 SELECT id, type, data::text AS data, text::text AS text, text_commitment IS NOT NULL AND text IS NULL AS erased,
@@ -29,13 +30,13 @@ WHERE position = ANY ($1) AND text_commitment IS NOT NULL
 ERASE = "SELECT ledger.erase_text(position) FROM unnest($1::bigint[]) AS position"
 
 
-async def load_own(
-    connection: "asyncpg.Connection[asyncpg.Record]", book: Book, candidates: Sequence[Candidate]
+async def load_ledger_state(
+    connection: Connection, working_state: WorkingState, candidates: Sequence[Candidate]
 ) -> None:
     """Load, under the lock, what events of the category `ledger` are judged by."""
     streams, ids = [candidate.stream_id for candidate in candidates], [candidate.id for candidate in candidates]
     for row in await connection.fetch(VERSIONS_AND_KNOWN, streams, ids):
-        book.known["ledger", row["stream_id"], row["id"]] = Known(
+        working_state.identities["ledger", row["stream_id"], row["id"]] = RecordedIdentity(
             type=row["type"],
             data=row["data"],
             text=row["text"],
@@ -45,10 +46,10 @@ async def load_own(
             causation_id=row["causation_id"],
             receipt=Receipt(row["id"], row["stream_id"], row["version"], row["position"], False),
         )
-        book.versions[row["stream_id"]] = row["version"]
+        working_state.versions[row["stream_id"]] = row["version"]
     positions = [erased.position for erased in _erasures(candidates)]
     for row in await connection.fetch(ERASABLE, positions) if positions else ():
-        book.erasable[row["position"]] = row["is_there"]
+        working_state.erasable[row["position"]] = row["is_there"]
 
 
 def _erasures(candidates: Sequence[Candidate]) -> list[PayloadErased]:

@@ -6,7 +6,8 @@ from uuid import UUID
 
 import msgspec
 
-from ledger.domain.ledger import PAYLOAD_ERASED
+from ledger.database import Connection
+from ledger.domain.ledger_events import PAYLOAD_ERASED
 from ledger.log.read import EventFilter, StoredEvent, read_page
 from projections.erasures import TABLES, TEXT_COLUMNS, Texts, erased_by
 from projections.fold import ReadModels, fold_event
@@ -14,12 +15,10 @@ from projections.rows import Rows
 from projections.skips import read_skips
 
 if TYPE_CHECKING:
-    import asyncpg
+    pass
 
 
-async def read_texts(
-    connection: "asyncpg.Connection[asyncpg.Record]", events: Sequence[StoredEvent]
-) -> dict[int, Texts]:
+async def read_texts(connection: Connection, events: Sequence[StoredEvent]) -> dict[int, Texts]:
     """The texts that rows have after the erasures among these events, by the erasures' positions.
 
     Each stream is told once, and only its own events: they alone carry its texts.
@@ -38,7 +37,7 @@ async def read_texts(
     return texts
 
 
-async def _tell(connection: "asyncpg.Connection[asyncpg.Record]", wanted: EventFilter, models: ReadModels) -> None:
+async def _tell(connection: Connection, wanted: EventFilter, models: ReadModels) -> None:
     async for event in _read(connection, wanted):
         try:
             fold_event(event, models)
@@ -54,7 +53,7 @@ def _texts(models: ReadModels, category: str, stream_id: UUID) -> Texts:
     return {column: getattr(row, column) for column in TEXT_COLUMNS[TABLES[category]]} if row is not None else {}
 
 
-async def read_forgetting(connection: "asyncpg.Connection[asyncpg.Record]", position: int) -> set[tuple[str, str]]:
+async def read_forgetting(connection: Connection, position: int) -> set[tuple[str, str]]:
     """The rows, by table and id, that an erasure past this position concerns: their texts are about to go."""
     forgetting = set()
     wanted = EventFilter(after=position, categories=("ledger",), types=(PAYLOAD_ERASED,))
@@ -65,7 +64,7 @@ async def read_forgetting(connection: "asyncpg.Connection[asyncpg.Record]", posi
     return forgetting
 
 
-async def _read(connection: "asyncpg.Connection[asyncpg.Record]", wanted: EventFilter) -> AsyncIterator[StoredEvent]:
+async def _read(connection: Connection, wanted: EventFilter) -> AsyncIterator[StoredEvent]:
     """Events page by page, on this connection."""
     while page := await read_page(connection, wanted):
         for event in page:

@@ -1,4 +1,4 @@
-"""The bell: who waits for new events is woken, in this process by a call, in other processes by NOTIFY.
+"""The signal: who waits for new events is woken, in this process by a call, in other processes by NOTIFY.
 
 NOTIFY is sent after the append has committed, and at most every 20 ms: inside the append transaction it would take a
 lock that all committing senders share. A notification may be lost (a process killed in between): whoever waits
@@ -11,12 +11,10 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy.ext.asyncio import AsyncEngine
-
-from ledger.database import driver_connection, is_pooled
+from ledger.database import Connection, Database
 
 if TYPE_CHECKING:
-    import asyncpg
+    pass
 
 log = logging.getLogger(__name__)
 
@@ -39,39 +37,39 @@ QUIET_SECONDS_MAX = 600.0
 """... and up to this long where they can: a serverless database may sleep meanwhile."""
 
 
-class Bell:
-    """Rings when the log has grown. `rung` counts, so that nobody misses a ring between looking and waiting."""
+class LogSignal:
+    """Rings when the log has grown. `generation` counts, so that nobody misses a ring between looking and waiting."""
 
     def __init__(self) -> None:
-        self.rung = 0
-        self.hears_others = False
+        self.generation = 0
+        self.receives_notifications = False
         self._waiting: set[asyncio.Future[None]] = set()
 
     @property
     def idle_seconds_max(self) -> float:
         """How long one may wait without looking."""
-        return QUIET_SECONDS_MAX if self.hears_others else IDLE_SECONDS_MAX
+        return QUIET_SECONDS_MAX if self.receives_notifications else IDLE_SECONDS_MAX
 
-    def ring(self) -> None:
+    def notify(self) -> None:
         """Wake everybody who waits."""
-        self.rung += 1
+        self.generation += 1
         for waiting in self._waiting:
             if not waiting.done():
                 waiting.set_result(None)
         self._waiting.clear()
 
-    async def ring_in_turns(self, count: int) -> None:
+    async def notify_in_batches(self, count: int) -> None:
         """Wake everybody who waits, so many at a time: where there are thousands, others have their turn between."""
-        self.rung += 1
+        self.generation += 1
         for at, waiting in enumerate(list(self._waiting), 1):
             if not waiting.done():
                 waiting.set_result(None)
             if at % count == 0:
                 await asyncio.sleep(0)
 
-    async def wait(self, heard: int, seconds: float) -> None:
-        """Wait for a ring later than the `heard`-th, at most so long."""
-        if self.rung > heard:
+    async def wait(self, seen: int, seconds: float) -> None:
+        """Wait for a ring later than the `seen`-th, at most so long."""
+        if self.generation > seen:
             return
         waiting = asyncio.get_running_loop().create_future()
         self._waiting.add(waiting)
@@ -83,19 +81,19 @@ class Bell:
             self._waiting.discard(waiting)
 
 
-class Herald:
+class Notifier:
     """Carries rings between processes over one connection that listens. Run it as a task beside the bell's users."""
 
-    def __init__(self, engine: AsyncEngine, bell: Bell, direct: AsyncEngine | None = None) -> None:
-        """Make a herald.
+    def __init__(self, database: Database, signal: LogSignal, direct: Database | None = None) -> None:
+        """Make a notifier.
 
         Args:
-            engine: the way to the database.
+            database: the way to the database.
             direct: the way beside a transaction pooler, behind which nothing is ever heard.
         """
-        self._engine = engine
-        self._direct = direct or engine
-        self._bell = bell
+        self._database = database
+        self._direct = direct or database
+        self._signal = signal
         # What comes back from ourselves is no news.
         self._name = os.urandom(8).hex()
         self._news = asyncio.Event()
@@ -103,7 +101,7 @@ class Herald:
 
     def announce(self, position: int) -> None:
         """Say that the log has grown, here and elsewhere; called after each append."""
-        self._bell.ring()
+        self._signal.notify()
         self._news.set()
 
     async def run(self) -> None:
@@ -112,22 +110,22 @@ class Herald:
         while True:
             self._rung_at_start = None
             try:
-                async with driver_connection(self._direct) as connection:
+                async with self._direct.connection() as connection:
                     if not await self._attend(connection):
                         break
             except Exception as error:  # noqa: BLE001 (nothing is lost: whoever waits looks for himself)
                 log.warning("the connection that listens failed: %s", type(error).__name__)
             if self._rung_at_start is None:
                 wait = min(pause, UNREACHABLE_SECONDS_MAX)
-            elif self._bell.rung > self._rung_at_start:
+            elif self._signal.generation > self._rung_at_start:
                 wait = pause = RECONNECT_SECONDS_MIN
             else:
                 # Lost again and again in silence: it may be a database that goes to sleep. Let it sleep.
                 wait = pause
             pause = min(RECONNECT_SECONDS_MAX, pause * 8)
             await asyncio.sleep(RECONNECT_SECONDS_MIN)
-            await self._bell.wait(self._bell.rung, wait - RECONNECT_SECONDS_MIN)
-        self._bell.hears_others = False
+            await self._signal.wait(self._signal.generation, wait - RECONNECT_SECONDS_MIN)
+        self._signal.receives_notifications = False
         log.info("no LISTEN on this connection: waiting processes look for new events each second")
         await self._only_tell()
 
@@ -137,12 +135,12 @@ class Herald:
             await self._news.wait()
             self._news.clear()
             try:
-                await tell_others(self._engine)
+                await notify_other_processes(self._database)
             except Exception as error:  # noqa: BLE001 (whoever waits looks for himself)
                 log.warning("other processes could not be told of new events: %s", type(error).__name__)
             await asyncio.sleep(TELL_SECONDS)
 
-    async def _attend(self, connection: "asyncpg.Connection[asyncpg.Record]") -> bool:
+    async def _attend(self, connection: Connection) -> bool:
         """Listen and tell while the connection lasts; False where it turns out to be deaf."""
         echo = asyncio.Event()
         lost = asyncio.Event()
@@ -151,13 +149,13 @@ class Herald:
             if payload == self._name:
                 echo.set()
             else:
-                self._bell.ring()
+                self._signal.notify()
 
         def lose(_: Any) -> None:
             lost.set()
             self._news.set()
 
-        if is_pooled(self._direct):
+        if self._direct.is_pooled:
             # LISTEN would stay behind on the server's connection, for whoever gets that next.
             return False
         connection.add_termination_listener(lose)
@@ -170,10 +168,10 @@ class Herald:
                     await echo.wait()
             if not echo.is_set():
                 return lost.is_set()
-            self._bell.hears_others = True
+            self._signal.receives_notifications = True
             # Something may have come while nobody listened.
-            self._bell.ring()
-            self._rung_at_start = self._bell.rung
+            self._signal.notify()
+            self._rung_at_start = self._signal.generation
             while not lost.is_set():
                 await self._news.wait()
                 self._news.clear()
@@ -187,7 +185,7 @@ class Herald:
                 connection.remove_termination_listener(lose)
 
 
-async def tell_others(engine: AsyncEngine) -> None:
+async def notify_other_processes(database: Database) -> None:
     """Ring in all other processes, once; for programs that append and end."""
-    async with driver_connection(engine) as connection:
+    async with database.connection() as connection:
         await connection.execute(NOTIFY, "")

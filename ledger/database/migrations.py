@@ -6,12 +6,14 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from ledger.database import Database
 
 
 def migrations_folder() -> Path:
     """Where the migrations lie: inside the package once installed, beside it in a checkout."""
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     installed = package / "migrations"
     return installed if installed.is_dir() else package.parent / "alembic"
 
@@ -37,7 +39,7 @@ async def current_revision(connection: AsyncConnection) -> str | None:
     return str(revision) if revision is not None else None
 
 
-async def migrate(engine: AsyncEngine, *, to: str = "head") -> None:
+async def migrate(database: Database, *, to: str = "head") -> None:
     """Bring the database to a revision, in one transaction; `base` takes everything away."""
 
     def run(connection: Connection) -> None:
@@ -48,5 +50,5 @@ async def migrate(engine: AsyncEngine, *, to: str = "head") -> None:
         else:
             command.upgrade(config, to)
 
-    async with engine.begin() as connection:
+    async with database.engine.begin() as connection:
         await connection.run_sync(run)

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import URL
 
+from ledger.database import Connection
+
 if TYPE_CHECKING:
-    import asyncpg
+    pass
 
 POOLER_PORT = 6543
 """Where Supabase's pooler listens in transaction mode; nobody else does by default."""
@@ -38,7 +40,7 @@ def declared(url: URL) -> bool | None:
     return True if url.port == POOLER_PORT else None
 
 
-async def is_direct(connection: "asyncpg.Connection[asyncpg.Record]") -> bool:
+async def is_direct(connection: Connection) -> bool:
     """Whether the process that serves a connection is the one that greeted it: behind a pooler it never is.
 
     Asked without a prepared statement, and answered by how many rows there are.
@@ -47,7 +49,7 @@ async def is_direct(connection: "asyncpg.Connection[asyncpg.Record]") -> bool:
     return status == "SELECT 1"
 
 
-async def pools_transactions(connect: Callable[[], Awaitable["asyncpg.Connection[asyncpg.Record]"]]) -> bool:
+async def pools_transactions(connect: Callable[[], Awaitable[Connection]]) -> bool:
     """Whether a server connection serves several clients by turns, which is found out by being two clients.
 
     Poolers in session mode, and proxies that pass a whole session on, do not.

@@ -3,13 +3,11 @@
 import asyncio
 from typing import TYPE_CHECKING
 
-from sqlalchemy.ext.asyncio import AsyncEngine
-
-from ledger.database import driver_connection, is_pooled
+from ledger.database import Connection, Database
 from ledger.log.read import EventFilter, StoredEvent, read_page
 
 if TYPE_CHECKING:
-    import asyncpg
+    pass
 
 AHEAD_EVENTS_MIN = 500
 """After a smaller page the reader is at the log's end, and there is nothing to read ahead."""
@@ -25,14 +23,12 @@ SELECT EXISTS (SELECT FROM ledger.events WHERE position = $1 AND id = $2 AND rec
 class PageReader:
     """Reads a log page by page, one page ahead when told to. Events never change: early is as good."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
+    def __init__(self, database: Database) -> None:
+        self._database = database
         self._after = 0
         self._reading: asyncio.Task[list[StoredEvent]] | None = None
 
-    async def read(
-        self, connection: "asyncpg.Connection[asyncpg.Record]", after: int, events_max: int
-    ) -> list[StoredEvent]:
+    async def read(self, connection: Connection, after: int, events_max: int) -> list[StoredEvent]:
         """The next page past a position, as it was read ahead, or read now on this connection."""
         page = await self._take(after)
         if not page or len(page) > events_max or not await _is_still_there(connection, page[-1]):
@@ -42,7 +38,7 @@ class PageReader:
     def read_on(self, page: list[StoredEvent], events_max: int) -> None:
         """Begin to read the page after this one, where there is much to come and nothing is being read."""
         # Behind a pooler there may be no other connection than the one that is held.
-        if len(page) >= AHEAD_EVENTS_MIN and self._reading is None and not is_pooled(self._engine):
+        if len(page) >= AHEAD_EVENTS_MIN and self._reading is None and not self._database.is_pooled:
             self._after = page[-1].position
             self._reading = asyncio.create_task(self._read(self._after, events_max))
 
@@ -58,7 +54,7 @@ class PageReader:
         return page if is_next and not isinstance(page, BaseException) else []
 
     async def _read(self, after: int, events_max: int) -> list[StoredEvent]:
-        async with driver_connection(self._engine) as connection:
+        async with self._database.connection() as connection:
             return await read_page(connection, EventFilter(after=after), events_max)
 
     async def close(self) -> None:
@@ -66,5 +62,5 @@ class PageReader:
         await self._take(-1)
 
 
-async def _is_still_there(connection: "asyncpg.Connection[asyncpg.Record]", event: StoredEvent) -> bool:
+async def _is_still_there(connection: Connection, event: StoredEvent) -> bool:
     return bool(await connection.fetchval(IS_STILL_THERE, event.position, event.id, event.recorded_at))

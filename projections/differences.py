@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from ledger.database import Connection
 from projections.replay import TABLES, TEMPORARY
 from projections.rows import AgentJobRow, BudgetEntryRow, CampaignRow, ContentAssetRow, columns_of
 
 if TYPE_CHECKING:
-    import asyncpg
+    pass
 
 COLUMNS = {
     "campaigns": columns_of(CampaignRow),
@@ -72,22 +73,20 @@ def _cells(table: str) -> str:
     """  # noqa: S608
 
 
-async def read_models(connection: "asyncpg.Connection[asyncpg.Record]") -> AsyncIterator[Difference]:
+async def compare_read_models(connection: Connection) -> AsyncIterator[Difference]:
     """Every difference between the read models and a temporary replay, inside the caller's snapshot."""
     for table in TABLES:
-        async for difference in differences(connection, table, _cells(table)):
+        async for difference in read_differences(connection, table, _cells(table)):
             yield difference
 
 
-async def differences(
-    connection: "asyncpg.Connection[asyncpg.Record]", table: str, query: str
-) -> AsyncIterator[Difference]:
+async def read_differences(connection: Connection, table: str, query: str) -> AsyncIterator[Difference]:
     """The rows (id, name, live, replayed) of a query as differences of a table."""
     async for row in connection.cursor(query, prefetch=FETCHED_MAX):
         yield Difference(table, row["id"], row["name"], row["live"], row["replayed"])
 
 
-async def note_differing(connection: "asyncpg.Connection[asyncpg.Record]", tables: Any) -> None:
+async def note_differing(connection: Connection, tables: Any) -> None:
     """Keep the ids of rows that differ in a temporary table `differing (table_name, id)`."""
     await connection.execute(
         "CREATE TEMPORARY TABLE differing (table_name text, id uuid, PRIMARY KEY (table_name, id))"

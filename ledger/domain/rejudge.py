@@ -6,13 +6,13 @@ What the service wrote of itself (releases, expiries, denials) is in the log too
 import msgspec
 
 from ledger.domain import cost
-from ledger.domain.book import Book
 from ledger.domain.catalogue import CATALOGUE, UnknownEventType, decode_stored
 from ledger.domain.codec import InvalidField, dump, time_text
 from ledger.domain.cost import CostDenied
 from ledger.domain.errors import LedgerError, Refused, UnknownReference
 from ledger.domain.event import Candidate, Recorded
 from ledger.domain.judge import apply
+from ledger.domain.working_state import WorkingState
 
 
 class BrokenLog(LedgerError):
@@ -54,13 +54,13 @@ def candidate_of(told: Recorded) -> Candidate:
     )
 
 
-def restore(book: Book, told: Recorded, candidate: Candidate) -> Recorded:
-    """Judge a recorded event at its place in the log, and put what it changes into the book.
+def restore(working_state: WorkingState, told: Recorded, candidate: Candidate) -> Recorded:
+    """Judge a recorded event at its place in the log, and put what it changes into the working_state.
 
     No entry's cost can fall below zero (the fold of adjustments refuses it), so no account can.
 
     Args:
-        book: stands at the event before.
+        working_state: stands at the event before.
         told: `over_budget` and `size` are not looked at.
         candidate: what `candidate_of` made of it.
 
@@ -68,32 +68,33 @@ def restore(book: Book, told: Recorded, candidate: Candidate) -> Recorded:
         the row of the event as an append would have written it.
 
     Raises:
-        BrokenLog: the event could not have been recorded there. The book is then of no use any more.
+        BrokenLog: the event could not have been recorded there. The working_state is then of no use any more.
     """
-    if told.position != book.position + 1:
-        if book.position == 0:
+    if told.position != working_state.position + 1:
+        if working_state.position == 0:
             raise BrokenLog(f"the log begins at position {told.position}, not at 1")
-        raise BrokenLog(f"position {told.position} comes after {book.position}: positions have no gaps")
-    if told.recorded_at < book.recorded_at:
+        raise BrokenLog(f"position {told.position} comes after {working_state.position}: positions have no gaps")
+    if told.recorded_at < working_state.recorded_at:
         raise BrokenLog(
-            f"recorded at {time_text(told.recorded_at)}, before its predecessor ({time_text(book.recorded_at)})"
+            f"recorded at {time_text(told.recorded_at)}, before its predecessor "
+            f"({time_text(working_state.recorded_at)})"
         )
-    version = book.version(told.category, told.stream_id)
+    version = working_state.version(told.category, told.stream_id)
     if told.version != version + 1:
         raise BrokenLog(
             f"{told.category} stream {told.stream_id} has version {told.version} after {version}: versions have no gaps"
         )
-    if candidate.identity in book.known:
+    if candidate.identity in working_state.identities:
         raise BrokenLog(f"{told.category} stream {told.stream_id} holds event {told.id} already")
-    book.recorded_at = told.recorded_at
+    working_state.recorded_at = told.recorded_at
     try:
         if isinstance(candidate.payload, CostDenied):
-            _restore_denial(book, told, candidate, candidate.payload)
+            _restore_denial(working_state, told, candidate, candidate.payload)
         else:
-            apply(book, candidate)
+            apply(working_state, candidate)
     except (Refused, InvalidField) as error:
         raise BrokenLog(f"{told.type} was not possible: {error}") from None
-    made = book.events[-1]
+    made = working_state.events[-1]
     if (made.campaign_id, made.agent_job_id) != (told.campaign_id, told.agent_job_id):
         raise BrokenLog(
             f"{told.type} counts for campaign {told.campaign_id} and job {told.agent_job_id}, "
@@ -102,19 +103,19 @@ def restore(book: Book, told: Recorded, candidate: Candidate) -> Recorded:
     return made
 
 
-def _restore_denial(book: Book, told: Recorded, candidate: Candidate, payload: CostDenied) -> None:
+def _restore_denial(working_state: WorkingState, told: Recorded, candidate: Candidate, payload: CostDenied) -> None:
     """A refusal is recorded after everything else of its group: what it names may have been deleted meanwhile."""
-    known = book.entries.get(candidate.stream_id)
+    known = working_state.entries.get(candidate.stream_id)
     candidate.event_type.transition.require_stream(told.type, known.status if known else None)
     campaign_id, job_id = payload.campaign_id, payload.agent_job_id
-    if job_id is not None and ("job", job_id) not in book.heads:
+    if job_id is not None and ("job", job_id) not in working_state.heads:
         raise UnknownReference("agent_job_id", job_id)
-    if campaign_id is not None and ("campaign", campaign_id) not in book.heads:
+    if campaign_id is not None and ("campaign", campaign_id) not in working_state.heads:
         raise UnknownReference("campaign_id", campaign_id)
     if campaign_id is None and job_id is not None:
         # It counted for its job's campaign, or for none where that had been deleted.
-        of_job = getattr(book.heads["job", job_id].state, "campaign_id", None)
+        of_job = getattr(working_state.heads["job", job_id].state, "campaign_id", None)
         campaign_id = of_job if told.campaign_id == of_job else None
-    book.record(candidate, campaign_id, job_id)
-    entry = cost.opened(payload, campaign_id, job_id, book.recorded_at)
-    book.put(book.entries, candidate.stream_id, entry)
+    working_state.record(candidate, campaign_id, job_id)
+    entry = cost.opened(payload, campaign_id, job_id, working_state.recorded_at)
+    working_state.put(working_state.entries, candidate.stream_id, entry)

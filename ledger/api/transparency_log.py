@@ -10,14 +10,14 @@ from aiohttp import web
 
 from ledger.api.routes import OCTETS, PLAIN, Route, json_response, read_query
 from ledger.api.services import Services
-from ledger.audit import store
+from ledger.audit import tree_store
 from ledger.audit.merkle import ProofError, consistency_nodes, inclusion_nodes
 from ledger.audit.tiles import TILE_WIDTH, Tile, TilePathError, encode_bundle, parse_path, tile_width
-from ledger.database import driver_connection
+from ledger.database import Connection
 from ledger.domain.errors import LedgerError, Malformed, NotFound
 
 if TYPE_CHECKING:
-    import asyncpg
+    pass
 
 IMMUTABLE = {"Cache-Control": "public, max-age=31536000, immutable"}
 FRESH = {"Cache-Control": "no-cache"}
@@ -83,21 +83,21 @@ async def get_tile(request: web.Request, services: Services) -> web.StreamRespon
         if wanted.width > tile_width(level, wanted.index, sealed.size):
             raise NotFound(f"there is no tile {path}: {sealed.size} events are sealed")
         if isinstance(wanted, Tile):
-            body = await store.read_hashes(connection, wanted)
+            body = await tree_store.read_hashes(connection, wanted)
         else:
             first = wanted.index * TILE_WIDTH
-            body = encode_bundle(await store.read_entries(connection, first, first + wanted.width))
+            body = encode_bundle(await tree_store.read_entries(connection, first, first + wanted.width))
     return web.Response(body=body, content_type=OCTETS, headers=IMMUTABLE)
 
 
 @asynccontextmanager
-async def _tree(services: Services) -> "AsyncIterator[tuple[asyncpg.Connection[asyncpg.Record], store.Sealed]]":
+async def _tree(services: Services) -> "AsyncIterator[tuple[Connection, tree_store.Sealed]]":
     """The sealed tree and a connection to read it in one snapshot: an operator may just be giving it up."""
     refused = None
-    async with driver_connection(services.engine) as connection:
+    async with services.database.connection() as connection:
         try:
             async with connection.transaction(isolation="repeatable_read", readonly=True):
-                sealed = await store.read_sealed(connection)
+                sealed = await tree_store.read_sealed(connection)
                 if sealed.note is None:
                     raise NotFound("the log is not sealed yet: see `ledger up` and `ledger worker`")
                 yield connection, sealed
@@ -118,7 +118,7 @@ async def get_inclusion(request: web.Request, services: Services) -> web.StreamR
             groups = inclusion_nodes(query.position - 1, size)
         except ProofError:
             raise Malformed(f"position {query.position} is not among the {size} events of this tree") from None
-        hashes = await store.read_subtrees(connection, groups)
+        hashes = await tree_store.read_subtrees(connection, groups)
     return json_response(InclusionProof(query.position - 1, size, [_text(found) for found in hashes]))
 
 
@@ -131,18 +131,18 @@ async def get_consistency(request: web.Request, services: Services) -> web.Strea
             groups = consistency_nodes(query.start, end)
         except ProofError as error:
             raise Malformed(f"from must not be more than to: {error}") from None
-        hashes = await store.read_subtrees(connection, groups)
+        hashes = await tree_store.read_subtrees(connection, groups)
     return json_response(ConsistencyProof(query.start, end, [_text(found) for found in hashes]))
 
 
-def _sealed_size(sealed: store.Sealed, wanted: int | None) -> int:
+def _sealed_size(sealed: tree_store.Sealed, wanted: int | None) -> int:
     if wanted is None:
         return sealed.size
     _require_sealed(wanted, sealed)
     return wanted
 
 
-def _require_sealed(wanted: int, sealed: store.Sealed) -> None:
+def _require_sealed(wanted: int, sealed: tree_store.Sealed) -> None:
     if wanted > sealed.size:
         raise NotFound(f"the log is sealed up to {sealed.size} events, not {wanted} yet")
 

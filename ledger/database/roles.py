@@ -4,8 +4,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from ledger.database import Connection
+
 if TYPE_CHECKING:
-    import asyncpg
+    pass
 
 ROLES = ("ledger_owner", "ledger_service", "ledger_reader")
 """Fixed names, made by migration 0004. None of them can log in."""
@@ -28,7 +30,7 @@ WHERE log.nspname = 'ledger'
 LOGIN = "CREATE ROLE app LOGIN PASSWORD '…' IN ROLE ledger_service"
 
 
-class Standing(msgspec.Struct, frozen=True):
+class RoleStatus(msgspec.Struct, frozen=True):
     """Who a connection is, and what becomes of the roles here. `missing`: those that no migration could make."""
 
     name: str
@@ -63,7 +65,7 @@ class Standing(msgspec.Struct, frozen=True):
         return "; ".join([*steps, last])
 
 
-async def read_standing(connection: "asyncpg.Connection[asyncpg.Record]") -> Standing | None:
+async def read_role_status(connection: Connection) -> RoleStatus | None:
     """Read who this connection is; None where the log is not there yet."""
     row = await connection.fetchrow(READ, ROLES)
-    return Standing(*row) if row is not None else None
+    return RoleStatus(*row) if row is not None else None

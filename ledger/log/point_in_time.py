@@ -6,18 +6,19 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from ledger.database import Connection
 from ledger.domain.codec import Instant, time_text, utc
 from ledger.domain.errors import Malformed
 from ledger.log.read import read_head
 
 if TYPE_CHECKING:
-    import asyncpg
+    pass
 
 RECORDED_AT = "SELECT recorded_at FROM ledger.events WHERE position = $1"
 CLOCK = "SELECT clock_timestamp()"
 
 
-def parse_moment(text: str) -> int | datetime:
+def parse_point_in_time(text: str) -> int | datetime:
     """Read a position or an RFC 3339 time with its zone.
 
     Raises:
@@ -35,7 +36,7 @@ def parse_moment(text: str) -> int | datetime:
         ) from None
 
 
-async def resolve(connection: "asyncpg.Connection[asyncpg.Record]", moment: int | datetime) -> int:
+async def resolve_position(connection: Connection, moment: int | datetime) -> int:
     """The position of the last event at this moment; 0 before the first.
 
     Raises:

@@ -57,7 +57,7 @@ def right_edge(size: int, tiles: Mapping[tuple[int, int], bytes]) -> RightEdge:
     return RightEdge(size, tuple(by_level))
 
 
-def grow(edge: RightEdge, leaves: bytes) -> Grown:
+def append_leaves(edge: RightEdge, leaves: bytes) -> Grown:
     """Append leaf hashes, given as one blob. Memory grows with the blob: append a long run in parts."""
     assert len(leaves) % HASH_BYTES == 0
     changed: dict[tuple[int, int], bytes] = {}

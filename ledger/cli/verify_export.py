@@ -9,9 +9,9 @@ import click
 import msgspec
 
 from ledger.audit.export import ExportError, read_lines
+from ledger.audit.export_check import NotProved, Proved, open_checkpoint, verify_export
 from ledger.audit.export_file import reading
 from ledger.audit.note import NoteError, Verifier
-from ledger.audit.offline import NotProved, Proved, open_checkpoint, verify_export
 from ledger.cli.common import plain_errors, print_json, replay_bar
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -10,16 +10,16 @@ from uuid import UUID
 
 import msgspec
 
-from ledger.audit.checkpoint import Checkpoint, CheckpointError
 from ledger.audit.export import ExportLine, at_line
-from ledger.audit.growth import RightEdge, grow
 from ledger.audit.merkle import leaf_hash
 from ledger.audit.note import NoteError, Verifier, encode_base64, open_note
+from ledger.audit.signed_checkpoint import Checkpoint, CheckpointError
+from ledger.audit.tree_growth import RightEdge, append_leaves
 from ledger.domain import money
-from ledger.domain.book import Book
 from ledger.domain.errors import LedgerError
 from ledger.domain.event import Candidate, Recorded
-from ledger.domain.restore import candidate_of, restore
+from ledger.domain.rejudge import candidate_of, restore
+from ledger.domain.working_state import WorkingState
 
 CHUNK_LEAVES = 4_096
 PROGRESS_LINES = 1_000
@@ -99,7 +99,7 @@ def verify_export(
         origin=checkpoint.origin,
         root=encode_base64(checkpoint.root),
         sealed=checkpoint.size,
-        not_sealed=replay.book.position - checkpoint.size,
+        not_sealed=replay.working_state.position - checkpoint.size,
         erased=replay.erased,
         currencies=replay.currencies(),
         campaigns=replay.campaigns(),
@@ -121,7 +121,7 @@ class _Tree:
             self._leaves.append(leaf_hash(entry))
             self._missing -= 1
             if not self._missing or len(self._leaves) == CHUNK_LEAVES:
-                self._edge = grow(self._edge, b"".join(self._leaves)).edge
+                self._edge = append_leaves(self._edge, b"".join(self._leaves)).edge
                 self._leaves.clear()
             self._require_root()
 
@@ -142,10 +142,10 @@ class _Tree:
 
 
 class _Replay:
-    """The log told again into a book of everything."""
+    """The log told again into a working_state of everything."""
 
     def __init__(self) -> None:
-        self.book = Book(0, datetime.min.replace(tzinfo=UTC))
+        self.working_state = WorkingState(0, datetime.min.replace(tzinfo=UTC))
         self.erased = 0
         self._spent: dict[str, Decimal] = {}
         self._held: dict[str, Decimal] = {}
@@ -154,20 +154,20 @@ class _Replay:
 
     def add(self, told: Recorded) -> None:
         candidate = candidate_of(told)
-        before = self.book.entries.get(told.stream_id)
-        restore(self.book, told, candidate)
-        after = self.book.entries.get(told.stream_id)
+        before = self.working_state.entries.get(told.stream_id)
+        restore(self.working_state, told, candidate)
+        after = self.working_state.entries.get(told.stream_id)
         if told.category == "cost" and after is not None:
             currency = self._currency(candidate, after.campaign_id, after.agent_job_id)
             cost, held = (before.cost, before.held) if before else (money.ZERO, money.ZERO)
             _move(self._spent, currency, money.subtract(after.cost, cost))
             _move(self._held, currency, money.subtract(after.held, held))
         self.erased += told.text is None and told.text_commitment is not None
-        self.book.turn_page()
+        self.working_state.forget_changes()
 
     def _currency(self, candidate: Candidate, campaign_id: UUID | None, job_id: UUID | None) -> str:
         for key in (("job", job_id), ("campaign", campaign_id)):
-            if key[1] is not None and (account := self.book.accounts.get((key[0], key[1]))):
+            if key[1] is not None and (account := self.working_state.accounts.get((key[0], key[1]))):
                 return account.currency
         named: str | None = getattr(candidate.payload, "currency", None)
         if named not in (None, money.DEFAULT_CURRENCY):
@@ -182,10 +182,13 @@ class _Replay:
         }
 
     def campaigns(self) -> list[CampaignBalance]:
-        return [self._campaign(account_id) for scope, account_id in self.book.accounts if scope == "campaign"]
+        return [self._campaign(account_id) for scope, account_id in self.working_state.accounts if scope == "campaign"]
 
     def _campaign(self, campaign_id: UUID) -> CampaignBalance:
-        account, head = self.book.accounts["campaign", campaign_id], self.book.heads["campaign", campaign_id]
+        account, head = (
+            self.working_state.accounts["campaign", campaign_id],
+            self.working_state.heads["campaign", campaign_id],
+        )
         assert account.limit is not None
         balances = [money.plain(amount) for amount in (account.limit, account.spent, account.held)]
         return CampaignBalance(campaign_id, head.state.status, account.currency, *balances)

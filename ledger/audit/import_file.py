@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING
 import asyncpg
 
 from ledger.audit.export import ExportError, ExportLine, at_line
+from ledger.database import Connection
 from ledger.domain.codec import time_text
 from ledger.domain.errors import LedgerError
 from ledger.domain.event import Candidate, Request
-from ledger.domain.restore import candidate_of, restore
+from ledger.domain.rejudge import candidate_of, restore
 from ledger.log.append import STORE, changes
-from ledger.log.load import LOCK_AND_LOAD, open_book, touched_by
-from ledger.log.own import load_own
+from ledger.log.ledger_events import load_ledger_state
+from ledger.log.load import LOCK_AND_LOAD, decode_working_state, touched_by
 from ledger.log.read import PAGE_CHARACTERS_MAX, PAGE_EVENTS_MAX
 from ledger.log.tables import EVENT_COLUMNS, SCHEMA
 
 if TYPE_CHECKING:
-    Connection = asyncpg.Connection[asyncpg.Record]
+    Connection = Connection
 
 # Appends wait for this one; a stalled one must not stop them for ever.
 TIMEOUTS = "SET LOCAL lock_timeout = '10s'; SET LOCAL idle_in_transaction_session_timeout = '5min'"
@@ -43,7 +44,7 @@ class NothingToImport(LedgerError):
 
 
 async def import_lines(
-    connection: "Connection", lines: Iterable[ExportLine], progress: Callable[[int], None] = lambda position: None
+    connection: Connection, lines: Iterable[ExportLine], progress: Callable[[int], None] = lambda position: None
 ) -> int:
     """Make the log of an empty ledger.
 
@@ -95,26 +96,28 @@ def _pages(lines: Iterable[ExportLine]) -> Iterator[list[ExportLine]]:
         yield page
 
 
-async def _append(connection: "Connection", page: list[ExportLine]) -> int:
+async def _append(connection: Connection, page: list[ExportLine]) -> int:
     candidates = [_candidate(line) for line in page]
     *touched, own = touched_by([Request(candidates)])
     answer = await connection.fetchrow(LOCK_AND_LOAD, *touched, page[0].event.recorded_at)
     assert answer is not None
-    book = open_book(answer)
+    working_state = decode_working_state(answer)
     if own:
-        await load_own(connection, book, own)
+        await load_ledger_state(connection, working_state, own)
     for line, candidate in zip(page, candidates, strict=True):
         with at_line(line):
-            restore(book, line.event, candidate)
+            restore(working_state, line.event, candidate)
     try:
-        await connection.copy_records_to_table("events", schema_name=SCHEMA, columns=EVENT_COLUMNS, records=book.events)
-        stored, _ = changes(book)
+        await connection.copy_records_to_table(
+            "events", schema_name=SCHEMA, columns=EVENT_COLUMNS, records=working_state.events
+        )
+        stored, _ = changes(working_state)
         await connection.execute(STORE, *stored)
     except (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError) as error:
         detail = getattr(error, "detail", None) or error
         refused = f"the database refuses this line or one of those up to line {page[-1].number:,}: {detail}"
         raise ExportError(page[0].number, refused) from None
-    return book.position
+    return working_state.position
 
 
 def _candidate(line: ExportLine) -> Candidate:

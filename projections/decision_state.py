@@ -6,11 +6,12 @@ Balances are held against the sums of the replayed entries, not against the repl
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING
 
-from projections import compare, stream_heads
-from projections.compare import Difference
+from ledger.database import Connection
+from projections import differences, stream_heads
+from projections.differences import Difference
 
 if TYPE_CHECKING:
-    import asyncpg
+    pass
 
 REPLAYED = """
 CREATE TEMPORARY TABLE replayed_accounts ON COMMIT DROP AS
@@ -148,9 +149,7 @@ FROM ledger.streams WHERE stream_id IN (SELECT id FROM pg_temp.of_skipped);
 """
 
 
-async def differences(
-    connection: "asyncpg.Connection[asyncpg.Record]", skipped: Sequence[int]
-) -> AsyncIterator[Difference]:
+async def compare_with_replay(connection: Connection, skipped: Sequence[int]) -> AsyncIterator[Difference]:
     """Every difference, inside the caller's snapshot, at whose head the replay stands.
 
     Args:
@@ -158,11 +157,11 @@ async def differences(
     """
     await _prepare(connection, skipped)
     for table, query in (("ledger.accounts", ACCOUNTS), ("ledger.holds", HOLDS), ("ledger.streams", STREAMS)):
-        async for difference in compare.differences(connection, table, query):
+        async for difference in differences.read_differences(connection, table, query):
             yield difference
 
 
-async def mend(connection: "asyncpg.Connection[asyncpg.Record]", skipped: Sequence[int]) -> dict[str, int]:
+async def mend(connection: Connection, skipped: Sequence[int]) -> dict[str, int]:
     """Make all of it what the log says; the caller holds the head's lock, so that appends wait.
 
     Returns:
@@ -181,7 +180,7 @@ async def mend(connection: "asyncpg.Connection[asyncpg.Record]", skipped: Sequen
     return changed
 
 
-async def _prepare(connection: "asyncpg.Connection[asyncpg.Record]", skipped: Sequence[int]) -> None:
+async def _prepare(connection: Connection, skipped: Sequence[int]) -> None:
     """Make the temporary tables of what the log says, until the end of the transaction."""
     await connection.execute(REPLAYED)
     await connection.execute(stream_heads.REPLAYED)

@@ -12,10 +12,10 @@ from aiohttp import web
 
 from ledger.api.auth import CALLER, authenticate
 from ledger.api.events import Category, Position
-from ledger.api.feed import Feed
+from ledger.api.live_feed import Feed
+from ledger.api.recent_events import Part
 from ledger.api.routes import EVENT_STREAM, Route, read_position, read_query
 from ledger.api.services import Services
-from ledger.api.window import Part
 from ledger.domain.errors import Forbidden, Unauthenticated
 from ledger.log.read import EventFilter, EventView
 
@@ -73,7 +73,7 @@ class Listener:
         await self._write(b"retry: %d\nid: %d\n\n" % (retry, position))
         while not self._feed.closed:
             # Taken before looking, so that nothing that comes meanwhile is slept through.
-            heard = self._feed.news.rung
+            seen = self._feed.news.generation
             part = self._feed.recent(self._wanted, position)
             if part is None:
                 part = await self._alive_during(self._feed.catch_up(self._wanted, position))
@@ -86,7 +86,7 @@ class Listener:
                 # A client that reads fast never makes write() wait: let the others have their turn.
                 await asyncio.sleep(0)
             else:
-                await self._feed.news.wait(heard, self._heartbeat_in())
+                await self._feed.news.wait(seen, self._heartbeat_in())
 
     async def _alive_during(self, reading: Coroutine[Any, Any, Part]) -> Part:
         """Go on with heartbeats while the log is read, which in an outage may take long."""
@@ -120,9 +120,9 @@ async def listen(request: web.Request, services: Services) -> web.StreamResponse
     if after is None:
         after = await services.feed.log_head()
     streams = (query.stream_id,) if query.stream_id is not None else ()
-    within = request[CALLER].campaign_ids
+    allowed_campaign_ids = request[CALLER].allowed_campaign_ids
     wanted = EventFilter(
-        after, None, query.category, query.type, streams, query.campaign_id, query.agent_job_id, within
+        after, None, query.category, query.type, streams, query.campaign_id, query.agent_job_id, allowed_campaign_ids
     )
     answer = web.StreamResponse(headers=HEADERS)
     await answer.prepare(request)
