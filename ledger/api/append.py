@@ -1,4 +1,4 @@
-"""POST /v1/events: the one door into the log."""
+"""POST /v1/events: append events, atomically or each separately."""
 
 from typing import Annotated, Any, Literal
 
@@ -10,16 +10,10 @@ from ledger.api.auth import CALLER
 from ledger.api.routes import Route, json_response, read_query
 from ledger.api.services import Services
 from ledger.domain.access import Caller
-from ledger.domain.errors import (
-    Forbidden,
-    InvalidEvent,
-    LedgerError,
-    Malformed,
-    Refused,
-)
+from ledger.domain.errors import InvalidEvent, LedgerError, Malformed, Refused
 from ledger.domain.event import Candidate, Receipt, Request
-from ledger.log.appender import Appender
-from ledger.log.decode import AnyEvent, read_candidate, split_body
+from ledger.log.decode import AnyEvent, split_body
+from ledger.log.submit import append_each, decode_each
 
 IDEMPOTENCY_KEY_CHARACTERS_MAX = 255
 
@@ -63,15 +57,14 @@ async def _append_atomic(
 ) -> web.StreamResponse:
     candidates: list[Candidate] = []
     errors: list[dict[str, Any]] = []
-    for index, text in enumerate(texts):
-        try:
-            candidates.append(
-                _permitted(read_candidate(text, index, caller.name, key, caller.allowed_campaign_ids), caller)
-            )
-        except InvalidEvent as error:
-            errors += error.errors
-        except (Malformed, Forbidden) as error:
-            return problems.response(error, index if is_batch else None)
+    for index, decoded in enumerate(decode_each(texts, caller, key)):
+        match decoded:
+            case Candidate():
+                candidates.append(decoded)
+            case InvalidEvent():
+                errors += decoded.errors
+            case _:
+                return problems.response(decoded, index if is_batch else None)
     if errors:
         return problems.response(InvalidEvent(errors), errors[0]["index"] if is_batch else None)
     verdict = await services.appender.append(Request(candidates))
@@ -86,40 +79,18 @@ async def _append_atomic(
     return json_response(Appended(position, receipts), status=status, position=position)
 
 
-def _permitted(candidate: Candidate, caller: Caller) -> Candidate:
-    category = candidate.event_type.category
-    if not caller.may_append(category):
-        raise Forbidden(f"a key of the role {caller.role.value} may not append {category} events")
-    return candidate
-
-
-async def judge_each(appender: Appender, texts: list[bytes], caller: Caller, key: str | None) -> list[Any]:
-    """Have each event judged by itself; its receipt or its problem document, in order."""
-    results: list[Any] = [None] * len(texts)
-    candidates: list[Candidate] = []
-    places: list[int] = []
-    for index, text in enumerate(texts):
-        try:
-            candidates.append(
-                _permitted(read_candidate(text, index, caller.name, key, caller.allowed_campaign_ids), caller)
-            )
-            places.append(index)
-        except LedgerError as error:
-            results[index] = problems.document(error, index)
-    verdicts = await appender.append(Request(candidates, independent=True)) if candidates else []
-    for index, verdict in zip(places, verdicts, strict=True):
-        results[index] = verdict if isinstance(verdict, Receipt) else problems.document(verdict, index)
-    return results
-
-
 async def _append_independent(
     services: Services, texts: list[bytes], caller: Caller, key: str | None
 ) -> web.StreamResponse:
-    results = await judge_each(services.appender, texts, caller, key)
-    for result in results:
-        if not isinstance(result, Receipt):
-            services.telemetry.refused(result["type"].removeprefix("/problems/"))
-    position = max((result.position for result in results if isinstance(result, Receipt)), default=0)
+    answers = await append_each(services.appender, texts, caller, key)
+    for answer in answers:
+        if isinstance(answer, LedgerError):
+            services.telemetry.refused(answer.slug)
+    results = [
+        answer if isinstance(answer, Receipt) else problems.document(answer, index)
+        for index, answer in enumerate(answers)
+    ]
+    position = max((answer.position for answer in answers if isinstance(answer, Receipt)), default=0)
     return json_response(Judged(position, results), position=position)
 
 

@@ -13,7 +13,6 @@ import msgspec
 from sqlalchemy import URL
 
 from ledger.api import problems
-from ledger.api.append import judge_each
 from ledger.cli.common import (
     appending,
     home_option,
@@ -27,12 +26,13 @@ from ledger.cli.common import (
 )
 from ledger.database import Database
 from ledger.domain.access import LOCAL
-from ledger.domain.errors import LedgerError
+from ledger.domain.errors import LedgerError, Refused
 from ledger.domain.event import Receipt, Request
 from ledger.log.decode import read_candidate, split_body
 from ledger.log.erasure import Erasure
 from ledger.log.erasure import erase as erase_text
 from ledger.log.read import EventFilter, EventView, read_head, read_page, view
+from ledger.log.submit import append_each
 
 POLL_SECONDS = 0.2
 
@@ -68,16 +68,19 @@ async def _append(url: URL, body: bytes, independent: bool) -> list[object]:
         await require_migrated(database)
         async with appending(database) as appender:
             if independent:
-                return await judge_each(appender, texts, LOCAL, None)
+                answers = await append_each(appender, texts, LOCAL)
+                return [_shown(answer, index) for index, answer in enumerate(answers)]
             candidates = [read_candidate(text, index, "local", None) for index, text in enumerate(texts)]
             verdict = await appender.append(Request(candidates))
-        return [
-            answer if isinstance(answer, Receipt) else problems.document(answer, answer.index) for answer in verdict
-        ]
+        return [_shown(answer, answer.index if isinstance(answer, Refused) else None) for answer in verdict]
     except LedgerError as error:
         return [problems.document(error)]
     finally:
         await database.close()
+
+
+def _shown(answer: Receipt | LedgerError, index: int | None) -> object:
+    return answer if isinstance(answer, Receipt) else problems.document(answer, index)
 
 
 def _is_ndjson(body: bytes) -> bool:

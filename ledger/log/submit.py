@@ -1,0 +1,61 @@
+"""The door below HTTP: decode and authorize a request's events, append each separately; receipts or errors."""
+
+from collections.abc import Iterator, Sequence
+
+from ledger.domain.access import Caller
+from ledger.domain.errors import Forbidden, LedgerError
+from ledger.domain.event import Candidate, Receipt, Request
+from ledger.log.appender import Appender
+from ledger.log.decode import read_candidate
+
+
+def decode_each(
+    texts: Sequence[bytes], caller: Caller, idempotency_key: str | None = None
+) -> Iterator[Candidate | LedgerError]:
+    """Decode the events of a request and check that the caller may append them.
+
+    Args:
+        texts: the JSON texts of the events.
+        caller: the sender.
+        idempotency_key: from which missing event ids are derived.
+
+    Yields:
+        for each text, in order, the candidate or the error.
+    """
+    for index, text in enumerate(texts):
+        try:
+            candidate = read_candidate(text, index, caller.name, idempotency_key, caller.allowed_campaign_ids)
+            _require_permission(caller, candidate.event_type.category)
+        except LedgerError as error:
+            yield error
+        else:
+            yield candidate
+
+
+async def append_each(
+    appender: Appender, texts: Sequence[bytes], caller: Caller, idempotency_key: str | None = None
+) -> list[Receipt | LedgerError]:
+    """Append each event of a request separately: an error of one does not affect the others.
+
+    Args:
+        appender: the appender of this process.
+        texts: the JSON texts of the events.
+        caller: the sender.
+        idempotency_key: from which missing event ids are derived.
+
+    Returns:
+        for each text, in order, the receipt or the error. On return the accepted events are durable.
+
+    Raises:
+        Overloaded: the queue is full; nothing was recorded.
+        DatabaseUnavailable: the database failed; retry with the same ids.
+    """
+    decoded = list(decode_each(texts, caller, idempotency_key))
+    candidates = [one for one in decoded if isinstance(one, Candidate)]
+    verdicts = iter(await appender.append(Request(candidates, independent=True)) if candidates else ())
+    return [next(verdicts) if isinstance(one, Candidate) else one for one in decoded]
+
+
+def _require_permission(caller: Caller, category: str) -> None:
+    if not caller.may_append(category):
+        raise Forbidden(f"a key with role `{caller.role.value}` may not append {category} events")
