@@ -28,7 +28,7 @@ from ledger.domain.errors import LedgerError, NotFound, Unauthenticated
 if TYPE_CHECKING:
     Connection = Connection
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
 ID_CHARACTERS = 12

@@ -19,7 +19,7 @@ from projections.page import PAGE_EVENTS_MAX, apply_page, is_events_fault
 from projections.prefetch import PageReader
 from projections.skips import read_skips
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 IDLE_SECONDS_MIN = 0.005
 """An idle worker looks for new events after this long, then after twice as long, and so on; sooner when woken."""
@@ -136,12 +136,12 @@ class Worker:
                 status = "paused"
         seconds = min(seconds_max, RETRY_SECONDS_MIN * 4**self._tries)
         outlook = "paused: see `ledger projections`" if status == "paused" else f"next try in {seconds:.1f} s"
-        log.error("the read models are %s at %s, %s", status, failure.position or "work", outlook, exc_info=error)
+        logger.error("the read models are %s at %s, %s", status, failure.position or "work", outlook, exc_info=error)
         try:
             async with self._database.connection() as connection:
                 await checkpoint.record_failure(connection, status, failure)
         except Exception:
-            log.exception("how the read models are could not be written down")
+            logger.exception("how the read models are could not be written down")
             await _wait(self._stopping, seconds)
             return
         if status == "paused":
@@ -180,7 +180,7 @@ class Worker:
             await connection.execute("COMMIT")
         # The next event has had no try yet.
         self._tries = 0
-        log.warning("position %d is skipped, as %s decided: %s", decided.position, decided.by, decided.reason)
+        logger.warning("position %d is skipped, as %s decided: %s", decided.position, decided.by, decided.reason)
         return True
 
 

@@ -14,7 +14,7 @@ from ledger.api import problems
 from ledger.api.telemetry import Telemetry
 from ledger.domain.errors import LedgerError, Malformed, Overloaded
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 KEEPALIVE_SECONDS = 75.0
 """A connection on which nothing is asked is closed after so long."""
@@ -42,7 +42,7 @@ def connections_possible(wanted: int) -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     possible = wanted if soft == resource.RLIM_INFINITY else min(wanted, max(1, soft - OTHER_FILES))
     if possible < wanted:
-        log.warning("open files are limited to %s: at most %s connections are taken, not %s", soft, possible, wanted)
+        logger.warning("open files are limited to %s: at most %s connections are taken, not %s", soft, possible, wanted)
     return possible
 
 
@@ -127,7 +127,7 @@ class Connection(RequestHandler):
         if transport is None:
             return
         if transport.get_write_buffer_size() > self._untaken - TAKEN_BYTES_MIN:
-            log.info("a client that does not read its answer was dropped")
+            logger.info("a client that does not read its answer was dropped")
             transport.abort()
         else:
             self._watch_taking()
@@ -156,12 +156,12 @@ class Connection(RequestHandler):
         if request.writer.output_size > 0:
             raise ConnectionError("an answer has begun; no other can be sent")
         if status < 500:
-            log.info("a request could not be read: %s", type(exc).__name__)
+            logger.info("a request could not be read: %s", type(exc).__name__)
             error: LedgerError = Malformed(
                 "this is no HTTP request that can be read, or its address or a header is longer than 8 KiB"
             )
         else:
-            log.error("a request failed outside every route: %s", type(exc).__name__)
+            logger.error("a request failed outside every route: %s", type(exc).__name__)
             error = LedgerError("the service failed on this request; its log says why")
         answer = problems.response(error)
         answer.force_close()

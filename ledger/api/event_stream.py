@@ -19,7 +19,7 @@ from ledger.api.services import Services
 from ledger.domain.errors import Forbidden, Unauthenticated
 from ledger.log.read import EventFilter, EventView
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 HEARTBEAT = b": \n\n"
 HEARTBEAT_SECONDS = 15.0
@@ -139,9 +139,11 @@ async def listen(request: web.Request, services: Services) -> web.StreamResponse
                 revoked.cancel()
             await answer.write_eof()
     except ConnectionError:
-        log.debug("a listener has gone")
+        logger.debug("a listener has gone")
     except Exception as error:  # noqa: BLE001 (the answer has begun: it can only be broken off)
-        log.warning("a listener was dropped: %s", "it did not read" if isinstance(error, TimeoutError) else repr(error))
+        logger.warning(
+            "a listener was dropped: %s", "it did not read" if isinstance(error, TimeoutError) else repr(error)
+        )
         if request.transport is not None:
             request.transport.abort()
     return answer
@@ -156,7 +158,7 @@ async def _until_revoked(request: web.Request, services: Services) -> None:
         except (Unauthenticated, Forbidden):
             return
         except Exception as error:  # noqa: BLE001 (an outage ends no feed)
-            log.debug("a listener's key could not be looked up: %s", type(error).__name__)
+            logger.debug("a listener's key could not be looked up: %s", type(error).__name__)
 
 
 ROUTES = [

@@ -27,7 +27,7 @@ from ledger.log.read import (
     view,
 )
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 Position = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Category = Literal["campaign", "content", "job", "cost", "ledger"]
@@ -141,7 +141,7 @@ async def whole_or_broken_off(request: web.Request, answer: web.StreamResponse) 
         yield
         await answer.write_eof()
     except Exception as error:  # noqa: BLE001 (the answer has begun: it can only be broken off)
-        log.warning("%s %s broke off: %s", request.method, request.path, type(error).__name__)
+        logger.warning("%s %s broke off: %s", request.method, request.path, type(error).__name__)
         if request.transport is not None:
             request.transport.abort()
 

@@ -20,7 +20,7 @@ from ledger.log.read import EventFilter, read_head, read_page
 if TYPE_CHECKING:
     pass
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 BATCH_EVENTS_MAX = 1_000
 """Encoding so many holds up everything else in the process for about 10 ms."""
@@ -186,7 +186,7 @@ class Feed:
     def _note(self, error: Exception | None) -> None:
         """Log the beginning and the end of an outage, not every try of everybody."""
         if error is not None and not self._failing:
-            log.warning("the live feed cannot read the log: %s; it tries again", type(error).__name__)
+            logger.warning("the live feed cannot read the log: %s; it tries again", type(error).__name__)
         elif error is None and self._failing:
-            log.warning("the live feed reads the log again")
+            logger.warning("the live feed reads the log again")
         self._failing = error is not None

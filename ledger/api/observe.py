@@ -13,7 +13,7 @@ from ledger.logging_setup import ABOUT
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id", str)
 
@@ -35,7 +35,7 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
     # One label for all methods that somebody may invent: labels stay in memory.
     method = request.method if request.method in hdrs.METH_ALL else "other"
     request.app[SERVICES].telemetry.answered(method, route, answer.status)
-    if log.isEnabledFor(logging.DEBUG):
+    if logger.isEnabledFor(logging.DEBUG):
         about = {
             "method": request.method,
             "path": request.path,
@@ -43,7 +43,7 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
             "seconds": round(time.monotonic() - began, 6),
             "position": answer.headers.get("Ledger-Position"),
         }
-        log.debug("answered", extra=about)
+        logger.debug("answered", extra=about)
     return answer
 
 

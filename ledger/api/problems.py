@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from ledger.database import CONNECTION_ERRORS
 from ledger.domain.errors import DatabaseUnavailable, LedgerError, RateLimited, Unauthenticated, Unavailable
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 CONTENT_TYPE = "application/problem+json"
 
@@ -113,8 +113,8 @@ async def answer_with_problems(request: web.Request, handler: Handler) -> web.St
     except web.HTTPException as error:
         return _of_http_exception(error)
     except (*CONNECTION_ERRORS, SQLAlchemyError, TimeoutError) as error:
-        log.warning("%s %s: the database failed: %s", request.method, request.path, type(error).__name__)
+        logger.warning("%s %s: the database failed: %s", request.method, request.path, type(error).__name__)
         return response(DatabaseUnavailable("the database did not answer; try again"))
     except Exception:
-        log.exception("%s %s failed", request.method, request.path)
+        logger.exception("%s %s failed", request.method, request.path)
         return response(LedgerError("the service failed on this request; its log says why"))

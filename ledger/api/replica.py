@@ -20,7 +20,7 @@ from ledger.log.read import read_head
 if TYPE_CHECKING:
     from ledger.api.services import Services
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 ASK_SECONDS = 1.0
 """At most so often, and only when it is to be read, the replica is asked whether it is there."""
@@ -80,9 +80,9 @@ class Replica:
     def _note(self, error: Exception | None) -> None:
         """Remember how it went; log the beginning and the end of an outage, not every request."""
         if error is not None and self._is_there:
-            log.warning("the replica does not answer (%s): the primary is read instead", type(error).__name__)
+            logger.warning("the replica does not answer (%s): the primary is read instead", type(error).__name__)
         elif error is None and not self._is_there:
-            log.warning("the replica answers again")
+            logger.warning("the replica answers again")
         self._is_there = error is None
         self._ask_at = time.monotonic() + (ASK_SECONDS if error is None else AWAY_SECONDS)
 

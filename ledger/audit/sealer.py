@@ -27,7 +27,7 @@ from ledger.log.read import read_head
 if TYPE_CHECKING:
     pass
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 CHUNK_EVENTS = 16_384
 READERS = 2
@@ -65,10 +65,10 @@ class Sealer:
                 sealed = await self.seal()
                 pause = SEAL_SECONDS if sealed else min(signal.idle_seconds_max, pause * 2)
             except RollbackFound as error:
-                log.critical("NOT SEALED: %s", error)
+                logger.critical("NOT SEALED: %s", error)
                 pause = RETRY_SECONDS
             except Exception:
-                log.exception("sealing failed, next try in %.0f s", RETRY_SECONDS)
+                logger.exception("sealing failed, next try in %.0f s", RETRY_SECONDS)
                 pause = RETRY_SECONDS
             await asyncio.sleep(min(pause, SEAL_SECONDS))
             if pause > SEAL_SECONDS:

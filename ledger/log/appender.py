@@ -20,7 +20,7 @@ from ledger.domain.errors import DatabaseUnavailable, Overloaded
 from ledger.domain.event import Request
 from ledger.log.append import Verdict, append
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 GROUP_EVENTS_MAX = 2_000
 """A group stops growing here: past it, throughput gains little and the wait grows."""
@@ -130,7 +130,7 @@ class Appender:
                     await self._once_more(group, error)
                 else:
                     group += [self._take() for _ in range(len(self._queue))]
-                    log.warning("no answer for %d requests: %s", len(group), type(error).__name__)
+                    logger.warning("no answer for %d requests: %s", len(group), type(error).__name__)
                     self._fail(group, error)
 
     def _begin_next(self) -> bool:
@@ -170,14 +170,14 @@ class Appender:
 
     async def _once_more(self, group: list[_Waiting], error: Exception) -> None:
         """Send a failed group again: as it was after the database failed, one by one after a request of it did."""
-        log.warning("append of %d requests failed, once more", len(group), exc_info=error)
+        logger.warning("append of %d requests failed, once more", len(group), exc_info=error)
         together = isinstance(error, RETRY_ERRORS)
         for part in [group] if together else [[waiting] for waiting in group]:
             try:
                 async with self._database.connection() as connection:
                     await self._record(connection, part)
             except Exception as again:
-                log.exception("append of %d requests failed twice", len(part))
+                logger.exception("append of %d requests failed twice", len(part))
                 self._fail(part, again)
 
     def _fail(self, group: list[_Waiting], error: Exception) -> None:

@@ -12,7 +12,7 @@ from ledger.domain.judge import expiry
 from ledger.log.appender import Appender
 from ledger.log.notifications import LogSignal
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 SWEEP_HOLDS_MAX = 1_000
 
@@ -56,7 +56,7 @@ async def sweep(database: Database, appender: Appender, signal: LogSignal) -> No
             async with database.connection() as connection:
                 seconds = await connection.fetchval(SECONDS_TO_NEXT)
         except Exception:
-            log.exception("the sweeper failed, next try in %.0f s", PAUSE_SECONDS_MAX)
+            logger.exception("the sweeper failed, next try in %.0f s", PAUSE_SECONDS_MAX)
             seconds = PAUSE_SECONDS_MAX
         wait = (
             signal.idle_seconds_max

@@ -16,7 +16,7 @@ from ledger.database import Connection, Database
 if TYPE_CHECKING:
     pass
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 CHANNEL = "ledger_log"
 NOTIFY = "SELECT pg_notify('ledger_log', $1)"
@@ -114,7 +114,7 @@ class Notifier:
                     if not await self._attend(connection):
                         break
             except Exception as error:  # noqa: BLE001 (nothing is lost: whoever waits looks for himself)
-                log.warning("the connection that listens failed: %s", type(error).__name__)
+                logger.warning("the connection that listens failed: %s", type(error).__name__)
             if self._rung_at_start is None:
                 wait = min(pause, UNREACHABLE_SECONDS_MAX)
             elif self._signal.generation > self._rung_at_start:
@@ -126,7 +126,7 @@ class Notifier:
             await asyncio.sleep(RECONNECT_SECONDS_MIN)
             await self._signal.wait(self._signal.generation, wait - RECONNECT_SECONDS_MIN)
         self._signal.receives_notifications = False
-        log.info("no LISTEN on this connection: waiting processes look for new events each second")
+        logger.info("no LISTEN on this connection: waiting processes look for new events each second")
         await self._only_tell()
 
     async def _only_tell(self) -> None:
@@ -137,7 +137,7 @@ class Notifier:
             try:
                 await notify_other_processes(self._database)
             except Exception as error:  # noqa: BLE001 (whoever waits looks for himself)
-                log.warning("other processes could not be told of new events: %s", type(error).__name__)
+                logger.warning("other processes could not be told of new events: %s", type(error).__name__)
             await asyncio.sleep(TELL_SECONDS)
 
     async def _attend(self, connection: Connection) -> bool:

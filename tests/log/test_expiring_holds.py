@@ -133,7 +133,7 @@ async def test_the_sweeper_goes_on_after_a_failure(
     monkeypatch.setattr(expiry, "PAUSE_SECONDS_MAX", 0.01)
     monkeypatch.setattr(expiry, "DUE_HOLDS", "SELECT stream_id FROM ledger.nonexistent WHERE $2 IS NULL LIMIT $1")
     tried = asyncio.Event()
-    monkeypatch.setattr(expiry.log, "exception", lambda *_: tried.set())
+    monkeypatch.setattr(expiry.logger, "exception", lambda *_: tried.set())
 
     sweeping = asyncio.create_task(sweep(database, appender, LogSignal()))
     await asyncio.wait_for(tried.wait(), 10)
