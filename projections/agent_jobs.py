@@ -32,7 +32,7 @@ def fold(
     elif isinstance(payload, job.JobRetried):
         row.started_at = row.completed_at = row.error_message = None
         row.retry_count += 1
-    elif event.type in job.ENDS_JOB:
+    elif transition.to in job.ENDED:
         row.completed_at = event.occurred_at
         if isinstance(payload, job.JobCompleted):
             row.output_data = raw_text(payload.output_data)

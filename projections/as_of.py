@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from uuid import UUID
 
 from ledger.database import Database
+from ledger.domain.catalogue import names_of
 from ledger.domain.ledger_events import PAYLOAD_ERASED
 from ledger.log.read import PAGE_EVENTS_MAX, EventFilter, StoredEvent, read_all
 from projections import campaigns
@@ -15,6 +16,11 @@ from projections.fold import ReadModels, fold_event, needed_by
 from projections.replay import CannotReplay
 from projections.rows import AgentJobRow, BudgetEntryRow, CampaignRow, ContentAssetRow, Row, Rows
 from projections.skips import read_skips
+
+CAMPAIGN_OPENERS = names_of(lambda kind: kind.category == "campaign" and kind.opens_stream)
+CAMPAIGN_DELETERS = names_of(lambda kind: kind.category == "campaign" and kind.deletes_stream)
+JOB_OPENERS = names_of(lambda kind: kind.category == "job" and kind.opens_stream)
+JOB_DELETERS = names_of(lambda kind: kind.category == "job" and kind.deletes_stream)
 
 
 async def row_as_of(database: Database, table: str, row_id: UUID, position: int) -> Row | None:
@@ -56,8 +62,8 @@ def _concerning(table: str, row_id: UUID, position: int) -> EventFilter:
 async def _open_references(database: Database, models: ReadModels, first: StoredEvent) -> None:
     """Fold what opened the campaign and the job that a row's first event names: they say what currency it is in."""
     job_id = first.agent_job_id if first.category == "cost" else None
-    queued = await _read(database, "job.queued", [job_id])
-    created = await _read(database, "campaign.created", [first.campaign_id, *(event.campaign_id for event in queued)])
+    queued = await _read(database, JOB_OPENERS, [job_id])
+    created = await _read(database, CAMPAIGN_OPENERS, [first.campaign_id, *(event.campaign_id for event in queued)])
     await _fold(database, [*created, *queued], models)
 
 
@@ -83,27 +89,27 @@ async def _fold(database: Database, events: list[StoredEvent], models: ReadModel
 async def _forget_deleted(database: Database, row: Row, position: int) -> None:
     """Do what ON DELETE SET NULL has done to the row by then."""
     if isinstance(row, AgentJobRow | ContentAssetRow) and await _read(
-        database, "campaign.deleted", [row.campaign_id], position
+        database, CAMPAIGN_DELETERS, [row.campaign_id], position
     ):
         row.campaign_id = None
-    if isinstance(row, ContentAssetRow) and await _read(database, "job.deleted", [row.agent_job_id], position):
+    if isinstance(row, ContentAssetRow) and await _read(database, JOB_DELETERS, [row.agent_job_id], position):
         row.agent_job_id = None
 
 
 async def _note_erasures(database: Database, table: str, row: Row, position: int) -> None:
     """Fold the erasures of the row's stream. Its events were read after them, so the texts are gone already."""
-    for event in await _read(database, PAYLOAD_ERASED, [row.id], position):
+    for event in await _read(database, (PAYLOAD_ERASED,), [row.id], position):
         erased = erased_by(event)
         if erased is not None and TABLES.get(erased.category) == table and event.position > row.position:
             row.touch(event)
 
 
 async def _read(
-    database: Database, event_type: str, stream_ids: Iterable[UUID | None], until: int | None = None
+    database: Database, types: tuple[str, ...], stream_ids: Iterable[UUID | None], until: int | None = None
 ) -> list[StoredEvent]:
-    """The events of one type in these streams."""
+    """Read the events of these types in these streams."""
     named = tuple({stream_id for stream_id in stream_ids if stream_id is not None})
     if not named:
         return []
-    wanted = EventFilter(until=until, types=(event_type,), stream_ids=named)
+    wanted = EventFilter(until=until, types=types, stream_ids=named)
     return [event async for page in read_all(database, wanted, PAGE_EVENTS_MAX) for event in page]

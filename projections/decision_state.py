@@ -7,13 +7,17 @@ from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING
 
 from ledger.database import Connection
+from ledger.domain.catalogue import sql_list
 from projections import differences, stream_heads
 from projections.differences import Difference
 
 if TYPE_CHECKING:
     pass
 
-REPLAYED = """
+DELETED_CAMPAIGN = sql_list(lambda kind: kind.category == "campaign" and kind.deletes_stream)
+SET_CAMPAIGN_BUDGET = sql_list(lambda kind: kind.category == "campaign" and kind.sets_budget)
+
+REPLAYED = f"""
 CREATE TEMPORARY TABLE replayed_accounts ON COMMIT DROP AS
 WITH of_campaign AS (
     SELECT campaign_id AS id, sum(cost) AS spent, sum(held) AS held
@@ -31,15 +35,15 @@ UNION ALL
     (terms.data ->> 'budget')::numeric(20, 10), coalesce(spent, 0)::numeric(38, 10), coalesce(held, 0)::numeric(38, 10)
 FROM ledger.campaign_events AS deleted JOIN ledger.campaign_events AS first USING (stream_id)
 JOIN ledger.campaign_events AS terms USING (stream_id) LEFT JOIN of_campaign ON of_campaign.id = stream_id
-WHERE deleted.type = 'campaign.deleted' AND first.version = 1
-    AND terms.type IN ('campaign.created', 'campaign.budget_changed')
+WHERE deleted.type IN ({DELETED_CAMPAIGN}) AND first.version = 1
+    AND terms.type IN ({SET_CAMPAIGN_BUDGET})
 ORDER BY stream_id, terms.version DESC)
 UNION ALL
 SELECT 'job', id, currency::text, budget, spent, of_job.held FROM of_job JOIN pg_temp.agent_jobs USING (id);
 
 CREATE TEMPORARY TABLE replayed_holds ON COMMIT DROP AS
 SELECT id, held AS amount, campaign_id, agent_job_id, expires_at FROM pg_temp.budget_entries WHERE status = 'held';
-"""
+"""  # noqa: S608 (fixed texts)
 
 PRESENCE = """
 ('row', CASE WHEN {live} IS NULL THEN 'missing' ELSE 'present' END,

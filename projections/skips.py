@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ledger.database import Connection, Database
-from ledger.domain.catalogue import CATALOGUE
+from ledger.domain.catalogue import type_of
 from ledger.domain.errors import LedgerError
 from ledger.domain.event import Receipt, Request
 from ledger.domain.ledger_events import ProjectionSkipped
@@ -21,12 +21,10 @@ from projections import checkpoint
 if TYPE_CHECKING:
     pass
 
-TYPE = "ledger.projection_skipped"
-
-SKIPS = """
+SKIPS = f"""
 SELECT data::text AS data, text::text AS text, recorded_at
-FROM ledger.ledger_events WHERE type = 'ledger.projection_skipped' ORDER BY position
-"""
+FROM ledger.ledger_events WHERE type = '{type_of(ProjectionSkipped).name}' ORDER BY position
+"""  # noqa: S608 (fixed texts)
 
 
 class NothingToSkip(LedgerError):
@@ -80,7 +78,7 @@ async def skip(database: Database, appender: Appender, *, by: str, reason: str) 
         error=failure.error[:2000],
         reason=reason,
     )
-    (verdict,) = await appender.append(Request([prepare(CATALOGUE[TYPE], decided, actor="local")]))
+    (verdict,) = await appender.append(Request([prepare(type_of(ProjectionSkipped), decided, actor="local")]))
     assert isinstance(verdict, Receipt), verdict
     await retry(database)
     return decided

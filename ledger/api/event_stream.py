@@ -11,12 +11,13 @@ import msgspec
 from aiohttp import web
 
 from ledger.api.auth import CALLER, authenticate
-from ledger.api.events import Category, Position
+from ledger.api.events import Position
 from ledger.api.live_feed import Feed
 from ledger.api.recent_events import Part
 from ledger.api.routes import EVENT_STREAM, Route, read_position, read_query
 from ledger.api.services import Services
 from ledger.domain.errors import Forbidden, Unauthenticated
+from ledger.domain.event_type import Category
 from ledger.log.read import EventFilter, EventView
 
 logger = logging.getLogger(__name__)

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated, Literal
+from typing import Annotated
 from uuid import UUID
 
 import msgspec
@@ -14,8 +14,8 @@ from ledger.api.replica import wait_for_log
 from ledger.api.routes import JSON, NDJSON, Route, json_response, path_uuid, read_position, read_query
 from ledger.api.services import Services
 from ledger.domain.access import Caller
-from ledger.domain.catalogue import CATEGORIES
 from ledger.domain.errors import NotFound
+from ledger.domain.event_type import CATEGORIES, Category
 from ledger.log.read import (
     PAGE_EVENTS_MAX,
     EventFilter,
@@ -30,7 +30,6 @@ from ledger.log.read import (
 logger = logging.getLogger(__name__)
 
 Position = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
-Category = Literal["campaign", "content", "job", "cost", "ledger"]
 
 
 class TimelineQuery(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):

@@ -12,6 +12,7 @@ from ledger.api.problems import CONTENT_TYPE, STATUS, Problem
 from ledger.api.routes import EVENT_STREAM, JSON, NDJSON, OCTETS, PLAIN, Route, json_response
 from ledger.api.services import Services
 from ledger.domain.codec import Day
+from ledger.domain.event_type import CATEGORIES
 
 REFERENCE = "#/components/schemas/{name}"
 
@@ -128,7 +129,7 @@ def _first_line(kind: Any) -> str:
 def _path_parameters(route: Route) -> list[dict[str, Any]]:
     formats = {
         "position": {"type": "integer", "minimum": 0, "maximum": 2**63 - 1},
-        "category": {"type": "string", "enum": ["campaign", "content", "job", "cost", "ledger"]},
+        "category": {"type": "string", "enum": list(CATEGORIES)},
         "key": {"type": "string"},
         "tile": {"type": "string", "description": "<level>/<index>[.p/<width>] or entries/<index>[.p/<width>]"},
     }

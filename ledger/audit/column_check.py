@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator
 import asyncpg
 
 from ledger.database import Connection
+from ledger.domain.catalogue import CATALOGUE, sql_list
+from ledger.domain.ledger_events import PAYLOAD_ERASED
 
 SHOWN_MAX = 100
 """Faults are listed up to this many of a kind."""
@@ -16,9 +18,20 @@ SHOWN_MAX = 100
 POSITIONS_MAX = 50_000
 """So many events are looked at by one statement, so that none keeps its snapshot for long."""
 
+FACTS = sql_list(lambda kind: kind.is_fact)
+HOLDS = sql_list(lambda kind: kind.opens_hold)
+DENIALS = sql_list(lambda kind: kind.denies_hold)
+BUDGETS = sql_list(lambda kind: kind.sets_budget)
+BUDGET_CHANGES = sql_list(lambda kind: kind.sets_budget and not kind.opens_stream)
+AMOUNT_FIELDS = "type " + " ".join(
+    f"WHEN '{kind.name}' THEN '{kind.amount_field}'" for kind in CATALOGUE.values() if kind.amount_field
+)
+
+NUMBER = "[0-9]{1,10}([.][0-9]{1,10})?"
+
 # An erased event keeps the size that it had, or after an import, which knows no other, has that of what is left.
 # The facts of an erasure are compared as texts: a changed byte must be found, not stop the search.
-ROW_FAULTS = """
+ROW_FAULTS = f"""
 SELECT position, fault FROM (
     SELECT position, concat_ws('; ',
         CASE WHEN (has_text OR text_commitment IS NULL OR erased_size IS NOT NULL)
@@ -30,7 +43,7 @@ SELECT position, fault FROM (
             'its text, the salt and the commitment do not belong together'
         END,
         CASE WHEN text_commitment IS NOT NULL AND NOT has_text AND erased_size IS NULL THEN
-            'its text is gone, but no ledger.payload_erased says that it was erased'
+            'its text is gone, but no {PAYLOAD_ERASED} says that it was erased'
         END,
         CASE WHEN over_budget IS NOT NULL AND NOT may_be_over THEN
             format('its over_budget cannot be %s', over_budget)
@@ -41,14 +54,14 @@ SELECT position, fault FROM (
             text IS NOT NULL AS has_text,
             char_length(data::text) + coalesce(char_length(text::text), 0) AS actual_size,
             encode(sha256(text_salt || convert_to(text::text, 'UTF8')), 'hex') AS actual_commitment,
-            type IN ('cost.recorded', 'cost.settled') AND over_budget IN ('{job}', '{campaign}', '{job,campaign}')
+            type IN ({FACTS}) AND over_budget IN ('{{job}}', '{{campaign}}', '{{job,campaign}}')
                 AND (agent_job_id IS NOT NULL OR over_budget[1] <> 'job')
-                AND (campaign_id IS NOT NULL OR over_budget = '{job}') AS may_be_over
+                AND (campaign_id IS NOT NULL OR over_budget = '{{job}}') AS may_be_over
         FROM ledger.events AS event
         LEFT JOIN LATERAL (
             SELECT data ->> 'size' AS size FROM ledger.ledger_events
             WHERE event.text IS NULL AND event.text_commitment IS NOT NULL AND stream_id = event.stream_id
-                AND type = 'ledger.payload_erased' AND data ->> 'position' = event.position::text
+                AND type = '{PAYLOAD_ERASED}' AND data ->> 'position' = event.position::text
                 AND data ->> 'category' = event.category
             LIMIT 1
         ) AS erasure ON true
@@ -57,15 +70,15 @@ SELECT position, fault FROM (
     ) AS event
 ) AS event
 WHERE fault <> '' ORDER BY position LIMIT $3
-"""
+"""  # noqa: S608 (fixed texts)
 
-ERASURE_FAULTS = """
+ERASURE_FAULTS = f"""
 SELECT erasure.position, format(
     'it says that %s at position %s was erased, but no such event is without its text',
     data ->> 'event_type', data ->> 'position'
 ) AS fault
 FROM ledger.ledger_events AS erasure
-WHERE type = 'ledger.payload_erased' AND NOT EXISTS (
+WHERE type = '{PAYLOAD_ERASED}' AND NOT EXISTS (
     SELECT FROM ledger.events AS event
     WHERE event.stream_id = erasure.stream_id AND event.stream_id::text = erasure.data ->> 'stream_id'
         AND event.position::text = erasure.data ->> 'position' AND event.position < erasure.position
@@ -73,32 +86,30 @@ WHERE type = 'ledger.payload_erased' AND NOT EXISTS (
         AND event.text IS NULL AND event.text_commitment IS NOT NULL
 )
 ORDER BY position LIMIT $1
-"""
+"""  # noqa: S608
 
 # What an event moves is the same for both of its limits: spent and held count together. A hold is open until the next
 # event of its stream. Limits are told as what they change by, so that their running sum is the limit that holds.
-OVER_BUDGET_FAULTS = r"""
+OVER_BUDGET_FAULTS = rf"""
 WITH cost AS (
-    SELECT position, stream_id, type, agent_job_id, campaign_id, over_budget, CASE
-        WHEN type IN ('cost.recorded', 'cost.settled') THEN data ->> 'cost'
-        WHEN type IN ('cost.reserved', 'cost.adjusted') THEN data ->> 'amount'
-    END AS amount
-    FROM ledger.cost_events WHERE type <> 'cost.denied'
+    SELECT position, stream_id, type, agent_job_id, campaign_id, over_budget,
+        data ->> CASE {AMOUNT_FIELDS} END AS amount
+    FROM ledger.cost_events WHERE type NOT IN ({DENIALS})
 ), checked AS (
-    SELECT *, CASE WHEN amount ~ '^-?[0-9]{1,10}([.][0-9]{1,10})?$' THEN amount::numeric ELSE 0 END AS moved FROM cost
+    SELECT *, CASE WHEN amount ~ '^-?{NUMBER}$' THEN amount::numeric ELSE 0 END AS moved FROM cost
 ), movement AS (
     SELECT position, type, agent_job_id, campaign_id, over_budget,
-        moved - CASE WHEN lag(type) OVER stream = 'cost.reserved' THEN lag(moved) OVER stream ELSE 0 END AS moved
+        moved - CASE WHEN lag(type) OVER stream IN ({HOLDS}) THEN lag(moved) OVER stream ELSE 0 END AS moved
     FROM checked WINDOW stream AS (PARTITION BY stream_id ORDER BY position)
 ), budget AS (
-    SELECT position, type, stream_id,
-        CASE WHEN data ->> 'budget' ~ '^[0-9]{1,10}([.][0-9]{1,10})?$' THEN (data ->> 'budget')::numeric END AS budget
-    FROM ledger.events WHERE type IN ('campaign.created', 'campaign.budget_changed', 'job.queued')
+    SELECT position, type, category, stream_id,
+        CASE WHEN data ->> 'budget' ~ '^{NUMBER}$' THEN (data ->> 'budget')::numeric END AS budget
+    FROM ledger.events WHERE type IN ({BUDGETS})
 ), term AS (
-    SELECT position, CASE WHEN type = 'job.queued' THEN stream_id END AS agent_job_id,
-        CASE WHEN type <> 'job.queued' THEN stream_id END AS campaign_id,
-        budget - CASE WHEN type = 'campaign.budget_changed' THEN lag(budget) OVER stream ELSE 0 END AS change
-    FROM budget WINDOW stream AS (PARTITION BY stream_id, type = 'job.queued' ORDER BY position)
+    SELECT position, CASE WHEN category = 'job' THEN stream_id END AS agent_job_id,
+        CASE WHEN category = 'campaign' THEN stream_id END AS campaign_id,
+        budget - CASE WHEN type IN ({BUDGET_CHANGES}) THEN lag(budget) OVER stream ELSE 0 END AS change
+    FROM budget WINDOW stream AS (PARTITION BY category, stream_id ORDER BY position)
 ), told AS (
     SELECT position, type, agent_job_id, campaign_id, over_budget, moved, NULL AS change FROM movement
     UNION ALL
@@ -113,14 +124,14 @@ WITH cost AS (
 ), expected AS (
     SELECT position, over_budget, nullif(array_remove(ARRAY[
         CASE WHEN job_is_over THEN 'job' END, CASE WHEN campaign_is_over THEN 'campaign' END
-    ], NULL), '{}') AS computed
-    FROM balance WHERE type IN ('cost.recorded', 'cost.settled')
+    ], NULL), '{{}}') AS computed
+    FROM balance WHERE type IN ({FACTS})
 )
 SELECT position, format('its over_budget is %s, by the events before it %s',
     coalesce(over_budget::text, 'null'), coalesce(computed::text, 'null')) AS fault
 FROM expected WHERE over_budget IS DISTINCT FROM computed
 ORDER BY position LIMIT $1
-"""
+"""  # noqa: S608
 
 
 async def faults(connection: Connection, head: int) -> AsyncIterator[str]:

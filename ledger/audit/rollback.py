@@ -3,7 +3,7 @@
 from ledger.audit import tree_store
 from ledger.audit.signing_files import SigningFiles
 from ledger.database import Database
-from ledger.domain.catalogue import CATALOGUE
+from ledger.domain.catalogue import type_of
 from ledger.domain.errors import LedgerError
 from ledger.domain.event import Receipt, Request
 from ledger.domain.ledger_events import RollbackAccepted
@@ -38,8 +38,7 @@ async def accept_rollback(
     decided = RollbackAccepted(
         origin=sealed.origin or home.origin, size=sealed.size, by=by, refusal=sealed.refusal[:2000], reason=reason
     )
-    event_type = CATALOGUE["ledger.rollback_accepted"]
-    (verdict,) = await appender.append(Request([prepare(event_type, decided, actor="local")]))
+    (verdict,) = await appender.append(Request([prepare(type_of(RollbackAccepted), decided, actor="local")]))
     assert isinstance(verdict, Receipt), verdict
     async with database.connection() as connection, connection.transaction():
         # The sealer waits for this row: it meets either the old log and its checkpoint, or neither.

@@ -74,7 +74,7 @@ def require_stream_within(working_state: WorkingState, candidate: Candidate) -> 
     category, stream_id = candidate.event_type.category, candidate.stream_id
     there, campaign_id = _campaign_of_stream(working_state, category, stream_id)
     allowed = candidate.allowed_campaign_ids or frozenset()
-    if (there and campaign_id not in allowed) or (not there and not candidate.event_type.transition.opens):
+    if (there and campaign_id not in allowed) or (not there and not candidate.event_type.opens_stream):
         raise NoSuchStream(category, stream_id)
 
 
@@ -92,7 +92,7 @@ def require_references_within(working_state: WorkingState, candidate: Candidate)
         raise Forbidden("this key is confined to other campaigns than the one named")
     if job_id is not None and _campaign_of_stream(working_state, "job", job_id)[1] not in allowed:
         raise UnknownReference("agent_job_id", job_id)
-    if not event_type.transition.opens and event_type.name != "content.assigned":
+    if not event_type.opens_stream and not event_type.changes_campaign:
         return
     if event_type.category == "campaign" or resolve_references(working_state, named, job_id)[0] not in allowed:
         raise Forbidden("this key is confined to campaigns: name one of them")

@@ -7,6 +7,7 @@ from typing import Annotated
 import msgspec
 
 from ledger.domain.codec import FREE_TEXT, Amount, Count, Currency, Day, EventData, InvalidField, Reason
+from ledger.domain.event_type import EventType
 from ledger.domain.lifecycle import DELETED, Transition
 from ledger.domain.money import DEFAULT_CURRENCY
 
@@ -101,20 +102,19 @@ class CampaignDeleted(EventData, frozen=True, kw_only=True):
 
 _LIVE = ("draft", "active", "paused", "completed")
 
-EVENTS: dict[str, tuple[type[EventData], Transition]] = {
-    "campaign.created": (CampaignCreated, Transition((), "draft")),
-    "campaign.details_changed": (CampaignDetailsChanged, Transition(_LIVE)),
-    "campaign.budget_changed": (CampaignBudgetChanged, Transition(_LIVE)),
-    "campaign.activated": (CampaignActivated, Transition(("draft", "paused"), "active")),
-    "campaign.paused": (CampaignPaused, Transition(("active",), "paused")),
-    "campaign.completed": (CampaignCompleted, Transition(("active", "paused"), "completed")),
-    "campaign.archived": (CampaignArchived, Transition(_LIVE, "archived")),
-    "campaign.metrics_recorded": (
-        CampaignMetricsRecorded,
-        Transition(("active", "paused", "completed", "archived")),
-    ),
-    "campaign.deleted": (CampaignDeleted, Transition(("draft", "archived"), DELETED)),
-}
+_STARTED = ("active", "paused", "completed", "archived")
+
+EVENTS = (
+    EventType("campaign.created", CampaignCreated, Transition((), "draft"), sets_budget=True),
+    EventType("campaign.details_changed", CampaignDetailsChanged, Transition(_LIVE)),
+    EventType("campaign.budget_changed", CampaignBudgetChanged, Transition(_LIVE), sets_budget=True),
+    EventType("campaign.activated", CampaignActivated, Transition(("draft", "paused"), "active")),
+    EventType("campaign.paused", CampaignPaused, Transition(("active",), "paused")),
+    EventType("campaign.completed", CampaignCompleted, Transition(("active", "paused"), "completed")),
+    EventType("campaign.archived", CampaignArchived, Transition(_LIVE, "archived")),
+    EventType("campaign.metrics_recorded", CampaignMetricsRecorded, Transition(_STARTED)),
+    EventType("campaign.deleted", CampaignDeleted, Transition(("draft", "archived"), DELETED)),
+)
 
 
 class CampaignState(msgspec.Struct, frozen=True, array_like=True):

@@ -1,60 +1,36 @@
-"""Every event type by name: its struct, its category, its schema version, and who may send it."""
+"""`CATALOGUE`: every event type by name; stored payloads of any schema version are decoded here."""
 
 from collections.abc import Callable
 from functools import cache
-from typing import NamedTuple
 
 import msgspec
 
 from ledger.domain import campaign, content, cost, job, ledger_events
-from ledger.domain.codec import EventData, FieldPlan, decode_hook, dump, merge, plans_of
-from ledger.domain.lifecycle import Transition
-
-
-class EventType(NamedTuple):
-    """One row of the catalogue."""
-
-    name: str
-    category: str
-    payload: type[EventData]
-    transition: Transition
-    schema_version: int
-    by_service: bool
-    decoder: msgspec.json.Decoder[EventData]
-
-
-Upcaster = Callable[[dict[str, msgspec.Raw]], dict[str, msgspec.Raw]]
-"""Turns the fields of an old schema version, each as raw JSON, into those of the next.
-
-Data and free text come as one. Of an event whose text was erased the free texts are not there.
-"""
-
-SCHEMA_VERSIONS: dict[str, int] = {}
-"""The schema version that events of a type are written in, where it is no longer 1."""
-
-UPCASTERS: dict[tuple[str, int], Upcaster] = {}
-"""By type and old version: `("cost.recorded", 1)` reads what version 1 wrote as version 2 would have written it."""
-
-
-def _event_type(category: str, name: str, payload: type[EventData], transition: Transition) -> EventType:
-    decoder = msgspec.json.Decoder(payload, dec_hook=decode_hook)
-    by_service = category == "ledger" or name in cost.BY_SERVICE
-    return EventType(name, category, payload, transition, SCHEMA_VERSIONS.get(name, 1), by_service, decoder)
-
+from ledger.domain.codec import EventData, FieldPlan, dump, merge, plans_of
+from ledger.domain.event_type import EventType
 
 CATALOGUE: dict[str, EventType] = {
-    name: _event_type(category, name, payload, transition)
-    for category, events in (
-        ("campaign", campaign.EVENTS),
-        ("content", content.EVENTS),
-        ("job", job.EVENTS),
-        ("cost", cost.EVENTS),
-        ("ledger", ledger_events.EVENTS),
-    )
-    for name, (payload, transition) in events.items()
+    event_type.name: event_type for noun in (campaign, content, job, cost, ledger_events) for event_type in noun.EVENTS
 }
 
-CATEGORIES = ("campaign", "content", "job", "cost", "ledger")
+_BY_PAYLOAD = {event_type.payload: name for name, event_type in CATALOGUE.items()}
+
+
+def type_of(payload: type[EventData]) -> EventType:
+    """Return the event type whose data has this struct."""
+    return CATALOGUE[_BY_PAYLOAD[payload]]
+
+
+def names_of(matches: Callable[[EventType], bool]) -> tuple[str, ...]:
+    """Return the names of the event types that match."""
+    return tuple(name for name, event_type in CATALOGUE.items() if matches(event_type))
+
+
+def sql_list(matches: Callable[[EventType], bool]) -> str:
+    """Return the names of the event types that match for `type IN (...)` in SQL, such as `'job.queued'`."""
+    names = names_of(matches)
+    assert names, "SQL has no empty list"
+    return ", ".join(f"'{name}'" for name in names)
 
 
 class UnknownEventType(Exception):
@@ -68,7 +44,7 @@ def decode_stored(name: str, schema_version: int, data: str, free_text: str | No
         UnknownEventType: it was written by a newer release; upgrade before going on.
     """
     event_type = CATALOGUE.get(name)
-    if event_type is None or schema_version > event_type.schema_version:
+    if event_type is None or not 1 <= schema_version <= event_type.schema_version:
         raise UnknownEventType(f"{name} in schema version {schema_version}: upgrade this release to read it")
     stored = merge(data.encode(), free_text.encode() if free_text is not None else None)
     absent = _required_texts(event_type.payload) if free_text is None else ()
@@ -99,8 +75,8 @@ def as_written_today(name: str, schema_version: int, data: str, free_text: str |
 def _upcast(event_type: EventType, version: int, stored: bytes) -> dict[str, msgspec.Raw]:
     """Bring stored fields up to the version of this release, a version at a time."""
     fields = _fields.decode(stored)
-    for old in range(version, event_type.schema_version):
-        fields = UPCASTERS[event_type.name, old](fields)
+    for upcaster in event_type.upcasters[version - 1 :]:
+        fields = upcaster(fields)
     return fields
 
 

@@ -7,6 +7,7 @@ from uuid import UUID
 import msgspec
 
 from ledger.domain.codec import FREE_TEXT, EventData, JsonObject, Reason, no_object
+from ledger.domain.event_type import EventType
 from ledger.domain.lifecycle import DELETED, Transition
 
 Title = Annotated[str, msgspec.Meta(min_length=1, max_length=500, extra=FREE_TEXT)]
@@ -97,17 +98,17 @@ class ContentDeleted(EventData, frozen=True, kw_only=True):
 
 _LIVE = ("draft", "review", "approved", "published")
 
-EVENTS: dict[str, tuple[type[EventData], Transition]] = {
-    "content.created": (ContentCreated, Transition((), "draft")),
-    "content.revised": (ContentRevised, Transition(("draft", "review"))),
-    "content.submitted": (ContentSubmitted, Transition(("draft",), "review")),
-    "content.approved": (ContentApproved, Transition(("review",), "approved")),
-    "content.rejected": (ContentRejected, Transition(("review",), "draft")),
-    "content.published": (ContentPublished, Transition(("approved",), "published")),
-    "content.archived": (ContentArchived, Transition(_LIVE, "archived")),
-    "content.assigned": (ContentAssigned, Transition(_LIVE)),
-    "content.deleted": (ContentDeleted, Transition((*_LIVE, "archived"), DELETED)),
-}
+EVENTS = (
+    EventType("content.created", ContentCreated, Transition((), "draft")),
+    EventType("content.revised", ContentRevised, Transition(("draft", "review"))),
+    EventType("content.submitted", ContentSubmitted, Transition(("draft",), "review")),
+    EventType("content.approved", ContentApproved, Transition(("review",), "approved")),
+    EventType("content.rejected", ContentRejected, Transition(("review",), "draft")),
+    EventType("content.published", ContentPublished, Transition(("approved",), "published")),
+    EventType("content.archived", ContentArchived, Transition(_LIVE, "archived")),
+    EventType("content.assigned", ContentAssigned, Transition(_LIVE), changes_campaign=True),
+    EventType("content.deleted", ContentDeleted, Transition((*_LIVE, "archived"), DELETED)),
+)
 
 
 class ContentState(msgspec.Struct, frozen=True, array_like=True):

@@ -21,6 +21,7 @@ from ledger.domain.codec import (
     SignedAmount,
     SignedCount,
 )
+from ledger.domain.event_type import EventType
 from ledger.domain.lifecycle import Transition
 
 EXPIRES_IN_SECONDS_DEFAULT = 900
@@ -131,17 +132,17 @@ class CostDenied(EventData, frozen=True, kw_only=True):
     scopes: list[dict[str, Any]]
 
 
-EVENTS: dict[str, tuple[type[EventData], Transition]] = {
-    "cost.recorded": (CostRecorded, Transition((), "settled")),
-    "cost.reserved": (CostReserved, Transition((), "held")),
-    "cost.settled": (CostSettled, Transition(("held", "expired", "released"), "settled")),
-    "cost.released": (CostReleased, Transition(("held",), "released")),
-    "cost.adjusted": (CostAdjusted, Transition(("settled",))),
-    "cost.expired": (CostExpired, Transition(("held",), "expired")),
-    "cost.denied": (CostDenied, Transition((), "denied")),
-}
+_UNSETTLED = ("held", "expired", "released")
 
-BY_SERVICE = frozenset({"cost.expired", "cost.denied"})
+EVENTS = (
+    EventType("cost.recorded", CostRecorded, Transition((), "settled"), amount_field="cost", is_fact=True),
+    EventType("cost.reserved", CostReserved, Transition((), "held"), amount_field="amount", opens_hold=True),
+    EventType("cost.settled", CostSettled, Transition(_UNSETTLED, "settled"), amount_field="cost", is_fact=True),
+    EventType("cost.released", CostReleased, Transition(("held",), "released")),
+    EventType("cost.adjusted", CostAdjusted, Transition(("settled",)), amount_field="amount"),
+    EventType("cost.expired", CostExpired, Transition(("held",), "expired"), by_service=True),
+    EventType("cost.denied", CostDenied, Transition((), "denied"), by_service=True, denies_hold=True),
+)
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):

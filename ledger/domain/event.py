@@ -10,8 +10,8 @@ from uuid import UUID
 
 import msgspec
 
-from ledger.domain.catalogue import EventType
 from ledger.domain.codec import EventData
+from ledger.domain.event_type import EventType
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -19,6 +19,7 @@ from ledger.domain.codec import (
     no_object,
 )
 from ledger.domain.errors import IllegalTransition
+from ledger.domain.event_type import EventType
 from ledger.domain.lifecycle import DELETED, Transition
 
 Message = Annotated[str, msgspec.Meta(max_length=1000, extra=FREE_TEXT)]
@@ -99,24 +100,21 @@ class JobDeleted(EventData, frozen=True, kw_only=True):
     reason: Reason | None = None
 
 
-_ENDED = ("completed", "failed", "cancelled")
-
-EVENTS: dict[str, tuple[type[EventData], Transition]] = {
-    "job.queued": (JobQueued, Transition((), "pending")),
-    "job.started": (JobStarted, Transition(("pending",), "running")),
-    "job.progressed": (JobProgressed, Transition(("running",))),
-    "job.completed": (JobCompleted, Transition(("running",), "completed")),
-    "job.failed": (JobFailed, Transition(("pending", "running"), "failed")),
-    "job.retried": (JobRetried, Transition(("failed",), "pending")),
-    "job.cancelled": (JobCancelled, Transition(("pending", "running"), "cancelled")),
-    "job.deleted": (JobDeleted, Transition(_ENDED, DELETED)),
-}
-
-ENDS_JOB = frozenset(name for name, (_, transition) in EVENTS.items() if transition.to in _ENDED)
-"""Event types that end a job: its open holds are released with them."""
-
 TAKES_HOLDS = ("pending", "running")
 """A hold needs its job in one of these."""
+
+ENDED = ("completed", "failed", "cancelled")
+
+EVENTS = (
+    EventType("job.queued", JobQueued, Transition((), "pending"), sets_budget=True),
+    EventType("job.started", JobStarted, Transition(("pending",), "running")),
+    EventType("job.progressed", JobProgressed, Transition(("running",))),
+    EventType("job.completed", JobCompleted, Transition(("running",), "completed"), ends_job=True),
+    EventType("job.failed", JobFailed, Transition(("pending", "running"), "failed"), ends_job=True),
+    EventType("job.retried", JobRetried, Transition(("failed",), "pending")),
+    EventType("job.cancelled", JobCancelled, Transition(("pending", "running"), "cancelled"), ends_job=True),
+    EventType("job.deleted", JobDeleted, Transition(ENDED, DELETED)),
+)
 
 
 class JobState(msgspec.Struct, frozen=True, array_like=True):

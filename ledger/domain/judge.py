@@ -12,7 +12,7 @@ from ledger.domain import campaign, content, cost, job, money
 from ledger.domain.access import require_references_within, require_stream_within
 from ledger.domain.accounts import move, require_currency, require_room, scopes_of
 from ledger.domain.campaign import CampaignState
-from ledger.domain.catalogue import CATALOGUE
+from ledger.domain.catalogue import type_of
 from ledger.domain.codec import EventData, InvalidField, dump
 from ledger.domain.content import ContentState
 from ledger.domain.errors import (
@@ -94,7 +94,7 @@ def _judge_event(working_state: WorkingState, candidate: Candidate) -> Receipt:
         require_references_within(working_state, candidate)
     require_text_to_erase(working_state, candidate)
     receipt = apply(working_state, candidate)
-    if candidate.event_type.name in job.ENDS_JOB:
+    if candidate.event_type.ends_job:
         _release_holds(working_state, candidate)
     return receipt
 
@@ -239,7 +239,7 @@ def _release_holds(working_state: WorkingState, ended: Candidate) -> None:
     for stream_id in holds:
         # Nobody can foresee this id and take it beforehand: it is made from the moment under the lock.
         event_id = uuid5(stream_id, f"released at {working_state.position + 1} {working_state.recorded_at.isoformat()}")
-        _judge_cost(working_state, _by_service("cost.released", stream_id, event_id, cost.CostReleased(), ended))
+        _judge_cost(working_state, _by_service(stream_id, event_id, cost.CostReleased(), ended))
 
 
 def _denial(working_state: WorkingState, candidate: Candidate, refusal: BudgetExceeded) -> Denial:
@@ -258,7 +258,7 @@ def _denial(working_state: WorkingState, candidate: Candidate, refusal: BudgetEx
         scopes=refusal.scopes,
         **named,
     )
-    denial = _by_service("cost.denied", stream_id, stream_id, payload, candidate)
+    denial = _by_service(stream_id, stream_id, payload, candidate)
     # The description is the reserve's own text, byte for byte: its salt and commitment hold for it.
     denial = msgspec.structs.replace(
         denial,
@@ -270,10 +270,10 @@ def _denial(working_state: WorkingState, candidate: Candidate, refusal: BudgetEx
     return Denial(denial, *resolve_references(working_state, asked.campaign_id, asked.agent_job_id))
 
 
-def _by_service(name: str, stream_id: UUID, event_id: UUID, payload: EventData, cause: Candidate | None) -> Candidate:
+def _by_service(stream_id: UUID, event_id: UUID, payload: EventData, cause: Candidate | None) -> Candidate:
     data, _ = dump(payload)
     return Candidate(
-        event_type=CATALOGUE[name],
+        event_type=type_of(type(payload)),
         stream_id=stream_id,
         id=event_id,
         payload=payload,
@@ -286,7 +286,7 @@ def _by_service(name: str, stream_id: UUID, event_id: UUID, payload: EventData, 
 
 def expiry(entry_id: UUID, event_id: UUID) -> Candidate:
     """The `cost.expired` of a hold. Its id must not be foreseeable: somebody could take it beforehand."""
-    return _by_service("cost.expired", entry_id, event_id, cost.CostExpired(), None)
+    return _by_service(entry_id, event_id, cost.CostExpired(), None)
 
 
 _JUDGES = {

@@ -9,6 +9,7 @@ from uuid import UUID
 import msgspec
 
 from ledger.domain.codec import FREE_TEXT, EventData, Label
+from ledger.domain.event_type import EventType
 from ledger.domain.lifecycle import Transition
 
 Why = Annotated[str, msgspec.Meta(min_length=1, max_length=500, extra=FREE_TEXT)]
@@ -54,8 +55,8 @@ class PayloadErased(EventData, frozen=True, kw_only=True):
     reason: Why
 
 
-EVENTS: dict[str, tuple[type[EventData], Transition]] = {
-    "ledger.projection_skipped": (ProjectionSkipped, Transition((), "recorded")),
-    "ledger.rollback_accepted": (RollbackAccepted, Transition((), "recorded")),
-    PAYLOAD_ERASED: (PayloadErased, Transition((), "recorded")),
-}
+EVENTS = (
+    EventType("ledger.projection_skipped", ProjectionSkipped, Transition((), "recorded"), by_service=True),
+    EventType("ledger.rollback_accepted", RollbackAccepted, Transition((), "recorded"), by_service=True),
+    EventType(PAYLOAD_ERASED, PayloadErased, Transition((), "recorded"), by_service=True),
+)

@@ -5,10 +5,10 @@ from uuid import UUID
 import msgspec
 
 from ledger.database import Database
-from ledger.domain.catalogue import CATALOGUE
+from ledger.domain.catalogue import type_of
 from ledger.domain.errors import NotFound, Refused
 from ledger.domain.event import Request
-from ledger.domain.ledger_events import PAYLOAD_ERASED, PayloadErased
+from ledger.domain.ledger_events import PayloadErased
 from ledger.log.appender import Appender
 from ledger.log.prepare import prepare
 
@@ -46,7 +46,7 @@ async def erase(
     if target is None:
         raise NotFound(f"there is no event at position {position}")
     payload = PayloadErased(position=position, **target, by=by, reason=reason)
-    candidate = prepare(CATALOGUE[PAYLOAD_ERASED], payload, actor=actor, stream_id=target["stream_id"])
+    candidate = prepare(type_of(PayloadErased), payload, actor=actor, stream_id=target["stream_id"])
     (verdict,) = await appender.append(Request([candidate]))
     if isinstance(verdict, Refused):
         raise verdict

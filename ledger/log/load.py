@@ -11,7 +11,7 @@ from uuid import UUID
 
 import msgspec
 
-from ledger.domain import cost, job
+from ledger.domain import cost
 from ledger.domain.catalogue import as_written_today, decode_stored
 from ledger.domain.cost import Entry
 from ledger.domain.event import Candidate, Receipt, Request
@@ -59,7 +59,7 @@ def touched_by(requests: Iterable[Request]) -> Touched:
                 referenced = getattr(candidate.payload, reference, None)
                 if referenced is not None:
                     streams[referenced] = None
-            if candidate.event_type.name in job.ENDS_JOB:
+            if candidate.event_type.ends_job:
                 ending_jobs[candidate.stream_id] = None
     return Touched(list(streams), list(events), list(entries), list(ending_jobs), own)
 

@@ -7,9 +7,9 @@ from uuid import UUID, uuid5
 
 from uuid_utils.compat import uuid7
 
-from ledger.domain.catalogue import EventType
 from ledger.domain.codec import EventData, dump
 from ledger.domain.event import Candidate
+from ledger.domain.event_type import EventType
 
 SALT_BYTES = 16
 

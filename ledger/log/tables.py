@@ -26,7 +26,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSON
 
-from ledger.domain.catalogue import CATEGORIES
+from ledger.domain.event_type import CATEGORIES
 
 SCHEMA = "ledger"
 

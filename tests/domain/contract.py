@@ -3,7 +3,7 @@
 import json
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 Event = dict[str, Any]
@@ -11,40 +11,66 @@ Event = dict[str, Any]
 
 SAME = "the same"
 
-TRANSITIONS: dict[str, tuple[str, str]] = {
-    "campaign.created": ("", "draft"),
-    "campaign.details_changed": ("draft active paused completed", SAME),
-    "campaign.budget_changed": ("draft active paused completed", SAME),
-    "campaign.activated": ("draft paused", "active"),
-    "campaign.paused": ("active", "paused"),
-    "campaign.completed": ("active paused", "completed"),
-    "campaign.archived": ("draft active paused completed", "archived"),
-    "campaign.metrics_recorded": ("active paused completed archived", SAME),
-    "campaign.deleted": ("draft archived", "deleted"),
-    "content.created": ("", "draft"),
-    "content.revised": ("draft review", SAME),
-    "content.submitted": ("draft", "review"),
-    "content.approved": ("review", "approved"),
-    "content.rejected": ("review", "draft"),
-    "content.published": ("approved", "published"),
-    "content.archived": ("draft review approved published", "archived"),
-    "content.assigned": ("draft review approved published", SAME),
-    "content.deleted": ("draft review approved published archived", "deleted"),
-    "job.queued": ("", "pending"),
-    "job.started": ("pending", "running"),
-    "job.progressed": ("running", SAME),
-    "job.completed": ("running", "completed"),
-    "job.failed": ("pending running", "failed"),
-    "job.retried": ("failed", "pending"),
-    "job.cancelled": ("pending running", "cancelled"),
-    "job.deleted": ("completed failed cancelled", "deleted"),
-    "cost.recorded": ("", "settled"),
-    "cost.reserved": ("", "held"),
-    "cost.settled": ("held expired released", "settled"),
-    "cost.released": ("held", "released"),
-    "cost.adjusted": ("settled", SAME),
+
+class Row(NamedTuple):
+    """What the CONTRACT says about one event type: its statuses and its fields, separated by spaces."""
+
+    allowed_from: str
+    """Empty if the event opens a stream."""
+
+    to: str
+    required: str = ""
+    optional: str = ""
+
+
+CONTRACT: dict[str, Row] = {
+    "campaign.created": Row("", "draft", "name budget start_date", "description currency end_date"),
+    "campaign.details_changed": Row("draft active paused completed", SAME, "", "name description start_date end_date"),
+    "campaign.budget_changed": Row("draft active paused completed", SAME, "budget", "reason"),
+    "campaign.activated": Row("draft paused", "active", "", "reason"),
+    "campaign.paused": Row("active", "paused", "", "reason"),
+    "campaign.completed": Row("active paused", "completed", "", "reason"),
+    "campaign.archived": Row("draft active paused completed", "archived", "", "reason"),
+    "campaign.metrics_recorded": Row(
+        "active paused completed archived", SAME, "", "impressions clicks conversions revenue"
+    ),
+    "campaign.deleted": Row("draft archived", "deleted", "", "reason"),
+    "content.created": Row("", "draft", "title content content_type", "metadata campaign_id agent_job_id"),
+    "content.revised": Row("draft review", SAME, "", "title content metadata"),
+    "content.submitted": Row("draft", "review", "", "reason"),
+    "content.approved": Row("review", "approved", "", "reason"),
+    "content.rejected": Row("review", "draft", "", "reason"),
+    "content.published": Row("approved", "published", "", "reason"),
+    "content.archived": Row("draft review approved published", "archived", "", "reason"),
+    "content.assigned": Row("draft review approved published", SAME, "campaign_id", ""),
+    "content.deleted": Row("draft review approved published archived", "deleted", "", "reason"),
+    "job.queued": Row("", "pending", "agent_type input_data", "campaign_id budget currency max_retries"),
+    "job.started": Row("pending", "running", "", ""),
+    "job.progressed": Row("running", SAME, "", "progress message"),
+    "job.completed": Row("running", "completed", "", "output_data"),
+    "job.failed": Row("pending running", "failed", "error_message", ""),
+    "job.retried": Row("failed", "pending", "", ""),
+    "job.cancelled": Row("pending running", "cancelled", "", "reason"),
+    "job.deleted": Row("completed failed cancelled", "deleted", "", "reason"),
+    "cost.recorded": Row(
+        "",
+        "settled",
+        "resource_type cost",
+        "currency tokens_used model_used provider description agent_job_id campaign_id",
+    ),
+    "cost.reserved": Row(
+        "",
+        "held",
+        "resource_type amount",
+        "currency expires_in model_used provider description agent_job_id campaign_id",
+    ),
+    "cost.settled": Row("held expired released", "settled", "cost", "tokens_used model_used provider"),
+    "cost.released": Row("held", "released", "", "reason"),
+    "cost.adjusted": Row("settled", SAME, "amount reason", "tokens_used"),
 }
-"""From the CONTRACT, by hand: from → to. An event that is possible from no status opens a stream."""
+"""From the CONTRACT, by hand: every event type that clients send."""
+
+TRANSITIONS = {name: (row.allowed_from, row.to) for name, row in CONTRACT.items()}
 
 MONEY = {"budget", "revenue", "cost", "amount", "progress"}
 TIMES = {"start_date", "end_date", "occurred_at"}

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from hypothesis import strategies as st
 
-from tests.domain.contract import TRANSITIONS, Event, stream_of
+from tests.domain.contract import CONTRACT, TRANSITIONS, Event, stream_of
 from tests.domain.helpers import DATA
 from tests.domain.model import Model
 
@@ -95,7 +95,7 @@ class Drawer:
 
     def data(self, name: str) -> dict[str, Any]:
         """Data of the shape that the type asks for."""
-        return {**DATA.get(name, {}), **getattr(self, f"_{name.split('.')[0]}")(name)}
+        return {**DATA[name], **getattr(self, f"_{name.split('.')[0]}")(name)}
 
     def _type(self, noun: str, stream_id: str) -> str:
         """Mostly what is possible in the stream's status, and less often what ends it."""
@@ -132,6 +132,11 @@ class Drawer:
         drawn = {field: self.draw(strategy) for field, strategy in fields.items()}
         return {field: value for field, value in drawn.items() if value is not None}
 
+    def _reason(self, name: str) -> dict[str, Any]:
+        """A reason, sometimes, if the event type has one."""
+        has_reason = "reason" in CONTRACT[name].optional.split()
+        return self._some(reason=sometimes(st.just("a reason"))) if has_reason else {}
+
     def _campaign(self, name: str) -> dict[str, Any]:
         if name == "campaign.created":
             return self._some(budget=st.sampled_from(LIMITS), currency=sometimes(st.sampled_from(["USD", "EUR"])))
@@ -142,7 +147,7 @@ class Drawer:
             return self._some(start_date=days, end_date=days)
         if name == "campaign.metrics_recorded":
             return self._some(clicks=sometimes(st.integers(0, 5)), revenue=sometimes(st.sampled_from(COSTS)))
-        return self._some(reason=sometimes(st.just("a reason")))
+        return self._reason(name)
 
     def _content(self, name: str) -> dict[str, Any]:
         if name == "content.created":
@@ -151,7 +156,7 @@ class Drawer:
             return {"campaign_id": self.draw(self._one_of("campaign"))}
         if name == "content.revised":
             return self._some(metadata=sometimes(st.sampled_from([{}, {"a": 1}, {"a": 1.0}])))
-        return self._some(reason=sometimes(st.just("a reason")))
+        return self._reason(name)
 
     def _job(self, name: str) -> dict[str, Any]:
         if name == "job.queued":
@@ -164,8 +169,7 @@ class Drawer:
             return queued if "campaign_id" in queued else {**queued, **currency}
         if name == "job.progressed":
             return self._some(progress=sometimes(st.sampled_from(["0", "0.5", 1])))
-        takes_reason = name in ("job.cancelled", "job.deleted")
-        return self._some(reason=sometimes(st.just("a reason"))) if takes_reason else {}
+        return self._reason(name)
 
     def _cost(self, name: str) -> dict[str, Any]:
         tokens = sometimes(st.integers(0, 5))
@@ -174,8 +178,8 @@ class Drawer:
         if name == "cost.adjusted":
             amounts = st.sampled_from([*COSTS, "-1", -2.5, "-0.0000000001"])
             return self._some(amount=amounts, tokens_used=sometimes(st.integers(-3, 3)))
-        if name == "cost.released":
-            return self._some(reason=sometimes(st.just("a reason")))
+        if name not in ("cost.recorded", "cost.reserved"):
+            return self._reason(name)
         named = self._some(
             campaign_id=self._one_of("campaign"),
             agent_job_id=self._one_of("job") | st.just(UNKNOWN)

@@ -1,23 +1,28 @@
 """A desk to bring events to: a working_state with nothing behind it, the real decoding, the real judgement."""
 
 import copy
+import dataclasses
 import json
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import msgspec
 import pytest
 
-from ledger.domain.catalogue import CATALOGUE, UPCASTERS, Upcaster
-from ledger.domain.codec import EventData, decode_hook, dump
+from ledger.domain.catalogue import CATALOGUE
+from ledger.domain.codec import EventData, dump
 from ledger.domain.errors import Refused
 from ledger.domain.event import Candidate, Receipt, Recorded, Request
+from ledger.domain.event_type import Upcaster
 from ledger.domain.judge import expiry, judge
 from ledger.domain.working_state import Account, WorkingState
 from ledger.log.prepare import prepare
 from tests.events import campaign, content, follow, job, reserve
+
+GOLDEN = Path(__file__).parent / "golden"
 
 NOW = datetime(2025, 1, 1, 12, tzinfo=UTC)
 
@@ -58,13 +63,8 @@ def candidate(sent: Sent) -> Candidate:
 
 def upgrade(monkeypatch: pytest.MonkeyPatch, name: str, payload: type[EventData], *upcasters: Upcaster) -> None:
     """Make this the release in which a type is written by another struct, after one upcaster a version before."""
-    decoder = msgspec.json.Decoder(payload, dec_hook=decode_hook)
-    version = 1 + len(upcasters)
-    monkeypatch.setitem(
-        CATALOGUE, name, CATALOGUE[name]._replace(payload=payload, schema_version=version, decoder=decoder)
-    )
-    for old, upcaster in enumerate(upcasters, 1):
-        monkeypatch.setitem(UPCASTERS, (name, old), upcaster)
+    upgraded = dataclasses.replace(CATALOGUE[name], payload=payload, upcasters=upcasters)
+    monkeypatch.setitem(CATALOGUE, name, upgraded)
 
 
 def stream_of(sent: Sent) -> UUID:
@@ -168,7 +168,7 @@ PATHS: dict[str, dict[str, tuple[str, ...]]] = {
 }
 """The events that lead from a new stream to each status."""
 
-DATA: dict[str, Sent] = {
+SAMPLES: dict[str, Sent] = {
     "campaign.created": {"name": "A campaign", "budget": "100", "start_date": "2025-01-01"},
     "campaign.budget_changed": {"budget": "50"},
     "content.created": {"title": "A title", "content": "Text", "content_type": "blog"},
@@ -180,13 +180,28 @@ DATA: dict[str, Sent] = {
     "cost.settled": {"cost": "1"},
     "cost.adjusted": {"amount": "1", "reason": "a correction"},
 }
-"""The least data that a type asks for; `{}` where it asks for none."""
+"""Required fields with values that tests count on."""
+
+
+def required_data(name: str) -> Sent:
+    """Return the required fields of an event type with the values of its first golden event."""
+    path = GOLDEN / f"{name}.v{CATALOGUE[name].schema_version}.json"
+    if not path.exists():
+        # A test of the golden files reports it.
+        return {}
+    golden = json.loads(path.read_text())[0]
+    data = {**json.loads(golden["data"]), **json.loads(golden["text"] or "{}")}
+    return {field.name: data[field.name] for field in msgspec.structs.fields(CATALOGUE[name].payload) if field.required}
+
+
+DATA: dict[str, Sent] = {name: {**required_data(name), **SAMPLES.get(name, {})} for name in CATALOGUE}
+"""The required fields of every event type, as a client sends them."""
 
 
 def later(opened: Sent, verb: str, /, **data: Any) -> Sent:
     """A later event of the stream that `opened` began, such as `later(job, "started")`."""
     event_type = f"{opened['type'].split('.')[0]}.{verb}"
-    return follow(opened, event_type, {**DATA.get(event_type, {}), **data})
+    return follow(opened, event_type, {**DATA[event_type], **data})
 
 
 def stream_in(desk: Desk, noun: str, status: str | None, /, **data: Any) -> Sent:

@@ -231,7 +231,7 @@ class Model:
                 raise Refusal("invalid-event")
         elif verb == "released":
             stream["held"] = Decimal(0)
-        else:
+        elif verb in ("recorded", "settled"):
             stream |= {"cost": data["cost"], "tokens": data.get("tokens_used", 0), "held": Decimal(0)}
         for scope in scopes:
             scope["spent"] += stream["cost"] - before[0]

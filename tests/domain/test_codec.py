@@ -96,7 +96,7 @@ def test_data_and_free_text_merged_are_read_as_they_were_sent(
 
 @pytest.mark.parametrize("name", sorted(name for name, kind in CATALOGUE.items() if not kind.by_service))
 def test_absent_optional_fields_are_omitted(name: str) -> None:
-    least = DATA.get(name, {})
+    least = DATA[name]
 
     data, text = written(name, least)
 

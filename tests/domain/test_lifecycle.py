@@ -29,7 +29,7 @@ def is_allowed(name: str, status: str | None) -> bool:
 
 def sent_in(desk: Desk, name: str, status: str | None) -> Sent:
     noun, verb = name.split(".")
-    return later(stream_in(desk, noun, status), verb, **DATA.get(name, {}))
+    return later(stream_in(desk, noun, status), verb, **DATA[name])
 
 
 def test_the_table_has_every_event_type_that_clients_send() -> None:

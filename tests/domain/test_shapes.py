@@ -7,48 +7,8 @@ import msgspec
 import pytest
 
 from ledger.domain.catalogue import CATALOGUE
+from tests.domain.contract import CONTRACT
 from tests.domain.helpers import DATA, read, shape_error, written
-
-# From the CONTRACT, by hand: required fields, then optional ones.
-FIELDS: dict[str, tuple[str, str]] = {
-    "campaign.created": ("name budget start_date", "description currency end_date"),
-    "campaign.details_changed": ("", "name description start_date end_date"),
-    "campaign.budget_changed": ("budget", "reason"),
-    "campaign.activated": ("", "reason"),
-    "campaign.paused": ("", "reason"),
-    "campaign.completed": ("", "reason"),
-    "campaign.archived": ("", "reason"),
-    "campaign.metrics_recorded": ("", "impressions clicks conversions revenue"),
-    "campaign.deleted": ("", "reason"),
-    "content.created": ("title content content_type", "metadata campaign_id agent_job_id"),
-    "content.revised": ("", "title content metadata"),
-    "content.submitted": ("", "reason"),
-    "content.approved": ("", "reason"),
-    "content.rejected": ("", "reason"),
-    "content.published": ("", "reason"),
-    "content.archived": ("", "reason"),
-    "content.assigned": ("campaign_id", ""),
-    "content.deleted": ("", "reason"),
-    "job.queued": ("agent_type input_data", "campaign_id budget currency max_retries"),
-    "job.started": ("", ""),
-    "job.progressed": ("", "progress message"),
-    "job.completed": ("", "output_data"),
-    "job.failed": ("error_message", ""),
-    "job.retried": ("", ""),
-    "job.cancelled": ("", "reason"),
-    "job.deleted": ("", "reason"),
-    "cost.recorded": (
-        "resource_type cost",
-        "currency tokens_used model_used provider description agent_job_id campaign_id",
-    ),
-    "cost.reserved": (
-        "resource_type amount",
-        "currency expires_in model_used provider description agent_job_id campaign_id",
-    ),
-    "cost.settled": ("cost", "tokens_used model_used provider"),
-    "cost.released": ("", "reason"),
-    "cost.adjusted": ("amount reason", "tokens_used"),
-}
 
 TEXTS: dict[str, tuple[int, int]] = {
     "name": (1, 255),
@@ -97,15 +57,19 @@ MONEY = [
 CURRENCIES = [("campaign.created", "currency"), ("job.queued", "currency"), ("cost.recorded", "currency")]
 
 
-def fields(name: str, which: int) -> list[str]:
-    return FIELDS[name][which].split()
+def required(name: str) -> list[str]:
+    return CONTRACT[name].required.split()
+
+
+def optional(name: str) -> list[str]:
+    return CONTRACT[name].optional.split()
 
 
 def text_limits() -> list[tuple[str, str, int, int]]:
     """Every text field of every type, with its least and its most characters."""
     found = []
-    for name in FIELDS:
-        for field in fields(name, 0) + fields(name, 1):
+    for name in CONTRACT:
+        for field in required(name) + optional(name):
             for key in (f"{name} {field}", f"{name.split('.')[0]} {field}", field):
                 if key in TEXTS:
                     found.append((name, field, *TEXTS[key]))
@@ -114,7 +78,7 @@ def text_limits() -> list[tuple[str, str, int, int]]:
 
 
 def with_field(name: str, field: str, value: Any) -> dict[str, Any]:
-    return {**DATA.get(name, {}), field: value}
+    return {**DATA[name], field: value}
 
 
 def is_read(name: str, data: dict[str, Any]) -> bool:
@@ -125,32 +89,32 @@ def is_read(name: str, data: dict[str, Any]) -> bool:
     return True
 
 
-@pytest.mark.parametrize("name", FIELDS)
+@pytest.mark.parametrize("name", CONTRACT)
 def test_an_event_has_the_fields_of_the_contract_and_no_others(name: str) -> None:
     known = [field.name for field in msgspec.structs.fields(CATALOGUE[name].payload)]
 
-    assert sorted(known) == sorted(fields(name, 0) + fields(name, 1))
+    assert sorted(known) == sorted(required(name) + optional(name))
 
 
-@pytest.mark.parametrize("name", FIELDS)
+@pytest.mark.parametrize("name", CONTRACT)
 def test_the_required_fields_are_enough(name: str) -> None:
-    assert sorted(DATA.get(name, {})) == sorted(fields(name, 0))
-    assert is_read(name, DATA.get(name, {}))
+    assert sorted(DATA[name]) == sorted(required(name))
+    assert is_read(name, DATA[name])
 
 
-@pytest.mark.parametrize(("name", "field"), [(name, field) for name in FIELDS for field in fields(name, 0)])
+@pytest.mark.parametrize(("name", "field"), [(name, field) for name in CONTRACT for field in required(name)])
 def test_a_required_field_that_is_missing_is_named(name: str, field: str) -> None:
     data = {kept: value for kept, value in DATA[name].items() if kept != field}
 
     assert f"missing required field `{field}`" in shape_error(name, data)
 
 
-@pytest.mark.parametrize(("name", "field"), [(name, field) for name in FIELDS for field in fields(name, 1)])
+@pytest.mark.parametrize(("name", "field"), [(name, field) for name in CONTRACT for field in optional(name)])
 def test_null_for_an_optional_field_means_that_it_is_absent(name: str, field: str) -> None:
-    assert written(name, with_field(name, field, None)) == written(name, DATA.get(name, {}))
+    assert written(name, with_field(name, field, None)) == written(name, DATA[name])
 
 
-@pytest.mark.parametrize("name", FIELDS)
+@pytest.mark.parametrize("name", CONTRACT)
 def test_a_field_that_is_not_known_is_named(name: str) -> None:
     assert "unknown field `surprise`" in shape_error(name, with_field(name, "surprise", 1))
 

@@ -20,6 +20,7 @@ from projections import page
 from projections import worker as worker_module
 from projections.rows import COUNTER_MAX
 from projections.worker import Worker, fold_page
+from tests.domain.helpers import DATA as REQUIRED_DATA
 from tests.events import campaign, content, cost, follow, job, reserve
 from tests.log.helpers import connected, gathered, query, record, request, until, value
 from tests.projections.helpers import folded, folded_up_to, position, stored, story, tables, tell, working
@@ -68,7 +69,7 @@ async def test_the_tables_are_the_same_wherever_parts_of_a_page_end(
 
 
 CHANGES = [name for name, kind in CATALOGUE.items() if not kind.transition.opens and not kind.by_service]
-DATA: dict[str, dict[str, Any]] = {
+DATA: dict[str, dict[str, Any]] = REQUIRED_DATA | {
     "campaign.budget_changed": {"budget": "50"},
     "campaign.metrics_recorded": {"clicks": 3, "revenue": "1.23"},
     "content.assigned": {"campaign_id": None},
@@ -98,7 +99,7 @@ def by_chance(chance: random.Random, number: int) -> list[Request]:
         change = chance.choice(CHANGES)
         known = opened[change.split(".")[0]]
         if known and chance.random() < 0.7:
-            event = follow(chance.choice(known), change, DATA.get(change))
+            event = follow(chance.choice(known), change, DATA[change])
         else:
             event = chance.choice(makers)()
             opened[event["type"].split(".")[0]].append(event)

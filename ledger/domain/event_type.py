@@ -1,0 +1,88 @@
+"""`EventType`: everything the ledger knows about one type of event, and the categories of events.
+
+Each noun's module lists its types in `EVENTS`; every other module reads these properties from `CATALOGUE` instead of
+naming types.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+import msgspec
+
+from ledger.domain.codec import EventData, decode_hook
+from ledger.domain.lifecycle import DELETED, Transition
+
+Category = Literal["campaign", "content", "job", "cost", "ledger"]
+"""The category of a stream and of its events: the part of the type name before the dot."""
+
+CATEGORIES: tuple[Category, ...] = get_args(Category)
+
+Upcaster = Callable[[dict[str, msgspec.Raw]], dict[str, msgspec.Raw]]
+"""Turns the fields of one schema version, each as raw JSON, into the fields of the next version.
+
+Data and free text arrive in one dictionary. If the free text of the event was erased, its fields are absent.
+"""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EventType:
+    """One row of the catalogue of event types."""
+
+    name: str
+    """`category.verb`, such as `campaign.created`."""
+
+    payload: type[EventData]
+    """The struct of `data`, in the newest schema version."""
+
+    transition: Transition
+    """The statuses in which the event is possible, and the status that it leads to."""
+
+    upcasters: tuple[Upcaster, ...] = ()
+    """One for each older schema version: the first reads version 1 as version 2 would have written it."""
+
+    by_service: bool = False
+    """Whether only the service writes such events; clients may not send them."""
+
+    sets_budget: bool = False
+    """Whether the field `budget` becomes the limit of the campaign or job."""
+
+    changes_campaign: bool = False
+    """Whether the event may change the campaign that an existing stream counts for."""
+
+    ends_job: bool = False
+    """Whether the event ends its job, so that the job's open holds are released with it."""
+
+    amount_field: str | None = None
+    """The field of `data` that holds the amount by which the event changes what is spent or held."""
+
+    is_fact: bool = False
+    """Whether the money is already spent: never refused for money; `over_budget` names the limits exceeded."""
+
+    opens_hold: bool = False
+    """Whether the amount is held until the next event of the stream."""
+
+    denies_hold: bool = False
+    """Whether the event records a refused hold: its stream is no budget entry, and it changes no balance."""
+
+    category: str = field(init=False)
+    schema_version: int = field(init=False)
+    """The schema version in which this release writes such events."""
+
+    decoder: msgspec.json.Decoder[EventData] = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Fields rather than properties: an append reads them for every event.
+        object.__setattr__(self, "category", self.name.partition(".")[0])
+        object.__setattr__(self, "schema_version", 1 + len(self.upcasters))
+        object.__setattr__(self, "decoder", msgspec.json.Decoder(self.payload, dec_hook=decode_hook))
+
+    @property
+    def opens_stream(self) -> bool:
+        """Whether the event is the first of its stream."""
+        return self.transition.opens
+
+    @property
+    def deletes_stream(self) -> bool:
+        """Whether the event deletes what its stream describes."""
+        return self.transition.to == DELETED
