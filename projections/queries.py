@@ -8,6 +8,7 @@ from uuid import UUID
 
 import msgspec
 
+from ledger.backoff import Backoff
 from ledger.database import Connection, Database
 from ledger.domain.errors import ProjectionBehind
 from ledger.log.read import PAGE_CHARACTERS_MAX
@@ -61,7 +62,7 @@ async def wait_for_position(database: Database, position: int, seconds: float = 
     Raises:
         ProjectionBehind: they do not within so many seconds.
     """
-    pause = POLL_SECONDS_MIN
+    backoff = Backoff(POLL_SECONDS_MIN, POLL_SECONDS_MAX, factor=POLL_GROWTH)
     reached = 0
     try:
         async with asyncio.timeout(seconds):
@@ -70,8 +71,7 @@ async def wait_for_position(database: Database, position: int, seconds: float = 
                     reached = await connection.fetchval(CHECKPOINT, GROUP)
                 if reached >= position:
                     return
-                await asyncio.sleep(pause)
-                pause = min(POLL_SECONDS_MAX, pause * POLL_GROWTH)
+                await asyncio.sleep(backoff.next())
     except TimeoutError:
         raise ProjectionBehind(
             f"the read models are at position {reached}, not at {position} yet; try again in a moment"

@@ -9,6 +9,7 @@ import logging
 from contextlib import suppress
 from functools import partial
 
+from ledger.backoff import Backoff
 from ledger.database import Database
 from ledger.domain.catalogue import UnknownEventType
 from ledger.log.notifications import LogSignal
@@ -31,7 +32,7 @@ SMALL_PAGE_EVENTS = 500
 GATHER_SECONDS = 0.004
 """After a page smaller than that the worker lets events gather for so long."""
 
-RETRY_SECONDS_MIN = 0.02
+RETRY_SECONDS_MIN = 0.08
 RETRY_SECONDS_MAX = 30.0
 
 OUTAGE_SECONDS_MAX = 2.0
@@ -67,6 +68,7 @@ class Worker:
         self._signal = signal or LogSignal()
         self._stopping = asyncio.Event()
         self._tries = 0
+        self._retry = Backoff(RETRY_SECONDS_MIN, RETRY_SECONDS_MAX, factor=4)
         self._reader = PageReader(database)
 
     def stop(self) -> None:
@@ -82,7 +84,7 @@ class Worker:
             await self._reader.close()
 
     async def _run(self) -> None:
-        idle_seconds = IDLE_SECONDS_MIN
+        idle = Backoff(IDLE_SECONDS_MIN)
         page_events = PAGE_EVENTS_MAX
         # A worker that has just started may be a release that can fold what stopped the last one.
         even_paused = True
@@ -103,13 +105,12 @@ class Worker:
             if folded is None:
                 await _wait(self._stopping, STANDBY_SECONDS)
                 continue
-            self._tries = 0
+            self._reset_tries()
             page_events = min(PAGE_EVENTS_MAX, page_events * 2)
             if not folded:
-                await self._signal.wait(seen, idle_seconds)
-                idle_seconds = min(self._signal.idle_seconds_max, idle_seconds * 2)
+                await self._signal.wait(seen, idle.next(self._signal.idle_seconds_max))
                 continue
-            idle_seconds = IDLE_SECONDS_MIN
+            idle.reset()
             if folded < SMALL_PAGE_EVENTS:
                 # Under a stream of small groups: fewer, larger pages leave the machine to those who append.
                 await _wait(self._stopping, GATHER_SECONDS)
@@ -134,7 +135,7 @@ class Worker:
             # An event of a newer release will be folded by that release's workers: for them it must not be paused.
             if self._tries >= TRIES_MAX and not isinstance(cause, UnknownEventType):
                 status = "paused"
-        seconds = min(seconds_max, RETRY_SECONDS_MIN * 4**self._tries)
+        seconds = self._retry.next(seconds_max)
         outlook = "paused: see `ledger projections`" if status == "paused" else f"next try in {seconds:.1f} s"
         logger.error("the read models are %s at %s, %s", status, failure.position or "work", outlook, exc_info=error)
         try:
@@ -145,9 +146,13 @@ class Worker:
             await _wait(self._stopping, seconds)
             return
         if status == "paused":
-            self._tries = 0
+            self._reset_tries()
         else:
             await self._back_off(seconds)
+
+    def _reset_tries(self) -> None:
+        self._tries = 0
+        self._retry.reset()
 
     async def _back_off(self, seconds: float) -> None:
         """Wait so long; less where an operator clears the failure, who rings then."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ledger.api.recent_events import Part, Window, frame
+from ledger.backoff import Backoff
 from ledger.database import Connection, Database
 from ledger.log.notifications import LogSignal
 from ledger.log.read import EventFilter, read_head, read_page
@@ -116,7 +117,7 @@ class Feed:
 
     async def catch_up(self, wanted: EventFilter, after: int) -> Part:
         """Read the next events after a position from the log itself; in an outage, try until it is over."""
-        seconds = RETRY_SECONDS_MIN
+        backoff = Backoff(RETRY_SECONDS_MIN, RETRY_SECONDS_MAX)
         while True:
             try:
                 async with self._turns, self._connection() as connection:
@@ -126,16 +127,15 @@ class Feed:
                     page = await read_page(connection, following, CATCH_UP_EVENTS_MAX, CATCH_UP_CHARACTERS_MAX)
             except Exception as error:  # noqa: BLE001 (noted once an outage, and tried again)
                 self._note(error)
-                await asyncio.sleep(seconds)
-                seconds = min(RETRY_SECONDS_MAX, seconds * 2)
+                await asyncio.sleep(backoff.next())
             else:
                 self._note(None)
                 return Part(b"".join(map(frame, page)), page[-1].position if page else max(after, head))
 
     async def _tail(self) -> None:
         """Read what is new for ever, while somebody listens."""
-        seconds = RETRY_SECONDS_MIN
-        idle_seconds = IDLE_SECONDS_MIN
+        retry = Backoff(RETRY_SECONDS_MIN, RETRY_SECONDS_MAX)
+        idle = Backoff(IDLE_SECONDS_MIN)
         while True:
             if not self._attended.is_set():
                 # Much may come until somebody listens again, and whoever wants that reads it for himself.
@@ -147,17 +147,16 @@ class Feed:
             except Exception as error:  # noqa: BLE001 (noted once an outage, and tried again)
                 self._note(error)
                 # A ring says that somebody could append: the database is back.
-                await self._signal.wait(self._signal.generation, seconds)
-                seconds = min(RETRY_SECONDS_MAX, seconds * 2)
+                await self._signal.wait(self._signal.generation, retry.next())
                 continue
             self._note(None)
-            seconds = RETRY_SECONDS_MIN
+            retry.reset()
             if is_at_head:
                 await asyncio.sleep(GATHER_SECONDS)
-                await self._signal.wait(seen, idle_seconds)
+                await self._signal.wait(seen, idle.next(self._signal.idle_seconds_max))
                 # A ring may be lost: look again soon while things happen, seldom after a long silence.
-                rang = self._signal.generation > seen
-                idle_seconds = IDLE_SECONDS_MIN if rang else min(self._signal.idle_seconds_max, idle_seconds * 2)
+                if self._signal.generation > seen:
+                    idle.reset()
 
     async def _read_batch(self) -> bool:
         """Let the window grow by what is new; whether that was all."""

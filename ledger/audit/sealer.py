@@ -20,6 +20,7 @@ from ledger.audit.signing_files import SigningFiles
 from ledger.audit.tiles import TILE_WIDTH, Tile
 from ledger.audit.tree_growth import RightEdge, append_leaves
 from ledger.audit.tree_store import Sealed, TreeDamaged
+from ledger.backoff import Backoff
 from ledger.database import Connection, Database
 from ledger.log.notifications import LogSignal
 from ledger.log.read import read_head
@@ -58,12 +59,13 @@ class Sealer:
 
     async def run(self, signal: LogSignal) -> None:
         """Seal what comes until cancelled; nothing runs while nothing is new."""
-        pause = SEAL_SECONDS
+        backoff = Backoff(SEAL_SECONDS)
         while True:
             seen = signal.generation
             try:
-                sealed = await self.seal()
-                pause = SEAL_SECONDS if sealed else min(signal.idle_seconds_max, pause * 2)
+                if await self.seal():
+                    backoff.reset()
+                pause = backoff.next(signal.idle_seconds_max)
             except RollbackFound as error:
                 logger.critical("NOT SEALED: %s", error)
                 pause = RETRY_SECONDS

@@ -11,6 +11,7 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from ledger.backoff import Backoff
 from ledger.database import Connection, Database
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ class Notifier:
 
     async def run(self) -> None:
         """Listen and tell until cancelled. Where the connection cannot listen, only tell: then all here must poll."""
-        pause = RECONNECT_SECONDS_MIN
+        backoff = Backoff(RECONNECT_SECONDS_MIN, RECONNECT_SECONDS_MAX, factor=8)
         while True:
             self._rung_at_start = None
             try:
@@ -116,13 +117,12 @@ class Notifier:
             except Exception as error:  # noqa: BLE001 (nothing is lost: whoever waits looks for himself)
                 logger.warning("the connection that listens failed: %s", type(error).__name__)
             if self._rung_at_start is None:
-                wait = min(pause, UNREACHABLE_SECONDS_MAX)
-            elif self._signal.generation > self._rung_at_start:
-                wait = pause = RECONNECT_SECONDS_MIN
+                wait = min(backoff.next(), UNREACHABLE_SECONDS_MAX)
             else:
                 # Lost again and again in silence: it may be a database that goes to sleep. Let it sleep.
-                wait = pause
-            pause = min(RECONNECT_SECONDS_MAX, pause * 8)
+                if self._signal.generation > self._rung_at_start:
+                    backoff.reset()
+                wait = backoff.next()
             await asyncio.sleep(RECONNECT_SECONDS_MIN)
             await self._signal.wait(self._signal.generation, wait - RECONNECT_SECONDS_MIN)
         self._signal.receives_notifications = False

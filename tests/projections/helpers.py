@@ -109,14 +109,14 @@ async def position(database: Database) -> int:
 
 
 @asynccontextmanager
-async def working(*engines: Database) -> AsyncIterator[None]:
-    """Workers at work while inside, one an database."""
+async def working(*engines: Database) -> AsyncIterator[list[Worker]]:
+    """Run workers while inside, one for each database."""
     workers = [Worker(database) for database in engines]
     async with asyncio.TaskGroup() as tasks:
         for worker in workers:
             tasks.create_task(worker.run())
         try:
-            yield
+            yield workers
         finally:
             for worker in workers:
                 worker.stop()

@@ -152,7 +152,7 @@ async def test_pauses_between_tries_grow(database: Database, monkeypatch: pytest
         async def _back_off(self, seconds: float) -> None:
             asked.append(seconds)
 
-    monkeypatch.setattr(worker_module, "RETRY_SECONDS_MIN", 0.02)
+    monkeypatch.setattr(worker_module, "RETRY_SECONDS_MIN", 0.08)
     await with_broken_data(database)
     worker = Hasty(database)
     running = asyncio.create_task(worker.run())
@@ -176,10 +176,9 @@ async def test_a_skip_is_an_event_and_the_worker_goes_on_though_its_next_try_is_
     at = await poisoning(database)
     await record(database, cost("3", campaign_id=GOOD["id"]))
 
-    async with working(database):
+    async with working(database) as (worker,):
         found = await (paused(database) if poisoning is with_broken_data else failed(database))
-        monkeypatch.setattr(worker_module, "RETRY_SECONDS_MIN", 600)
-        monkeypatch.setattr(worker_module, "RETRY_SECONDS_MAX", 600)
+        monkeypatch.setattr(worker._retry, "next", lambda _maximum: 600.0)
         # From here on the tries are ten minutes apart.
         await asyncio.sleep(0.2)
         await skip(database)
