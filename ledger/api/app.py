@@ -10,24 +10,25 @@ from aiohttp import web
 
 from ledger.api import (
     append,
+    budgets,
     collections,
     event_stream,
     events,
-    figures,
+    export,
     health,
     keys,
-    log_export,
     metrics,
     openapi,
+    projections,
+    spend,
     transparency_log,
 )
-from ledger.api.connection import doors
-from ledger.api.live_feed import Feed
-from ledger.api.observe import harden, observe
-from ledger.api.problems import answer_with_problems
-from ledger.api.rate_limits import Rates
+from ledger.api.client_connections import connection_factory
+from ledger.api.live_feed import LiveFeed
+from ledger.api.middleware import answer_with_problems, observe, set_security_headers
+from ledger.api.rate_limits import RateLimits
 from ledger.api.replica import Replica
-from ledger.api.request_bodies import BODY_BYTES_MAX, Intake
+from ledger.api.request_bodies import BODY_BYTES_MAX, RequestBodies
 from ledger.api.services import SERVICES, Services
 from ledger.api.telemetry import Telemetry
 from ledger.audit.sealer import Sealer
@@ -36,7 +37,20 @@ from ledger.database import Database
 from ledger.keys import KeyRing
 from ledger.runtime import background
 
-RESOURCES = (append, event_stream, events, collections, figures, transparency_log, log_export, keys, health, metrics)
+RESOURCES = (
+    append,
+    event_stream,
+    events,
+    collections,
+    budgets,
+    spend,
+    projections,
+    transparency_log,
+    export,
+    keys,
+    health,
+    metrics,
+)
 
 ROUTES = [route for resource in RESOURCES for route in resource.ROUTES]
 ROUTES.append(openapi.route_for(ROUTES))
@@ -49,7 +63,7 @@ def make_app(services: Services) -> web.Application:
     """Make the aiohttp application over a running service's parts."""
     app = web.Application(middlewares=[observe, answer_with_problems], client_max_size=BODY_BYTES_MAX)
     app[SERVICES] = services
-    app.on_response_prepare.append(harden)
+    app.on_response_prepare.append(set_security_headers)
     app.on_shutdown.append(_end_feed)
     app.add_routes([route.definition() for route in ROUTES])
     return app
@@ -86,7 +100,7 @@ async def serving(
     with_worker: bool,
     sealer: Sealer | None = None,
     key_ring: KeyRing | None = None,
-    rates: Rates | None = None,
+    rate_limits: RateLimits | None = None,
     direct: Database | None = None,
     replica: Database | None = None,
     clock: Callable[[], datetime] | None = None,
@@ -98,7 +112,7 @@ async def serving(
         with_worker: keep the read models and expire holds in this process too.
         sealer: seal the log in this process too.
         key_ring: the keys that callers must have; None: everybody may do everything.
-        rates: how often a key may ask.
+        rate_limits: how often a key may ask.
         direct: a way past the pooler, where `database` goes through one.
         replica: a streaming replica to read from.
         clock: what events are recorded by; the server's own when None.
@@ -111,20 +125,30 @@ async def serving(
             with_worker=with_worker,
             sealer=sealer,
             direct=direct,
-            on_group=telemetry.recorded,
+            on_group=telemetry.observe_group,
             clock=clock,
         ) as (appender, signal),
-        Feed(database, signal) as feed,
+        LiveFeed(database, signal) as feed,
     ):
-        reading = Replica(replica) if replica is not None else None
+        services = Services(
+            database=database,
+            read_database=database,
+            appender=appender,
+            feed=feed,
+            request_bodies=RequestBodies(),
+            telemetry=telemetry,
+            keys=key_ring,
+            rate_limits=rate_limits,
+            replica=Replica(replica) if replica is not None else None,
+        )
         runner = web.AppRunner(
-            make_app(Services(database, database, appender, feed, Intake(), telemetry, key_ring, rates, reading)),
+            make_app(services),
             shutdown_timeout=SHUTDOWN_SECONDS,
         )
         await runner.setup()
         assert runner.server is not None
-        take = doors(runner.server, connections_max, telemetry)
-        server = await asyncio.get_running_loop().create_server(take, sock=listener, backlog=BACKLOG)
+        factory = connection_factory(runner.server, connections_max, telemetry)
+        server = await asyncio.get_running_loop().create_server(factory, sock=listener, backlog=BACKLOG)
         try:
             yield
         finally:

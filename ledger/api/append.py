@@ -7,7 +7,8 @@ from aiohttp import web
 
 from ledger.api import problems
 from ledger.api.auth import CALLER
-from ledger.api.routes import Route, json_response, read_query
+from ledger.api.parameters import read_query
+from ledger.api.routes import Route, json_response
 from ledger.api.services import Services
 from ledger.domain.access import Caller
 from ledger.domain.errors import InvalidEvent, LedgerError, Malformed, Refused
@@ -44,7 +45,7 @@ class Judged(msgspec.Struct):
 async def append_events(request: web.Request, services: Services) -> web.StreamResponse:
     """Record events."""
     query = read_query(request, AppendQuery)
-    async with services.intake.body(request) as body:
+    async with services.request_bodies.read(request) as body:
         texts, is_batch = split_body(body, ndjson=request.content_type == "application/x-ndjson")
         key = _idempotency_key(request)
         if query.mode == "independent":
@@ -72,7 +73,7 @@ async def _append_atomic(
     if len(receipts) < len(candidates):
         refusal = verdict[0]
         assert isinstance(refusal, Refused)
-        services.telemetry.refused(refusal.slug)
+        services.telemetry.count_refusal(refusal.slug)
         return problems.response(refusal, refusal.index if is_batch else None)
     position = max(receipt.position for receipt in receipts)
     status = 200 if all(receipt.duplicate for receipt in receipts) else 201
@@ -85,7 +86,7 @@ async def _append_independent(
     answers = await append_each(services.appender, texts, caller, key)
     for answer in answers:
         if isinstance(answer, LedgerError):
-            services.telemetry.refused(answer.slug)
+            services.telemetry.count_refusal(answer.slug)
     results = [
         answer if isinstance(answer, Receipt) else problems.document(answer, index)
         for index, answer in enumerate(answers)

@@ -11,6 +11,7 @@ from aiohttp import web
 from yarl import URL
 
 from ledger.api.auth import CALLER
+from ledger.api.min_position import MinPositionQuery, wait_for_read_models
 from ledger.api.paging import (
     ID,
     MONEY,
@@ -26,7 +27,8 @@ from ledger.api.paging import (
     read_sort,
     write_cursor,
 )
-from ledger.api.routes import Route, json_response, path_uuid, read_position, read_query
+from ledger.api.parameters import path_uuid, read_query
+from ledger.api.routes import Route, json_response
 from ledger.api.services import Services
 from ledger.api.views import AgentJobView, BudgetEntryView, CampaignView, ContentAssetView, columns, complete, show
 from ledger.domain.access import Caller
@@ -39,8 +41,6 @@ from ledger.domain.job import AgentType, JobStatus
 from ledger.log.point_in_time import parse_point_in_time, resolve_position
 from projections import queries
 from projections.as_of import row_as_of
-
-Position = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
 class CampaignsQuery(PageQuery, kw_only=True):
@@ -80,13 +80,7 @@ class BudgetEntriesQuery(PageQuery, kw_only=True):
     occurred_before: Instant | None = None
 
 
-class WaitQuery(msgspec.Struct, forbid_unknown_fields=True):
-    """Wait until the read models reflect a position."""
-
-    min_position: Position | None = None
-
-
-class ItemQuery(WaitQuery, forbid_unknown_fields=True):
+class ItemQuery(MinPositionQuery, forbid_unknown_fields=True):
     """`as_of`: as it stood at a position, or at a time of recording; both inclusive, neither in the future."""
 
     as_of: Annotated[str, msgspec.Meta(description="A position, or an RFC 3339 time with its zone.")] | None = None
@@ -194,8 +188,8 @@ async def _list(request: web.Request, services: Services, collection: Collection
         conditions.append(f"t.{collection.campaign} = ANY ({arguments.add(list(allowed_campaign_ids))}::uuid[])")
     if query.cursor is not None:
         conditions.append(after(keys, read_cursor(query.cursor, collection.table, query.sort, keys), arguments))
-    await wait_for_min_position(request, services, query.min_position)
-    async with services.reads.connection() as connection:
+    await wait_for_read_models(request, services, query.min_position)
+    async with services.read_database.connection() as connection:
         position, rows, more = await queries.page(
             connection,
             collection.table,
@@ -224,8 +218,8 @@ async def _item(request: web.Request, services: Services, collection: Collection
     caller = request[CALLER]
     if query.as_of is not None:
         return await _item_as_of(services, caller, collection, item_id, query.as_of)
-    await wait_for_min_position(request, services, query.min_position)
-    async with services.reads.connection() as connection:
+    await wait_for_read_models(request, services, query.min_position)
+    async with services.read_database.connection() as connection:
         position, campaign_id, row = await queries.item(
             connection, collection.table, columns(collection.view), f"t.{collection.campaign}", item_id
         )
@@ -237,21 +231,12 @@ async def _item(request: web.Request, services: Services, collection: Collection
 async def _item_as_of(
     services: Services, caller: Caller, collection: Collection, item_id: UUID, as_of: str
 ) -> web.Response:
-    async with services.reads.connection() as connection:
+    async with services.read_database.connection() as connection:
         position = await resolve_position(connection, parse_point_in_time(as_of))
-    row = await row_as_of(services.reads, collection.table, item_id, position)
+    row = await row_as_of(services.read_database, collection.table, item_id, position)
     if row is None or not caller.sees(getattr(row, collection.campaign)):
         raise NotFound(f"there was nothing with id {item_id} in {collection.path} at position {position}")
     return json_response(show(collection.view, msgspec.structs.asdict(row)), position=position)
-
-
-async def wait_for_min_position(request: web.Request, services: Services, position: int | None) -> None:
-    """Wait for the position that the request asks for, by parameter or by header."""
-    header = request.headers.get("Ledger-Min-Position")
-    if position is None and header is not None:
-        position = read_position(header, "Ledger-Min-Position")
-    if position is not None:
-        await queries.wait_for_position(services.reads, position, services.wait_seconds_max)
 
 
 def _routes(collection: Collection) -> list[Route]:

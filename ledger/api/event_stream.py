@@ -11,10 +11,10 @@ import msgspec
 from aiohttp import web
 
 from ledger.api.auth import CALLER, authenticate
-from ledger.api.events import Position
-from ledger.api.live_feed import Feed
+from ledger.api.live_feed import LiveFeed
+from ledger.api.parameters import Position, read_position, read_query
 from ledger.api.recent_events import Part
-from ledger.api.routes import EVENT_STREAM, Route, read_position, read_query
+from ledger.api.routes import EVENT_STREAM, Route
 from ledger.api.services import Services
 from ledger.domain.errors import Forbidden, Unauthenticated
 from ledger.domain.event_type import Category
@@ -54,7 +54,7 @@ class FeedQuery(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 class Listener:
     """One client's way through the log."""
 
-    def __init__(self, feed: Feed, answer: web.StreamResponse, wanted: EventFilter) -> None:
+    def __init__(self, feed: LiveFeed, answer: web.StreamResponse, wanted: EventFilter) -> None:
         self._feed = feed
         self._answer = answer
         self._wanted = wanted

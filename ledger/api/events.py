@@ -10,8 +10,9 @@ import msgspec
 from aiohttp import web
 
 from ledger.api.auth import CALLER
-from ledger.api.replica import wait_for_log
-from ledger.api.routes import JSON, NDJSON, Route, json_response, path_uuid, read_position, read_query
+from ledger.api.min_position import wait_for_log
+from ledger.api.parameters import Position, path_uuid, read_position, read_query
+from ledger.api.routes import JSON, NDJSON, Route, json_response
 from ledger.api.services import Services
 from ledger.domain.access import Caller
 from ledger.domain.errors import NotFound
@@ -28,8 +29,6 @@ from ledger.log.read import (
 )
 
 logger = logging.getLogger(__name__)
-
-Position = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
 class TimelineQuery(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -79,14 +78,6 @@ class Stream(msgspec.Struct):
     events: list[EventView]
 
 
-async def _see_at_least(request: web.Request, services: Services, after: int = 0) -> None:
-    """Have a replica reach what the caller has seen: the position its header names, or that it reads on from."""
-    header = request.headers.get("Ledger-Min-Position")
-    position = max(after, read_position(header, "Ledger-Min-Position") if header is not None else 0)
-    if position and services.reads is not services.database:
-        await wait_for_log(services.reads, position, services.wait_seconds_max)
-
-
 async def list_events(request: web.Request, services: Services) -> web.StreamResponse:
     """A page of the log, or the whole range as NDJSON."""
     query = read_query(request, EventsQuery)
@@ -98,8 +89,8 @@ async def timeline(request: web.Request, services: Services) -> web.StreamRespon
     query = read_query(request, TimelineQuery)
     campaign_id, caller = path_uuid(request), request[CALLER]
     wanted = query.wanted(campaign_id, caller)
-    await _see_at_least(request, services)
-    async with services.reads.connection() as connection:
+    await wait_for_log(request, services)
+    async with services.read_database.connection() as connection:
         known = await read_stream_version(connection, "campaign", campaign_id)
     if not known or not caller.sees(campaign_id):
         raise NotFound(f"there is no campaign {campaign_id}")
@@ -107,10 +98,10 @@ async def timeline(request: web.Request, services: Services) -> web.StreamRespon
 
 
 async def _answer(request: web.Request, services: Services, wanted: EventFilter, limit: int) -> web.StreamResponse:
-    await _see_at_least(request, services, wanted.after)
+    await wait_for_log(request, services, wanted.after)
     if NDJSON in request.headers.get("Accept", ""):
         return await _stream_ndjson(request, services, wanted)
-    async with services.reads.connection() as connection:
+    async with services.read_database.connection() as connection:
         page = await read_page(connection, wanted, limit)
         rest = msgspec.structs.replace(wanted, after=page[-1].position) if page else wanted
         following = rest.after if page and await read_page(connection, rest, 1) else None
@@ -120,7 +111,7 @@ async def _answer(request: web.Request, services: Services, wanted: EventFilter,
 
 
 async def _stream_ndjson(request: web.Request, services: Services, wanted: EventFilter) -> web.StreamResponse:
-    pages = read_all(services.reads, wanted)
+    pages = read_all(services.read_database, wanted)
     # Read before the answer begins: a database that is away is still answered with a problem document.
     page = await anext(pages, None)
     answer = web.StreamResponse(headers={"Content-Type": NDJSON})
@@ -148,7 +139,7 @@ async def whole_or_broken_off(request: web.Request, answer: web.StreamResponse) 
 async def get_event(request: web.Request, services: Services) -> web.StreamResponse:
     """One event by its position."""
     position = read_position(request.match_info["position"], "the path")
-    async with services.reads.connection() as connection:
+    async with services.read_database.connection() as connection:
         wanted = EventFilter(
             after=position - 1, until=position, allowed_campaign_ids=request[CALLER].allowed_campaign_ids
         )
@@ -166,8 +157,8 @@ async def get_stream(request: web.Request, services: Services) -> web.StreamResp
     wanted = EventFilter(
         categories=(category,), stream_ids=(stream_id,), allowed_campaign_ids=request[CALLER].allowed_campaign_ids
     )
-    await _see_at_least(request, services)
-    async with services.reads.connection() as connection:
+    await wait_for_log(request, services)
+    async with services.read_database.connection() as connection:
         version = await read_stream_version(connection, category, stream_id)
         is_visible = version and await read_page(connection, wanted, 1)
     if not is_visible:
@@ -180,7 +171,7 @@ async def get_stream(request: web.Request, services: Services) -> web.StreamResp
     async with whole_or_broken_off(request, answer):
         await answer.write(b'{"version":%d,"events":[' % version)
         separator = b""
-        async for page in read_all(services.reads, wanted):
+        async for page in read_all(services.read_database, wanted):
             events = [event for event in page if event.version <= version]
             if events:
                 await answer.write(separator + b",".join(msgspec.json.encode(view(event)) for event in events))

@@ -69,7 +69,7 @@ async def list_keys(request: web.Request, services: Services) -> web.StreamRespo
 async def create_key(request: web.Request, services: Services) -> web.StreamResponse:
     """Make a key."""
     try:
-        async with services.intake.body(request) as body:
+        async with services.request_bodies.read(request) as body:
             wanted = msgspec.json.decode(body, type=NewKey)
         if not wanted.name.isprintable():
             raise msgspec.ValidationError("name must be printable")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ledger.api.recent_events import Part, Window, frame
+from ledger.api.recent_events import Part, RecentEvents, frame
 from ledger.backoff import Backoff
 from ledger.database import Connection, Database
 from ledger.log.notifications import LogSignal
@@ -50,13 +50,13 @@ CLOSE_SECONDS_EACH = 0.0005
 """Listeners who are not done so long after the feed was closed are cut off; thousands take longer to be ended."""
 
 
-class Feed:
+class LiveFeed:
     """Where listeners get the events from. Enter it to have its reader run."""
 
     def __init__(self, database: Database, signal: LogSignal) -> None:
         self._database = database
         self._signal = signal
-        self._window: Window | None = None
+        self._window: RecentEvents | None = None
         self._lives: set[asyncio.Timeout] = set()
         self._attended = asyncio.Event()
         self._turns = asyncio.Semaphore(CATCH_UP_READERS_MAX)
@@ -65,7 +65,7 @@ class Feed:
         self.news = LogSignal()
         """Rings when there is something new to take, or the feed is closed."""
 
-    async def __aenter__(self) -> "Feed":
+    async def __aenter__(self) -> "LiveFeed":
         self._reader = asyncio.create_task(self._tail(), name="feed")
         return self
 
@@ -168,7 +168,7 @@ class Feed:
                 page = await read_page(connection, EventFilter(after=window.head, until=head), BATCH_EVENTS_MAX)
         if window is None or head < window.head:
             # The feed begins, or begins again over a log that was reset.
-            self._window = Window(head)
+            self._window = RecentEvents(head)
         elif head > window.head:
             window.grow(page, page[-1].position if page else head)
         else:

@@ -8,6 +8,7 @@ import msgspec
 from aiohttp import web
 
 import ledger
+from ledger.api.parameters import POSITION_MAX
 from ledger.api.problems import CONTENT_TYPE, STATUS, Problem
 from ledger.api.routes import EVENT_STREAM, JSON, NDJSON, OCTETS, PLAIN, Route, json_response
 from ledger.api.services import Services
@@ -128,7 +129,7 @@ def _first_line(kind: Any) -> str:
 
 def _path_parameters(route: Route) -> list[dict[str, Any]]:
     formats = {
-        "position": {"type": "integer", "minimum": 0, "maximum": 2**63 - 1},
+        "position": {"type": "integer", "minimum": 0, "maximum": POSITION_MAX},
         "category": {"type": "string", "enum": list(CATEGORIES)},
         "key": {"type": "string"},
         "tile": {"type": "string", "description": "<level>/<index>[.p/<width>] or entries/<index>[.p/<width>]"},
@@ -168,9 +169,9 @@ def _query_parameters(route: Route, components: dict[str, Any]) -> list[dict[str
 
 def _header_parameters(route: Route) -> list[dict[str, Any]]:
     schemas: dict[str, dict[str, Any]] = {
-        "Ledger-Min-Position": {"type": "integer", "minimum": 0, "maximum": 2**63 - 1},
+        "Ledger-Min-Position": {"type": "integer", "minimum": 0, "maximum": POSITION_MAX},
         "Idempotency-Key": {"type": "string", "minLength": 1, "maxLength": 255},
-        "Last-Event-ID": {"type": "integer", "minimum": 0, "maximum": 2**63 - 1},
+        "Last-Event-ID": {"type": "integer", "minimum": 0, "maximum": POSITION_MAX},
     }
     waits = route.query is not None and "min_position" in route.query.__struct_fields__
     names = (*route.headers, *(("Ledger-Min-Position",) if waits else ()))

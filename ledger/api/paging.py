@@ -10,6 +10,7 @@ from uuid import UUID
 
 import msgspec
 
+from ledger.api.min_position import MinPositionQuery
 from ledger.domain.codec import Instant, utc
 from ledger.domain.errors import Malformed
 
@@ -20,13 +21,12 @@ DIGITS_MAX = 40
 """More digits than any sum in the database has."""
 
 
-class PageQuery(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+class PageQuery(MinPositionQuery, kw_only=True, forbid_unknown_fields=True):
     """What every collection takes. `sort`: comma-separated columns, `-` before one for descending, nulls last."""
 
     limit: Annotated[int, msgspec.Meta(ge=1, le=LIMIT_MAX)] = LIMIT_DEFAULT
     cursor: str | None = None
     sort: str = SORT_DEFAULT
-    min_position: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] | None = None
     created_after: Instant | None = None
     created_before: Instant | None = None
 

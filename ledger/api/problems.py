@@ -1,17 +1,11 @@
 """Errors as RFC 9457 problem documents: the one place that knows which error is which status."""
 
-import logging
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
 from aiohttp import web
-from sqlalchemy.exc import SQLAlchemyError
 
-from ledger.database import CONNECTION_ERRORS
-from ledger.domain.errors import DatabaseUnavailable, LedgerError, RateLimited, Unauthenticated, Unavailable
-
-logger = logging.getLogger(__name__)
+from ledger.domain.errors import LedgerError, RateLimited, Unauthenticated, Unavailable
 
 CONTENT_TYPE = "application/problem+json"
 
@@ -39,8 +33,6 @@ STATUS = {
     "projection-behind": 503,
     "database-unavailable": 503,
 }
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Problem(msgspec.Struct, omit_defaults=True):
@@ -90,7 +82,7 @@ def problem_response(problem: dict[str, Any], headers: dict[str, str] | None = N
     )
 
 
-def _of_http_exception(error: web.HTTPException) -> web.Response:
+def http_exception_response(error: web.HTTPException) -> web.Response:
     slug = {404: "not-found", 405: "method-not-allowed", 413: "too-large"}.get(error.status, "malformed")
     details = {
         404: "there is nothing at this address; see /openapi.json",
@@ -101,20 +93,3 @@ def _of_http_exception(error: web.HTTPException) -> web.Response:
     detail = details.get(error.status, error.reason)
     problem = {"type": f"/problems/{slug}", "title": error.reason, "status": STATUS[slug], "detail": detail}
     return problem_response(problem, headers)
-
-
-@web.middleware
-async def answer_with_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turn every error into its problem document; nothing of a bug is shown but that there was one."""
-    try:
-        return await handler(request)
-    except LedgerError as error:
-        return response(error)
-    except web.HTTPException as error:
-        return _of_http_exception(error)
-    except (*CONNECTION_ERRORS, SQLAlchemyError, TimeoutError) as error:
-        logger.warning("%s %s: the database failed: %s", request.method, request.path, type(error).__name__)
-        return response(DatabaseUnavailable("the database did not answer; try again"))
-    except Exception:
-        logger.exception("%s %s failed", request.method, request.path)
-        return response(LedgerError("the service failed on this request; its log says why"))

@@ -13,7 +13,7 @@ from limits.strategies import FixedWindowRateLimiter
 from ledger.domain.errors import RateLimited
 
 
-class Rates:
+class RateLimits:
     """The counters of one process."""
 
     def __init__(self, limit: RateLimitItem) -> None:

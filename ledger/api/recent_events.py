@@ -42,7 +42,7 @@ def frame(event: StoredEvent) -> bytes:
     )
 
 
-class Window:
+class RecentEvents:
     """Every event after `floor` up to `head`, by position: nobody has to search, since positions have no gaps."""
 
     def __init__(self, position: int) -> None:

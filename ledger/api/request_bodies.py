@@ -21,14 +21,14 @@ TOGETHER_BYTES_MAX = 128 * 1024 * 1024
 MEDIA = ("application/json", "application/x-ndjson")
 
 
-class Intake:
+class RequestBodies:
     """The bodies of one process."""
 
     def __init__(self) -> None:
         self._bytes = 0
 
     @asynccontextmanager
-    async def body(self, request: web.Request) -> AsyncIterator[bytes]:
+    async def read(self, request: web.Request) -> AsyncIterator[bytes]:
         """Read the body of a request, and count it while inside.
 
         Raises:

@@ -1,13 +1,14 @@
-"""What the handlers work with."""
+"""The parts of a running service that request handlers use, and which database they read from."""
 
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from aiohttp import web
 
-from ledger.api.live_feed import Feed
-from ledger.api.rate_limits import Rates
+from ledger.api.live_feed import LiveFeed
+from ledger.api.rate_limits import RateLimits
 from ledger.api.replica import Replica
-from ledger.api.request_bodies import Intake
+from ledger.api.request_bodies import RequestBodies
 from ledger.api.telemetry import Telemetry
 from ledger.database import Database
 from ledger.keys import KeyRing
@@ -16,22 +17,29 @@ from projections.queries import MIN_POSITION_SECONDS_MAX
 
 
 class Services(NamedTuple):
-    """The parts of a running service. Without `keys` everybody may do everything, as often as he likes.
+    """The parts of a running service. Without `keys`, authentication and rate limiting are disabled.
 
-    `reads` is where a handler reads that may answer from the replica, `wait_seconds_max` how long it may wait there
-    for a position. See `replica.py`.
+    `database` is the primary. Handlers of routes that may be served by a replica read from `read_database`, and wait
+    there for a minimum position for at most `wait_seconds_max`; see `routes.py`.
     """
 
     database: Database
-    reads: Database
+    read_database: Database
     appender: Appender
-    feed: Feed
-    intake: Intake
+    feed: LiveFeed
+    request_bodies: RequestBodies
     telemetry: Telemetry
     keys: KeyRing | None = None
-    rates: Rates | None = None
+    rate_limits: RateLimits | None = None
     replica: Replica | None = None
     wait_seconds_max: float = MIN_POSITION_SECONDS_MAX
 
+    @property
+    def reads_from_replica(self) -> bool:
+        """Whether this request is answered from the replica."""
+        return self.read_database is not self.database
+
 
 SERVICES = web.AppKey("services", Services)
+
+Handler = Callable[[web.Request, Services], Awaitable[web.StreamResponse]]

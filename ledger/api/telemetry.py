@@ -20,7 +20,7 @@ class Telemetry:
         self.connections = 0
         gauge = Gauge("ledger_connections", "Clients' connections that are open.", registry=registry)
         gauge.set_function(lambda: self.connections)
-        self._turned_away = Counter(
+        self._rejected_connections = Counter(
             "ledger_connections_turned_away", "Connections past the limit, answered 503.", registry=registry
         )
         self._group_events = Histogram(
@@ -30,7 +30,7 @@ class Telemetry:
             "ledger_append_seconds", "Time of an append transaction.", buckets=SECONDS_BUCKETS, registry=registry
         )
 
-    def answered(self, method: str, route: str, status: int) -> None:
+    def count_request(self, method: str, route: str, status: int) -> None:
         """Count a request."""
         key = method, route, status
         counter = self._answered.get(key)
@@ -38,19 +38,19 @@ class Telemetry:
             counter = self._answered[key] = self._requests.labels(*key)
         counter.inc()
 
-    def connected(self, more: int) -> None:
+    def count_connection(self, change: int) -> None:
         """Count a connection that opens (1) or closes (-1)."""
-        self.connections += more
+        self.connections += change
 
-    def turned_away(self) -> None:
+    def count_rejected_connection(self) -> None:
         """Count a connection past the limit."""
-        self._turned_away.inc()
+        self._rejected_connections.inc()
 
-    def refused(self, problem: str) -> None:
+    def count_refusal(self, problem: str) -> None:
         """Count an event that was refused."""
         self._refusals.labels(problem).inc()
 
-    def recorded(self, events: int, seconds: float) -> None:
+    def observe_group(self, events: int, seconds: float) -> None:
         """Count a group of appends."""
         self._group_events.observe(events)
         self._group_seconds.observe(seconds)

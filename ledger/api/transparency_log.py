@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 from aiohttp import web
 
-from ledger.api.routes import OCTETS, PLAIN, Route, json_response, read_query
+from ledger.api.parameters import POSITION_MAX, Position, read_query
+from ledger.api.routes import OCTETS, PLAIN, Route, json_response
 from ledger.api.services import Services
 from ledger.audit import tree_store
 from ledger.audit.merkle import ProofError, consistency_nodes, inclusion_nodes
@@ -22,22 +23,21 @@ if TYPE_CHECKING:
 IMMUTABLE = {"Cache-Control": "public, max-age=31536000, immutable"}
 FRESH = {"Cache-Control": "no-cache"}
 
-Position = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
-Size = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+EventPosition = Annotated[int, msgspec.Meta(ge=1, le=POSITION_MAX)]
 
 
 class InclusionQuery(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Which event, in the tree of which size; without one in the last sealed tree."""
 
-    position: Position
-    size: Size | None = None
+    position: EventPosition
+    size: Position | None = None
 
 
 class ConsistencyQuery(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """From which size to which; without `to` up to the last sealed tree."""
 
-    start: Size = msgspec.field(name="from")
-    end: Size | None = msgspec.field(name="to", default=None)
+    start: Position = msgspec.field(name="from")
+    end: Position | None = msgspec.field(name="to", default=None)
 
 
 class InclusionProof(msgspec.Struct):

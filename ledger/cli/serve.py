@@ -7,8 +7,8 @@ import click
 from sqlalchemy import URL
 
 from ledger.api.app import serving
-from ledger.api.connection import connections_possible
-from ledger.api.rate_limits import Rates
+from ledger.api.client_connections import raise_open_file_limit
+from ledger.api.rate_limits import RateLimits
 from ledger.audit.sealer import find_sealer
 from ledger.cli.common import (
     home_option,
@@ -48,16 +48,16 @@ async def _serve(settings: Settings, url: URL, listener: socket.socket, no_auth:
     async with service_engines(settings, url) as (database, direct, replica):
         await require_migrated(database)
         key_ring = None if no_auth else KeyRing(database)
-        rates = None if no_auth else Rates(settings.rate_limit)
+        rates = None if no_auth else RateLimits(settings.rate_limit)
         async with serving(
             database,
             listener,
             with_worker=False,
             key_ring=key_ring,
-            rates=rates,
+            rate_limits=rates,
             direct=direct,
             replica=replica,
-            connections_max=connections_possible(settings.connections_max),
+            connections_max=raise_open_file_limit(settings.connections_max),
         ):
             announce(listener)
             await until_stopped(stop)

@@ -12,8 +12,8 @@ from sqlalchemy import URL
 
 from ledger import sample_data
 from ledger.api.app import listen, serving
-from ledger.api.connection import connections_possible
-from ledger.api.rate_limits import Rates
+from ledger.api.client_connections import raise_open_file_limit
+from ledger.api.rate_limits import RateLimits
 from ledger.audit.sealer import find_sealer
 from ledger.cli.common import (
     appending,
@@ -78,8 +78,8 @@ async def _up(settings: Settings, url: URL, listener: socket.socket, demo: bool)
             with_worker=True,
             sealer=sealer,
             key_ring=KeyRing(database),
-            rates=Rates(settings.rate_limit),
-            connections_max=connections_possible(settings.connections_max),
+            rate_limits=RateLimits(settings.rate_limit),
+            connections_max=raise_open_file_limit(settings.connections_max),
             direct=direct,
             replica=replica,
         ):

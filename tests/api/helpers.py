@@ -11,6 +11,7 @@ import pytest
 from ledger.domain.event import Request
 from ledger.log.decode import read_candidate
 from tests.conftest import Service
+from tests.events import follow
 
 NDJSON = {"Content-Type": "application/x-ndjson"}
 WAIT_SECONDS_MAX = 10.0
@@ -99,3 +100,8 @@ async def follow_pages(service: Service, path: str, **parameters: Any) -> list[d
         if page["next"] is None:
             return items
         page = await service.get(path, **parameters, cursor=page["next"])
+
+
+def adjust(recorded: dict[str, Any], amount: str, **data: Any) -> dict[str, Any]:
+    """Return an adjustment of a recorded cost."""
+    return follow(recorded, "cost.adjusted", {"amount": amount, "reason": "R", **data})

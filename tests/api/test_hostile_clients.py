@@ -13,9 +13,9 @@ import psutil
 import pytest
 from sqlalchemy import URL
 
-from ledger.api import connection
+from ledger.api import client_connections
 from ledger.api.app import listen, serving
-from ledger.api.connection import HEAD_SECONDS_MAX
+from ledger.api.client_connections import HEAD_SECONDS_MAX
 from ledger.api.request_bodies import BODY_BYTES_MAX, BODY_SECONDS_MAX
 from ledger.database import Database
 from tests.api.hostile import ANSWER_SECONDS_MAX, Wire, asked, request, slowest, wired
@@ -236,7 +236,7 @@ async def test_past_the_limit_of_connections_one_more_is_told_to_come_again(data
 async def test_who_does_not_read_his_answer_is_dropped_and_who_reads_slowly_is_not(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "TAKING_SECONDS_MAX", 1.0)
+    monkeypatch.setattr(client_connections, "TAKING_SECONDS_MAX", 1.0)
     await record(database, *(job(input_data={"text": "x" * 900_000}) for _ in range(12)))
     listener = listen("127.0.0.1", 0)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"

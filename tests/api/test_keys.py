@@ -15,7 +15,7 @@ from sqlalchemy import URL
 
 from ledger import keys
 from ledger.api.app import ROUTES, listen, serving
-from ledger.api.rate_limits import Rates
+from ledger.api.rate_limits import RateLimits
 from ledger.database import Database
 from ledger.domain.access import Role
 from ledger.domain.errors import InvalidEvent
@@ -34,10 +34,10 @@ ALLOWED = {
 
 
 @asynccontextmanager
-async def served(database: Database, rates: Rates | None = None) -> AsyncIterator[str]:
+async def served(database: Database, rate_limits: RateLimits | None = None) -> AsyncIterator[str]:
     """A service that asks for keys; where it is."""
     listener = listen("127.0.0.1", 0)
-    async with serving(database, listener, with_worker=True, key_ring=KeyRing(database), rates=rates):
+    async with serving(database, listener, with_worker=True, key_ring=KeyRing(database), rate_limits=rate_limits):
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
@@ -277,7 +277,7 @@ async def test_a_confined_key_touches_only_what_counts_for_its_campaigns_and_lea
 async def test_a_key_that_asks_too_often_is_told_when_to_go_on(database: Database) -> None:
     first, second = await made(database, "first", "viewer"), await made(database, "second", "viewer")
     async with (
-        served(database, Rates(limits.parse("3/minute"))) as url,
+        served(database, RateLimits(limits.parse("3/minute"))) as url,
         aiohttp.ClientSession(url) as client,
     ):
         answers = []

@@ -119,7 +119,7 @@ async def test_reconnecting_anywhere_under_a_writer_leaves_no_gap_and_no_repeat(
 async def test_who_is_far_behind_catches_up_while_events_go_on(
     service: Service, small_window: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    caught_up = count_calls(monkeypatch, api_feed.Feed, "catch_up")
+    caught_up = count_calls(monkeypatch, api_feed.LiveFeed, "catch_up")
     await service.append(*(cost() for _ in range(300)))
 
     async with (
@@ -289,7 +289,7 @@ async def test_the_database_is_left_alone_while_nobody_listens(
     service: Service, monkeypatch: pytest.MonkeyPatch, looks_often: None
 ) -> None:
     looks = count_calls(monkeypatch, api_feed, "read_head")
-    beginnings = count_calls(monkeypatch, api_feed, "Window")
+    beginnings = count_calls(monkeypatch, api_feed, "RecentEvents")
     await service.append(cost())
     await asyncio.sleep(0.3)
     assert looks == []

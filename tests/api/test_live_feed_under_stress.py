@@ -40,16 +40,16 @@ def pages(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 @pytest.fixture
-def windows(monkeypatch: pytest.MonkeyPatch) -> list[api_window.Window]:
+def windows(monkeypatch: pytest.MonkeyPatch) -> list[api_window.RecentEvents]:
     """The windows that the feed has made."""
-    made: list[api_window.Window] = []
+    made: list[api_window.RecentEvents] = []
 
-    class Noted(api_window.Window):
+    class Noted(api_window.RecentEvents):
         def __init__(self, position: int) -> None:
             super().__init__(position)
             made.append(self)
 
-    monkeypatch.setattr(api_feed, "Window", Noted)
+    monkeypatch.setattr(api_feed, "RecentEvents", Noted)
     return made
 
 
@@ -99,7 +99,7 @@ async def ended_whole(raw: socket.socket) -> bool:
 
 async def test_who_does_not_read_is_dropped_and_holds_up_nobody(
     service: Service,
-    windows: list[api_window.Window],
+    windows: list[api_window.RecentEvents],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -128,7 +128,7 @@ async def test_who_reads_slowly_falls_behind_and_still_gets_everything(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(api_window, "WINDOW_BYTES_MAX", 1024 * 1024)
-    caught_up = count_calls(monkeypatch, api_feed.Feed, "catch_up")
+    caught_up = count_calls(monkeypatch, api_feed.LiveFeed, "catch_up")
     large = content(content="n" * 200_000)
 
     async with listening(service.client) as slow, listening(service.client) as quick:
@@ -214,7 +214,7 @@ async def test_the_service_stops_at_once_with_listeners_open(database: Database,
 
 
 async def test_the_feed_begins_again_over_a_log_that_was_reset(
-    service: Service, windows: list[api_window.Window], monkeypatch: pytest.MonkeyPatch
+    service: Service, windows: list[api_window.RecentEvents], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ledger.log.notifications.IDLE_SECONDS_MAX", 0.1)
     monkeypatch.setattr("ledger.log.notifications.QUIET_SECONDS_MAX", 0.1)

@@ -18,7 +18,7 @@ import pytest
 from sqlalchemy import URL
 
 from ledger.api.app import ROUTES
-from ledger.api.rate_limits import Rates
+from ledger.api.rate_limits import RateLimits
 from ledger.database import Database
 from ledger.domain.access import Role
 from tests.api.hostile import asked, request
@@ -244,7 +244,7 @@ async def test_api4_unrestricted_resource_consumption_whatever_is_asked_is_bound
     ]
 
     async with (
-        served(database, Rates(limits.parse("60/minute"))) as url,
+        served(database, RateLimits(limits.parse("60/minute"))) as url,
         aiohttp.ClientSession(url, headers=admin) as client,
     ):
         many = await status_of(client, "POST", "/v1/events", json=[cost() for _ in range(5_001)])

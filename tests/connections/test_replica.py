@@ -137,8 +137,8 @@ async def test_how_far_the_tables_are_is_asked_of_the_primary(service: Service, 
 async def test_a_replica_that_is_away_costs_no_answer_and_is_found_again(
     pair: Pair, service: Service, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "AWAY_SECONDS", 0.2)
-    monkeypatch.setattr(reading, "ASK_SECONDS", 0.1)
+    monkeypatch.setattr(reading, "OUTAGE_SECONDS", 0.2)
+    monkeypatch.setattr(reading, "CHECK_SECONDS", 0.1)
     caplog.set_level(logging.WARNING, "ledger.api.replica")
     assert await position_of(service, "/v1/spend") == (200, 1)
 
@@ -156,4 +156,4 @@ async def test_a_replica_that_is_away_costs_no_answer_and_is_found_again(
     await eventually(is_back)
     assert answers == [(200, 1)] * 31
     assert len(away) == 1
-    assert "the primary is read instead" in away[0]
+    assert "reading from the primary" in away[0]

@@ -4,14 +4,16 @@ import logging
 import random
 import re
 import time
-from collections.abc import Awaitable, Callable
 
 from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler
+from sqlalchemy.exc import SQLAlchemyError
 
+from ledger.api import problems
 from ledger.api.services import SERVICES
+from ledger.database import CONNECTION_ERRORS
+from ledger.domain.errors import DatabaseUnavailable, LedgerError
 from ledger.logging_setup import ABOUT
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +36,7 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
     route = resource.canonical if resource is not None else "none"
     # One label for all methods that somebody may invent: labels stay in memory.
     method = request.method if request.method in hdrs.METH_ALL else "other"
-    request.app[SERVICES].telemetry.answered(method, route, answer.status)
+    request.app[SERVICES].telemetry.count_request(method, route, answer.status)
     if logger.isEnabledFor(logging.DEBUG):
         about = {
             "method": request.method,
@@ -47,7 +49,24 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
     return answer
 
 
-async def harden(request: web.Request, answer: web.StreamResponse) -> None:
+@web.middleware
+async def answer_with_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turn every error into its problem document; nothing of a bug is shown but that there was one."""
+    try:
+        return await handler(request)
+    except LedgerError as error:
+        return problems.response(error)
+    except web.HTTPException as error:
+        return problems.http_exception_response(error)
+    except (*CONNECTION_ERRORS, SQLAlchemyError, TimeoutError) as error:
+        logger.warning("%s %s: the database failed: %s", request.method, request.path, type(error).__name__)
+        return problems.response(DatabaseUnavailable("the database did not answer; try again"))
+    except Exception:
+        logger.exception("%s %s failed", request.method, request.path)
+        return problems.response(LedgerError("the service failed on this request; its log says why"))
+
+
+async def set_security_headers(request: web.Request, answer: web.StreamResponse) -> None:
     """What every answer says beside itself, streams included: its request's name, and nothing that helps an attacker.
 
     Answers are for the key that asked: no cache may give them to another, nor a browser take them for a page.

@@ -1,18 +1,15 @@
 """The log as an export: an event a line, exactly as it is hashed, with what its free text is checked by."""
 
-from typing import Annotated
-
 import msgspec
 from aiohttp import web
 
 from ledger.api.events import whole_or_broken_off
-from ledger.api.routes import NDJSON, Route, read_query
+from ledger.api.parameters import Position, read_query
+from ledger.api.routes import NDJSON, Route
 from ledger.api.services import Services
 from ledger.audit.export import write_line
 from ledger.log.point_in_time import resolve_position
 from ledger.log.read import EventFilter, read_all_salted, read_head
-
-Position = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
 class ExportQuery(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):

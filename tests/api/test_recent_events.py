@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from ledger.api import recent_events as api_window
-from ledger.api.recent_events import Window, frame
+from ledger.api.recent_events import RecentEvents, frame
 from ledger.log.read import EventFilter, StoredEvent
 
 NOW = datetime(2025, 1, 1, tzinfo=UTC)
@@ -23,7 +23,7 @@ def stored(position: int, characters: int = 10, category: str = "cost") -> Store
     )
 
 
-def all_parts(window: Window, wanted: EventFilter, after: int) -> bytes:
+def all_parts(window: RecentEvents, wanted: EventFilter, after: int) -> bytes:
     """Everything that a listener takes from there, part by part."""
     taken = b""
     while after < window.head:
@@ -37,7 +37,7 @@ def test_parts_are_every_event_once_in_order_from_wherever_one_begins(monkeypatc
     monkeypatch.setattr(api_window, "PART_BYTES", 1_000)
     monkeypatch.setattr(api_window, "PART_EVENTS_MAX", 7)
     events = [stored(position, category=random.choice(["cost", "job"])) for position in range(6, 106)]
-    window = Window(5)
+    window = RecentEvents(5)
     window.grow(events[:30], 35)
     window.grow(events[30:], 105)
 
@@ -50,7 +50,7 @@ def test_parts_are_every_event_once_in_order_from_wherever_one_begins(monkeypatc
 
 def test_it_holds_no_more_events_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api_window, "WINDOW_EVENTS_MAX", 10)
-    window = Window(0)
+    window = RecentEvents(0)
 
     for start in range(1, 100, 3):
         page = [stored(position) for position in range(start, start + 3)]
@@ -63,7 +63,7 @@ def test_it_holds_no_more_events_than_it_may(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_it_holds_no_more_bytes_than_it_may_but_always_the_newest_event(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api_window, "WINDOW_BYTES_MAX", 20_000)
-    window = Window(0)
+    window = RecentEvents(0)
     sizes = [random.choice([10, 3_000, 50_000]) for _ in range(50)] + [50_000]
 
     for position, size in enumerate(sizes, 1):

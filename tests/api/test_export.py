@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import aiohttp
 import pytest
 
-from ledger.api import log_export
+from ledger.api import export
 from ledger.audit.log_entry import entry_of
 from ledger.database import Database
 from ledger.log.read import EventFilter, SaltedEvent, read_all_salted
@@ -69,7 +69,7 @@ async def test_an_export_that_fails_half_way_is_broken_off(service: Service, mon
             yield page[:1]
             raise OSError("the database went away")
 
-    monkeypatch.setattr(log_export, "read_all_salted", failing)
+    monkeypatch.setattr(export, "read_all_salted", failing)
 
     with pytest.raises(aiohttp.ClientPayloadError):
         await positions(service)
@@ -84,7 +84,7 @@ async def test_an_export_that_fails_before_it_begins_is_answered_with_a_problem(
         raise OSError("the database is away")
         yield []
 
-    monkeypatch.setattr(log_export, "read_all_salted", failing)
+    monkeypatch.setattr(export, "read_all_salted", failing)
 
     status, problem = await service.problem(EXPORT)
 

@@ -26,14 +26,14 @@ TAKEN_BYTES_MIN = 64 * 1024
 TAKING_SECONDS_MAX = 30.0
 """Who takes no 64 KiB of an answer in so long is dropped: what is not taken lies in memory."""
 
-TURNED_AWAY_SECONDS = 1.0
+REJECTED_SECONDS = 1.0
 """Who is turned away has so long to read why."""
 
 OTHER_FILES = 256
 """Open files that are no client's: the database's connections, listeners, logs."""
 
 
-def connections_possible(wanted: int) -> int:
+def raise_open_file_limit(wanted: int) -> int:
     """As many connections as wanted, or as many as the system's limit of open files leaves."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = wanted + OTHER_FILES
@@ -46,20 +46,22 @@ def connections_possible(wanted: int) -> int:
     return possible
 
 
-def doors(server: web.Server, connections_max: int, telemetry: Telemetry) -> Callable[[], asyncio.Protocol]:
+def connection_factory(
+    server: web.Server, connections_max: int, telemetry: Telemetry
+) -> Callable[[], asyncio.Protocol]:
     """What makes the protocol of each new connection: a client's, or past the limit one that says so and closes."""
     loop = asyncio.get_running_loop()
 
     def take() -> asyncio.Protocol:
         if telemetry.connections >= connections_max:
-            telemetry.turned_away()
-            return TurnedAway()
+            telemetry.count_rejected_connection()
+            return RejectedConnection()
         return Connection(server, telemetry, loop=loop, keepalive_timeout=KEEPALIVE_SECONDS, access_log=None)
 
     return take
 
 
-class TurnedAway(asyncio.Protocol):
+class RejectedConnection(asyncio.Protocol):
     """A connection past the limit: it costs next to nothing, is told to come again, and is closed."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -72,7 +74,7 @@ class TurnedAway(asyncio.Protocol):
         )
         # Closed at once with something unread, the system would reset it, and the answer would be lost on the way.
         transport.write_eof()
-        asyncio.get_running_loop().call_later(TURNED_AWAY_SECONDS, transport.abort)
+        asyncio.get_running_loop().call_later(REJECTED_SECONDS, transport.abort)
 
 
 class Connection(RequestHandler):
@@ -89,12 +91,12 @@ class Connection(RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Count it."""
-        self._telemetry.connected(1)
+        self._telemetry.count_connection(1)
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Count it no more."""
-        self._telemetry.connected(-1)
+        self._telemetry.count_connection(-1)
         self._end_head_timer()
         self._end_taking_timer()
         super().connection_lost(exc)

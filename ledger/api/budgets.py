@@ -1,0 +1,71 @@
+"""GET /v1/campaigns/{id}/budget: a campaign's spent, held and available money, burn rate and days left."""
+
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import msgspec
+from aiohttp import web
+
+from ledger.api.auth import CALLER
+from ledger.api.min_position import MinPositionQuery, wait_for_read_models
+from ledger.api.parameters import path_uuid, read_query
+from ledger.api.routes import Route, json_response
+from ledger.api.services import Services
+from ledger.api.views import Money
+from ledger.domain import money
+from ledger.domain.errors import NotFound
+from projections import queries
+
+DAYS = Decimal(7)
+
+
+class Budget(msgspec.Struct):
+    """A campaign's balances. `burn_rate_per_day` is the cost of the last 7 days over 7; `days_left` null at 0."""
+
+    budget: Money
+    spent: Money
+    held: Money
+    available: Money
+    used_percentage: Money
+    burn_rate_per_day: Money
+    days_left: Money | None
+    currency: str
+
+
+async def get_budget(request: web.Request, services: Services) -> web.StreamResponse:
+    """Answer with a campaign's balances."""
+    query = read_query(request, MinPositionQuery)
+    campaign_id = path_uuid(request)
+    await wait_for_read_models(request, services, query.min_position)
+    async with services.read_database.connection() as connection:
+        row = await queries.budget(connection, campaign_id, datetime.now(UTC))
+    if row["budget"] is None or not request[CALLER].sees(campaign_id):
+        raise NotFound(f"there is no campaign {campaign_id}")
+    available = money.subtract(money.subtract(row["budget"], row["spend"]), row["held"])
+    rate = money.ratio(row["last_7_days"], DAYS)
+    days_left = money.plain(money.ratio(max(available, money.ZERO), rate)) if rate else None
+    budget = Budget(
+        budget=money.plain(row["budget"]),
+        spent=money.plain(row["spend"]),
+        held=money.plain(row["held"]),
+        available=money.plain(available),
+        used_percentage=money.plain(money.percentage(row["spend"], row["budget"])),
+        burn_rate_per_day=money.plain(rate),
+        days_left=days_left,
+        currency=row["currency"],
+    )
+    return json_response(budget, position=row["checkpoint"])
+
+
+ROUTES = [
+    Route(
+        "GET",
+        "/v1/campaigns/{id}/budget",
+        get_budget,
+        "Read a campaign's balances.",
+        {200: Budget},
+        MinPositionQuery,
+        problems=("not-found", "malformed", "projection-behind", "database-unavailable"),
+        from_replica=True,
+    )
+]

@@ -1,0 +1,98 @@
+"""Reading of query parameters, path parameters and positions, strictly: unknown and malformed ones are 400."""
+
+import re
+from datetime import datetime
+from functools import cache
+from typing import Annotated, Any, TypeVar
+from uuid import UUID
+
+import msgspec
+from aiohttp import web
+from msgspec import inspect
+
+from ledger.domain.codec import utc
+from ledger.domain.errors import Malformed
+
+POSITION_MAX = 2**63 - 1
+
+Position = Annotated[int, msgspec.Meta(ge=0, le=POSITION_MAX)]
+"""A position in the log; 0 is before the first event."""
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+_FORMS: dict[type, re.Pattern[str]] = {
+    inspect.IntType: re.compile(r"-?[0-9]{1,19}"),
+    inspect.DateTimeType: re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}.*"),
+}
+
+
+def read_query(request: web.Request, query: type[S]) -> S:
+    """Read the query parameters into a struct; lists are comma-separated, with a backslash before a literal comma.
+
+    Raises:
+        Malformed: a parameter is unknown, repeated, missing or unreadable.
+    """
+    if not request.query_string and not _has_required_fields(query):
+        return query()
+    given: dict[str, Any] = {}
+    kinds = _kinds(query)
+    for name, value in request.query.items():
+        if name in given:
+            raise Malformed(f"query parameter {name!r} is given twice; separate several values with commas")
+        kind = kinds.get(name, object)
+        # Lenient conversion by msgspec would also read "null" as None, "1.0" as 1 and "2025" as a time.
+        is_list = kind is inspect.VarTupleType
+        unlike = kind in _FORMS and not _FORMS[kind].fullmatch(value)
+        if "\0" in value or unlike or (value.lower() == "null" and not is_list):
+            raise Malformed(f"query parameter {name!r} cannot be {value!r}")
+        given[name] = _split(value) if is_list else value
+    try:
+        found = msgspec.convert(given, query, strict=False)
+        for name, kind in kinds.items():
+            if kind is inspect.DateTimeType and name in given:
+                utc(name, msgspec.convert(given[name], datetime))
+    except (msgspec.ValidationError, ValueError, OverflowError) as error:
+        raise Malformed(f"query parameter: {str(error).replace('Object contains unknown field', 'unknown')}") from None
+    return found
+
+
+def path_uuid(request: web.Request, name: str = "id") -> UUID:
+    """Read a UUID from the path; raises `Malformed`."""
+    try:
+        return msgspec.convert(request.match_info[name], UUID)
+    except msgspec.ValidationError:
+        raise Malformed(f"{request.match_info[name]!r} in the path is not a UUID") from None
+
+
+def read_position(text: str, source: str) -> int:
+    """Read a position from a path or a header, named `source` in the error; raises `Malformed`."""
+    if not re.fullmatch(r"[0-9]{1,19}", text, re.ASCII) or int(text) > POSITION_MAX:
+        raise Malformed(f"{text[:50]!r} in {source} is not a position")
+    return int(text)
+
+
+@cache
+def _has_required_fields(query: type[msgspec.Struct]) -> bool:
+    return any(field.required for field in msgspec.structs.fields(query))
+
+
+@cache
+def _kinds(query: type[msgspec.Struct]) -> dict[str, type]:
+    """Return the msgspec type of each field, without None."""
+    return {field.encode_name: _kind(inspect.type_info(field.type)) for field in msgspec.structs.fields(query)}
+
+
+def _kind(info: inspect.Type) -> type:
+    info = _without_metadata(info)
+    choices = map(_without_metadata, info.types) if isinstance(info, inspect.UnionType) else (info,)
+    return next(type(choice) for choice in choices if not isinstance(choice, inspect.NoneType))
+
+
+def _without_metadata(info: inspect.Type) -> inspect.Type:
+    """Return the type inside; a description wraps it."""
+    return _without_metadata(info.type) if isinstance(info, inspect.Metadata) else info
+
+
+def _split(value: str) -> list[str]:
+    parts = value.replace("\\,", "\0").split(",")
+    return [part.replace("\0", ",") for part in parts]

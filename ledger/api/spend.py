@@ -1,0 +1,89 @@
+"""GET /v1/spend: settled costs, summed by any keys (day, model, provider, campaign, job, ...)."""
+
+from typing import Any, Literal
+from uuid import UUID
+
+import msgspec
+from aiohttp import web
+
+from ledger.api.auth import CALLER
+from ledger.api.min_position import MinPositionQuery, wait_for_read_models
+from ledger.api.parameters import read_query
+from ledger.api.routes import Route, json_response
+from ledger.api.services import Services
+from ledger.api.views import Money
+from ledger.domain import money
+from ledger.domain.codec import Instant
+from ledger.domain.errors import Malformed
+from projections import queries
+
+SpendKey = Literal["day", "resource_type", "model_used", "provider", "campaign_id", "agent_job_id", "agent_type"]
+
+
+class SpendQuery(MinPositionQuery, kw_only=True, forbid_unknown_fields=True):
+    """Which costs, by `occurred_at`: `from` is inclusive, `to` exclusive; comma separates keys."""
+
+    group_by: tuple[SpendKey, ...] = ()
+    start: Instant | None = msgspec.field(name="from", default=None)
+    end: Instant | None = msgspec.field(name="to", default=None)
+    campaign_id: UUID | None = None
+
+
+class Spend(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """A sum of settled costs; the keys are those of `group_by`."""
+
+    day: str | None | msgspec.UnsetType = msgspec.UNSET
+    resource_type: str | None | msgspec.UnsetType = msgspec.UNSET
+    model_used: str | None | msgspec.UnsetType = msgspec.UNSET
+    provider: str | None | msgspec.UnsetType = msgspec.UNSET
+    campaign_id: UUID | None | msgspec.UnsetType = msgspec.UNSET
+    agent_job_id: UUID | None | msgspec.UnsetType = msgspec.UNSET
+    agent_type: str | None | msgspec.UnsetType = msgspec.UNSET
+    currency: str
+    cost: Money
+    tokens_used: int
+    entries: int
+
+
+class SpendPage(msgspec.Struct):
+    """The sums, in the order of their keys."""
+
+    items: list[Spend]
+
+
+async def get_spend(request: web.Request, services: Services) -> web.StreamResponse:
+    """Answer with the sums of settled costs."""
+    query = read_query(request, SpendQuery)
+    if len(set(query.group_by)) < len(query.group_by):
+        raise Malformed("a key stands twice in group_by")
+    await wait_for_read_models(request, services, query.min_position)
+    keys: list[Any] = list(query.group_by)
+    async with services.read_database.connection() as connection:
+        position, rows = await queries.spend(
+            connection, keys, query.start, query.end, query.campaign_id, request[CALLER].allowed_campaign_ids
+        )
+    items = [
+        Spend(
+            currency=row["currency"],
+            cost=money.plain(row["cost"]),
+            tokens_used=int(row["tokens_used"]),
+            entries=row["entries"],
+            **{key: row[key] for key in keys},
+        )
+        for row in rows
+    ]
+    return json_response(SpendPage(items), position=position)
+
+
+ROUTES = [
+    Route(
+        "GET",
+        "/v1/spend",
+        get_spend,
+        "Sum what was spent.",
+        {200: SpendPage},
+        SpendQuery,
+        problems=("malformed", "projection-behind", "database-unavailable"),
+        from_replica=True,
+    )
+]

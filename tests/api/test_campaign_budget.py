@@ -1,0 +1,78 @@
+"""A campaign's budget: balances, burn rate and days left."""
+
+from datetime import UTC, datetime, timedelta
+
+from tests.api.helpers import adjust
+from tests.conftest import Service
+from tests.events import campaign, cost, follow, reserve
+
+
+def days_ago(days: float) -> str:
+    """A time so many days ago."""
+    return (datetime.now(UTC) - timedelta(days=days)).isoformat()
+
+
+async def test_a_budget_says_what_is_spent_held_available_and_how_long_it_will_do(shared: Service) -> None:
+    created = campaign(budget="100", currency="EUR")
+    of = {"campaign_id": created["id"]}
+    await shared.append(
+        created,
+        {**cost("1", **of), "occurred_at": days_ago(7.01)},
+        {**cost("3.5", **of), "occurred_at": days_ago(6.99)},
+        cost("3.5", **of),
+        reserve("22", **of),
+    )
+
+    budget = await shared.get(f"/v1/campaigns/{created['id']}/budget")
+
+    assert budget == {
+        "budget": "100",
+        "spent": "8",
+        "held": "22",
+        "available": "70",
+        "used_percentage": "8",
+        "burn_rate_per_day": "1",
+        "days_left": "70",
+        "currency": "EUR",
+    }
+
+
+async def test_a_campaign_that_burns_nothing_lasts_for_an_unknown_time(shared: Service) -> None:
+    created = campaign(budget="0")
+    old = {**cost("5", campaign_id=created["id"]), "occurred_at": days_ago(8)}
+    await shared.append(created)
+    fresh = await shared.get(f"/v1/campaigns/{created['id']}/budget")
+    await shared.append(old)
+
+    budget = await shared.get(f"/v1/campaigns/{created['id']}/budget")
+
+    assert (fresh["available"], fresh["used_percentage"]) == ("0", "0")
+    assert (budget["burn_rate_per_day"], budget["days_left"]) == ("0", None)
+    assert (budget["available"], budget["used_percentage"]) == ("-5", "0")
+
+
+async def test_a_campaign_that_is_overdrawn_has_no_day_left(shared: Service) -> None:
+    created = campaign(budget="1")
+    await shared.append(created, cost("8", campaign_id=created["id"]))
+
+    budget = await shared.get(f"/v1/campaigns/{created['id']}/budget")
+
+    assert (budget["available"], budget["used_percentage"], budget["days_left"]) == ("-7", "800", "0")
+
+
+async def test_the_burn_rate_goes_by_when_it_happened_and_counts_adjustments_with_their_entry(
+    shared: Service,
+) -> None:
+    created = campaign()
+    of = {"campaign_id": created["id"]}
+    old = {**cost("7", **of), "occurred_at": days_ago(30)}
+    recent = {**cost("7", **of), "occurred_at": days_ago(1)}
+    held = {**reserve("7", **of), "occurred_at": days_ago(30)}
+    await shared.append(created, old, recent, held, adjust(old, "7"), adjust(recent, "7"))
+    before = await shared.get(f"/v1/campaigns/{created['id']}/budget")
+
+    await shared.append(follow(held, "cost.settled", {"cost": "7"}))
+
+    after = await shared.get(f"/v1/campaigns/{created['id']}/budget")
+    assert (before["spent"], before["burn_rate_per_day"]) == ("28", "2")
+    assert (after["spent"], after["burn_rate_per_day"]) == ("35", "3")
