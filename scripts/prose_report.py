@@ -41,6 +41,16 @@ MARKERS = {
 }
 """Regular expressions of the first release's private dialect, by name."""
 
+WATCHED = {
+    "where, otherwise": r"\b[Ww]here\s+(?:an?|no|nothing|nobody|one|that|they|what|this|some|all)\b",
+    "so much, so few": r"\b[Ss]o\s+(?:much|few)\b",
+    "stand, lie, look": r"\b(?:stands?|lies|looks?|looked)\b",
+    "say, ask, want": r"\b(?:says?|said|asks?|asked|wants?|wanted)\b",
+    "come": r"\b(?:comes?|came)\b",
+    "of its own, but for": r"\bof (?:its|one's|their|our) own\b|\b(?:but for|by itself|by themselves|even so)\b",
+}
+"""Further habits of that dialect, which are also plain English at times: counted and listed, without a limit."""
+
 PER_10_000_WORDS_MAX = 3.0
 
 DOCUMENTED_SHARE_MIN = 0.5
@@ -51,7 +61,7 @@ FUNCTION_LINES_P90_MAX = 19
 FILE_LINES_MAX = 300
 
 
-def occurrences(texts: list[Text]) -> dict[str, list[str]]:
+def occurrences(texts: list[Text], markers: dict[str, str] = MARKERS) -> dict[str, list[str]]:
     """Return the places of each marker, as `file:line: excerpt`."""
     return {
         name: [
@@ -59,7 +69,7 @@ def occurrences(texts: list[Text]) -> dict[str, list[str]]:
             for text in texts
             for found in re.finditer(pattern, text.text)
         ]
-        for name, pattern in MARKERS.items()
+        for name, pattern in markers.items()
     }
 
 
@@ -128,7 +138,7 @@ def main() -> None:
     for kind, texts in corpora().items():
         count = words(texts)
         print(f"\n{kind}: {count:,} words; occurrences, and per 10,000 words")
-        for name, places in occurrences(texts).items():
+        for name, places in occurrences(texts, MARKERS | WATCHED).items():
             print(f"  {name:20} {len(places):5} {10_000 * len(places) / count:7.1f}")
             if is_listing:
                 print("".join(f"      {place}\n" for place in places), end="")

@@ -68,9 +68,9 @@ def messages(paths: list[Path]) -> list[Text]:
 
 
 def documents() -> list[Text]:
-    """Return every Markdown document, paragraph by paragraph."""
+    """Return every Markdown document, paragraph by paragraph, but not the map, which repeats docstrings."""
     found = []
-    for path in tracked_files("*.md"):
+    for path in tracked_files("*.md", ":!docs/map.md"):
         line = 1
         for paragraph in path.read_text().split("\n\n"):
             found.append(Text(relative(path), line, paragraph))
