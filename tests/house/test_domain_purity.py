@@ -14,6 +14,7 @@ DOMAIN = sorted((REPOSITORY / "ledger" / "domain").glob("*.py"))
 PURE = {
     "collections",
     "collections.abc",
+    "dataclasses",
     "datetime",
     "decimal",
     "enum",
