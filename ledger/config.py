@@ -18,6 +18,8 @@ from limits import RateLimitItem
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from ledger.domain.errors import LedgerError
+
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 
 OPTIONS = ("host", "sslmode", "sslrootcert", "connect_timeout", "channel_binding", "application_name", "pgbouncer")
@@ -29,7 +31,7 @@ CONNECTIONS_MAX = 4_000
 """Requests that a key may make, in each process: a bound on accidents, far above what one agent needs."""
 
 
-class ConfigError(Exception):
+class ConfigError(LedgerError):
     """A setting cannot be used; the message names it and says what to do."""
 
 

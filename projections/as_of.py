@@ -13,7 +13,7 @@ from ledger.log.read import PAGE_EVENTS_MAX, EventFilter, StoredEvent, read_all
 from projections import campaigns
 from projections.erasures import TABLES, erased_by
 from projections.fold import ReadModels, fold_event, needed_by
-from projections.replay import CannotReplay
+from projections.replay import ReplayError
 from projections.rows import AgentJobRow, BudgetEntryRow, CampaignRow, ContentAssetRow, Row, Rows
 from projections.skips import read_skips
 
@@ -27,7 +27,7 @@ async def row_as_of(database: Database, table: str, row_id: UUID, position: int)
     """Fold the row of a read model; None before its first event, and once it was deleted.
 
     Raises:
-        CannotReplay: an event cannot be folded, and no operator has let the read models pass it.
+        ReplayError: an event cannot be folded, and no operator has let the read models pass it.
     """
     models = ReadModels(Rows(), Rows(), Rows(), Rows())
     first = True
@@ -83,7 +83,7 @@ async def _fold(database: Database, events: list[StoredEvent], models: ReadModel
         except Exception as error:
             async with database.connection() as connection:
                 if event.position not in await read_skips(connection):
-                    raise CannotReplay(event, error) from error
+                    raise ReplayError(event, error) from error
 
 
 async def _forget_deleted(database: Database, row: Row, position: int) -> None:

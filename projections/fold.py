@@ -66,7 +66,7 @@ def fold(events: Sequence[StoredEvent], models: ReadModels, texts: Mapping[int, 
             events are folded from their first on and were read after the erasures.
 
     Raises:
-        UnknownEventType: an event of a newer release.
+        UnknownEventTypeError: an event of a newer release.
     """
     for event in events:
         fold_event(event, models, texts)

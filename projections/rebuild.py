@@ -18,7 +18,7 @@ from ledger.log.read import read_head
 from projections import checkpoint, decision_state, differences
 from projections.differences import COLUMNS
 from projections.models import Base
-from projections.replay import TABLES, TEMPORARY, CannotReplay, Progress, Replay, Touched
+from projections.replay import TABLES, TEMPORARY, Progress, Replay, ReplayError, Touched
 from projections.skips import Skip
 from projections.verify import COMPARING, catch_up
 
@@ -53,11 +53,11 @@ INSERT INTO {schema}.differing SELECT * FROM unnest($1::text[], $2::uuid[]) ON C
 """
 
 
-class RebuildRunning(LedgerError):
+class RebuildRunningError(LedgerError):
     """Another rebuild is at work."""
 
 
-class OtherTableNeeded(LedgerError):
+class DependentTableError(LedgerError):
     """The table cannot be mended alone: another refers to it or is referred to."""
 
 
@@ -87,13 +87,13 @@ async def rebuild(
         begin: called with the number of events once it is known.
 
     Raises:
-        RebuildRunning: only one may run at a time.
-        OtherTableNeeded: a foreign key binds a table to one that was not named; nothing was changed.
-        CannotReplay: an event cannot be folded; nothing was changed.
+        RebuildRunningError: only one may run at a time.
+        DependentTableError: a foreign key binds a table to one that was not named; nothing was changed.
+        ReplayError: an event cannot be folded; nothing was changed.
     """
     async with database.connection() as connection:
         if not await connection.fetchval(TRY_LOCK):
-            raise RebuildRunning("another rebuild is at work on this database; wait until it has ended")
+            raise RebuildRunningError("another rebuild is at work on this database; wait until it has ended")
         replay = Replay(database, connection, TEMPORARY, progress)
         begin(await read_head(connection))
         await replay.create_tables()
@@ -108,7 +108,7 @@ async def rebuild(
         if set(tables) == set(TABLES):
             try:
                 rebuilt.written |= await _mend_balances(connection, replay)
-            except CannotReplay as error:
+            except ReplayError as error:
                 rebuilt.not_compared = error.detail
         # With the connection go its lock and its temporary tables.
         await connection.close()
@@ -129,7 +129,7 @@ async def _merge(connection: Connection, replay: Replay, tables: Sequence[str]) 
         try:
             written[table] = _count(await connection.execute(_merge_statement(table)))
         except asyncpg.ForeignKeyViolationError as error:
-            raise OtherTableNeeded(f"{table} cannot be mended alone: {error.detail} {ALL_FOUR}") from error
+            raise DependentTableError(f"{table} cannot be mended alone: {error.detail} {ALL_FOUR}") from error
     # Rows that refer to what goes have been mended by now.
     for table in (table for table in reversed(TABLES) if table in tables):
         removed[table] = _count(await connection.execute(REMOVE.format(schema=TEMPORARY, table=table)))
@@ -146,7 +146,7 @@ async def _require_unbound(connection: Connection, tables: Sequence[str]) -> Non
                 table = key.column.table.name
                 bound = BOUND.format(schema=TEMPORARY, table=table, other=other, column=column.name)
                 if table in tables and await connection.fetchval(bound):
-                    raise OtherTableNeeded(
+                    raise DependentTableError(
                         f"{table} cannot be mended alone: rows of {other} refer to rows that must go. {ALL_FOUR}"
                     )
 

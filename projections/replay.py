@@ -53,7 +53,7 @@ Progress = Callable[[int], None]
 """Called with the position reached."""
 
 
-class CannotReplay(LedgerError):
+class ReplayError(LedgerError):
     """An event cannot be folded."""
 
     def __init__(self, event: StoredEvent, cause: Exception) -> None:
@@ -117,7 +117,7 @@ class Replay:
             touched: the rows that were written or deleted are added here.
 
         Raises:
-            CannotReplay: an event cannot be folded, and no operator has let the read models pass it.
+            ReplayError: an event cannot be folded, and no operator has let the read models pass it.
         """
         self._skips = await read_skips(self._connection)
         wanted = EventFilter(after=self.position, until=until)
@@ -145,7 +145,7 @@ class Replay:
             elif page[0].position in self._skips:
                 self.skipped.append(self._skips[page[0].position])
             else:
-                raise CannotReplay(page[0], error) from error
+                raise ReplayError(page[0], error) from error
         else:
             if touched is not None:
                 for models, table in product(parts, TABLES):

@@ -27,7 +27,7 @@ FROM ledger.ledger_events WHERE type = '{type_of(ProjectionSkipped).name}' ORDER
 """  # noqa: S608 (fixed texts)
 
 
-class NothingToSkip(LedgerError):
+class NothingToSkipError(LedgerError):
     """The read models are not stopped by an event."""
 
 
@@ -63,13 +63,13 @@ async def skip(database: Database, appender: Appender, *, by: str, reason: str) 
         by: who decided it.
 
     Raises:
-        NothingToSkip: no event stops them.
+        NothingToSkipError: no event stops them.
     """
     async with database.connection() as connection:
         standing = await checkpoint.read_checkpoint_status(connection)
     failure = standing.failure
     if failure is None or failure.position != standing.position + 1:
-        raise NothingToSkip(f"no event stops the read models: they are {standing.status} at {standing.position}")
+        raise NothingToSkipError(f"no event stops the read models: they are {standing.status} at {standing.position}")
     decided = ProjectionSkipped(
         projection=checkpoint.GROUP,
         position=failure.position,

@@ -31,7 +31,7 @@ SELECT obj_description(oid, 'pg_namespace') IS DISTINCT FROM $2 FROM pg_namespac
 """
 
 
-class NotReplayed(LedgerError):
+class SnapshotError(LedgerError):
     """This cannot be replayed."""
 
 
@@ -61,8 +61,8 @@ async def replay_into(
         begin: called with the number of events once it is known.
 
     Raises:
-        NotReplayed: the name is taken or not allowed, or the log does not reach so far.
-        CannotReplay: an event cannot be folded.
+        SnapshotError: the name is taken or not allowed, or the log does not reach so far.
+        ReplayError: an event cannot be folded.
     """
     if (
         not re.fullmatch(r"[a-z_][a-z0-9_]{0,49}", schema, re.ASCII)
@@ -70,23 +70,23 @@ async def replay_into(
         or schema.startswith("pg_")
         or schema.endswith(BUILDING)
     ):
-        raise NotReplayed(
+        raise SnapshotError(
             f"{schema[:60]!r} cannot be the schema: take a new name of lower-case letters, digits and _, at most 50"
         )
     building = f"{schema}{BUILDING}"
     async with database.connection() as connection:
         if await connection.fetchval(IS_WORD_OR_ROLE, schema):
-            raise NotReplayed(f"{schema!r} cannot be the schema: it is a word of SQL or a role's name; take another")
+            raise SnapshotError(f"{schema!r} cannot be the schema: it is a word of SQL or a role's name; take another")
         position = await resolve_position(connection, until)
         if not await connection.fetchval(TRY_LOCK, schema):
-            raise NotReplayed(f"another replay into {schema} is at work; wait until it has ended")
+            raise SnapshotError(f"another replay into {schema} is at work; wait until it has ended")
         if await connection.fetchval(EXISTS, schema):
-            raise NotReplayed(
+            raise SnapshotError(
                 f"the schema {schema} exists; choose another, or drop it first: DROP SCHEMA {schema} CASCADE"
             )
         begin(position)
         if await connection.fetchval(IS_ANOTHERS, building, UNFINISHED):
-            raise NotReplayed(f"the schema {building}, where this would work, is not a replay's; rename it")
+            raise SnapshotError(f"the schema {building}, where this would work, is not a replay's; rename it")
         try:
             # What a killed replay has left goes first.
             await connection.execute(

@@ -14,7 +14,7 @@ from projections import checkpoint, decision_state, differences
 from projections.differences import Difference
 from projections.erased_texts import read_forgetting
 from projections.erasures import TEXT_COLUMNS
-from projections.replay import TEMPORARY, CannotReplay, Progress, Replay
+from projections.replay import TEMPORARY, Progress, Replay, ReplayError
 from projections.skips import Skip
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ async def verify(
             await catch_up(connection, replay)
             async with connection.transaction(isolation="repeatable_read"):
                 await _compare(database, connection, replay, report, on_difference)
-        except CannotReplay as error:
+        except ReplayError as error:
             report.faults.append(error.detail)
         report.skipped = replay.skipped
         # With the connection go its temporary tables.

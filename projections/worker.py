@@ -11,7 +11,8 @@ from functools import partial
 
 from ledger.backoff import Backoff
 from ledger.database import Database
-from ledger.domain.catalogue import UnknownEventType
+from ledger.domain.catalogue import UnknownEventTypeError
+from ledger.domain.errors import LedgerError
 from ledger.log.notifications import LogSignal
 from ledger.log.read import EventFilter, StoredEvent, read_page
 from projections import checkpoint
@@ -49,7 +50,7 @@ SET LOCAL idle_in_transaction_session_timeout = '60s';
 """
 
 
-class PageFailed(Exception):
+class PageError(LedgerError):
     """A page could not be folded; carries its size, its first event's position and type, and the error as cause."""
 
     def __init__(self, page: list[StoredEvent], cause: Exception) -> None:
@@ -93,7 +94,7 @@ class Worker:
             try:
                 folded = await self._fold_or_pass(page_events, even_paused)
             except Exception as error:  # noqa: BLE001 (recorded, shown, logged and tried again)
-                if isinstance(error, PageFailed):
+                if isinstance(error, PageError):
                     # Halve the page until what cannot be folded stands alone; what comes before it is folded.
                     page_events = max(1, error.events // 2)
                     if error.is_events_fault and error.events > 1:
@@ -119,7 +120,7 @@ class Worker:
         """Fold a page, as `fold_page` does; an event that an operator decided to skip counts as folded."""
         try:
             return await fold_page(self._database, page_events, even_paused=even_paused, reader=self._reader)
-        except PageFailed as failed:
+        except PageError as failed:
             if failed.is_events_fault and failed.events == 1 and await self._pass_skipped(failed):
                 return 1
             raise
@@ -127,13 +128,13 @@ class Worker:
     async def _fail(self, error: Exception) -> None:
         """Write the failure down, and wait before the next try."""
         self._tries += 1
-        cause = error.__cause__ if isinstance(error, PageFailed) else error
+        cause = error.__cause__ if isinstance(error, PageError) else error
         assert isinstance(cause, Exception)
         status, failure, seconds_max = "failing", Failure.of(cause), OUTAGE_SECONDS_MAX
-        if isinstance(error, PageFailed) and error.is_events_fault:
+        if isinstance(error, PageError) and error.is_events_fault:
             failure, seconds_max = Failure.of(cause, error.position, error.event_type), RETRY_SECONDS_MAX
             # An event of a newer release will be folded by that release's workers: for them it must not be paused.
-            if self._tries >= TRIES_MAX and not isinstance(cause, UnknownEventType):
+            if self._tries >= TRIES_MAX and not isinstance(cause, UnknownEventTypeError):
                 status = "paused"
         seconds = self._retry.next(seconds_max)
         outlook = "paused: see `ledger projections`" if status == "paused" else f"next try in {seconds:.1f} s"
@@ -172,7 +173,7 @@ class Worker:
                 return (await checkpoint.read_checkpoint_status(connection)).status == "running"
         return False
 
-    async def _pass_skipped(self, failed: PageFailed) -> bool:
+    async def _pass_skipped(self, failed: PageError) -> bool:
         """Move past an event that cannot be folded where an operator decided so."""
         async with self._database.connection() as connection:
             decided = (await read_skips(connection)).get(failed.position)
@@ -212,7 +213,7 @@ async def fold_page(
         paused.
 
     Raises:
-        PageFailed: nothing of the page was kept.
+        PageError: nothing of the page was kept.
     """
     async with database.connection() as connection:
         await connection.execute(BEGIN)
@@ -235,6 +236,6 @@ async def fold_page(
             await apply_page(connection, page, "public", read_on)
             await connection.execute(checkpoint.MOVE, page[-1].position)
         except Exception as error:
-            raise PageFailed(page, error) from error
+            raise PageError(page, error) from error
         await connection.execute("COMMIT")
         return len(page)

@@ -55,6 +55,8 @@ async def answer_with_problems(request: web.Request, handler: Handler) -> web.St
     try:
         return await handler(request)
     except LedgerError as error:
+        if error.slug == LedgerError.slug:
+            logger.exception("%s %s failed", request.method, request.path)
         return problems.response(error)
     except web.HTTPException as error:
         return problems.http_exception_response(error)

@@ -14,10 +14,10 @@ from typing import IO, Annotated, NamedTuple
 import msgspec
 
 from ledger.audit.log_entry import EntryError, commitment, entry_of, parse_entry
-from ledger.domain.codec import InvalidField, check_text, utc
+from ledger.domain.codec import InvalidFieldError, check_text, utc
 from ledger.domain.errors import LedgerError
 from ledger.domain.event import Recorded
-from ledger.domain.rejudge import BrokenLog
+from ledger.domain.rejudge import InvalidLogError
 from ledger.log.read import SaltedEvent
 
 LINE_BYTES_MAX = 32 * 1024 * 1024
@@ -49,7 +49,7 @@ def at_line(line: ExportLine) -> Iterator[None]:
     """Say of a broken log in which line it breaks."""
     try:
         yield
-    except BrokenLog as error:
+    except InvalidLogError as error:
         raise ExportError(line.number, error.detail, line.event.position) from None
 
 
@@ -113,7 +113,7 @@ def _read_line(number: int, line: bytes) -> ExportLine:
             raise ExportError(number, "not written as an export is written")
         entry = bytes(parsed.entry)
         event = _event(number, entry, parsed.salt, bytes(parsed.text))
-    except (UnicodeDecodeError, msgspec.DecodeError, RecursionError, EntryError, InvalidField) as error:
+    except (UnicodeDecodeError, msgspec.DecodeError, RecursionError, EntryError, InvalidFieldError) as error:
         raise ExportError(number, str(error)) from None
     return ExportLine(number, entry, event)
 

@@ -25,7 +25,7 @@ CHUNK_LEAVES = 4_096
 PROGRESS_LINES = 1_000
 
 
-class NotProved(LedgerError):
+class ExportMismatchError(LedgerError):
     """The export is not the log that the checkpoint was signed for."""
 
 
@@ -63,14 +63,16 @@ def open_checkpoint(note: bytes, verifier: Verifier) -> Checkpoint:
     """Read a signed checkpoint of the log that a key signs for.
 
     Raises:
-        NotProved: it is none, or another key's, or another log's.
+        ExportMismatchError: it is none, or another key's, or another log's.
     """
     try:
         checkpoint = Checkpoint.parse(open_note(note, [verifier]))
     except (NoteError, CheckpointError) as error:
-        raise NotProved(f"the checkpoint: {error}") from None
+        raise ExportMismatchError(f"the checkpoint: {error}") from None
     if checkpoint.origin != verifier.name:
-        raise NotProved(f"the checkpoint is of the log {checkpoint.origin}, the key signs for {verifier.name}")
+        raise ExportMismatchError(
+            f"the checkpoint is of the log {checkpoint.origin}, the key signs for {verifier.name}"
+        )
     return checkpoint
 
 
@@ -84,7 +86,7 @@ def verify_export(
 
     Raises:
         ExportError: a line is not as it must be, or its event could not have been recorded there.
-        NotProved: the export ends too early, or its entries do not give the signed root.
+        ExportMismatchError: the export ends too early, or its entries do not give the signed root.
     """
     tree, replay = _Tree(checkpoint), _Replay()
     for line in lines:
@@ -128,14 +130,14 @@ class _Tree:
     def _require_root(self) -> None:
         # As soon as it is known: what comes after a changed event only follows from it.
         if not self._missing and self._edge.root != self._checkpoint.root:
-            raise NotProved(
+            raise ExportMismatchError(
                 f"the first {self._checkpoint.size:,} entries do not give the signed root: one of them has been "
                 "changed, or the checkpoint is of another log"
             )
 
     def require_whole(self) -> None:
         if self._missing:
-            raise NotProved(
+            raise ExportMismatchError(
                 f"the export ends at position {self._checkpoint.size - self._missing:,}, before the checkpoint's size "
                 f"of {self._checkpoint.size:,}: the events between are missing, or the checkpoint is a later one"
             )

@@ -20,11 +20,11 @@ COMPRESSION_LEVEL = 6
 _GZIP_MAGIC = b"\x1f\x8b"
 
 
-class NotWritten(LedgerError):
+class ExportWriteError(LedgerError):
     """The export could not be written."""
 
 
-class NotRead(LedgerError):
+class ExportReadError(LedgerError):
     """The export could not be opened."""
 
 
@@ -35,18 +35,18 @@ def writing(path: Path) -> Iterator[Callable[[bytes], None]]:
     The same log gives the same bytes, compressed (`.gz`) or not. Only the owner may read the file: it holds the texts.
 
     Raises:
-        NotWritten: there is a file of that name, or it cannot be written.
+        ExportWriteError: there is a file of that name, or it cannot be written.
     """
     if path == STANDARD_STREAM:
         yield _write_all(sys.stdout.buffer)
         sys.stdout.buffer.flush()
         return
     if path.exists():
-        raise NotWritten(f"{path} exists already; choose another name, or remove it")
+        raise ExportWriteError(f"{path} exists already; choose another name, or remove it")
     try:
         descriptor, unfinished = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     except OSError as error:
-        raise NotWritten(f"{path} cannot be written: {error.strerror}") from None
+        raise ExportWriteError(f"{path} cannot be written: {error.strerror}") from None
     try:
         with ExitStack() as files:
             raw = files.enter_context(os.fdopen(descriptor, "wb"))
@@ -71,7 +71,7 @@ def _write_all(file: IO[bytes]) -> Callable[[bytes], None]:
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise NotWritten(f"the export cannot be written: {error.strerror}") from None
+            raise ExportWriteError(f"the export cannot be written: {error.strerror}") from None
 
     return write
 
@@ -85,9 +85,9 @@ def _finish(file: IO[bytes], raw: IO[bytes], unfinished: Path, path: Path) -> No
         # A link, unlike a rename, does not take the place of a file that came meanwhile.
         os.link(unfinished, path)
     except FileExistsError:
-        raise NotWritten(f"{path} exists by now; it was left as it is") from None
+        raise ExportWriteError(f"{path} exists by now; it was left as it is") from None
     except OSError as error:
-        raise NotWritten(f"{path} cannot be written: {error.strerror}") from None
+        raise ExportWriteError(f"{path} cannot be written: {error.strerror}") from None
 
 
 class ExportFile:
@@ -110,7 +110,7 @@ def reading(path: Path) -> Iterator[ExportFile]:
     """Open an export, compressed or not whatever its name; `-` is stdin.
 
     Raises:
-        NotRead: there is no such file, or it may not be read.
+        ExportReadError: there is no such file, or it may not be read.
     """
     with ExitStack() as files:
         try:
@@ -118,6 +118,6 @@ def reading(path: Path) -> Iterator[ExportFile]:
             raw = cast("BufferedReader", opened)
             beginning = raw.peek(len(_GZIP_MAGIC))[: len(_GZIP_MAGIC)]
         except OSError as error:
-            raise NotRead(f"{path} cannot be read: {error.strerror}") from None
+            raise ExportReadError(f"{path} cannot be read: {error.strerror}") from None
         lines = cast("IO[bytes]", gzip.GzipFile(fileobj=raw)) if beginning == _GZIP_MAGIC else raw
         yield ExportFile(raw, lines, path.stat().st_size if path.is_file() else None)

@@ -35,11 +35,11 @@ AHEAD_MAX = timedelta(hours=1)
 have every later one recorded then."""
 
 
-class NotEmpty(LedgerError):
+class LedgerNotEmptyError(LedgerError):
     """The ledger holds events."""
 
 
-class NothingToImport(LedgerError):
+class EmptyExportError(LedgerError):
     """The export holds no event."""
 
 
@@ -56,8 +56,8 @@ async def import_lines(
         the position of the last event. On return the events are durable; whoever waits for new ones is not told yet.
 
     Raises:
-        NotEmpty: the ledger holds events already.
-        NothingToImport: there are no lines.
+        LedgerNotEmptyError: the ledger holds events already.
+        EmptyExportError: there are no lines.
         ExportError: a line is not as it must be, or its event could not have been recorded there.
     """
     position = 0
@@ -66,13 +66,13 @@ async def import_lines(
         head = await connection.fetchrow(LOCK_HEAD)
         assert head is not None
         if head["position"]:
-            raise NotEmpty(f"the ledger holds {head['position']:,} events: an import needs an empty one")
+            raise LedgerNotEmptyError(f"the ledger holds {head['position']:,} events: an import needs an empty one")
         for page in _pages(lines):
             _require_past(page[-1], head["now"])
             position = await _append(connection, page)
             progress(position)
         if not position:
-            raise NothingToImport("the export holds no event")
+            raise EmptyExportError("the export holds no event")
     return position
 
 

@@ -13,6 +13,7 @@ import msgspec
 
 from ledger.audit.tiles import ENTRY_BYTES_MAX
 from ledger.domain.codec import time_text
+from ledger.domain.errors import LedgerError
 from ledger.log.read import StoredEvent
 
 _Number = Annotated[int, msgspec.Meta(ge=1)]
@@ -20,7 +21,7 @@ _Number = Annotated[int, msgspec.Meta(ge=1)]
 _Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 
-class EntryError(ValueError):
+class EntryError(LedgerError, ValueError):
     """An event makes no entry, or these are not the bytes of one."""
 
 

@@ -10,6 +10,8 @@ from hashlib import sha256
 
 import msgspec
 
+from ledger.domain.errors import LedgerError
+
 HASH_BYTES = 32
 
 EMPTY_ROOT = sha256().digest()
@@ -19,7 +21,7 @@ _LEAF = b"\x00"
 _NODE = b"\x01"
 
 
-class ProofError(ValueError):
+class ProofError(LedgerError, ValueError):
     """A proof does not show what it claims."""
 
 

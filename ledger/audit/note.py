@@ -14,6 +14,8 @@ import msgspec
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from ledger.domain.errors import LedgerError
+
 NOTE_BYTES_MAX = 1_000_000
 SIGNATURES_MAX = 100
 """Bounds on the work that a stranger's note can make; sumdb/note has the same two."""
@@ -25,7 +27,7 @@ _KEY_ID = re.compile("[0-9a-f]{8}")
 _CONTROL = re.compile(r"[\x00-\x1f]")
 
 
-class NoteError(ValueError):
+class NoteError(LedgerError, ValueError):
     """A note or a key cannot be read, or a note is not signed as it must be."""
 
 

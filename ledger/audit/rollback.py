@@ -11,7 +11,7 @@ from ledger.log.appender import Appender
 from ledger.log.prepare import prepare
 
 
-class NothingToAccept(LedgerError):
+class NothingToAcceptError(LedgerError):
     """The sealer does not refuse to sign."""
 
 
@@ -27,14 +27,14 @@ async def accept_rollback(
         by: who decided it.
 
     Raises:
-        NothingToAccept: the sealer does not refuse, or the key is not here.
+        NothingToAcceptError: the sealer does not refuse, or the key is not here.
     """
     if home.read_signer() is None:
-        raise NothingToAccept(f"there is no key at {home.key_file}: decide where the log is sealed")
+        raise NothingToAcceptError(f"there is no key at {home.key_file}: decide where the log is sealed")
     async with database.connection() as connection:
         sealed = await tree_store.read_seal_status(connection)
     if sealed.refusal is None:
-        raise NothingToAccept(f"the sealer does not refuse to sign: {sealed.size:,} events are sealed")
+        raise NothingToAcceptError(f"the sealer does not refuse to sign: {sealed.size:,} events are sealed")
     decided = RollbackAccepted(
         origin=sealed.origin or home.origin, size=sealed.size, by=by, refusal=sealed.refusal[:2000], reason=reason
     )

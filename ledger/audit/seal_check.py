@@ -33,7 +33,7 @@ async def faults_of_seal(connection: Connection, kept: LocalCheckpoint | None, s
     """
     try:
         sealed = await tree_store.read_sealed(connection)
-    except tree_store.TreeDamaged as error:
+    except tree_store.TreeDamagedError as error:
         return [str(error)]
     return await _Check(connection, sealed, await read_head(connection), kept, shown_max).faults()
 
@@ -109,7 +109,7 @@ class _Check:
         """The leaf hashes of these positions; zeros where an event is missing."""
         try:
             return await tree_store.read_leaves(self._connection, after, until)
-        except tree_store.TreeDamaged:
+        except tree_store.TreeDamagedError:
             rows = await self._connection.fetch(POSITION_LEAVES, after, until)
             found = {row["position"]: row["leaf"] for row in rows}
             return b"".join(found.get(position, bytes(HASH_BYTES)) for position in range(after + 1, until + 1))

@@ -19,9 +19,10 @@ from ledger.audit.signed_checkpoint import Checkpoint
 from ledger.audit.signing_files import SigningFiles
 from ledger.audit.tiles import TILE_WIDTH, Tile
 from ledger.audit.tree_growth import RightEdge, append_leaves
-from ledger.audit.tree_store import Sealed, TreeDamaged
+from ledger.audit.tree_store import Sealed, TreeDamagedError
 from ledger.backoff import Backoff
 from ledger.database import Connection, Database
+from ledger.domain.errors import LedgerError
 from ledger.log.notifications import LogSignal
 from ledger.log.read import read_head
 
@@ -45,7 +46,7 @@ RETRY_SECONDS = 5.0
 TIMEOUTS = "SET LOCAL lock_timeout = '10s'; SET LOCAL idle_in_transaction_session_timeout = '60s'"
 
 
-class RollbackFound(Exception):
+class RollbackError(LedgerError):
     """The log is not an extension of what was signed before; the message says what differs, and where."""
 
 
@@ -66,7 +67,7 @@ class Sealer:
                 if await self.seal():
                     backoff.reset()
                 pause = backoff.next(signal.idle_seconds_max)
-            except RollbackFound as error:
+            except RollbackError as error:
                 logger.critical("NOT SEALED: %s", error)
                 pause = RETRY_SECONDS
             except Exception:
@@ -86,13 +87,13 @@ class Sealer:
             how many events were sealed; 0 where nothing is new, or where another sealer is at it.
 
         Raises:
-            RollbackFound: the log does not extend what was signed; recorded, and shown by the service.
+            RollbackError: the log does not extend what was signed; recorded, and shown by the service.
         """
         async with self._database.connection() as connection:
             try:
                 async with connection.transaction():
                     return await self._seal(connection, events_max or SEAL_EVENTS_MAX)
-            except RollbackFound as error:
+            except RollbackError as error:
                 await connection.execute(tree_store.REFUSE, str(error))
                 refusal = error
         raise refusal
@@ -119,7 +120,7 @@ class Sealer:
             target = max(target, kept.size)
             edge = await self._grow(connection, edge, kept.size)
             if edge.root != kept.root:
-                raise RollbackFound(
+                raise RollbackError(
                     f"the first {kept.size:,} events are not those that were signed as {self._home.checkpoint_file}: "
                     "events have been replaced (a database restored from a backup and then continued?)"
                 )
@@ -133,37 +134,37 @@ class Sealer:
 
     def _read_kept(self, sealed: Sealed, verifier: Verifier) -> Checkpoint | None:
         if sealed.verifier_key not in (None, verifier.text):
-            raise RollbackFound(
+            raise RollbackError(
                 f"the log was sealed with the key {sealed.verifier_key}, the key here is {verifier.text}"
             )
         try:
             return self._home.read_checkpoint(verifier)
         except NoteError as error:
-            raise RollbackFound(str(error)) from None
+            raise RollbackError(str(error)) from None
 
     async def _check(self, connection: Connection, sealed: Sealed, kept: Checkpoint | None, head: int) -> RightEdge:
         """Hold the stored tree against the log's length and the checkpoint kept here; the tree's right edge."""
         longest = max(sealed.size, kept.size if kept else 0)
         if head < longest:
-            raise RollbackFound(
+            raise RollbackError(
                 f"the log has {head:,} events, but {longest:,} were signed: the last {longest - head:,} are missing "
                 "(a database restored from a backup?)"
             )
         try:
             edge = await tree_store.read_edge(connection, sealed.size)
             if edge.root != sealed.root:
-                raise RollbackFound(f"the stored tiles do not give the sealed root of {sealed.size:,} events")
+                raise RollbackError(f"the stored tiles do not give the sealed root of {sealed.size:,} events")
             await self._check_last_events(connection, sealed.size)
             if kept is not None and kept.size <= sealed.size:
                 same_size = kept.size == sealed.size
                 root = sealed.root if same_size else await tree_store.read_root(connection, kept.size)
                 if root != kept.root:
-                    raise RollbackFound(
+                    raise RollbackError(
                         f"the tree of the first {kept.size:,} events has another root than the one signed as "
                         f"{self._home.checkpoint_file}: events have been replaced"
                     )
-        except TreeDamaged as error:
-            raise RollbackFound(f"the tree of the {sealed.size:,} sealed events is damaged: {error}") from None
+        except TreeDamagedError as error:
+            raise RollbackError(f"the tree of the {sealed.size:,} sealed events is damaged: {error}") from None
         return edge
 
     async def _check_last_events(self, connection: Connection, size: int) -> None:
@@ -173,7 +174,7 @@ class Sealer:
         index, last = divmod(size - 1, TILE_WIDTH)
         hashes = await tree_store.read_hashes(connection, Tile(0, index, last + 1))
         if await tree_store.read_leaves(connection, index * TILE_WIDTH, size) != hashes:
-            raise RollbackFound(
+            raise RollbackError(
                 f"the last of the {size:,} sealed events are not those that were sealed: events have been replaced"
             )
 
@@ -183,8 +184,8 @@ class Sealer:
                 async for leaves in chunks:
                     tiles, edge = append_leaves(edge, leaves)
                     await tree_store.write_tiles(connection, tiles)
-        except TreeDamaged as error:
-            raise RollbackFound(str(error)) from None
+        except TreeDamagedError as error:
+            raise RollbackError(str(error)) from None
         return edge
 
     async def _leaves(self, connection: Connection, after: int, until: int) -> AsyncGenerator[bytes]:

@@ -6,11 +6,12 @@ import msgspec
 
 from ledger.audit.merkle import HASH_BYTES
 from ledger.audit.note import decode_base64, encode_base64
+from ledger.domain.errors import LedgerError
 
 _SIZE = re.compile("0|[1-9][0-9]{0,18}")
 
 
-class CheckpointError(ValueError):
+class CheckpointError(LedgerError, ValueError):
     """This is not the text of a checkpoint."""
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 import msgspec
 
 from ledger.audit.merkle import HASH_BYTES, Subtree
+from ledger.domain.errors import LedgerError
 
 TILE_HEIGHT = 8
 TILE_WIDTH = 1 << TILE_HEIGHT
@@ -20,11 +21,11 @@ ENTRY_BYTES_MAX = 0xFFFF
 """An entry's length is written in two bytes."""
 
 
-class TilePathError(ValueError):
+class TilePathError(LedgerError, ValueError):
     """This is not the path of a tile or an entry bundle."""
 
 
-class BundleError(ValueError):
+class BundleError(LedgerError, ValueError):
     """This is not an entry bundle."""
 
 

@@ -84,7 +84,7 @@ LAG_SECONDS_MAX = 60.0
 Tiles = dict[tuple[int, int], bytes]
 
 
-class TreeDamaged(LedgerError):
+class TreeDamagedError(LedgerError):
     """The stored tree is not whole."""
 
 
@@ -128,11 +128,11 @@ async def read_sealed(connection: Connection) -> Sealed:
     """Read how far the log is sealed.
 
     Raises:
-        TreeDamaged: the database does not know.
+        TreeDamagedError: the database does not know.
     """
     row = await connection.fetchrow(SEALED)
     if row is None:
-        raise TreeDamaged(ROW_IS_MISSING)
+        raise TreeDamagedError(ROW_IS_MISSING)
     return Sealed(*row)
 
 
@@ -147,12 +147,12 @@ async def read_leaves(connection: Connection, after: int, until: int) -> bytes:
     """The leaf hashes of the events between two positions, as one blob.
 
     Raises:
-        TreeDamaged: some of them are not there.
+        TreeDamagedError: some of them are not there.
     """
     leaves: bytes = await connection.fetchval(LEAVES, after, until) or b""
     if len(leaves) != (until - after) * HASH_BYTES:
         found = len(leaves) // HASH_BYTES
-        raise TreeDamaged(f"there are {found} events at the positions {after + 1} to {until}: some are missing")
+        raise TreeDamagedError(f"there are {found} events at the positions {after + 1} to {until}: some are missing")
     return leaves
 
 
@@ -160,11 +160,13 @@ async def read_entries(connection: Connection, after: int, until: int) -> list[b
     """The entries of the events between two positions.
 
     Raises:
-        TreeDamaged: some of them are not there.
+        TreeDamagedError: some of them are not there.
     """
     entries = [row[0] for row in await connection.fetch(ENTRIES, after, until)]
     if len(entries) != until - after:
-        raise TreeDamaged(f"there are {len(entries)} events at the positions {after + 1} to {until}: some are missing")
+        raise TreeDamagedError(
+            f"there are {len(entries)} events at the positions {after + 1} to {until}: some are missing"
+        )
     return entries
 
 
@@ -187,23 +189,23 @@ async def read_edge(connection: Connection, size: int) -> RightEdge:
     """Take up the stored tree at a size.
 
     Raises:
-        TreeDamaged: a tile is missing.
+        TreeDamagedError: a tile is missing.
     """
     tiles = await read_tiles(connection, ((tile.level, tile.index) for tile in edge_tiles(size)))
     try:
         return right_edge(size, tiles)
     except KeyError as error:
         level, index = error.args[0]
-        raise TreeDamaged(f"tile {index} of level {level} is missing") from None
+        raise TreeDamagedError(f"tile {index} of level {level} is missing") from None
     except ValueError as error:
-        raise TreeDamaged(str(error)) from None
+        raise TreeDamagedError(str(error)) from None
 
 
 async def read_subtrees(connection: Connection, groups: Iterable[Iterable[Subtree]]) -> list[bytes]:
     """One hash a group of neighbouring complete subtrees, from the stored tiles.
 
     Raises:
-        TreeDamaged: a tile is missing.
+        TreeDamagedError: a tile is missing.
     """
     ranges = [[locate(subtree) for subtree in group] for group in groups]
     tiles = await read_tiles(connection, ((place.level, place.index) for group in ranges for place in group))
@@ -214,7 +216,7 @@ async def read_hashes(connection: Connection, tile: Tile) -> bytes:
     """The hashes of a tile that the log has reached.
 
     Raises:
-        TreeDamaged: they are not there.
+        TreeDamagedError: they are not there.
     """
     tiles = await read_tiles(connection, [(tile.level, tile.index)])
     return _hashes(tiles, TileRange(tile.level, tile.index, 0, tile.width))
@@ -223,7 +225,7 @@ async def read_hashes(connection: Connection, tile: Tile) -> bytes:
 def _hashes(tiles: Tiles, wanted: TileRange) -> bytes:
     found = tiles.get((wanted.level, wanted.index), b"")[wanted.start * HASH_BYTES : wanted.stop * HASH_BYTES]
     if len(found) != (wanted.stop - wanted.start) * HASH_BYTES:
-        raise TreeDamaged(f"tile {wanted.index} of level {wanted.level} is missing, or a part of it")
+        raise TreeDamagedError(f"tile {wanted.index} of level {wanted.level} is missing, or a part of it")
     return found
 
 
@@ -231,7 +233,7 @@ async def read_root(connection: Connection, size: int) -> bytes:
     """The root of the stored tree at a size that it has reached.
 
     Raises:
-        TreeDamaged: a tile is missing.
+        TreeDamagedError: a tile is missing.
     """
     (root,) = await read_subtrees(connection, [root_nodes(size)])
     return root

@@ -10,7 +10,7 @@ from sqlalchemy import URL
 from ledger.bench import controls, cpu
 from ledger.bench.load import Kind, Loaded, put_load
 from ledger.bench.pgbench import INSERT_EVENT, pgbench
-from ledger.bench.processes import Child, MeasurementFailed
+from ledger.bench.processes import Child, MeasurementError
 from ledger.bench.report import Figure, Pair, ratio
 from ledger.bench.stage import Stage
 
@@ -160,7 +160,7 @@ class Meter:
         """A round of load.
 
         Raises:
-            MeasurementFailed: the log has fewer events than were acknowledged.
+            MeasurementError: the log has fewer events than were acknowledged.
         """
         stage = self._stage
         before, position = cpu.spent(api.pid, stage.postmaster_pid), await stage.position(url)
@@ -176,9 +176,7 @@ class Meter:
         groups = await _append_transactions(api.url)
         recorded = await stage.position(url) - position
         if recorded < loaded.requests * sending.events:
-            raise MeasurementFailed(
-                f"{loaded.requests * sending.events:,} events acknowledged, {recorded:,} in the log"
-            )
+            raise MeasurementError(f"{loaded.requests * sending.events:,} events acknowledged, {recorded:,} in the log")
         self._events += recorded
         spent = cpu.spent(api.pid, stage.postmaster_pid).since(before, 1)
         self._add(spent)

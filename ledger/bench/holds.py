@@ -9,7 +9,7 @@ from sqlalchemy import URL
 from ledger.bench import controls, cpu, traffic
 from ledger.bench.load import Loaded, put_load
 from ledger.bench.pgbench import HOLD_AND_SETTLE, pgbench
-from ledger.bench.processes import Child, MeasurementFailed
+from ledger.bench.processes import Child, MeasurementError
 from ledger.bench.report import Figure, Pair, ratio
 from ledger.bench.stage import Stage
 from ledger.database import Connection
@@ -105,12 +105,12 @@ async def _require_no_overspend(stage: Stage, url: URL, api: Child) -> int:
         event = {"type": "campaign.budget_changed", "stream_id": str(campaign), "data": {"budget": f"{budget:f}"}}
         async with aiohttp.ClientSession() as client, client.post(f"{api.url}/v1/events", json=event) as answer:
             if answer.status != 201:
-                raise MeasurementFailed(f"the budget could not be changed: {await answer.text()}")
+                raise MeasurementError(f"the budget could not be changed: {await answer.text()}")
             position = (await answer.json())["position"]
         loaded = await _load(stage, api, stage.plan.seconds, cost="0.0001")
         await _check_log(connection, campaign, position, budget)
     if not loaded.refused:
-        raise MeasurementFailed("with a tight budget, no hold was refused")
+        raise MeasurementError("with a tight budget, no hold was refused")
     return loaded.refused
 
 
@@ -118,6 +118,6 @@ async def _check_log(connection: Connection, campaign: object, position: int, bu
     row = await connection.fetchrow(HIGHEST, campaign, position)
     assert row is not None
     if row["highest"] > budget:
-        raise MeasurementFailed(f"OVERSPENT: {row['highest']} was spent and held of a budget of {budget}")
+        raise MeasurementError(f"OVERSPENT: {row['highest']} was spent and held of a budget of {budget}")
     if row["last"] != row["balance"]:
-        raise MeasurementFailed(f"the log gives {row['last']} spent and held, the balance says {row['balance']}")
+        raise MeasurementError(f"the log gives {row['last']} spent and held, the balance says {row['balance']}")

@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 
 from ledger.bench import traffic
-from ledger.bench.processes import MeasurementFailed, run_program
+from ledger.bench.processes import MeasurementError, run_program
 
 Kind = Literal["costs", "trace", "holds", "reads"]
 
@@ -52,7 +52,7 @@ async def put_load(
         folder: where the program runs.
 
     Raises:
-        MeasurementFailed: a request failed.
+        MeasurementError: a request failed.
     """
     if wrk := shutil.which("wrk"):
         seed = str(random.randrange(2**31))  # noqa: S311
@@ -64,8 +64,8 @@ async def put_load(
         said = await run_program(*client, kind, str(events), amount, cost, folder=folder)
     result = next((line for line in said.splitlines() if line.startswith("RESULT ")), None)
     if result is None:
-        raise MeasurementFailed(f"the load generator says nothing of its result: {said[-1000:]}")
+        raise MeasurementError(f"the load generator says nothing of its result: {said[-1000:]}")
     loaded = msgspec.json.decode(result.removeprefix("RESULT "), type=Loaded)
     if loaded.failed or not loaded.requests:
-        raise MeasurementFailed(f"{loaded.failed:,} of {loaded.requests:,} requests ({kind}) failed: {said[-1000:]}")
+        raise MeasurementError(f"{loaded.failed:,} of {loaded.requests:,} requests ({kind}) failed: {said[-1000:]}")
     return loaded

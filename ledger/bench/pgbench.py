@@ -6,7 +6,7 @@ from pathlib import Path
 from sqlalchemy import URL
 
 from ledger.bench import traffic
-from ledger.bench.processes import MeasurementFailed, run_program
+from ledger.bench.processes import MeasurementError, run_program
 
 CONNECT_SECONDS = 1
 
@@ -70,7 +70,7 @@ async def pgbench(
         variables: each client's own, from where the script goes on with them.
 
     Raises:
-        MeasurementFailed: a transaction failed.
+        MeasurementError: a transaction failed.
     """
     file = folder / "control.sql"
     file.write_text(script)
@@ -90,4 +90,4 @@ async def pgbench(
             break
         if rate is not None:
             return float(rate[1])
-    raise MeasurementFailed(f"pgbench failed: {said[-1000:]}")
+    raise MeasurementError(f"pgbench failed: {said[-1000:]}")

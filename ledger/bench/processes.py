@@ -12,6 +12,7 @@ import psutil
 from sqlalchemy import URL
 
 import ledger
+from ledger.domain.errors import LedgerError
 
 START_SECONDS_MAX = 60
 STOP_SECONDS_MAX = 30
@@ -20,7 +21,7 @@ MEGABYTE = 1024 * 1024
 _OWN = re.compile(r"(DB|LEDGER|DIRECT|REPLICA|PG|DATABASE)[A-Z_]*")
 
 
-class MeasurementFailed(Exception):
+class MeasurementError(LedgerError):
     """Something could not be measured: the message says what went wrong."""
 
 
@@ -37,7 +38,7 @@ async def run_program(*command: str | Path, folder: Path, database: URL | None =
     """Run a program to its end; what it printed.
 
     Raises:
-        MeasurementFailed: it failed.
+        MeasurementError: it failed.
     """
     process = await asyncio.create_subprocess_exec(
         *map(str, command),
@@ -53,7 +54,7 @@ async def run_program(*command: str | Path, folder: Path, database: URL | None =
     finally:
         await _end(process)
     if process.returncode != 0:
-        raise MeasurementFailed(f"{Path(command[0]).name} failed: {(errors or out).decode(errors='replace')[-2000:]}")
+        raise MeasurementError(f"{Path(command[0]).name} failed: {(errors or out).decode(errors='replace')[-2000:]}")
     return out.decode(errors="replace")
 
 
@@ -84,7 +85,7 @@ async def child(database: URL, folder: Path, *arguments: str) -> AsyncIterator[C
     """Run `ledger` with these arguments while inside; its log is in the folder.
 
     Raises:
-        MeasurementFailed: it did not start.
+        MeasurementError: it did not start.
     """
     log = folder / f"{arguments[0]}.log"
     with log.open("ab") as errors:
@@ -101,10 +102,10 @@ async def child(database: URL, folder: Path, *arguments: str) -> AsyncIterator[C
         async with asyncio.timeout(START_SECONDS_MAX):
             first_line = (await process.stdout.readline()).decode()
         if not first_line.startswith("The "):
-            raise MeasurementFailed(f"`ledger {arguments[0]}` did not start: {log.read_text()[-2000:]}")
+            raise MeasurementError(f"`ledger {arguments[0]}` did not start: {log.read_text()[-2000:]}")
         yield Child(process, first_line)
         if process.returncode is not None:
-            raise MeasurementFailed(f"`ledger {arguments[0]}` ended by itself: {log.read_text()[-2000:]}")
+            raise MeasurementError(f"`ledger {arguments[0]}` ended by itself: {log.read_text()[-2000:]}")
     finally:
         await _end(process)
 

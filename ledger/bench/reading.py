@@ -12,7 +12,7 @@ from ledger.api.views import columns
 from ledger.bench import cpu, traffic
 from ledger.bench.load import put_load
 from ledger.bench.pgbench import pgbench
-from ledger.bench.processes import MeasurementFailed, run_program
+from ledger.bench.processes import MeasurementError, run_program
 from ledger.bench.report import Figure, Pair, ratio, value
 from ledger.bench.stage import Stage
 from projections import queries
@@ -146,7 +146,7 @@ async def visible(stage: Stage) -> list[Figure]:
             )
             seen = msgspec.json.decode(said, type=_Seen)
             if seen.sent < 0.95 * seconds * EVENTS_PER_SECOND:
-                raise MeasurementFailed(f"only {seen.sent / seconds:.0f} events/s were sent, not {EVENTS_PER_SECOND}")
+                raise MeasurementError(f"only {seen.sent / seconds:.0f} events/s were sent, not {EVENTS_PER_SECOND}")
             if number:
                 rounds.append(seen)
     work = f"from an append's answer to that of a read with its min_position, at {EVENTS_PER_SECOND} events/s"

@@ -13,7 +13,7 @@ import msgspec
 from ledger.bench import append, folding, growing, holds, memory, reading, sealing
 from ledger.bench.machine import describe
 from ledger.bench.plan import GROWN_EVENTS, QUICK, WHOLE
-from ledger.bench.processes import MeasurementFailed
+from ledger.bench.processes import MeasurementError
 from ledger.bench.report import Figure, Report
 from ledger.bench.stage import Stage
 from ledger.config import parse_url
@@ -94,7 +94,7 @@ async def _measure(stage: Stage, names: Sequence[str], quick: bool, measured: Ca
             for figure in await FIGURES[name](stage):
                 figures.append(figure)
                 measured(figure)
-        except MeasurementFailed as error:
+        except MeasurementError as error:
             not_measured[name] = str(error)
         seconds_of[name] = round(time.monotonic() - begun, 1)
     return Report(

@@ -15,8 +15,6 @@ import uvloop
 from sqlalchemy import URL
 from sqlalchemy.exc import SQLAlchemyError
 
-from ledger.audit.note import NoteError
-from ledger.audit.signed_checkpoint import CheckpointError
 from ledger.audit.signing_files import SigningFiles
 from ledger.cli.explain import explain
 from ledger.config import ConfigError, Settings, read_settings
@@ -24,7 +22,6 @@ from ledger.database import CONNECTION_ERRORS, Database
 from ledger.database.location import located_database
 from ledger.database.migrations import current_revision, expected_revision
 from ledger.domain.errors import LedgerError
-from ledger.embedded import EmbeddedError
 from ledger.log.appender import Appender
 from ledger.log.notifications import notify_other_processes
 from ledger.logging_setup import configure as configure_logs
@@ -108,7 +105,7 @@ def plain_errors() -> Iterator[None]:
     except ConfigError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(2)
-    except (EmbeddedError, LedgerError, NoteError, CheckpointError) as error:
+    except LedgerError as error:
         fail(str(error))
     except (*CONNECTION_ERRORS, asyncpg.PostgresError, SQLAlchemyError, TimeoutError) as error:
         fail(explain(error))

@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from ledger.audit.export import ExportError, read_lines
-from ledger.audit.export_check import NotProved, Proved, open_checkpoint, verify_export
+from ledger.audit.export_check import ExportMismatchError, Proved, open_checkpoint, verify_export
 from ledger.audit.export_file import reading
 from ledger.audit.note import NoteError, Verifier
 from ledger.cli.common import plain_errors, print_json, replay_bar
@@ -50,7 +50,7 @@ def verify(export: Path | None, checkpoint: Path | None, key: str | None, as_jso
                 if file.size is not None:
                     bar.begin(file.size)
                 proved = verify_export(read_lines(file.lines), signed, lambda: bar.progress(file.bytes_read))
-        except (ExportError, NotProved) as error:
+        except (ExportError, ExportMismatchError) as error:
             _print_fault(error, as_json)
             sys.exit(1)
     _print(proved, as_json)
@@ -69,7 +69,7 @@ def _verifier(key: str) -> Verifier:
         raise click.UsageError(f"--key: {error}") from None
 
 
-def _print_fault(error: ExportError | NotProved, as_json: bool) -> None:
+def _print_fault(error: ExportError | ExportMismatchError, as_json: bool) -> None:
     if as_json:
         line, position = (error.line, error.position) if isinstance(error, ExportError) else (None, None)
         print_json({"proved": False, "line": line, "position": position, "detail": error.detail})

@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 
 from ledger.domain.campaign import CampaignState
-from ledger.domain.errors import Forbidden, NoSuchStream, UnknownReference
+from ledger.domain.errors import Forbidden, StreamNotFound, UnknownReference
 from ledger.domain.event import Candidate
 from ledger.domain.references import resolve_references
 from ledger.domain.working_state import WorkingState
@@ -69,13 +69,13 @@ def require_stream_within(working_state: WorkingState, candidate: Candidate) -> 
     """Refuse a confined sender's event on a stream that it does not see, as if there were none.
 
     Raises:
-        NoSuchStream: the stream counts for another campaign or for none, or does not exist and should.
+        StreamNotFound: the stream counts for another campaign or for none, or does not exist and should.
     """
     category, stream_id = candidate.event_type.category, candidate.stream_id
     there, campaign_id = _campaign_of_stream(working_state, category, stream_id)
     allowed = candidate.allowed_campaign_ids or frozenset()
     if (there and campaign_id not in allowed) or (not there and not candidate.event_type.opens_stream):
-        raise NoSuchStream(category, stream_id)
+        raise StreamNotFound(category, stream_id)
 
 
 def require_references_within(working_state: WorkingState, candidate: Candidate) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import msgspec
 
-from ledger.domain.codec import FREE_TEXT, Amount, Count, Currency, Day, EventData, InvalidField, Reason
+from ledger.domain.codec import FREE_TEXT, Amount, Count, Currency, Day, EventData, InvalidFieldError, Reason
 from ledger.domain.event_type import EventType
 from ledger.domain.lifecycle import DELETED, Transition
 from ledger.domain.money import DEFAULT_CURRENCY
@@ -42,7 +42,7 @@ class CampaignCreated(EventData, frozen=True, kw_only=True):
 
     def check(self) -> None:
         if self.end_date is not None and self.end_date < self.start_date:
-            raise InvalidField("end_date", "must not be before start_date")
+            raise InvalidFieldError("end_date", "must not be before start_date")
 
 
 class CampaignDetailsChanged(EventData, frozen=True, kw_only=True):
@@ -134,7 +134,7 @@ def fold(state: CampaignState | None, payload: EventData, transition: Transition
     """The state after an event in a status that allows it.
 
     Raises:
-        InvalidField: the campaign would end before it starts.
+        InvalidFieldError: the campaign would end before it starts.
     """
     if isinstance(payload, CampaignCreated):
         return CampaignState("draft", payload.counts_in, payload.start_date, payload.end_date)
@@ -143,6 +143,6 @@ def fold(state: CampaignState | None, payload: EventData, transition: Transition
         start, end = payload.start_date or state.start_date, payload.end_date or state.end_date
         if end is not None and end < start:
             changed = "end_date" if payload.end_date else "start_date"
-            raise InvalidField(changed, "would have the campaign end before it starts")
+            raise InvalidFieldError(changed, "would have the campaign end before it starts")
         return msgspec.structs.replace(state, start_date=start, end_date=end)
     return msgspec.structs.replace(state, status=transition.to or state.status)

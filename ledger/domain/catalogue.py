@@ -7,6 +7,7 @@ import msgspec
 
 from ledger.domain import campaign, content, cost, job, ledger_events
 from ledger.domain.codec import EventData, FieldPlan, dump, merge, plans_of
+from ledger.domain.errors import LedgerError
 from ledger.domain.event_type import EventType
 
 CATALOGUE: dict[str, EventType] = {
@@ -33,7 +34,7 @@ def sql_list(matches: Callable[[EventType], bool]) -> str:
     return ", ".join(f"'{name}'" for name in names)
 
 
-class UnknownEventType(Exception):
+class UnknownEventTypeError(LedgerError):
     """The log holds an event type or schema version that this release does not know."""
 
 
@@ -41,11 +42,11 @@ def decode_stored(name: str, schema_version: int, data: str, free_text: str | No
     """Read a stored event's payload; free text that was erased reads as "" or {} where it is required.
 
     Raises:
-        UnknownEventType: it was written by a newer release; upgrade before going on.
+        UnknownEventTypeError: it was written by a newer release; upgrade before going on.
     """
     event_type = CATALOGUE.get(name)
     if event_type is None or not 1 <= schema_version <= event_type.schema_version:
-        raise UnknownEventType(f"{name} in schema version {schema_version}: upgrade this release to read it")
+        raise UnknownEventTypeError(f"{name} in schema version {schema_version}: upgrade this release to read it")
     stored = merge(data.encode(), free_text.encode() if free_text is not None else None)
     absent = _required_texts(event_type.payload) if free_text is None else ()
     if schema_version < event_type.schema_version:

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args, get_type_hints
 import msgspec
 
 from ledger.domain import money
+from ledger.domain.errors import LedgerError
 
 NESTING_MAX = 100
 """Levels of arrays and objects in a request: far below what any JSON reader downstream can follow."""
@@ -67,7 +68,7 @@ class Day(datetime):
     """A point in time that may also be sent as a bare date, meaning its midnight in UTC."""
 
 
-class InvalidField(ValueError):
+class InvalidFieldError(LedgerError, ValueError):
     """A field breaks a rule that the JSON schema cannot say. Carries the field's name for the problem's path."""
 
     def __init__(self, field: str, message: str) -> None:
@@ -106,11 +107,11 @@ class EventData(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             elif plan.kind == "object":
                 msgspec.structs.force_setattr(self, plan.name, _checked_object(plan, value))
             elif plan.kind == "currency" and value not in money.CURRENCIES:
-                raise InvalidField(plan.name, f"{value!r} is not an ISO 4217 currency")
+                raise InvalidFieldError(plan.name, f"{value!r} is not an ISO 4217 currency")
         self.check()
 
     def check(self) -> None:
-        """Rules between fields; raises `InvalidField`."""
+        """Rules between fields; raises `InvalidFieldError`."""
 
 
 @cache
@@ -147,11 +148,11 @@ def _checked_amount(plan: FieldPlan, value: Decimal) -> Decimal:
     try:
         amount = money.canonical(value)
     except ValueError as error:
-        raise InvalidField(plan.name, str(error)) from None
+        raise InvalidFieldError(plan.name, str(error)) from None
     if plan.minimum is not None and amount < plan.minimum:
-        raise InvalidField(plan.name, f"must be at least {money.plain(plan.minimum)}")
+        raise InvalidFieldError(plan.name, f"must be at least {money.plain(plan.minimum)}")
     if plan.maximum is not None and amount > plan.maximum:
-        raise InvalidField(plan.name, f"must be at most {money.plain(plan.maximum)}")
+        raise InvalidFieldError(plan.name, f"must be at most {money.plain(plan.maximum)}")
     return amount
 
 
@@ -160,19 +161,19 @@ def _checked_object(plan: FieldPlan, value: msgspec.Raw) -> msgspec.Raw:
     if raw in (b"", b"null") and not plan.required:
         return NO_OBJECT
     if not raw.startswith(b"{"):
-        raise InvalidField(plan.name, "must be an object")
+        raise InvalidFieldError(plan.name, "must be an object")
     return msgspec.Raw(msgspec.json.format(raw, indent=-1))
 
 
 def utc(field: str, value: datetime) -> datetime:
-    """The same moment in UTC; raises `InvalidField` where the calendar ends (year 1 or 9999)."""
+    """The same moment in UTC; raises `InvalidFieldError` where the calendar ends (year 1 or 9999)."""
     try:
         moment = value.astimezone(UTC)
     except OverflowError:
-        raise InvalidField(field, "is outside the calendar once in UTC") from None
+        raise InvalidFieldError(field, "is outside the calendar once in UTC") from None
     # The database driver writes these two as -infinity and infinity.
     if moment.replace(tzinfo=None) in (datetime.min, datetime.max):  # noqa: DTZ901
-        raise InvalidField(field, "is the very end of the calendar")
+        raise InvalidFieldError(field, "is the very end of the calendar")
     # A plain datetime, whatever it was read as: `Day` is only a way of reading.
     return datetime.combine(moment.date(), moment.timetz())
 
@@ -240,14 +241,14 @@ def check_text(body: bytes) -> None:
         UnicodeDecodeError: not UTF-8.
         msgspec.DecodeError: an escaped lone surrogate, or a number with thousands of digits.
         RecursionError: nested deeper than `NESTING_MAX`.
-        InvalidField: a NUL character in a text.
+        InvalidFieldError: a NUL character in a text.
     """
     if not body.isascii():
         body.decode()
     if body.count(b"{") + body.count(b"[") > NESTING_MAX and _nesting(body) > NESTING_MAX:
         raise RecursionError(f"nested deeper than {NESTING_MAX} levels")
     if b"\\u0000" in body and _NUL.search(body):
-        raise InvalidField("", "a text must not contain NUL (U+0000)")
+        raise InvalidFieldError("", "a text must not contain NUL (U+0000)")
     # Rare in compact JSON from agents: only then is the whole value read to be sure.
     if b"\\u" in body or _MANY_DIGITS.search(body):
         _ANY_JSON.decode(body)

@@ -15,7 +15,7 @@ from ledger.domain.codec import (
     Count,
     Currency,
     EventData,
-    InvalidField,
+    InvalidFieldError,
     Label,
     Reason,
     SignedAmount,
@@ -85,7 +85,7 @@ class CostReserved(EventData, frozen=True, kw_only=True):
 
     def check(self) -> None:
         if not self.amount:
-            raise InvalidField("amount", "must be more than 0")
+            raise InvalidFieldError("amount", "must be more than 0")
 
 
 class CostSettled(EventData, frozen=True, kw_only=True):
@@ -177,7 +177,7 @@ def fold(entry: Entry, payload: EventData) -> Entry:
     """The entry after a later event that was allowed.
 
     Raises:
-        InvalidField: an adjustment would take the cost or the tokens below zero.
+        InvalidFieldError: an adjustment would take the cost or the tokens below zero.
     """
     version = entry.version + 1
     if isinstance(payload, CostSettled):
@@ -189,9 +189,9 @@ def fold(entry: Entry, payload: EventData) -> Entry:
         cost = money.add(entry.cost, payload.amount)
         tokens = entry.tokens_used + (payload.tokens_used or 0)
         if cost < 0:
-            raise InvalidField("amount", f"would take the entry's cost of {money.plain(entry.cost)} below zero")
+            raise InvalidFieldError("amount", f"would take the entry's cost of {money.plain(entry.cost)} below zero")
         if tokens < 0:
-            raise InvalidField("tokens_used", f"would take the entry's {entry.tokens_used} tokens below zero")
+            raise InvalidFieldError("tokens_used", f"would take the entry's {entry.tokens_used} tokens below zero")
         return msgspec.structs.replace(entry, version=version, cost=cost, tokens_used=tokens)
     status = "released" if isinstance(payload, CostReleased) else "expired"
     return msgspec.structs.replace(entry, status=status, version=version, held=money.ZERO)

@@ -1,6 +1,10 @@
-"""One tree of errors. The class docstring is the title; values are attributes a program can act on.
+"""The tree of errors: every exception class of the project derives from `LedgerError`.
 
-`ledger.api.problems` maps these to HTTP; nothing here knows of status codes.
+The first line of a class docstring is the error's title; attributes hold values that a program can act on.
+
+Names: an error that clients receive as a problem type is named after it (`budget-exceeded`: `BudgetExceeded`), and so
+are the bases of such errors; the name of any other error ends in `Error`. `ledger.api.problems` maps problem types to
+HTTP statuses.
 """
 
 from collections.abc import Sequence
@@ -12,7 +16,7 @@ from ledger.domain.money import ZERO, plain, subtract
 
 
 class LedgerError(Exception):
-    """The ledger could not do what was asked."""
+    """The ledger could not complete the operation."""
 
     slug = "internal-error"
 
@@ -22,7 +26,7 @@ class LedgerError(Exception):
 
     @property
     def title(self) -> str:
-        """The class docstring's first line, without its full stop."""
+        """The first line of the class docstring, without its full stop."""
         return (type(self).__doc__ or "").strip().splitlines()[0].rstrip(".")
 
     @property
@@ -109,7 +113,7 @@ class Forbidden(Refused):
     slug = "forbidden"
 
 
-class NoSuchStream(Refused):
+class StreamNotFound(Refused):
     """There is no such stream."""
 
     slug = "not-found"

@@ -13,7 +13,7 @@ from ledger.domain.codec import (
     Currency,
     EventData,
     Fraction,
-    InvalidField,
+    InvalidFieldError,
     JsonObject,
     Reason,
     no_object,
@@ -58,7 +58,7 @@ class JobQueued(EventData, frozen=True, kw_only=True):
 
     def check(self) -> None:
         if self.campaign_id is not None and self.currency is not None:
-            raise InvalidField("currency", "is the campaign's; give it only for a job without a campaign")
+            raise InvalidFieldError("currency", "is the campaign's; give it only for a job without a campaign")
 
 
 class JobStarted(EventData, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ from ledger.domain.access import require_references_within, require_stream_withi
 from ledger.domain.accounts import move, require_currency, require_room, scopes_of
 from ledger.domain.campaign import CampaignState
 from ledger.domain.catalogue import type_of
-from ledger.domain.codec import EventData, InvalidField, dump
+from ledger.domain.codec import EventData, InvalidFieldError, dump
 from ledger.domain.content import ContentState
 from ledger.domain.errors import (
     BudgetExceeded,
@@ -69,7 +69,7 @@ def _judge_alone(working_state: WorkingState, candidate: Candidate, index: int) 
 def _verdict(working_state: WorkingState, candidate: Candidate, index: int) -> Receipt | Refused:
     try:
         return _judge_event(working_state, candidate)
-    except InvalidField as error:
+    except InvalidFieldError as error:
         refusal: Refused = InvalidEvent([{"index": index, "path": f"$.data.{error.field}", "message": str(error)}])
     except Refused as error:
         refusal = error
@@ -103,7 +103,7 @@ def apply(working_state: WorkingState, candidate: Candidate) -> Receipt:
     """Judge what comes after identity and version, and put what the event changes into the working_state.
 
     Raises:
-        Refused, InvalidField: the event is not possible.
+        Refused, InvalidFieldError: the event is not possible.
     """
     return _JUDGES[candidate.event_type.category](working_state, candidate)
 

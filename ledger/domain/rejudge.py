@@ -6,8 +6,8 @@ What the service wrote of itself (releases, expiries, denials) is in the log too
 import msgspec
 
 from ledger.domain import cost
-from ledger.domain.catalogue import CATALOGUE, UnknownEventType, decode_stored
-from ledger.domain.codec import InvalidField, dump, time_text
+from ledger.domain.catalogue import CATALOGUE, UnknownEventTypeError, decode_stored
+from ledger.domain.codec import InvalidFieldError, dump, time_text
 from ledger.domain.cost import CostDenied
 from ledger.domain.errors import LedgerError, Refused, UnknownReference
 from ledger.domain.event import Candidate, Recorded
@@ -15,7 +15,7 @@ from ledger.domain.judge import apply
 from ledger.domain.working_state import WorkingState
 
 
-class BrokenLog(LedgerError):
+class InvalidLogError(LedgerError):
     """The log breaks its own rules."""
 
 
@@ -23,21 +23,21 @@ def candidate_of(told: Recorded) -> Candidate:
     """Read a recorded event, which must be written exactly as this ledger writes it.
 
     Raises:
-        BrokenLog: it is not, or its type is not known to this release.
+        InvalidLogError: it is not, or its type is not known to this release.
     """
     try:
         payload = decode_stored(told.type, told.schema_version, told.data, told.text)
-    except (UnknownEventType, msgspec.DecodeError, InvalidField, RecursionError) as error:
-        raise BrokenLog(f"{told.type} cannot be read: {error}") from None
+    except (UnknownEventTypeError, msgspec.DecodeError, InvalidFieldError, RecursionError) as error:
+        raise InvalidLogError(f"{told.type} cannot be read: {error}") from None
     event_type = CATALOGUE[told.type]
     if told.category != event_type.category:
-        raise BrokenLog(f"{told.type} is a {event_type.category} event, not one of category {told.category!r}")
+        raise InvalidLogError(f"{told.type} is a {event_type.category} event, not one of category {told.category!r}")
     # What an older release wrote in an older form reads as this release's: its bytes cannot be made again.
     if told.schema_version == event_type.schema_version:
         data, text = dump(payload)
         is_erased = told.text is None and told.text_commitment is not None
         if data.decode() != told.data or not (is_erased or (text.decode() if text else None) == told.text):
-            raise BrokenLog(f"the data or the text of {told.type} is not written as the ledger writes it")
+            raise InvalidLogError(f"the data or the text of {told.type} is not written as the ledger writes it")
     return Candidate(
         event_type=event_type,
         stream_id=told.stream_id,
@@ -68,35 +68,35 @@ def restore(working_state: WorkingState, told: Recorded, candidate: Candidate) -
         the row of the event as an append would have written it.
 
     Raises:
-        BrokenLog: the event could not have been recorded there. The working_state is then of no use any more.
+        InvalidLogError: the event could not have been recorded there. The working_state is then of no use any more.
     """
     if told.position != working_state.position + 1:
         if working_state.position == 0:
-            raise BrokenLog(f"the log begins at position {told.position}, not at 1")
-        raise BrokenLog(f"position {told.position} comes after {working_state.position}: positions have no gaps")
+            raise InvalidLogError(f"the log begins at position {told.position}, not at 1")
+        raise InvalidLogError(f"position {told.position} comes after {working_state.position}: positions have no gaps")
     if told.recorded_at < working_state.recorded_at:
-        raise BrokenLog(
+        raise InvalidLogError(
             f"recorded at {time_text(told.recorded_at)}, before its predecessor "
             f"({time_text(working_state.recorded_at)})"
         )
     version = working_state.version(told.category, told.stream_id)
     if told.version != version + 1:
-        raise BrokenLog(
+        raise InvalidLogError(
             f"{told.category} stream {told.stream_id} has version {told.version} after {version}: versions have no gaps"
         )
     if candidate.identity in working_state.identities:
-        raise BrokenLog(f"{told.category} stream {told.stream_id} holds event {told.id} already")
+        raise InvalidLogError(f"{told.category} stream {told.stream_id} holds event {told.id} already")
     working_state.recorded_at = told.recorded_at
     try:
         if isinstance(candidate.payload, CostDenied):
             _restore_denial(working_state, told, candidate, candidate.payload)
         else:
             apply(working_state, candidate)
-    except (Refused, InvalidField) as error:
-        raise BrokenLog(f"{told.type} was not possible: {error}") from None
+    except (Refused, InvalidFieldError) as error:
+        raise InvalidLogError(f"{told.type} was not possible: {error}") from None
     made = working_state.events[-1]
     if (made.campaign_id, made.agent_job_id) != (told.campaign_id, told.agent_job_id):
-        raise BrokenLog(
+        raise InvalidLogError(
             f"{told.type} counts for campaign {told.campaign_id} and job {told.agent_job_id}, "
             f"by the events before it for campaign {made.campaign_id} and job {made.agent_job_id}"
         )

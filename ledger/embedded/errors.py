@@ -1,5 +1,7 @@
 """The one error of the embedded PostgreSQL."""
 
+from ledger.domain.errors import LedgerError
 
-class EmbeddedError(Exception):
+
+class EmbeddedError(LedgerError):
     """The embedded PostgreSQL cannot be used; the message says why and what to do next."""

@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 
 from ledger.domain.catalogue import CATALOGUE
-from ledger.domain.codec import EventData, Instant, InvalidField, check_text, decode_hook, utc
+from ledger.domain.codec import EventData, Instant, InvalidFieldError, check_text, decode_hook, utc
 from ledger.domain.errors import InvalidEvent, Malformed, TooLarge
 from ledger.domain.event import Candidate
 from ledger.log.prepare import id_for_key, prepare
@@ -131,7 +131,7 @@ def read_candidate(
         check_text(body)
         event = _decoder.decode(body)
         occurred_at = _in_utc(event.occurred_at)
-    except (msgspec.ValidationError, InvalidField) as error:
+    except (msgspec.ValidationError, InvalidFieldError) as error:
         raise InvalidEvent([_describe(error, index)]) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Malformed(_json_trouble(error, index)) from None
@@ -172,8 +172,8 @@ def _describe(error: Exception, index: int) -> dict[str, Any]:
     message, path = str(error), "$"
     if found := re.fullmatch(r"(.*) - at `(.*)`", message, re.DOTALL):
         message, path = found[1], found[2]
-    cause = error if isinstance(error, InvalidField) else error.__cause__
-    if isinstance(cause, InvalidField) and cause.field:
+    cause = error if isinstance(error, InvalidFieldError) else error.__cause__
+    if isinstance(cause, InvalidFieldError) and cause.field:
         path = f"{path}.{cause.field}"
     elif found := re.search(r"(?:unknown|required) field `(.*)`", message):
         path = f"{path}.{found[1]}"

@@ -14,7 +14,7 @@ from sqlalchemy import URL
 from ledger.api.app import listen, serving
 from ledger.audit.log_entry import entry_of
 from ledger.audit.rollback import accept_rollback
-from ledger.audit.sealer import RollbackFound, Sealer, find_sealer
+from ledger.audit.sealer import RollbackError, Sealer, find_sealer
 from ledger.audit.signing_files import SigningFiles
 from ledger.database import Connection, Database
 from ledger.log.appender import Appender
@@ -155,7 +155,7 @@ class SealedLog(NamedTuple):
     async def refusal(self) -> str:
         """The sealer refuses, signs nothing, and says why, also to others."""
         signed = len(self.home.notes)
-        with pytest.raises(RollbackFound) as raised:
+        with pytest.raises(RollbackError) as raised:
             await self.seal()
         assert len(self.home.notes) == signed
         assert await value(self.database, REFUSAL) == str(raised.value)

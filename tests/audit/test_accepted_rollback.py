@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ledger.audit.rollback import NothingToAccept
+from ledger.audit.rollback import NothingToAcceptError
 from ledger.audit.signing_files import SigningFiles
 from ledger.database import Database
 from tests.audit.sealing import (
@@ -72,7 +72,7 @@ async def test_an_accepted_rollback_is_recorded_and_the_log_goes_by_another_name
 
 
 async def test_without_a_refusal_there_is_nothing_to_accept(log: SealedLog) -> None:
-    with pytest.raises(NothingToAccept, match="300 events are sealed"):
+    with pytest.raises(NothingToAcceptError, match="300 events are sealed"):
         await log.accept()
 
     assert await value(log.database, "SELECT position FROM ledger.log_head") == 300
@@ -82,7 +82,7 @@ async def test_who_has_no_key_cannot_accept(log: SealedLog, tmp_path: Path) -> N
     await lose_tail(log.database, 290)
     await log.refusal()
 
-    with pytest.raises(NothingToAccept, match="no key"):
+    with pytest.raises(NothingToAcceptError, match="no key"):
         await SealedLog(log.database, RecordingFiles(tmp_path / "elsewhere")).accept()
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from ledger.audit import import_file, tree_store
 from ledger.audit.export import ExportError, read_lines, write_line
-from ledger.audit.import_file import NotEmpty, NothingToImport, import_lines
+from ledger.audit.import_file import EmptyExportError, LedgerNotEmptyError, import_lines
 from ledger.audit.log_entry import entry_of
 from ledger.audit.merkle import leaf_hash
 from ledger.audit.tree_growth import RightEdge, append_leaves
@@ -191,14 +191,14 @@ async def test_a_ledger_that_holds_events_takes_no_import(database: Database, em
     await record(empty_ledger, cost())
     before = await written(empty_ledger)
 
-    with pytest.raises(NotEmpty, match="the ledger holds 1 events: an import needs an empty one"):
+    with pytest.raises(LedgerNotEmptyError, match="the ledger holds 1 events: an import needs an empty one"):
         await imported(empty_ledger, await exported(database))
 
     assert await written(empty_ledger) == before
 
 
 async def test_an_export_without_events_is_no_history(empty_ledger: Database) -> None:
-    with pytest.raises(NothingToImport):
+    with pytest.raises(EmptyExportError):
         await imported(empty_ledger, b"")
 
 

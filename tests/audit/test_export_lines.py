@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 
 from ledger.audit.export import LINE_BYTES_MAX, ExportError, read_lines, write_line
-from ledger.audit.export_file import NotRead, NotWritten, reading, writing
+from ledger.audit.export_file import ExportReadError, ExportWriteError, reading, writing
 from ledger.audit.log_entry import commitment, entry_of
 from ledger.log.read import SaltedEvent
 from tests.audit.exports import erased, export_of, line_of, read, recorded, told_story
@@ -193,7 +193,7 @@ def test_a_file_that_exists_is_not_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "log.ndjson"
     path.write_text("mine")
 
-    with pytest.raises(NotWritten, match="exists already"), writing(path):
+    with pytest.raises(ExportWriteError, match="exists already"), writing(path):
         pass
 
     assert path.read_text() == "mine"
@@ -202,7 +202,7 @@ def test_a_file_that_exists_is_not_overwritten(tmp_path: Path) -> None:
 def test_a_file_that_comes_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "log.ndjson"
 
-    with pytest.raises(NotWritten, match="exists by now"), writing(path) as write:
+    with pytest.raises(ExportWriteError, match="exists by now"), writing(path) as write:
         write(LINE)
         path.write_text("mine")
 
@@ -219,9 +219,9 @@ def test_an_export_that_fails_leaves_no_file(tmp_path: Path, name: str) -> None:
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(NotWritten, match="No such file"), writing(tmp_path / "away" / "log.ndjson"):
+    with pytest.raises(ExportWriteError, match="No such file"), writing(tmp_path / "away" / "log.ndjson"):
         pass
-    with pytest.raises(NotRead, match="No such file"), reading(tmp_path / "away" / "log.ndjson"):
+    with pytest.raises(ExportReadError, match="No such file"), reading(tmp_path / "away" / "log.ndjson"):
         pass
 
 

@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from ledger.audit.export import ExportError, read_lines
-from ledger.audit.export_check import CampaignBalance, NotProved, Proved, open_checkpoint, verify_export
+from ledger.audit.export_check import CampaignBalance, ExportMismatchError, Proved, open_checkpoint, verify_export
 from ledger.audit.note import Signer
 from ledger.domain.event import Recorded
 from tests.audit.exports import ORIGIN, SIGNER, Signed, checkpoint_of, erased, export_of, line_of, recorded, told_story
@@ -99,13 +99,13 @@ def test_a_log_longer_than_one_step_of_the_tree_is_proved_and_a_change_at_its_en
     proved = verified(export, signed)
 
     assert (proved.sealed, proved.not_sealed) == (sealed, 50)
-    with pytest.raises(NotProved, match="the first 4,150 entries do not give the signed root"):
+    with pytest.raises(ExportMismatchError, match="the first 4,150 entries do not give the signed root"):
         verified(tampered, signed)
 
 
 def test_an_export_that_ends_too_early_is_not_proved() -> None:
     with pytest.raises(
-        NotProved, match=rf"ends at position {len(TOLD) - 1}, before the checkpoint's size of {len(TOLD)}"
+        ExportMismatchError, match=rf"ends at position {len(TOLD) - 1}, before the checkpoint's size of {len(TOLD)}"
     ):
         verified(export_of(TOLD[:-1]), SIGNED)
 
@@ -128,19 +128,21 @@ def test_a_cut_export_is_not_proved() -> None:
     ],
 )
 def test_a_checkpoint_that_another_key_signed_is_refused(signed: Signed, said: str) -> None:
-    with pytest.raises(NotProved, match=said):
+    with pytest.raises(ExportMismatchError, match=said):
         verified(EXPORT, Signed(signed.note, SIGNER.verifier))
 
 
 def test_a_checkpoint_of_another_log_is_refused() -> None:
     another = checkpoint_of(EXPORT, origin="another.example/log")
 
-    with pytest.raises(NotProved, match=r"is of the log another\.example/log, the key signs for ledger\.example/log"):
+    with pytest.raises(
+        ExportMismatchError, match=r"is of the log another\.example/log, the key signs for ledger\.example/log"
+    ):
         verified(EXPORT, another)
 
 
 def test_a_checkpoint_of_other_events_is_refused() -> None:
-    with pytest.raises(NotProved, match="do not give the signed root"):
+    with pytest.raises(ExportMismatchError, match="do not give the signed root"):
         verified(EXPORT, checkpoint_of(export_of(told_story()), len(TOLD)))
 
 
@@ -158,7 +160,7 @@ def test_a_checkpoint_of_other_events_is_refused() -> None:
 def test_a_changed_checkpoint_is_refused(change: Callable[[bytes], bytes]) -> None:
     assert change(SIGNED.note) != SIGNED.note
 
-    with pytest.raises(NotProved, match=r"^the checkpoint: "):
+    with pytest.raises(ExportMismatchError, match=r"^the checkpoint: "):
         verified(EXPORT, Signed(change(SIGNED.note), SIGNED.verifier))
 
 
@@ -190,7 +192,7 @@ CHANGES: list[tuple[int, dict[str, Any]]] = [
 def test_whatever_is_changed_in_a_line_is_found(index: int, change: dict[str, Any]) -> None:
     assert line_of(TOLD[index]) != line_of(TOLD[index]._replace(**change))
 
-    with pytest.raises((ExportError, NotProved)):
+    with pytest.raises((ExportError, ExportMismatchError)):
         verified(export_of(changed(index, **change)), SIGNED)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from ledger.bench import data, load, reading, traffic
 from ledger.bench.load import put_load
-from ledger.bench.processes import MeasurementFailed
+from ledger.bench.processes import MeasurementError
 from tests.conftest import Service
 from tests.log.helpers import query
 
@@ -75,7 +75,7 @@ async def test_an_answer_that_was_not_wanted_fails_the_measurement(
     service: Service, generator: str, tmp_path: Path
 ) -> None:
     """Nothing is there to refer to: every cost is 422."""
-    with pytest.raises(MeasurementFailed, match="failed"):
+    with pytest.raises(MeasurementError, match="failed"):
         await put_load(url_of(service), "costs", seconds=1, connections=2, folder=tmp_path)
 
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.domain.catalogue import CATALOGUE, UnknownEventType, decode_stored
-from ledger.domain.codec import Instant, InvalidField, check_text, merge, time_text, utc
+from ledger.domain.catalogue import CATALOGUE, UnknownEventTypeError, decode_stored
+from ledger.domain.codec import Instant, InvalidFieldError, check_text, merge, time_text, utc
 from tests.domain.helpers import DATA, read, shape_error, written
 
 UPPER, LOWER = "0198F2A0-0000-7ABC-8000-00000000000A", "0198f2a0-0000-7abc-8000-00000000000a"
@@ -106,9 +106,9 @@ def test_absent_optional_fields_are_omitted(name: str) -> None:
 
 
 def test_an_event_of_a_newer_release_is_not_read_by_guessing() -> None:
-    with pytest.raises(UnknownEventType, match=r"cost\.recorded in schema version 2"):
+    with pytest.raises(UnknownEventTypeError, match=r"cost\.recorded in schema version 2"):
         decode_stored("cost.recorded", 2, '{"resource_type":"other","cost":"1"}', None)
-    with pytest.raises(UnknownEventType, match=r"cost\.refunded"):
+    with pytest.raises(UnknownEventTypeError, match=r"cost\.refunded"):
         decode_stored("cost.refunded", 1, "{}", None)
 
 
@@ -197,7 +197,7 @@ def test_what_is_no_time_with_a_zone_and_no_date_is_refused(sent: Any) -> None:
 @pytest.mark.parametrize("sent", OUTSIDE_THE_CALENDAR)
 def test_a_time_that_leaves_the_calendar_in_utc_is_refused_not_crashed_on(sent: str) -> None:
     assert "outside the calendar" in shape_error("campaign.details_changed", {"end_date": sent})
-    with pytest.raises(InvalidField, match="outside the calendar"):
+    with pytest.raises(InvalidFieldError, match="outside the calendar"):
         utc("occurred_at", datetime.fromisoformat(sent))
 
 

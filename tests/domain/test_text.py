@@ -5,7 +5,7 @@ import json
 import msgspec
 import pytest
 
-from ledger.domain.codec import InvalidField, check_text
+from ledger.domain.codec import InvalidFieldError, check_text
 from tests.domain.helpers import written
 
 
@@ -22,7 +22,7 @@ from tests.domain.helpers import written
     ],
 )
 def test_nul_is_refused_wherever_it_is(body: str) -> None:
-    with pytest.raises(InvalidField, match="NUL"):
+    with pytest.raises(InvalidFieldError, match="NUL"):
         check_text(body.encode())
 
 

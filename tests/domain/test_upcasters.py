@@ -6,7 +6,7 @@ from typing import Annotated
 import msgspec
 import pytest
 
-from ledger.domain.catalogue import UnknownEventType, as_written_today, decode_stored
+from ledger.domain.catalogue import UnknownEventTypeError, as_written_today, decode_stored
 from ledger.domain.codec import FREE_TEXT, Amount, EventData, JsonObject, Label, dump
 from tests.domain.helpers import upgrade
 
@@ -120,7 +120,7 @@ def test_what_was_free_text_and_is_data_by_now_is_up_to_the_upcaster_once_erased
 def test_a_version_after_this_releases_own_is_still_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     upgrade(monkeypatch, NAME, Second, to_second)
 
-    with pytest.raises(UnknownEventType, match=r"job\.queued in schema version 3"):
+    with pytest.raises(UnknownEventTypeError, match=r"job\.queued in schema version 3"):
         decode_stored(NAME, 3, "{}", None)
 
 

@@ -10,7 +10,7 @@ import pytest
 from ledger.database import Database
 from projections import as_of as as_of_module
 from projections.as_of import row_as_of
-from projections.replay import CannotReplay
+from projections.replay import ReplayError
 from tests.events import campaign, cost, follow, job, reserve
 from tests.log.helpers import record
 from tests.projections.helpers import folded, stored, story, tell
@@ -115,7 +115,7 @@ async def test_an_event_that_cannot_be_folded_is_named_until_it_is_skipped(datab
     at = await poison(database)
     ((stream_id,),) = [(event.stream_id,) for event in await stored(database)]
 
-    with pytest.raises(CannotReplay, match=f"cost.imagined in schema version 1 at position {at} fails"):
+    with pytest.raises(ReplayError, match=f"cost.imagined in schema version 1 at position {at} fails"):
         await row_as_of(database, "budget_entries", stream_id, at)
 
     await skipped(database, at)

@@ -72,8 +72,8 @@ FOR_AN_OPERATOR: list[tuple[Poisoning, str, str]] = [
     (that_a_check_added_by_hand_refuses, "campaign.created", "CheckViolationError"),
 ]
 FOR_A_NEWER_RELEASE: list[tuple[Poisoning, str, str]] = [
-    (of_unknown_type, "cost.imagined", "UnknownEventType: cost.imagined in schema version 1: upgrade"),
-    (of_a_newer_version, "cost.recorded", "UnknownEventType: cost.recorded in schema version 2: upgrade"),
+    (of_unknown_type, "cost.imagined", "UnknownEventTypeError: cost.imagined in schema version 1: upgrade"),
+    (of_a_newer_version, "cost.recorded", "UnknownEventTypeError: cost.recorded in schema version 2: upgrade"),
 ]
 
 
@@ -220,7 +220,7 @@ async def test_where_nothing_is_stopped_there_is_nothing_to_skip(database: Datab
     await record(database, cost())
     await fold_page(database)
 
-    with pytest.raises(skips.NothingToSkip, match="no event stops the read models: they are running at 1"):
+    with pytest.raises(skips.NothingToSkipError, match="no event stops the read models: they are running at 1"):
         await skip(database)
 
     assert await head(database) == 1
@@ -314,7 +314,7 @@ async def test_a_database_that_is_not_as_it_must_be_is_no_events_fault(
     status, found = await trouble(database, monkeypatch, statement)
 
     assert (status, found["position"], found["type"]) == ("failing", 0, error)
-    with pytest.raises(skips.NothingToSkip):
+    with pytest.raises(skips.NothingToSkipError):
         await skip(database)
 
 

@@ -12,8 +12,8 @@ from sqlalchemy import URL
 
 from ledger.database import Database
 from projections import rebuild as rebuild_module
-from projections.rebuild import OtherTableNeeded, RebuildRunning, rebuild
-from projections.replay import CannotReplay
+from projections.rebuild import DependentTableError, RebuildRunningError, rebuild
+from projections.replay import ReplayError
 from projections.worker import fold_page
 from tests.events import campaign, cost, follow, job
 from tests.log.helpers import connected, query, record, until, value
@@ -186,7 +186,7 @@ async def test_a_row_whose_job_is_not_there_needs_the_other_table(database: Data
     await tamper(database_url, "DELETE FROM agent_jobs", "DELETE FROM budget_entries")
     before = await contents(database)
 
-    with pytest.raises(OtherTableNeeded) as refusal:
+    with pytest.raises(DependentTableError) as refusal:
         await rebuild(database, ["budget_entries"])
 
     assert "budget_entries cannot be mended alone" in refusal.value.detail
@@ -217,7 +217,7 @@ async def test_a_row_that_must_go_is_not_taken_away_under_others_that_refer_to_i
     )
     before = await contents(database)
 
-    with pytest.raises(OtherTableNeeded, match=f"{table} cannot be mended alone: rows of {other} refer to rows"):
+    with pytest.raises(DependentTableError, match=f"{table} cannot be mended alone: rows of {other} refer to rows"):
         await rebuild(database, [table])
 
     assert await contents(database) == before
@@ -257,7 +257,7 @@ async def test_a_second_one_is_refused_while_the_first_is_at_work(database: Data
         first = asyncio.create_task(rebuild(database))
         await somebody_waits()
 
-        with pytest.raises(RebuildRunning, match="another rebuild is at work"):
+        with pytest.raises(RebuildRunningError, match="another rebuild is at work"):
             await rebuild(other)
 
     await first
@@ -315,7 +315,7 @@ async def test_an_unknown_event_among_those_folded_stops_it_and_nothing_is_chang
     )
     before = await contents(database)
 
-    with pytest.raises(CannotReplay, match=f"cost.imagined in schema version 1 at position {at} fails"):
+    with pytest.raises(ReplayError, match=f"cost.imagined in schema version 1 at position {at} fails"):
         await rebuild(database)
 
     assert await contents(database) == before

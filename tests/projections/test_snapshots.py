@@ -15,8 +15,8 @@ from sqlalchemy import URL
 from ledger.database import Database
 from ledger.domain.errors import Malformed
 from projections import replay as replay_module
-from projections.replay import CannotReplay
-from projections.snapshots import NotReplayed, replay_into
+from projections.replay import ReplayError
+from projections.snapshots import SnapshotError, replay_into
 from tests.events import campaign, cost
 from tests.log.helpers import query, record, value
 from tests.projections.helpers import NOON, folded, stored, story, tables, tell
@@ -190,7 +190,7 @@ BAD_NAMES = [
 async def test_a_name_that_is_no_new_schemas_is_refused(empty_replay: Database, name: str) -> None:
     before = await relations(empty_replay)
 
-    with pytest.raises(NotReplayed, match="cannot be the schema"):
+    with pytest.raises(SnapshotError, match="cannot be the schema"):
         await replay_into(empty_replay, name, 0)
 
     assert await relations(empty_replay) == before
@@ -206,7 +206,7 @@ async def empty_replay(shared_database_url: URL) -> Any:
 async def test_a_roles_own_schema_is_refused_for_it_would_hide_the_live_tables(empty_replay: Database) -> None:
     role = await value(empty_replay, "SELECT current_user::text")
 
-    with pytest.raises(NotReplayed):
+    with pytest.raises(SnapshotError):
         await replay_into(empty_replay, role, 0)
 
 
@@ -220,7 +220,7 @@ async def test_a_schema_that_exists_is_left_alone(database: Database) -> None:
     await query(database, "CREATE TABLE mine.own (id integer)")
     before = await relations(database)
 
-    with pytest.raises(NotReplayed, match="the schema mine exists"):
+    with pytest.raises(SnapshotError, match="the schema mine exists"):
         await replay_into(database, "mine", 0)
 
     assert await relations(database) == before
@@ -231,7 +231,7 @@ async def test_a_schema_that_only_looks_like_a_replays_remains_is_left_alone(dat
     await query(database, "CREATE TABLE as_was_replaying.own (id integer)")
     before = await relations(database)
 
-    with pytest.raises(NotReplayed, match="as_was_replaying"):
+    with pytest.raises(SnapshotError, match="as_was_replaying"):
         await replay_into(database, "as_was", 0)
 
     assert await relations(database) == before
@@ -262,7 +262,7 @@ async def test_an_event_that_cannot_be_folded_leaves_no_schema(database: Databas
     await record(database, campaign())
     before = await relations(database)
 
-    with pytest.raises(CannotReplay, match=f"cost.imagined in schema version 1 at position {at} fails"):
+    with pytest.raises(ReplayError, match=f"cost.imagined in schema version 1 at position {at} fails"):
         await replay_into(database, "as_was", at + 1)
 
     assert await relations(database) == before
@@ -276,7 +276,7 @@ async def test_two_into_one_schema_at_once_make_it_once(database: Database, data
         first = asyncio.create_task(replay_into(database, "as_was", 30))
         await somebody_waits()
 
-        with pytest.raises(NotReplayed, match="another replay into as_was is at work"):
+        with pytest.raises(SnapshotError, match="another replay into as_was is at work"):
             await replay_into(other, "as_was", 20)
     assert (await first).position == 30
     await other.close()

@@ -22,7 +22,7 @@ async def test_an_event_that_cannot_be_folded_stops_the_projections_and_is_shown
         error = await failed(database)
 
     assert (error["position"], error["type"]) == (at, "cost.imagined")
-    assert "UnknownEventType" in error["error"]
+    assert "UnknownEventTypeError" in error["error"]
     assert "upgrade this release" in error["error"]
     assert await position(database) == 0
 
