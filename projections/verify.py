@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ledger.audit import column_check
-from ledger.audit.seal_check import faults_of_seal
+from ledger.audit.seal_check import find_seal_faults
 from ledger.audit.signing_files import LocalCheckpoint
 from ledger.database import Connection, Database
 from ledger.log.read import read_head
@@ -89,7 +89,7 @@ async def verify(
         # First, and by itself: a log with a gap may be one that cannot be replayed.
         async with connection.transaction(isolation="repeatable_read"):
             await _look_at_log(connection, report, kept)
-        report.faults += [fault async for fault in column_check.faults(connection, report.head)]
+        report.faults += [fault async for fault in column_check.find_column_faults(connection, report.head)]
         replay = Replay(database, connection, TEMPORARY, progress)
         begin(report.head)
         await replay.create_tables()
@@ -117,7 +117,7 @@ async def catch_up(connection: Connection, replay: Replay) -> None:
 async def _look_at_log(connection: Connection, report: Report, kept: LocalCheckpoint | None) -> None:
     await _where(connection, report)
     report.faults += await _faults_of_log(connection)
-    report.faults += await faults_of_seal(connection, kept, SHOWN_MAX)
+    report.faults += await find_seal_faults(connection, kept, SHOWN_MAX)
     if report.position > report.head:
         report.faults.append(f"the tables are at position {report.position:,}, past the log's end at {report.head:,}")
 

@@ -7,7 +7,7 @@ from ledger.api.events import whole_or_broken_off
 from ledger.api.parameters import Position, read_query
 from ledger.api.routes import NDJSON, Route
 from ledger.api.services import Services
-from ledger.audit.export import write_line
+from ledger.audit.export_lines import write_line
 from ledger.log.point_in_time import resolve_position
 from ledger.log.read import EventFilter, read_all_salted, read_head
 

@@ -65,8 +65,8 @@ async def _check(services: Services) -> Readiness:
     projections = standing.trouble() or "ok"
     if projections == "ok" and standing.lag_seconds > LAG_SECONDS_MAX:
         projections = f"{standing.lag_seconds:.0f} s behind: is a worker running?"
-    sealer = sealing.trouble() or ("ok" if sealing.verifier_key else "not sealed: no key yet")
-    is_ready = projections == "ok" and sealing.trouble() is None
+    sealer = sealing.problem() or ("ok" if sealing.verifier_key else "not sealed: no key yet")
+    is_ready = projections == "ok" and sealing.problem() is None
     return Readiness("ok" if is_ready else "unavailable", "ok", "ok", projections, sealer)
 
 

@@ -91,13 +91,13 @@ async def get_tile(request: web.Request, services: Services) -> web.StreamRespon
 
 
 @asynccontextmanager
-async def _tree(services: Services) -> "AsyncIterator[tuple[Connection, tree_store.Sealed]]":
+async def _tree(services: Services) -> "AsyncIterator[tuple[Connection, tree_store.SealedTree]]":
     """The sealed tree and a connection to read it in one snapshot: an operator may just be giving it up."""
     refused = None
     async with services.database.connection() as connection:
         try:
             async with connection.transaction(isolation="repeatable_read", readonly=True):
-                sealed = await tree_store.read_sealed(connection)
+                sealed = await tree_store.read_sealed_tree(connection)
                 if sealed.note is None:
                     raise NotFound("the log is not sealed yet: see `ledger up` and `ledger worker`")
                 yield connection, sealed
@@ -135,14 +135,14 @@ async def get_consistency(request: web.Request, services: Services) -> web.Strea
     return json_response(ConsistencyProof(query.start, end, [_text(found) for found in hashes]))
 
 
-def _sealed_size(sealed: tree_store.Sealed, wanted: int | None) -> int:
+def _sealed_size(sealed: tree_store.SealedTree, wanted: int | None) -> int:
     if wanted is None:
         return sealed.size
     _require_sealed(wanted, sealed)
     return wanted
 
 
-def _require_sealed(wanted: int, sealed: tree_store.Sealed) -> None:
+def _require_sealed(wanted: int, sealed: tree_store.SealedTree) -> None:
     if wanted > sealed.size:
         raise NotFound(f"the log is sealed up to {sealed.size} events, not {wanted} yet")
 

@@ -1,1 +1,1 @@
-"""The log of events as a transparency log: Merkle tree, tiles, signed checkpoints, proofs."""
+"""The event log as a transparency log: Merkle tree, tiles, signed checkpoints, proofs; its export and verification."""

@@ -1,7 +1,7 @@
-"""The log against its own rules, by SQL alone: every stored column that no entry's hash covers.
+"""Column check of `ledger verify`, in SQL: the columns of `ledger.events` that no log entry's hash covers.
 
-`size`, free text with its salt and commitment, and `over_budget`, which is computed here a second time: by window
-functions over the cost events instead of balances kept along the way. What is found wrong is named by position.
+These are `size`, free text with its salt and commitment, and `over_budget`. The latter is computed independently of the
+append: by window functions over the cost events instead of running balances. Faults are reported by position.
 """
 
 from collections.abc import AsyncIterator
@@ -12,11 +12,11 @@ from ledger.database import Connection
 from ledger.domain.catalogue import CATALOGUE, sql_list
 from ledger.domain.ledger_events import PAYLOAD_ERASED
 
-SHOWN_MAX = 100
-"""Faults are listed up to this many of a kind."""
+FAULTS_SHOWN_MAX = 100
+"""Faults listed per kind."""
 
-POSITIONS_MAX = 50_000
-"""So many events are looked at by one statement, so that none keeps its snapshot for long."""
+EVENTS_PER_STATEMENT_MAX = 50_000
+"""Events checked by one statement, so that no statement holds its snapshot for long."""
 
 FACTS = sql_list(lambda kind: kind.is_fact)
 HOLDS = sql_list(lambda kind: kind.opens_hold)
@@ -134,28 +134,29 @@ ORDER BY position LIMIT $1
 """  # noqa: S608
 
 
-async def faults(connection: Connection, head: int) -> AsyncIterator[str]:
-    """Everything found wrong in the log, a sentence an event; at most `SHOWN_MAX` of a kind.
+async def find_column_faults(connection: Connection, head: int) -> AsyncIterator[str]:
+    """Yield one sentence per faulty event, at most `FAULTS_SHOWN_MAX` of each kind.
 
     Args:
         connection: outside any transaction.
-        head: rows are looked at up to this position.
+        head: position up to which events are checked.
     """
-    left = SHOWN_MAX
-    for after in range(0, head, POSITIONS_MAX):
-        found = await _found(connection, ROW_FAULTS, after, min(after + POSITIONS_MAX, head), left)
-        left -= len(found)
-        for fault in found:
+    remaining = FAULTS_SHOWN_MAX
+    for after in range(0, head, EVENTS_PER_STATEMENT_MAX):
+        until = min(after + EVENTS_PER_STATEMENT_MAX, head)
+        row_faults = await _fetch_faults(connection, ROW_FAULTS, after, until, remaining)
+        remaining -= len(row_faults)
+        for fault in row_faults:
             yield fault
     for query in (ERASURE_FAULTS, OVER_BUDGET_FAULTS):
-        for fault in await _found(connection, query, SHOWN_MAX):
+        for fault in await _fetch_faults(connection, query, FAULTS_SHOWN_MAX):
             yield fault
 
 
-async def _found(connection: Connection, query: str, *arguments: int) -> list[str]:
+async def _fetch_faults(connection: Connection, query: str, *arguments: int) -> list[str]:
     try:
         rows = await connection.fetch(query, *arguments)
     except asyncpg.DataError as error:
-        # JSON that PostgreSQL itself cannot read; whoever replays the log is told which event it is.
+        # An event has JSON that PostgreSQL cannot read. The replay, which follows, reports its position.
         return [f"the log cannot be checked: {error}"]
     return [f"position {row['position']}: {row['fault']}" for row in rows]

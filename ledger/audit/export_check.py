@@ -1,6 +1,6 @@
-"""An export proved by itself: against a signed checkpoint, and by the rules of the ledger. No database is needed.
+"""Offline verification of an export against a signed checkpoint and the ledger's rules, without a database.
 
-Memory grows with the number of streams, whose states later events are judged by, not with the number of events.
+Memory use depends on the number of streams, whose state is needed to judge later events, not on the number of events.
 """
 
 from collections.abc import Callable, Iterable
@@ -10,7 +10,7 @@ from uuid import UUID
 
 import msgspec
 
-from ledger.audit.export import ExportLine, at_line
+from ledger.audit.export_lines import ExportLine, at_line
 from ledger.audit.merkle import leaf_hash
 from ledger.audit.note import NoteError, Verifier, encode_base64, open_note
 from ledger.audit.signed_checkpoint import Checkpoint, CheckpointError
@@ -26,18 +26,18 @@ PROGRESS_LINES = 1_000
 
 
 class ExportMismatchError(LedgerError):
-    """The export is not the log that the checkpoint was signed for."""
+    """The export is not the log for which the checkpoint was signed."""
 
 
 class Balance(msgspec.Struct):
-    """What was spent, and what is held by open holds."""
+    """Amounts spent, and held by open holds."""
 
     spent: str
     held: str
 
 
 class CampaignBalance(msgspec.Struct):
-    """A campaign as the log leaves it."""
+    """A campaign at the end of the log."""
 
     id: UUID
     status: str
@@ -47,8 +47,8 @@ class CampaignBalance(msgspec.Struct):
     held: str
 
 
-class Proved(msgspec.Struct):
-    """What an export proves: its first `sealed` events are those the checkpoint was signed for, all keep the rules."""
+class VerifiedExport(msgspec.Struct):
+    """An export whose first `sealed` events are those of the checkpoint, and all of whose events follow the rules."""
 
     origin: str
     root: str
@@ -60,10 +60,10 @@ class Proved(msgspec.Struct):
 
 
 def open_checkpoint(note: bytes, verifier: Verifier) -> Checkpoint:
-    """Read a signed checkpoint of the log that a key signs for.
+    """Verify a signed checkpoint and return it; its origin must be the name of the key.
 
     Raises:
-        ExportMismatchError: it is none, or another key's, or another log's.
+        ExportMismatchError: it is not a checkpoint, another key has signed it, or it is of another log.
     """
     try:
         checkpoint = Checkpoint.parse(open_note(note, [verifier]))
@@ -71,33 +71,38 @@ def open_checkpoint(note: bytes, verifier: Verifier) -> Checkpoint:
         raise ExportMismatchError(f"the checkpoint: {error}") from None
     if checkpoint.origin != verifier.name:
         raise ExportMismatchError(
-            f"the checkpoint is of the log {checkpoint.origin}, the key signs for {verifier.name}"
+            f"the checkpoint is of the log {checkpoint.origin}, but the key is of the log {verifier.name}"
         )
     return checkpoint
 
 
 def verify_export(
     lines: Iterable[ExportLine], checkpoint: Checkpoint, progress: Callable[[], None] = lambda: None
-) -> Proved:
-    """Hold an export against a checkpoint, and replay it.
+) -> VerifiedExport:
+    """Verify an export against a checkpoint, and replay its events.
 
     Args:
-        progress: called now and then.
+        lines: of the export, in order.
+        checkpoint: with a verified signature.
+        progress: called after every `PROGRESS_LINES` lines.
+
+    Returns:
+        What was verified, and the balances at the end of the export.
 
     Raises:
-        ExportError: a line is not as it must be, or its event could not have been recorded there.
+        ExportError: a line is invalid, or its event could not have been recorded at this point of the log.
         ExportMismatchError: the export ends too early, or its entries do not give the signed root.
     """
     tree, replay = _Tree(checkpoint), _Replay()
     for line in lines:
-        # First what can be said of this line alone.
+        # The replay first: its errors name the line, while a wrong root concerns all of them.
         with at_line(line):
             replay.add(line.event)
         tree.add(line.entry)
         if line.number % PROGRESS_LINES == 0:
             progress()
     tree.require_whole()
-    return Proved(
+    return VerifiedExport(
         origin=checkpoint.origin,
         root=encode_base64(checkpoint.root),
         sealed=checkpoint.size,
@@ -109,7 +114,7 @@ def verify_export(
 
 
 class _Tree:
-    """The tree over the first entries, as many as the checkpoint says."""
+    """The tree over the first entries, up to the size of the checkpoint."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._checkpoint = checkpoint
@@ -128,53 +133,53 @@ class _Tree:
             self._require_root()
 
     def _require_root(self) -> None:
-        # As soon as it is known: what comes after a changed event only follows from it.
+        # Checked as soon as all sealed entries are read: errors in later lines may be consequences of a changed entry.
         if not self._missing and self._edge.root != self._checkpoint.root:
             raise ExportMismatchError(
-                f"the first {self._checkpoint.size:,} entries do not give the signed root: one of them has been "
-                "changed, or the checkpoint is of another log"
+                f"the first {self._checkpoint.size:,} entries do not give the signed root: one of them was changed, "
+                "or the checkpoint is of another log"
             )
 
     def require_whole(self) -> None:
         if self._missing:
             raise ExportMismatchError(
                 f"the export ends at position {self._checkpoint.size - self._missing:,}, before the checkpoint's size "
-                f"of {self._checkpoint.size:,}: the events between are missing, or the checkpoint is a later one"
+                f"of {self._checkpoint.size:,}: events are missing, or the checkpoint was signed after the export"
             )
 
 
 class _Replay:
-    """The log told again into a working_state of everything."""
+    """Replays the log into one working state, and sums the amounts by currency."""
 
     def __init__(self) -> None:
         self.working_state = WorkingState(0, datetime.min.replace(tzinfo=UTC))
         self.erased = 0
         self._spent: dict[str, Decimal] = {}
         self._held: dict[str, Decimal] = {}
-        # Of entries that count for no account; most are in the default currency, which is not kept.
+        # By stream, for costs without a campaign or job. The default currency is left out: most costs have it.
         self._currencies: dict[UUID, str] = {}
 
-    def add(self, told: Recorded) -> None:
-        candidate = candidate_of(told)
-        before = self.working_state.entries.get(told.stream_id)
-        restore(self.working_state, told, candidate)
-        after = self.working_state.entries.get(told.stream_id)
-        if told.category == "cost" and after is not None:
+    def add(self, event: Recorded) -> None:
+        candidate = candidate_of(event)
+        before = self.working_state.entries.get(event.stream_id)
+        restore(self.working_state, event, candidate)
+        after = self.working_state.entries.get(event.stream_id)
+        if event.category == "cost" and after is not None:
             currency = self._currency(candidate, after.campaign_id, after.agent_job_id)
             cost, held = (before.cost, before.held) if before else (money.ZERO, money.ZERO)
-            _move(self._spent, currency, money.subtract(after.cost, cost))
-            _move(self._held, currency, money.subtract(after.held, held))
-        self.erased += told.text is None and told.text_commitment is not None
+            _add(self._spent, currency, money.subtract(after.cost, cost))
+            _add(self._held, currency, money.subtract(after.held, held))
+        self.erased += event.text is None and event.text_commitment is not None
         self.working_state.forget_changes()
 
     def _currency(self, candidate: Candidate, campaign_id: UUID | None, job_id: UUID | None) -> str:
-        for key in (("job", job_id), ("campaign", campaign_id)):
-            if key[1] is not None and (account := self.working_state.accounts.get((key[0], key[1]))):
+        for scope, account_id in (("job", job_id), ("campaign", campaign_id)):
+            if account_id is not None and (account := self.working_state.accounts.get((scope, account_id))):
                 return account.currency
-        named: str | None = getattr(candidate.payload, "currency", None)
-        if named not in (None, money.DEFAULT_CURRENCY):
-            assert named is not None
-            self._currencies[candidate.stream_id] = named
+        currency: str | None = getattr(candidate.payload, "currency", None)
+        if currency not in (None, money.DEFAULT_CURRENCY):
+            assert currency is not None
+            self._currencies[candidate.stream_id] = currency
         return self._currencies.get(candidate.stream_id, money.DEFAULT_CURRENCY)
 
     def currencies(self) -> dict[str, Balance]:
@@ -187,14 +192,12 @@ class _Replay:
         return [self._campaign(account_id) for scope, account_id in self.working_state.accounts if scope == "campaign"]
 
     def _campaign(self, campaign_id: UUID) -> CampaignBalance:
-        account, head = (
-            self.working_state.accounts["campaign", campaign_id],
-            self.working_state.heads["campaign", campaign_id],
-        )
+        account = self.working_state.accounts["campaign", campaign_id]
+        head = self.working_state.heads["campaign", campaign_id]
         assert account.limit is not None
         balances = [money.plain(amount) for amount in (account.limit, account.spent, account.held)]
         return CampaignBalance(campaign_id, head.state.status, account.currency, *balances)
 
 
-def _move(sums: dict[str, Decimal], currency: str, amount: Decimal) -> None:
+def _add(sums: dict[str, Decimal], currency: str, amount: Decimal) -> None:
     sums[currency] = money.add(sums.get(currency, money.ZERO), amount)

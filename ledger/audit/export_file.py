@@ -1,4 +1,4 @@
-"""Files that exports lie in: compressed by their name, there whole or not at all."""
+"""Export files: written atomically, gzip-compressed if the name ends in `.gz`; read compressed or not."""
 
 import gzip
 import os
@@ -15,7 +15,7 @@ from ledger.domain.errors import LedgerError
 STANDARD_STREAM = Path("-")
 
 COMPRESSION_LEVEL = 6
-"""The highest takes twice the time for a hundredth of the size."""
+"""The highest level takes twice as long and saves only 1 % of the size."""
 
 _GZIP_MAGIC = b"\x1f\x8b"
 
@@ -29,22 +29,23 @@ class ExportReadError(LedgerError):
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[Callable[[bytes], None]]:
-    """Yield what writes to a new file, which bears its name only once it is whole and on disk; `-` is stdout.
+def create_export(path: Path) -> Iterator[Callable[[bytes], None]]:
+    """Create an export file and yield a function that writes to it; `-` is stdout.
 
-    The same log gives the same bytes, compressed (`.gz`) or not. Only the owner may read the file: it holds the texts.
+    The file gets its name only when it is complete and on disk. The same log gives the same bytes, compressed or not.
+    Only the owner may read the file, since it contains free text.
 
     Raises:
-        ExportWriteError: there is a file of that name, or it cannot be written.
+        ExportWriteError: a file of that name exists, or the file cannot be written.
     """
     if path == STANDARD_STREAM:
         yield _write_all(sys.stdout.buffer)
         sys.stdout.buffer.flush()
         return
     if path.exists():
-        raise ExportWriteError(f"{path} exists already; choose another name, or remove it")
+        raise ExportWriteError(f"{path} already exists; choose another name, or remove it")
     try:
-        descriptor, unfinished = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     except OSError as error:
         raise ExportWriteError(f"{path} cannot be written: {error.strerror}") from None
     try:
@@ -55,13 +56,13 @@ def writing(path: Path) -> Iterator[Callable[[bytes], None]]:
                 file = cast("IO[bytes]", gzip.GzipFile("", "wb", COMPRESSION_LEVEL, raw, mtime=0))
             try:
                 yield _write_all(file)
-                _finish(file, raw, Path(unfinished), path)
+                _finish(file, raw, Path(temporary), path)
             finally:
                 with suppress(OSError):
                     file.close()
     finally:
         with suppress(FileNotFoundError):
-            Path(unfinished).unlink()
+            Path(temporary).unlink()
 
 
 def _write_all(file: IO[bytes]) -> Callable[[bytes], None]:
@@ -76,16 +77,16 @@ def _write_all(file: IO[bytes]) -> Callable[[bytes], None]:
     return write
 
 
-def _finish(file: IO[bytes], raw: IO[bytes], unfinished: Path, path: Path) -> None:
+def _finish(file: IO[bytes], raw: IO[bytes], temporary: Path, path: Path) -> None:
     try:
         if file is not raw:
             file.close()
         raw.flush()
         os.fsync(raw.fileno())
-        # A link, unlike a rename, does not take the place of a file that came meanwhile.
-        os.link(unfinished, path)
+        # Unlike a rename, a link does not overwrite a file that was created in the meantime.
+        os.link(temporary, path)
     except FileExistsError:
-        raise ExportWriteError(f"{path} exists by now; it was left as it is") from None
+        raise ExportWriteError(f"{path} was created by another process meanwhile; it was left unchanged") from None
     except OSError as error:
         raise ExportWriteError(f"{path} cannot be written: {error.strerror}") from None
 
@@ -94,30 +95,37 @@ class ExportFile:
     """An export opened for reading."""
 
     def __init__(self, raw: IO[bytes], lines: IO[bytes], size: int | None) -> None:
+        """Wrap an open file.
+
+        Args:
+            raw: the file as stored; `bytes_read` counts its bytes.
+            lines: the decompressed content.
+            size: bytes of `raw`; None if unknown.
+        """
         self._raw = raw
         self.lines = lines
         self.size = size
-        """Its bytes, compressed or not; None where nobody knows before the end."""
+        """Bytes of the file as stored; None if unknown, as for stdin."""
 
     @property
     def bytes_read(self) -> int:
-        """How much of `size` has been read."""
+        """Bytes of the stored file read so far; 0 if `size` is unknown."""
         return self._raw.tell() if self.size is not None else 0
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[ExportFile]:
-    """Open an export, compressed or not whatever its name; `-` is stdin.
+def open_export(path: Path) -> Iterator[ExportFile]:
+    """Open an export; compression is detected from the content, not the name. `-` is stdin.
 
     Raises:
-        ExportReadError: there is no such file, or it may not be read.
+        ExportReadError: the file does not exist, or cannot be read.
     """
     with ExitStack() as files:
         try:
             opened = sys.stdin.buffer if path == STANDARD_STREAM else files.enter_context(path.open("rb"))
             raw = cast("BufferedReader", opened)
-            beginning = raw.peek(len(_GZIP_MAGIC))[: len(_GZIP_MAGIC)]
+            first_bytes = raw.peek(len(_GZIP_MAGIC))[: len(_GZIP_MAGIC)]
         except OSError as error:
             raise ExportReadError(f"{path} cannot be read: {error.strerror}") from None
-        lines = cast("IO[bytes]", gzip.GzipFile(fileobj=raw)) if beginning == _GZIP_MAGIC else raw
+        lines = cast("IO[bytes]", gzip.GzipFile(fileobj=raw)) if first_bytes == _GZIP_MAGIC else raw
         yield ExportFile(raw, lines, path.stat().st_size if path.is_file() else None)

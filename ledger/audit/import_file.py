@@ -1,16 +1,15 @@
-"""An export becomes a ledger: the same events in an empty log, and the states as if they had been appended there.
+"""Import of an export into an empty ledger: the same events, and the state that appending them would have left.
 
-One transaction, so all or nothing. Each page goes the way of an append: lock and load what it touches, judge, COPY,
-store. So memory is bounded by a page, whatever the length of the log.
+The import is one transaction: all or nothing. Each page takes the steps of an append: lock and load the state that it
+needs, judge its events, COPY them, store the new state. So memory is limited by the page, not by the length of the log.
 """
 
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
 
 import asyncpg
 
-from ledger.audit.export import ExportError, ExportLine, at_line
+from ledger.audit.export_lines import ExportError, ExportLine, at_line
 from ledger.database import Connection
 from ledger.domain.codec import time_text
 from ledger.domain.errors import LedgerError
@@ -22,64 +21,62 @@ from ledger.log.load import LOCK_AND_LOAD, decode_working_state, touched_by
 from ledger.log.read import PAGE_CHARACTERS_MAX, PAGE_EVENTS_MAX
 from ledger.log.tables import EVENT_COLUMNS, SCHEMA
 
-if TYPE_CHECKING:
-    Connection = Connection
+# Appends wait for the import's lock, so an import that stalls must not hold it forever.
+IMPORT_TIMEOUTS = "SET LOCAL lock_timeout = '10s'; SET LOCAL idle_in_transaction_session_timeout = '5min'"
 
-# Appends wait for this one; a stalled one must not stop them for ever.
-TIMEOUTS = "SET LOCAL lock_timeout = '10s'; SET LOCAL idle_in_transaction_session_timeout = '5min'"
+LOCK_HEAD_AND_READ_CLOCK = "SELECT position, clock_timestamp() AS now FROM ledger.log_head FOR UPDATE"
 
-LOCK_HEAD = "SELECT position, clock_timestamp() AS now FROM ledger.log_head FOR UPDATE"
-
-AHEAD_MAX = timedelta(hours=1)
-"""So far may another machine's clock be ahead. Time in a log never runs backwards: one event of the year 9000 would
-have every later one recorded then."""
+CLOCK_AHEAD_MAX = timedelta(hours=1)
+"""How far the clock of the machine that recorded the events may be ahead of this one. Times in a log never decrease, so
+after one event of the year 9000 every later event would be recorded in that year."""
 
 
 class LedgerNotEmptyError(LedgerError):
-    """The ledger holds events."""
+    """The ledger to import into already has events."""
 
 
 class EmptyExportError(LedgerError):
-    """The export holds no event."""
+    """The export has no events."""
 
 
 async def import_lines(
     connection: Connection, lines: Iterable[ExportLine], progress: Callable[[int], None] = lambda position: None
 ) -> int:
-    """Make the log of an empty ledger.
+    """Import the lines of an export into an empty ledger.
 
     Args:
         connection: outside any transaction.
+        lines: of the export, in order.
         progress: called with the position reached, after each page.
 
     Returns:
-        the position of the last event. On return the events are durable; whoever waits for new ones is not told yet.
+        The position of the last event. The events are durable; the caller has to send the notification.
 
     Raises:
-        LedgerNotEmptyError: the ledger holds events already.
+        LedgerNotEmptyError: the ledger already has events.
         EmptyExportError: there are no lines.
-        ExportError: a line is not as it must be, or its event could not have been recorded there.
+        ExportError: a line is invalid, or its event could not have been recorded at this point of the log.
     """
     position = 0
     async with connection.transaction():
-        await connection.execute(TIMEOUTS)
-        head = await connection.fetchrow(LOCK_HEAD)
+        await connection.execute(IMPORT_TIMEOUTS)
+        head = await connection.fetchrow(LOCK_HEAD_AND_READ_CLOCK)
         assert head is not None
         if head["position"]:
-            raise LedgerNotEmptyError(f"the ledger holds {head['position']:,} events: an import needs an empty one")
+            raise LedgerNotEmptyError(f"the ledger already has {head['position']:,} events; import into an empty one")
         for page in _pages(lines):
-            _require_past(page[-1], head["now"])
+            _require_not_in_future(page[-1], head["now"])
             position = await _append(connection, page)
             progress(position)
         if not position:
-            raise EmptyExportError("the export holds no event")
+            raise EmptyExportError("the export has no events")
     return position
 
 
-def _require_past(line: ExportLine, now: datetime) -> None:
-    if line.event.recorded_at > now + AHEAD_MAX:
-        ahead = f"recorded at {time_text(line.event.recorded_at)}, which lies in the future (it is {time_text(now)})"
-        raise ExportError(line.number, ahead, line.event.position)
+def _require_not_in_future(line: ExportLine, now: datetime) -> None:
+    if line.event.recorded_at > now + CLOCK_AHEAD_MAX:
+        detail = f"recorded at {time_text(line.event.recorded_at)}, which is in the future (now: {time_text(now)})"
+        raise ExportError(line.number, detail, line.event.position)
 
 
 def _pages(lines: Iterable[ExportLine]) -> Iterator[list[ExportLine]]:
@@ -98,12 +95,12 @@ def _pages(lines: Iterable[ExportLine]) -> Iterator[list[ExportLine]]:
 
 async def _append(connection: Connection, page: list[ExportLine]) -> int:
     candidates = [_candidate(line) for line in page]
-    *touched, own = touched_by([Request(candidates)])
-    answer = await connection.fetchrow(LOCK_AND_LOAD, *touched, page[0].event.recorded_at)
-    assert answer is not None
-    working_state = decode_working_state(answer)
-    if own:
-        await load_ledger_state(connection, working_state, own)
+    *touched, ledger_candidates = touched_by([Request(candidates)])
+    loaded = await connection.fetchrow(LOCK_AND_LOAD, *touched, page[0].event.recorded_at)
+    assert loaded is not None
+    working_state = decode_working_state(loaded)
+    if ledger_candidates:
+        await load_ledger_state(connection, working_state, ledger_candidates)
     for line, candidate in zip(page, candidates, strict=True):
         with at_line(line):
             restore(working_state, line.event, candidate)
@@ -115,8 +112,8 @@ async def _append(connection: Connection, page: list[ExportLine]) -> int:
         await connection.execute(STORE, *stored)
     except (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError) as error:
         detail = getattr(error, "detail", None) or error
-        refused = f"the database refuses this line or one of those up to line {page[-1].number:,}: {detail}"
-        raise ExportError(page[0].number, refused) from None
+        rejected = f"the database rejects this line or one of the lines up to {page[-1].number:,}: {detail}"
+        raise ExportError(page[0].number, rejected) from None
     return working_state.position
 
 

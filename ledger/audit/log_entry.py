@@ -1,7 +1,7 @@
-"""The entry of an event in the audit log: everything about it but its free text, in one fixed form.
+"""The log entry of an event: what the transparency log hashes, everything except the event's free text.
 
-One compact JSON object in UTF-8, every key present and in the order of `Entry`, null where empty. Auditors hash these
-bytes: never change how they are written; a new form is a new `v`.
+An entry is one compact JSON object in UTF-8. Every key of `Entry` is present, in order; empty values are null. Auditors
+hash these bytes: never change how an entry is written. A new format needs a new `v`.
 """
 
 from datetime import datetime
@@ -16,30 +16,30 @@ from ledger.domain.codec import time_text
 from ledger.domain.errors import LedgerError
 from ledger.log.read import StoredEvent
 
-_Number = Annotated[int, msgspec.Meta(ge=1)]
-# Not $: that also matches before a newline at the end.
+_PositiveInt = Annotated[int, msgspec.Meta(ge=1)]
+# \Z, since $ also matches before a newline at the end.
 _Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 
 class EntryError(LedgerError, ValueError):
-    """An event makes no entry, or these are not the bytes of one."""
+    """The event is too large for an entry, or the bytes are not an entry."""
 
 
 class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is hashed of an event; the fields are the keys, in order.
+    """The hashed part of an event; the fields are the JSON keys, in order.
 
-    `occurred_at` and `recorded_at` are RFC 3339 in UTC with microseconds; `data` is the bytes stored; `text_commitment`
-    stands for the free text (see `commitment`), and stays when that is erased.
+    `occurred_at` and `recorded_at` are RFC 3339 in UTC with microseconds. `data` holds the stored bytes.
+    `text_commitment` represents the free text (see `commitment`) and remains when the text is erased.
     """
 
     v: Literal[1]
-    position: _Number
+    position: _PositiveInt
     category: str
     stream_id: UUID
-    version: _Number
+    version: _PositiveInt
     id: UUID
     type: str
-    schema_version: _Number
+    schema_version: _PositiveInt
     occurred_at: str
     recorded_at: str
     actor: str
@@ -55,11 +55,11 @@ _ENCODER = msgspec.json.Encoder()
 _DECODER = msgspec.json.Decoder(Entry)
 
 
-def entry_of(event: StoredEvent) -> bytes:
-    """Write the entry of an event.
+def encode_entry(event: StoredEvent) -> bytes:
+    """Return the entry of an event.
 
     Raises:
-        EntryError: it would have more than 65,535 bytes.
+        EntryError: the entry would be longer than 65,535 bytes.
     """
     entry = _ENCODER.encode(
         Entry(
@@ -83,39 +83,41 @@ def entry_of(event: StoredEvent) -> bytes:
         )
     )
     if len(entry) > ENTRY_BYTES_MAX:
-        raise EntryError(f"the entry of event {event.position} has {len(entry)} bytes, {ENTRY_BYTES_MAX} at most")
+        raise EntryError(
+            f"the entry of event {event.position} has {len(entry)} bytes; at most {ENTRY_BYTES_MAX} are allowed"
+        )
     return entry
 
 
 def parse_entry(entry: bytes) -> Entry:
-    """Read an entry, which must be written exactly as `entry_of` writes it.
+    """Parse an entry, which must be byte for byte what `encode_entry` writes.
 
     Raises:
         EntryError: it is not.
     """
     if len(entry) > ENTRY_BYTES_MAX:
-        raise EntryError(f"an entry has at most {ENTRY_BYTES_MAX} bytes, not {len(entry)}")
+        raise EntryError(f"an entry must have at most {ENTRY_BYTES_MAX} bytes, not {len(entry)}")
     try:
-        # The data is kept raw, so nothing else would look at its text.
+        # The decoder leaves `data` raw, so only this line checks that it is UTF-8.
         entry.decode()
         parsed = _DECODER.decode(entry)
     except (UnicodeDecodeError, msgspec.DecodeError, RecursionError) as error:
-        raise EntryError(f"not an entry of the log: {error}") from None
+        raise EntryError(f"not a log entry: {error}") from None
     data = bytes(parsed.data)
     if not data.startswith(b"{"):
-        raise EntryError("not an entry of the log: data is not an object")
+        raise EntryError("not a log entry: data is not an object")
     if (
         _ENCODER.encode(parsed) != entry
         or msgspec.json.format(data, indent=-1) != data
         or not _is_time(parsed.occurred_at)
         or not _is_time(parsed.recorded_at)
     ):
-        raise EntryError("an entry of the log, but not written as the ledger writes it: its hash would be another")
+        raise EntryError("a log entry, but not in the form in which the ledger writes it: its hash would differ")
     return parsed
 
 
 def commitment(salt: bytes, text: bytes) -> str:
-    """What stands in an entry for free text: the SHA-256 of salt and text, in hex. The salt keeps it from guessing."""
+    """Return the commitment to a free text: SHA-256 of salt and text, in hex. The salt prevents guessing the text."""
     return sha256(salt + text).hexdigest()
 
 

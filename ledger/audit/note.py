@@ -1,7 +1,7 @@
-"""Signed notes: a text and who signed it, as C2SP signed-note v1.0.0 has them, with Ed25519.
+"""Signed notes (C2SP signed-note v1.0.0, Ed25519): a text and its signatures; signer and verifier keys.
 
-The keys are written as Go's golang.org/x/mod/sumdb/note writes them, so that its tools read ours. A private key shows
-itself nowhere but in `Signer.secret_text`.
+Keys are encoded like those of Go's golang.org/x/mod/sumdb/note, so Go tools can read them. Only `Signer.secret_text`
+reveals a private key. `Verifier` and `open_note` are also for auditors: `docs/auditing.md` shows how.
 """
 
 import base64
@@ -18,7 +18,7 @@ from ledger.domain.errors import LedgerError
 
 NOTE_BYTES_MAX = 1_000_000
 SIGNATURES_MAX = 100
-"""Bounds on the work that a stranger's note can make; sumdb/note has the same two."""
+"""Limits on the work that an untrusted note can cause; the same as in Go's sumdb/note."""
 
 _ED25519 = b"\x01"
 _KEY_BYTES = 32
@@ -28,14 +28,14 @@ _CONTROL = re.compile(r"[\x00-\x1f]")
 
 
 class NoteError(LedgerError, ValueError):
-    """A note or a key cannot be read, or a note is not signed as it must be."""
+    """A note or a key cannot be read, or a note lacks a valid signature."""
 
 
 def decode_base64(text: str) -> bytes:
-    """Read standard base64 (RFC 4648, section 4), written in the one canonical way.
+    """Decode standard base64 (RFC 4648, section 4) in its canonical form.
 
     Raises:
-        ValueError: it is anything else. Python's reader alone lets unused last bits be anything.
+        ValueError: the text is anything else. Python's decoder alone accepts any value of the unused last bits.
     """
     try:
         value = base64.b64decode(text, validate=True)
@@ -47,22 +47,22 @@ def decode_base64(text: str) -> bytes:
 
 
 def encode_base64(value: bytes) -> str:
-    """Write standard base64 (RFC 4648, section 4)."""
+    """Encode as standard base64 (RFC 4648, section 4)."""
     return base64.b64encode(value).decode()
 
 
 class Verifier(msgspec.Struct, frozen=True):
-    """A key's name and its public half (32 bytes)."""
+    """A public key (32 bytes) and its name."""
 
     name: str
     public_key: bytes
 
     @classmethod
     def parse(cls, text: str) -> "Verifier":
-        """Read a verifier key (vkey): `<name>+<key id in hex>+<base64 of 0x01 and the public key>`.
+        """Parse a verifier key (vkey): `<name>+<key id in hex>+<base64 of 0x01 and the public key>`.
 
         Raises:
-            NoteError: it is not one.
+            NoteError: the text is not a verifier key.
         """
         name, key_id, public_key = _read_key(text.split("+", 2), "a verifier key: <name>+<key id>+<base64>")
         verifier = cls(name, public_key)
@@ -71,27 +71,27 @@ class Verifier(msgspec.Struct, frozen=True):
 
     @property
     def key_id(self) -> bytes:
-        """Four bytes that tell keys of the same name apart."""
+        """The key id: four bytes that distinguish keys with the same name."""
         return sha256(self.name.encode() + b"\n" + _ED25519 + self.public_key).digest()[:_KEY_ID_BYTES]
 
     @property
     def label(self) -> str:
-        """The name and the key id, as messages call the key."""
+        """The name and the key id: how messages refer to the key."""
         return f"{self.name}+{self.key_id.hex()}"
 
     @property
     def text(self) -> str:
-        """The verifier key (vkey)."""
+        """The verifier key (vkey) as text."""
         return f"{self.label}+{encode_base64(_ED25519 + self.public_key)}"
 
 
 class Signer:
-    """A key that signs. Make one with `generate` or `parse`."""
+    """A private key and its name. Create one with `generate` or `parse`."""
 
     __slots__ = ("_private_key", "verifier")
 
     verifier: Verifier
-    """The public half."""
+    """The public key."""
 
     def __init__(self, name: str, seed: bytes) -> None:
         _check_name(name)
@@ -100,19 +100,19 @@ class Signer:
 
     @classmethod
     def generate(cls, name: str) -> "Signer":
-        """Make a new key.
+        """Generate a new key.
 
         Raises:
-            NoteError: the name is empty or has spaces or a plus in it.
+            NoteError: the name is empty, or contains white space or a plus sign.
         """
         return cls(name, Ed25519PrivateKey.generate().private_bytes_raw())
 
     @classmethod
     def parse(cls, text: str) -> "Signer":
-        """Read a signer key: `PRIVATE+KEY+<name>+<key id in hex>+<base64 of 0x01 and the seed>`.
+        """Parse a signer key: `PRIVATE+KEY+<name>+<key id in hex>+<base64 of 0x01 and the seed>`.
 
         Raises:
-            NoteError: it is not one.
+            NoteError: the text is not a signer key.
         """
         shape = "a signer key: PRIVATE+KEY+<name>+<key id>+<base64>"
         parts = text.split("+", 4)
@@ -124,19 +124,19 @@ class Signer:
         return signer
 
     def renamed(self, name: str) -> "Signer":
-        """The same key under another name.
+        """Return the same key under another name.
 
         Raises:
-            NoteError: the name is empty or has spaces or a plus in it.
+            NoteError: the name is empty, or contains white space or a plus sign.
         """
         return Signer(name, self._private_key.private_bytes_raw())
 
     def secret_text(self) -> str:
-        """The signer key, for its file."""
+        """Return the private key as text, to be stored in its file."""
         return f"PRIVATE+KEY+{self.verifier.label}+{encode_base64(_ED25519 + self._private_key.private_bytes_raw())}"
 
     def signature(self, message: bytes) -> bytes:
-        """The Ed25519 signature (64 bytes) of a message."""
+        """Return the Ed25519 signature (64 bytes) of a message."""
         return self._private_key.sign(message)
 
     def __repr__(self) -> str:
@@ -144,10 +144,10 @@ class Signer:
 
 
 def sign(text: str, signer: Signer) -> bytes:
-    """Make a note of a text and its signature.
+    """Return a note: the text and its signature.
 
     Raises:
-        NoteError: the text does not end with a newline, or has other control characters in it.
+        NoteError: the text does not end with a newline, or contains other control characters.
     """
     signed = text.encode()
     _check_text(text)
@@ -156,16 +156,16 @@ def sign(text: str, signer: Signer) -> bytes:
 
 
 def open_note(note: bytes, verifiers: Iterable[Verifier]) -> str:
-    """Verify a note and return its text. Signatures by other keys than those given are ignored.
+    """Verify a note and return its text. Signatures by keys that are not among `verifiers` are ignored.
 
     Raises:
-        NoteError: it is no note, none of the keys has signed it, or a signature of one of them is wrong.
+        NoteError: this is not a note, none of the keys has signed it, or a signature by one of them is wrong.
     """
     text, signatures = _split(note)
-    known = {verifier.label: verifier for verifier in verifiers}
+    verifiers_by_label = {verifier.label: verifier for verifier in verifiers}
     verified = False
     for label, signature in signatures:
-        verifier = known.get(label)
+        verifier = verifiers_by_label.get(label)
         if verifier is None:
             continue
         try:
@@ -175,23 +175,24 @@ def open_note(note: bytes, verifiers: Iterable[Verifier]) -> str:
         verified = True
     if not verified:
         signed_by = ", ".join(label for label, _ in signatures)
-        raise NoteError(f"signed by {signed_by}, but the key given is {' or '.join(known) or 'none'}")
+        expected = " or ".join(verifiers_by_label) or "none"
+        raise NoteError(f"signed by {signed_by}, but the key given is {expected}")
     return text
 
 
 def _split(note: bytes) -> tuple[str, list[tuple[str, bytes]]]:
-    """The text of a note, and by whom it says to be signed (name and key id) with which signature."""
+    """Return the text of a note, and its signatures as pairs of key label and signature, not yet verified."""
     if len(note) > NOTE_BYTES_MAX:
         raise NoteError(f"a note has at most {NOTE_BYTES_MAX} bytes, not {len(note)}")
     try:
-        whole = note.decode()
+        decoded = note.decode()
     except UnicodeDecodeError:
         raise NoteError("the note is not UTF-8") from None
-    _check_text(whole)
-    text, separator, rest = whole.rpartition("\n\n")
+    _check_text(decoded)
+    text, separator, rest = decoded.rpartition("\n\n")
     lines = rest.split("\n")[:-1]
     if not separator or not lines:
-        raise NoteError("this is not a signed note: a text, an empty line, and signatures")
+        raise NoteError("this is not a signed note, which is a text, an empty line and signatures")
     if len(lines) > SIGNATURES_MAX:
         raise NoteError(f"a note has at most {SIGNATURES_MAX} signatures, not {len(lines)}")
     return text + "\n", [_read_signature(line) for line in lines]
@@ -205,13 +206,13 @@ def _read_signature(line: str) -> tuple[str, bytes]:
     except ValueError:
         value = b""
     if dash != "—" or len(value) <= _KEY_ID_BYTES:
-        raise NoteError(f"not a signature, an em dash, a name and base64: {line!r}")
+        raise NoteError(f"a signature line is an em dash, a name and base64, not {line!r}")
     _check_name(name)
     return f"{name}+{value[:_KEY_ID_BYTES].hex()}", value[_KEY_ID_BYTES:]
 
 
 def _read_key(parts: list[str], shape: str) -> tuple[str, str, bytes]:
-    # No part of what was given goes into the message: it may be a private key.
+    # The message never repeats the input, which may be a private key.
     if len(parts) != 3 or not _KEY_ID.fullmatch(parts[1]):
         raise NoteError(f"this is not {shape}")
     try:
@@ -226,20 +227,20 @@ def _read_key(parts: list[str], shape: str) -> tuple[str, str, bytes]:
 
 def _check_key_id(verifier: Verifier, key_id: str) -> None:
     if verifier.key_id.hex() != key_id:
-        raise NoteError(f"the key id {key_id} does not belong to this name and key, which make {verifier.label}")
+        raise NoteError(f"the key id {key_id} does not match this name and key: expected {verifier.label}")
 
 
 def _check_name(name: str) -> None:
     if not name or "+" in name or any(character.isspace() or character < " " for character in name):
-        raise NoteError(f"a key's name is not empty and has neither spaces nor a plus in it: {name!r}")
+        raise NoteError(f"a key's name must not be empty or contain white space or a plus sign: {name!r}")
     try:
         name.encode()
     except UnicodeEncodeError:
-        raise NoteError("a key's name is valid Unicode") from None
+        raise NoteError("a key's name must be valid Unicode") from None
 
 
 def _check_text(text: str) -> None:
     if not text.endswith("\n"):
-        raise NoteError("a note ends with a newline")
+        raise NoteError("a note must end with a newline")
     if _CONTROL.search(text.replace("\n", "")):
-        raise NoteError("a note has no control characters but newlines")
+        raise NoteError("a note must not contain control characters other than newlines")

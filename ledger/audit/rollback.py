@@ -1,4 +1,4 @@
-"""An operator's answer to a sealer that refuses to sign: give that log up, say why, and begin another."""
+"""Accept a rollback after the sealer has refused to sign: record why, and seal the log under a new origin."""
 
 from ledger.audit import tree_store
 from ledger.audit.signing_files import SigningFiles
@@ -12,38 +12,45 @@ from ledger.log.prepare import prepare
 
 
 class NothingToAcceptError(LedgerError):
-    """The sealer does not refuse to sign."""
+    """There is no rollback to accept: the sealer does not refuse to sign."""
 
 
 async def accept_rollback(
-    database: Database, appender: Appender, home: SigningFiles, *, by: str, reason: str
+    database: Database, appender: Appender, files: SigningFiles, *, by: str, reason: str
 ) -> RollbackAccepted:
-    """Record the decision, put the last checkpoint away, and have the whole log sealed anew under another origin.
+    """Record the decision, archive the last checkpoint, and reset the tree so that the log is sealed from its start.
 
-    Whoever holds the old checkpoint still sees that it was given up: the new log has another name and key.
+    Auditors with a checkpoint of the old log can see that it was given up: the new log has another origin and
+    verifier key.
 
     Args:
-        home: where the key and the last checkpoint are.
-        by: who decided it.
+        database: of the log.
+        appender: appends the event `ledger.rollback_accepted`.
+        files: the signing files; the private key must be there.
+        by: name of the operator.
+        reason: of the operator, up to 500 characters.
+
+    Returns:
+        The payload of the recorded event.
 
     Raises:
-        NothingToAcceptError: the sealer does not refuse, or the key is not here.
+        NothingToAcceptError: the sealer does not refuse to sign, or the key is not on this machine.
     """
-    if home.read_signer() is None:
-        raise NothingToAcceptError(f"there is no key at {home.key_file}: decide where the log is sealed")
+    if files.read_signer() is None:
+        raise NothingToAcceptError(f"there is no key at {files.key_file}: run this on the machine that seals the log")
     async with database.connection() as connection:
-        sealed = await tree_store.read_seal_status(connection)
-    if sealed.refusal is None:
-        raise NothingToAcceptError(f"the sealer does not refuse to sign: {sealed.size:,} events are sealed")
-    decided = RollbackAccepted(
-        origin=sealed.origin or home.origin, size=sealed.size, by=by, refusal=sealed.refusal[:2000], reason=reason
+        status = await tree_store.read_seal_status(connection)
+    if status.refusal is None:
+        raise NothingToAcceptError(f"the sealer does not refuse to sign: {status.size:,} events are sealed")
+    decision = RollbackAccepted(
+        origin=status.origin or files.origin, size=status.size, by=by, refusal=status.refusal[:2000], reason=reason
     )
-    (verdict,) = await appender.append(Request([prepare(type_of(RollbackAccepted), decided, actor="local")]))
-    assert isinstance(verdict, Receipt), verdict
+    (answer,) = await appender.append(Request([prepare(type_of(RollbackAccepted), decision, actor="local")]))
+    assert isinstance(answer, Receipt), answer
     async with database.connection() as connection, connection.transaction():
-        # The sealer waits for this row: it meets either the old log and its checkpoint, or neither.
-        row = await connection.fetchrow(tree_store.LOCK_SEALED_WAITING)
-        given_up = tree_store.Sealed(*row) if row is not None else None
-        home.give_up(sealed.origin or home.origin, given_up.note if given_up else None)
-        await connection.execute(tree_store.BEGIN_ANEW)
-    return decided
+        # The sealer locks this row too, so it sees either the old tree and its checkpoint, or neither.
+        row = await connection.fetchrow(tree_store.LOCK_SEALED_TREE)
+        old_tree = tree_store.SealedTree(*row) if row is not None else None
+        files.archive_checkpoint(status.origin or files.origin, old_tree.note if old_tree else None)
+        await connection.execute(tree_store.RESET_SEALED_TREE)
+    return decision

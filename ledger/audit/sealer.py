@@ -1,8 +1,9 @@
-"""The sealer: hashes what is new in the log into the tree, and signs how far it goes.
+"""The sealer: hashes new events into the Merkle tree and signs a checkpoint. Refuses to sign after a rollback.
 
-It runs where the private key is, one at a time (the row of `ledger.log_checkpoint` is locked). Before each signature
-it holds the log against the last checkpoint that it keeps outside the database, and refuses to sign what does not
-extend it: a log that became shorter, or other than it was, is for an operator to explain.
+It runs where the private key is. One sealer is active at a time: it locks the row of `ledger.log_checkpoint`. Before
+each signature it checks the log against the last checkpoint that it stored outside the database. It refuses to sign a
+log that does not extend that checkpoint, because the log has become shorter or was changed: an operator must find out
+why.
 """
 
 import asyncio
@@ -11,7 +12,6 @@ import logging
 from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import TYPE_CHECKING
 
 from ledger.audit import tree_store
 from ledger.audit.note import NoteError, Signer, Verifier, sign
@@ -19,47 +19,50 @@ from ledger.audit.signed_checkpoint import Checkpoint
 from ledger.audit.signing_files import SigningFiles
 from ledger.audit.tiles import TILE_WIDTH, Tile
 from ledger.audit.tree_growth import RightEdge, append_leaves
-from ledger.audit.tree_store import Sealed, TreeDamagedError
+from ledger.audit.tree_store import CHUNK_EVENTS, SealedTree, TreeDamagedError
 from ledger.backoff import Backoff
 from ledger.database import Connection, Database
 from ledger.domain.errors import LedgerError
 from ledger.log.notifications import LogSignal
 from ledger.log.read import read_head
 
-if TYPE_CHECKING:
-    pass
-
 logger = logging.getLogger(__name__)
 
-CHUNK_EVENTS = 16_384
 READERS = 2
-"""So many connections read and hash what comes next, each a chunk, where there is more than one."""
+"""Connections that read and hash the next chunks at the same time, if there is more than one chunk."""
 
 SEAL_EVENTS_MAX = 1_000_000
-"""After so many events a checkpoint is signed on the way: a long log is sealed in transactions of bounded length."""
+"""Events per checkpoint: a long log is sealed in several transactions of bounded length."""
 
 SEAL_SECONDS = 1.0
-"""Signed at most this often while the log grows, so within two seconds of a commit."""
+"""Seconds between checkpoints while the log grows, so that an event is sealed within two seconds of its commit."""
 
 RETRY_SECONDS = 5.0
 
-TIMEOUTS = "SET LOCAL lock_timeout = '10s'; SET LOCAL idle_in_transaction_session_timeout = '60s'"
+SEAL_TIMEOUTS = "SET LOCAL lock_timeout = '10s'; SET LOCAL idle_in_transaction_session_timeout = '60s'"
 
 
 class RollbackError(LedgerError):
-    """The log is not an extension of what was signed before; the message says what differs, and where."""
+    """The log does not extend what was signed before; the message says what differs."""
 
 
 class Sealer:
     """Seals the log. Run it as a task."""
 
-    def __init__(self, database: Database, home: SigningFiles, signer: Signer) -> None:
+    def __init__(self, database: Database, files: SigningFiles, signer: Signer) -> None:
+        """Set up a sealer; `run` starts it.
+
+        Args:
+            database: of the log to seal.
+            files: with the last checkpoint; each new checkpoint is written there.
+            signer: the private key.
+        """
         self._database = database
-        self._home = home
+        self._files = files
         self._signer = signer
 
     async def run(self, signal: LogSignal) -> None:
-        """Seal what comes until cancelled; nothing runs while nothing is new."""
+        """Seal new events until cancelled. While there are none, wait for the signal."""
         backoff = Backoff(SEAL_SECONDS)
         while True:
             seen = signal.generation
@@ -71,80 +74,84 @@ class Sealer:
                 logger.critical("NOT SEALED: %s", error)
                 pause = RETRY_SECONDS
             except Exception:
-                logger.exception("sealing failed, next try in %.0f s", RETRY_SECONDS)
+                logger.exception("sealing failed; next attempt in %.0f s", RETRY_SECONDS)
                 pause = RETRY_SECONDS
             await asyncio.sleep(min(pause, SEAL_SECONDS))
             if pause > SEAL_SECONDS:
                 await signal.wait(seen, pause - SEAL_SECONDS)
 
     async def seal(self, events_max: int | None = None) -> int:
-        """Seal what is new, and sign.
+        """Seal new events and sign a checkpoint.
 
         Args:
-            events_max: at most so many; `SEAL_EVENTS_MAX` when None.
+            events_max: seal at most this many events; `SEAL_EVENTS_MAX` if None.
 
         Returns:
-            how many events were sealed; 0 where nothing is new, or where another sealer is at it.
+            The number of events sealed; 0 if there are no new ones, or another sealer holds the lock.
 
         Raises:
-            RollbackError: the log does not extend what was signed; recorded, and shown by the service.
+            RollbackError: the log does not extend what was signed. The refusal is stored in the database, so that the
+                service can report it.
         """
         async with self._database.connection() as connection:
             try:
                 async with connection.transaction():
                     return await self._seal(connection, events_max or SEAL_EVENTS_MAX)
             except RollbackError as error:
-                await connection.execute(tree_store.REFUSE, str(error))
+                await connection.execute(tree_store.STORE_REFUSAL, str(error))
                 refusal = error
         raise refusal
 
     async def _seal(self, connection: Connection, events_max: int) -> int:
-        await connection.execute(TIMEOUTS)
-        row = await connection.fetchrow(tree_store.LOCK_SEALED)
+        await connection.execute(SEAL_TIMEOUTS)
+        row = await connection.fetchrow(tree_store.TRY_LOCK_SEALED_TREE)
         if row is None:
-            # Another one is at it, unless there is none to lock.
-            await tree_store.read_sealed(connection)
+            # Either another sealer holds the lock, or the row was deleted: then this raises.
+            await tree_store.read_sealed_tree(connection)
             return 0
-        sealed = Sealed(*row)
+        sealed = SealedTree(*row)
         head = await read_head(connection)
-        # An operator may have given up the log that this name belonged to.
-        signer = self._signer.renamed(self._home.origin)
-        kept = self._read_kept(sealed, signer.verifier)
-        edge = await self._check(connection, sealed, kept, head)
-        is_kept = kept is not None and kept.size == sealed.size
-        if edge.size == head and sealed.note is not None and sealed.refusal is None and is_kept:
+        # The origin changes when an operator gives up the log.
+        signer = self._signer.renamed(self._files.origin)
+        local = self._read_local_checkpoint(sealed, signer.verifier)
+        edge = await self._check_sealed_tree(connection, sealed, local, head)
+        is_local_current = local is not None and local.size == sealed.size
+        if edge.size == head and sealed.note is not None and sealed.refusal is None and is_local_current:
             return 0
         target = min(head, edge.size + events_max)
-        if kept is not None and edge.size < kept.size:
-            # Sealed here before, but not known to this database: it must come to the same root on the way.
-            target = max(target, kept.size)
-            edge = await self._grow(connection, edge, kept.size)
-            if edge.root != kept.root:
+        if local is not None and edge.size < local.size:
+            # Signed here, but the database does not know of it: its events must give the signed root.
+            target = max(target, local.size)
+            edge = await self._append_events(connection, edge, local.size)
+            if edge.root != local.root:
                 raise RollbackError(
-                    f"the first {kept.size:,} events are not those that were signed as {self._home.checkpoint_file}: "
+                    f"the first {local.size:,} events are not those that were signed as {self._files.checkpoint_file}: "
                     "events have been replaced (a database restored from a backup and then continued?)"
                 )
-        edge = await self._grow(connection, edge, target)
+        edge = await self._append_events(connection, edge, target)
         origin = signer.verifier.name
         note = sign(Checkpoint(origin, edge.size, edge.root).text, signer)
-        # Before the commit: a checkpoint that is out must be known here, whatever happens to the database.
-        self._home.write_checkpoint(note)
-        await connection.execute(tree_store.SEAL, edge.size, edge.root, origin, signer.verifier.text, note)
+        # Before the commit: once others can see the checkpoint, this file must have it, whatever happens to the
+        # database.
+        self._files.write_checkpoint(note)
+        await connection.execute(tree_store.STORE_SEAL, edge.size, edge.root, origin, signer.verifier.text, note)
         return edge.size - sealed.size
 
-    def _read_kept(self, sealed: Sealed, verifier: Verifier) -> Checkpoint | None:
+    def _read_local_checkpoint(self, sealed: SealedTree, verifier: Verifier) -> Checkpoint | None:
         if sealed.verifier_key not in (None, verifier.text):
             raise RollbackError(
-                f"the log was sealed with the key {sealed.verifier_key}, the key here is {verifier.text}"
+                f"the log was sealed with the key {sealed.verifier_key}, but the key here is {verifier.text}"
             )
         try:
-            return self._home.read_checkpoint(verifier)
+            return self._files.read_checkpoint(verifier)
         except NoteError as error:
             raise RollbackError(str(error)) from None
 
-    async def _check(self, connection: Connection, sealed: Sealed, kept: Checkpoint | None, head: int) -> RightEdge:
-        """Hold the stored tree against the log's length and the checkpoint kept here; the tree's right edge."""
-        longest = max(sealed.size, kept.size if kept else 0)
+    async def _check_sealed_tree(
+        self, connection: Connection, sealed: SealedTree, local: Checkpoint | None, head: int
+    ) -> RightEdge:
+        """Check the stored tree against the log's length and the local checkpoint; return the tree's right edge."""
+        longest = max(sealed.size, local.size if local else 0)
         if head < longest:
             raise RollbackError(
                 f"the log has {head:,} events, but {longest:,} were signed: the last {longest - head:,} are missing "
@@ -155,32 +162,32 @@ class Sealer:
             if edge.root != sealed.root:
                 raise RollbackError(f"the stored tiles do not give the sealed root of {sealed.size:,} events")
             await self._check_last_events(connection, sealed.size)
-            if kept is not None and kept.size <= sealed.size:
-                same_size = kept.size == sealed.size
-                root = sealed.root if same_size else await tree_store.read_root(connection, kept.size)
-                if root != kept.root:
+            if local is not None and local.size <= sealed.size:
+                same_size = local.size == sealed.size
+                root = sealed.root if same_size else await tree_store.read_root(connection, local.size)
+                if root != local.root:
                     raise RollbackError(
-                        f"the tree of the first {kept.size:,} events has another root than the one signed as "
-                        f"{self._home.checkpoint_file}: events have been replaced"
+                        f"the tree of the first {local.size:,} events has another root than the one signed as "
+                        f"{self._files.checkpoint_file}: events have been replaced"
                     )
         except TreeDamagedError as error:
             raise RollbackError(f"the tree of the {sealed.size:,} sealed events is damaged: {error}") from None
         return edge
 
     async def _check_last_events(self, connection: Connection, size: int) -> None:
-        """A log that lost its end may have grown past it since, which the tiles do not show."""
+        """Check the events of the last tile: a log that lost its end may have grown again, which no tile shows."""
         if size == 0:
             return
         index, last = divmod(size - 1, TILE_WIDTH)
         hashes = await tree_store.read_hashes(connection, Tile(0, index, last + 1))
-        if await tree_store.read_leaves(connection, index * TILE_WIDTH, size) != hashes:
+        if await tree_store.read_leaf_hashes(connection, index * TILE_WIDTH, size) != hashes:
             raise RollbackError(
                 f"the last of the {size:,} sealed events are not those that were sealed: events have been replaced"
             )
 
-    async def _grow(self, connection: Connection, edge: RightEdge, target: int) -> RightEdge:
+    async def _append_events(self, connection: Connection, edge: RightEdge, target: int) -> RightEdge:
         try:
-            async with aclosing(self._leaves(connection, edge.size, target)) as chunks:
+            async with aclosing(self._read_chunks(connection, edge.size, target)) as chunks:
                 async for leaves in chunks:
                     tiles, edge = append_leaves(edge, leaves)
                     await tree_store.write_tiles(connection, tiles)
@@ -188,25 +195,25 @@ class Sealer:
             raise RollbackError(str(error)) from None
         return edge
 
-    async def _leaves(self, connection: Connection, after: int, until: int) -> AsyncGenerator[bytes]:
-        """The leaf hashes in order, by chunks. Where there are more, some are made at once: most of it is hashing."""
+    async def _read_chunks(self, connection: Connection, after: int, until: int) -> AsyncGenerator[bytes]:
+        """Yield leaf hashes in order, by chunk. Several chunks are read in parallel: hashing takes most of the time."""
         starts = iter(range(after, until, CHUNK_EVENTS))
-        # Behind a pooler there may be no other connection than the one that is held.
+        # Behind a pooler the connection in use may be the only one that there is.
         if until - after <= CHUNK_EVENTS or self._database.is_pooled:
             for start in starts:
-                yield await tree_store.read_leaves(connection, start, min(until, start + CHUNK_EVENTS))
+                yield await tree_store.read_leaf_hashes(connection, start, min(until, start + CHUNK_EVENTS))
             return
         reading: deque[asyncio.Task[bytes]] = deque()
 
-        def read_on() -> None:
+        def start_readers() -> None:
             for start in itertools.islice(starts, READERS - len(reading)):
                 reading.append(asyncio.create_task(self._read_chunk(start, min(until, start + CHUNK_EVENTS))))
 
         try:
-            read_on()
+            start_readers()
             while reading:
                 leaves = await reading.popleft()
-                read_on()
+                start_readers()
                 yield leaves
         finally:
             for task in reading:
@@ -215,22 +222,27 @@ class Sealer:
 
     async def _read_chunk(self, after: int, until: int) -> bytes:
         async with self._database.connection() as connection:
-            return await tree_store.read_leaves(connection, after, until)
+            return await tree_store.read_leaf_hashes(connection, after, until)
 
 
-async def find_sealer(database: Database, home: SigningFiles, *, make_key: bool = False) -> Sealer | None:
-    """The sealer of this process; None where the key is elsewhere.
+async def find_sealer(database: Database, files: SigningFiles, *, make_key: bool = False) -> Sealer | None:
+    """Return a sealer for this process, or None if the private key is not on this machine.
 
     Args:
-        make_key: make one where nobody has ever sealed this log.
+        database: of the log to seal.
+        files: the signing files.
+        make_key: create a key if there is none and this log was never sealed.
+
+    Returns:
+        The sealer, not yet running, or None.
 
     Raises:
         NoteError: the key cannot be read.
     """
-    signer = home.read_signer()
+    signer = files.read_signer()
     if signer is None and make_key:
         async with database.connection() as connection:
-            sealed = await tree_store.read_sealed(connection)
+            sealed = await tree_store.read_sealed_tree(connection)
         if sealed.verifier_key is None:
-            signer = home.make_signer()
-    return Sealer(database, home, signer) if signer is not None else None
+            signer = files.make_signer()
+    return Sealer(database, files, signer) if signer is not None else None

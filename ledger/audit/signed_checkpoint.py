@@ -1,4 +1,7 @@
-"""Checkpoints: how far a log goes and its root, as C2SP tlog-checkpoint v1.0.0 has them. Signed, they are notes."""
+"""Checkpoints of the transparency log (C2SP tlog-checkpoint v1.0.0): origin, size and Merkle root, as note text.
+
+`Checkpoint.parse` is also for auditors: `docs/auditing.md` shows how.
+"""
 
 import re
 
@@ -12,11 +15,11 @@ _SIZE = re.compile("0|[1-9][0-9]{0,18}")
 
 
 class CheckpointError(LedgerError, ValueError):
-    """This is not the text of a checkpoint."""
+    """The text is not a checkpoint."""
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
-    """The log called `origin` has `size` entries, and its tree this root (32 bytes)."""
+    """The log named `origin` has `size` entries, and its tree has this root (32 bytes)."""
 
     origin: str
     size: int
@@ -24,30 +27,32 @@ class Checkpoint(msgspec.Struct, frozen=True):
 
     @classmethod
     def parse(cls, text: str) -> "Checkpoint":
-        """Read the text of a checkpoint: a line each for origin, size in decimal and root in base64.
+        """Parse the text of a checkpoint: one line each for origin, size in decimal and root in base64.
 
         Extension lines may follow; they are ignored.
 
         Raises:
-            CheckpointError: it is anything else.
+            CheckpointError: the text is anything else.
         """
         lines = text.split("\n")
         if lines.pop() != "" or len(lines) < 3 or "" in lines:
-            raise CheckpointError("a checkpoint has three lines or more, none empty, each with a newline at its end")
+            raise CheckpointError(
+                "a checkpoint has at least three lines, none of them empty, and each ends with a newline"
+            )
         origin, size, root = lines[:3]
         if not _SIZE.fullmatch(size):
-            raise CheckpointError(f"a checkpoint's size is a decimal number without leading zeros, not {size!r}")
+            raise CheckpointError(f"a checkpoint's size must be a decimal number without leading zeros, not {size!r}")
         try:
             decoded = decode_base64(root)
         except ValueError:
             decoded = b""
         if len(decoded) != HASH_BYTES:
-            raise CheckpointError(f"a checkpoint's root is {HASH_BYTES} bytes in base64, not {root!r}")
+            raise CheckpointError(f"a checkpoint's root must be {HASH_BYTES} bytes in base64, not {root!r}")
         return cls(origin, int(size), decoded)
 
     @property
     def text(self) -> str:
-        """The checkpoint as it is signed."""
+        """The text that is signed."""
         assert self.origin
         assert "\n" not in self.origin
         assert self.size >= 0

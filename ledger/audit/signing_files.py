@@ -1,6 +1,6 @@
-"""What the sealer keeps outside the database: its private key, and the last checkpoint it has signed.
+"""Signing files of the sealer, outside the database: the private key `log.key` and the last signed checkpoint.
 
-A database restored from a backup does not take them back: so the sealer notices.
+Restoring a database backup does not restore these files, so the sealer can detect the rollback.
 """
 
 import os
@@ -15,22 +15,22 @@ from ledger.audit.signed_checkpoint import Checkpoint, CheckpointError
 
 
 class LocalCheckpoint(msgspec.Struct, frozen=True):
-    """What a ledger's folder knows of its log without asking the database; no checkpoint before the first."""
+    """What the signing files say about the log; `checkpoint` is None if nothing was signed yet."""
 
     verifier: Verifier
     checkpoint: Checkpoint | None
 
 
 class SigningFiles:
-    """The files of one log, and the name it goes by."""
+    """The signing files of one log, and the log's current origin."""
 
     def __init__(self, folder: Path, key: Path | None, origin: str) -> None:
-        """Say where they are; nothing is read yet.
+        """Set the paths; nothing is read yet.
 
         Args:
-            folder: the ledger's own files.
-            key: the private key; `log.key` in the folder when None.
-            origin: of the first log that was sealed here.
+            folder: for the checkpoint and the archived checkpoints (`LEDGER_HOME`).
+            key: file with the private key; `log.key` in the folder if None.
+            origin: name of the first log that was sealed with these files.
         """
         self._folder = folder
         self.key_file = key or folder / "log.key"
@@ -39,15 +39,15 @@ class SigningFiles:
 
     @property
     def origin(self) -> str:
-        """The log's name: the first log's, and a number after it once a log was given up."""
+        """The log's name: the first origin, followed by a number once a log has been given up."""
         generation = self._generation
         return self._origin if generation == 1 else f"{self._origin}/{generation}"
 
     def read_signer(self) -> Signer | None:
-        """The key, under the name that the log has now; None where there is none.
+        """Read the private key, renamed to the log's current origin; return None if there is no key file.
 
         Raises:
-            NoteError: the file holds something else, or cannot be read.
+            NoteError: the file does not contain a key, or cannot be read.
         """
         try:
             return Signer.parse(self.key_file.read_text().strip()).renamed(self.origin)
@@ -56,24 +56,24 @@ class SigningFiles:
         except OSError as error:
             raise NoteError(f"{self.key_file} cannot be read: {error.strerror}") from None
         except UnicodeDecodeError:
-            raise NoteError(f"{self.key_file} is not a key: it is no text") from None
+            raise NoteError(f"{self.key_file} does not contain a key: it is not text") from None
         except NoteError as error:
             raise NoteError(f"{self.key_file}: {error}") from None
 
     def read(self) -> LocalCheckpoint | None:
-        """What is known here of the log; None where the key is elsewhere.
+        """Read the key and the last checkpoint; return None if the key is not on this machine.
 
         Raises:
-            NoteError: the key cannot be read, or the checkpoint is not what it has signed.
+            NoteError: the key cannot be read, or it has not signed the checkpoint.
         """
         signer = self.read_signer()
         return LocalCheckpoint(signer.verifier, self.read_checkpoint(signer.verifier)) if signer is not None else None
 
     def make_signer(self) -> Signer:
-        """Make a key and keep it, readable by its owner alone.
+        """Create a key and write its file, readable only by its owner.
 
         Raises:
-            FileExistsError: there is one.
+            FileExistsError: the key file exists already.
         """
         self.key_file.parent.mkdir(parents=True, exist_ok=True)
         signer = Signer.generate(self.origin)
@@ -85,10 +85,10 @@ class SigningFiles:
         return signer
 
     def read_checkpoint(self, verifier: Verifier) -> Checkpoint | None:
-        """The last checkpoint signed here; None where there is none yet.
+        """Read and verify the last checkpoint that was signed here; return None if there is none yet.
 
         Raises:
-            NoteError: the file is not what this key has signed for this log.
+            NoteError: this key has not signed the file for this log.
         """
         try:
             note = self.checkpoint_file.read_bytes()
@@ -99,14 +99,16 @@ class SigningFiles:
         except (NoteError, CheckpointError) as error:
             raise NoteError(f"{self.checkpoint_file} is not what this key has signed: {error}") from None
         if checkpoint.origin != verifier.name:
-            raise NoteError(f"{self.checkpoint_file} is of the log {checkpoint.origin}, this is {verifier.name}")
+            raise NoteError(
+                f"{self.checkpoint_file} is of the log {checkpoint.origin}, but this log is {verifier.name}"
+            )
         return checkpoint
 
     def write_checkpoint(self, note: bytes) -> None:
-        """Keep a checkpoint: after this returns it survives whatever happens to the machine's power."""
-        # The key may lie elsewhere, and nothing here yet.
+        """Store a signed checkpoint; once this returns, the file survives a power failure."""
+        # With the key in another folder, this folder may not exist yet.
         self._folder.mkdir(parents=True, exist_ok=True)
-        # A name of its own: a sealer that lost its connection, and with it the lock, may be writing at the same moment.
+        # A random name: a sealer that lost its connection, and so its lock, may be writing at the same time.
         new = self.checkpoint_file.with_name(f"checkpoint.{secrets.token_hex(4)}.new")
         try:
             with new.open("wb") as file:
@@ -123,13 +125,13 @@ class SigningFiles:
         finally:
             os.close(folder)
 
-    def give_up(self, origin: str | None, note: bytes | None) -> None:
-        """Give this log up: its checkpoint is put away, and the next log goes by another name.
+    def archive_checkpoint(self, origin: str | None, note: bytes | None) -> None:
+        """Give up the current log: archive its checkpoint, so that the next log gets a new origin.
 
         Args:
-            origin: of the log in the database, None where it was never sealed. Its name is not used again, even
-                where this folder has lost what would tell.
-            note: the last checkpoint in the database, kept where there is none here.
+            origin: of the log in the database; None if it was never sealed. It is not used again, even if the
+                archived checkpoints in this folder were lost.
+            note: the last checkpoint in the database, archived if this folder has none.
         """
         if origin is None and not self.checkpoint_file.exists():
             return
@@ -144,8 +146,8 @@ class SigningFiles:
     def _generation(self) -> int:
         files = self._folder.iterdir() if self._folder.is_dir() else ()
         archived = [re.fullmatch(r"checkpoint\.([1-9][0-9]{0,8})", file.name) for file in files]
-        return 1 + max((int(found[1]) for found in archived if found), default=0)
+        return 1 + max((int(match[1]) for match in archived if match), default=0)
 
     def _generation_of(self, origin: str) -> int:
-        found = re.fullmatch(re.escape(self._origin) + "/([1-9][0-9]{0,8})", origin)
-        return int(found[1]) if found else 1
+        match = re.fullmatch(re.escape(self._origin) + "/([1-9][0-9]{0,8})", origin)
+        return int(match[1]) if match else 1

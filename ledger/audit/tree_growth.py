@@ -1,7 +1,7 @@
-"""Growing the tree: new leaf hashes in, the tiles that changed and the new root out.
+"""Append leaf hashes to a Merkle tree: which tiles change, and the new root. Pure.
 
-All that is kept of a tree is its right edge: the partial tile of each level, at most 255 hashes of 32 bytes. The cost
-is one hash a new leaf, and at most 255 a level for the root.
+The state needed to append is the tree's right edge: the partial tile of each level, at most 255 hashes of 32 bytes.
+Appending costs about one hash computation per leaf, and the root at most 255 per level.
 """
 
 from collections.abc import Mapping
@@ -9,12 +9,12 @@ from typing import NamedTuple
 
 import msgspec
 
-from ledger.audit.merkle import EMPTY_ROOT, HASH_BYTES, parents, root_of
+from ledger.audit.merkle import EMPTY_ROOT, HASH_BYTES, parent_hashes, root_of
 from ledger.audit.tiles import TILE_BYTES, TILE_HEIGHT, edge_tiles
 
 
 class RightEdge(msgspec.Struct, frozen=True):
-    """A tree of `size` leaves, as far as growing it goes: its partial tiles by level, empty where a level has none."""
+    """The right edge of a tree of `size` leaves: its partial tiles by level, empty if a level has none."""
 
     size: int = 0
     tiles: tuple[bytes, ...] = ()
@@ -22,26 +22,27 @@ class RightEdge(msgspec.Struct, frozen=True):
     @property
     def root(self) -> bytes:
         """The root of the tree."""
-        # What lies to the right of a level's hashes is one node more of that level, though not a complete one.
+        # The leaves to the right of a level's partial tile form one more, incomplete node of that level.
         right = b""
         for tile in self.tiles:
             right = root_of(tile + right) if tile else right
         return right or EMPTY_ROOT
 
 
-class Grown(NamedTuple):
-    """The tiles with hashes that were not there before, by level and index, whole; and the edge after them."""
+class AppendResult(NamedTuple):
+    """The tiles that have new hashes, whole, by level and index; and the right edge after appending."""
 
     tiles: dict[tuple[int, int], bytes]
     edge: RightEdge
 
 
-def right_edge(size: int, tiles: Mapping[tuple[int, int], bytes]) -> RightEdge:
-    """Take up a tree that was stored.
+def right_edge_from_tiles(size: int, tiles: Mapping[tuple[int, int], bytes]) -> RightEdge:
+    """Return the right edge of a stored tree.
 
     Args:
-        tiles: at least those that `edge_tiles(size)` lists, by level and index. Where one is longer than it was at
-            this size, its beginning counts.
+        size: the tree's number of leaves.
+        tiles: at least those that `edge_tiles(size)` lists, by level and index. A tile may have grown since the tree
+            had this size: the hashes after that are ignored.
 
     Raises:
         KeyError: a tile is missing.
@@ -57,8 +58,8 @@ def right_edge(size: int, tiles: Mapping[tuple[int, int], bytes]) -> RightEdge:
     return RightEdge(size, tuple(by_level))
 
 
-def append_leaves(edge: RightEdge, leaves: bytes) -> Grown:
-    """Append leaf hashes, given as one blob. Memory grows with the blob: append a long run in parts."""
+def append_leaves(edge: RightEdge, leaves: bytes) -> AppendResult:
+    """Append leaf hashes (32 bytes each, concatenated). Memory use is proportional: append a long run in chunks."""
     assert len(leaves) % HASH_BYTES == 0
     changed: dict[tuple[int, int], bytes] = {}
     by_level = list(edge.tiles)
@@ -73,12 +74,12 @@ def append_leaves(edge: RightEdge, leaves: bytes) -> Grown:
         full = len(hashes) - len(hashes) % TILE_BYTES
         by_level[level] = hashes[full:]
         new, level = _tile_roots(hashes[:full]), level + 1
-    return Grown(changed, RightEdge(edge.size + len(leaves) // HASH_BYTES, tuple(by_level)))
+    return AppendResult(changed, RightEdge(edge.size + len(leaves) // HASH_BYTES, tuple(by_level)))
 
 
 def _tile_roots(hashes: bytes) -> bytes:
-    """The root of each full tile, all of them level by level: fewer and longer runs are faster."""
+    """Return the root of each full tile, hashing all tiles together level by level: fewer, longer runs are faster."""
     assert len(hashes) % TILE_BYTES == 0
     for _ in range(TILE_HEIGHT):
-        hashes = parents(hashes)
+        hashes = parent_hashes(hashes)
     return hashes

@@ -1,24 +1,23 @@
-"""The tree as the database holds it: leaf hashes from the events, tiles, and how far the log is sealed."""
+"""The Merkle tree in PostgreSQL: leaf hashes of events computed in SQL, stored tiles, and the sealed size."""
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from ledger.audit.merkle import HASH_BYTES, Subtree, combine, root_nodes, root_of
 from ledger.audit.tiles import Tile, TileRange, edge_tiles, locate
-from ledger.audit.tree_growth import RightEdge, right_edge
+from ledger.audit.tree_growth import RightEdge, right_edge_from_tiles
 from ledger.database import Connection
 from ledger.domain.errors import LedgerError
 
-if TYPE_CHECKING:
-    pass
+CHUNK_EVENTS = 16_384
+"""Events whose leaf hashes one statement computes."""
 
 _JSON = "coalesce('\"' || {0} || '\"', 'null')"
 _TIME = """to_char({0} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
 
-ENTRY = f"""
+ENTRY_SQL = f"""
 '{{"v":1,"position":' || position || ',"category":' || to_json(category) || ',"stream_id":"' || stream_id
 || '","version":' || version || ',"id":"' || id || '","type":' || to_json(type)
 || ',"schema_version":' || schema_version || ',"occurred_at":"' || {_TIME.format("occurred_at")}
@@ -28,16 +27,18 @@ ENTRY = f"""
 || ',"causation_id":' || {_JSON.format("causation_id")} || ',"data":' || data::text
 || ',"text_commitment":' || {_JSON.format("text_commitment")} || '}}'
 """
-"""An event's entry (`entry.entry_of`) in SQL, so that sealing need not carry the events out of the database."""
+"""`log_entry.encode_entry` as an SQL expression, so that sealing does not have to fetch the events."""
 
-LEAF = rf"sha256('\x00'::bytea || convert_to({ENTRY}, 'UTF8'))"
+LEAF_HASH_SQL = rf"sha256('\x00'::bytea || convert_to({ENTRY_SQL}, 'UTF8'))"
 
-LEAVES = f"""
-SELECT string_agg({LEAF}, ''::bytea ORDER BY position) FROM ledger.events WHERE position > $1 AND position <= $2
+READ_LEAF_HASHES = f"""
+SELECT string_agg({LEAF_HASH_SQL}, ''::bytea ORDER BY position) FROM ledger.events
+WHERE position > $1 AND position <= $2
 """  # noqa: S608 (fixed texts)
 
-ENTRIES = f"""
-SELECT convert_to({ENTRY}, 'UTF8') FROM ledger.events WHERE position > $1 AND position <= $2 ORDER BY position
+READ_ENTRIES = f"""
+SELECT convert_to({ENTRY_SQL}, 'UTF8') FROM ledger.events
+WHERE position > $1 AND position <= $2 ORDER BY position
 """  # noqa: S608 (fixed texts)
 
 READ_TILES = """
@@ -50,28 +51,28 @@ INSERT INTO ledger.log_tiles (level, index, hashes) SELECT * FROM unnest($1::sma
 ON CONFLICT (level, index) DO UPDATE SET hashes = excluded.hashes
 """
 
-SEALED = "SELECT size, root, origin, verifier_key, note, sealed_at, refusal FROM ledger.log_checkpoint"
-LOCK_SEALED = f"{SEALED} FOR UPDATE SKIP LOCKED"
-LOCK_SEALED_WAITING = f"{SEALED} FOR UPDATE"
+READ_SEALED_TREE = "SELECT size, root, origin, verifier_key, note, sealed_at, refusal FROM ledger.log_checkpoint"
+LOCK_SEALED_TREE = f"{READ_SEALED_TREE} FOR UPDATE"
+TRY_LOCK_SEALED_TREE = f"{READ_SEALED_TREE} FOR UPDATE SKIP LOCKED"
 
-SEAL = """
+STORE_SEAL = """
 UPDATE ledger.log_checkpoint SET size = $1, root = $2, origin = $3, verifier_key = $4, note = $5,
     sealed_at = clock_timestamp(), refusal = NULL
 """
 
-REFUSE = "UPDATE ledger.log_checkpoint SET refusal = $1 WHERE refusal IS DISTINCT FROM $1"
+STORE_REFUSAL = "UPDATE ledger.log_checkpoint SET refusal = $1 WHERE refusal IS DISTINCT FROM $1"
 
-ROW_IS_MISSING = "the row of ledger.log_checkpoint has been deleted"
+ROW_DELETED = "the row of ledger.log_checkpoint has been deleted"
 
-BEGIN_ANEW = """
+RESET_SEALED_TREE = """
 DELETE FROM ledger.log_tiles;
 DELETE FROM ledger.log_checkpoint;
 INSERT INTO ledger.log_checkpoint (size, root) VALUES (0, sha256(''));
 """
 
-STANDING = f"""
+READ_SEAL_STATUS = f"""
 SELECT coalesce(sealed.size, 0), sealed.origin, sealed.verifier_key, sealed.sealed_at,
-    CASE WHEN sealed.id IS NULL THEN '{ROW_IS_MISSING}' ELSE sealed.refusal END, head.position AS head,
+    CASE WHEN sealed.id IS NULL THEN '{ROW_DELETED}' ELSE sealed.refusal END, head.position AS head,
     coalesce(extract(epoch FROM clock_timestamp() - (
         SELECT recorded_at FROM ledger.events WHERE events.position = sealed.size + 1
     )), 0)::float8 AS lag_seconds
@@ -79,17 +80,18 @@ FROM ledger.log_head AS head LEFT JOIN ledger.log_checkpoint AS sealed ON true
 """  # noqa: S608 (fixed texts)
 
 LAG_SECONDS_MAX = 60.0
-"""Waiting for longer than this, sealing is in trouble: it takes two seconds."""
+"""A longer lag is a problem: sealing normally takes at most two seconds."""
 
 Tiles = dict[tuple[int, int], bytes]
+"""Hashes of tiles by level and index."""
 
 
 class TreeDamagedError(LedgerError):
-    """The stored tree is not whole."""
+    """Part of the stored tree, or an event that it needs, is missing."""
 
 
-class Sealed(msgspec.Struct, frozen=True):
-    """How far the log is sealed, and by whom; `refusal` says why the sealer does not sign, while it does not."""
+class SealedTree(msgspec.Struct, frozen=True):
+    """The row of `ledger.log_checkpoint`; `refusal` is the reason while the sealer refuses to sign."""
 
     size: int
     root: bytes
@@ -101,7 +103,7 @@ class Sealed(msgspec.Struct, frozen=True):
 
 
 class SealStatus(msgspec.Struct, frozen=True):
-    """Where sealing stands in the log. `verifier_key` is None while nothing was ever sealed."""
+    """Progress of sealing: sealed size and log head (positions). `verifier_key` is None if nothing was ever sealed."""
 
     size: int
     origin: str | None
@@ -111,89 +113,106 @@ class SealStatus(msgspec.Struct, frozen=True):
     head: int
     lag_seconds: float
 
-    def trouble(self) -> str | None:
-        """In plain words what is wrong; None where all is well, or where nobody has ever sealed."""
+    def problem(self) -> str | None:
+        """Return what is wrong, in words; None if all is well or the log was never sealed."""
         if self.refusal is not None:
             return f"not sealed past {self.size}: {self.refusal}; see `ledger audit accept-rollback`"
         if self.head < self.size:
-            return f"{self.size:,} events are sealed, but the log has {self.head:,}: the end of it is missing"
+            return f"{self.size:,} events are sealed, but the log has only {self.head:,}: its end is missing"
         if self.verifier_key is not None and self.lag_seconds > LAG_SECONDS_MAX:
             return (
-                f"{self.head - self.size} events wait to be sealed since {self.lag_seconds:.0f} s: is a sealer running?"
+                f"{self.head - self.size} events have been waiting to be sealed for {self.lag_seconds:.0f} s: "
+                "is a sealer running?"
             )
         return None
 
 
-async def read_sealed(connection: Connection) -> Sealed:
-    """Read how far the log is sealed.
+async def read_sealed_tree(connection: Connection) -> SealedTree:
+    """Read the size, root and last checkpoint of the sealed tree.
 
     Raises:
-        TreeDamagedError: the database does not know.
+        TreeDamagedError: the row of `ledger.log_checkpoint` was deleted.
     """
-    row = await connection.fetchrow(SEALED)
+    row = await connection.fetchrow(READ_SEALED_TREE)
     if row is None:
-        raise TreeDamagedError(ROW_IS_MISSING)
-    return Sealed(*row)
+        raise TreeDamagedError(ROW_DELETED)
+    return SealedTree(*row)
 
 
 async def read_seal_status(connection: Connection) -> SealStatus:
-    """Read where sealing stands."""
-    row = await connection.fetchrow(STANDING)
+    """Read the progress of sealing."""
+    row = await connection.fetchrow(READ_SEAL_STATUS)
     assert row is not None
     return SealStatus(*row)
 
 
-async def read_leaves(connection: Connection, after: int, until: int) -> bytes:
-    """The leaf hashes of the events between two positions, as one blob.
+async def read_leaf_hashes(connection: Connection, after: int, until: int) -> bytes:
+    """Compute the leaf hashes of a range of events.
+
+    Args:
+        connection: to the primary or a replica.
+        after: position before the first event.
+        until: position of the last event.
+
+    Returns:
+        The hashes in order, 32 bytes each, concatenated.
 
     Raises:
-        TreeDamagedError: some of them are not there.
+        TreeDamagedError: some of the events are missing.
     """
-    leaves: bytes = await connection.fetchval(LEAVES, after, until) or b""
-    if len(leaves) != (until - after) * HASH_BYTES:
-        found = len(leaves) // HASH_BYTES
-        raise TreeDamagedError(f"there are {found} events at the positions {after + 1} to {until}: some are missing")
+    leaves: bytes = await connection.fetchval(READ_LEAF_HASHES, after, until) or b""
+    _require_all_events(len(leaves) // HASH_BYTES, after, until)
     return leaves
 
 
 async def read_entries(connection: Connection, after: int, until: int) -> list[bytes]:
-    """The entries of the events between two positions.
+    """Read the log entries of a range of events.
+
+    Args:
+        connection: to the primary or a replica.
+        after: position before the first event.
+        until: position of the last event.
+
+    Returns:
+        The entries in order.
 
     Raises:
-        TreeDamagedError: some of them are not there.
+        TreeDamagedError: some of the events are missing.
     """
-    entries = [row[0] for row in await connection.fetch(ENTRIES, after, until)]
-    if len(entries) != until - after:
-        raise TreeDamagedError(
-            f"there are {len(entries)} events at the positions {after + 1} to {until}: some are missing"
-        )
+    entries = [row[0] for row in await connection.fetch(READ_ENTRIES, after, until)]
+    _require_all_events(len(entries), after, until)
     return entries
 
 
-async def read_tiles(connection: Connection, wanted: Iterable[tuple[int, int]]) -> Tiles:
-    """Read tiles by level and index; those that are not there are left out."""
-    places = list(dict.fromkeys(wanted))
-    if not places:
+def _require_all_events(count: int, after: int, until: int) -> None:
+    if count != until - after:
+        raise TreeDamagedError(f"positions {after + 1} to {until} should hold {until - after} events, but hold {count}")
+
+
+async def read_tiles(connection: Connection, levels_and_indexes: Iterable[tuple[int, int]]) -> Tiles:
+    """Read tiles by level and index, without those that are not stored."""
+    keys = list(dict.fromkeys(levels_and_indexes))
+    if not keys:
         return {}
-    rows = await connection.fetch(READ_TILES, [level for level, _ in places], [index for _, index in places])
+    rows = await connection.fetch(READ_TILES, [level for level, _ in keys], [index for _, index in keys])
     return {(row["level"], row["index"]): row["hashes"] for row in rows}
 
 
 async def write_tiles(connection: Connection, tiles: Mapping[tuple[int, int], bytes]) -> None:
-    """Write tiles, new or longer than before."""
+    """Write tiles: new ones, and stored ones that have grown."""
     levels, indexes = zip(*tiles, strict=True)
     await connection.execute(WRITE_TILES, levels, indexes, list(tiles.values()))
 
 
 async def read_edge(connection: Connection, size: int) -> RightEdge:
-    """Take up the stored tree at a size.
+    """Read the right edge of the stored tree at a size.
 
     Raises:
         TreeDamagedError: a tile is missing.
     """
     tiles = await read_tiles(connection, ((tile.level, tile.index) for tile in edge_tiles(size)))
     try:
-        return right_edge(size, tiles)
+        return right_edge_from_tiles(size, tiles)
     except KeyError as error:
         level, index = error.args[0]
         raise TreeDamagedError(f"tile {index} of level {level} is missing") from None
@@ -202,35 +221,36 @@ async def read_edge(connection: Connection, size: int) -> RightEdge:
 
 
 async def read_subtrees(connection: Connection, groups: Iterable[Iterable[Subtree]]) -> list[bytes]:
-    """One hash a group of neighbouring complete subtrees, from the stored tiles.
+    """Compute one hash per group of neighbouring complete subtrees, from the stored tiles.
 
     Raises:
         TreeDamagedError: a tile is missing.
     """
     ranges = [[locate(subtree) for subtree in group] for group in groups]
-    tiles = await read_tiles(connection, ((place.level, place.index) for group in ranges for place in group))
-    return [combine([root_of(_hashes(tiles, place)) for place in group]) for group in ranges]
+    tiles = await read_tiles(connection, ((tile.level, tile.index) for group in ranges for tile in group))
+    return [combine([root_of(_hashes(tiles, tile_range)) for tile_range in group]) for group in ranges]
 
 
 async def read_hashes(connection: Connection, tile: Tile) -> bytes:
-    """The hashes of a tile that the log has reached.
+    """Read the hashes of a tile; the sealed tree must be large enough to have them.
 
     Raises:
-        TreeDamagedError: they are not there.
+        TreeDamagedError: the tile, or part of it, is missing.
     """
     tiles = await read_tiles(connection, [(tile.level, tile.index)])
     return _hashes(tiles, TileRange(tile.level, tile.index, 0, tile.width))
 
 
-def _hashes(tiles: Tiles, wanted: TileRange) -> bytes:
-    found = tiles.get((wanted.level, wanted.index), b"")[wanted.start * HASH_BYTES : wanted.stop * HASH_BYTES]
-    if len(found) != (wanted.stop - wanted.start) * HASH_BYTES:
-        raise TreeDamagedError(f"tile {wanted.index} of level {wanted.level} is missing, or a part of it")
-    return found
+def _hashes(tiles: Tiles, tile_range: TileRange) -> bytes:
+    tile = tiles.get((tile_range.level, tile_range.index), b"")
+    hashes = tile[tile_range.start * HASH_BYTES : tile_range.stop * HASH_BYTES]
+    if len(hashes) != (tile_range.stop - tile_range.start) * HASH_BYTES:
+        raise TreeDamagedError(f"tile {tile_range.index} of level {tile_range.level}, or part of it, is missing")
+    return hashes
 
 
 async def read_root(connection: Connection, size: int) -> bytes:
-    """The root of the stored tree at a size that it has reached.
+    """Compute the root of the stored tree at a size; the sealed tree must be at least as large.
 
     Raises:
         TreeDamagedError: a tile is missing.

@@ -5,8 +5,9 @@ import time
 from typing import TYPE_CHECKING
 
 from ledger.audit import tree_store
-from ledger.audit.sealer import CHUNK_EVENTS, find_sealer
+from ledger.audit.sealer import find_sealer
 from ledger.audit.signing_files import SigningFiles
+from ledger.audit.tree_store import CHUNK_EVENTS
 from ledger.bench.report import Figure, Pair, ratio
 from ledger.bench.stage import Stage
 from ledger.database import Connection
@@ -57,7 +58,7 @@ async def _hash_entries(connection: Connection, after: int, until: int) -> tuple
     for start in range(after, until, CHUNK_EVENTS):
         began = time.perf_counter()
         entries = [
-            row[0] for row in await connection.fetch(tree_store.ENTRIES, start, min(until, start + CHUNK_EVENTS))
+            row[0] for row in await connection.fetch(tree_store.READ_ENTRIES, start, min(until, start + CHUNK_EVENTS))
         ]
         read = time.perf_counter()
         for entry in entries:

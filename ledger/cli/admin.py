@@ -82,7 +82,7 @@ def reset(yes: bool, force: bool, home: Path | None) -> None:
             origin, note = run(_last_sealed(url))
             run(bring_up_to_date(url, from_base=True))
             # Whoever holds its last checkpoint must not take the next log for its continuation.
-            signing_files(settings).give_up(origin, note)
+            signing_files(settings).archive_checkpoint(origin, note)
     click.echo("The ledger is empty.")
 
 

@@ -161,7 +161,7 @@ async def _examine_step_by_step(database: Database, checks: list[Check], *, is_e
         checks.append(Check("worker", "ok", says))
     async with database.connection() as driver:
         sealing = await tree_store.read_seal_status(driver)
-    if trouble := sealing.trouble():
+    if trouble := sealing.problem():
         checks.append(Check("sealer", "problem", trouble))
     else:
         checks.append(Check("sealer", "ok", f"{sealing.size:,} of {sealing.head:,} events are sealed"))

@@ -5,8 +5,8 @@ from pathlib import Path
 import click
 from sqlalchemy import URL
 
-from ledger.audit.export import read_lines, write_line
-from ledger.audit.export_file import STANDARD_STREAM, ExportFile, reading, writing
+from ledger.audit.export_file import STANDARD_STREAM, ExportFile, create_export, open_export
+from ledger.audit.export_lines import read_lines, write_line
 from ledger.audit.import_file import import_lines
 from ledger.cli.common import (
     home_option,
@@ -51,7 +51,7 @@ async def _export(url: URL, file: Path, until: int | None) -> int:
         await require_migrated(database)
         async with database.connection() as connection:
             last = await read_head(connection) if until is None else await resolve_position(connection, until)
-        with replay_bar("Exporting") as bar, writing(file) as write:
+        with replay_bar("Exporting") as bar, create_export(file) as write:
             bar.begin(last)
             async for page in read_all_salted(database, EventFilter(until=last)):
                 write(b"".join(map(write_line, page)))
@@ -70,7 +70,7 @@ def import_(file: Path, home: Path | None, as_json: bool) -> None:
 
     Positions, versions, ids, times and commitments stay, so the log keeps its root hash and its checkpoints.
     """
-    with reachable_database(settings_for(home)) as url, reading(file) as opened:
+    with reachable_database(settings_for(home)) as url, open_export(file) as opened:
         position = run(_import(url, opened))
     if as_json:
         print_json({"events": position})

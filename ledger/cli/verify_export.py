@@ -8,9 +8,9 @@ from typing import Any, NoReturn, TypeVar
 import click
 import msgspec
 
-from ledger.audit.export import ExportError, read_lines
-from ledger.audit.export_check import ExportMismatchError, Proved, open_checkpoint, verify_export
-from ledger.audit.export_file import reading
+from ledger.audit.export_check import ExportMismatchError, VerifiedExport, open_checkpoint, verify_export
+from ledger.audit.export_file import open_export
+from ledger.audit.export_lines import ExportError, read_lines
 from ledger.audit.note import NoteError, Verifier
 from ledger.cli.common import plain_errors, print_json, replay_bar
 
@@ -46,7 +46,7 @@ def verify(export: Path | None, checkpoint: Path | None, key: str | None, as_jso
     with plain_errors():
         try:
             signed = open_checkpoint(checkpoint.read_bytes(), verifier)
-            with reading(export) as file, replay_bar("Verifying", "bytes") as bar:
+            with open_export(export) as file, replay_bar("Verifying", "bytes") as bar:
                 if file.size is not None:
                     bar.begin(file.size)
                 proved = verify_export(read_lines(file.lines), signed, lambda: bar.progress(file.bytes_read))
@@ -77,7 +77,7 @@ def _print_fault(error: ExportError | ExportMismatchError, as_json: bool) -> Non
         click.echo(f"Not proved: {error}")
 
 
-def _print(proved: Proved, as_json: bool) -> None:
+def _print(proved: VerifiedExport, as_json: bool) -> None:
     if as_json:
         print_json({"proved": True, **msgspec.structs.asdict(proved)})
         return

@@ -6,7 +6,7 @@ import aiohttp
 import pytest
 
 from ledger.api import export
-from ledger.audit.log_entry import entry_of
+from ledger.audit.log_entry import encode_entry
 from ledger.database import Database
 from ledger.log.read import EventFilter, SaltedEvent, read_all_salted
 from tests.audit.exports import read
@@ -32,7 +32,7 @@ async def test_it_has_every_event_as_it_is_hashed_and_with_its_text(service: Ser
     async with service.client.get(EXPORT) as answer:
         lines = read(await answer.read())
 
-    assert [line.entry for line in lines] == [entry_of(event) for event in await stored(service.database)]
+    assert [line.entry for line in lines] == [encode_entry(event) for event in await stored(service.database)]
     assert [line.event.text is None for line in lines] == [False, True, True]
 
 

@@ -14,7 +14,7 @@ from ledger.audit.merkle import ProofError, verify_consistency, verify_inclusion
 from ledger.audit.signing_files import SigningFiles
 from tests.api.helpers import slug
 from tests.audit import naive
-from tests.audit.sealing import ORIGIN, clone, engine_on, entries_of, fill, get_json, sealer_of, served
+from tests.audit.sealing import ORIGIN, clone, entries_of, fill, get_json, open_database, sealer_of, served
 
 SIZE = 18
 LARGE = [19, 255, 256, 257, 511, 513, 700]
@@ -51,7 +51,7 @@ async def log(server_url: URL, template: str, tmp_path_factory: pytest.TempPathF
     url = server_url.set(database=f"proofs_{uuid.uuid4().hex[:12]}")
     await clone(server_url.set(database=template), url)
     home: Path = tmp_path_factory.mktemp("home")
-    async with engine_on(url) as database, served(database) as client:
+    async with open_database(url) as database, served(database) as client:
         sealer = await sealer_of(database, SigningFiles(home, None, ORIGIN))
         for count in (1, 1, SIZE - 2, 237, 3, LARGE[-1] - 240 - SIZE):
             await fill(database, count)

@@ -17,7 +17,17 @@ from ledger.database import Database
 from ledger.log.appender import Appender
 from tests.api.helpers import slug
 from tests.audit import naive
-from tests.audit.sealing import ORIGIN, RecordingFiles, clone, engine_on, entries_of, fill, get_json, sealer_of, served
+from tests.audit.sealing import (
+    ORIGIN,
+    RecordingFiles,
+    clone,
+    entries_of,
+    fill,
+    get_json,
+    open_database,
+    sealer_of,
+    served,
+)
 from tests.audit.tlog_client import Head, TileClient, bundled
 from tests.events import cost
 from tests.log.helpers import record
@@ -101,7 +111,7 @@ async def sealed(
     """A client of a log with 300 events sealed and two more that are not."""
     url = server_url.set(database=f"tiles_{uuid.uuid4().hex[:12]}")
     await clone(server_url.set(database=template), url)
-    async with engine_on(url) as database, served(database) as client:
+    async with open_database(url) as database, served(database) as client:
         await fill(database, 300)
         await (await sealer_of(database, SigningFiles(tmp_path_factory.mktemp("home"), None, ORIGIN))).seal()
         await fill(database, 2)

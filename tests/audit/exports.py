@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from ledger.audit.export import ExportLine, read_lines, write_line
+from ledger.audit.export_lines import ExportLine, read_lines, write_line
 from ledger.audit.note import Signer, Verifier, sign
 from ledger.audit.signed_checkpoint import Checkpoint
 from ledger.domain.event import Recorded

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import URL
 
 from ledger.api.app import listen, serving
-from ledger.audit.log_entry import entry_of
+from ledger.audit.log_entry import encode_entry
 from ledger.audit.rollback import accept_rollback
 from ledger.audit.sealer import RollbackError, Sealer, find_sealer
 from ledger.audit.signing_files import SigningFiles
@@ -69,7 +69,7 @@ async def fill(database: Database, count: int) -> None:
 
 async def entries_of(database: Database) -> list[bytes]:
     """The entries of all events, written by Python."""
-    return [entry_of(event) async for page in read_all(database, EventFilter()) for event in page]
+    return [encode_entry(event) async for page in read_all(database, EventFilter()) for event in page]
 
 
 @asynccontextmanager
@@ -118,7 +118,7 @@ async def clone(source: URL, target: URL) -> None:
 
 
 @asynccontextmanager
-async def engine_on(url: URL) -> AsyncIterator[Database]:
+async def open_database(url: URL) -> AsyncIterator[Database]:
     """An database of its own."""
     database = Database(url)
     try:

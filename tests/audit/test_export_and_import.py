@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from ledger.audit import import_file, tree_store
-from ledger.audit.export import ExportError, read_lines, write_line
+from ledger.audit.export_lines import ExportError, read_lines, write_line
 from ledger.audit.import_file import EmptyExportError, LedgerNotEmptyError, import_lines
-from ledger.audit.log_entry import entry_of
+from ledger.audit.log_entry import encode_entry
 from ledger.audit.merkle import leaf_hash
 from ledger.audit.tree_growth import RightEdge, append_leaves
 from ledger.database import Database
@@ -66,7 +66,7 @@ async def written(database: Database) -> list[Any]:
 
 
 async def root(database: Database) -> bytes:
-    leaves = b"".join(leaf_hash(entry_of(event)) for event in await stored(database))
+    leaves = b"".join(leaf_hash(encode_entry(event)) for event in await stored(database))
     return append_leaves(RightEdge(), leaves).edge.root
 
 
@@ -191,7 +191,7 @@ async def test_a_ledger_that_holds_events_takes_no_import(database: Database, em
     await record(empty_ledger, cost())
     before = await written(empty_ledger)
 
-    with pytest.raises(LedgerNotEmptyError, match="the ledger holds 1 events: an import needs an empty one"):
+    with pytest.raises(LedgerNotEmptyError, match="the ledger already has 1 events; import into an empty one"):
         await imported(empty_ledger, await exported(database))
 
     assert await written(empty_ledger) == before
@@ -212,7 +212,7 @@ TWICE = GOOD[1]._replace(position=5, version=2, type="job.started", data="{}", t
     [
         (
             export_of([*GOOD[:3], GOOD[3]._replace(recorded_at=NOON.replace(year=9000))]),
-            r"^line 4 .*lies in the future",
+            r"^line 4 .*is in the future",
         ),
         (export_of(GOOD)[:-1], "^line 4: the file ends in the middle of the line"),
         (export_of(GOOD) + b"{}\n", "^line 5: .*missing required field"),
@@ -222,7 +222,7 @@ TWICE = GOOD[1]._replace(position=5, version=2, type="job.started", data="{}", t
         (export_of([*GOOD, TWICE]), r"^line 5 \(position 5\): job stream .* holds event [0-9a-f-]{36} already"),
         (export_of([*GOOD[:3], GOOD[3]._replace(type="cost.unheard_of")]), r"^line 4 .*upgrade this release"),
         (export_of(GOOD[:3]) + line_of(GOOD[3]).replace(b'"cost":"1"', b'"cost":"-1"'), r"^line 4 .*at least 0"),
-        (export_of(GOOD).replace(b'"A campaign"', b'"Another"'), r"^line 1 \(position 1\): the text is not the one"),
+        (export_of(GOOD).replace(b'"A campaign"', b'"Another"'), r"^line 1 \(position 1\): the text does not match"),
         (export_of(GOOD).replace(b'"budget":"5"', b'"budget":"4"'), r"^line 3 .*5 USD asked for, 4 available"),
     ],
 )
@@ -245,4 +245,4 @@ async def test_the_sealer_hashes_the_same_leaves_in_both(database: Database, emp
     head = await value(database, "SELECT position FROM ledger.log_head")
 
     async with database.connection() as here, empty_ledger.connection() as there:
-        assert await tree_store.read_leaves(there, 0, head) == await tree_store.read_leaves(here, 0, head)
+        assert await tree_store.read_leaf_hashes(there, 0, head) == await tree_store.read_leaf_hashes(here, 0, head)

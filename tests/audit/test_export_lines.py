@@ -10,9 +10,9 @@ from uuid import UUID
 
 import pytest
 
-from ledger.audit.export import LINE_BYTES_MAX, ExportError, read_lines, write_line
-from ledger.audit.export_file import ExportReadError, ExportWriteError, reading, writing
-from ledger.audit.log_entry import commitment, entry_of
+from ledger.audit.export_file import ExportReadError, ExportWriteError, create_export, open_export
+from ledger.audit.export_lines import LINE_BYTES_MAX, ExportError, read_lines, write_line
+from ledger.audit.log_entry import commitment, encode_entry
 from ledger.log.read import SaltedEvent
 from tests.audit.exports import erased, export_of, line_of, read, recorded, told_story
 from tests.events import campaign, cost
@@ -49,7 +49,7 @@ def replaced(old: str, new: str) -> bytes:
 def test_a_line_is_written_exactly_so() -> None:
     salt = b'"000102030405060708090a0b0c0d0e0f"'
 
-    written = b'{"entry":' + entry_of(EVENT) + b',"salt":' + salt + b',"text":' + TEXT.encode() + b"}\n"
+    written = b'{"entry":' + encode_entry(EVENT) + b',"salt":' + salt + b',"text":' + TEXT.encode() + b"}\n"
     assert written == LINE
 
 
@@ -117,7 +117,9 @@ def test_a_line_that_is_not_written_so_is_refused_with_its_number(line: bytes) -
 
 
 def test_another_text_than_the_one_committed_to_is_named_with_its_position() -> None:
-    with pytest.raises(ExportError, match=r"^line 1 \(position 1\): the text is not the one that the entry commits to"):
+    with pytest.raises(
+        ExportError, match=r"^line 1 \(position 1\): the text does not match the commitment in the entry"
+    ):
         read(replaced("café", "tea"))
 
 
@@ -146,11 +148,11 @@ def test_a_line_that_never_ends_is_not_read_into_memory() -> None:
 def test_a_file_holds_what_was_written_and_says_its_size(tmp_path: Path, name: str) -> None:
     export = export_of(told_story())
 
-    with writing(tmp_path / name) as write:
+    with create_export(tmp_path / name) as write:
         write(export[:1000])
         write(export[1000:])
 
-    with reading(tmp_path / name) as file:
+    with open_export(tmp_path / name) as file:
         assert file.lines.read() == export
         assert file.bytes_read == file.size == (tmp_path / name).stat().st_size
     written = (tmp_path / name).read_bytes()
@@ -162,7 +164,7 @@ def test_a_compressed_file_is_read_whatever_its_name(tmp_path: Path) -> None:
     path = tmp_path / "log.ndjson"
     path.write_bytes(gzip.compress(LINE))
 
-    with reading(path) as file:
+    with open_export(path) as file:
         lines = list(read_lines(file.lines))
 
     assert [line.event.position for line in lines] == [1]
@@ -173,7 +175,10 @@ def test_a_compressed_file_that_was_cut_says_so(tmp_path: Path, missing: int) ->
     path = tmp_path / "log.gz"
     path.write_bytes(gzip.compress(export_of(told_story()))[:-missing])
 
-    with reading(path) as file, pytest.raises(ExportError, match=r"^line \d+: the file ends in the middle of its comp"):
+    with (
+        open_export(path) as file,
+        pytest.raises(ExportError, match=r"^line \d+: the file ends in the middle of its comp"),
+    ):
         list(read_lines(file.lines))
 
 
@@ -185,7 +190,7 @@ def test_a_compressed_file_that_was_damaged_says_so(tmp_path: Path) -> None:
     with pytest.raises((OSError, zlib.error)):
         gzip.decompress(bytes(whole))
 
-    with reading(path) as file, pytest.raises(ExportError, match=r"^line \d+"):
+    with open_export(path) as file, pytest.raises(ExportError, match=r"^line \d+"):
         list(read_lines(file.lines))
 
 
@@ -193,7 +198,7 @@ def test_a_file_that_exists_is_not_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "log.ndjson"
     path.write_text("mine")
 
-    with pytest.raises(ExportWriteError, match="exists already"), writing(path):
+    with pytest.raises(ExportWriteError, match="already exists"), create_export(path):
         pass
 
     assert path.read_text() == "mine"
@@ -202,7 +207,7 @@ def test_a_file_that_exists_is_not_overwritten(tmp_path: Path) -> None:
 def test_a_file_that_comes_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "log.ndjson"
 
-    with pytest.raises(ExportWriteError, match="exists by now"), writing(path) as write:
+    with pytest.raises(ExportWriteError, match="was created by another process"), create_export(path) as write:
         write(LINE)
         path.write_text("mine")
 
@@ -211,7 +216,7 @@ def test_a_file_that_comes_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["log.ndjson", "log.ndjson.gz"])
 def test_an_export_that_fails_leaves_no_file(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ValueError, match="failed"), writing(tmp_path / name) as write:
+    with pytest.raises(ValueError, match="failed"), create_export(tmp_path / name) as write:
         write(LINE)
         raise ValueError("failed")
 
@@ -219,9 +224,9 @@ def test_an_export_that_fails_leaves_no_file(tmp_path: Path, name: str) -> None:
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ExportWriteError, match="No such file"), writing(tmp_path / "away" / "log.ndjson"):
+    with pytest.raises(ExportWriteError, match="No such file"), create_export(tmp_path / "away" / "log.ndjson"):
         pass
-    with pytest.raises(ExportReadError, match="No such file"), reading(tmp_path / "away" / "log.ndjson"):
+    with pytest.raises(ExportReadError, match="No such file"), open_export(tmp_path / "away" / "log.ndjson"):
         pass
 
 
@@ -229,7 +234,7 @@ def test_two_exports_of_the_same_log_are_the_same_bytes(tmp_path: Path) -> None:
     export = export_of(recorded(campaign(), cost()))
 
     for name in ("one.gz", "two.gz"):
-        with writing(tmp_path / name) as write:
+        with create_export(tmp_path / name) as write:
             write(export)
 
     assert (tmp_path / "one.gz").read_bytes() == (tmp_path / "two.gz").read_bytes()

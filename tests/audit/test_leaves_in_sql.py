@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ledger.audit import tree_store
-from ledger.audit.log_entry import entry_of
+from ledger.audit.log_entry import encode_entry
 from ledger.audit.merkle import leaf_hash
 from ledger.database import Database
 from ledger.domain.catalogue import CATALOGUE
@@ -73,7 +73,8 @@ async def hashed(database: Database, event: StoredEvent, setting: str) -> tuple[
     async with database.connection() as connection, connection.transaction():
         await connection.execute(f"SET LOCAL {setting}")
         row = await connection.fetchrow(
-            f"SELECT convert_to({tree_store.ENTRY}, 'UTF8'), {tree_store.LEAF} FROM (SELECT {ROW}) AS event",
+            f"SELECT convert_to({tree_store.ENTRY_SQL}, 'UTF8'), {tree_store.LEAF_HASH_SQL} "
+            f"FROM (SELECT {ROW}) AS event",
             *msgspec.structs.astuple(event),
         )
     assert row is not None
@@ -95,7 +96,7 @@ async def test_an_entry_is_written_in_sql_as_in_python_whatever_the_session_is_s
 ) -> None:
     entry, leaf = await hashed(database, event, setting)
 
-    assert entry == entry_of(event)
+    assert entry == encode_entry(event)
     assert leaf == leaf_hash(entry)
 
 

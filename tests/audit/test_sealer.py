@@ -15,7 +15,17 @@ from ledger.database import Database
 from ledger.log.notifications import LogSignal
 from ledger.runtime import background
 from tests.audit import naive
-from tests.audit.sealing import ORIGIN, RecordingFiles, ended, engine_on, entries_of, fill, sealer_of, served, unguarded
+from tests.audit.sealing import (
+    ORIGIN,
+    RecordingFiles,
+    ended,
+    entries_of,
+    fill,
+    open_database,
+    sealer_of,
+    served,
+    unguarded,
+)
 from tests.audit.tlog_client import Head, TileClient, open_checkpoint
 from tests.events import cost
 from tests.log.helpers import query, record, until, value
@@ -104,7 +114,7 @@ async def running(request: Any, database: Database, database_url: URL, home: Rec
             yield client
         return
     async with (
-        engine_on(database_url) as other,
+        open_database(database_url) as other,
         background(other, with_worker=False, sealer=await sealer_of(other, home)),
         served(database) as client,
     ):
@@ -148,7 +158,7 @@ async def test_two_sealers_at_once_never_sign_two_trees_of_one_size(
         while True:
             await sealer.seal()
 
-    async with engine_on(database_url) as other:
+    async with open_database(database_url) as other:
         second = await sealer_of(other, two)
         sealers = [asyncio.create_task(keep_sealing(each)) for each in (first, second, first, second)]
         for number in range(60):
@@ -195,7 +205,7 @@ async def test_of_a_long_log_with_a_hole_nothing_is_sealed(
         await connection.execute("DELETE FROM ledger.events WHERE position = 1000")
     sealer = await sealer_of(database, home)
 
-    with pytest.raises(sealing.RollbackError, match="299 events at the positions 901 to 1200"):
+    with pytest.raises(sealing.RollbackError, match="positions 901 to 1200 should hold 300 events, but hold 299"):
         await sealer.seal()
 
     assert await query(database, "SELECT size, (SELECT count(*) FROM ledger.log_tiles) FROM ledger.log_checkpoint") == [
@@ -256,7 +266,7 @@ async def test_a_checkpoint_is_kept_before_the_database_knows_it(
     await fill(database, 5)
     sealer = await sealer_of(database, home)
     with monkeypatch.context() as patch:
-        patch.setattr(sealing.tree_store, "SEAL", CUT)
+        patch.setattr(sealing.tree_store, "STORE_SEAL", CUT)
         with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError)):
             await sealer.seal()
     kept = home.checkpoint_file.read_bytes()

@@ -114,4 +114,4 @@ async def test_a_dump_older_than_what_was_signed_is_told_by_verify(
         verified = await ledger("verify", "--home", home, database=restored, LEDGER_LOG_ORIGIN=ORIGIN)
 
     assert verified.code == 1
-    assert "300 events were signed, the log has 0" in verified.out
+    assert "300 events were signed, but the log has 0" in verified.out

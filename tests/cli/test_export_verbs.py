@@ -57,7 +57,7 @@ async def test_a_history_comes_over_into_an_empty_ledger_and_verifies(
     assert (out.code, out.out) == (0, f"Exported {events} events to {tmp_path / name}.\n")
     assert (into.code, into.out.split(".")[0]) == (0, f"Imported {events} events")
     assert (twice.code, twice.out) == (1, "")
-    assert f"Error: the ledger holds {events} events: an import needs an empty one" in twice.err
+    assert f"Error: the ledger already has {events} events; import into an empty one" in twice.err
     assert clean.code == 0
     written = (tmp_path / name).read_bytes()
     assert again.out.encode() == (gzip.decompress(written) if name.endswith(".gz") else written)
@@ -76,7 +76,7 @@ async def test_an_export_ends_where_it_is_told_to_and_overwrites_nothing(
 
     assert (two.code, json.loads(two.out)) == (0, {"file": str(file), "events": 2})
     assert [line.event.position for line in read(file.read_bytes())] == [1, 2]
-    assert (again.code, again.err) == (1, f"Error: {file} exists already; choose another name, or remove it\n")
+    assert (again.code, again.err) == (1, f"Error: {file} already exists; choose another name, or remove it\n")
     assert (too_far.code, too_far.err) == (1, "Error: the log ends at position 3; position 4 is not there yet\n")
     assert wrong.code == 2
     assert [path.name for path in tmp_path.iterdir()] == ["log"]
@@ -93,7 +93,10 @@ async def test_an_import_takes_standard_input_and_a_broken_one_names_its_line(
     whole = await ledger("events", "import", "-", "--json", database=database_url, stdin=gzip.compress(export))
 
     lines = len(export.splitlines())
-    assert (cut.code, cut.err) == (1, f"Error: line {lines}: the file ends in the middle of the line: it was cut\n")
+    assert (cut.code, cut.err) == (
+        1,
+        f"Error: line {lines}: the file ends in the middle of the line: it was truncated\n",
+    )
     assert (before, missing.code) == (0, 1)
     assert (whole.code, json.loads(whole.out)) == (0, {"events": lines})
     assert await fold_page(database) == lines

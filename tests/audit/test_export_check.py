@@ -10,8 +10,14 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from ledger.audit.export import ExportError, read_lines
-from ledger.audit.export_check import CampaignBalance, ExportMismatchError, Proved, open_checkpoint, verify_export
+from ledger.audit.export_check import (
+    CampaignBalance,
+    ExportMismatchError,
+    VerifiedExport,
+    open_checkpoint,
+    verify_export,
+)
+from ledger.audit.export_lines import ExportError, read_lines
 from ledger.audit.note import Signer
 from ledger.domain.event import Recorded
 from tests.audit.exports import ORIGIN, SIGNER, Signed, checkpoint_of, erased, export_of, line_of, recorded, told_story
@@ -23,11 +29,11 @@ EXPORT = export_of(TOLD)
 SIGNED = checkpoint_of(EXPORT)
 
 
-def verified(export: bytes, signed: Signed) -> Proved:
+def verified(export: bytes, signed: Signed) -> VerifiedExport:
     return verify_export(read_lines(io.BytesIO(export)), open_checkpoint(*signed))
 
 
-def resealed(events: list[Recorded]) -> Proved:
+def resealed(events: list[Recorded]) -> VerifiedExport:
     """What somebody with the key could sign: only the rules of the ledger are left to find what is wrong."""
     export = export_of(events)
     return verified(export, checkpoint_of(export))
@@ -136,7 +142,7 @@ def test_a_checkpoint_of_another_log_is_refused() -> None:
     another = checkpoint_of(EXPORT, origin="another.example/log")
 
     with pytest.raises(
-        ExportMismatchError, match=r"is of the log another\.example/log, the key signs for ledger\.example/log"
+        ExportMismatchError, match=r"is of the log another\.example/log, but the key is of the log ledger\.example/log"
     ):
         verified(EXPORT, another)
 

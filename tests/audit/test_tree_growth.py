@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from ledger.audit import merkle, tree_growth
 from ledger.audit.merkle import Subtree
 from ledger.audit.tiles import locate
-from ledger.audit.tree_growth import RightEdge, append_leaves, right_edge
+from ledger.audit.tree_growth import RightEdge, append_leaves, right_edge_from_tiles
 from tests.audit import naive
 
 SIZES = [0, 1, 2, 255, 256, 257, 65_536, 65_537]
@@ -57,10 +57,10 @@ def test_a_step_gives_the_tiles_that_it_changed_and_no_others(start: int, step: 
     before = naive.tiles(LEAVES[:start])
     after = naive.tiles(LEAVES[: start + step])
 
-    tiles, edge = append_leaves(right_edge(start, before), blob(start, start + step))
+    tiles, edge = append_leaves(right_edge_from_tiles(start, before), blob(start, start + step))
 
     assert tiles == {place: hashes for place, hashes in after.items() if before.get(place) != hashes}
-    assert edge == right_edge(start + step, after)
+    assert edge == right_edge_from_tiles(start + step, after)
     assert edge.root == naive.root(LEAVES[: start + step])
 
 
@@ -95,17 +95,17 @@ def test_a_stored_tree_is_taken_up_where_it_was_also_from_longer_tiles(size: int
     tiles, edge = append_leaves(RightEdge(), blob(0, size))
     longer = tiles | append_leaves(edge, blob(size, size + 300)).tiles
 
-    assert right_edge(size, tiles) == edge
-    assert right_edge(size, longer) == edge
+    assert right_edge_from_tiles(size, tiles) == edge
+    assert right_edge_from_tiles(size, longer) == edge
 
 
 def test_a_tree_is_not_taken_up_from_missing_or_short_tiles() -> None:
     tiles, _ = append_leaves(RightEdge(), blob(0, 257))
 
     with pytest.raises(KeyError):
-        right_edge(257, {(0, 1): tiles[0, 1]})
+        right_edge_from_tiles(257, {(0, 1): tiles[0, 1]})
     with pytest.raises(ValueError, match="tile 0 of level 1 has 31 bytes, not 32"):
-        right_edge(257, tiles | {(1, 0): tiles[1, 0][:-1]})
+        right_edge_from_tiles(257, tiles | {(1, 0): tiles[1, 0][:-1]})
 
 
 def test_growing_hashes_only_what_is_new(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,9 +115,9 @@ def test_growing_hashes_only_what_is_new(monkeypatch: pytest.MonkeyPatch) -> Non
     def counting(hashes: bytes) -> bytes:
         nonlocal hashed
         hashed += len(hashes) // 64
-        return merkle.parents(hashes)
+        return merkle.parent_hashes(hashes)
 
-    monkeypatch.setattr(tree_growth, "parents", counting)
+    monkeypatch.setattr(tree_growth, "parent_hashes", counting)
     # Ends with the first full tile of level 1: the step that completes the most nodes.
     append_leaves(edge, blob(65_300, 65_536))
 
@@ -131,9 +131,9 @@ def test_a_long_run_costs_no_more_than_one_hash_a_leaf(monkeypatch: pytest.Monke
     def counting(hashes: bytes) -> bytes:
         nonlocal hashed
         hashed += len(hashes) // 64
-        return merkle.parents(hashes)
+        return merkle.parent_hashes(hashes)
 
-    monkeypatch.setattr(tree_growth, "parents", counting)
+    monkeypatch.setattr(tree_growth, "parent_hashes", counting)
     edge = RightEdge()
     for begin in range(0, 66_000, 500):
         edge = append_leaves(edge, blob(begin, begin + 500)).edge

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.audit.log_entry import Entry, EntryError, commitment, entry_of, parse_entry
+from ledger.audit.log_entry import Entry, EntryError, commitment, encode_entry, parse_entry
 from ledger.domain.catalogue import CATALOGUE
 from ledger.log.prepare import prepare
 from ledger.log.read import StoredEvent
@@ -55,11 +55,11 @@ def changed(**values: Any) -> StoredEvent:
 
 
 def test_an_entry_is_written_exactly_so() -> None:
-    assert entry_of(EVENT) == ENTRY
+    assert encode_entry(EVENT) == ENTRY
 
 
 def test_every_key_is_there_in_order_also_where_all_is_empty() -> None:
-    entry = json.loads(entry_of(changed(campaign_id=None, text=None, text_commitment=None)))
+    entry = json.loads(encode_entry(changed(campaign_id=None, text=None, text_commitment=None)))
 
     assert list(entry) == KEYS
     assert [key for key in KEYS if entry[key] is None] == [
@@ -82,7 +82,7 @@ def test_an_entry_is_read_as_what_it_says() -> None:
 
 
 def test_erasing_the_free_text_leaves_the_entry_as_it_was() -> None:
-    assert entry_of(changed(text=None)) == ENTRY
+    assert encode_entry(changed(text=None)) == ENTRY
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_erasing_the_free_text_leaves_the_entry_as_it_was() -> None:
     ],
 )
 def test_data_stands_in_the_entry_byte_for_byte(data: str) -> None:
-    entry = entry_of(changed(data=data))
+    entry = encode_entry(changed(data=data))
 
     assert f'"data":{data},"text_commitment"'.encode() in entry
     assert bytes(parse_entry(entry).data) == data.encode()
@@ -132,7 +132,7 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=50)
     )
 )
 def test_every_entry_is_json_without_spaces_and_is_read_again(event: StoredEvent) -> None:
-    entry = entry_of(event)
+    entry = encode_entry(event)
 
     assert msgspec.json.format(entry, indent=-1) == entry
     assert list(json.loads(entry)) == KEYS
@@ -140,11 +140,11 @@ def test_every_entry_is_json_without_spaces_and_is_read_again(event: StoredEvent
 
 
 def test_an_entry_has_at_most_65535_bytes() -> None:
-    room = 65_535 - len(entry_of(changed(actor="")))
+    room = 65_535 - len(encode_entry(changed(actor="")))
 
-    assert len(entry_of(changed(actor="a" * room))) == 65_535
+    assert len(encode_entry(changed(actor="a" * room))) == 65_535
     with pytest.raises(EntryError, match="the entry of event 7 has 65536 bytes"):
-        entry_of(changed(actor="a" * (room + 1)))
+        encode_entry(changed(actor="a" * (room + 1)))
 
 
 def replaced(old: str, new: str) -> bytes:

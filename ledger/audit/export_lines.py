@@ -1,7 +1,7 @@
-"""The lines of an export: each event as its entry, and beside it the free text with the salt of its commitment.
+"""NDJSON lines of an export: each event's log entry, its free text, and the salt of the text's commitment.
 
-`{"entry":{…},"salt":"<hex>" or null,"text":{…} or null}`, the entry and the text byte for byte as they are hashed.
-Reading is strict: a line means one event and can be written in one way only.
+`{"entry":{…},"salt":"<hex>" or null,"text":{…} or null}`, with the entry and the text byte for byte as they are hashed.
+Reading is strict: each event has exactly one valid line.
 """
 
 import gzip
@@ -13,7 +13,7 @@ from typing import IO, Annotated, NamedTuple
 
 import msgspec
 
-from ledger.audit.log_entry import EntryError, commitment, entry_of, parse_entry
+from ledger.audit.log_entry import EntryError, commitment, encode_entry, parse_entry
 from ledger.domain.codec import InvalidFieldError, check_text, utc
 from ledger.domain.errors import LedgerError
 from ledger.domain.event import Recorded
@@ -21,23 +21,30 @@ from ledger.domain.rejudge import InvalidLogError
 from ledger.log.read import SaltedEvent
 
 LINE_BYTES_MAX = 32 * 1024 * 1024
-"""Above any event that a request of 16 MiB can bring: it bounds a reader's memory."""
+"""Limits the memory of a reader. Longer than any event that fits in a request of 16 MiB."""
 
 _NULL = b"null"
 
 
 class ExportError(LedgerError):
-    """The export is not as it must be. `line` counts from 1."""
+    """A line of the export is invalid."""
 
     def __init__(self, line: int, detail: str, position: int | None = None) -> None:
-        where = f"line {line:,}" if position is None else f"line {line:,} (position {position:,})"
-        super().__init__(f"{where}: {detail}")
+        """Prefix the message with the line and the position.
+
+        Args:
+            line: number of the line, from 1.
+            detail: what is wrong with it.
+            position: of its event, if that could be read.
+        """
+        prefix = f"line {line:,}" if position is None else f"line {line:,} (position {position:,})"
+        super().__init__(f"{prefix}: {detail}")
         self.line = line
         self.position = position
 
 
 class ExportLine(NamedTuple):
-    """A line read: its number, the entry that is hashed, and the event (without what is no part of it)."""
+    """A line: its number from 1, the hashed entry, and the event (with `over_budget` and `size` not set)."""
 
     number: int
     entry: bytes
@@ -46,7 +53,7 @@ class ExportLine(NamedTuple):
 
 @contextmanager
 def at_line(line: ExportLine) -> Iterator[None]:
-    """Say of a broken log in which line it breaks."""
+    """Turn a `InvalidLogError` error into an `ExportError` that names the line."""
     try:
         yield
     except InvalidLogError as error:
@@ -55,7 +62,7 @@ def at_line(line: ExportLine) -> Iterator[None]:
 
 class _Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     entry: msgspec.Raw
-    # Not $: that also matches before a newline at the end.
+    # \Z, since $ also matches before a newline at the end.
     salt: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}\Z")] | None
     text: msgspec.Raw
 
@@ -65,22 +72,22 @@ _DECODER = msgspec.json.Decoder(_Line)
 
 
 def write_line(event: SaltedEvent) -> bytes:
-    """Write an event's line, with its newline.
+    """Return the line of an event, with its newline.
 
     Raises:
-        EntryError: it would have too large an entry.
+        EntryError: the entry would be too long.
     """
     salt = f'"{event.text_salt.hex()}"'.encode() if event.text_salt is not None else _NULL
     text = event.text.encode() if event.text is not None else _NULL
-    return b'{"entry":' + entry_of(event) + b',"salt":' + salt + b',"text":' + text + b"}\n"
+    return b'{"entry":' + encode_entry(event) + b',"salt":' + salt + b',"text":' + text + b"}\n"
 
 
 def read_lines(file: IO[bytes]) -> Iterator[ExportLine]:
     """Read an export line by line.
 
     Raises:
-        ExportError: a line is not exactly as `write_line` writes it, its text is not the one that was committed to,
-            or the file ends in the middle.
+        ExportError: a line is not exactly what `write_line` writes, its text does not match the commitment, or the
+            file ends in the middle of a line.
     """
     number = 1
     while line := _next_line(file, number):
@@ -92,25 +99,25 @@ def _next_line(file: IO[bytes], number: int) -> bytes:
     try:
         line = file.readline(LINE_BYTES_MAX + 1)
     except EOFError:
-        raise ExportError(number, "the file ends in the middle of its compressed data: it was cut") from None
+        raise ExportError(number, "the file ends in the middle of its compressed data: it was truncated") from None
     except (zlib.error, gzip.BadGzipFile) as error:
         raise ExportError(number, f"the compressed data is damaged: {error}") from None
     except OSError as error:
         raise ExportError(number, f"the file cannot be read: {error.strerror or error}") from None
     if len(line) > LINE_BYTES_MAX:
-        raise ExportError(number, f"longer than {LINE_BYTES_MAX:,} bytes")
+        raise ExportError(number, f"the line is longer than {LINE_BYTES_MAX:,} bytes")
     if line and not line.endswith(b"\n"):
-        raise ExportError(number, "the file ends in the middle of the line: it was cut")
+        raise ExportError(number, "the file ends in the middle of the line: it was truncated")
     return line
 
 
 def _read_line(number: int, line: bytes) -> ExportLine:
-    bare = line[:-1]
+    content = line[:-1]
     try:
-        check_text(bare)
-        parsed = _DECODER.decode(bare)
-        if _ENCODER.encode(parsed) != bare:
-            raise ExportError(number, "not written as an export is written")
+        check_text(content)
+        parsed = _DECODER.decode(content)
+        if _ENCODER.encode(parsed) != content:
+            raise ExportError(number, "the line is not in the form in which an export is written")
         entry = bytes(parsed.entry)
         event = _event(number, entry, parsed.salt, bytes(parsed.text))
     except (UnicodeDecodeError, msgspec.DecodeError, RecursionError, EntryError, InvalidFieldError) as error:
@@ -122,12 +129,12 @@ def _event(number: int, entry_bytes: bytes, salt: str | None, text: bytes) -> Re
     entry = parse_entry(entry_bytes)
     free_text = None if text == _NULL else text
     if (free_text is None) != (salt is None):
-        raise ExportError(number, "text and salt go together", entry.position)
+        raise ExportError(number, "a text must have a salt, and a salt must have a text", entry.position)
     if free_text is not None and salt is not None:
         if not free_text.startswith(b"{") or msgspec.json.format(free_text, indent=-1) != free_text:
-            raise ExportError(number, "the text is not one compact object", entry.position)
+            raise ExportError(number, "the text is not a compact JSON object", entry.position)
         if commitment(bytes.fromhex(salt), free_text) != entry.text_commitment:
-            raise ExportError(number, "the text is not the one that the entry commits to", entry.position)
+            raise ExportError(number, "the text does not match the commitment in the entry", entry.position)
     return Recorded(
         position=entry.position,
         category=entry.category,

@@ -51,7 +51,7 @@ async def faults(database: Database) -> list[str]:
 
 async def faults_seen_by(connection: Connection) -> list[str]:
     head = await connection.fetchval("SELECT position FROM ledger.log_head")
-    return [fault async for fault in column_check.faults(connection, head)]
+    return [fault async for fault in column_check.find_column_faults(connection, head)]
 
 
 def positions(found: list[str]) -> set[int]:
@@ -215,10 +215,10 @@ async def test_a_list_of_faults_ends_and_pages_of_positions_miss_nothing(
     async with connected(database_url) as connection, connection.transaction():
         await connection.execute("SET LOCAL session_replication_role = replica")
         await connection.execute("UPDATE ledger.events SET size = 1")
-    monkeypatch.setattr(column_check, "POSITIONS_MAX", 3)
+    monkeypatch.setattr(column_check, "EVENTS_PER_STATEMENT_MAX", 3)
     everything = await faults(database)
 
-    monkeypatch.setattr(column_check, "SHOWN_MAX", 7)
+    monkeypatch.setattr(column_check, "FAULTS_SHOWN_MAX", 7)
     shown = await faults(database)
 
     assert positions(everything) == set(range(1, 11))
@@ -271,7 +271,7 @@ class CheckedMachine(BookMachine):
             everything = connection.transaction()
             await everything.start()
             await connection.copy_records_to_table("events", schema_name=SCHEMA, columns=EVENT_COLUMNS, records=events)
-            found = [fault async for fault in column_check.faults(connection, len(events))]
+            found = [fault async for fault in column_check.find_column_faults(connection, len(events))]
             await everything.rollback()
         return found
 

@@ -11,14 +11,14 @@ import pytest
 from sqlalchemy import URL
 
 from ledger.audit.note import Signer, sign
-from ledger.audit.seal_check import faults_of_seal
+from ledger.audit.seal_check import find_seal_faults
 from ledger.audit.signing_files import LocalCheckpoint
 from ledger.audit.tree_growth import RightEdge, append_leaves
-from ledger.audit.tree_store import WRITE_TILES, read_leaves
+from ledger.audit.tree_store import WRITE_TILES, read_leaf_hashes
 from ledger.database import Connection, Database
 from ledger.runtime import background
 from projections.verify import verify
-from tests.audit.sealing import ORIGIN, RecordingFiles, clone, engine_on, fill, sealer_of, unguarded
+from tests.audit.sealing import ORIGIN, RecordingFiles, clone, fill, open_database, sealer_of, unguarded
 from tests.events import campaign, cost, job
 from tests.log.helpers import record, until
 from tests.servers.kinds import direct_url
@@ -41,7 +41,7 @@ class Log(NamedTuple):
         async with unguarded(self.database) as connection:
             for statement in harm:
                 await connection.execute(statement)
-            found = await faults_of_seal(connection, kept, 5)
+            found = await find_seal_faults(connection, kept, 5)
             await connection.execute("ROLLBACK; BEGIN")
             return found
 
@@ -52,7 +52,7 @@ async def log(server_url: URL, template: str, tmp_path_factory: pytest.TempPathF
     url = direct_url(server_url).set(database=f"faults_{uuid4().hex[:12]}")
     await clone(direct_url(server_url).set(database=template), url)
     home = RecordingFiles(tmp_path_factory.mktemp("home"))
-    async with engine_on(url) as database:
+    async with open_database(url) as database:
         opened = campaign("100000")
         worker = job(opened["id"])
         ids = {"correlation_id": str(uuid4()), "causation_id": str(uuid4())}
@@ -94,7 +94,7 @@ async def test_a_change_of_any_sealed_column_is_found_where_it_is(log: Log, colu
     faults = await log.faults(harm)
 
     assert faults == [
-        f"the first {SIZE} events do not give the root that was signed, in the database",
+        f"the first {SIZE} events do not give the root of the checkpoint in the database",
         f"the event at position {FIRST} is not what was sealed",
     ]
 
@@ -114,7 +114,7 @@ async def test_events_that_changed_places_are_both_named(log: Log) -> None:
 async def test_an_event_that_is_missing_is_named(log: Log) -> None:
     faults = await log.faults("DELETE FROM ledger.events WHERE position = 7")
 
-    assert faults[1:] == ["the event at position 7 was sealed, and is missing"]
+    assert faults[1:] == ["the event at position 7 was sealed, but is missing"]
 
 
 async def test_many_faults_are_counted(log: Log) -> None:
@@ -130,7 +130,7 @@ async def test_a_missing_end_is_found(log: Log, outside: bool) -> None:
 
     faults = await log.faults(*harm, kept=log.kept if outside else None)
 
-    assert faults == ["602 events were signed, the log has 500: the last 102 are missing"]
+    assert faults == ["602 events were signed, but the log has 500: the last 102 are missing"]
 
 
 async def test_a_change_before_a_missing_end_is_found_too(log: Log) -> None:
@@ -157,16 +157,19 @@ async def test_a_tile_is_named_where_the_events_are_what_was_signed(
 ) -> None:
     faults = await log.faults(harm.format(level, index))
 
-    assert faults == [f"tile {index} of level {level} is not what the events give"]
+    assert faults == [f"tile {index} of level {level} differs from the tile that the events give"]
 
 
 @pytest.mark.parametrize(
     ("harm", "told"),
     [
-        ("UPDATE ledger.log_checkpoint SET root = sha256('')", "do not give the root that was signed, in the database"),
+        (
+            "UPDATE ledger.log_checkpoint SET root = sha256('')",
+            "do not give the root of the checkpoint in the database",
+        ),
         ("UPDATE ledger.log_checkpoint SET size = 600", "is of 602 events"),
         ("UPDATE ledger.log_checkpoint SET origin = 'other'", "events of other"),
-        ("UPDATE ledger.log_checkpoint SET note = NULL", "its signed checkpoint is gone"),
+        ("UPDATE ledger.log_checkpoint SET note = NULL", "its signed checkpoint is missing"),
         ("UPDATE ledger.log_checkpoint SET verifier_key = 'other'", "not what was signed"),
         ("UPDATE ledger.log_checkpoint SET note = substr(note, 2)", "not what was signed"),
         ("DELETE FROM ledger.log_checkpoint", "has been deleted"),
@@ -180,7 +183,7 @@ async def rewritten(connection: Connection, signer: Signer, size: int) -> None:
     """Everything in the database follows from a changed event, and is signed with a key of its own."""
     await connection.execute("UPDATE ledger.events SET actor = 'me' WHERE position = 3")
     await connection.execute("DELETE FROM ledger.log_tiles")
-    tiles, edge = append_leaves(RightEdge(), await read_leaves(connection, 0, size))
+    tiles, edge = append_leaves(RightEdge(), await read_leaf_hashes(connection, 0, size))
     levels, indexes = zip(*tiles, strict=True)
     await connection.execute(WRITE_TILES, levels, indexes, list(tiles.values()))
     note = sign(f"{ORIGIN}\n{size}\n{base64.b64encode(edge.root).decode()}\n", signer)
@@ -196,15 +199,15 @@ async def rewritten(connection: Connection, signer: Signer, size: int) -> None:
 async def test_only_what_is_kept_outside_shows_that_all_was_rewritten_with_another_key(log: Log) -> None:
     async with unguarded(log.database) as connection:
         await rewritten(connection, Signer.generate(ORIGIN), SIZE)
-        seen_from_inside = await faults_of_seal(connection, None, 5)
-        with_the_key = await faults_of_seal(connection, LocalCheckpoint(log.kept.verifier, None), 5)
-        with_the_checkpoint = await faults_of_seal(connection, log.kept, 5)
+        seen_from_inside = await find_seal_faults(connection, None, 5)
+        with_the_key = await find_seal_faults(connection, LocalCheckpoint(log.kept.verifier, None), 5)
+        with_the_checkpoint = await find_seal_faults(connection, log.kept, 5)
         await connection.execute("ROLLBACK; BEGIN")
 
     assert seen_from_inside == []
     assert [fault.split(" ledger")[0] for fault in with_the_key] == ["the log is sealed with the key"]
     assert with_the_checkpoint[1:] == [
-        f"the first {SIZE} events do not give the root that was signed, by the checkpoint kept outside it"
+        f"the first {SIZE} events do not give the root of the checkpoint in the signing files"
     ]
 
 
@@ -221,7 +224,7 @@ async def test_a_clean_log_is_found_clean_while_everything_runs(
             await asyncio.sleep(0.01)
 
     async with (
-        engine_on(database_url) as other,
+        open_database(database_url) as other,
         background(other, with_worker=True, sealer=await sealer_of(other, home)),
     ):
         writer = asyncio.create_task(write(record))
@@ -247,5 +250,5 @@ async def test_a_gap_is_told_by_verify_although_the_log_cannot_be_replayed(datab
 
     report = await verify(database, lambda difference: None, home.read())
 
-    assert "the event at position 2 was sealed, and is missing" in report.faults
+    assert "the event at position 2 was sealed, but is missing" in report.faults
     assert not report.is_clean
