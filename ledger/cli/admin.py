@@ -1,4 +1,4 @@
-"""ledger migrate, seed and reset: what changes the database as a whole."""
+"""ledger migrate, seed and reset: commands that change the database as a whole."""
 
 import os
 from pathlib import Path
@@ -7,21 +7,11 @@ import click
 from sqlalchemy import URL
 
 from ledger import sample_data
-from ledger.cli.common import (
-    LOOPBACK,
-    appending,
-    fail,
-    home_option,
-    json_option,
-    owners_database,
-    plain_errors,
-    print_json,
-    reachable_database,
-    run,
-    settings_for,
-    signing_files,
-)
-from ledger.cli.databases import bring_up_to_date
+from ledger.cli.databases import migrate_database, open_appender, owner_url, service_url
+from ledger.cli.event_loop import run_async
+from ledger.cli.options import home_option, json_option
+from ledger.cli.output import counted, exit_on_error, fail, print_json
+from ledger.cli.settings import LOOPBACK_HOSTS, settings_for, signing_files
 from ledger.config import Settings
 from ledger.database import Database
 from ledger.database.migrations import expected_revision
@@ -32,10 +22,13 @@ from ledger.embedded import exclusive_home
 @home_option
 @json_option
 def migrate(home: Path | None, as_json: bool) -> None:
-    """Bring the database's tables up to date."""
+    """Migrate the database to this release's revision.
+
+    Safe to repeat. Connects as the owner (DIRECT_DATABASE_URL) if that is set.
+    """
     settings = settings_for(home)
-    with owners_database(settings) as url:
-        run(bring_up_to_date(url))
+    with owner_url(settings) as url:
+        run_async(migrate_database(url))
     if as_json:
         print_json({"revision": expected_revision()})
     else:
@@ -46,64 +39,74 @@ def migrate(home: Path | None, as_json: bool) -> None:
 @home_option
 @json_option
 def seed(home: Path | None, as_json: bool) -> None:
-    """Add the sample data; what is there already is left alone."""
-    with reachable_database(settings_for(home)) as url:
-        added = run(_seed(url))
+    """Append the sample data.
+
+    Safe to repeat: events that are already in the log are skipped.
+    """
+    with service_url(settings_for(home)) as url:
+        added = run_async(_seed(url))
     if as_json:
         print_json({"events": added})
     else:
-        click.echo(f"Sample data: {added} events added." if added else "Sample data: already there.")
+        print_seeded(added)
 
 
 async def _seed(url: URL) -> int:
-    database = Database(url)
-    async with appending(database) as appender:
-        added = await sample_data.seed(database, appender)
-    await database.close()
-    return added
+    async with Database(url) as database:
+        return await append_sample_data(database)
+
+
+async def append_sample_data(database: Database) -> int:
+    """Append the sample data; return the number of events added, 0 if it was complete."""
+    async with open_appender(database) as appender:
+        return await sample_data.seed(database, appender)
+
+
+def print_seeded(added: int) -> None:
+    """Print how many events of the sample data were added."""
+    click.echo(f"Sample data: {counted(added, 'event')} added." if added else "Sample data: already there.")
 
 
 @click.command()
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--force", is_flag=True, help="Also where the database is not on this machine.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@click.option("--force", is_flag=True, help="Also reset a database on another machine.")
 @home_option
 def reset(yes: bool, force: bool, home: Path | None) -> None:
-    """Delete every event and every table, and start anew."""
-    with plain_errors():
+    """Delete every event and every table, and create an empty ledger.
+
+    Asks for confirmation. The next log has another origin, so nobody mistakes it for a continuation of this one.
+    """
+    with exit_on_error():
         settings = settings_for(home)
         _require_local(settings, force)
-        click.echo("This deletes the whole ledger: every event, every table. There is no way back.")
-        if not yes and not _says_yes():
+        click.echo("This deletes the whole ledger: every event and every table. It cannot be undone.")
+        if not yes and not _is_confirmed():
             click.echo("Cancelled.")
             return
         settings.home.mkdir(parents=True, exist_ok=True)
-        # A service at work on this home would go on with what it remembers of the old log.
-        with exclusive_home(settings.home, "ledger reset"), owners_database(settings) as url:
-            origin, note = run(_last_sealed(url))
-            run(bring_up_to_date(url, from_base=True))
-            # Whoever holds its last checkpoint must not take the next log for its continuation.
+        # A service that uses this home would continue with the old log's state in memory.
+        with exclusive_home(settings.home, "ledger reset"), owner_url(settings) as url:
+            origin, note = run_async(_last_sealed(url))
+            run_async(migrate_database(url, from_base=True))
+            # The next log gets another origin: holders of the last checkpoint must not take it for a continuation.
             signing_files(settings).archive_checkpoint(origin, note)
     click.echo("The ledger is empty.")
 
 
 async def _last_sealed(url: URL) -> tuple[str | None, bytes | None]:
-    """Origin and last checkpoint of the log that is there, where one is."""
-    database = Database(url)
-    try:
-        async with database.connection() as connection:
-            if await connection.fetchval("SELECT to_regclass('ledger.log_checkpoint')") is None:
-                return None, None
-            row = await connection.fetchrow("SELECT origin, note FROM ledger.log_checkpoint")
-            return (row["origin"], row["note"]) if row is not None else (None, None)
-    finally:
-        await database.close()
+    """Return origin and last checkpoint of the log in the database; None if it was never sealed."""
+    async with Database(url) as database, database.connection() as connection:
+        if await connection.fetchval("SELECT to_regclass('ledger.log_checkpoint')") is None:
+            return None, None
+        row = await connection.fetchrow("SELECT origin, note FROM ledger.log_checkpoint")
+        return (row["origin"], row["note"]) if row is not None else (None, None)
 
 
-def _says_yes() -> bool:
+def _is_confirmed() -> bool:
     try:
-        answer: str = click.prompt("Type yes to go on", default="no", show_default=False)
+        answer: str = click.prompt("Type yes to continue", default="no", show_default=False)
     except click.Abort:
-        # Nobody is there to answer.
+        # Standard input is closed: no answer is a no.
         return False
     return answer == "yes"
 
@@ -111,5 +114,5 @@ def _says_yes() -> bool:
 def _require_local(settings: Settings, force: bool) -> None:
     for url in (settings.database_url, settings.direct_database_url):
         host = str(url.query.get("host") or url.host or "") if url is not None else ""
-        if host and host not in LOOPBACK and not host.startswith(os.sep) and not force:
-            fail(f"the database is at {host}, not on this machine; to reset it even so, add --force")
+        if host and host not in LOOPBACK_HOSTS and not host.startswith(os.sep) and not force:
+            fail(f"the database is on another machine, {host}; to reset it, add --force")

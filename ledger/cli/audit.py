@@ -1,4 +1,4 @@
-"""ledger audit: what only an operator may decide about the sealed log."""
+"""ledger audit accept-rollback: give up a sealed log that the database no longer extends."""
 
 import getpass
 from pathlib import Path
@@ -7,56 +7,42 @@ import click
 from sqlalchemy import URL
 
 from ledger.audit.rollback import accept_rollback as accept
-from ledger.cli.common import (
-    appending,
-    home_option,
-    json_option,
-    owners_database,
-    print_json,
-    require_migrated,
-    run,
-    settings_for,
-    signing_files,
-)
+from ledger.cli.databases import migrated_database, open_appender, owner_url
+from ledger.cli.event_loop import run_async
+from ledger.cli.options import home_option, json_option, reason_option
+from ledger.cli.output import counted, print_json
+from ledger.cli.settings import settings_for, signing_files
 from ledger.config import Settings
-from ledger.database import Database
 from ledger.domain.ledger_events import RollbackAccepted
 
 
 @click.group()
 def audit() -> None:
-    """Decide about the sealed log."""
+    """Decide what happens to the sealed log."""
 
 
 @audit.command("accept-rollback")
-@click.option("--reason", required=True, help="Why: it is recorded.")
+@reason_option
 @home_option
 @json_option
 def accept_rollback(reason: str, home: Path | None, as_json: bool) -> None:
-    """Go on although the log does not extend what was signed.
+    """Accept that signed events are lost, and seal the log under a new origin.
 
-    The last checkpoint is put away, and the whole log is sealed anew under another origin, with its own verifier key:
-    auditors of the old one can see that it was given up. The decision is recorded as an event, with who and why.
+    Use it if the sealer refuses to sign because the log does not extend its last checkpoint, for example after a
+    restore from an old backup. That checkpoint is archived. Auditors of the old origin can see that it was given up.
+    The decision is recorded as an event, with your user name and the reason.
     """
-    if not 1 <= len(reason) <= 500:
-        raise click.UsageError("--reason must have 1 to 500 characters")
     settings = settings_for(home)
-    with owners_database(settings) as url:
-        decided = run(_accept(settings, url, reason))
+    with owner_url(settings) as url:
+        decision = run_async(_accept(settings, url, reason))
     if as_json:
-        print_json(decided)
+        print_json(decision)
     else:
-        click.echo(
-            f"Given up: {decided.origin} at {decided.size:,} events. The log is sealed anew under another origin;"
-        )
-        click.echo("give your auditors the new verifier key: GET /v1/log/key.")
+        sealed = counted(decision.size, "sealed event")
+        click.echo(f"Gave up {decision.origin} at {sealed}. The log will be sealed under a new origin.")
+        click.echo("Give your auditors its verifier key: GET /v1/log/key.")
 
 
 async def _accept(settings: Settings, url: URL, reason: str) -> RollbackAccepted:
-    database = Database(url)
-    try:
-        await require_migrated(database)
-        async with appending(database) as appender:
-            return await accept(database, appender, signing_files(settings), by=getpass.getuser(), reason=reason)
-    finally:
-        await database.close()
+    async with migrated_database(url) as database, open_appender(database) as appender:
+        return await accept(database, appender, signing_files(settings), by=getpass.getuser(), reason=reason)

@@ -11,7 +11,9 @@ from ledger import faults
 from ledger.bench import compare, table
 from ledger.bench import run as benchmark
 from ledger.bench.report import Figure, Report
-from ledger.cli.common import json_option, plain_errors, print_json, run
+from ledger.cli.event_loop import run_async
+from ledger.cli.options import json_option
+from ledger.cli.output import exit_on_error, print_json
 
 
 @click.command()
@@ -47,9 +49,9 @@ def bench(
         _strike(minutes, seed, as_json=as_json)
         return
     before = _read(accepted) if accepted is not None else None
-    with plain_errors():
+    with exit_on_error():
         try:
-            report = benchmark.bench(run, only, quick=quick, rounds=rounds, say=_say, measured=_show)
+            report = benchmark.bench(run_async, only, quick=quick, rounds=rounds, say=_say, measured=_show)
         except asyncio.CancelledError:
             sys.exit(143)
     moved = compare.compare(before, report) if before is not None else []
@@ -67,9 +69,11 @@ def bench(
 
 def _strike(minutes: float, seed: int | None, *, as_json: bool) -> None:
     """Kill, cut and fill up everything at random under load, and look each time whether every promise held."""
-    with plain_errors():
+    with exit_on_error():
         try:
-            report = run(faults.run(seed, seconds=60 * minutes, report=lambda line: click.echo(line, err=as_json)))
+            report = run_async(
+                faults.run(seed, seconds=60 * minutes, report=lambda line: click.echo(line, err=as_json))
+            )
         except asyncio.CancelledError:
             sys.exit(143)
     if as_json:

@@ -1,4 +1,4 @@
-"""ledger doctor: what is wrong with the ledger, and what to do about it."""
+"""ledger doctor: checks of settings, connections, database user, migrations, worker and sealer."""
 
 import sys
 from collections.abc import Awaitable, Callable
@@ -10,26 +10,35 @@ import msgspec
 from sqlalchemy import URL, text
 
 from ledger.audit import tree_store
-from ledger.cli.common import home_option, json_option, print_json, read_settings_for, run
+from ledger.cli.event_loop import run_async
 from ledger.cli.explain import explain
+from ledger.cli.options import home_option, json_option
+from ledger.cli.output import counted, print_json
+from ledger.cli.settings import read_settings_for
 from ledger.config import ConfigError, Settings
-from ledger.database import STATEMENT_SECONDS_MAX, Database, roles
+from ledger.database import STATEMENT_SECONDS_MAX, Connection, Database, roles
 from ledger.database.location import located_database
 from ledger.database.migrations import current_revision, expected_revision
 from ledger.embedded import EmbeddedError
 from projections.queries import projection_status
 
 POSTGRES_VERSION_MIN = 15
+LAG_SECONDS_MAX = 5
+"""After this time without progress the doctor reports that no worker runs."""
 
 POOLED = (
-    "DATABASE_URL leads to a pooler in transaction mode, which serves; but `ledger verify`, `rebuild` and `replay` "
-    "cannot work through it, and new events of other processes are looked for each second"
+    "DATABASE_URL leads to a pooler in transaction mode. The service works through it, but `ledger verify`, `rebuild` "
+    "and `replay` do not, and events of other processes are noticed only once a second"
+)
+EMBEDDED_SUPERUSER = (
+    "the embedded PostgreSQL has one user, its superuser {user}: anyone who can read its home can change the log. If "
+    "that is not acceptable, use a separate PostgreSQL with a service user (README, Database roles)"
 )
 DIRECT = "to the server itself (Supabase: port 5432; Neon: the host without -pooler)"
 
 
 class Check(msgspec.Struct):
-    """One thing the doctor looked at. A warning is something to mend, with which the ledger works all the same."""
+    """The result of one check. The ledger works despite a warning, but not despite a problem."""
 
     name: str
     verdict: Literal["ok", "warning", "problem"]
@@ -40,9 +49,9 @@ class Check(msgspec.Struct):
 @home_option
 @json_option
 def doctor(home: Path | None, as_json: bool) -> None:
-    """Look for what is wrong: settings, connections, database user, migrations, worker, sealer.
+    """Check settings, connections, database user, migrations, worker and sealer.
 
-    Exit code 1 when something is; a warning is none.
+    Each problem is printed with its remedy. The exit code is 1 if there is a problem; warnings do not count.
     """
     checks = _examine(home)
     if as_json:
@@ -58,23 +67,23 @@ def _examine(home: Path | None) -> list[Check]:
         settings = read_settings_for(home)
     except ConfigError as error:
         return [Check("settings", "problem", str(error))]
-    checks = [Check("settings", "ok", _describe(settings))]
+    checks = [Check("settings", "ok", _describe_database(settings))]
     try:
-        with located_database(settings) as found:
-            checks += run(examine_databases(found, is_embedded=settings.database_url is None))
+        with located_database(settings) as located:
+            checks += run_async(examine_databases(located, is_embedded=settings.database_url is None))
     except EmbeddedError as error:
         checks.append(Check("connection", "problem", str(error)))
     return checks
 
 
-def _describe(settings: Settings) -> str:
+def _describe_database(settings: Settings) -> str:
     if settings.database_url is None:
         return f"the embedded PostgreSQL in {settings.home.resolve()}"
     return f"the database {settings.database_url.render_as_string(hide_password=True)}"
 
 
 async def examine_databases(settings: Settings, *, is_embedded: bool = False) -> list[Check]:
-    """Look through every way to the database that is configured."""
+    """Check every database URL of the settings; `is_embedded` if the main one is the embedded PostgreSQL's."""
     url, direct_url, replica_url = settings.database_url, settings.direct_database_url, settings.replica_database_url
     assert url is not None
     has_direct_url = direct_url not in (None, url)
@@ -85,97 +94,104 @@ async def examine_databases(settings: Settings, *, is_embedded: bool = False) ->
         if database.is_pooled and not has_direct_url:
             checks.append(Check("direct connection", "problem", f"{POOLED}; set DIRECT_DATABASE_URL {DIRECT}"))
 
-    await _look(url, "connection", examine_main, checks)
+    await _examine_url(url, "connection", examine_main, checks)
     if direct_url is not None and has_direct_url:
-        await _look(direct_url, "direct connection", _examine_direct, checks)
+        await _examine_url(direct_url, "direct connection", _examine_direct, checks)
     if replica_url is not None:
-        await _look(replica_url, "replica", _examine_replica, checks)
+        await _examine_url(replica_url, "replica", _examine_replica, checks)
     return checks
 
 
-async def _look(
+async def _examine_url(
     url: URL, name: str, examine: Callable[[Database, list[Check]], Awaitable[None]], checks: list[Check]
 ) -> None:
-    """Have one way examined; whatever fails there is explained under its name."""
+    """Run `examine` on one database, and add its results to `checks`; an error becomes a problem called `name`."""
     try:
         database = Database(url, statement_seconds_max=STATEMENT_SECONDS_MAX)
     except ConfigError as error:
         checks.append(Check(name, "problem", str(error)))
         return
-    try:
-        await examine(database, checks)
-    except Exception as error:  # noqa: BLE001 (whatever it is, the doctor's work is to explain it)
-        is_connected = any(check.name == name for check in checks)
-        checks.append(Check("database" if is_connected else name, "problem", explain(error)))
-    finally:
-        await database.close()
+    async with database:
+        try:
+            await examine(database, checks)
+        except Exception as error:  # noqa: BLE001 (the doctor explains every failure)
+            is_connected = any(check.name == name for check in checks)
+            checks.append(Check("database" if is_connected else name, "problem", explain(error)))
 
 
 async def _examine_direct(database: Database, checks: list[Check]) -> None:
     async with database.engine.connect():
         pass
     if database.is_pooled:
-        says = f"DIRECT_DATABASE_URL leads to a pooler in transaction mode too; it must lead {DIRECT}"
-        checks.append(Check("direct connection", "problem", says))
+        problem = f"DIRECT_DATABASE_URL leads to a pooler in transaction mode too; it must lead {DIRECT}"
+        checks.append(Check("direct connection", "problem", problem))
     else:
-        checks.append(Check("direct connection", "ok", "it stays with one server process"))
+        checks.append(Check("direct connection", "ok", "leads to the server itself, not to a pooler"))
 
 
 async def _examine_replica(database: Database, checks: list[Check]) -> None:
-    async with database.connection() as driver:
-        if not await driver.fetchval("SELECT pg_is_in_recovery()"):
-            says = "REPLICA_DATABASE_URL leads to a server that is no replica: it may show another log"
-            checks.append(Check("replica", "problem", says))
+    async with database.connection() as connection:
+        if not await connection.fetchval("SELECT pg_is_in_recovery()"):
+            problem = "REPLICA_DATABASE_URL leads to a server that is no replica, and may hold another log"
+            checks.append(Check("replica", "problem", problem))
             return
-        standing = await projection_status(driver)
-    checks.append(Check("replica", "ok", f"its log is at position {standing.head:,}"))
+        status = await projection_status(connection)
+    checks.append(Check("replica", "ok", f"its log is at position {status.head:,}"))
 
 
 async def _examine_step_by_step(database: Database, checks: list[Check], *, is_embedded: bool) -> None:
     async with database.engine.connect() as connection:
         version = int(await connection.scalar(text("SHOW server_version_num")) or 0)
-        checks.append(Check("connection", "ok", f"PostgreSQL {version // 10_000}.{version % 10_000} answers"))
-        if version // 10_000 < POSTGRES_VERSION_MIN:
-            says = f"PostgreSQL {POSTGRES_VERSION_MIN} or later is needed; this one is {version // 10_000}"
-            checks.append(Check("version", "problem", says))
+    checks += _check_version(version)
     async with database.connection() as driver:
         user = await roles.read_role_status(driver)
     if user is not None:
-        checks.append(_examine_user(user, is_embedded=is_embedded))
+        checks.append(_check_user(user, is_embedded=is_embedded))
     async with database.engine.connect() as connection:
         current, expected = await current_revision(connection), expected_revision()
     if current != expected:
-        at = f"the database is at revision {current}" if current else "the database is empty"
-        checks.append(Check("migrations", "problem", f"{at}, this release needs {expected}: run `ledger migrate`"))
+        state = f"the database is at revision {current}" if current else "the database is empty"
+        remedy = f"this release needs {expected}: run `ledger migrate`"
+        checks.append(Check("migrations", "problem", f"{state}, {remedy}"))
         return
     checks.append(Check("migrations", "ok", f"at revision {current}"))
     async with database.connection() as driver:
-        standing = await projection_status(driver)
-    if trouble := standing.trouble():
-        checks.append(Check("worker", "problem", f"the read models are {trouble}"))
-    elif standing.lag_events and standing.lag_seconds > 5:
-        says = f"{standing.lag_events:,} events wait since {standing.lag_seconds:.0f} s: start `ledger worker`"
-        checks.append(Check("worker", "problem", says))
-    else:
-        says = f"the read models are at position {standing.position:,} of {standing.head:,}"
-        checks.append(Check("worker", "ok", says))
-    async with database.connection() as driver:
-        sealing = await tree_store.read_seal_status(driver)
-    if trouble := sealing.problem():
-        checks.append(Check("sealer", "problem", trouble))
-    else:
-        checks.append(Check("sealer", "ok", f"{sealing.size:,} of {sealing.head:,} events are sealed"))
+        checks.append(await _check_worker(driver))
+        checks.append(await _check_sealer(driver))
 
 
-def _examine_user(user: roles.RoleStatus, *, is_embedded: bool) -> Check:
+def _check_version(version: int) -> list[Check]:
+    """Check PostgreSQL's `server_version_num`, such as 150004."""
+    major, minor = divmod(version, 10_000)
+    checks = [Check("connection", "ok", f"PostgreSQL {major}.{minor} answers")]
+    if major < POSTGRES_VERSION_MIN:
+        problem = f"the server runs PostgreSQL {major}; {POSTGRES_VERSION_MIN} or later is needed"
+        checks.append(Check("version", "problem", problem))
+    return checks
+
+
+def _check_user(user: roles.RoleStatus, *, is_embedded: bool) -> Check:
     if problem := user.problem():
         return Check("user", "problem", problem)
     if user.is_superuser and is_embedded:
-        says = (
-            f"the embedded PostgreSQL has one user, its superuser {user.name}: whoever can read its home may change "
-            "what is in the log. Where that will not do, use a PostgreSQL of your own (README, Database roles)"
-        )
-        return Check("user", "warning", says)
+        return Check("user", "warning", EMBEDDED_SUPERUSER.format(user=user.name))
     if warning := user.warning():
         return Check("user", "warning", warning)
-    return Check("user", "ok", f"{user.name} is a member of ledger_service and may do what the service needs")
+    return Check("user", "ok", f"{user.name} is a member of ledger_service and has the service's privileges")
+
+
+async def _check_worker(connection: Connection) -> Check:
+    status = await projection_status(connection)
+    if problem := status.trouble():
+        return Check("worker", "problem", f"the read models are {problem}")
+    if status.lag_events and status.lag_seconds > LAG_SECONDS_MAX:
+        lag = f"the read models are {counted(status.lag_events, 'event')} behind, for {status.lag_seconds:,.0f} s now"
+        return Check("worker", "problem", f"{lag}: start `ledger worker`")
+    return Check("worker", "ok", f"the read models are at position {status.position:,} of {status.head:,}")
+
+
+async def _check_sealer(connection: Connection) -> Check:
+    status = await tree_store.read_seal_status(connection)
+    if problem := status.problem():
+        return Check("sealer", "problem", problem)
+    return Check("sealer", "ok", f"{status.size:,} of {status.head:,} events are sealed")

@@ -1,8 +1,7 @@
-"""ledger events append, tail and erase: the log from the command line."""
+"""ledger events append, tail and erase: append to the log, print it, erase free text."""
 
 import asyncio
 import getpass
-import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -13,17 +12,11 @@ import msgspec
 from sqlalchemy import URL
 
 from ledger.api import problems
-from ledger.cli.common import (
-    appending,
-    home_option,
-    json_option,
-    print_json,
-    reachable_database,
-    reason_option,
-    require_migrated,
-    run,
-    settings_for,
-)
+from ledger.cli.databases import migrated_database, open_appender, service_url
+from ledger.cli.event_loop import run_async, stop_signal
+from ledger.cli.options import home_option, json_option, reason_option
+from ledger.cli.output import print_json
+from ledger.cli.settings import settings_for
 from ledger.database import Database
 from ledger.domain.access import LOCAL
 from ledger.domain.errors import LedgerError, Refused
@@ -35,103 +28,108 @@ from ledger.log.read import EventFilter, EventView, read_head, read_page, view
 from ledger.log.submit import append_each
 
 POLL_SECONDS = 0.2
+"""Pause of `tail --follow` between two reads at the end of the log."""
+
+DATA_CHARACTERS_MAX = 100
+"""Characters of an event's data that `tail` prints."""
 
 
 @click.group()
 def events() -> None:
-    """Append to the log, read it, and erase free text from it."""
+    """Append, print, erase, export and import events."""
 
 
 @events.command()
 @click.argument("file", type=click.File("rb"), default="-")
-@click.option("--independent", is_flag=True, help="Judge each event by itself; otherwise all or nothing.")
+@click.option("--independent", is_flag=True, help="Append each event separately.  [default: all or none]")
 @home_option
 def append(file: BinaryIO, independent: bool, home: Path | None) -> None:
-    """Append the events of FILE: an object, an array, or an object a line. A receipt or problem a line comes back.
+    """Append the events in FILE (default: standard input).
 
-    Exit code 1 when an event was refused.
+    FILE holds one JSON object, an array of objects, or one object per line. For each event, one line of JSON is
+    printed: its receipt, or a problem document. The exit code is 1 if an event was refused.
     """
     body = file.read()
-    with reachable_database(settings_for(home)) as url:
-        answers = run(_append(url, body, independent))
+    with service_url(settings_for(home)) as url:
+        answers = run_async(_append(url, body, independent))
     for answer in answers:
         click.echo(msgspec.json.encode(answer))
     sys.exit(0 if all(isinstance(answer, Receipt) for answer in answers) else 1)
 
 
 async def _append(url: URL, body: bytes, independent: bool) -> list[object]:
-    database = Database(url)
     try:
-        # One object may stand on many lines; several objects stand on a line each.
-        ndjson = body.lstrip()[:1] == b"{" and _is_ndjson(body)
+        # A single object may span several lines, so its first character does not tell it from an object per line.
+        ndjson = body.lstrip()[:1] == b"{" and not _is_one_document(body)
         texts, _ = split_body(body, ndjson=ndjson)
-        await require_migrated(database)
-        async with appending(database) as appender:
+        async with migrated_database(url) as database, open_appender(database) as appender:
             if independent:
                 answers = await append_each(appender, texts, LOCAL)
-                return [_shown(answer, index) for index, answer in enumerate(answers)]
-            candidates = [read_candidate(text, index, "local", None) for index, text in enumerate(texts)]
-            verdict = await appender.append(Request(candidates))
-        return [_shown(answer, answer.index if isinstance(answer, Refused) else None) for answer in verdict]
+                return [_receipt_or_problem(answer, index) for index, answer in enumerate(answers)]
+            candidates = [read_candidate(text, index, LOCAL.name, None) for index, text in enumerate(texts)]
+            verdicts = await appender.append(Request(candidates))
+        return [
+            _receipt_or_problem(verdict, verdict.index if isinstance(verdict, Refused) else None)
+            for verdict in verdicts
+        ]
     except LedgerError as error:
         return [problems.document(error)]
-    finally:
-        await database.close()
 
 
-def _shown(answer: Receipt | LedgerError, index: int | None) -> object:
+def _receipt_or_problem(answer: Receipt | LedgerError, index: int | None) -> object:
     return answer if isinstance(answer, Receipt) else problems.document(answer, index)
 
 
-def _is_ndjson(body: bytes) -> bool:
+def _is_one_document(body: bytes) -> bool:
     try:
         msgspec.json.decode(body, type=msgspec.Raw)
     except msgspec.DecodeError:
-        return True
-    return False
+        return False
+    return True
 
 
 @events.command()
-@click.option("--after", type=click.IntRange(0), help="From this position on, not the last ones.")
-@click.option("-n", "--number", type=click.IntRange(0), default=10, show_default=True, help="How many of the last.")
-@click.option("--follow", is_flag=True, help="Go on with new events until Ctrl-C.")
+@click.option(
+    "--after", type=click.IntRange(0), metavar="POSITION", help="Print the events after POSITION instead of the last."
+)
+@click.option(
+    "-n", "--number", type=click.IntRange(0), default=10, show_default=True, help="Print the last NUMBER events."
+)
+@click.option("--follow", is_flag=True, help="Print new events too, until Ctrl-C.")
 @home_option
 @json_option
 def tail(after: int | None, number: int, follow: bool, home: Path | None, as_json: bool) -> None:
-    """Print the last events of the log, a line each."""
-    with reachable_database(settings_for(home)) as url:
-        run(_tail(url, after, number, follow, as_json))
+    """Print the last events of the log.
+
+    One line per event: position, time of recording, type, stream id, and the beginning of its data.
+    """
+    with service_url(settings_for(home)) as url:
+        run_async(_tail(url, after, number, follow, as_json))
 
 
 async def _tail(url: URL, after: int | None, number: int, follow: bool, as_json: bool) -> None:
-    database = Database(url)
-    stop = asyncio.Event()
-    for ending in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(ending, stop.set)
-    try:
-        async with database.connection() as connection:
-            position = after if after is not None else max(0, await read_head(connection) - number)
-            while not stop.is_set():
-                page = await read_page(connection, EventFilter(after=position))
-                for event in page:
-                    _print(view(event), as_json)
-                    position = event.position
-                if not page:
-                    if not follow:
-                        return
-                    with suppress(TimeoutError):
-                        await asyncio.wait_for(stop.wait(), POLL_SECONDS)
-    finally:
-        await database.close()
+    stop = stop_signal()
+    async with Database(url) as database, database.connection() as connection:
+        position = after if after is not None else max(0, await read_head(connection) - number)
+        while not stop.is_set():
+            page = await read_page(connection, EventFilter(after=position))
+            for event in page:
+                _print_event(view(event), as_json)
+                position = event.position
+            if not page:
+                if not follow:
+                    return
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), POLL_SECONDS)
 
 
-def _print(event: EventView, as_json: bool) -> None:
+def _print_event(event: EventView, as_json: bool) -> None:
     if as_json:
         click.echo(msgspec.json.encode(event))
         return
     data = bytes(event.data).decode()
-    shown = data if len(data) <= 100 else f"{data[:97]}..."
-    click.echo(f"{event.position:>8}  {event.recorded_at}  {event.type:24} {event.stream_id}  {shown}")
+    shown = data if len(data) <= DATA_CHARACTERS_MAX else f"{data[: DATA_CHARACTERS_MAX - 3]}..."
+    click.echo(f"{event.position:>8}  {event.recorded_at}  {event.type:25}  {event.stream_id}  {shown}")
 
 
 @events.command()
@@ -140,28 +138,23 @@ def _print(event: EventView, as_json: bool) -> None:
 @home_option
 @json_option
 def erase(position: int, reason: str, home: Path | None, as_json: bool) -> None:
-    """Erase the free text of the event at POSITION, for good.
+    """Erase the free text of the event at POSITION. It cannot be undone.
 
-    Titles, texts, descriptions, messages and reasons go; amounts, statuses and ids stay, and so do all proofs. The
-    erasure is recorded as an event, with who and why.
+    Names, titles, descriptions, messages and reasons are erased. Amounts, statuses, ids and hashes stay, and proofs
+    remain valid. The erasure is recorded as an event, with your user name and the reason.
     """
-    with reachable_database(settings_for(home)) as url:
-        erased = run(_erase(url, position, reason))
+    with service_url(settings_for(home)) as url:
+        erased = run_async(_erase(url, position, reason))
     if as_json:
         print_json(erased)
     else:
         click.echo(
-            f"Erased: the free text of {erased.event_type} at position {position}, "
-            f"as recorded at position {erased.recorded_position}."
+            f"Erased the free text of {erased.event_type} at position {erased.position:,}; "
+            f"recorded at position {erased.recorded_position:,}."
         )
-        click.echo("Backups, exports and schemas made by `ledger replay` still hold it.")
+        click.echo("Backups, exports and schemas made by `ledger replay` still hold the text.")
 
 
 async def _erase(url: URL, position: int, reason: str) -> Erasure:
-    database = Database(url)
-    try:
-        await require_migrated(database)
-        async with appending(database) as appender:
-            return await erase_text(database, appender, position, by=getpass.getuser(), reason=reason)
-    finally:
-        await database.close()
+    async with migrated_database(url) as database, open_appender(database) as appender:
+        return await erase_text(database, appender, position, by=getpass.getuser(), reason=reason)

@@ -1,4 +1,4 @@
-"""ledger events export and import: a whole history out of one ledger, and into another."""
+"""ledger events export and import: write the log to a file, and recreate it in an empty ledger."""
 
 from pathlib import Path
 
@@ -8,17 +8,11 @@ from sqlalchemy import URL
 from ledger.audit.export_file import STANDARD_STREAM, ExportFile, create_export, open_export
 from ledger.audit.export_lines import read_lines, write_line
 from ledger.audit.import_file import import_lines
-from ledger.cli.common import (
-    home_option,
-    json_option,
-    print_json,
-    reachable_database,
-    replay_bar,
-    require_migrated,
-    run,
-    settings_for,
-)
-from ledger.database import Database
+from ledger.cli.databases import migrated_database, service_url
+from ledger.cli.event_loop import run_async
+from ledger.cli.options import home_option, json_option
+from ledger.cli.output import counted, print_json, progress_bar
+from ledger.cli.settings import settings_for
 from ledger.log.notifications import notify_other_processes
 from ledger.log.point_in_time import resolve_position
 from ledger.log.read import EventFilter, read_all_salted, read_head
@@ -26,39 +20,38 @@ from ledger.log.read import EventFilter, read_all_salted, read_head
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--until", type=click.IntRange(0), help="The last position.  [default: the last event there is]")
+@click.option(
+    "--until", type=click.IntRange(0), metavar="POSITION", help="Stop after POSITION.  [default: the end of the log]"
+)
 @home_option
 @json_option
 def export(file: Path, until: int | None, home: Path | None, as_json: bool) -> None:
-    """Write the log to FILE, an event a line, for `ledger events import` and `ledger verify --export`.
+    """Write the log to FILE, one event per line; - is standard output.
 
-    Compressed where the name ends in .gz; - is stdout. A file that exists is never overwritten.
+    The file is for `ledger events import` and `ledger verify --export`. It is compressed with gzip if its name ends in
+    .gz. An existing file is never overwritten.
     """
-    with reachable_database(settings_for(home)) as url:
-        position = run(_export(url, file, until))
-    # Stdout holds the export itself.
+    with service_url(settings_for(home)) as url:
+        last = run_async(_export(url, file, until))
+    # Standard output holds the export itself.
     if file == STANDARD_STREAM:
         return
     if as_json:
-        print_json({"file": str(file), "events": position})
+        print_json({"file": str(file), "events": last})
     else:
-        click.echo(f"Exported {position:,} events to {file}.")
+        click.echo(f"Exported {counted(last, 'event')} to {file}.")
 
 
 async def _export(url: URL, file: Path, until: int | None) -> int:
-    database = Database(url)
-    try:
-        await require_migrated(database)
+    async with migrated_database(url) as database:
         async with database.connection() as connection:
             last = await read_head(connection) if until is None else await resolve_position(connection, until)
-        with replay_bar("Exporting") as bar, create_export(file) as write:
+        with progress_bar("Exporting") as bar, create_export(file) as write:
             bar.begin(last)
             async for page in read_all_salted(database, EventFilter(until=last)):
                 write(b"".join(map(write_line, page)))
                 bar.progress(page[-1].position)
         return last
-    finally:
-        await database.close()
 
 
 @click.command(name="import")
@@ -66,23 +59,22 @@ async def _export(url: URL, file: Path, until: int | None) -> int:
 @home_option
 @json_option
 def import_(file: Path, home: Path | None, as_json: bool) -> None:
-    """Make the history of an empty ledger from the export in FILE (- is stdin): all of it or nothing.
+    """Import the export in FILE into an empty ledger; - is standard input.
 
-    Positions, versions, ids, times and commitments stay, so the log keeps its root hash and its checkpoints.
+    All events are imported, or none. Positions, versions, ids, times and commitments are kept, so the log has the same
+    root hash and its checkpoints stay valid.
     """
-    with reachable_database(settings_for(home)) as url, open_export(file) as opened:
-        position = run(_import(url, opened))
+    with service_url(settings_for(home)) as url, open_export(file) as opened:
+        imported = run_async(_import(url, opened))
     if as_json:
-        print_json({"events": position})
+        print_json({"events": imported})
     else:
-        click.echo(f"Imported {position:,} events. A worker folds them into the tables; `ledger status` shows how far.")
+        click.echo(f"Imported {counted(imported, 'event')}. A worker updates the read models; see `ledger status`.")
 
 
 async def _import(url: URL, file: ExportFile) -> int:
-    database = Database(url)
-    try:
-        await require_migrated(database)
-        with replay_bar("Importing", "bytes") as bar:
+    async with migrated_database(url) as database:
+        with progress_bar("Importing", "bytes") as bar:
             if file.size is not None:
                 bar.begin(file.size)
             async with database.connection() as connection:
@@ -91,5 +83,3 @@ async def _import(url: URL, file: ExportFile) -> int:
                 )
         await notify_other_processes(database)
         return position
-    finally:
-        await database.close()

@@ -1,4 +1,4 @@
-"""The command `ledger`."""
+"""The command `ledger` and its subcommands."""
 
 import signal
 import sys
@@ -23,8 +23,12 @@ from ledger.cli.up import up
 @click.group()
 @click.version_option(ledger.__version__, prog_name="ledger")
 def main() -> None:
-    """The event-sourced budget and job ledger. Start with `ledger up --demo`."""
-    # Told to end while something starts, stop what was started: an embedded server would go on alone.
+    """Run and inspect the event-sourced budget and job ledger. Start with `ledger up --demo`.
+
+    Settings are read from the environment and the file .env. Without DATABASE_URL or DB_HOST an embedded PostgreSQL is
+    used. Exit codes: 0 success, 1 a failure or a finding, 2 wrong usage or settings.
+    """
+    # By default SIGTERM would end this process at once, and leave an embedded PostgreSQL running.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
 
 

@@ -1,4 +1,4 @@
-"""ledger projections: the two ways on when an event cannot be folded."""
+"""ledger projections retry and skip: resume read models that an event has paused."""
 
 import getpass
 from pathlib import Path
@@ -6,18 +6,11 @@ from pathlib import Path
 import click
 from sqlalchemy import URL
 
-from ledger.cli.common import (
-    appending,
-    home_option,
-    json_option,
-    print_json,
-    reachable_database,
-    reason_option,
-    require_migrated,
-    run,
-    settings_for,
-)
-from ledger.database import Database
+from ledger.cli.databases import migrated_database, open_appender, service_url
+from ledger.cli.event_loop import run_async
+from ledger.cli.options import home_option, json_option, reason_option
+from ledger.cli.output import print_json
+from ledger.cli.settings import settings_for
 from ledger.domain.ledger_events import ProjectionSkipped
 from projections import skips
 from projections.checkpoint import GROUP, PROJECTIONS
@@ -27,7 +20,10 @@ name_argument = click.argument("name", type=click.Choice((GROUP, *PROJECTIONS)))
 
 @click.group()
 def projections() -> None:
-    """Go on when an event cannot be folded. The four read models move together: any of their names will do."""
+    """Resume the read models after an event that cannot be applied.
+
+    The four read models advance together: any of their names selects them all.
+    """
 
 
 @projections.command()
@@ -35,22 +31,18 @@ def projections() -> None:
 @home_option
 @json_option
 def retry(name: str, home: Path | None, as_json: bool) -> None:
-    """Have the worker try again what it gave up."""
-    with reachable_database(settings_for(home)) as url:
-        run(_retry(url))
+    """Retry the event that paused the read models, after its cause is fixed."""
+    with service_url(settings_for(home)) as url:
+        run_async(_retry(url))
     if as_json:
         print_json({"name": name, "status": "running"})
     else:
-        click.echo("The worker tries again; `ledger status` says how it goes.")
+        click.echo("The worker retries the event now; see `ledger status`.")
 
 
 async def _retry(url: URL) -> None:
-    database = Database(url)
-    try:
-        await require_migrated(database)
+    async with migrated_database(url) as database:
         await skips.retry(database)
-    finally:
-        await database.close()
 
 
 @projections.command()
@@ -59,23 +51,22 @@ async def _retry(url: URL) -> None:
 @home_option
 @json_option
 def skip(name: str, reason: str, home: Path | None, as_json: bool) -> None:
-    """Let the read models pass the event that stops them.
+    """Skip the event that paused the read models.
 
-    The tables then lack what it says, until a release can fold it. The skip is recorded as an event, with who and why.
+    The read models lack its changes until a release can apply it and `ledger rebuild` is run. The skip is recorded as
+    an event, with your user name and the reason.
     """
-    with reachable_database(settings_for(home)) as url:
-        decided = run(_skip(url, reason))
+    with service_url(settings_for(home)) as url:
+        decision = run_async(_skip(url, reason))
     if as_json:
-        print_json(decided)
+        print_json(decision)
     else:
-        click.echo(f"Skipped: {decided.event_type} at position {decided.position}. `ledger verify` goes on telling it.")
+        click.echo(
+            f"Skipped {decision.event_type} at position {decision.position:,}. "
+            "`ledger verify` will keep reporting this skip."
+        )
 
 
 async def _skip(url: URL, reason: str) -> ProjectionSkipped:
-    database = Database(url)
-    try:
-        await require_migrated(database)
-        async with appending(database) as appender:
-            return await skips.skip(database, appender, by=getpass.getuser(), reason=reason)
-    finally:
-        await database.close()
+    async with migrated_database(url) as database, open_appender(database) as appender:
+        return await skips.skip(database, appender, by=getpass.getuser(), reason=reason)

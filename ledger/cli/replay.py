@@ -1,4 +1,4 @@
-"""ledger verify, rebuild and replay: the read models against the log they come from."""
+"""ledger verify, rebuild and replay: compare, correct or recreate the read models from the log."""
 
 import sys
 from collections.abc import Iterable
@@ -11,19 +11,11 @@ from sqlalchemy import URL
 
 from ledger.audit.signing_files import LocalCheckpoint
 from ledger.cli import verify_export
-from ledger.cli.common import (
-    home_option,
-    json_option,
-    owners_database,
-    print_json,
-    replay_bar,
-    require_migrated,
-    run,
-    settings_for,
-    signing_files,
-)
-from ledger.cli.databases import require_session
-from ledger.database import Database
+from ledger.cli.databases import migrated_database, owner_url
+from ledger.cli.event_loop import run_async
+from ledger.cli.options import home_option, json_option
+from ledger.cli.output import counted, print_json, progress_bar
+from ledger.cli.settings import settings_for, signing_files
 from ledger.domain.errors import Malformed
 from ledger.log.point_in_time import parse_point_in_time
 from projections.checkpoint import PROJECTIONS
@@ -36,134 +28,138 @@ from projections.snapshots import Replayed, replay_into
 from projections.verify import Report
 from projections.verify import verify as verify_tables
 
-SHOWN_CHARACTERS = 100
+VALUE_CHARACTERS_MAX = 100
+"""Characters of a differing value that `verify` prints."""
 
 
 @click.command()
-@verify_export.options
+@verify_export.export_options
 @home_option
 @json_option
 def verify(export: Path | None, checkpoint: Path | None, key: str | None, home: Path | None, as_json: bool) -> None:
-    """Replay the log beside the tables and print every difference. Nothing is changed.
+    """Verify the tables, the balances and the seal against a replay of the log.
 
-    Exit code 1 when there is one, or when the log itself has a gap.
+    Every difference is printed; nothing is changed. The exit code is 1 if there is a difference or if the log itself is
+    damaged. Connects as the owner (DIRECT_DATABASE_URL) if that is set.
 
-    With --export, --checkpoint and --key no database is touched: the export is proved against the signed checkpoint,
-    and its events are replayed by the ledger's rules.
+    With --export, --checkpoint and --key no database is used: the export is verified against the signed checkpoint, and
+    its events against the ledger's rules.
     """
     if export is not None or checkpoint is not None or key is not None:
         verify_export.verify(export, checkpoint, key, as_json)
     differences: list[Difference] = []
     settings = settings_for(home)
-    with owners_database(settings) as url:
-        report = run(_verify(url, differences, signing_files(settings).read(), as_json))
+    with owner_url(settings) as url:
+        report = run_async(_verify(url, differences, signing_files(settings).read(), as_json))
     if as_json:
         print_json({"clean": report.is_clean, **msgspec.structs.asdict(report), "differences": differences})
     else:
-        _print_skips(report.skipped)
-        for fault in report.faults:
-            click.echo(f"Fault: {fault}")
-        if report.is_clean:
-            click.echo(f"Clean: the tables at position {report.position:,} of {report.head:,} are what the log says.")
-        else:
-            click.echo(f"Found: {report.differences:,} differences, {len(report.faults):,} faults of the log.")
-            if report.differences:
-                click.echo("`ledger rebuild` makes the read models what the log says; look first how they changed.")
+        _print_report(report)
     sys.exit(0 if report.is_clean else 1)
 
 
-async def _verify(url: URL, differences: list[Difference], kept: LocalCheckpoint | None, as_json: bool) -> Report:
-    database = Database(url)
-    try:
-        await require_migrated(database)
-        require_session(database)
-        with replay_bar("Replaying") as bar:
+def _print_report(report: Report) -> None:
+    _print_skips(report.skipped)
+    for fault in report.faults:
+        click.echo(f"Fault: {fault}")
+    if report.is_clean:
+        click.echo(f"Clean: the tables at position {report.position:,} of {report.head:,} match the log.")
+        return
+    click.echo(
+        f"Found {counted(report.differences, 'difference')} and {counted(len(report.faults), 'fault')} of the log."
+    )
+    if report.differences:
+        click.echo("Next: find out how the tables were changed, then correct them with `ledger rebuild`.")
+
+
+async def _verify(
+    url: URL, differences: list[Difference], local_checkpoint: LocalCheckpoint | None, as_json: bool
+) -> Report:
+    async with migrated_database(url, needs_session=True) as database:
+        with progress_bar("Replaying") as bar:
 
             def show(difference: Difference) -> None:
                 if as_json:
                     differences.append(difference)
                     return
                 bar.end()
-                live, replayed = _short(difference.live), _short(difference.replayed)
+                live, replayed = _shorten(difference.live), _shorten(difference.replayed)
                 click.echo(f"{difference.table} {difference.id} {difference.column}: live {live}, replayed {replayed}")
 
-            return await verify_tables(database, show, kept, bar.progress, bar.begin)
-    finally:
-        await database.close()
+            return await verify_tables(database, show, local_checkpoint, bar.progress, bar.begin)
 
 
-def _short(value: str | None) -> str:
+def _shorten(value: str | None) -> str:
     if value is None:
         return "null"
-    return value if len(value) <= SHOWN_CHARACTERS else f"{value[: SHOWN_CHARACTERS - 3]}..."
+    return value if len(value) <= VALUE_CHARACTERS_MAX else f"{value[: VALUE_CHARACTERS_MAX - 3]}..."
 
 
 @click.command()
-@click.option("--projection", type=click.Choice(PROJECTIONS), help="Only this table.  [default: all four]")
+@click.option("--projection", type=click.Choice(PROJECTIONS), help="Rebuild only this table.  [default: all four]")
 @home_option
 @json_option
 def rebuild(projection: str | None, home: Path | None, as_json: bool) -> None:
-    """Make the read models what the log says, while reads and appends go on."""
-    with owners_database(settings_for(home)) as url:
-        rebuilt = run(_rebuild(url, [projection] if projection else TABLES))
+    """Correct the read models from a replay of the log, without downtime.
+
+    Only rows that differ are written. Unless one table is chosen, wrong balances are corrected too. Connects as the
+    owner (DIRECT_DATABASE_URL) if that is set.
+    """
+    with owner_url(settings_for(home)) as url:
+        rebuilt = run_async(_rebuild(url, [projection] if projection else TABLES))
     if as_json:
         print_json(rebuilt)
         return
     _print_skips(rebuilt.skipped)
     for table in rebuilt.written:
-        click.echo(f"{table}: {rebuilt.written[table]:,} rows written, {rebuilt.removed.get(table, 0):,} removed")
-    click.echo(f"The read models at position {rebuilt.position:,} are what the log says.")
+        written, removed = counted(rebuilt.written[table], "row"), rebuilt.removed.get(table, 0)
+        click.echo(f"{table}: {written} written, {removed:,} removed")
+    click.echo(f"The read models match the log at position {rebuilt.position:,}.")
     if rebuilt.not_compared:
         click.echo(f"The balances were not compared: {rebuilt.not_compared}")
 
 
 async def _rebuild(url: URL, tables: Iterable[str]) -> Rebuilt:
-    database = Database(url)
-    try:
-        await require_migrated(database)
-        require_session(database)
-        with replay_bar("Replaying") as bar:
+    async with migrated_database(url, needs_session=True) as database:
+        with progress_bar("Replaying") as bar:
             return await rebuild_tables(database, list(tables), bar.progress, bar.begin)
-    finally:
-        await database.close()
 
 
 @click.command()
-@click.option("--until", required=True, help="A position, or an RFC 3339 time of recording; inclusive.")
-@click.option("--schema", required=True, help="A new schema for the four tables.")
+@click.option("--until", required=True, metavar="POINT", help="Replay up to this position or RFC 3339 time, inclusive.")
+@click.option("--schema", required=True, metavar="NAME", help="Create the schema NAME for the four tables.")
 @home_option
 @json_option
 def replay(until: str, schema: str, home: Path | None, as_json: bool) -> None:
-    """Leave the four tables as they stood, in a schema of their own to be queried."""
+    """Recreate the read models as of a point in time, in a new schema.
+
+    POINT is a position, or a time of recording such as 2025-01-31T12:00:00Z. The live tables are not changed. Connects
+    as the owner (DIRECT_DATABASE_URL) if that is set.
+    """
     try:
-        moment = parse_point_in_time(until)
+        point_in_time = parse_point_in_time(until)
     except Malformed as error:
         raise click.UsageError(f"--until: {error}") from None
-    with owners_database(settings_for(home)) as url:
-        replayed = run(_replay(url, moment, schema))
+    with owner_url(settings_for(home)) as url:
+        replayed = run_async(_replay(url, point_in_time, schema))
     if as_json:
         print_json(replayed)
         return
     _print_skips(replayed.skipped)
-    when = f", recorded {replayed.recorded_at}" if replayed.recorded_at else ""
-    click.echo(f"The schema {replayed.schema} holds the tables as of position {replayed.position:,}{when}.")
-    click.echo(f"Query {replayed.schema}.campaigns and so on; drop it with DROP SCHEMA {replayed.schema} CASCADE.")
+    recorded = f", recorded {replayed.recorded_at}" if replayed.recorded_at else ""
+    click.echo(f"The schema {replayed.schema} holds the tables as of position {replayed.position:,}{recorded}.")
+    click.echo(f"Query {replayed.schema}.campaigns and so on; remove it with: DROP SCHEMA {replayed.schema} CASCADE")
 
 
 async def _replay(url: URL, until: int | datetime, schema: str) -> Replayed:
-    database = Database(url)
-    try:
-        await require_migrated(database)
-        require_session(database)
-        with replay_bar("Replaying") as bar:
+    async with migrated_database(url, needs_session=True) as database:
+        with progress_bar("Replaying") as bar:
             return await replay_into(database, schema, until, bar.progress, bar.begin)
-    finally:
-        await database.close()
 
 
 def _print_skips(skips: Iterable[Skip]) -> None:
     for skip in skips:
         click.echo(
-            f"Skipped: {skip.event_type} at position {skip.position}, decided by {skip.by} at {skip.skipped_at}: "
+            f"Skipped: {skip.event_type} at position {skip.position:,}, decided by {skip.by} at {skip.skipped_at}: "
             f"{skip.reason}"
         )

@@ -1,4 +1,4 @@
-"""ledger serve and ledger worker: the two halves of the service, as processes of their own."""
+"""ledger serve and ledger worker: the HTTP API and the background worker as separate processes."""
 
 import socket
 from pathlib import Path
@@ -10,42 +10,40 @@ from ledger.api.app import serving
 from ledger.api.client_connections import raise_open_file_limit
 from ledger.api.rate_limits import RateLimits
 from ledger.audit.sealer import find_sealer
-from ledger.cli.common import (
-    home_option,
-    plain_errors,
-    reachable_database,
-    require_loopback,
-    require_migrated,
-    run,
-    settings_for,
-    signing_files,
-)
-from ledger.cli.databases import service_engines
-from ledger.cli.up import announce, bind, stop_signal, until_stopped
+from ledger.cli.databases import require_migrated, service_databases, service_url
+from ledger.cli.event_loop import run_async, stop_signal, wait_for_stop
+from ledger.cli.listening import bind, print_address, require_loopback
+from ledger.cli.options import home_option, host_option, port_option
+from ledger.cli.output import exit_on_error
+from ledger.cli.settings import settings_for, signing_files
 from ledger.config import Settings
 from ledger.keys import KeyRing
 from ledger.runtime import background
 
 
 @click.command()
-@click.option("--no-auth", is_flag=True, help="Let everybody in, without keys; on loopback only.")
-@click.option("--host", help="Address to serve on.  [default: 127.0.0.1]")
-@click.option("--port", type=click.IntRange(0, 65_535), help="Port to serve on; 0 takes a free one.  [default: 8080]")
+@click.option("--no-auth", is_flag=True, help="Accept requests without an API key; on loopback addresses only.")
+@host_option
+@port_option
 @home_option
 def serve(no_auth: bool, host: str | None, port: int | None, home: Path | None) -> None:
-    """Serve the API; the read models are kept by `ledger worker`."""
-    with plain_errors():
+    """Serve the HTTP API.
+
+    `ledger worker` updates the read models in another process. Any number of both can run. SIGTERM and Ctrl-C stop the
+    service after accepted requests are answered.
+    """
+    with exit_on_error():
         settings = settings_for(home, host, port)
         if no_auth:
             require_loopback(settings.host)
         listener = bind(settings)
-        with reachable_database(settings) as url:
-            run(_serve(settings, url, listener, no_auth))
+        with service_url(settings) as url:
+            run_async(_serve(settings, url, listener, no_auth))
 
 
 async def _serve(settings: Settings, url: URL, listener: socket.socket, no_auth: bool) -> None:
     stop = stop_signal()
-    async with service_engines(settings, url) as (database, direct, replica):
+    async with service_databases(settings, url) as (database, direct, replica):
         await require_migrated(database)
         key_ring = None if no_auth else KeyRing(database)
         rates = None if no_auth else RateLimits(settings.rate_limit)
@@ -59,27 +57,28 @@ async def _serve(settings: Settings, url: URL, listener: socket.socket, no_auth:
             replica=replica,
             connections_max=raise_open_file_limit(settings.connections_max),
         ):
-            announce(listener)
-            await until_stopped(stop)
+            print_address(listener)
+            await wait_for_stop(stop)
 
 
 @click.command()
 @home_option
 def worker(home: Path | None) -> None:
-    """Keep the read models, free the holds that run out, and seal the log where its key is.
+    """Update the read models, expire holds, and seal the log.
 
-    Any number may run; one is active at a time.
+    Any number of workers can run; one is active, the others take over if it ends. The log is sealed only by a worker
+    that has the signing key in its home.
     """
     settings = settings_for(home)
-    with reachable_database(settings) as url:
-        run(_work(settings, url))
+    with service_url(settings) as url:
+        run_async(_work(settings, url))
 
 
 async def _work(settings: Settings, url: URL) -> None:
     stop = stop_signal()
-    async with service_engines(settings, url) as (database, direct, _):
+    async with service_databases(settings, url) as (database, direct, _):
         await require_migrated(database)
         sealer = await find_sealer(database, signing_files(settings))
         async with background(database, with_worker=True, sealer=sealer, direct=direct):
-            click.echo("The worker is running (Ctrl-C stops it)")
-            await until_stopped(stop)
+            click.echo("The worker is running (press Ctrl-C to stop)")
+            await wait_for_stop(stop)

@@ -1,4 +1,4 @@
-"""ledger status: where the log and the read models stand."""
+"""ledger status: the positions of the log, the read models and the seal."""
 
 from pathlib import Path
 
@@ -7,14 +7,11 @@ import msgspec
 from sqlalchemy import URL
 
 from ledger.audit import tree_store
-from ledger.cli.common import (
-    home_option,
-    json_option,
-    print_json,
-    reachable_database,
-    run,
-    settings_for,
-)
+from ledger.cli.databases import service_url
+from ledger.cli.event_loop import run_async
+from ledger.cli.options import home_option, json_option
+from ledger.cli.output import counted, print_json
+from ledger.cli.settings import settings_for
 from ledger.database import Database
 from ledger.database.migrations import current_revision
 from projections.checkpoint import Failure
@@ -22,7 +19,7 @@ from projections.queries import projection_status
 
 
 class Status(msgspec.Struct):
-    """Where the log and the read models stand."""
+    """The positions of the log, the read models and the seal; what `--json` prints."""
 
     revision: str | None
     head: int
@@ -40,45 +37,49 @@ class Status(msgspec.Struct):
 @home_option
 @json_option
 def status(home: Path | None, as_json: bool) -> None:
-    """Say where the log and the read models stand."""
-    with reachable_database(settings_for(home)) as url:
-        found = run(_status(url))
+    """Show the positions of the log, the read models and the seal."""
+    with service_url(settings_for(home)) as url:
+        read = run_async(_read_status(url))
     if as_json:
-        print_json(found)
-        return
-    click.echo(f"Log: {found.head:,} events. Database at revision {found.revision}.")
-    click.echo(f"Read models: {found.projections}, at position {found.position:,}, {found.lag_events:,} events behind.")
-    if found.last_error is not None:
+        print_json(read)
+    else:
+        _print_status(read)
+
+
+def _print_status(status: Status) -> None:
+    click.echo(f"Log: {counted(status.head, 'event')}. Database at revision {status.revision}.")
+    lag = counted(status.lag_events, "event")
+    click.echo(f"Read models: {status.projections}, at position {status.position:,}, {lag} behind.")
+    if status.last_error is not None:
+        error = status.last_error
+        click.echo(f"Last error: {error.type} at position {error.position:,}: {error.error}")
+    if status.seal_refusal is not None:
+        click.echo(f"NOT SEALED after position {status.sealed:,}: {status.seal_refusal}")
+    elif status.origin is not None:
+        click.echo(f"Sealed: {counted(status.sealed, 'event')}, origin {status.origin}.")
+    if status.projections == "paused":
         click.echo(
-            f"Last error: {found.last_error.type} at position {found.last_error.position}: {found.last_error.error}"
+            "Next: fix the cause and run `ledger projections retry|skip`; if a read model was changed by hand, "
+            "run `ledger rebuild`."
         )
-    if found.seal_refusal is not None:
-        click.echo(f"NOT SEALED past {found.sealed:,}: {found.seal_refusal}")
-    elif found.origin is not None:
-        click.echo(f"Sealed: {found.sealed:,} events as {found.origin}.")
-    if found.projections == "paused":
-        click.echo("They wait for you: `ledger projections retry|skip`, or `ledger rebuild` where a table was changed.")
 
 
-async def _status(url: URL) -> Status:
-    database = Database(url)
-    try:
+async def _read_status(url: URL) -> Status:
+    async with Database(url) as database:
         async with database.engine.connect() as connection:
             revision = await current_revision(connection)
         async with database.connection() as driver:
-            standing = await projection_status(driver)
-            sealing = await tree_store.read_seal_status(driver)
-        return Status(
-            revision,
-            standing.head,
-            standing.position,
-            standing.lag_events,
-            standing.lag_seconds,
-            standing.status,
-            standing.failure,
-            sealing.origin,
-            sealing.size,
-            sealing.refusal,
-        )
-    finally:
-        await database.close()
+            read_models = await projection_status(driver)
+            seal = await tree_store.read_seal_status(driver)
+    return Status(
+        revision=revision,
+        head=read_models.head,
+        position=read_models.position,
+        lag_events=read_models.lag_events,
+        lag_seconds=read_models.lag_seconds,
+        projections=read_models.status,
+        last_error=read_models.failure,
+        origin=seal.origin,
+        sealed=seal.size,
+        seal_refusal=seal.refusal,
+    )

@@ -1,8 +1,6 @@
-"""ledger up: everything in one process."""
+"""ledger up: PostgreSQL, migrations, HTTP API, worker and sealer in one process."""
 
-import asyncio
 import os
-import signal
 import socket
 from contextlib import suppress
 from pathlib import Path
@@ -10,22 +8,17 @@ from pathlib import Path
 import click
 from sqlalchemy import URL
 
-from ledger import sample_data
-from ledger.api.app import listen, serving
+from ledger.api.app import serving
 from ledger.api.client_connections import raise_open_file_limit
 from ledger.api.rate_limits import RateLimits
 from ledger.audit.sealer import find_sealer
-from ledger.cli.common import (
-    appending,
-    fail,
-    home_option,
-    plain_errors,
-    reachable_database,
-    run,
-    settings_for,
-    signing_files,
-)
-from ledger.cli.databases import bring_up_to_date, service_engines
+from ledger.cli.admin import append_sample_data, print_seeded
+from ledger.cli.databases import migrate_database, service_databases, service_url
+from ledger.cli.event_loop import run_async, stop_signal, wait_for_stop
+from ledger.cli.listening import bind, print_address
+from ledger.cli.options import home_option, host_option, port_option
+from ledger.cli.output import exit_on_error
+from ledger.cli.settings import settings_for, signing_files
 from ledger.config import Settings
 from ledger.database import Database
 from ledger.domain.access import Role
@@ -36,42 +29,35 @@ from projections.queries import projection_status, wait_for_position
 
 
 @click.command()
-@click.option("--demo", is_flag=True, help="Add the sample data.")
-@click.option("--host", help="Address to serve on.  [default: 127.0.0.1]")
-@click.option("--port", type=click.IntRange(0, 65_535), help="Port to serve on; 0 takes a free one.  [default: 8080]")
+@click.option("--demo", is_flag=True, help="Append the sample data.")
+@host_option
+@port_option
 @home_option
 def up(demo: bool, host: str | None, port: int | None, home: Path | None) -> None:
-    """Start everything in one process: database, migrations, API, worker."""
-    with plain_errors():
+    """Run everything in one process: PostgreSQL, migrations, HTTP API, worker and sealer.
+
+    The first start creates the database, the signing key, and an API key for the administrator, which is printed once
+    and stored in admin.key. SIGTERM and Ctrl-C stop the service after accepted requests are answered.
+    """
+    with exit_on_error():
         settings = settings_for(home, host, port)
         settings.home.mkdir(parents=True, exist_ok=True)
         with exclusive_home(settings.home, "ledger up"):
             listener = bind(settings)
-            with reachable_database(settings) as url:
-                run(_up(settings, url, listener, demo))
-
-
-def bind(settings: Settings) -> socket.socket:
-    """Bind the port, or say what to do when it is taken."""
-    try:
-        return listen(settings.host, settings.port)
-    except OSError as error:
-        where = f"{settings.host}:{settings.port}"
-        fail(f"cannot serve on {where} ({error.strerror}); choose another port with --port, 0 for a free one")
+            with service_url(settings) as url:
+                run_async(_up(settings, url, listener, demo))
 
 
 async def _up(settings: Settings, url: URL, listener: socket.socket, demo: bool) -> None:
     stop = stop_signal()
-    await bring_up_to_date(settings.direct_database_url or url)
-    async with service_engines(settings, url) as (database, direct, replica):
+    await migrate_database(settings.direct_database_url or url)
+    async with service_databases(settings, url) as (database, direct, replica):
         if demo:
-            async with appending(database) as appender:
-                added = await sample_data.seed(database, appender)
-            click.echo(f"Sample data: {added} events added." if added else "Sample data: already there.")
+            print_seeded(await append_sample_data(database))
         sealer = await find_sealer(database, signing_files(settings), make_key=True)
         if sealer is None:
-            click.echo("The log is sealed elsewhere: the key is not here.")
-        await make_admin_key(database, settings.home / "admin.key")
+            click.echo("The log is sealed elsewhere: its signing key is not here.")
+        await _create_admin_key(database, settings.home / "admin.key")
         async with serving(
             database,
             listener,
@@ -84,50 +70,29 @@ async def _up(settings: Settings, url: URL, listener: socket.socket, demo: bool)
             replica=replica,
         ):
             if demo:
-                await shown(database)
+                await _wait_for_read_models(database)
             if settings.database_url is None:
-                plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
-                click.echo(f"DATABASE_URL={plain}")
-            announce(listener)
-            await until_stopped(stop)
+                plain_url = url.set(drivername="postgresql").render_as_string(hide_password=False)
+                click.echo(f"DATABASE_URL={plain_url}")
+            print_address(listener)
+            await wait_for_stop(stop)
 
 
-async def shown(database: Database) -> None:
-    """Wait until the tables show what is in the log, for whoever looks at them at once; but not for ever."""
+async def _wait_for_read_models(database: Database) -> None:
+    """Wait until the read models reflect the sample data, or until the wait times out."""
     async with database.connection() as connection:
-        standing = await projection_status(connection)
+        status = await projection_status(connection)
     with suppress(ProjectionBehind):
-        await wait_for_position(database, standing.head)
+        await wait_for_position(database, status.head)
 
 
-async def make_admin_key(database: Database, file: Path) -> None:
-    """On the first run make a key for the administrator, print it once and keep it in a file of the owner's alone."""
+async def _create_admin_key(database: Database, file: Path) -> None:
+    """Create an administrator's API key if there are no keys; print it once and store it in a file of mode 0600."""
     async with database.connection() as connection, connection.transaction():
         if await list_keys(connection):
             return
         _, text = await create_key(connection, "admin", Role.ADMIN)
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as kept:
-            kept.write(text + "\n")
-    click.echo(f"Admin key, shown this once and kept in {file}: {text}")
-
-
-def announce(listener: socket.socket) -> None:
-    """Print where the ledger is."""
-    host, port = listener.getsockname()[:2]
-    click.echo(f"The ledger is at http://{f'[{host}]' if ':' in host else host}:{port} (Ctrl-C stops it)")
-
-
-def stop_signal() -> asyncio.Event:
-    """An event that Ctrl-C or SIGTERM sets; made before anything that must be ended in order is begun."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
-    return stop
-
-
-async def until_stopped(stop: asyncio.Event) -> None:
-    """Wait for the end."""
-    await stop.wait()
-    click.echo("Stopping: answering what was accepted.")
+        with os.fdopen(descriptor, "w") as opened:
+            opened.write(text + "\n")
+    click.echo(f"Admin key, shown only this once and stored in {file}: {text}")

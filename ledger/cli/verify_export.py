@@ -1,4 +1,4 @@
-"""ledger verify --export: a history proved without the ledger it comes from."""
+"""ledger verify --export: verify an exported log against a signed checkpoint, without a database."""
 
 import sys
 from collections.abc import Callable
@@ -12,26 +12,32 @@ from ledger.audit.export_check import ExportMismatchError, VerifiedExport, open_
 from ledger.audit.export_file import open_export
 from ledger.audit.export_lines import ExportError, read_lines
 from ledger.audit.note import NoteError, Verifier
-from ledger.cli.common import plain_errors, print_json, replay_bar
+from ledger.cli.output import counted, exit_on_error, print_json, progress_bar
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 KEY_CHARACTERS_MAX = 10_000
 
 
-def options(command: F) -> F:
-    """The three options that go together."""
+def export_options(command: F) -> F:
+    """Add --export, --checkpoint and --key, which are given together or not at all."""
     for option in (
-        click.option("--key", help="The verifier key of the log, or a file that holds it (GET /v1/log/key)."),
+        click.option(
+            "--key",
+            metavar="KEY",
+            help="Use this verifier key of the log, or the file that holds it (GET /v1/log/key).",
+        ),
         click.option(
             "--checkpoint",
             type=click.Path(exists=True, dir_okay=False, path_type=Path),
-            help="A file with a signed checkpoint (GET /v1/log/checkpoint).",
+            metavar="FILE",
+            help="Verify against the signed checkpoint in FILE (GET /v1/log/checkpoint).",
         ),
         click.option(
             "--export",
             type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
-            help="An export of the log (`ledger events export`); - is stdin.",
+            metavar="FILE",
+            help="Verify the export in FILE (`ledger events export`) instead of the database; - is standard input.",
         ),
     ):
         command = option(command)
@@ -39,31 +45,42 @@ def options(command: F) -> F:
 
 
 def verify(export: Path | None, checkpoint: Path | None, key: str | None, as_json: bool) -> NoReturn:
-    """Prove an export, say what it proves, and end with the exit code."""
+    """Verify an export, print what it proves, and exit.
+
+    Args:
+        export: the file with the export; - for stdin.
+        checkpoint: the file with the signed checkpoint.
+        key: the verifier key, or the name of the file that holds it.
+        as_json: print JSON.
+
+    Raises:
+        UsageError: one of the three is missing, or the key cannot be read.
+        SystemExit: code 0 if the export is proved, else 1.
+    """
     if export is None or checkpoint is None or key is None:
         raise click.UsageError("--export, --checkpoint and --key go together: give all three, or none")
-    verifier = _verifier(key)
-    with plain_errors():
+    verifier = _read_verifier(key)
+    with exit_on_error():
         try:
             signed = open_checkpoint(checkpoint.read_bytes(), verifier)
-            with open_export(export) as file, replay_bar("Verifying", "bytes") as bar:
+            with open_export(export) as file, progress_bar("Verifying", "bytes") as bar:
                 if file.size is not None:
                     bar.begin(file.size)
                 proved = verify_export(read_lines(file.lines), signed, lambda: bar.progress(file.bytes_read))
         except (ExportError, ExportMismatchError) as error:
             _print_fault(error, as_json)
             sys.exit(1)
-    _print(proved, as_json)
+    _print_proved(proved, as_json)
     sys.exit(0)
 
 
-def _verifier(key: str) -> Verifier:
+def _read_verifier(key: str) -> Verifier:
     try:
         file = Path(key)
         text = key if "+" in key and not file.exists() else file.read_text()[:KEY_CHARACTERS_MAX]
         return Verifier.parse(text.strip())
     except (OSError, UnicodeDecodeError):
-        # What was given is not repeated: it may be a private key.
+        # The message does not repeat the argument: it may be a private key.
         raise click.UsageError("--key is neither a verifier key nor a file that can be read") from None
     except NoteError as error:
         raise click.UsageError(f"--key: {error}") from None
@@ -77,14 +94,14 @@ def _print_fault(error: ExportError | ExportMismatchError, as_json: bool) -> Non
         click.echo(f"Not proved: {error}")
 
 
-def _print(proved: VerifiedExport, as_json: bool) -> None:
+def _print_proved(proved: VerifiedExport, as_json: bool) -> None:
     if as_json:
         print_json({"proved": True, **msgspec.structs.asdict(proved)})
         return
-    click.echo(f"Proved: {proved.sealed:,} events of {proved.origin}, root {proved.root}.")
+    click.echo(f"Proved: {counted(proved.sealed, 'event')} of {proved.origin}, root {proved.root}.")
     if proved.not_sealed:
-        click.echo(f"Not sealed: {proved.not_sealed:,} events after them; they keep the rules, but nobody signed them.")
+        click.echo(f"Not sealed: {counted(proved.not_sealed, 'later event')}, valid by the rules but not signed.")
     if proved.erased:
-        click.echo(f"Erased: the texts of {proved.erased:,} events; what was erased cannot be checked.")
+        click.echo(f"Erased: the free text of {counted(proved.erased, 'event')}, which cannot be verified.")
     for currency, balance in proved.currencies.items():
         click.echo(f"{currency}: {balance.spent} spent, {balance.held} held")

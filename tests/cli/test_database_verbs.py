@@ -63,7 +63,7 @@ async def test_status_says_where_the_log_and_the_tables_stand(database_url: URL,
         "seal_refusal": None,
     }
     assert "3 events" in in_words.out
-    assert "1 events behind" in in_words.out
+    assert "1 event behind" in in_words.out
 
 
 async def test_a_doctor_that_finds_nothing_says_so(database_url: URL, kind: str) -> None:

@@ -25,7 +25,7 @@ async def test_it_erases_and_says_where_that_is_recorded(database_url: URL, data
     as_json = await erase("2", "--reason", "The customer asked", "--json", database=database_url)
 
     assert (told.code, as_json.code) == (0, 0), (told.err, as_json.err)
-    assert "campaign.created at position 1, as recorded at position 3" in told.out
+    assert "campaign.created at position 1; recorded at position 3" in told.out
     answer = json.loads(as_json.out)
     assert (answer["position"], answer["recorded_position"], answer["category"]) == (2, 4, "campaign")
     assert await value(database, "SELECT count(*) FROM ledger.campaign_events WHERE text IS NOT NULL") == 0

@@ -110,7 +110,7 @@ async def test_an_export_is_proved_without_any_database(told: Path) -> None:
 
     assert in_words.code == 0, in_words.err
     assert in_words.out.startswith(f"Proved: {events - 2} events of ledger.example/log, root ")
-    assert "\nNot sealed: 2 events after them" in in_words.out
+    assert "\nNot sealed: 2 later events" in in_words.out
     assert "\nUSD: 21 spent, 0 held\n" in in_words.out
     answer = json.loads(as_json.out)
     assert (as_json.code, answer["proved"], answer["sealed"], answer["not_sealed"]) == (0, True, events - 2, 2)
@@ -163,4 +163,4 @@ async def test_verify_without_them_looks_at_the_tables_as_before(database_url: U
 
     said = await ledger("verify", database=database_url)
 
-    assert (said.code, said.out) == (0, "Clean: the tables at position 1 of 1 are what the log says.\n")
+    assert (said.code, said.out) == (0, "Clean: the tables at position 1 of 1 match the log.\n")

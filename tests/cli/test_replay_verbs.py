@@ -28,7 +28,10 @@ async def said_by(*verb: str, database: URL) -> Said:
 
     def invoke() -> Said:
         # Neither uvloop nor the group, which want the process's main thread for signals.
-        with patch.dict(os.environ, environment(database), clear=True), patch("ledger.cli.replay.run", asyncio.run):
+        with (
+            patch.dict(os.environ, environment(database), clear=True),
+            patch("ledger.cli.replay.run_async", asyncio.run),
+        ):
             done = CliRunner().invoke(main.commands[verb[0]], verb[1:])
         assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
         return Said(done.exit_code, done.stdout, done.stderr)
@@ -45,7 +48,7 @@ async def test_a_clean_ledger_is_verified_with_exit_code_0(database_url: URL, da
 
     assert (in_words.code, in_words.out, in_words.err) == (
         0,
-        f"Clean: the tables at position {head} of {head} are what the log says.\n",
+        f"Clean: the tables at position {head} of {head} match the log.\n",
         "",
     )
     assert (as_json.code, json.loads(as_json.out)) == (
@@ -69,10 +72,10 @@ async def test_a_changed_cell_is_shown_with_exit_code_1_mended_and_then_clean(
     difference = {"table": "campaigns", "id": row_id, "column": "spend", "live": "5.5000000000", "replayed": spend}
     assert (in_words.code, as_json.code) == (1, 1)
     assert f"campaigns {row_id} spend: live 5.5000000000, replayed {spend}\n" in in_words.out
-    assert "Found: 1 differences, 0 faults of the log." in in_words.out
+    assert "Found 1 difference and 0 faults of the log." in in_words.out
     assert json.loads(as_json.out)["differences"] == [difference]
     assert (rebuilt.code, again.code) == (0, 0)
-    assert "campaigns: 1 rows written, 0 removed\n" in rebuilt.out
+    assert "campaigns: 1 row written, 0 removed\n" in rebuilt.out
     assert await tables(database) == folded(await stored(database))
 
 

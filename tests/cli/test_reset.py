@@ -36,7 +36,7 @@ async def test_anything_but_yes_cancels(filled: Database, database_url: URL, tmp
 
     for said in answers:
         assert (said.code, "Cancelled." in said.out) == (0, True)
-        assert "There is no way back" in said.out
+        assert "It cannot be undone" in said.out
     assert await value(filled, EVENTS) == 2
 
 

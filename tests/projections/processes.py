@@ -9,7 +9,7 @@ from multiprocessing.process import BaseProcess
 import uvloop
 from sqlalchemy import URL
 
-from ledger.cli.up import stop_signal
+from ledger.cli.event_loop import stop_signal
 from ledger.database import Database
 from projections import worker as worker_module
 from projections.worker import Worker
