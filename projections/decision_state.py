@@ -89,8 +89,6 @@ LATERAL (VALUES {PRESENCE.format(live="live.stream_id", replayed="replayed.strea
 WHERE cell.differs
 """  # noqa: S608
 
-LOCK_HEAD = "SELECT position FROM ledger.log_head FOR UPDATE"
-
 MEND_ACCOUNTS = (
     """
     DELETE FROM ledger.accounts AS live WHERE NOT EXISTS (

@@ -13,6 +13,7 @@ import msgspec
 
 from ledger.database import Connection, Database
 from ledger.domain.errors import LedgerError
+from ledger.log.append import LOCK_HEAD
 from ledger.log.notifications import notify_other_processes
 from ledger.log.read import read_head
 from projections import checkpoint, decision_state, differences
@@ -162,7 +163,7 @@ async def _mend_balances(connection: Connection, replay: Replay) -> dict[str, in
         return {}
     async with connection.transaction():
         await connection.execute(TIMEOUTS)
-        await replay.advance(await connection.fetchval(decision_state.LOCK_HEAD))
+        await replay.advance(await connection.fetchval(LOCK_HEAD))
         await connection.execute(COMPARING)
         return await decision_state.mend(connection, replay.left_out)
 

@@ -28,13 +28,14 @@ from ledger.api.live_feed import LiveFeed
 from ledger.api.middleware import answer_with_problems, observe, set_security_headers
 from ledger.api.rate_limits import RateLimits
 from ledger.api.replica import Replica
-from ledger.api.request_bodies import BODY_BYTES_MAX, RequestBodies
+from ledger.api.request_bodies import RequestBodies
 from ledger.api.services import SERVICES, Services
 from ledger.api.telemetry import Telemetry
 from ledger.audit.sealer import Sealer
 from ledger.config import CONNECTIONS_MAX
 from ledger.database import Database
 from ledger.keys import KeyRing
+from ledger.log.decode import BODY_BYTES_MAX
 from ledger.runtime import background
 
 RESOURCES = (

@@ -6,6 +6,7 @@ import msgspec
 from aiohttp import web
 
 from ledger.domain.errors import LedgerError, RateLimited, Unauthenticated, Unavailable
+from ledger.log.decode import BODY_TOO_LARGE
 
 CONTENT_TYPE = "application/problem+json"
 
@@ -87,7 +88,7 @@ def http_exception_response(error: web.HTTPException) -> web.Response:
     details = {
         404: "there is nothing at this address; see /openapi.json",
         405: "this address does not take this method; see the Allow header and /openapi.json",
-        413: "the body is larger than 16 MiB; send it in parts",
+        413: BODY_TOO_LARGE,
     }
     headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
     detail = details.get(error.status, error.reason)

@@ -8,8 +8,8 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestPayloadError
 
 from ledger.domain.errors import Malformed, Overloaded, TooLarge, UnsupportedMediaType
+from ledger.log.decode import BODY_BYTES_MAX, BODY_TOO_LARGE
 
-BODY_BYTES_MAX = 16 * 1024 * 1024
 BODY_SECONDS_MAX = 30.0
 
 SMALL_BODY_BYTES = 64 * 1024
@@ -39,7 +39,7 @@ class RequestBodies:
         if request.headers.get("Content-Type") and request.content_type not in MEDIA:
             raise UnsupportedMediaType(f"{request.content_type} is not understood; send {' or '.join(MEDIA)}")
         if (request.content_length or 0) > BODY_BYTES_MAX:
-            raise TooLarge("the body is larger than 16 MiB; send it in parts")
+            raise TooLarge(BODY_TOO_LARGE)
         counted = 0
 
         def count(part: bytes) -> None:
@@ -47,7 +47,7 @@ class RequestBodies:
             counted += len(part)
             self._bytes += len(part)
             if counted > BODY_BYTES_MAX:
-                raise TooLarge("the body is larger than 16 MiB; send it in parts")
+                raise TooLarge(BODY_TOO_LARGE)
             if self._bytes > TOGETHER_BYTES_MAX:
                 raise Overloaded("too many large bodies are being read; send this again in a second")
 

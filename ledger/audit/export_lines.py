@@ -18,10 +18,11 @@ from ledger.domain.codec import InvalidFieldError, check_text, utc
 from ledger.domain.errors import LedgerError
 from ledger.domain.event import Recorded
 from ledger.domain.rejudge import InvalidLogError
+from ledger.log.decode import BODY_BYTES_MAX
 from ledger.log.read import SaltedEvent
 
-LINE_BYTES_MAX = 32 * 1024 * 1024
-"""Limits the memory of a reader. Longer than any event that fits in a request of 16 MiB."""
+LINE_BYTES_MAX = 2 * BODY_BYTES_MAX
+"""Limits the memory of a reader. Longer than the line of any event that fits in a request."""
 
 _NULL = b"null"
 

@@ -15,7 +15,7 @@ from ledger.domain.codec import time_text
 from ledger.domain.errors import LedgerError
 from ledger.domain.event import Candidate, Request
 from ledger.domain.rejudge import candidate_of, restore
-from ledger.log.append import STORE, changes
+from ledger.log.append import LOCK_HEAD, STORE, changes
 from ledger.log.ledger_events import load_ledger_state
 from ledger.log.load import LOCK_AND_LOAD, decode_working_state, touched_by
 from ledger.log.read import PAGE_CHARACTERS_MAX, PAGE_EVENTS_MAX
@@ -23,8 +23,6 @@ from ledger.log.tables import EVENT_COLUMNS, SCHEMA
 
 # Appends wait for the import's lock, so an import that stalls must not hold it forever.
 IMPORT_TIMEOUTS = "SET LOCAL lock_timeout = '10s'; SET LOCAL idle_in_transaction_session_timeout = '5min'"
-
-LOCK_HEAD_AND_READ_CLOCK = "SELECT position, clock_timestamp() AS now FROM ledger.log_head FOR UPDATE"
 
 CLOCK_AHEAD_MAX = timedelta(hours=1)
 """How far the clock of the machine that recorded the events may be ahead of this one. Times in a log never decrease, so
@@ -60,7 +58,7 @@ async def import_lines(
     position = 0
     async with connection.transaction():
         await connection.execute(IMPORT_TIMEOUTS)
-        head = await connection.fetchrow(LOCK_HEAD_AND_READ_CLOCK)
+        head = await connection.fetchrow(LOCK_HEAD)
         assert head is not None
         if head["position"]:
             raise LedgerNotEmptyError(f"the ledger already has {head['position']:,} events; import into an empty one")

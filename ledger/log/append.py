@@ -35,6 +35,9 @@ SET LOCAL statement_timeout = '30s';
 SET LOCAL idle_in_transaction_session_timeout = '10s';
 """
 
+LOCK_HEAD = "SELECT position, clock_timestamp() AS now FROM ledger.log_head FOR UPDATE"
+"""The head lock alone: until the transaction ends, no event is appended."""
+
 KNOWN_DENIALS = "SELECT stream_id FROM ledger.cost_events WHERE stream_id = ANY ($1)"
 
 STORE = """

@@ -14,9 +14,12 @@ from ledger.domain.errors import InvalidEvent, Malformed, TooLarge
 from ledger.domain.event import Candidate
 from ledger.log.prepare import id_for_key, prepare
 
-EVENTS_MAX = 5_000
+REQUEST_EVENTS_MAX = 5_000
 
-COMMAS_MAX = 40 * EVENTS_MAX
+BODY_BYTES_MAX = 16 * 1024 * 1024
+BODY_TOO_LARGE = f"the body is larger than {BODY_BYTES_MAX // 1024**2} MiB; split it into several requests"
+
+COMMAS_MAX = 40 * REQUEST_EVENTS_MAX
 """More than the commas of any usual request: only then are an array's elements counted before it is split."""
 
 
@@ -88,8 +91,8 @@ def split_body(body: bytes, *, ndjson: bool) -> tuple[list[bytes], bool]:
         raise Malformed(_json_trouble(error)) from None
     if not events:
         raise Malformed("the body holds no event")
-    if len(events) > EVENTS_MAX:
-        raise TooLarge(f"{len(events):,} events in one request; send at most {EVENTS_MAX:,}")
+    if len(events) > REQUEST_EVENTS_MAX:
+        raise TooLarge(f"{len(events):,} events in one request; send at most {REQUEST_EVENTS_MAX:,}")
     return events, ndjson or start == b"["
 
 
@@ -98,7 +101,7 @@ def _require_few_elements(body: bytes) -> None:
     text = body.decode()
     scan = json.JSONDecoder().raw_decode
     place = text.index("[") + 1
-    for _ in range(EVENTS_MAX):
+    for _ in range(REQUEST_EVENTS_MAX):
         try:
             _, place = scan(text, _SPACE.match(text, place).end())  # type: ignore[union-attr]
         except ValueError:
@@ -107,7 +110,7 @@ def _require_few_elements(body: bytes) -> None:
         if text[place : place + 1] != ",":
             return
         place += 1
-    raise TooLarge(f"more than {EVENTS_MAX:,} events in one request; send at most {EVENTS_MAX:,}")
+    raise TooLarge(f"more than {REQUEST_EVENTS_MAX:,} events in one request; send at most {REQUEST_EVENTS_MAX:,}")
 
 
 def read_candidate(

@@ -16,8 +16,9 @@ from sqlalchemy import URL
 from ledger.api import client_connections
 from ledger.api.app import listen, serving
 from ledger.api.client_connections import HEAD_SECONDS_MAX
-from ledger.api.request_bodies import BODY_BYTES_MAX, BODY_SECONDS_MAX
+from ledger.api.request_bodies import BODY_SECONDS_MAX
 from ledger.database import Database
+from ledger.log.decode import BODY_BYTES_MAX
 from tests.api.hostile import ANSWER_SECONDS_MAX, Wire, asked, request, slowest, wired
 from tests.cli.helpers import Running, started
 from tests.conftest import Service
