@@ -14,10 +14,7 @@ if TYPE_CHECKING:
     pass
 
 GROUP = "read_models"
-"""The one checkpoint that the four tables share."""
-
-PROJECTIONS = ("campaigns", "content_assets", "agent_jobs", "budget_entries")
-"""The read models by name. They move together, so that they agree with each other at every moment."""
+"""The name of the one checkpoint that all read models share, so that they agree with each other at every position."""
 
 TRY_LOCK = """
 SELECT position, status FROM ledger.projection_checkpoints WHERE name = 'read_models' FOR UPDATE SKIP LOCKED

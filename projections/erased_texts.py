@@ -1,7 +1,7 @@
 """What the log says of a row's texts after an erasure, by the very code of the fold."""
 
 from collections.abc import AsyncIterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import msgspec
@@ -9,10 +9,10 @@ import msgspec
 from ledger.database import Connection
 from ledger.domain.ledger_events import PAYLOAD_ERASED
 from ledger.log.read import EventFilter, StoredEvent, read_page
-from projections.erasures import TABLES, TEXT_COLUMNS, Texts, erased_by
+from projections.erasures import Texts, erased_by
 from projections.fold import ReadModels, fold_event
-from projections.rows import Rows
 from projections.skips import read_skips
+from projections.tables import READ_MODELS_BY_CATEGORY, ReadModel
 
 if TYPE_CHECKING:
     pass
@@ -25,15 +25,16 @@ async def read_texts(connection: Connection, events: Sequence[StoredEvent]) -> d
     """
     erasures: dict[tuple[str, UUID], list[int]] = {}
     for event in events:
-        if (erased := erased_by(event)) is not None and erased.category in TABLES:
+        if (erased := erased_by(event)) is not None and erased.category in READ_MODELS_BY_CATEGORY:
             erasures.setdefault((erased.category, erased.stream_id), []).append(event.position)
     texts: dict[int, Texts] = {}
     for (category, stream_id), positions in erasures.items():
-        models = ReadModels(Rows(), Rows(), Rows(), Rows())
+        model = READ_MODELS_BY_CATEGORY[category]
+        models = ReadModels.empty()
         told = EventFilter(categories=(category,), stream_ids=(stream_id,))
         for after, until in zip([0, *positions], positions, strict=False):
             await _tell(connection, EventFilter(after, until, told.categories, stream_ids=told.stream_ids), models)
-            texts[until] = _texts(models, category, stream_id)
+            texts[until] = _texts(models, model, stream_id)
     return texts
 
 
@@ -47,10 +48,9 @@ async def _tell(connection: Connection, wanted: EventFilter, models: ReadModels)
                 raise
 
 
-def _texts(models: ReadModels, category: str, stream_id: UUID) -> Texts:
-    rows = models.of(category)
-    row = rows.get(stream_id) if rows is not None else None
-    return {column: getattr(row, column) for column in TEXT_COLUMNS[TABLES[category]]} if row is not None else {}
+def _texts(models: ReadModels, model: ReadModel[Any], stream_id: UUID) -> Texts:
+    row = models.of(model).get(stream_id)
+    return {column: getattr(row, column) for column in model.free_text_columns} if row is not None else {}
 
 
 async def read_forgetting(connection: Connection, position: int) -> set[tuple[str, str]]:
@@ -59,8 +59,8 @@ async def read_forgetting(connection: Connection, position: int) -> set[tuple[st
     wanted = EventFilter(after=position, categories=("ledger",), types=(PAYLOAD_ERASED,))
     async for event in _read(connection, wanted):
         erased = erased_by(event)
-        if erased is not None and erased.category in TABLES:
-            forgetting.add((TABLES[erased.category], str(erased.stream_id)))
+        if erased is not None and (model := READ_MODELS_BY_CATEGORY.get(erased.category)) is not None:
+            forgetting.add((model.name, str(erased.stream_id)))
     return forgetting
 
 

@@ -13,18 +13,7 @@ from ledger.log.read import StoredEvent
 from projections.rows import Rows
 
 Texts = Mapping[str, str | None]
-"""The text columns of a row; empty where it was deleted, or never was."""
-
-TABLES = {"campaign": "campaigns", "job": "agent_jobs", "content": "content_assets", "cost": "budget_entries"}
-"""Where the row of a stream is, by its category; other streams have none."""
-
-TEXT_COLUMNS = {
-    "campaigns": ("name", "description"),
-    "agent_jobs": ("input_data", "output_data", "error_message"),
-    "content_assets": ("title", "content", "metadata"),
-    "budget_entries": ("description",),
-}
-"""The columns that come from free text."""
+"""The free-text columns of a row; empty if it was deleted, or never existed."""
 
 
 def erased_by(event: StoredEvent) -> PayloadErased | None:

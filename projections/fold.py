@@ -1,7 +1,7 @@
 """A page of events folded into the four read models together, so that they agree with each other at every moment."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 from uuid import UUID
 
 from ledger.domain.catalogue import CATALOGUE, decode_stored
@@ -9,17 +9,9 @@ from ledger.log.read import StoredEvent
 from projections import agent_jobs, budget_entries, campaigns, content_assets, erasures
 from projections.erasures import Texts
 from projections.rows import AgentJobRow, BudgetEntryRow, CampaignRow, ContentAssetRow, Rows
+from projections.tables import READ_MODELS, READ_MODELS_BY_CATEGORY, R, ReadModel
 
 NO_TEXTS: Mapping[int, Texts] = {}
-
-
-class Needed(NamedTuple):
-    """Ids of the rows that a page may touch, by table."""
-
-    campaigns: list[UUID]
-    agent_jobs: list[UUID]
-    content_assets: list[UUID]
-    budget_entries: list[UUID]
 
 
 class ReadModels(NamedTuple):
@@ -30,15 +22,23 @@ class ReadModels(NamedTuple):
     content_assets: Rows[ContentAssetRow]
     budget_entries: Rows[BudgetEntryRow]
 
-    def of(self, category: str) -> Rows[Any] | None:
-        """The rows of the streams of a category; None where they have no rows."""
-        table = erasures.TABLES.get(category)
-        return getattr(self, table) if table else None
+    @classmethod
+    def empty(cls) -> Self:
+        """Return no rows at all: events are folded into them from their streams' first ones on."""
+        return cls(Rows(), Rows(), Rows(), Rows())
+
+    def of(self, model: ReadModel[R]) -> Rows[R]:
+        """Return the rows of one read model."""
+        rows: Rows[R] = getattr(self, model.name)
+        return rows
 
 
-def needed_by(events: Iterable[StoredEvent]) -> Needed:
-    """Which rows must be loaded before these events are folded; those the page itself opens need not be."""
-    needed: dict[str, dict[UUID, None]] = {"campaign": {}, "job": {}, "content": {}, "cost": {}}
+def needed_by(events: Iterable[StoredEvent]) -> dict[str, list[UUID]]:
+    """Return, by table, the ids of the rows to load before these events are folded.
+
+    A row that the events themselves open is not among them.
+    """
+    needed: dict[str, dict[UUID, None]] = {category: {} for category in READ_MODELS_BY_CATEGORY}
     opened: dict[str, set[UUID]] = {category: set() for category in needed}
     for event in events:
         category = event.category
@@ -55,7 +55,10 @@ def needed_by(events: Iterable[StoredEvent]) -> Needed:
                 needed["campaign"][event.campaign_id] = None
             if event.agent_job_id is not None:
                 needed["job"][event.agent_job_id] = None
-    return Needed(*([row_id for row_id in ids if row_id not in opened[category]] for category, ids in needed.items()))
+    return {
+        READ_MODELS_BY_CATEGORY[category].name: [row_id for row_id in ids if row_id not in opened[category]]
+        for category, ids in needed.items()
+    }
 
 
 def fold(events: Sequence[StoredEvent], models: ReadModels, texts: Mapping[int, Texts] = NO_TEXTS) -> None:
@@ -79,8 +82,8 @@ def fold_event(event: StoredEvent, models: ReadModels, texts: Mapping[int, Texts
     """Fold one event; what a campaign returns is not rated. Of the ledger's own events only erasures change a row."""
     if event.category == "ledger":
         erased = erasures.erased_by(event)
-        if erased is not None and (rows := models.of(erased.category)) is not None:
-            erasures.fold(event, erased, rows, texts)
+        if erased is not None and (model := READ_MODELS_BY_CATEGORY.get(erased.category)) is not None:
+            erasures.fold(event, erased, models.of(model), texts)
         return
     payload = decode_stored(event.type, event.schema_version, event.data, event.text)
     transition = CATALOGUE[event.type].transition
@@ -99,12 +102,14 @@ def fold_event(event: StoredEvent, models: ReadModels, texts: Mapping[int, Texts
 
 def _forget_deleted(models: ReadModels) -> None:
     """Do for the rows in memory what ON DELETE SET NULL does in the database."""
-    if not (models.campaigns.has_deleted or models.agent_jobs.has_deleted):
-        return
-    referring: list[AgentJobRow | ContentAssetRow] = [*models.agent_jobs.touched, *models.content_assets.touched]
-    for row in referring:
-        if row.campaign_id is not None and models.campaigns.was_deleted(row.campaign_id):
-            row.campaign_id = None
-    for asset in models.content_assets.touched:
-        if asset.agent_job_id is not None and models.agent_jobs.was_deleted(asset.agent_job_id):
-            asset.agent_job_id = None
+    for model in READ_MODELS:
+        for reference in model.set_null_references:
+            deleted = models.of(reference.target)
+            if deleted.has_deleted:
+                _set_null(models.of(model).touched, reference.column, deleted)
+
+
+def _set_null(rows: list[Any], column: str, deleted: Rows[Any]) -> None:
+    for row in rows:
+        if deleted.was_deleted(getattr(row, column)):
+            setattr(row, column, None)

@@ -53,6 +53,12 @@ Amount = Numeric(20, 10)
 Sum = Numeric(38, 10)
 ZERO = text("0")
 
+FREE_TEXT = {"free_text": True}
+"""`info=` of every column that free text of events is folded into: an erasure overwrites it."""
+
+LARGE_FREE_TEXT = {"free_text": True, "large": True}
+"""`info=` of free text that may be large: a fold loads and writes it only if an event changes it."""
+
 
 def lower_case(enum: type[Enum]) -> SqlEnum:
     """A varchar holding the enum's values; the check that goes with it is `one_of`."""
@@ -99,8 +105,8 @@ class Campaign(Base):
         newest_first("campaigns"),
     )
 
-    name: Mapped[str] = mapped_column(String(255), index=True)
-    description: Mapped[str | None] = mapped_column(String(1000))
+    name: Mapped[str] = mapped_column(String(255), index=True, info=FREE_TEXT)
+    description: Mapped[str | None] = mapped_column(String(1000), info=FREE_TEXT)
     status: Mapped[CampaignStatus] = mapped_column(
         lower_case(CampaignStatus), index=True, default=CampaignStatus.DRAFT, server_default="draft"
     )
@@ -151,11 +157,11 @@ class AgentJob(Base):
     status: Mapped[JobStatus] = mapped_column(
         lower_case(JobStatus), index=True, default=JobStatus.PENDING, server_default="pending"
     )
-    input_data: Mapped[dict[str, Any]] = mapped_column(JSON)
-    output_data: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    input_data: Mapped[dict[str, Any]] = mapped_column(JSON, info=LARGE_FREE_TEXT)
+    output_data: Mapped[dict[str, Any] | None] = mapped_column(JSON, info=LARGE_FREE_TEXT)
     started_at: Mapped[datetime | None] = mapped_column(Time)
     completed_at: Mapped[datetime | None] = mapped_column(Time)
-    error_message: Mapped[str | None] = mapped_column(Text)
+    error_message: Mapped[str | None] = mapped_column(Text, info=FREE_TEXT)
     retry_count: Mapped[int] = mapped_column(default=0, server_default=ZERO)
     tokens_used: Mapped[int] = mapped_column(BigInteger, default=0, server_default=ZERO)
     cost: Mapped[Decimal] = mapped_column(Sum, default=Decimal(0), server_default=ZERO)
@@ -190,14 +196,14 @@ class ContentAsset(Base):
         newest_first("content_assets"),
     )
 
-    title: Mapped[str] = mapped_column(String(500), index=True)
-    content: Mapped[str] = mapped_column(Text)
+    title: Mapped[str] = mapped_column(String(500), index=True, info=FREE_TEXT)
+    content: Mapped[str] = mapped_column(Text, info=LARGE_FREE_TEXT)
     content_type: Mapped[ContentType] = mapped_column(lower_case(ContentType), index=True)
     status: Mapped[ContentStatus] = mapped_column(
         lower_case(ContentStatus), index=True, default=ContentStatus.DRAFT, server_default="draft"
     )
     asset_metadata: Mapped[dict[str, Any]] = mapped_column(
-        "metadata", JSON, default=dict, server_default=text("'{}'::json")
+        "metadata", JSON, default=dict, server_default=text("'{}'::json"), info=LARGE_FREE_TEXT
     )
     campaign_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("campaigns.id", ondelete="SET NULL"), index=True)
     agent_job_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("agent_jobs.id", ondelete="SET NULL"), index=True)
@@ -230,7 +236,7 @@ class BudgetEntry(Base):
     cost: Mapped[Decimal] = mapped_column(Sum, default=Decimal(0), server_default=ZERO)
     tokens_used: Mapped[int] = mapped_column(BigInteger, default=0, server_default=ZERO)
     model_used: Mapped[str | None] = mapped_column(String(100), index=True)
-    description: Mapped[str | None] = mapped_column(String(500))
+    description: Mapped[str | None] = mapped_column(String(500), info=FREE_TEXT)
     agent_job_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("agent_jobs.id", ondelete="CASCADE"), index=True)
     campaign_id: Mapped[uuid.UUID | None]
     held: Mapped[Decimal] = mapped_column(Amount, default=Decimal(0), server_default=ZERO)

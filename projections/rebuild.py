@@ -6,7 +6,8 @@ foreign keys stay, since the tables do. Balances, holds and streams, which appen
 well; only where one of them is wrong do appends wait for the moment that mends it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 import asyncpg
 import msgspec
@@ -17,10 +18,9 @@ from ledger.log.append import LOCK_HEAD
 from ledger.log.notifications import notify_other_processes
 from ledger.log.read import read_head
 from projections import checkpoint, decision_state, differences
-from projections.differences import COLUMNS
-from projections.models import Base
-from projections.replay import TABLES, TEMPORARY, Progress, Replay, ReplayError, Touched
+from projections.replay import TEMPORARY, Progress, Replay, ReplayError, Touched
 from projections.skips import Skip
+from projections.tables import NAMES, REFERENCED_FIRST, ReadModel
 from projections.verify import COMPARING, catch_up
 
 # "ledger rebuild" as a number.
@@ -77,14 +77,14 @@ class Rebuilt(msgspec.Struct):
 
 async def rebuild(
     database: Database,
-    tables: Sequence[str] = TABLES,
+    tables: Collection[str] = NAMES,
     progress: Progress = lambda position: None,
     begin: Callable[[int], None] = lambda events: None,
 ) -> Rebuilt:
     """Write what differs from the log, in one transaction.
 
     Args:
-        tables: which of the four.
+        tables: names of the read models to mend.
         begin: called with the number of events once it is known.
 
     Raises:
@@ -92,6 +92,7 @@ async def rebuild(
         DependentTableError: a foreign key binds a table to one that was not named; nothing was changed.
         ReplayError: an event cannot be folded; nothing was changed.
     """
+    models = tuple(model for model in REFERENCED_FIRST if model.name in tables)
     async with database.connection() as connection:
         if not await connection.fetchval(TRY_LOCK):
             raise RebuildRunningError("another rebuild is at work on this database; wait until it has ended")
@@ -103,10 +104,10 @@ async def rebuild(
             standing = await checkpoint.read_checkpoint_status(connection)
             await replay.advance(min(standing.position, await read_head(connection)))
             await connection.execute(COMPARING)
-            await differences.note_differing(connection, tables)
+            await differences.note_differing(connection, models)
         async with connection.transaction():
-            rebuilt = await _merge(connection, replay, tables)
-        if set(tables) == set(TABLES):
+            rebuilt = await _merge(connection, replay, models)
+        if models == REFERENCED_FIRST:
             try:
                 rebuilt.written |= await _mend_balances(connection, replay)
             except ReplayError as error:
@@ -118,38 +119,36 @@ async def rebuild(
     return rebuilt
 
 
-async def _merge(connection: Connection, replay: Replay, tables: Sequence[str]) -> Rebuilt:
+async def _merge(connection: Connection, replay: Replay, models: Sequence[ReadModel[Any]]) -> Rebuilt:
     await connection.execute(TIMEOUTS)
     position = await connection.fetchval(checkpoint.LOCK)
     touched: set[Touched] = set()
     await replay.advance(min(position, await read_head(connection)), touched)
-    await connection.execute(NOTE_TOUCHED.format(schema=TEMPORARY), *_columns(touched, tables))
+    await connection.execute(NOTE_TOUCHED.format(schema=TEMPORARY), *_columns(touched, models))
     written, removed = {}, {}
-    await _require_unbound(connection, tables)
-    for table in (table for table in TABLES if table in tables):
+    await _require_unbound(connection, models)
+    for model in models:
         try:
-            written[table] = _count(await connection.execute(_merge_statement(table)))
+            written[model.name] = _count(await connection.execute(_merge_statement(model)))
         except asyncpg.ForeignKeyViolationError as error:
-            raise DependentTableError(f"{table} cannot be mended alone: {error.detail} {ALL_FOUR}") from error
+            raise DependentTableError(f"{model.name} cannot be mended alone: {error.detail} {ALL_FOUR}") from error
     # Rows that refer to what goes have been mended by now.
-    for table in (table for table in reversed(TABLES) if table in tables):
-        removed[table] = _count(await connection.execute(REMOVE.format(schema=TEMPORARY, table=table)))
+    for model in reversed(models):
+        removed[model.name] = _count(await connection.execute(REMOVE.format(schema=TEMPORARY, table=model.name)))
     # Where it stood unless that was past the log's end, and what stopped the worker may be mended.
     await connection.execute(checkpoint.MOVE, replay.position)
     return Rebuilt(replay.position, written, removed, replay.skipped)
 
 
-async def _require_unbound(connection: Connection, tables: Sequence[str]) -> None:
+async def _require_unbound(connection: Connection, models: Sequence[ReadModel[Any]]) -> None:
     """Refuse to take rows away that others refer to: these would be changed, or even taken away, with them."""
-    for other in (table for table in TABLES if table not in tables):
-        for column in Base.metadata.tables[other].columns:
-            for key in column.foreign_keys:
-                table = key.column.table.name
-                bound = BOUND.format(schema=TEMPORARY, table=table, other=other, column=column.name)
-                if table in tables and await connection.fetchval(bound):
-                    raise DependentTableError(
-                        f"{table} cannot be mended alone: rows of {other} refer to rows that must go. {ALL_FOUR}"
-                    )
+    for other in (model for model in REFERENCED_FIRST if model not in models):
+        for column, target, _ in other.references:
+            bound = BOUND.format(schema=TEMPORARY, table=target.name, other=other.name, column=column)
+            if target in models and await connection.fetchval(bound):
+                raise DependentTableError(
+                    f"{target.name} cannot be mended alone: rows of {other.name} refer to rows that must go. {ALL_FOUR}"
+                )
 
 
 async def _mend_balances(connection: Connection, replay: Replay) -> dict[str, int]:
@@ -168,20 +167,20 @@ async def _mend_balances(connection: Connection, replay: Replay) -> dict[str, in
         return await decision_state.mend(connection, replay.left_out)
 
 
-def _columns(touched: set[Touched], tables: Sequence[str]) -> tuple[list[str], list[object]]:
+def _columns(touched: set[Touched], models: Sequence[ReadModel[Any]]) -> tuple[list[str], list[object]]:
+    tables = {model.name for model in models}
     rows = [row for row in touched if row.table in tables]
     return [row.table for row in rows], [row.id for row in rows]
 
 
-def _merge_statement(table: str) -> str:
-    columns = COLUMNS[table]
+def _merge_statement(model: ReadModel[Any]) -> str:
     return MERGE.format(
         schema=TEMPORARY,
-        table=table,
-        columns=", ".join(columns),
-        changes=", ".join(f"{column} = excluded.{column}" for column in columns if column != "id"),
-        live=", ".join(differences.value_of(table, column) for column in columns),
-        replayed=", ".join(differences.value_of("excluded", column) for column in columns),
+        table=model.name,
+        columns=", ".join(model.columns),
+        changes=", ".join(f"{column} = excluded.{column}" for column in model.columns if column != "id"),
+        live=", ".join(differences.comparable(model, model.name, column) for column in model.columns),
+        replayed=", ".join(differences.comparable(model, "excluded", column) for column in model.columns),
     )
 
 

@@ -19,15 +19,12 @@ from ledger.database import Connection, Database
 from ledger.domain.errors import LedgerError
 from ledger.log.read import EventFilter, StoredEvent, read_all
 from ledger.log.tables import NAMING
-from projections.models import Base
 from projections.page import PAGE_EVENTS_MAX, apply_page, is_events_fault
 from projections.skips import Skip, read_skips
+from projections.tables import REFERENCED_FIRST
 
 if TYPE_CHECKING:
     pass
-
-TABLES = ("campaigns", "agent_jobs", "content_assets", "budget_entries")
-"""Referenced tables first."""
 
 TEMPORARY = "pg_temp"
 """The schema of tables that go with their connection, however it ends."""
@@ -39,15 +36,11 @@ CREATE_TABLE = """
 CREATE TABLE {schema}.{table} (LIKE public.{table} INCLUDING DEFAULTS INCLUDING CONSTRAINTS, PRIMARY KEY (id))
 """
 
-# What ON DELETE SET NULL does to live tables, once for all rows: the replay has no foreign keys until its end.
-SETTLE_REFERENCES = """
-UPDATE {schema}.agent_jobs AS row SET campaign_id = NULL
-WHERE campaign_id IS NOT NULL AND NOT EXISTS (SELECT FROM {schema}.campaigns WHERE id = row.campaign_id);
-UPDATE {schema}.content_assets AS row SET campaign_id = NULL
-WHERE campaign_id IS NOT NULL AND NOT EXISTS (SELECT FROM {schema}.campaigns WHERE id = row.campaign_id);
-UPDATE {schema}.content_assets AS row SET agent_job_id = NULL
-WHERE agent_job_id IS NOT NULL AND NOT EXISTS (SELECT FROM {schema}.agent_jobs WHERE id = row.agent_job_id);
+SET_NULL = """
+UPDATE {schema}.{table} AS row SET {column} = NULL
+WHERE {column} IS NOT NULL AND NOT EXISTS (SELECT FROM {schema}.{target} WHERE id = row.{column})
 """
+"""Does for all rows at once what ON DELETE SET NULL does to live tables: a replay has no foreign keys until its end."""
 
 Progress = Callable[[int], None]
 """Called with the position reached."""
@@ -104,8 +97,8 @@ class Replay:
 
     async def create_tables(self) -> None:
         """Make the tables, without what slows loading down."""
-        for table in TABLES:
-            await self._connection.execute(CREATE_TABLE.format(schema=self._schema, table=table))
+        for model in REFERENCED_FIRST:
+            await self._connection.execute(CREATE_TABLE.format(schema=self._schema, table=model.name))
         if await read_skips(self._connection):
             # What the live tables' foreign keys have refused after a skip must be refused here.
             await self.add_indexes()
@@ -128,7 +121,7 @@ class Replay:
                 self.position = page[-1].position
                 self._progress(self.position)
         self.position = max(self.position, until)
-        await self._connection.execute(SETTLE_REFERENCES.format(schema=self._schema))
+        await self._set_null()
 
     async def _apply(self, page: list[StoredEvent], touched: set[Touched] | None) -> None:
         try:
@@ -148,8 +141,15 @@ class Replay:
                 raise ReplayError(page[0], error) from error
         else:
             if touched is not None:
-                for models, table in product(parts, TABLES):
-                    touched.update(Touched(table, row_id) for row_id in getattr(models, table).ids)
+                for models, model in product(parts, REFERENCED_FIRST):
+                    touched.update(Touched(model.name, row_id) for row_id in models.of(model).ids)
+
+    async def _set_null(self) -> None:
+        for model in REFERENCED_FIRST:
+            for column, target, _ in model.set_null_references:
+                await self._connection.execute(
+                    SET_NULL.format(schema=self._schema, table=model.name, column=column, target=target.name)
+                )
 
     async def add_indexes(self) -> None:
         """Make the indexes and foreign keys of the live tables, and gather statistics."""
@@ -159,10 +159,8 @@ class Replay:
         metadata = MetaData(schema=self._schema, naming_convention=NAMING)
         dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
         tables = [
-            Base.metadata.tables[table].to_metadata(
-                metadata, schema=self._schema, referred_schema_fn=lambda *_: self._schema
-            )
-            for table in TABLES
+            model.table.to_metadata(metadata, schema=self._schema, referred_schema_fn=lambda *_: self._schema)
+            for model in REFERENCED_FIRST
         ]
         for table in tables:
             statements: list[ExecutableDDLElement] = [CreateIndex(index) for index in table.indexes]

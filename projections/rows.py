@@ -146,7 +146,7 @@ class Rows(Generic[R]):
         self._changed.pop(row_id, None)
         self._deleted[row_id] = None
 
-    def was_deleted(self, row_id: UUID) -> bool:
+    def was_deleted(self, row_id: UUID | None) -> bool:
         """Whether this page took the row away."""
         return row_id in self._deleted
 
@@ -208,8 +208,3 @@ def add_count(count: int, more: int | None) -> int:
 def raw_text(value: msgspec.Raw) -> str | None:
     """The JSON text of a raw value; None where it is absent."""
     return bytes(value).decode() or None
-
-
-def columns_of(row: type[Row]) -> tuple[str, ...]:
-    """The columns of a row's table, in the order of its fields."""
-    return row.__struct_fields__

@@ -13,9 +13,9 @@ from ledger.log.read import read_head
 from projections import checkpoint, decision_state, differences
 from projections.differences import Difference
 from projections.erased_texts import read_forgetting
-from projections.erasures import TEXT_COLUMNS
 from projections.replay import TEMPORARY, Progress, Replay, ReplayError
 from projections.skips import Skip
+from projections.tables import READ_MODELS_BY_NAME
 
 if TYPE_CHECKING:
     pass
@@ -140,7 +140,8 @@ async def _compare(
     async with database.connection() as latest:
         forgetting = await read_forgetting(latest, report.position)
     async for difference in differences.compare_read_models(connection):
-        if difference.column in TEXT_COLUMNS[difference.table] and (difference.table, difference.id) in forgetting:
+        is_text = difference.column in READ_MODELS_BY_NAME[difference.table].free_text_columns
+        if is_text and (difference.table, difference.id) in forgetting:
             # Gone from the log, but the tables have yet to come to the erasure.
             continue
         report.differences += 1

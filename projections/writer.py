@@ -1,39 +1,18 @@
 """Loading and writing the rows of a page set-wise: a handful of statements whatever the page's size."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import JSON, BigInteger, DateTime, Integer, Numeric, Uuid
+from sqlalchemy import BigInteger, DateTime, Integer, Numeric, Uuid
 from sqlalchemy.types import TypeEngine
 
 from ledger.database import Connection
-from projections.fold import Needed, ReadModels
-from projections.models import Base
-from projections.rows import (
-    AgentJobRow,
-    BudgetEntryRow,
-    CampaignRow,
-    ContentAssetRow,
-    Row,
-    Rows,
-    columns_of,
-)
-
-if TYPE_CHECKING:
-    pass
-
-R = TypeVar("R", bound=Row)
-
-TABLES: tuple[tuple[str, type[Row]], ...] = (
-    ("campaigns", CampaignRow),
-    ("agent_jobs", AgentJobRow),
-    ("content_assets", ContentAssetRow),
-    ("budget_entries", BudgetEntryRow),
-)
-"""Referenced tables first."""
+from projections.fold import ReadModels
+from projections.rows import Row, Rows
+from projections.tables import READ_MODELS, REFERENCED_FIRST, R, ReadModel
 
 
 class Statements(NamedTuple):
@@ -47,29 +26,21 @@ class Statements(NamedTuple):
     delete: str
 
 
-# Large columns that are neither loaded nor written again unless an event brings a new value, or erases one.
-KEPT = {"agent_jobs": ("input_data", "output_data"), "content_assets": ("content", "metadata")}
-
-
 @cache
-def statements(schema: str, table: str, row: type[Row]) -> Statements:
-    """Build the SQL of a table from its row and its model.
+def statements(schema: str, model: ReadModel[Any]) -> Statements:
+    """Return the SQL that loads and writes the rows of a read model in a schema.
 
-    Rows are sent as one JSON text: arrays, one a column, take the driver three times as long to write.
+    Rows are sent as one JSON text: arrays, one for each column, take the driver three times as long to write.
     """
-    types = {column.name: column.type for column in Base.metadata.tables[table].columns}
-    columns = columns_of(row)
-    kept = KEPT.get(table, ())
-    loaded = ", ".join("NULL" if column in kept else column for column in columns)
-    sent = ", ".join(f"{column} {_type_sent(types[column])}" for column in columns)
-    # JSON is sent as text, which keeps it as it is to the last blank.
-    values = ", ".join(
-        f"new.{column}::json" if isinstance(types[column], JSON) else f"new.{column}" for column in columns
-    )
-    rows = f"(SELECT {values} FROM json_to_recordset($1::json) AS new ({sent}))"  # noqa: S608 (names of our own)
-    name = f"{schema}.{table}"
+    columns = model.columns
+    loaded = ", ".join("NULL" if column in model.large_columns else column for column in columns)
+    sent = ", ".join(f"{column} {_type_sent(model.table.c[column].type)}" for column in columns)
+    # JSON is sent as text, which preserves it to the last blank.
+    values = ", ".join(f"new.{column}::json" if column in model.json_columns else f"new.{column}" for column in columns)
+    rows = f"(SELECT {values} FROM json_to_recordset($1::json) AS new ({sent}))"  # noqa: S608 (fixed names)
+    name = f"{schema}.{model.name}"
 
-    def update(kept: Sequence[str]) -> str:
+    def update(kept: Sequence[str] = ()) -> str:
         changes = ", ".join(
             f"{column} = coalesce(new.{column}, old.{column})" if column in kept else f"{column} = new.{column}"
             for column in columns
@@ -81,8 +52,8 @@ def statements(schema: str, table: str, row: type[Row]) -> Statements:
         columns,
         f"SELECT {loaded} FROM {name} WHERE id = ANY ($1)",  # noqa: S608
         f"INSERT INTO {name} ({', '.join(columns)}) {rows}",
-        update(kept),
-        update(()),
+        update(kept=model.large_columns),
+        update(),
         f"DELETE FROM {name} WHERE id = ANY ($1)",  # noqa: S608
     )
 
@@ -100,47 +71,53 @@ def _type_sent(column: TypeEngine[Any]) -> str:
     return "text"
 
 
-async def load(connection: Connection, needed: Needed, schema: str = "public") -> ReadModels:
-    """Load the rows that a page needs."""
+async def load(connection: Connection, needed: Mapping[str, list[UUID]], schema: str = "public") -> ReadModels:
+    """Load the rows that a page needs.
 
-    async def rows(table: str, row: type[R], ids: list[UUID]) -> Rows[R]:
-        if not ids:
-            return Rows()
-        sql = statements(schema, table, row)
-        found = await connection.fetch(sql.select, ids)
-        return Rows(row(**dict(zip(sql.columns, record, strict=True))) for record in found)
+    Args:
+        connection: inside the transaction that will write them.
+        needed: ids by table.
+        schema: of the tables.
 
+    Returns:
+        the rows; large columns are left out.
+    """
     return ReadModels(
-        await rows("campaigns", CampaignRow, needed.campaigns),
-        await rows("agent_jobs", AgentJobRow, needed.agent_jobs),
-        await rows("content_assets", ContentAssetRow, needed.content_assets),
-        await rows("budget_entries", BudgetEntryRow, needed.budget_entries),
+        **{model.name: await _load(connection, model, needed[model.name], schema) for model in READ_MODELS}
     )
+
+
+async def _load(connection: Connection, model: ReadModel[R], ids: list[UUID], schema: str) -> Rows[R]:
+    if not ids:
+        return Rows()
+    sql = statements(schema, model)
+    records = await connection.fetch(sql.select, ids)
+    return Rows(model.row(**dict(zip(sql.columns, record, strict=True))) for record in records)
 
 
 def take_new(models: ReadModels) -> list[bytes]:
     """What must be inserted into each table, as JSON; the models count it as loaded from here on."""
-    return [_json(getattr(models, table).take_new()) for table, _ in TABLES]
+    return [_json(models.of(model).take_new()) for model in REFERENCED_FIRST]
 
 
 async def insert(connection: Connection, new: Sequence[bytes], schema: str = "public") -> None:
     """Insert new rows, referenced ones first."""
-    for (table, row), rows in zip(TABLES, new, strict=True):
-        await _send(connection, statements(schema, table, row).insert, rows)
+    for model, rows in zip(REFERENCED_FIRST, new, strict=True):
+        await _send(connection, statements(schema, model).insert, rows)
 
 
 async def change(connection: Connection, models: ReadModels, schema: str = "public") -> None:
     """Write what changed of rows that were there; deletions last, when nothing points there any more."""
-    for table, row in TABLES:
-        sql, rows = statements(schema, table, row), getattr(models, table)
+    for model in REFERENCED_FIRST:
+        sql, rows = statements(schema, model), models.of(model)
         await _send(connection, sql.update, _json(rows.changed))
         await _send(connection, sql.retell, _json(rows.retold))
-    for table, row in reversed(TABLES):
-        if deleted := getattr(models, table).deleted:
-            await connection.execute(statements(schema, table, row).delete, deleted)
+    for model in reversed(REFERENCED_FIRST):
+        if deleted := models.of(model).deleted:
+            await connection.execute(statements(schema, model).delete, deleted)
 
 
-def _json(rows: list[R]) -> bytes:
+def _json(rows: Sequence[Row]) -> bytes:
     """Rows as JSON, at once: they may go on changing before it is sent."""
     return msgspec.json.encode(rows) if rows else b""
 

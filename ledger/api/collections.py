@@ -41,6 +41,7 @@ from ledger.domain.job import AgentType, JobStatus
 from ledger.log.point_in_time import parse_point_in_time, resolve_position
 from projections import queries
 from projections.as_of import row_as_of
+from projections.tables import READ_MODELS_BY_NAME
 
 
 class CampaignsQuery(PageQuery, kw_only=True):
@@ -233,7 +234,7 @@ async def _item_as_of(
 ) -> web.Response:
     async with services.read_database.connection() as connection:
         position = await resolve_position(connection, parse_point_in_time(as_of))
-    row = await row_as_of(services.read_database, collection.table, item_id, position)
+    row = await row_as_of(services.read_database, READ_MODELS_BY_NAME[collection.table], item_id, position)
     if row is None or not caller.sees(getattr(row, collection.campaign)):
         raise NotFound(f"there was nothing with id {item_id} in {collection.path} at position {position}")
     return json_response(show(collection.view, msgspec.structs.asdict(row)), position=position)

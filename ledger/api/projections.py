@@ -8,7 +8,8 @@ from aiohttp import web
 from ledger.api.routes import Route, json_response
 from ledger.api.services import Services
 from projections import queries
-from projections.checkpoint import PROJECTIONS, Failure
+from projections.checkpoint import Failure
+from projections.tables import NAMES
 
 
 class Projection(msgspec.Struct):
@@ -43,7 +44,7 @@ async def get_projections(request: web.Request, services: Services) -> web.Strea
             status.lag_seconds,
             status.failure,
         )
-        for name in PROJECTIONS
+        for name in NAMES
     ]
     return json_response(Projections(items), position=status.position)
 

@@ -15,12 +15,13 @@ from ledger.domain.codec import merge, time_text
 from ledger.domain.content import ContentStatus, ContentType
 from ledger.domain.cost import EntryStatus, ResourceType
 from ledger.domain.job import AgentType, JobStatus
+from projections.tables import READ_MODELS
 
 Money = Annotated[str, msgspec.Meta(pattern=r"^-?\d+(\.\d+)?$", description="exact, in plain notation")]
 Time = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"}, description="UTC, microseconds")]
 Json = Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"type": "object"})]
 
-JSON_COLUMNS = frozenset({"input_data", "output_data", "metadata"})
+JSON_COLUMNS = frozenset().union(*(model.json_columns for model in READ_MODELS))
 
 V = TypeVar("V", bound=msgspec.Struct)
 

@@ -13,9 +13,10 @@ from ledger.cli.output import print_json
 from ledger.cli.settings import settings_for
 from ledger.domain.ledger_events import ProjectionSkipped
 from projections import skips
-from projections.checkpoint import GROUP, PROJECTIONS
+from projections.checkpoint import GROUP
+from projections.tables import NAMES
 
-name_argument = click.argument("name", type=click.Choice((GROUP, *PROJECTIONS)))
+name_argument = click.argument("name", type=click.Choice((GROUP, *NAMES)))
 
 
 @click.group()

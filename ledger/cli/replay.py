@@ -18,13 +18,12 @@ from ledger.cli.output import counted, print_json, progress_bar
 from ledger.cli.settings import settings_for, signing_files
 from ledger.domain.errors import Malformed
 from ledger.log.point_in_time import parse_point_in_time
-from projections.checkpoint import PROJECTIONS
 from projections.differences import Difference
 from projections.rebuild import Rebuilt
 from projections.rebuild import rebuild as rebuild_tables
-from projections.replay import TABLES
 from projections.skips import Skip
 from projections.snapshots import Replayed, replay_into
+from projections.tables import NAMES
 from projections.verify import Report
 from projections.verify import verify as verify_tables
 
@@ -96,7 +95,7 @@ def _shorten(value: str | None) -> str:
 
 
 @click.command()
-@click.option("--projection", type=click.Choice(PROJECTIONS), help="Rebuild only this table.  [default: all four]")
+@click.option("--projection", type=click.Choice(NAMES), help="Rebuild only this table.  [default: all four]")
 @home_option
 @json_option
 def rebuild(projection: str | None, home: Path | None, as_json: bool) -> None:
@@ -106,7 +105,7 @@ def rebuild(projection: str | None, home: Path | None, as_json: bool) -> None:
     owner (DIRECT_DATABASE_URL) if that is set.
     """
     with owner_url(settings_for(home)) as url:
-        rebuilt = run_async(_rebuild(url, [projection] if projection else TABLES))
+        rebuilt = run_async(_rebuild(url, [projection] if projection else NAMES))
     if as_json:
         print_json(rebuilt)
         return

@@ -9,7 +9,8 @@ from sqlalchemy import URL
 from ledger.database import Database
 from ledger.database.migrations import expected_revision
 from projections.worker import fold_page
-from tests.cli.helpers import Said, ledger, started
+from tests.cli.helpers import PYTHON, Said, environment, ledger, started
+from tests.cli.helpers import run as run_program
 from tests.events import follow, job
 from tests.log.helpers import query, record
 from tests.migrations.helpers import REPOSITORY, alembic
@@ -17,7 +18,7 @@ from tests.projections.helpers import folded_up_to
 
 NEXT_REVISION = f"{int(expected_revision()) + 1:04}"
 
-MIGRATION = f'''"""What a job last said of its progress."""
+MIGRATION = f'''"""The latest progress message of a job."""
 
 from alembic import op
 
@@ -35,12 +36,12 @@ def downgrade() -> None:
     op.execute("ALTER TABLE agent_jobs DROP COLUMN message")
 '''
 
-# File, a line of it, and what is put below that line.
+# File, a line of it, and what is inserted below that line. The column holds free text, and its model says so.
 EDITS = [
     (
         "projections/models.py",
         "    progress: Mapped[Decimal | None] = mapped_column(Amount)\n",
-        "    message: Mapped[str | None] = mapped_column(String(1000))\n",
+        "    message: Mapped[str | None] = mapped_column(String(1000), info=FREE_TEXT)\n",
     ),
     (
         "projections/rows.py",
@@ -50,6 +51,7 @@ EDITS = [
     (
         "projections/agent_jobs.py",
         "        row.progress = payload.progress if payload.progress is not None else row.progress\n",
+        # Erased, it is null: the same as never reported.
         "        row.message = payload.message if payload.message is not None else row.message\n",
     ),
 ]
@@ -61,7 +63,7 @@ def next_release(tmp_path: Path) -> Path:
     copy = tmp_path / "next release"
     copy.mkdir()
     ignored = shutil.ignore_patterns("__pycache__")
-    for folder in ("ledger", "projections", "alembic"):
+    for folder in ("ledger", "projections", "alembic", "tests"):
         shutil.copytree(REPOSITORY / folder, copy / folder, ignore=ignored)
     for file in ("alembic.ini", "pyproject.toml"):
         shutil.copy(REPOSITORY / file, copy / file)
@@ -69,7 +71,7 @@ def next_release(tmp_path: Path) -> Path:
     for name, line, below in EDITS:
         path = copy / name
         text = path.read_text()
-        assert text.count(line) == 1, f"{name} has changed: mend this test and the recipe"
+        assert text.count(line) == 1, f"{name} has changed: adapt this test and the recipe"
         path.write_text(text.replace(line, line + below))
     return copy
 
@@ -77,38 +79,62 @@ def next_release(tmp_path: Path) -> Path:
 MESSAGES = "SELECT message FROM agent_jobs ORDER BY created_at, id"
 
 
-async def test_a_new_column_is_filled_for_old_rows_by_a_rebuild_and_kept_by_the_worker(
+async def test_a_rebuild_fills_a_new_column_the_worker_maintains_it_and_an_erasure_clears_it(
     database: Database, database_url: URL, next_release: Path, tmp_path: Path
 ) -> None:
-    old, meanwhile, new = job(), job(), job()
+    before, meanwhile, after = job(), job(), job()
 
-    async def tell(told: dict[str, object], message: str) -> None:
-        for event in (told, follow(told, "job.started"), follow(told, "job.progressed", {"message": message})):
+    async def report(queued: dict[str, object], message: str) -> None:
+        progressed = follow(queued, "job.progressed", {"message": message})
+        for event in (queued, follow(queued, "job.started"), progressed):
             await record(database, event)
 
     async def run(*arguments: str) -> Said:
-        said = await ledger(*arguments, database=database_url, PYTHONPATH=str(next_release))
-        assert said.code == 0, said
-        return said
+        ended = await ledger(*arguments, database=database_url, PYTHONPATH=str(next_release))
+        assert ended.code == 0, ended
+        return ended
 
-    await tell(old, "Before")
+    await report(before, "Before")
     await fold_page(database)
     await run("migrate")
     # The release before this one still works on the migrated database.
-    await tell(meanwhile, "Meanwhile")
+    await report(meanwhile, "Meanwhile")
     folded_by_old_release = await fold_page(database)
     empty = await query(database, MESSAGES)
     rebuilt = await run("rebuild")
     filled = await query(database, MESSAGES)
-    await tell(new, "After")
+    await report(after, "After")
     async with started(tmp_path, "worker", database=database_url, PYTHONPATH=str(next_release)):
         await folded_up_to(database, 9)
+        maintained = await query(database, MESSAGES)
+        for position in ("3", "9"):
+            await run("events", "erase", position, "--reason", "Requested by its author")
+        await folded_up_to(database, 11)
+    erased = await query(database, MESSAGES)
     verified = await run("verify")
+    rebuilt_again = await run("rebuild")
     drift = await alembic(database_url, "check", configuration=next_release / "alembic.ini")
 
     assert (folded_by_old_release, empty) == (3, [(None,), (None,)])
     assert "agent_jobs: 2 rows written, 0 removed" in rebuilt.out
     assert filled == [("Before",), ("Meanwhile",)]
-    assert await query(database, MESSAGES) == [("Before",), ("Meanwhile",), ("After",)]
+    assert maintained == [("Before",), ("Meanwhile",), ("After",)]
+    assert erased == [(None,), ("Meanwhile",), (None,)]
     assert "Clean" in verified.out
+    assert "agent_jobs: 0 rows written, 0 removed" in rebuilt_again.out
     assert drift.code == 0, drift
+
+
+@pytest.mark.parametrize("forgotten", [False, True])
+async def test_a_column_of_free_text_that_is_not_declared_as_such_fails_a_test_that_names_it(
+    next_release: Path, forgotten: bool
+) -> None:
+    models = next_release / "projections" / "models.py"
+    if forgotten:
+        models.write_text(models.read_text().replace("String(1000), info=FREE_TEXT)", "String(1000))"))
+    pytest_ = (PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/projections/test_tables.py")
+
+    ended = await run_program(*pytest_, env=environment(PYTHONPATH=str(next_release)), cwd=next_release)
+
+    assert ended.code == (1 if forgotten else 0), ended.out
+    assert ("agent_jobs.message depends on job.progressed.message, which is free text" in ended.out) == forgotten

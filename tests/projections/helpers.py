@@ -17,14 +17,12 @@ from ledger.log.append import append
 from ledger.log.read import EventFilter, StoredEvent, read_all
 from projections.fold import ReadModels, fold
 from projections.prefetch import PageReader
-from projections.rows import AgentJobRow, BudgetEntryRow, CampaignRow, ContentAssetRow, Row, Rows
+from projections.tables import READ_MODELS
 from projections.worker import Worker
 from tests.events import campaign, content, cost, follow, job, reserve
 from tests.log.helpers import query, request, until
 
 NOON = datetime(2025, 1, 1, 12, tzinfo=UTC)
-NAMES = ("campaigns", "agent_jobs", "content_assets", "budget_entries")
-ROWS: tuple[type[Row], ...] = (CampaignRow, AgentJobRow, ContentAssetRow, BudgetEntryRow)
 
 Tables = dict[str, dict[UUID, dict[str, Any]]]
 
@@ -78,11 +76,11 @@ class MemoryLog:
 
 def folded(events: Sequence[StoredEvent]) -> Tables:
     """The tables as one fold of these events makes them, in memory."""
-    models = ReadModels(Rows(), Rows(), Rows(), Rows())
+    models = ReadModels.empty()
     fold(events, models)
     return {
-        name: {row.id: msgspec.structs.asdict(row) for row in rows.take_new()}
-        for name, rows in zip(NAMES, (models.campaigns, models.agent_jobs, *models[2:]), strict=True)
+        model.name: {row.id: msgspec.structs.asdict(row) for row in models.of(model).take_new()}
+        for model in READ_MODELS
     }
 
 
@@ -93,12 +91,11 @@ async def stored(database: Database) -> list[StoredEvent]:
 async def tables(database: Database, schema: str = "public") -> Tables:
     """The tables as they are in the database."""
     found: Tables = {}
-    for name, row in zip(NAMES, ROWS, strict=True):
-        columns = row.__struct_fields__
-        texts = {"input_data", "output_data", "metadata"}
-        selected = ", ".join(f"{column}::text" if column in texts else column for column in columns)
-        rows = await query(database, f"SELECT {selected} FROM {schema}.{name}")
-        found[name] = {values[0]: dict(zip(columns, values, strict=True)) for values in rows}
+    for model in READ_MODELS:
+        columns = model.columns
+        selected = ", ".join(f"{column}::text" if column in model.json_columns else column for column in columns)
+        rows = await query(database, f"SELECT {selected} FROM {schema}.{model.name}")
+        found[model.name] = {values[0]: dict(zip(columns, values, strict=True)) for values in rows}
     return found
 
 

@@ -11,14 +11,20 @@ from ledger.database import Database
 from projections import as_of as as_of_module
 from projections.as_of import row_as_of
 from projections.replay import ReplayError
+from projections.tables import (
+    AGENT_JOBS,
+    BUDGET_ENTRIES,
+    CAMPAIGNS,
+    CONTENT_ASSETS,
+    NAMES,
+    READ_MODELS_BY_CATEGORY,
+)
 from tests.events import campaign, cost, follow, job, reserve
 from tests.log.helpers import record
 from tests.projections.helpers import folded, stored, story, tell
 from tests.projections.replaying import skipped
 from tests.projections.test_worker import by_chance
 from tests.projections.test_worker_failures import poison
-
-TABLES = {"campaign": "campaigns", "job": "agent_jobs", "content": "content_assets", "cost": "budget_entries"}
 
 
 async def assert_every_row_is_the_folds(database: Database, positions: Sequence[int]) -> set[str]:
@@ -27,12 +33,12 @@ async def assert_every_row_is_the_folds(database: Database, positions: Sequence[
     compared = set()
     for position in positions:
         expected = folded(events[:position])
-        for table, row_id in {(TABLES[event.category], event.stream_id) for event in events}:
-            row = await row_as_of(database, table, row_id, position)
+        for model, row_id in {(READ_MODELS_BY_CATEGORY[event.category], event.stream_id) for event in events}:
+            row = await row_as_of(database, model, row_id, position)
             found = None if row is None else msgspec.structs.asdict(row)
-            assert found == expected[table].get(row_id), (table, row_id, position)
+            assert found == expected[model.name].get(row_id), (model.name, row_id, position)
             if found:
-                compared.add(table)
+                compared.add(model.name)
     return compared
 
 
@@ -47,7 +53,7 @@ async def test_every_row_of_the_story_is_the_fold_of_what_came_before(
     # At every position it is tried over HTTP, in tests/api.
     compared = await assert_every_row_is_the_folds(database, [*range(0, len(events), 9), len(events)])
 
-    assert compared == set(TABLES.values())
+    assert compared == set(NAMES)
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -69,7 +75,7 @@ async def test_a_job_whose_second_page_begins_with_a_cost_keeps_what_came_before
     queued = job()
     await record(database, queued, follow(queued, "job.started"), cost("3", agent_job_id=queued["id"]))
 
-    row = await row_as_of(database, "agent_jobs", UUID(queued["id"]), 3)
+    row = await row_as_of(database, AGENT_JOBS, UUID(queued["id"]), 3)
 
     assert row is not None
     assert msgspec.structs.asdict(row) == folded(await stored(database))["agent_jobs"][UUID(queued["id"])]
@@ -86,13 +92,13 @@ async def test_currencies_come_from_the_campaign_or_the_job_also_once_the_campai
     await record(database, late)
 
     rows = [
-        await row_as_of(database, table, UUID(opened["id"]), 8)
-        for table, opened in (
-            ("agent_jobs", of_job),
-            ("agent_jobs", left),
-            ("budget_entries", direct),
-            ("budget_entries", inherited),
-            ("budget_entries", late),
+        await row_as_of(database, model, UUID(opened["id"]), 8)
+        for model, opened in (
+            (AGENT_JOBS, of_job),
+            (AGENT_JOBS, left),
+            (BUDGET_ENTRIES, direct),
+            (BUDGET_ENTRIES, inherited),
+            (BUDGET_ENTRIES, late),
         )
     ]
 
@@ -105,10 +111,10 @@ async def test_nothing_is_there_under_an_id_of_another_kind(database: Database) 
     queued = job(opened["id"])
     await record(database, opened, queued, cost(agent_job_id=queued["id"]))
 
-    for table in ("agent_jobs", "content_assets", "budget_entries"):
-        assert await row_as_of(database, table, UUID(opened["id"]), 3) is None
-    for table in ("campaigns", "content_assets", "budget_entries"):
-        assert await row_as_of(database, table, UUID(queued["id"]), 3) is None
+    for model in (AGENT_JOBS, CONTENT_ASSETS, BUDGET_ENTRIES):
+        assert await row_as_of(database, model, UUID(opened["id"]), 3) is None
+    for model in (CAMPAIGNS, CONTENT_ASSETS, BUDGET_ENTRIES):
+        assert await row_as_of(database, model, UUID(queued["id"]), 3) is None
 
 
 async def test_an_event_that_cannot_be_folded_is_named_until_it_is_skipped(database: Database) -> None:
@@ -116,7 +122,7 @@ async def test_an_event_that_cannot_be_folded_is_named_until_it_is_skipped(datab
     ((stream_id,),) = [(event.stream_id,) for event in await stored(database)]
 
     with pytest.raises(ReplayError, match=f"cost.imagined in schema version 1 at position {at} fails"):
-        await row_as_of(database, "budget_entries", stream_id, at)
+        await row_as_of(database, BUDGET_ENTRIES, stream_id, at)
 
     await skipped(database, at)
-    assert await row_as_of(database, "budget_entries", stream_id, at) is None
+    assert await row_as_of(database, BUDGET_ENTRIES, stream_id, at) is None

@@ -17,13 +17,11 @@ from projections import page
 from projections.as_of import row_as_of
 from projections.differences import Difference
 from projections.erased_texts import read_texts
-from projections.erasures import TEXT_COLUMNS
 from projections.rebuild import rebuild
-from projections.replay import TABLES
 from projections.snapshots import replay_into
+from projections.tables import READ_MODELS, READ_MODELS_BY_NAME
 from projections.verify import Report, verify
 from projections.worker import fold_page
-from projections.writer import KEPT
 from tests.conftest import Service
 from tests.events import campaign, content, cost, follow, job, reserve
 from tests.log.erasing import erased
@@ -98,7 +96,7 @@ async def test_a_row_forgets_the_text_and_keeps_the_rest(
 
 
 def test_an_erasure_sets_every_column_that_is_kept_otherwise() -> None:
-    assert all(set(kept) <= set(TEXT_COLUMNS[table]) for table, kept in KEPT.items())
+    assert all(set(model.large_columns) <= set(model.free_text_columns) for model in READ_MODELS)
 
 
 @pytest.mark.parametrize("later", ["content.deleted", None])
@@ -129,7 +127,7 @@ async def test_a_deleted_row_stays_deleted(database: Database, table: str) -> No
     await erased(database, 1)
 
     assert (await all_folded(database))[table] == {}
-    assert await row_as_of(database, table, UUID(events[0]["id"]), len(events) + 1) is None
+    assert await row_as_of(database, READ_MODELS_BY_NAME[table], UUID(events[0]["id"]), len(events) + 1) is None
     assert await clean(database)
 
 
@@ -171,10 +169,11 @@ async def everywhere(database: Database, until: int) -> None:
     """Every row at a position, by the fold of the log and by `as_of`."""
     events = [event for event in await stored(database) if event.position <= until]
     expected = folded(events)
-    for table in TABLES:
+    for model in READ_MODELS:
         for row_id in {event.stream_id for event in events}:
-            row = await row_as_of(database, table, row_id, until)
-            assert (row and msgspec.structs.asdict(row)) == expected[table].get(row_id), (table, row_id, until)
+            row = await row_as_of(database, model, row_id, until)
+            found = row and msgspec.structs.asdict(row)
+            assert found == expected[model.name].get(row_id), (model.name, row_id, until)
 
 
 async def test_as_of_any_position_a_row_is_what_the_replay_says(database: Database) -> None:
@@ -231,11 +230,15 @@ async def test_every_text_of_the_story_can_be_erased(database: Database, sizes: 
 
 
 def _texts(found: Tables) -> list[list[Any]]:
-    return [[row[column] for column in TEXT_COLUMNS[table]] for table in TABLES for row in found[table].values()]
+    return [
+        [row[column] for column in model.free_text_columns]
+        for model in READ_MODELS
+        for row in found[model.name].values()
+    ]
 
 
 def _without_texts(found: Tables) -> Tables:
-    left_out = {"position", "updated_at"}.union(*TEXT_COLUMNS.values())
+    left_out = {"position", "updated_at"}.union(*(model.free_text_columns for model in READ_MODELS))
     return {
         table: {row_id: {name: row[name] for name in row.keys() - left_out} for row_id, row in rows.items()}
         for table, rows in found.items()

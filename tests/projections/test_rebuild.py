@@ -14,6 +14,7 @@ from ledger.database import Database
 from projections import rebuild as rebuild_module
 from projections.rebuild import DependentTableError, RebuildRunningError, rebuild
 from projections.replay import ReplayError
+from projections.tables import READ_MODELS_BY_NAME
 from projections.worker import fold_page
 from tests.events import campaign, cost, follow, job
 from tests.log.helpers import connected, query, record, until, value
@@ -209,7 +210,7 @@ async def test_a_row_that_must_go_is_not_taken_away_under_others_that_refer_to_i
     await told_and_folded(database)
     strange = str(uuid4())
     first = f"(SELECT id FROM {table} ORDER BY id LIMIT 1)"
-    columns = ", ".join(column for column in rebuild_module.COLUMNS[table] if column != "id")
+    columns = ", ".join(column for column in READ_MODELS_BY_NAME[table].columns if column != "id")
     await tamper(
         database_url,
         f"INSERT INTO {table} (id, {columns}) SELECT '{strange}', {columns} FROM {table} WHERE id = {first}",

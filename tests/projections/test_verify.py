@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import URL
 
 from ledger.database import Database
-from projections.differences import COLUMNS
 from projections.rebuild import rebuild
+from projections.tables import REFERENCED_FIRST
 from projections.worker import fold_page
 from tests.events import campaign, cost, reserve
 from tests.log.helpers import query, record, request, until, value
@@ -70,6 +70,8 @@ STATUSES = {
     "budget_entries": "'expired'",
 }
 TEXTS = ("metadata", "input_data", "output_data")
+
+COLUMNS = {model.name: model.columns for model in REFERENCED_FIRST}
 
 IS_JOB = "category = 'job' AND state ->> 0 = 'completed'"
 

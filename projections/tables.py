@@ -1,0 +1,114 @@
+"""The descriptors of the four read models: name, event category, row, and the kind of each column.
+
+Every list of tables or columns is derived from here. What kind a column is (money, time, JSON) follows from its type in
+`projections.models`; that it holds free text, or is large, is declared there with `info=`.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from sqlalchemy import JSON, Table
+
+from projections.models import AgentJob, Base, BudgetEntry, Campaign, ContentAsset
+from projections.rows import AgentJobRow, BudgetEntryRow, CampaignRow, ContentAssetRow, Row
+
+R = TypeVar("R", bound=Row)
+
+
+class Reference(NamedTuple):
+    """A foreign key from a column to another read model; `on_delete` is `SET NULL` or `CASCADE`."""
+
+    column: str
+    target: "ReadModel[Any]"
+    on_delete: str
+
+
+@dataclass(frozen=True, eq=False)
+class ReadModel(Generic[R]):
+    """One read model: a table with one row for each stream of a category.
+
+    Args:
+        category: of the events whose streams have a row here.
+        row: the row while events are folded into it; its fields are the table's columns.
+        orm_class: the SQLAlchemy model, which declares the columns' types and kinds.
+        campaign_column: the column with the id of the campaign that a row counts for.
+    """
+
+    category: str
+    row: type[R]
+    orm_class: type[Base]
+    campaign_column: str = "campaign_id"
+
+    @cached_property
+    def table(self) -> Table:
+        """The table of the SQLAlchemy model."""
+        return Base.metadata.tables[self.name]
+
+    @cached_property
+    def name(self) -> str:
+        """The table's name."""
+        return str(self.orm_class.__tablename__)
+
+    @cached_property
+    def columns(self) -> tuple[str, ...]:
+        """All columns, in the order of the row's fields."""
+        return self.row.__struct_fields__
+
+    @cached_property
+    def free_text_columns(self) -> tuple[str, ...]:
+        """Columns that events' free text is folded into: an erasure overwrites all of them."""
+        return tuple(name for name in self.columns if "free_text" in self.table.c[name].info)
+
+    @cached_property
+    def large_columns(self) -> tuple[str, ...]:
+        """Columns that a fold neither loads nor writes again unless an event brings a new value."""
+        return tuple(name for name in self.columns if "large" in self.table.c[name].info)
+
+    @cached_property
+    def json_columns(self) -> frozenset[str]:
+        """Columns of type `json`, which rows hold as text."""
+        return frozenset(name for name in self.columns if isinstance(self.table.c[name].type, JSON))
+
+    @cached_property
+    def references(self) -> tuple[Reference, ...]:
+        """Foreign keys to other read models."""
+        keys = ((name, key) for name in self.columns for key in self.table.c[name].foreign_keys)
+        return tuple(
+            Reference(name, READ_MODELS_BY_NAME[key.column.table.name], key.ondelete or "NO ACTION")
+            for name, key in keys
+        )
+
+    @cached_property
+    def set_null_references(self) -> tuple[Reference, ...]:
+        """Foreign keys that the deletion of the row they refer to sets to NULL."""
+        return tuple(reference for reference in self.references if reference.on_delete == "SET NULL")
+
+
+CAMPAIGNS = ReadModel("campaign", CampaignRow, Campaign, campaign_column="id")
+CONTENT_ASSETS = ReadModel("content", ContentAssetRow, ContentAsset)
+AGENT_JOBS = ReadModel("job", AgentJobRow, AgentJob)
+BUDGET_ENTRIES = ReadModel("cost", BudgetEntryRow, BudgetEntry)
+
+READ_MODELS: tuple[ReadModel[Any], ...] = (CAMPAIGNS, CONTENT_ASSETS, AGENT_JOBS, BUDGET_ENTRIES)
+"""All read models, in the order in which they are listed."""
+
+NAMES = tuple(model.name for model in READ_MODELS)
+
+READ_MODELS_BY_NAME = {model.name: model for model in READ_MODELS}
+
+READ_MODELS_BY_CATEGORY = {model.category: model for model in READ_MODELS}
+"""The streams of other categories have no rows."""
+
+
+def _referenced_first(models: Iterable[ReadModel[Any]]) -> tuple[ReadModel[Any], ...]:
+    ordered: dict[ReadModel[Any], None] = {}
+    for model in models:
+        ordered |= dict.fromkeys(_referenced_first(reference.target for reference in model.references))
+        ordered[model] = None
+    return tuple(ordered)
+
+
+REFERENCED_FIRST = _referenced_first(READ_MODELS)
+"""All read models in the order of insertion: every table after those that its foreign keys refer to."""
