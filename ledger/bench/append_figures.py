@@ -200,9 +200,9 @@ class AppendMeter:
         head_before, groups_before = await environment.head_position(url), await _append_transactions(api.url)
         result = await send(environment, api, sending, environment.sizes.seconds)
         groups, recorded = await _append_transactions(api.url), await environment.head_position(url) - head_before
-        acknowledged = result.requests * sending.events
-        if recorded < acknowledged:
-            raise PromiseViolationError(f"{acknowledged:,} events were acknowledged, but the log holds only {recorded:,}")
+        sent = result.requests * sending.events
+        if recorded < sent:
+            raise PromiseViolationError(f"{sent:,} events were acknowledged, the log holds {recorded:,}")
         self._events += recorded
         self._groups += groups.transactions - groups_before.transactions
         self._add(read_cpu_time(api.pid, environment.postmaster_pid).since(cpu_before))
