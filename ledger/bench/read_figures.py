@@ -8,7 +8,7 @@ import msgspec
 
 from ledger.api.collections import COLLECTIONS
 from ledger.api.paging import LIMIT_DEFAULT, SORT_DEFAULT, read_sort
-from ledger.api.views import columns
+from ledger.api.views import stored_columns
 from ledger.bench import workload
 from ledger.bench.constant_rate import VisibilityResult
 from ledger.bench.cpu import read_cpu_time
@@ -19,6 +19,7 @@ from ledger.bench.pgbench import pgbench
 from ledger.bench.processes import run_program
 from ledger.bench.report import Figure, Round, absolute_figure, ratio_figure
 from projections import queries
+from projections.tables import BUDGET_ENTRIES, CAMPAIGNS
 
 CONNECTIONS = 32
 EVENTS_PER_SECOND = 500
@@ -63,21 +64,17 @@ class _Statement(NamedTuple):
 async def api_statements() -> str:
     """Return the statements that the API runs for both reads, as a pgbench script."""
     connection: Any = _CapturingConnection()
-    collections = {collection.table: collection for collection in COLLECTIONS}
-    entries = collections["budget_entries"]
+    views = {collection.model: collection.view for collection in COLLECTIONS}
     statements: list[_Statement] = []
     absent: Any = None
     for query in (
-        queries.item(connection, "campaigns", columns(collections["campaigns"].view), "t.id", absent),
-        queries.page(
+        queries.read_item(connection, CAMPAIGNS, stored_columns(views[CAMPAIGNS]), absent),
+        queries.read_page(
             connection,
-            "budget_entries",
-            columns=columns(entries.view),
-            size=entries.size,
-            conditions=[],
-            order=", ".join(key.sql for key in read_sort(SORT_DEFAULT, entries.sortable)),
+            BUDGET_ENTRIES,
+            stored_columns(views[BUDGET_ENTRIES]),
+            sort=read_sort(SORT_DEFAULT, ("created_at", "id")),
             limit=LIMIT_DEFAULT,
-            arguments=[],
         ),
     ):
         try:
