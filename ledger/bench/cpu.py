@@ -1,41 +1,44 @@
-"""Processor time used by the service, PostgreSQL and the load generator, per event."""
+"""Where the processor's time goes: by process, between two moments."""
 
+import os
 from contextlib import suppress
 from typing import NamedTuple
 
 import psutil
 
 
-class CpuTime(NamedTuple):
-    """Seconds of processor time used up to now."""
+class Spent(NamedTuple):
+    """Seconds of processor time that were spent so far."""
 
     service: float
     postgresql: float
+    load: float
 
-    def since(self, before: "CpuTime", events: float = 1) -> dict[str, float]:
-        """Return the microseconds per event used since `before`, by process."""
+    def since(self, before: "Spent", events: float) -> dict[str, float]:
+        """Microseconds an event, by who spent them."""
         return {
-            "service CPU": (self.service - before.service) * 1e6 / events,
-            "PostgreSQL CPU": (self.postgresql - before.postgresql) * 1e6 / events,
+            f"{name} CPU": (now - then) * 1e6 / events
+            for name, now, then in zip(("service", "PostgreSQL", "load"), self, before, strict=True)
         }
 
 
-def read_cpu_time(service_pid: int, postmaster_pid: int) -> CpuTime:
-    """Return the processor time used up to now by the service's process and by all processes of PostgreSQL."""
-    return CpuTime(_process_seconds(service_pid), _process_tree_seconds(postmaster_pid))
+def spent(service_pid: int, postmaster_pid: int) -> Spent:
+    """What the service's process, PostgreSQL's and the programs that this one has run to their end have spent."""
+    ours = os.times()
+    return Spent(_own(service_pid), _with_children(postmaster_pid), ours.children_user + ours.children_system)
 
 
-def _process_seconds(pid: int) -> float:
+def _own(pid: int) -> float:
     times = psutil.Process(pid).cpu_times()
     return times.user + times.system
 
 
-def _process_tree_seconds(pid: int) -> float:
+def _with_children(pid: int) -> float:
     parent = psutil.Process(pid)
     times = parent.cpu_times()
-    # The parent's children_* times cover only the children that have ended; running ones are added one by one.
+    # Those that have ended are in the parent's account, the living in their own.
     total = times.user + times.system + times.children_user + times.children_system
-    for child in parent.children():
+    for one in parent.children():
         with suppress(psutil.Error):
-            total += _process_seconds(child.pid)
+            total += _own(one.pid)
     return total

@@ -1,4 +1,4 @@
-"""Child processes of the benchmarks: the API and the worker as operators run them, and load generators."""
+"""The processes under measurement: the API and the worker as they are run, and programs that put load on them."""
 
 import asyncio
 import os
@@ -12,46 +12,38 @@ import psutil
 from sqlalchemy import URL
 
 import ledger
-from ledger.bench.errors import MeasurementError
+from ledger.domain.errors import LedgerError
 
 START_SECONDS_MAX = 60
 STOP_SECONDS_MAX = 30
 MEGABYTE = 1024 * 1024
 
-_LEDGER_VARIABLE = re.compile(r"(DB|LEDGER|DIRECT|REPLICA|PG|DATABASE)[A-Z_]*")
+_OWN = re.compile(r"(DB|LEDGER|DIRECT|REPLICA|PG|DATABASE)[A-Z_]*")
 
 
-def child_environment(database: URL | None, folder: Path) -> dict[str, str]:
-    """Return this process's environment variables, with the ledger's own settings replaced by those of the benchmark.
+class MeasurementError(LedgerError):
+    """Something could not be measured: the message says what went wrong."""
 
-    PYTHONPATH makes the child import this very package, installed or not.
-    """
-    variables = {name: value for name, value in os.environ.items() if not _LEDGER_VARIABLE.fullmatch(name)}
+
+def environment(database: URL | None, folder: Path) -> dict[str, str]:
+    """This process's environment with none of the ledger's settings but these; programs import this very package."""
+    kept = {name: text for name, text in os.environ.items() if not _OWN.fullmatch(name)}
     if database is not None:
-        variables["DATABASE_URL"] = database.set(drivername="postgresql").render_as_string(hide_password=False)
+        kept["DATABASE_URL"] = database.set(drivername="postgresql").render_as_string(hide_password=False)
     package = str(Path(ledger.__file__).parents[1])
-    return variables | {"PYTHONPATH": package, "LEDGER_HOME": str(folder / "service"), "LEDGER_LOG_LEVEL": "WARNING"}
+    return kept | {"PYTHONPATH": package, "LEDGER_HOME": str(folder / "service"), "LEDGER_LOG_LEVEL": "WARNING"}
 
 
-async def run_program(*command: str | Path, folder: Path, database: URL | None = None, **variables: str) -> str:
-    """Run a program to its end.
-
-    Args:
-        command: the program and its arguments.
-        folder: the working directory.
-        database: becomes DATABASE_URL.
-        variables: more environment variables.
-
-    Returns:
-        its standard output.
+async def run_program(*command: str | Path, folder: Path, database: URL | None = None, **settings: str) -> str:
+    """Run a program to its end; what it printed.
 
     Raises:
-        MeasurementError: its exit code was not 0.
+        MeasurementError: it failed.
     """
     process = await asyncio.create_subprocess_exec(
         *map(str, command),
-        env=child_environment(database, folder) | variables,
-        # Not this process's working directory, which may contain a developer's .env.
+        env=environment(database, folder) | settings,
+        # Not where we stand: a developer's .env may lie there.
         cwd=folder,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
@@ -67,7 +59,7 @@ async def run_program(*command: str | Path, folder: Path, database: URL | None =
 
 
 class Child:
-    """A running process of the service."""
+    """A process of the service, running."""
 
     def __init__(self, process: asyncio.subprocess.Process, first_line: str) -> None:
         self.pid = process.pid
@@ -76,38 +68,30 @@ class Child:
 
     @property
     def url(self) -> str:
-        """The base URL of the API."""
+        """Where the API is."""
         return self.first_line.removeprefix("The ledger is at ").split()[0]
 
     def peak_mb(self) -> float:
-        """Return the peak resident memory in MB; where the system does not record it, the present one."""
+        """The most memory that it ever had."""
         with suppress(OSError):
             status = Path(f"/proc/{self.pid}/status").read_text()
-            if match := re.search(r"VmHWM:\s+(\d+) kB", status):
-                return int(match[1]) / 1024
+            if found := re.search(r"VmHWM:\s+(\d+) kB", status):
+                return int(found[1]) / 1024
         return psutil.Process(self.pid).memory_info().rss / MEGABYTE
 
 
 @asynccontextmanager
 async def child(database: URL, folder: Path, *arguments: str) -> AsyncIterator[Child]:
-    """Run `ledger` with these arguments; its log goes to a file in the folder.
-
-    Args:
-        database: becomes DATABASE_URL.
-        folder: the working directory.
-        arguments: the command, such as `serve`, and its options.
-
-    Yields:
-        the process, once it has started.
+    """Run `ledger` with these arguments while inside; its log is in the folder.
 
     Raises:
-        MeasurementError: it did not start, or ended early.
+        MeasurementError: it did not start.
     """
     log = folder / f"{arguments[0]}.log"
     with log.open("ab") as errors:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "ledger", *arguments),
-            env=child_environment(database, folder),
+            env=environment(database, folder),
             cwd=folder,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
@@ -121,13 +105,13 @@ async def child(database: URL, folder: Path, *arguments: str) -> AsyncIterator[C
             raise MeasurementError(f"`ledger {arguments[0]}` did not start: {log.read_text()[-2000:]}")
         yield Child(process, first_line)
         if process.returncode is not None:
-            raise MeasurementError(f"`ledger {arguments[0]}` ended unexpectedly: {log.read_text()[-2000:]}")
+            raise MeasurementError(f"`ledger {arguments[0]}` ended by itself: {log.read_text()[-2000:]}")
     finally:
         await _end(process)
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    """Send SIGTERM, then SIGKILL after STOP_SECONDS_MAX, so that no child process is left behind."""
+    """Ask it to end, then end it: nothing that was started here is left behind."""
     if process.returncode is not None:
         return
     with suppress(ProcessLookupError):

@@ -1,4 +1,4 @@
-"""The backup chapter (docs/operations.md), done as it is written there: pg_dump under load, pg_restore, verify."""
+"""The backup chapter of docs/guides/operators.md: pg_dump under load, pg_restore, verify."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,0 +1,36 @@
+"""The README and the guides are followed from their first command to their last, and print what they say."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.docs.documents import Reader, blocks, documents, expected_pattern, readers_directory
+
+
+@pytest.mark.parametrize("document", documents(), ids=lambda path: path.name)
+def test_every_command_of_the_document_prints_what_it_says(document: Path, tmp_path: Path) -> None:
+    with readers_directory(tmp_path) as directory:
+        reader = Reader(directory, tmp_path)
+        try:
+            for block in blocks(document):
+                printed = reader.follow(block)
+
+                if block.output is not None:
+                    pattern = expected_pattern(block.output)
+                    problem = f"{document.name}, line {block.line}: expected\n{block.output}\nbut got\n{printed}"
+                    assert re.fullmatch(pattern, printed.strip(), re.DOTALL), problem
+        finally:
+            reader.close()
+
+
+@pytest.mark.parametrize("document", documents(), ids=lambda path: path.name)
+def test_every_document_has_commands_with_outputs(document: Path) -> None:
+    assert any(block.output for block in blocks(document))
+
+
+def test_an_output_is_compared_but_for_ellipses() -> None:
+    pattern = expected_pattern('{"a":"…"}\nClean\n')
+
+    assert re.fullmatch(pattern, '{"a":"x"}\nClean')
+    assert not re.fullmatch(pattern, '{"a":"x"}\nNot clean', re.DOTALL)
