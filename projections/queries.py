@@ -1,9 +1,9 @@
 """Named statements over the read models, for the API. Each answers together with the position it reflects."""
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -12,7 +12,10 @@ from ledger.backoff import Backoff
 from ledger.database import Connection, Database
 from ledger.domain.errors import ProjectionBehind
 from ledger.log.read import PAGE_CHARACTERS_MAX
+from projections import collection_sql
 from projections.checkpoint import GROUP, Failure
+from projections.collection_sql import Filter, SortKey
+from projections.tables import ReadModel
 
 if TYPE_CHECKING:
     import asyncpg
@@ -160,73 +163,91 @@ async def spend(
     return rows[0]["checkpoint"], [row for row in rows if row["entries"] is not None]
 
 
-_AS_JSON = "(SELECT row_to_json(selected)::text FROM (SELECT {columns}) AS selected)"
-
-
-async def item(
-    connection: Connection, table: str, columns: str, campaign: str, item_id: UUID
+async def read_item(
+    connection: Connection, model: ReadModel[Any], columns: tuple[str, ...], item_id: UUID
 ) -> tuple[int, UUID | None, str | None]:
     """Read one row.
 
     Args:
-        columns, campaign: fixed SQL over the alias `t`: what is selected, and the campaign that it is of.
+        connection: of the primary or a replica.
+        model: the read model.
+        columns: names of the columns to select.
+        item_id: of the row.
 
     Returns:
-        the position reflected, the campaign, and the columns as a JSON object, None where there is no such row.
+        the position reflected, the campaign that the row counts for, and the columns as a JSON object; None if there
+        is no such row.
     """
     query = f"""
-        SELECT checkpoint.position, {campaign},
-            CASE WHEN t.id IS NOT NULL THEN {_AS_JSON.format(columns=columns)} END
-        FROM ledger.projection_checkpoints AS checkpoint LEFT JOIN {table} AS t ON t.id = $2
+        SELECT checkpoint.position, t.{model.campaign_column},
+            CASE WHEN t.id IS NOT NULL THEN {collection_sql.row_as_json(model, columns)} END
+        FROM ledger.projection_checkpoints AS checkpoint LEFT JOIN {model.name} AS t ON t.id = $2
         WHERE checkpoint.name = $1
-    """  # noqa: S608 (fixed SQL of the collections)
+    """  # noqa: S608 (fixed names)
     row = await connection.fetchrow(query, GROUP, item_id)
     assert row is not None
     return row[0], row[1], row[2]
 
 
-async def page(
+class Page(NamedTuple):
+    """A page of a collection: the position reflected, each row as a JSON object, and whether there may be more rows."""
+
+    position: int
+    rows: list[str]
+    has_more: bool
+
+
+async def read_page(
     connection: Connection,
-    table: str,
+    model: ReadModel[Any],
+    columns: tuple[str, ...],
     *,
-    columns: str,
-    size: str,
-    conditions: list[str],
-    order: str,
+    filters: Sequence[Filter] = (),
+    sort: Sequence[SortKey],
+    after: Sequence[Any] | None = None,
     limit: int,
-    arguments: list[Any],
-) -> tuple[int, list[str], bool]:
-    """Read a page of one table, bounded in rows and in characters, but never empty while there are rows.
+) -> Page:
+    """Read a page of a collection, bounded in rows and in bytes, but never empty while there are rows.
 
     Args:
-        columns, size, conditions, order: fixed SQL over the alias `t`; `size` is a row's characters, conditions take
-            their parameters from $2 on.
-        arguments: those parameters.
-
-    Returns:
-        the position reflected, the columns of each row as a JSON object, and whether there may be more rows.
+        connection: of the primary or a replica.
+        model: the read model.
+        columns: names of the columns to select.
+        filters: conditions that every row meets.
+        sort: the order; its last column is unique.
+        after: the values of the sort keys in the last row of the page before; None for the first page.
+        limit: rows at most. A page of large rows ends earlier, at `PAGE_CHARACTERS_MAX`.
     """
-    # JSON is made of what the page shows alone: a text past the bound is never read from disk.
+    arguments: list[Any] = [GROUP]
+
+    def parameter(value: Any) -> str:
+        arguments.append(value)
+        return f"${len(arguments)}"
+
+    conditions = [collection_sql.condition(model, each, parameter) for each in filters]
+    if after is not None:
+        conditions.append(collection_sql.after(model, sort, after, parameter))
+    size, order = collection_sql.size(model), collection_sql.order(model, sort)
+    # The limits are literals: with a LIMIT that PostgreSQL does not know, it considers its generic plan too expensive
+    # and plans the statement again for every call. JSON is made of the rows shown alone: a text past the bound is
+    # never read from disk.
     query = f"""
         SELECT checkpoint.position AS checkpoint, found.*
         FROM ledger.projection_checkpoints AS checkpoint LEFT JOIN LATERAL (
-            SELECT {_AS_JSON.format(columns=columns)} AS selected, running, number FROM (
+            SELECT {collection_sql.row_as_json(model, columns)} AS selected, running, number FROM (
                 SELECT *, {size} AS size,
-                    {_window("sum(" + size + ")", order)} AS running, {_window("row_number()", order)} AS number
-                FROM {table} AS t WHERE {" AND ".join(conditions) or "true"} ORDER BY {order} LIMIT {limit + 1}
+                    sum({size}) OVER (ORDER BY {order} ROWS UNBOUNDED PRECEDING) AS running,
+                    row_number() OVER (ORDER BY {order} ROWS UNBOUNDED PRECEDING) AS number
+                FROM {model.name} AS t WHERE {" AND ".join(conditions) or "true"} ORDER BY {order} LIMIT {limit + 1}
             ) AS t
             WHERE running - size < {PAGE_CHARACTERS_MAX}
         ) AS found ON true
         WHERE checkpoint.name = $1
         ORDER BY found.number
-    """  # noqa: S608 (fixed SQL of the collections)
-    rows = await connection.fetch(query, GROUP, *arguments)
-    checkpoint = rows[0]["checkpoint"]
+    """  # noqa: S608 (fixed names; the values are arguments)
+    rows = await connection.fetch(query, *arguments)
+    position = rows[0]["checkpoint"]
     if rows[0]["number"] is None:
-        return checkpoint, [], False
-    more = len(rows) > limit or rows[-1]["running"] >= PAGE_CHARACTERS_MAX
-    return checkpoint, [row["selected"] for row in rows[:limit]], more
-
-
-def _window(function: str, order: str) -> str:
-    return f"{function} OVER (ORDER BY {order} ROWS UNBOUNDED PRECEDING)"
+        return Page(position, [], has_more=False)
+    has_more = len(rows) > limit or rows[-1]["running"] >= PAGE_CHARACTERS_MAX
+    return Page(position, [row["selected"] for row in rows[:limit]], has_more)

@@ -7,14 +7,27 @@ Every list of tables or columns is derived from here. What kind a column is (mon
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
-from sqlalchemy import JSON, Table
+from sqlalchemy import JSON, DateTime, Integer, Numeric, String, Table, Uuid
+from sqlalchemy.types import TypeEngine
 
 from projections.models import AgentJob, Base, BudgetEntry, Campaign, ContentAsset
 from projections.rows import AgentJobRow, BudgetEntryRow, CampaignRow, ContentAssetRow, Row
 
 R = TypeVar("R", bound=Row)
+
+Kind = Literal["id", "time", "money", "integer", "json", "text"]
+"""What a column holds. `money` is any exact decimal."""
+
+_KINDS: tuple[tuple[type[TypeEngine[Any]], Kind], ...] = (
+    (Uuid, "id"),
+    (DateTime, "time"),
+    (Numeric, "money"),
+    (Integer, "integer"),
+    (JSON, "json"),
+    (String, "text"),
+)
 
 
 class Reference(NamedTuple):
@@ -57,6 +70,11 @@ class ReadModel(Generic[R]):
         return self.row.__struct_fields__
 
     @cached_property
+    def kinds(self) -> dict[str, Kind]:
+        """The kind of each column."""
+        return {name: _kind(self.table.c[name].type) for name in self.columns}
+
+    @cached_property
     def free_text_columns(self) -> tuple[str, ...]:
         """Columns that events' free text is folded into: an erasure overwrites all of them."""
         return tuple(name for name in self.columns if "free_text" in self.table.c[name].info)
@@ -69,7 +87,11 @@ class ReadModel(Generic[R]):
     @cached_property
     def json_columns(self) -> frozenset[str]:
         """Columns of type `json`, which rows hold as text."""
-        return frozenset(name for name in self.columns if isinstance(self.table.c[name].type, JSON))
+        return frozenset(name for name, kind in self.kinds.items() if kind == "json")
+
+    def is_nullable(self, column: str) -> bool:
+        """Whether a column may be null."""
+        return bool(self.table.c[column].nullable)
 
     @cached_property
     def references(self) -> tuple[Reference, ...]:
@@ -84,6 +106,10 @@ class ReadModel(Generic[R]):
     def set_null_references(self) -> tuple[Reference, ...]:
         """Foreign keys that the deletion of the row they refer to sets to NULL."""
         return tuple(reference for reference in self.references if reference.on_delete == "SET NULL")
+
+
+def _kind(sql_type: TypeEngine[Any]) -> Kind:
+    return next(kind for class_, kind in _KINDS if isinstance(sql_type, class_))
 
 
 CAMPAIGNS = ReadModel("campaign", CampaignRow, Campaign, campaign_column="id")

@@ -6,13 +6,22 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import BigInteger, DateTime, Integer, Numeric, Uuid
-from sqlalchemy.types import TypeEngine
 
 from ledger.database import Connection
 from projections.fold import ReadModels
 from projections.rows import Row, Rows
 from projections.tables import READ_MODELS, REFERENCED_FIRST, R, ReadModel
+
+SENT_AS = {
+    "id": "uuid",
+    "time": "timestamptz",
+    "integer": "bigint",
+    "money": "numeric",
+    # JSON is sent as text, which preserves it to the last blank.
+    "json": "text",
+    "text": "text",
+}
+"""The SQL types in which the values of a row are sent, by the kind of their column."""
 
 
 class Statements(NamedTuple):
@@ -34,8 +43,7 @@ def statements(schema: str, model: ReadModel[Any]) -> Statements:
     """
     columns = model.columns
     loaded = ", ".join("NULL" if column in model.large_columns else column for column in columns)
-    sent = ", ".join(f"{column} {_type_sent(model.table.c[column].type)}" for column in columns)
-    # JSON is sent as text, which preserves it to the last blank.
+    sent = ", ".join(f"{column} {SENT_AS[model.kinds[column]]}" for column in columns)
     values = ", ".join(f"new.{column}::json" if column in model.json_columns else f"new.{column}" for column in columns)
     rows = f"(SELECT {values} FROM json_to_recordset($1::json) AS new ({sent}))"  # noqa: S608 (fixed names)
     name = f"{schema}.{model.name}"
@@ -56,19 +64,6 @@ def statements(schema: str, model: ReadModel[Any]) -> Statements:
         update(),
         f"DELETE FROM {name} WHERE id = ANY ($1)",  # noqa: S608
     )
-
-
-def _type_sent(column: TypeEngine[Any]) -> str:
-    for kind, name in (
-        (Uuid, "uuid"),
-        (DateTime, "timestamptz"),
-        (BigInteger, "bigint"),
-        (Integer, "integer"),
-        (Numeric, "numeric"),
-    ):
-        if isinstance(column, kind):
-            return name
-    return "text"
 
 
 async def load(connection: Connection, needed: Mapping[str, list[UUID]], schema: str = "public") -> ReadModels:

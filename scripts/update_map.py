@@ -15,7 +15,7 @@ from scripts.source_texts import REPOSITORY, relative, tracked_files
 
 MAP = REPOSITORY / "docs" / "map.md"
 
-SOURCES = ("*.py", "*.lua", "*.mako", "scripts/*", ".ci/*")
+SOURCES = ("*.py", "*.mako", "scripts/*", ".ci/*")
 
 FOLDERS = {
     ".ci": "Continuous integration.",
@@ -25,8 +25,9 @@ FOLDERS = {
     "tests": "Fixtures for all tests, and the tests of what belongs to no folder below.",
     "tests/api": "The HTTP API of a running service.",
     "tests/audit": "The sealed log: Merkle tree, checkpoints, exports, imports, verification without a database.",
-    "tests/bench": "`ledger bench`: its load generators, its arithmetic and its report.",
+    "tests/bench": "`ledger bench`: its load generator, its arithmetic and its report.",
     "tests/cli": "The command `ledger` as real processes.",
+    "tests/docs": "The README and the guides: every command is run, and its output compared.",
     "tests/connections": "TLS modes, poolers, replicas, outages and time limits.",
     "tests/domain": "The rules, without a database. `golden/` has one stored event per type and schema version.",
     "tests/embedded": "The embedded PostgreSQL.",

@@ -1,9 +1,8 @@
 """The four read models as collections and items."""
 
-from collections.abc import Mapping
 from datetime import datetime
 from enum import Enum
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -12,25 +11,19 @@ from yarl import URL
 
 from ledger.api.auth import CALLER
 from ledger.api.min_position import MinPositionQuery, wait_for_read_models
-from ledger.api.paging import (
-    ID,
-    MONEY,
-    NULLABLE_ID,
-    NULLABLE_TEXT,
-    TEXT,
-    TIME,
-    Arguments,
-    Column,
-    PageQuery,
-    after,
-    read_cursor,
-    read_sort,
-    write_cursor,
-)
+from ledger.api.paging import PageQuery, read_cursor, read_sort, write_cursor
 from ledger.api.parameters import path_uuid, read_query
 from ledger.api.routes import Route, json_response
 from ledger.api.services import Services
-from ledger.api.views import AgentJobView, BudgetEntryView, CampaignView, ContentAssetView, columns, complete, show
+from ledger.api.views import (
+    AgentJobView,
+    BudgetEntryView,
+    CampaignView,
+    ContentAssetView,
+    complete,
+    show,
+    stored_columns,
+)
 from ledger.domain.access import Caller
 from ledger.domain.campaign import CampaignStatus
 from ledger.domain.codec import Instant
@@ -41,7 +34,8 @@ from ledger.domain.job import AgentType, JobStatus
 from ledger.log.point_in_time import parse_point_in_time, resolve_position
 from projections import queries
 from projections.as_of import row_as_of
-from projections.tables import READ_MODELS_BY_NAME
+from projections.collection_sql import Filter
+from projections.tables import AGENT_JOBS, BUDGET_ENTRIES, CAMPAIGNS, CONTENT_ASSETS, ReadModel
 
 
 class CampaignsQuery(PageQuery, kw_only=True):
@@ -88,120 +82,79 @@ class ItemQuery(MinPositionQuery, forbid_unknown_fields=True):
 
 
 class Collection(NamedTuple):
-    """What makes one collection differ from another. `size` is a row's characters, in SQL over the alias `t`.
-
-    `campaign` is the column that says which campaign a row counts for.
-    """
+    """What makes one collection differ from another."""
 
     path: str
-    table: str
+    model: ReadModel[Any]
     view: type[msgspec.Struct]
     query: type[PageQuery]
-    sortable: Mapping[str, Column]
-    size: str = "0::bigint"
-    campaign: str = "campaign_id"
+    sortable: tuple[str, ...]
 
 
 COLLECTIONS = (
     Collection(
-        "/v1/campaigns",
-        "campaigns",
-        CampaignView,
-        CampaignsQuery,
-        {"id": ID, "created_at": TIME, "name": TEXT, "status": TEXT, "spend": MONEY},
-        campaign="id",
+        "/v1/campaigns", CAMPAIGNS, CampaignView, CampaignsQuery, ("id", "created_at", "name", "status", "spend")
     ),
     Collection(
         "/v1/content-assets",
-        "content_assets",
+        CONTENT_ASSETS,
         ContentAssetView,
         ContentAssetsQuery,
-        {
-            "id": ID,
-            "created_at": TIME,
-            "title": TEXT,
-            "content_type": TEXT,
-            "status": TEXT,
-            "campaign_id": NULLABLE_ID,
-            "agent_job_id": NULLABLE_ID,
-        },
-        "(octet_length(t.content) + octet_length(t.metadata::text))",
+        ("id", "created_at", "title", "content_type", "status", "campaign_id", "agent_job_id"),
     ),
     Collection(
         "/v1/agent-jobs",
-        "agent_jobs",
+        AGENT_JOBS,
         AgentJobView,
         AgentJobsQuery,
-        {
-            "id": ID,
-            "created_at": TIME,
-            "agent_type": TEXT,
-            "status": TEXT,
-            "campaign_id": NULLABLE_ID,
-            "cost": MONEY,
-        },
-        "(octet_length(t.input_data::text) + coalesce(octet_length(t.output_data::text), 0))",
+        ("id", "created_at", "agent_type", "status", "campaign_id", "cost"),
     ),
     Collection(
         "/v1/budget-entries",
-        "budget_entries",
+        BUDGET_ENTRIES,
         BudgetEntryView,
         BudgetEntriesQuery,
-        {
-            "id": ID,
-            "created_at": TIME,
-            "occurred_at": TIME,
-            "resource_type": TEXT,
-            "status": TEXT,
-            "model_used": NULLABLE_TEXT,
-            "agent_job_id": NULLABLE_ID,
-            "campaign_id": NULLABLE_ID,
-            "cost": MONEY,
-        },
+        (
+            *("id", "created_at", "occurred_at", "resource_type", "status", "model_used"),
+            *("agent_job_id", "campaign_id", "cost"),
+        ),
     ),
 )
 
 
-def _conditions(query: PageQuery, arguments: Arguments) -> list[str]:
-    """The filters asked for, as SQL: a list of values any of which will do, or a bound of a time."""
-    conditions = []
+def _filters(query: PageQuery) -> list[Filter]:
+    """Return the filters of a query: a list matches any of its values; `*_after` and `*_before` bound a time."""
+    filters = []
     for name in query.__struct_fields__:
         value = getattr(query, name)
-        if value is None:
-            continue
         if isinstance(value, tuple):
-            plain = [item.value if isinstance(item, Enum) else item for item in value]
-            kind = "uuid" if value and isinstance(value[0], UUID) else "text"
-            conditions.append(f"t.{name} = ANY ({arguments.add(plain)}::{kind}[])")
+            filters.append(Filter(name, "in", [item.value if isinstance(item, Enum) else item for item in value]))
         elif isinstance(value, datetime):
             column, _, side = name.rpartition("_")
-            conditions.append(f"t.{column}_at {'>=' if side == 'after' else '<'} {arguments.add(value)}")
-    return conditions
+            filters.append(Filter(f"{column}_at", ">=" if side == "after" else "<", value))
+    return filters
 
 
 async def _list(request: web.Request, services: Services, collection: Collection) -> web.Response:
-    query = read_query(request, collection.query)
+    query, model = read_query(request, collection.query), collection.model
     keys = read_sort(query.sort, collection.sortable)
-    arguments = Arguments(first=2)
-    conditions = _conditions(query, arguments)
+    filters = _filters(query)
     allowed_campaign_ids = request[CALLER].allowed_campaign_ids
     if allowed_campaign_ids is not None:
-        conditions.append(f"t.{collection.campaign} = ANY ({arguments.add(list(allowed_campaign_ids))}::uuid[])")
-    if query.cursor is not None:
-        conditions.append(after(keys, read_cursor(query.cursor, collection.table, query.sort, keys), arguments))
+        filters.append(Filter(model.campaign_column, "in", list(allowed_campaign_ids)))
+    after = None if query.cursor is None else read_cursor(query.cursor, model, query.sort, keys)
     await wait_for_read_models(request, services, query.min_position)
     async with services.read_database.connection() as connection:
-        position, rows, more = await queries.page(
+        position, rows, has_more = await queries.read_page(
             connection,
-            collection.table,
-            columns=columns(collection.view),
-            size=collection.size,
-            conditions=conditions,
-            order=", ".join(key.sql for key in keys),
+            model,
+            stored_columns(collection.view),
+            filters=filters,
+            sort=keys,
+            after=after,
             limit=query.limit,
-            arguments=arguments.values,
         )
-    following = write_cursor(collection.table, query.sort, keys, rows[-1]) if more else None
+    following = write_cursor(model, query.sort, keys, rows[-1]) if has_more else None
     items = [complete(collection.view, row) for row in rows]
     answer = json_response({"items": items, "next": following}, position=position)
     if following is not None:
@@ -221,8 +174,8 @@ async def _item(request: web.Request, services: Services, collection: Collection
         return await _item_as_of(services, caller, collection, item_id, query.as_of)
     await wait_for_read_models(request, services, query.min_position)
     async with services.read_database.connection() as connection:
-        position, campaign_id, row = await queries.item(
-            connection, collection.table, columns(collection.view), f"t.{collection.campaign}", item_id
+        position, campaign_id, row = await queries.read_item(
+            connection, collection.model, stored_columns(collection.view), item_id
         )
     if row is None or not caller.sees(campaign_id):
         raise NotFound(f"there is nothing with id {item_id} in {collection.path}")
@@ -234,8 +187,8 @@ async def _item_as_of(
 ) -> web.Response:
     async with services.read_database.connection() as connection:
         position = await resolve_position(connection, parse_point_in_time(as_of))
-    row = await row_as_of(services.read_database, READ_MODELS_BY_NAME[collection.table], item_id, position)
-    if row is None or not caller.sees(getattr(row, collection.campaign)):
+    row = await row_as_of(services.read_database, collection.model, item_id, position)
+    if row is None or not caller.sees(getattr(row, collection.model.campaign_column)):
         raise NotFound(f"there was nothing with id {item_id} in {collection.path} at position {position}")
     return json_response(show(collection.view, msgspec.structs.asdict(row)), position=position)
 

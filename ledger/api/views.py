@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
 from functools import cache
-from typing import Annotated, Any, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -118,27 +118,8 @@ DERIVED = frozenset({"budget_remaining", "budget_used_percentage", "duration_sec
 
 
 @cache
-def columns(view: type[msgspec.Struct]) -> str:
-    """The select list over the alias `t` of what a view shows of a row, but for what is derived from it.
-
-    PostgreSQL makes the JSON of it in a fraction of the time that it takes to read the values into Python and write
-    them here.
-    """
-    hints = get_type_hints(view, include_extras=True)
-    return ", ".join(_column(name, hints[name]) for name in _stored(view))
-
-
-def _column(name: str, hint: Any) -> str:
-    kinds = (hint, *get_args(hint))
-    if Money in kinds:
-        return f"trim_scale(t.{name})::text AS {name}"
-    if Time in kinds:
-        return f"to_char(t.{name} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') AS {name}"
-    return f"t.{name}"
-
-
-@cache
-def _stored(view: type[msgspec.Struct]) -> tuple[str, ...]:
+def stored_columns(view: type[msgspec.Struct]) -> tuple[str, ...]:
+    """Return the columns that a view shows, without the figures derived from them."""
     return tuple(name for name in view.__struct_fields__ if name not in DERIVED)
 
 
@@ -157,7 +138,7 @@ _times = msgspec.json.Decoder(_Times)
 
 
 def complete(view: type[msgspec.Struct], selected: str) -> msgspec.Raw:
-    """Add what is derived to the JSON of a row, as selected by `columns`."""
+    """Add what is derived to the JSON of a row, with the columns of `stored_columns`."""
     if view is CampaignView:
         balances = _balances.decode(selected)
         derived = _of_campaign(balances.budget, balances.spend)
@@ -171,7 +152,7 @@ def complete(view: type[msgspec.Struct], selected: str) -> msgspec.Raw:
 
 def show(view: type[V], row: Mapping[str, Any]) -> V:
     """Show a row of the values that a table's columns have."""
-    shown = {name: _show(row[name]) for name in _stored(view)}
+    shown = {name: _show(row[name]) for name in stored_columns(view)}
     for name in JSON_COLUMNS & shown.keys():
         if shown[name] is not None:
             shown[name] = msgspec.Raw(shown[name].encode())

@@ -1,7 +1,7 @@
 """Column check of `ledger verify`, in SQL: the columns of `ledger.events` that no log entry's hash covers.
 
-These are `size`, free text with its salt and commitment, and `over_budget`. The latter is computed independently of the
-append: by window functions over the cost events instead of running balances. Faults are reported by position.
+These are `size`, free text with its salt and commitment, and `over_budget`, which is computed independently of the
+append: by window functions over the cost events instead of stored balances. Faults are reported by position.
 """
 
 from collections.abc import AsyncIterator
@@ -29,24 +29,24 @@ AMOUNT_FIELDS = "type " + " ".join(
 
 NUMBER = "[0-9]{1,10}([.][0-9]{1,10})?"
 
-# An erased event keeps the size that it had, or after an import, which knows no other, has that of what is left.
-# The facts of an erasure are compared as texts: a changed byte must be found, not stop the search.
+# An erased event keeps its original size, unless it was imported: then its size is that of the remaining data.
+# The fields of an erasure are compared as text, so that an invalid number is reported instead of raising an error.
 ROW_FAULTS = f"""
 SELECT position, fault FROM (
     SELECT position, concat_ws('; ',
         CASE WHEN (has_text OR text_commitment IS NULL OR erased_size IS NOT NULL)
             AND size NOT IN (coalesce(erased_size, actual_size::text), actual_size::text)
         THEN
-            format('its size is said to be %s characters, but it is %s', size, coalesce(erased_size, actual_size::text))
+            format('size is %s, but should be %s characters', size, coalesce(erased_size, actual_size::text))
         END,
         CASE WHEN text_commitment IS DISTINCT FROM actual_commitment AND has_text THEN
-            'its text, the salt and the commitment do not belong together'
+            'the text does not match its salt and commitment'
         END,
         CASE WHEN text_commitment IS NOT NULL AND NOT has_text AND erased_size IS NULL THEN
-            'its text is gone, but no {PAYLOAD_ERASED} says that it was erased'
+            'the text is missing, but no {PAYLOAD_ERASED} event records its erasure'
         END,
         CASE WHEN over_budget IS NOT NULL AND NOT may_be_over THEN
-            format('its over_budget cannot be %s', over_budget)
+            format('over_budget cannot be %s', over_budget)
         END
     ) AS fault
     FROM (
@@ -74,7 +74,7 @@ WHERE fault <> '' ORDER BY position LIMIT $3
 
 ERASURE_FAULTS = f"""
 SELECT erasure.position, format(
-    'it says that %s at position %s was erased, but no such event is without its text',
+    'records the erasure of %s at position %s, but no such event has lost its text',
     data ->> 'event_type', data ->> 'position'
 ) AS fault
 FROM ledger.ledger_events AS erasure
@@ -88,37 +88,38 @@ WHERE type = '{PAYLOAD_ERASED}' AND NOT EXISTS (
 ORDER BY position LIMIT $1
 """  # noqa: S608
 
-# What an event moves is the same for both of its limits: spent and held count together. A hold is open until the next
-# event of its stream. Limits are told as what they change by, so that their running sum is the limit that holds.
+# Both limits of an event (job and campaign) are checked against the sum of spent and held, so each cost event changes
+# both by the same amount. A hold is open until the next event of its stream. Budgets are turned into differences too,
+# so that their running sum is the limit in force.
 OVER_BUDGET_FAULTS = rf"""
 WITH cost AS (
     SELECT position, stream_id, type, agent_job_id, campaign_id, over_budget,
         data ->> CASE {AMOUNT_FIELDS} END AS amount
     FROM ledger.cost_events WHERE type NOT IN ({DENIALS})
-), checked AS (
-    SELECT *, CASE WHEN amount ~ '^-?{NUMBER}$' THEN amount::numeric ELSE 0 END AS moved FROM cost
-), movement AS (
+), numeric_cost AS (
+    SELECT *, CASE WHEN amount ~ '^-?{NUMBER}$' THEN amount::numeric ELSE 0 END AS used FROM cost
+), cost_change AS (
     SELECT position, type, agent_job_id, campaign_id, over_budget,
-        moved - CASE WHEN lag(type) OVER stream IN ({HOLDS}) THEN lag(moved) OVER stream ELSE 0 END AS moved
-    FROM checked WINDOW stream AS (PARTITION BY stream_id ORDER BY position)
+        used - CASE WHEN lag(type) OVER stream IN ({HOLDS}) THEN lag(used) OVER stream ELSE 0 END AS used
+    FROM numeric_cost WINDOW stream AS (PARTITION BY stream_id ORDER BY position)
 ), budget AS (
     SELECT position, type, category, stream_id,
         CASE WHEN data ->> 'budget' ~ '^{NUMBER}$' THEN (data ->> 'budget')::numeric END AS budget
     FROM ledger.events WHERE type IN ({BUDGETS})
-), term AS (
+), budget_change AS (
     SELECT position, CASE WHEN category = 'job' THEN stream_id END AS agent_job_id,
         CASE WHEN category = 'campaign' THEN stream_id END AS campaign_id,
-        budget - CASE WHEN type IN ({BUDGET_CHANGES}) THEN lag(budget) OVER stream ELSE 0 END AS change
+        budget - CASE WHEN type IN ({BUDGET_CHANGES}) THEN lag(budget) OVER stream ELSE 0 END AS budget
     FROM budget WINDOW stream AS (PARTITION BY category, stream_id ORDER BY position)
-), told AS (
-    SELECT position, type, agent_job_id, campaign_id, over_budget, moved, NULL AS change FROM movement
+), change AS (
+    SELECT position, type, agent_job_id, campaign_id, over_budget, used, NULL AS budget FROM cost_change
     UNION ALL
-    SELECT position, NULL, agent_job_id, campaign_id, NULL, 0, change FROM term
+    SELECT position, NULL, agent_job_id, campaign_id, NULL, 0, budget FROM budget_change
 ), balance AS (
     SELECT position, type, over_budget,
-        agent_job_id IS NOT NULL AND sum(moved) OVER job > sum(change) OVER job AS job_is_over,
-        campaign_id IS NOT NULL AND sum(moved) OVER campaign > sum(change) OVER campaign AS campaign_is_over
-    FROM told
+        agent_job_id IS NOT NULL AND sum(used) OVER job > sum(budget) OVER job AS job_is_over,
+        campaign_id IS NOT NULL AND sum(used) OVER campaign > sum(budget) OVER campaign AS campaign_is_over
+    FROM change
     WINDOW job AS (PARTITION BY agent_job_id ORDER BY position),
         campaign AS (PARTITION BY campaign_id ORDER BY position)
 ), expected AS (
@@ -127,7 +128,7 @@ WITH cost AS (
     ], NULL), '{{}}') AS computed
     FROM balance WHERE type IN ({FACTS})
 )
-SELECT position, format('its over_budget is %s, by the events before it %s',
+SELECT position, format('over_budget is %s, but the events before it give %s',
     coalesce(over_budget::text, 'null'), coalesce(computed::text, 'null')) AS fault
 FROM expected WHERE over_budget IS DISTINCT FROM computed
 ORDER BY position LIMIT $1

@@ -1,1 +1,1 @@
-"""`ledger bench`: every figure beside a control that is measured in the same run, on a server of its own."""
+"""`ledger bench`: benchmarks, each beside a control measured in the same run on a temporary PostgreSQL server."""

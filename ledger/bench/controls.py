@@ -1,24 +1,21 @@
-"""What the service is held against: the same rows written by PostgreSQL's own means, with nothing judged or folded.
+"""Controls that write the same rows with COPY: PostgreSQL alone, with no decisions and no folding.
 
-The tables are like the service's own, with their indexes, checks and keys, in a schema beside them.
+The tables are like the service's own, with their indexes, checks and keys, in the schema `bench`.
 """
 
 import random
 import time
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from uuid_utils.compat import uuid7
 
-from ledger.bench import traffic
+from ledger.bench import workload
 from ledger.database import Connection
 from ledger.log.tables import EVENT_COLUMNS
 
-if TYPE_CHECKING:
-    pass
-
-# As the partition of costs, where the work goes.
+# Like the partition of cost events, which receives the appends that are measured.
 TABLES = """
 CREATE SCHEMA bench;
 CREATE TABLE bench.events (LIKE ledger.cost_events INCLUDING ALL);
@@ -35,26 +32,26 @@ ENTRY_COLUMNS = (
     "created_at updated_at position"
 ).split()
 
-COPY_EVENTS = 1_000
-"""Rows in a transaction of the control of appends."""
+EVENTS_PER_COPY = 1_000
+"""Rows per transaction of the control of appends."""
 
-COPY_ENTRIES = 20_000
-"""Rows in a transaction of the control of folds."""
+ENTRIES_PER_COPY = 20_000
+"""Rows per transaction of the control of folds."""
 
-_STARTED = datetime(2025, 1, 1, tzinfo=UTC)
+_FIRST_RECORDED_AT = datetime(2025, 1, 1, tzinfo=UTC)
 
 
-async def make_tables(connection: Connection) -> None:
-    """Make the control's tables, empty."""
+async def create_tables(connection: Connection) -> None:
+    """Create the tables of the controls, empty."""
     await connection.execute(TABLES)
 
 
 async def copy_events(connection: Connection, rows: int) -> float:
-    """COPY cost events by asyncpg, in transactions of 1,000 rows; rows a second."""
+    """COPY cost events with asyncpg, 1,000 rows per transaction; return the rows per second."""
     position = int(await connection.fetchval("SELECT coalesce(max(position), 0) FROM bench.events"))
     seconds = 0.0
-    for start in range(0, rows, COPY_EVENTS):
-        records = [_event(position + start + number) for number in range(1, COPY_EVENTS + 1)]
+    for start in range(0, rows, EVENTS_PER_COPY):
+        records = [_event(position + start + number) for number in range(1, EVENTS_PER_COPY + 1)]
         began = time.perf_counter()
         await connection.copy_records_to_table("events", schema_name="bench", columns=EVENT_COLUMNS, records=records)
         seconds += time.perf_counter() - began
@@ -62,10 +59,10 @@ async def copy_events(connection: Connection, rows: int) -> float:
 
 
 async def copy_entries(connection: Connection, rows: int) -> float:
-    """COPY budget entries by asyncpg, in transactions of 20,000 rows; rows a second."""
+    """COPY budget entries with asyncpg, 20,000 rows per transaction; return the rows per second."""
     seconds = 0.0
-    for start in range(0, rows, COPY_ENTRIES):
-        records = [_entry(number) for number in range(start + 1, min(rows, start + COPY_ENTRIES) + 1)]
+    for start in range(0, rows, ENTRIES_PER_COPY):
+        records = [_entry(number) for number in range(start + 1, min(rows, start + ENTRIES_PER_COPY) + 1)]
         began = time.perf_counter()
         await connection.copy_records_to_table(
             "budget_entries", schema_name="bench", columns=ENTRY_COLUMNS, records=records
@@ -75,27 +72,27 @@ async def copy_entries(connection: Connection, rows: int) -> float:
 
 
 def _event(position: int) -> tuple[Any, ...]:
-    event_id, job = uuid7(), random.randrange(traffic.JOBS)  # noqa: S311
+    event_id, job = uuid7(), random.randrange(workload.JOBS)  # noqa: S311
     data = (
         f'{{"resource_type":"llm_api","cost":"0.{random.randint(1, 9_999):04d}5","currency":"USD",'  # noqa: S311
         f'"tokens_used":{random.randint(1, 9_999)},"model_used":"gpt-4o","provider":"openai",'  # noqa: S311
-        f'"agent_job_id":"{traffic.job_id(job)}"}}'
+        f'"agent_job_id":"{workload.job_id(job)}"}}'
     )
-    moment = _STARTED + timedelta(microseconds=position)
+    recorded_at = _FIRST_RECORDED_AT + timedelta(microseconds=position)
     return (
-        *(position, "cost", event_id, 1, event_id, "cost.recorded", 1, moment, moment, "local"),
-        *(traffic.as_uuid(traffic.campaign_id(job % traffic.CAMPAIGNS)), traffic.as_uuid(traffic.job_id(job))),
+        *(position, "cost", event_id, 1, event_id, "cost.recorded", 1, recorded_at, recorded_at, "local"),
+        *(workload.as_uuid(workload.campaign_id(job % workload.CAMPAIGNS)), workload.as_uuid(workload.job_id(job))),
         *(None, None, data, None, None, None, None, len(data)),
     )
 
 
 def _entry(position: int) -> tuple[Any, ...]:
-    job = random.randrange(traffic.JOBS)  # noqa: S311
-    moment = _STARTED + timedelta(microseconds=position)
+    job = random.randrange(workload.JOBS)  # noqa: S311
+    recorded_at = _FIRST_RECORDED_AT + timedelta(microseconds=position)
     cost = Decimal(random.randint(1, 99_999)).scaleb(-5)  # noqa: S311
-    model = random.choice(traffic.MODELS)  # noqa: S311
+    model = random.choice(workload.MODELS)  # noqa: S311
     return (
         *(uuid7(), "llm_api", "settled", cost, random.randint(1, 9_999), model),  # noqa: S311
-        *(traffic.as_uuid(traffic.job_id(job)), traffic.as_uuid(traffic.campaign_id(job % traffic.CAMPAIGNS))),
-        *("USD", "openai", moment, moment, moment, position),
+        *(workload.as_uuid(workload.job_id(job)), workload.as_uuid(workload.campaign_id(job % workload.CAMPAIGNS))),
+        *("USD", "openai", recorded_at, recorded_at, recorded_at, position),
     )

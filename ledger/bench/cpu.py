@@ -1,44 +1,41 @@
-"""Where the processor's time goes: by process, between two moments."""
+"""Processor time used by the service, PostgreSQL and the load generator, per event."""
 
-import os
 from contextlib import suppress
 from typing import NamedTuple
 
 import psutil
 
 
-class Spent(NamedTuple):
-    """Seconds of processor time that were spent so far."""
+class CpuTime(NamedTuple):
+    """Seconds of processor time used up to now."""
 
     service: float
     postgresql: float
-    load: float
 
-    def since(self, before: "Spent", events: float) -> dict[str, float]:
-        """Microseconds an event, by who spent them."""
+    def since(self, before: "CpuTime", events: float = 1) -> dict[str, float]:
+        """Return the microseconds per event used since `before`, by process."""
         return {
-            f"{name} CPU": (now - then) * 1e6 / events
-            for name, now, then in zip(("service", "PostgreSQL", "load"), self, before, strict=True)
+            "service CPU": (self.service - before.service) * 1e6 / events,
+            "PostgreSQL CPU": (self.postgresql - before.postgresql) * 1e6 / events,
         }
 
 
-def spent(service_pid: int, postmaster_pid: int) -> Spent:
-    """What the service's process, PostgreSQL's and the programs that this one has run to their end have spent."""
-    ours = os.times()
-    return Spent(_own(service_pid), _with_children(postmaster_pid), ours.children_user + ours.children_system)
+def read_cpu_time(service_pid: int, postmaster_pid: int) -> CpuTime:
+    """Return the processor time used up to now by the service's process and by all processes of PostgreSQL."""
+    return CpuTime(_process_seconds(service_pid), _process_tree_seconds(postmaster_pid))
 
 
-def _own(pid: int) -> float:
+def _process_seconds(pid: int) -> float:
     times = psutil.Process(pid).cpu_times()
     return times.user + times.system
 
 
-def _with_children(pid: int) -> float:
+def _process_tree_seconds(pid: int) -> float:
     parent = psutil.Process(pid)
     times = parent.cpu_times()
-    # Those that have ended are in the parent's account, the living in their own.
+    # The parent's children_* times cover only the children that have ended; running ones are added one by one.
     total = times.user + times.system + times.children_user + times.children_system
-    for one in parent.children():
+    for child in parent.children():
         with suppress(psutil.Error):
-            total += _own(one.pid)
+            total += _process_seconds(child.pid)
     return total

@@ -1,39 +1,21 @@
-"""Load on the API from a process of its own: wrk with `load.lua` where it is installed, else `client.py`."""
+"""Runs the load generator (`load_client.py`) against the API, as a separate process."""
 
-import random
-import shutil
 import sys
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from ledger.bench import traffic
-from ledger.bench.processes import MeasurementError, run_program
+from ledger.bench.errors import MeasurementError
+from ledger.bench.load_client import LoadResult
+from ledger.bench.processes import run_program
 
 Kind = Literal["costs", "trace", "holds", "reads"]
 
-SCRIPT = Path(__file__).with_name("load.lua")
+GENERATOR = "ledger.bench.load_client (asyncio, one process)"
 
 
-class Loaded(msgspec.Struct):
-    """What was answered. `settled` and `refused` are of holds; `failed` is every other answer that was not wanted."""
-
-    requests: int
-    seconds: float
-    settled: int
-    refused: int
-    failed: int
-    p50_ms: float
-    p99_ms: float
-
-
-def generator() -> str:
-    """Which program makes the load."""
-    return "wrk, one thread, with ledger/bench/load.lua" if shutil.which("wrk") else "ledger.bench.client (asyncio)"
-
-
-async def put_load(
+async def run_load(
     url: str,
     kind: Kind,
     *,
@@ -43,29 +25,31 @@ async def put_load(
     amount: str = "0.5",
     cost: str = "0.25",
     folder: Path,
-) -> Loaded:
-    """Send requests for so long.
+) -> LoadResult:
+    """Send requests for `seconds` on each of the connections.
 
     Args:
-        events: in a request.
-        amount, cost: of a hold, and what it is settled at.
-        folder: where the program runs.
+        url: of the API, without a path.
+        kind: what to send.
+        seconds: how long to send.
+        connections: open at the same time, one request in flight on each.
+        events: per request, for `costs` and `trace`.
+        amount: of each hold.
+        cost: at which each hold is settled.
+        folder: the working directory of the load generator.
+
+    Returns:
+        what was answered.
 
     Raises:
-        MeasurementError: a request failed.
+        MeasurementError: a request failed, or none was answered.
     """
-    if wrk := shutil.which("wrk"):
-        seed = str(random.randrange(2**31))  # noqa: S311
-        arguments = (kind, str(events), traffic.stem(), seed, str(traffic.CAMPAIGNS), str(traffic.JOBS), amount, cost)
-        options = ("-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "-s", SCRIPT)
-        said = await run_program(wrk, *options, url, "--", *arguments, folder=folder)
-    else:
-        client = (sys.executable, "-m", "ledger.bench.client", url, str(seconds), str(connections))
-        said = await run_program(*client, kind, str(events), amount, cost, folder=folder)
-    result = next((line for line in said.splitlines() if line.startswith("RESULT ")), None)
-    if result is None:
-        raise MeasurementError(f"the load generator says nothing of its result: {said[-1000:]}")
-    loaded = msgspec.json.decode(result.removeprefix("RESULT "), type=Loaded)
-    if loaded.failed or not loaded.requests:
-        raise MeasurementError(f"{loaded.failed:,} of {loaded.requests:,} requests ({kind}) failed: {said[-1000:]}")
-    return loaded
+    output = await run_program(
+        *(sys.executable, "-m", "ledger.bench.load_client"),
+        *(url, str(seconds), str(connections), kind, str(events), amount, cost),
+        folder=folder,
+    )
+    result = msgspec.json.decode(output, type=LoadResult)
+    if result.failed or not result.requests:
+        raise MeasurementError(f"{result.failed:,} of {result.requests:,} requests ({kind}) failed: {result.failure}")
+    return result

@@ -1,4 +1,4 @@
-"""The processes under measurement: the API and the worker as they are run, and programs that put load on them."""
+"""Child processes of the benchmarks: the API and the worker as operators run them, and load generators."""
 
 import asyncio
 import os
@@ -12,38 +12,46 @@ import psutil
 from sqlalchemy import URL
 
 import ledger
-from ledger.domain.errors import LedgerError
+from ledger.bench.errors import MeasurementError
 
 START_SECONDS_MAX = 60
 STOP_SECONDS_MAX = 30
 MEGABYTE = 1024 * 1024
 
-_OWN = re.compile(r"(DB|LEDGER|DIRECT|REPLICA|PG|DATABASE)[A-Z_]*")
+_LEDGER_VARIABLE = re.compile(r"(DB|LEDGER|DIRECT|REPLICA|PG|DATABASE)[A-Z_]*")
 
 
-class MeasurementError(LedgerError):
-    """Something could not be measured: the message says what went wrong."""
+def child_environment(database: URL | None, folder: Path) -> dict[str, str]:
+    """Return this process's environment variables, with the ledger's own settings replaced by those of the benchmark.
 
-
-def environment(database: URL | None, folder: Path) -> dict[str, str]:
-    """This process's environment with none of the ledger's settings but these; programs import this very package."""
-    kept = {name: text for name, text in os.environ.items() if not _OWN.fullmatch(name)}
+    PYTHONPATH makes the child import this very package, installed or not.
+    """
+    variables = {name: value for name, value in os.environ.items() if not _LEDGER_VARIABLE.fullmatch(name)}
     if database is not None:
-        kept["DATABASE_URL"] = database.set(drivername="postgresql").render_as_string(hide_password=False)
+        variables["DATABASE_URL"] = database.set(drivername="postgresql").render_as_string(hide_password=False)
     package = str(Path(ledger.__file__).parents[1])
-    return kept | {"PYTHONPATH": package, "LEDGER_HOME": str(folder / "service"), "LEDGER_LOG_LEVEL": "WARNING"}
+    return variables | {"PYTHONPATH": package, "LEDGER_HOME": str(folder / "service"), "LEDGER_LOG_LEVEL": "WARNING"}
 
 
-async def run_program(*command: str | Path, folder: Path, database: URL | None = None, **settings: str) -> str:
-    """Run a program to its end; what it printed.
+async def run_program(*command: str | Path, folder: Path, database: URL | None = None, **variables: str) -> str:
+    """Run a program to its end.
+
+    Args:
+        command: the program and its arguments.
+        folder: the working directory.
+        database: becomes DATABASE_URL.
+        variables: more environment variables.
+
+    Returns:
+        its standard output.
 
     Raises:
-        MeasurementError: it failed.
+        MeasurementError: its exit code was not 0.
     """
     process = await asyncio.create_subprocess_exec(
         *map(str, command),
-        env=environment(database, folder) | settings,
-        # Not where we stand: a developer's .env may lie there.
+        env=child_environment(database, folder) | variables,
+        # Not this process's working directory, which may contain a developer's .env.
         cwd=folder,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
@@ -59,7 +67,7 @@ async def run_program(*command: str | Path, folder: Path, database: URL | None =
 
 
 class Child:
-    """A process of the service, running."""
+    """A running process of the service."""
 
     def __init__(self, process: asyncio.subprocess.Process, first_line: str) -> None:
         self.pid = process.pid
@@ -68,30 +76,38 @@ class Child:
 
     @property
     def url(self) -> str:
-        """Where the API is."""
+        """The base URL of the API."""
         return self.first_line.removeprefix("The ledger is at ").split()[0]
 
     def peak_mb(self) -> float:
-        """The most memory that it ever had."""
+        """Return the peak resident memory in MB; where the system does not record it, the present one."""
         with suppress(OSError):
             status = Path(f"/proc/{self.pid}/status").read_text()
-            if found := re.search(r"VmHWM:\s+(\d+) kB", status):
-                return int(found[1]) / 1024
+            if match := re.search(r"VmHWM:\s+(\d+) kB", status):
+                return int(match[1]) / 1024
         return psutil.Process(self.pid).memory_info().rss / MEGABYTE
 
 
 @asynccontextmanager
 async def child(database: URL, folder: Path, *arguments: str) -> AsyncIterator[Child]:
-    """Run `ledger` with these arguments while inside; its log is in the folder.
+    """Run `ledger` with these arguments; its log goes to a file in the folder.
+
+    Args:
+        database: becomes DATABASE_URL.
+        folder: the working directory.
+        arguments: the command, such as `serve`, and its options.
+
+    Yields:
+        the process, once it has started.
 
     Raises:
-        MeasurementError: it did not start.
+        MeasurementError: it did not start, or ended early.
     """
     log = folder / f"{arguments[0]}.log"
     with log.open("ab") as errors:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "ledger", *arguments),
-            env=environment(database, folder),
+            env=child_environment(database, folder),
             cwd=folder,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
@@ -105,13 +121,13 @@ async def child(database: URL, folder: Path, *arguments: str) -> AsyncIterator[C
             raise MeasurementError(f"`ledger {arguments[0]}` did not start: {log.read_text()[-2000:]}")
         yield Child(process, first_line)
         if process.returncode is not None:
-            raise MeasurementError(f"`ledger {arguments[0]}` ended by itself: {log.read_text()[-2000:]}")
+            raise MeasurementError(f"`ledger {arguments[0]}` ended unexpectedly: {log.read_text()[-2000:]}")
     finally:
         await _end(process)
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    """Ask it to end, then end it: nothing that was started here is left behind."""
+    """Send SIGTERM, then SIGKILL after STOP_SECONDS_MAX, so that no child process is left behind."""
     if process.returncode is not None:
         return
     with suppress(ProcessLookupError):

@@ -1,4 +1,4 @@
-"""What was measured: medians, ratios to the control, and the report that carries them."""
+"""The result of a benchmark run: figures as medians of rounds and ratios to controls, and the report as JSON."""
 
 from statistics import median
 from typing import Literal, NamedTuple
@@ -11,10 +11,10 @@ Better = Literal["higher", "lower"]
 class Figure(msgspec.Struct, kw_only=True, omit_defaults=True):
     """One row of the report.
 
-    `value` is the median of `rounds`, in `unit`: a ratio to the control where there is one. `next_target` is where to
-    go once the target is met. `absolute` are medians of what was measured, by name with their unit.
-    `microseconds_per_event` says where the time goes: CPU time of the processes, and elapsed time where the name says
-    so.
+    `value` is the median of `rounds`, in `unit`: a ratio to the control if there is one. `next_target` applies once
+    `target` is met. `absolute` holds medians of the measured amounts, by name with their unit.
+    `microseconds_per_event` shows where the time is spent: processor time per process, and elapsed time under the
+    names that say so.
     """
 
     name: str
@@ -33,15 +33,15 @@ class Figure(msgspec.Struct, kw_only=True, omit_defaults=True):
     notes: list[str] = []
 
 
-class Pair(NamedTuple):
-    """One round: how much a second the work did, and the control right beside it."""
+class Round(NamedTuple):
+    """The rates of one round, per second: of the work, and of the control measured immediately before it."""
 
     work: float
     control: float
 
 
-class Machine(msgspec.Struct):
-    """Where it was measured, with what versions and settings."""
+class Host(msgspec.Struct):
+    """The hardware, versions and settings that the run was measured with."""
 
     processors: int
     processor: str
@@ -53,11 +53,11 @@ class Machine(msgspec.Struct):
     load: str
 
 
-class Report(msgspec.Struct):
-    """A whole run.
+class BenchReport(msgspec.Struct):
+    """A benchmark run, as `ledger bench --json` prints it.
 
-    `seconds_of` says how long each figure took, with what it prepared for itself and for others; `not_measured` why
-    others are missing.
+    `seconds_of` is the duration of each figure, including the templates it prepared. `not_measured` and `violated`
+    hold the reasons, by figure, why others are missing.
     """
 
     quick: bool
@@ -65,16 +65,17 @@ class Report(msgspec.Struct):
     seconds: float
     seconds_of: dict[str, float]
     plan: dict[str, float]
-    machine: Machine
+    machine: Host
     figures: list[Figure]
     not_measured: dict[str, str] = {}
+    violated: dict[str, str] = {}
 
 
-def ratio(
+def ratio_figure(
     name: str,
     work: str,
     control: str,
-    pairs: list[Pair],
+    rounds: list[Round],
     *,
     target: float,
     next_target: float | None = None,
@@ -83,18 +84,29 @@ def ratio(
     microseconds_per_event: dict[str, float] | None = None,
     notes: list[str] | None = None,
 ) -> Figure:
-    """A figure out of rounds in which work and control took turns: the median of the rounds' ratios.
+    """Return the figure of rounds in which work and control took turns: the median of the rounds' ratios.
 
     Args:
-        unit: of work and control, such as "events/s".
-        absolute: what else was measured, by name with its unit, a value a round.
+        name: of the figure.
+        work: what was measured, in words.
+        control: what it is compared with, in words.
+        rounds: rates of work and control.
+        target: the ratio to reach.
+        next_target: the ratio to reach after that.
+        unit: of the rates, such as "events/s".
+        absolute: other measurements, by name with their unit; one value per round.
+        microseconds_per_event: where the time is spent.
+        notes: shown below the figure.
+
+    Returns:
+        the figure.
     """
-    rounds = {
-        f"work {unit}": [pair.work for pair in pairs],
-        f"control {unit}": [pair.control for pair in pairs],
+    amounts = {
+        f"work {unit}": [each.work for each in rounds],
+        f"control {unit}": [each.control for each in rounds],
         **(absolute or {}),
     }
-    ratios = [pair.work / pair.control for pair in pairs]
+    ratios = [each.work / each.control for each in rounds]
     return Figure(
         name=name,
         work=work,
@@ -106,14 +118,14 @@ def ratio(
         rounds=ratios,
         next_target=next_target,
         control=control,
-        absolute={name: median(values) for name, values in rounds.items()},
-        absolute_rounds=rounds,
+        absolute={name: median(values) for name, values in amounts.items()},
+        absolute_rounds=amounts,
         microseconds_per_event=microseconds_per_event or {},
         notes=notes or [],
     )
 
 
-def value(
+def absolute_figure(
     name: str,
     work: str,
     rounds: list[float],
@@ -122,7 +134,19 @@ def value(
     target: float,
     notes: list[str] | None = None,
 ) -> Figure:
-    """A figure without a control, where lower is better."""
+    """Return a figure without a control, of which lower is better: the median of the rounds.
+
+    Args:
+        name: of the figure.
+        work: what was measured, in words.
+        rounds: the measured values, in `unit`.
+        unit: milliseconds or megabytes.
+        target: the most it should be, in `unit`.
+        notes: shown below the figure.
+
+    Returns:
+        the figure.
+    """
     return Figure(
         name=name,
         work=work,

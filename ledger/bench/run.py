@@ -1,4 +1,4 @@
-"""A whole run: which figures there are, in which order, and the report of them."""
+"""A benchmark run: the list of figures, the order in which they are measured, and the report."""
 
 import asyncio
 import signal
@@ -10,100 +10,120 @@ from pathlib import Path
 
 import msgspec
 
-from ledger.bench import append, folding, growing, holds, memory, reading, sealing
-from ledger.bench.machine import describe
-from ledger.bench.plan import GROWN_EVENTS, QUICK, WHOLE
-from ledger.bench.processes import MeasurementError
-from ledger.bench.report import Figure, Report
-from ledger.bench.stage import Stage
+from ledger.bench import (
+    append_figures,
+    fold_figures,
+    hold_figures,
+    long_log_figures,
+    memory_figures,
+    read_figures,
+    seal_figures,
+)
+from ledger.bench.environment import Environment
+from ledger.bench.errors import MeasurementError, PromiseViolationError
+from ledger.bench.host import describe
+from ledger.bench.report import BenchReport, Figure
+from ledger.bench.sizes import FULL, GROWTH_ONLY_LOG_EVENTS, QUICK, Sizes
 from ledger.config import parse_url
 from ledger.embedded import EmbeddedServer
 
-FIGURES: dict[str, Callable[[Stage], Awaitable[list[Figure]]]] = {
-    "append_single": append.append_single,
-    "append_batch": append.append_batch,
-    "append_mixed": append.append_mixed,
-    "holds": holds.holds,
-    "catch_up": folding.catch_up,
-    "rebuild": folding.rebuild,
-    "visible": reading.visible,
-    "read": reading.read,
-    "growth": growing.growth,
-    "seal": sealing.seal,
-    "memory": memory.memory,
+FIGURES: dict[str, Callable[[Environment], Awaitable[list[Figure]]]] = {
+    "append_single": append_figures.append_single,
+    "append_batch": append_figures.append_batch,
+    "append_mixed": append_figures.append_mixed,
+    "holds": hold_figures.holds,
+    "catch_up": fold_figures.catch_up,
+    "rebuild": fold_figures.rebuild,
+    "visible": read_figures.visible,
+    "read": read_figures.read,
+    "growth": long_log_figures.growth,
+    "seal": seal_figures.seal,
+    "memory": memory_figures.memory,
 }
 """By name, in the order in which they are measured."""
 
 
 def bench(
-    run: Callable[..., Report],
+    run: Callable[..., BenchReport],
     only: Sequence[str] = (),
     *,
     quick: bool,
-    say: Callable[[str], None],
+    on_step: Callable[[str], None],
     rounds: int | None = None,
-    measured: Callable[[Figure], None] = lambda figure: None,
-) -> Report:
-    """Measure on a throw-away server of its own, which is gone on return.
+    on_figure: Callable[[Figure], None] = lambda figure: None,
+) -> BenchReport:
+    """Measure on a temporary server, which is removed afterwards.
 
     Args:
-        run: what runs a coroutine to its end.
-        only: names of figures; all when empty.
-        quick: smaller and shorter, to see that everything can be measured.
-        say: told what is being done.
-        rounds: instead of as many as `quick` chooses.
-        measured: called with each figure once it is there.
+        run: runs a coroutine to its end in an event loop, and returns its result.
+        only: names of figures; all if empty.
+        quick: use small sizes, to show that everything can be measured.
+        on_step: called with one line about each step before it begins.
+        rounds: replaces the number of rounds that `quick` implies.
+        on_figure: called with each figure once it is measured.
+
+    Returns:
+        the report.
 
     Raises:
         EmbeddedError: the server cannot be started.
     """
-    plan = QUICK if quick else WHOLE
-    if rounds is not None:
-        plan = msgspec.structs.replace(plan, rounds=rounds)
-    if list(only) == ["growth"] and not quick:
-        plan = msgspec.structs.replace(plan, log_events=GROWN_EVENTS)
     with tempfile.TemporaryDirectory(prefix="ledger-bench-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        # Where PostgreSQL runs as a user of its own, it must pass through.
+        # PostgreSQL may run as another user, which must be able to traverse the folder.
         folder.chmod(0o711)
-        say("starting PostgreSQL")
+        on_step("starting PostgreSQL")
         with EmbeddedServer.acquire(folder / "server") as server:
-            stage = Stage(parse_url("DATABASE_URL", server.url), server.pid, folder, plan, say)
-            on_sigterm = signal.getsignal(signal.SIGTERM)
+            sizes = _sizes(only, quick, rounds)
+            environment = Environment(parse_url("DATABASE_URL", server.url), server.pid, folder, sizes, on_step)
+            sigterm_handler = signal.getsignal(signal.SIGTERM)
             try:
-                return run(_measure(stage, only or list(FIGURES), quick, measured))
+                return run(_measure(environment, only or list(FIGURES), quick, on_figure))
             finally:
-                # The loop has taken it: told to end from now on, stop the server first.
-                signal.signal(signal.SIGTERM, on_sigterm)
+                # The event loop replaced the handler; from here on SIGTERM must stop the server before the process.
+                signal.signal(signal.SIGTERM, sigterm_handler)
 
 
-async def _measure(stage: Stage, names: Sequence[str], quick: bool, measured: Callable[[Figure], None]) -> Report:
-    """Measure one after the other. Told to end, it ends the processes that it started first."""
-    ours = asyncio.current_task()
-    assert ours is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ours.cancel)
+def _sizes(only: Sequence[str], quick: bool, rounds: int | None) -> Sizes:
+    sizes = QUICK if quick else FULL
+    if rounds is not None:
+        sizes = msgspec.structs.replace(sizes, rounds=rounds)
+    if list(only) == ["growth"] and not quick:
+        sizes = msgspec.structs.replace(sizes, log_events=GROWTH_ONLY_LOG_EVENTS)
+    return sizes
+
+
+async def _measure(
+    environment: Environment, names: Sequence[str], quick: bool, on_figure: Callable[[Figure], None]
+) -> BenchReport:
+    """Measure one figure after the other. SIGTERM cancels this task, which ends its child processes first."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     began = time.monotonic()
     figures: list[Figure] = []
     seconds_of: dict[str, float] = {}
     not_measured: dict[str, str] = {}
-    for name in FIGURES:
-        if name not in names:
-            continue
-        begun = time.monotonic()
+    violated: dict[str, str] = {}
+    for name in (each for each in FIGURES if each in names):
+        figure_began = time.monotonic()
         try:
-            for figure in await FIGURES[name](stage):
+            for figure in await FIGURES[name](environment):
                 figures.append(figure)
-                measured(figure)
+                on_figure(figure)
         except MeasurementError as error:
             not_measured[name] = str(error)
-        seconds_of[name] = round(time.monotonic() - begun, 1)
-    return Report(
+        except PromiseViolationError as error:
+            violated[name] = str(error)
+        seconds_of[name] = round(time.monotonic() - figure_began, 1)
+    return BenchReport(
         quick=quick,
         measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=round(time.monotonic() - began, 1),
         seconds_of=seconds_of,
-        plan=msgspec.structs.asdict(stage.plan),
-        machine=await describe(stage),
+        plan=msgspec.structs.asdict(environment.sizes),
+        machine=await describe(environment),
         figures=figures,
         not_measured=not_measured,
+        violated=violated,
     )

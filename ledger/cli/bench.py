@@ -1,107 +1,180 @@
-"""ledger bench: how fast it is, beside controls measured in the same run."""
+"""`ledger bench`: benchmarks against controls, and the fault-injection suite (`--faults`).
+
+`ledger.bench` is imported only when the command runs: it loads multiprocessing, the faults and a Prometheus parser,
+which no other command needs.
+"""
 
 import asyncio
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
-from ledger import faults
-from ledger.bench import compare, table
-from ledger.bench import run as benchmark
-from ledger.bench.report import Figure, Report
+import ledger
 from ledger.cli.event_loop import run_async
 from ledger.cli.options import json_option
 from ledger.cli.output import exit_on_error, print_json
 
+if TYPE_CHECKING:
+    from ledger.bench.report import BenchReport, Figure
+
+ACCEPTED_REPORT = Path(ledger.__file__).parent / "bench" / "accepted.json"
+"""The output of `ledger bench --json` of the last accepted run."""
+
+EXIT_CODE_SIGTERM = 143
+
+
+class FigureName(click.ParamType):  # type: ignore[type-arg]  # generic only in recent releases of click
+    """The name of a figure; the names are imported once they are needed."""
+
+    name = "figure"
+
+    def get_metavar(self, *arguments: Any, **named: Any) -> str | None:
+        """Return the names, for the help text."""
+        return _figure_choice().get_metavar(*arguments, **named)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the name, or fail with the list of the valid ones."""
+        return _figure_choice().convert(value, param, ctx)
+
+
+def _figure_choice() -> "click.Choice[str]":
+    from ledger.bench.run import FIGURES
+
+    return click.Choice(list(FIGURES))
+
 
 @click.command()
-@click.option("--quick", is_flag=True, help="Smaller and shorter: shows in two minutes that all can be measured.")
-@click.option("--only", type=click.Choice(list(benchmark.FIGURES)), multiple=True, help="Measure this; repeatable.")
+@click.option("--quick", is_flag=True, help="Small and short: shows in two minutes that everything can be measured.")
+@click.option("--only", type=FigureName(), multiple=True, help="Measure only this figure; repeatable.")
 @click.option(
     "--compare",
-    "accepted",
+    "baseline_file",
     is_flag=False,
-    flag_value=compare.ACCEPTED,
+    flag_value=ACCEPTED_REPORT,
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Say what moved since this report.  [without a value: the accepted run]",
+    help="Show what changed since this report.  [without a value: the accepted run]",
 )
-@click.option("--rounds", type=click.IntRange(min=1), help="Turns of work and control.  [default: 5; quick: 2]")
-@click.option("--faults", "minutes", type=click.FloatRange(min=0, min_open=True), help="Strike it for so many MINUTES.")
-@click.option("--seed", type=int, help="With --faults: strike as the run did that told this seed.")
+@click.option("--rounds", type=click.IntRange(min=1), help="Rounds of work and control.  [default: 5; quick: 2]")
+@click.option(
+    "--faults",
+    "minutes",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Run the fault-injection suite for MINUTES instead.",
+)
+@click.option("--seed", type=int, help="With --faults: inject the same faults as the run that printed this seed.")
 @json_option
 def bench(
     quick: bool,
     only: tuple[str, ...],
-    accepted: Path | None,
+    baseline_file: Path | None,
     rounds: int | None,
     minutes: float | None,
     seed: int | None,
     as_json: bool,
 ) -> None:
-    """Measure the service beside controls, or see what it survives, on a throw-away PostgreSQL of its own.
+    """Benchmark the service against controls, or test it under faults, on a temporary PostgreSQL server.
 
-    No ledger is touched. A missed target is no error: the exit code is 1 only where something could not be measured, or
-    a fault broke a promise.
+    No existing ledger is touched. A missed target is not an error. The exit code is 1 if a figure could not be
+    measured, or if the service violated a promise.
     """
     if minutes is not None:
-        _strike(minutes, seed, as_json=as_json)
+        _run_faults(minutes, seed, as_json=as_json)
         return
-    before = _read(accepted) if accepted is not None else None
-    with exit_on_error():
-        try:
-            report = benchmark.bench(run_async, only, quick=quick, rounds=rounds, say=_say, measured=_show)
-        except asyncio.CancelledError:
-            sys.exit(143)
-    moved = compare.compare(before, report) if before is not None else []
+    baseline = _read_baseline(baseline_file) if baseline_file is not None else None
+    report = _measure(only, quick=quick, rounds=rounds)
     if as_json:
-        print_json(msgspec.structs.asdict(report) | ({"moved": moved} if before is not None else {}))
-        for name, why in report.not_measured.items():
-            click.echo(f"{name} could not be measured: {why}", err=True)
+        _print_json(report, baseline)
     else:
-        for line in table.lines(report):
-            click.echo(line)
-        for line in compare.lines(before, report, moved) if before is not None else ():
-            click.echo(line)
-    sys.exit(1 if report.not_measured else 0)
+        _print_text(report, baseline)
+    sys.exit(1 if report.not_measured or report.violated else 0)
 
 
-def _strike(minutes: float, seed: int | None, *, as_json: bool) -> None:
-    """Kill, cut and fill up everything at random under load, and look each time whether every promise held."""
+def _measure(only: tuple[str, ...], *, quick: bool, rounds: int | None) -> "BenchReport":
+    from ledger.bench.run import bench as run_benchmarks
+
+    with _exit_on_error_or_sigterm():
+        return run_benchmarks(run_async, only, quick=quick, rounds=rounds, on_step=_show_step, on_figure=_show_figure)
+
+
+@contextmanager
+def _exit_on_error_or_sigterm() -> Iterator[None]:
+    """Exit on expected errors, and as a terminated process does if SIGTERM has cancelled the work inside."""
     with exit_on_error():
         try:
-            report = run_async(
-                faults.run(seed, seconds=60 * minutes, report=lambda line: click.echo(line, err=as_json))
-            )
+            yield
         except asyncio.CancelledError:
-            sys.exit(143)
+            sys.exit(EXIT_CODE_SIGTERM)
+
+
+def _print_json(report: "BenchReport", baseline: "BenchReport | None") -> None:
+    from ledger.bench.baseline import compare
+
+    moved = {"moved": compare(baseline, report)} if baseline is not None else {}
+    print_json(msgspec.structs.asdict(report) | moved)
+    for name, reason in report.violated.items():
+        click.echo(f"VIOLATED: {name}: {reason}", err=True)
+    for name, reason in report.not_measured.items():
+        click.echo(f"{name} could not be measured: {reason}", err=True)
+
+
+def _print_text(report: "BenchReport", baseline: "BenchReport | None") -> None:
+    from ledger.bench import baseline as baselines
+    from ledger.bench import text_report
+
+    for line in text_report.lines(report):
+        click.echo(line)
+    if baseline is not None:
+        for line in baselines.lines(baseline, report):
+            click.echo(line)
+
+
+def _read_baseline(file: Path) -> "BenchReport":
+    from ledger.bench.baseline import read_report
+
+    try:
+        return read_report(file)
+    except FileNotFoundError:
+        raise click.UsageError(
+            f"--compare: {file} does not exist; write a report with `ledger bench --json > {file}`"
+        ) from None
+    except (OSError, msgspec.DecodeError) as error:
+        raise click.UsageError(f"--compare: {file} cannot be read as a report: {error}") from None
+
+
+def _run_faults(minutes: float, seed: int | None, *, as_json: bool) -> None:
+    """Inject random faults under load, and check after each that the service kept every promise."""
+    from ledger.bench import faults
+
+    with _exit_on_error_or_sigterm():
+        report = run_async(faults.run(seed, seconds=60 * minutes, on_step=lambda line: click.echo(line, err=as_json)))
     if as_json:
         print_json(report)
     else:
-        outcome = "; ".join(report.violations) or "every promise held"
         click.echo(
             f"{report.fault_count} faults in {report.seconds:.0f} s, {report.events_acknowledged:,} events "
-            f"acknowledged, {report.sent_again:,} requests sent again: {outcome}. Again: --seed {report.seed}"
+            f"acknowledged, {report.sent_again:,} requests sent again. To repeat: --seed {report.seed}"
         )
+        if not report.violations:
+            click.echo("Every promise was kept.")
+    for violation in report.violations:
+        click.echo(f"VIOLATED: {violation}", err=as_json)
     sys.exit(1 if report.violations else 0)
 
 
-def _read(accepted: Path) -> Report:
-    try:
-        return compare.read_report(accepted)
-    except FileNotFoundError:
-        raise click.UsageError(f"--compare: there is no {accepted}: no run was accepted yet") from None
-    except (OSError, msgspec.DecodeError) as error:
-        raise click.UsageError(f"--compare: {accepted} cannot be read as a report: {error}") from None
-
-
-def _say(what: str) -> None:
-    """Tell on a terminal what is being done, on one line."""
+def _show_step(step: str) -> None:
+    """Show on a terminal what is being done, in one line that the next step overwrites."""
     if sys.stderr.isatty():
-        click.echo(f"\r\x1b[K{what} …", err=True, nl=False)
+        click.echo(f"\r\x1b[K{step} …", err=True, nl=False)
 
 
-def _show(figure: Figure) -> None:
+def _show_figure(figure: "Figure") -> None:
+    from ledger.bench.text_report import format_value, work_and_control
+
     if sys.stderr.isatty():
-        click.echo(f"\r\x1b[K{figure.name}: {table.number(figure.value, figure.unit)}  {table.sides(figure)}", err=True)
+        value = format_value(figure.value, figure.unit)
+        click.echo(f"\r\x1b[K{figure.name}: {value}  {work_and_control(figure)}", err=True)

@@ -18,7 +18,7 @@ from tests.events import campaign, cost
 from tests.log.helpers import record
 from tests.projections.helpers import NOON, folded, stored, story, tell
 
-PATHS = {collection.table: collection for collection in SHOWN}
+PATHS = {collection.model.name: collection for collection in SHOWN}
 TABLES = {"campaign": "campaigns", "job": "agent_jobs", "content": "content_assets", "cost": "budget_entries"}
 
 

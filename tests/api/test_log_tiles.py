@@ -28,7 +28,7 @@ from tests.audit.sealing import (
     sealer_of,
     served,
 )
-from tests.audit.tlog_client import Head, TileClient, bundled
+from tests.audit.tlog_client import Head, TileClient, split_bundle
 from tests.events import cost
 from tests.log.helpers import record
 
@@ -99,7 +99,7 @@ async def test_a_tile_of_the_second_level_comes_with_65536_events(database: Data
     assert (naive.root(hashes[:-1]), naive.root(hashes)) == (before.root, head.root)
     assert sorted(found) == [(1, 0), (2, 0)]
     assert found == {place: tile for place, tile in tiles.items() if place[0]}
-    assert naive.leaf_hashes(bundled(bundle)) == hashes[65_280:65_536]
+    assert naive.leaf_hashes(split_bundle(bundle)) == hashes[65_280:65_536]
     assert proof["leaf_index"] == 65_536
     assert len(proof["hashes"]) == len(between["hashes"]) == 1
 

@@ -1,4 +1,4 @@
-"""A second, empty ledger beside the test's own."""
+"""Fixture: a second, empty ledger beside the database of the test."""
 
 import uuid
 from collections.abc import AsyncIterator
@@ -13,7 +13,7 @@ from tests.servers.kinds import direct_url
 
 @pytest.fixture
 async def empty_ledger(server_url: URL, template: str) -> AsyncIterator[Database]:
-    """An database on a migrated database without events, to import into."""
+    """A migrated database without events, to import into."""
     name = f"imported_{uuid.uuid4().hex[:12]}"
     await administer(server_url, f"CREATE DATABASE {name} TEMPLATE {template}")
     database = Database(direct_url(server_url).set(database=name))

@@ -1,4 +1,4 @@
-"""Exports of logs in memory, and checkpoints signed for them; the root is computed without the code under test."""
+"""Exports of in-memory logs and checkpoints signed for them; the root is computed without the code under test."""
 
 import hashlib
 import io
@@ -23,19 +23,19 @@ class _Line(msgspec.Struct):
     entry: msgspec.Raw
 
 
-def recorded(*asked: object) -> list[Recorded]:
-    """What a ledger in memory records of these."""
+def recorded(*requests: object) -> list[Recorded]:
+    """Return the events that an in-memory ledger records for these requests."""
     log = MemoryLog()
-    log.append(*asked)  # type: ignore[arg-type]
+    log.append(*requests)  # type: ignore[arg-type]
     return list(log.working_state.events)
 
 
-def told_story() -> list[Recorded]:
+def recorded_story() -> list[Recorded]:
     return recorded(*story())
 
 
 def erased(event: Recorded) -> Recorded:
-    """The event as an erasure leaves it."""
+    """Return the event as it is after an erasure."""
     return event._replace(text=None, text_salt=None)
 
 
@@ -52,7 +52,7 @@ def read(export: bytes) -> list[ExportLine]:
 
 
 class Signed(NamedTuple):
-    """A signed checkpoint, and the key that it can be verified with."""
+    """A signed checkpoint and the key to verify it with."""
 
     note: bytes
     verifier: Verifier
@@ -63,7 +63,7 @@ class Signed(NamedTuple):
 
 
 def checkpoint_of(export: bytes, size: int | None = None, signer: Signer = SIGNER, origin: str = ORIGIN) -> Signed:
-    """Sign for the first lines of an export, all where `size` is None."""
+    """Sign a checkpoint for the first `size` lines of an export; for all of them if None."""
     entries = [bytes(msgspec.json.decode(line, type=_Line).entry) for line in export.splitlines()[:size]]
     text = Checkpoint(origin, len(entries), naive.root(leaves(entries))).text
     return Signed(sign(text, signer), signer.verifier)

@@ -1,4 +1,4 @@
-"""RFC 6962, section 2.1, word for word: recursive and slow, to hold the real tree against."""
+"""Reference Merkle tree: RFC 6962, section 2.1, word for word. Recursive and slow, to compare the real tree with."""
 
 import hashlib
 from collections.abc import Sequence
@@ -7,18 +7,18 @@ Hashes = Sequence[bytes]
 
 
 def entries(size: int) -> list[bytes]:
-    """Entries that differ, for a tree of this size."""
+    """Return distinct entries for a tree of this size."""
     return [b"entry %d" % number for number in range(size)]
 
 
 def leaves(size: int) -> list[bytes]:
-    """The leaf hashes of `entries`."""
+    """Return the leaf hashes of `entries(size)`."""
     return leaf_hashes(entries(size))
 
 
-def leaf_hashes(written: Sequence[bytes]) -> list[bytes]:
-    """The leaf hashes of any entries."""
-    return [hashlib.sha256(b"\x00" + entry).digest() for entry in written]
+def leaf_hashes(entries: Sequence[bytes]) -> list[bytes]:
+    """Return the leaf hashes of these entries."""
+    return [hashlib.sha256(b"\x00" + entry).digest() for entry in entries]
 
 
 def _node(left: bytes, right: bytes) -> bytes:
@@ -26,7 +26,7 @@ def _node(left: bytes, right: bytes) -> bytes:
 
 
 def _split(size: int) -> int:
-    """The largest power of two smaller than n."""
+    """Return the largest power of two smaller than `size`."""
     power = 1
     while power * 2 < size:
         power *= 2
@@ -64,13 +64,13 @@ def consistency(m: int, d: Hashes, complete: bool = True) -> list[bytes]:
 
 
 def tiles(d: Hashes) -> dict[tuple[int, int], bytes]:
-    """Every tile of tlog-tiles, by level and index: hashes of complete subtrees over 256**level leaves, 256 a tile."""
-    found = {}
+    """Return every tile of tlog-tiles by level and index: up to 256 hashes of subtrees over 256**level leaves."""
+    tiles_by_place = {}
     level, hashes = 0, list(d)
     while hashes:
         for start in range(0, len(hashes), 256):
-            found[level, start // 256] = b"".join(hashes[start : start + 256])
+            tiles_by_place[level, start // 256] = b"".join(hashes[start : start + 256])
         full = len(hashes) // 256
         hashes = [root(hashes[n * 256 : (n + 1) * 256]) for n in range(full)]
         level += 1
-    return found
+    return tiles_by_place

@@ -1,4 +1,4 @@
-"""Sealers, events to seal, and ways to harm a log that only a superuser has."""
+"""Helpers: sealers, events to seal, and damage to a log that only a superuser can do."""
 
 import asyncio
 import uuid
@@ -42,7 +42,7 @@ MOVE_HEAD = "UPDATE ledger.log_head SET position = position + $1, recorded_at = 
 
 
 class RecordingFiles(SigningFiles):
-    """Keeps every checkpoint that was ever written; pauses before each, so that others may come between."""
+    """Signing files that also collect every checkpoint that was written, in `notes`."""
 
     def __init__(self, folder: Path, origin: str = ORIGIN) -> None:
         super().__init__(folder, None, origin)
@@ -53,28 +53,28 @@ class RecordingFiles(SigningFiles):
         self.notes.append(note)
 
 
-async def sealer_of(database: Database, home: SigningFiles) -> Sealer:
-    """A sealer that must be there; its key is made where there is none."""
-    sealer = await find_sealer(database, home, make_key=True)
+async def sealer_of(database: Database, files: SigningFiles) -> Sealer:
+    """Return a sealer; its key is created if there is none."""
+    sealer = await find_sealer(database, files, make_key=True)
     assert sealer is not None
     return sealer
 
 
 async def fill(database: Database, count: int) -> None:
-    """Events by the thousand, as appends would leave them."""
+    """Insert many events, as appends would leave them."""
     async with database.connection() as connection, connection.transaction():
         await connection.execute(FILL, count)
         await connection.execute(MOVE_HEAD, count)
 
 
 async def entries_of(database: Database) -> list[bytes]:
-    """The entries of all events, written by Python."""
+    """Return the entries of all events, encoded in Python."""
     return [encode_entry(event) async for page in read_all(database, EventFilter()) for event in page]
 
 
 @asynccontextmanager
 async def served(database: Database, sealer: Sealer | None = None) -> AsyncIterator[aiohttp.ClientSession]:
-    """The API on this database; tests seal by themselves unless a sealer is given."""
+    """Serve the API on this database and yield a client. Without `sealer`, nothing is sealed automatically."""
     listener = listen("127.0.0.1", 0)
     port = listener.getsockname()[1]
     async with (
@@ -85,23 +85,23 @@ async def served(database: Database, sealer: Sealer | None = None) -> AsyncItera
 
 
 @asynccontextmanager
-async def unguarded(database: Database) -> "AsyncIterator[Connection]":
-    """A transaction in which no trigger watches over the log."""
+async def without_triggers(database: Database) -> "AsyncIterator[Connection]":
+    """Open a transaction in which the triggers that protect the log are disabled."""
     async with database.connection() as connection, connection.transaction():
         await connection.execute("SET LOCAL session_replication_role = replica")
         yield connection
 
 
-async def lose_tail(database: Database, kept: int) -> None:
-    """Delete what comes after a position."""
-    async with unguarded(database) as connection:
-        await connection.execute("DELETE FROM ledger.events WHERE position > $1", kept)
-        await connection.execute("UPDATE ledger.log_head SET position = $1", kept)
+async def delete_after(database: Database, position: int) -> None:
+    """Delete the events after a position."""
+    async with without_triggers(database) as connection:
+        await connection.execute("DELETE FROM ledger.events WHERE position > $1", position)
+        await connection.execute("UPDATE ledger.log_head SET position = $1", position)
 
 
 @asynccontextmanager
 async def copied(url: URL) -> AsyncIterator[URL]:
-    """A copy of a database as it is now, to be had again later: a cheap dump. Nobody may be connected."""
+    """Copy a database as it is now: a fast dump to restore from. Nobody may be connected."""
     name = f"copy_{uuid.uuid4().hex[:12]}"
     await clone(url, url.set(database=name))
     yield url.set(database=name)
@@ -109,7 +109,7 @@ async def copied(url: URL) -> AsyncIterator[URL]:
 
 
 async def clone(source: URL, target: URL) -> None:
-    """Make a database a copy of another, whatever it was; who is connected to either is thrown out."""
+    """Replace the target database by a copy of the source; connections to either are terminated."""
     postgres = source.set(database="postgres")
     ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}'"
     await administer(postgres, ended.format(source.database))
@@ -119,7 +119,7 @@ async def clone(source: URL, target: URL) -> None:
 
 @asynccontextmanager
 async def open_database(url: URL) -> AsyncIterator[Database]:
-    """An database of its own."""
+    """Open a separate `Database`, closed at the end."""
     database = Database(url)
     try:
         yield database
@@ -128,13 +128,13 @@ async def open_database(url: URL) -> AsyncIterator[Database]:
 
 
 async def get_json(client: aiohttp.ClientSession, path: str, **parameters: Any) -> tuple[int, Any]:
-    """Status and JSON of an answer."""
+    """Return the status and the JSON of a response."""
     async with client.get(path, params={name: str(value) for name, value in parameters.items()}) as answer:
         return answer.status, await answer.json(content_type=None)
 
 
-async def ended(*tasks: "asyncio.Task[Any]") -> None:
-    """Cancel tasks and wait until they are gone."""
+async def cancel(*tasks: "asyncio.Task[Any]") -> None:
+    """Cancel tasks and wait until they have ended."""
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
@@ -144,30 +144,30 @@ REFUSAL = "SELECT refusal FROM ledger.log_checkpoint"
 
 
 class SealedLog(NamedTuple):
-    """A log of 300 events that is sealed, and its files."""
+    """A sealed log of 300 events, and its signing files."""
 
     database: Database
-    home: RecordingFiles
+    files: RecordingFiles
 
     async def seal(self) -> int:
-        return await (await sealer_of(self.database, self.home)).seal()
+        return await (await sealer_of(self.database, self.files)).seal()
 
     async def refusal(self) -> str:
-        """The sealer refuses, signs nothing, and says why, also to others."""
-        signed = len(self.home.notes)
+        """Require that the sealer refuses, signs nothing and stores its reason; return the reason."""
+        signed = len(self.files.notes)
         with pytest.raises(RollbackError) as raised:
             await self.seal()
-        assert len(self.home.notes) == signed
+        assert len(self.files.notes) == signed
         assert await value(self.database, REFUSAL) == str(raised.value)
         return str(raised.value)
 
     async def accept(self) -> Any:
         async with Appender(self.database) as appender:
-            return await accept_rollback(self.database, appender, self.home, by="ann", reason="the disk was lost")
+            return await accept_rollback(self.database, appender, self.files, by="ann", reason="the disk was lost")
 
 
 async def sealed_log(database: Database, folder: Path) -> SealedLog:
-    """Make one."""
+    """Create a sealed log."""
     log = SealedLog(database, RecordingFiles(folder))
     await fill(database, 300)
     await log.seal()

@@ -1,4 +1,4 @@
-"""`ledger verify` on a log whose stored columns were changed by hand: what is wrong is found and named."""
+"""Column check of `ledger verify`: a column changed by hand is found, and its position reported."""
 
 import random
 import uuid
@@ -36,10 +36,10 @@ LOG = [
     SPENT,  # 4: over the job's cap, and with the hold over the budget
     follow(HELD, "cost.settled", {"cost": "1"}),  # 5: over the job's cap
     follow(SPENT, "cost.adjusted", {"amount": "-4", "reason": "Too much"}),  # 6
-    cost("1", agent_job_id=CAPPED["id"]),  # 7: just at the cap
+    cost("1", agent_job_id=CAPPED["id"]),  # 7: exactly at the cap
     follow(LAUNCH, "campaign.budget_changed", {"budget": "5", "reason": "Less"}),  # 8
     cost("0.0000000001", campaign_id=LAUNCH["id"]),  # 9: over the budget
-    cost("1"),  # 10: counts for nothing
+    cost("1"),  # 10: counts toward no limit
 ]
 OVER = {4: ["job", "campaign"], 5: ["job"], 9: ["campaign"]}
 
@@ -54,12 +54,12 @@ async def faults_seen_by(connection: Connection) -> list[str]:
     return [fault async for fault in column_check.find_column_faults(connection, head)]
 
 
-def positions(found: list[str]) -> set[int]:
-    return {int(fault.partition(":")[0].removeprefix("position ")) for fault in found}
+def positions(faults: list[str]) -> set[int]:
+    return {int(fault.partition(":")[0].removeprefix("position ")) for fault in faults}
 
 
 async def change(connection: Connection, column: str, value: str, position: int) -> None:
-    """Change a stored column as only a superuser can."""
+    """Change a stored column, which only a superuser can do."""
     await connection.execute("SET LOCAL session_replication_role = replica")
     await connection.execute("ALTER TABLE ledger.events DROP CONSTRAINT IF EXISTS events_salt_check")
     await connection.execute("ALTER TABLE ledger.events DROP CONSTRAINT IF EXISTS events_commitment_check")
@@ -68,9 +68,9 @@ async def change(connection: Connection, column: str, value: str, position: int)
 
 
 @pytest.fixture(scope="module")
-async def told(server_url: URL, template: str) -> AsyncIterator[URL]:
+async def log_url(server_url: URL, template: str) -> AsyncIterator[URL]:
     """A database with this log, whose first event was then erased at position 11."""
-    name = f"told_{uuid.uuid4().hex[:12]}"
+    name = f"columns_{uuid.uuid4().hex[:12]}"
     await administer(server_url, f"CREATE DATABASE {name} TEMPLATE {template}")
     database = Database(direct_url(server_url).set(database=name))
     await record(database, *LOG)
@@ -81,16 +81,16 @@ async def told(server_url: URL, template: str) -> AsyncIterator[URL]:
 
 
 @pytest.fixture
-async def connection(told: URL) -> AsyncIterator[Connection]:
-    """A connection to it; what a test changes is undone."""
-    async with connected(told) as connection:
+async def connection(log_url: URL) -> AsyncIterator[Connection]:
+    """A connection to that database; changes by a test are rolled back."""
+    async with connected(log_url) as connection:
         everything = connection.transaction()
         await everything.start()
         yield connection
         await everything.rollback()
 
 
-async def test_the_log_of_these_tests_is_over_budget_where_it_says_and_clean(database: Database) -> None:
+async def test_the_unchanged_log_is_over_budget_as_expected_and_has_no_faults(database: Database) -> None:
     receipts = await record(database, *LOG)
 
     assert {receipt.position: receipt.over_budget for receipt in receipts if receipt.over_budget} == OVER
@@ -125,7 +125,7 @@ FLIPS: list[tuple[str, str, int]] = [
 
 
 @pytest.mark.parametrize(("column", "value", "position"), FLIPS)
-async def test_a_changed_column_is_found_and_its_position_named(
+async def test_a_changed_column_is_found_with_its_position(
     connection: Connection, column: str, value: str, position: int
 ) -> None:
     await change(connection, column, value, position)
@@ -134,25 +134,30 @@ async def test_a_changed_column_is_found_and_its_position_named(
 
 
 @pytest.mark.parametrize(
-    ("column", "value", "position", "said"),
+    ("column", "value", "position", "message"),
     [
-        ("size", "3", 10, "its size is said to be 3 characters, but it is 38"),
-        ("text", "NULL, text_salt = NULL", 2, "its text is gone, but no ledger.payload_erased says that it was erased"),
-        ("over_budget", "NULL", 4, "its over_budget is null, by the events before it {job,campaign}"),
-        ("over_budget", "'{campaign}'", 10, "its over_budget cannot be {campaign}"),
-        ("text_salt", FLIPPED_BIT, 8, "its text, the salt and the commitment do not belong together"),
+        ("size", "3", 10, "size is 3, but should be 38 characters"),
+        (
+            "text",
+            "NULL, text_salt = NULL",
+            2,
+            "the text is missing, but no ledger.payload_erased event records its erasure",
+        ),
+        ("over_budget", "NULL", 4, "over_budget is null, but the events before it give {job,campaign}"),
+        ("over_budget", "'{campaign}'", 10, "over_budget cannot be {campaign}"),
+        ("text_salt", FLIPPED_BIT, 8, "the text does not match its salt and commitment"),
     ],
 )
-async def test_a_fault_is_a_plain_sentence(
-    connection: Connection, column: str, value: str, position: int, said: str
+async def test_a_fault_is_reported_as_a_sentence(
+    connection: Connection, column: str, value: str, position: int, message: str
 ) -> None:
     await change(connection, column, value, position)
 
-    assert f"position {position}: {said}" in await faults_seen_by(connection)
+    assert f"position {position}: {message}" in await faults_seen_by(connection)
 
 
 @pytest.mark.parametrize(
-    ("column", "value", "position", "named"),
+    ("column", "value", "position", "expected"),
     [
         ("size", "size + 1", 1, {1}),
         ("data", """replace(data::text, '"position":1,', '"position":4,')::json""", 11, {1, 11}),
@@ -166,14 +171,14 @@ async def test_a_fault_is_a_plain_sentence(
     ],
 )
 async def test_an_erasure_and_what_it_erased_must_agree(
-    connection: Connection, column: str, value: str, position: int, named: set[int]
+    connection: Connection, column: str, value: str, position: int, expected: set[int]
 ) -> None:
     await change(connection, column, value, position)
 
-    assert positions(await faults_seen_by(connection)) == named
+    assert positions(await faults_seen_by(connection)) == expected
 
 
-async def test_data_that_postgresql_cannot_read_is_told_and_the_other_checks_go_on(
+async def test_data_that_postgresql_cannot_read_is_reported_and_the_other_checks_continue(
     database: Database, database_url: URL
 ) -> None:
     await record(database, *LOG)
@@ -187,14 +192,16 @@ async def test_data_that_postgresql_cannot_read_is_told_and_the_other_checks_go_
     assert any("cannot be checked" in fault for fault in found)
 
 
-async def test_what_is_no_amount_does_not_stop_the_search(connection: Connection) -> None:
+async def test_an_invalid_amount_does_not_stop_the_check(connection: Connection) -> None:
     await change(connection, "data", """replace(data::text, '"1"', '"x"')::json""", 10)
     await change(connection, "over_budget", "'{job}'", 7)
 
     assert positions(await faults_seen_by(connection)) == {7}
 
 
-async def test_verify_tells_of_it_also_where_the_log_cannot_be_replayed(database: Database, database_url: URL) -> None:
+async def test_verify_reports_column_faults_even_if_the_log_cannot_be_replayed(
+    database: Database, database_url: URL
+) -> None:
     await record(database, *LOG)
     while await fold_page(database):
         pass
@@ -204,11 +211,11 @@ async def test_verify_tells_of_it_also_where_the_log_cannot_be_replayed(database
 
     report = await verify(database, lambda difference: None)
 
-    assert "position 8: its text, the salt and the commitment do not belong together" in report.faults
+    assert "position 8: the text does not match its salt and commitment" in report.faults
     assert any("position 10" in fault for fault in report.faults)
 
 
-async def test_a_list_of_faults_ends_and_pages_of_positions_miss_nothing(
+async def test_the_list_of_faults_is_limited_and_no_page_is_missed(
     database: Database, database_url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await record(database, *LOG)
@@ -225,7 +232,7 @@ async def test_a_list_of_faults_ends_and_pages_of_positions_miss_nothing(
     assert shown == everything[:7]
 
 
-async def test_the_story_is_clean_with_and_without_its_texts(database: Database) -> None:
+async def test_the_story_has_no_faults_with_or_without_its_texts(database: Database) -> None:
     await tell(database, story())
     before = await faults(database)
     with_text = await query(database, "SELECT position FROM ledger.events WHERE text IS NOT NULL")
@@ -236,17 +243,17 @@ async def test_the_story_is_clean_with_and_without_its_texts(database: Database)
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_logs_by_chance_are_clean(database: Database, seed: int) -> None:
+async def test_random_logs_have_no_faults(database: Database, seed: int) -> None:
     await tell(database, by_chance(random.Random(seed), 500))
 
     assert await faults(database) == []
 
 
-async def test_a_cost_past_the_end_of_its_campaign_is_clean(database: Database) -> None:
-    gone = campaign("0")
+async def test_a_cost_after_the_deletion_of_its_campaign_has_no_faults(database: Database) -> None:
+    deleted = campaign("0")
     held = reserve("1")
-    free = cost("0", campaign_id=gone["id"])
-    await record(database, gone, free, held, follow(held, "cost.released"), follow(gone, "campaign.deleted"))
+    free = cost("0", campaign_id=deleted["id"])
+    await record(database, deleted, free, held, follow(held, "cost.released"), follow(deleted, "campaign.deleted"))
 
     adjusted = follow(free, "cost.adjusted", {"amount": "1", "reason": "After all"})
     await tell(database, [request(adjusted), request(follow(held, "cost.settled", {"cost": "2"}))])
@@ -255,7 +262,7 @@ async def test_a_cost_past_the_end_of_its_campaign_is_clean(database: Database) 
 
 
 class CheckedMachine(BookMachine):
-    """Any log that the judge makes, checked by SQL."""
+    """Checks in SQL any log that the judge produces."""
 
     def __init__(self, run: Run, database: Database, seen: set[Any]) -> None:
         super().__init__()
@@ -276,7 +283,7 @@ class CheckedMachine(BookMachine):
         return found
 
 
-def test_sql_comes_to_the_same_over_budget_as_the_judge_whatever_is_sent(template: str, server_url: URL) -> None:
+def test_sql_computes_the_same_over_budget_as_the_judge_for_any_requests(template: str, server_url: URL) -> None:
     seen: set[Any] = set()
     with loop_in_a_thread() as run:
         database = Database(direct_url(server_url).set(database=template))
@@ -286,5 +293,5 @@ def test_sql_comes_to_the_same_over_budget_as_the_judge_whatever_is_sent(templat
         )
         run(database.close())
 
-    # Which limits are passed is chance; OVER has them all.
+    # Which limits are exceeded is random; OVER covers all of them.
     assert len(seen) > 1

@@ -1,4 +1,4 @@
-"""A history exported and imported: the same log, the same root, the same states; it goes on as the original would."""
+"""Export and import: the same log, root and state, and later appends are judged as in the original."""
 
 import io
 from typing import Any
@@ -61,7 +61,7 @@ async def imported(database: Database, export: bytes) -> int:
 
 
 async def written(database: Database) -> list[Any]:
-    """Everything that appends write."""
+    """Return everything that appends write."""
     return [await query(database, statement) for statement in (EVENTS, *STATES)]
 
 
@@ -77,7 +77,7 @@ async def folded(database: Database) -> Any:
 
 
 async def require_same(original: Database, copy: Database) -> None:
-    """The logs, their roots, their states and their tables, and those hold against a replay."""
+    """Require the same logs, roots, states and tables, and that the copy passes `ledger verify`."""
     differences: list[Difference] = []
 
     assert await written(copy) == await written(original)
@@ -89,44 +89,46 @@ async def require_same(original: Database, copy: Database) -> None:
 
 @pytest.fixture(params=[5_000, 7], ids=["one page", "pages of 7"])
 def page_events_max(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    """How many events go into a page of the import."""
+    """Set the number of events per page of the import."""
     monkeypatch.setattr(import_file, "PAGE_EVENTS_MAX", request.param)
     return int(request.param)
 
 
 @pytest.mark.usefixtures("page_events_max")
-async def test_every_event_type_comes_over_with_all_that_appends_are_judged_by(
+async def test_every_event_type_is_imported_with_the_state_that_appends_need(
     database: Database, empty_ledger: Database
 ) -> None:
     await tell(database, [*story(), Request([SKIP])])
-    types = {name for (name,) in await query(database, "SELECT DISTINCT type FROM ledger.events")}
+    event_types = {name for (name,) in await query(database, "SELECT DISTINCT type FROM ledger.events")}
 
     position = await imported(empty_ledger, await exported(database))
 
     assert position == await value(database, "SELECT position FROM ledger.log_head")
-    assert types >= {name for name in CATALOGUE if not name.startswith("ledger.")}
+    assert event_types >= {name for name in CATALOGUE if not name.startswith("ledger.")}
     await require_same(database, empty_ledger)
 
 
-async def test_erased_texts_come_over_as_erased(database: Database, empty_ledger: Database) -> None:
+async def test_erased_texts_are_imported_as_erased(database: Database, empty_ledger: Database) -> None:
     await tell(database, story())
     for at in await query(
         database, "SELECT position FROM ledger.events WHERE text IS NOT NULL ORDER BY position LIMIT 8"
     ):
         async with Appender(database) as appender:
             await erase(database, appender, at[0], by="somebody", reason="Asked to")
-    gone = await value(
+    erased_count = await value(
         database, "SELECT count(*) FROM ledger.events WHERE text IS NULL AND text_commitment IS NOT NULL"
     )
 
     await imported(empty_ledger, await exported(database))
 
-    assert gone > 5
+    assert erased_count > 5
     await require_same(database, empty_ledger)
     assert await exported(empty_ledger) == await exported(database)
 
 
-async def test_the_size_of_an_erased_row_is_that_of_what_is_left(database: Database, empty_ledger: Database) -> None:
+async def test_the_size_of_an_imported_erased_event_is_that_of_its_data(
+    database: Database, empty_ledger: Database
+) -> None:
     await record(database, cost(description="A text"))
     await query(database, "UPDATE ledger.events SET text = NULL, text_salt = NULL")
 
@@ -143,16 +145,14 @@ OVER, ASSET = cost("30", agent_job_id=QUEUED["id"]), content(campaign_id=OPENED[
 HISTORY = [OPENED, QUEUED, WORKER, HELD, OVERDUE, DENIED, OF_JOB, OVER, ASSET, follow(WORKER, "job.started")]
 
 
-async def judged(database: Database, asked: Request) -> list[object]:
-    """What the ledger answers: receipts, or refusals by their members."""
+async def append_to(database: Database, request: Request) -> list[object]:
+    """Append, and return the receipts, or problem types and members of the refusals."""
     async with database.connection() as connection:
-        (verdict,), _ = await append(connection, [asked], NOON.replace(hour=20))
-    return [(answer.slug, answer.members) if isinstance(answer, Refused) else answer for answer in verdict]
+        (answers,), _ = await append(connection, [request], NOON.replace(hour=20))
+    return [(answer.slug, answer.members) if isinstance(answer, Refused) else answer for answer in answers]
 
 
-async def test_what_is_appended_afterwards_is_judged_as_in_the_original(
-    database: Database, empty_ledger: Database
-) -> None:
+async def test_later_appends_are_judged_as_in_the_original(database: Database, empty_ledger: Database) -> None:
     await tell(database, [request(event, independent=True) for event in HISTORY])
     await imported(empty_ledger, await exported(database))
     afterwards = [
@@ -171,8 +171,8 @@ async def test_what_is_appended_afterwards_is_judged_as_in_the_original(
         request(follow(OPENED, "campaign.deleted")),
     ]
 
-    here = [await judged(database, asked) for asked in afterwards]
-    there = [await judged(empty_ledger, asked) for asked in afterwards]
+    here = [await append_to(database, later) for later in afterwards]
+    there = [await append_to(empty_ledger, later) for later in afterwards]
 
     assert there == here
     repeats = [answer for answers in there[: len(HISTORY) - 1] for answer in answers]
@@ -186,7 +186,7 @@ async def test_what_is_appended_afterwards_is_judged_as_in_the_original(
     await require_same(database, empty_ledger)
 
 
-async def test_a_ledger_that_holds_events_takes_no_import(database: Database, empty_ledger: Database) -> None:
+async def test_an_import_into_a_ledger_with_events_is_refused(database: Database, empty_ledger: Database) -> None:
     await record(database, campaign())
     await record(empty_ledger, cost())
     before = await written(empty_ledger)
@@ -197,7 +197,7 @@ async def test_a_ledger_that_holds_events_takes_no_import(database: Database, em
     assert await written(empty_ledger) == before
 
 
-async def test_an_export_without_events_is_no_history(empty_ledger: Database) -> None:
+async def test_an_export_without_events_is_refused(empty_ledger: Database) -> None:
     with pytest.raises(EmptyExportError):
         await imported(empty_ledger, b"")
 
@@ -208,7 +208,7 @@ TWICE = GOOD[1]._replace(position=5, version=2, type="job.started", data="{}", t
 
 
 @pytest.mark.parametrize(
-    ("export", "said"),
+    ("export", "message"),
     [
         (
             export_of([*GOOD[:3], GOOD[3]._replace(recorded_at=NOON.replace(year=9000))]),
@@ -226,20 +226,20 @@ TWICE = GOOD[1]._replace(position=5, version=2, type="job.started", data="{}", t
         (export_of(GOOD).replace(b'"budget":"5"', b'"budget":"4"'), r"^line 3 .*5 USD asked for, 4 available"),
     ],
 )
-async def test_an_import_that_fails_names_the_line_and_leaves_nothing(
-    empty_ledger: Database, monkeypatch: pytest.MonkeyPatch, export: bytes, said: str
+async def test_a_failed_import_names_the_line_and_changes_nothing(
+    empty_ledger: Database, monkeypatch: pytest.MonkeyPatch, export: bytes, message: str
 ) -> None:
     monkeypatch.setattr(import_file, "PAGE_EVENTS_MAX", 2)
     before = await written(empty_ledger)
 
-    with pytest.raises(ExportError, match=said):
+    with pytest.raises(ExportError, match=message):
         await imported(empty_ledger, export)
 
     assert await written(empty_ledger) == before
     assert await imported(empty_ledger, export_of(GOOD)) == 4
 
 
-async def test_the_sealer_hashes_the_same_leaves_in_both(database: Database, empty_ledger: Database) -> None:
+async def test_both_ledgers_have_the_same_leaf_hashes(database: Database, empty_ledger: Database) -> None:
     await tell(database, story())
     await imported(empty_ledger, await exported(database))
     head = await value(database, "SELECT position FROM ledger.log_head")

@@ -1,4 +1,4 @@
-"""An export proves itself: against a signed checkpoint, and by the ledger's rules; what was changed is found."""
+"""Offline verification of an export against a checkpoint and the ledger's rules: every change is detected."""
 
 import io
 import re
@@ -20,12 +20,22 @@ from ledger.audit.export_check import (
 from ledger.audit.export_lines import ExportError, read_lines
 from ledger.audit.note import Signer
 from ledger.domain.event import Recorded
-from tests.audit.exports import ORIGIN, SIGNER, Signed, checkpoint_of, erased, export_of, line_of, recorded, told_story
+from tests.audit.exports import (
+    ORIGIN,
+    SIGNER,
+    Signed,
+    checkpoint_of,
+    erased,
+    export_of,
+    line_of,
+    recorded,
+    recorded_story,
+)
 from tests.events import campaign, content, cost, follow, job, reserve
 from tests.log.helpers import request
 
-TOLD = told_story()
-EXPORT = export_of(TOLD)
+STORY = recorded_story()
+EXPORT = export_of(STORY)
 SIGNED = checkpoint_of(EXPORT)
 
 
@@ -34,27 +44,27 @@ def verified(export: bytes, signed: Signed) -> VerifiedExport:
 
 
 def resealed(events: list[Recorded]) -> VerifiedExport:
-    """What somebody with the key could sign: only the rules of the ledger are left to find what is wrong."""
+    """Verify events with a checkpoint signed for them, so that only the ledger's rules can detect what is wrong."""
     export = export_of(events)
     return verified(export, checkpoint_of(export))
 
 
-def at(event_type: str, told: list[Recorded] = TOLD) -> int:
-    return next(index for index, event in enumerate(told) if event.type == event_type)
+def at(event_type: str, events: list[Recorded] = STORY) -> int:
+    return next(index for index, event in enumerate(events) if event.type == event_type)
 
 
-def changed(index: int, told: list[Recorded] = TOLD, **values: Any) -> list[Recorded]:
-    return [*told[:index], told[index]._replace(**values), *told[index + 1 :]]
+def changed(index: int, events: list[Recorded] = STORY, **values: Any) -> list[Recorded]:
+    return [*events[:index], events[index]._replace(**values), *events[index + 1 :]]
 
 
-def test_a_log_of_every_event_type_is_proved() -> None:
+def test_a_log_with_every_event_type_is_verified() -> None:
     proved = verified(EXPORT, SIGNED)
 
-    assert (proved.origin, proved.sealed, proved.not_sealed, proved.erased) == (ORIGIN, len(TOLD), 0, 0)
+    assert (proved.origin, proved.sealed, proved.not_sealed, proved.erased) == (ORIGIN, len(STORY), 0, 0)
     assert proved.root == SIGNED.note.decode().splitlines()[2]
 
 
-def test_what_was_spent_and_what_is_held_is_told_by_currency_and_campaign() -> None:
+def test_spent_and_held_amounts_are_reported_by_currency_and_campaign() -> None:
     euros, dollars = campaign("100", currency="EUR"), campaign("50")
     worker = job(euros["id"])
     held, settled, free = reserve("7", campaign_id=euros["id"]), reserve("9"), reserve("4", currency="JPY")
@@ -78,9 +88,9 @@ def test_what_was_spent_and_what_is_held_is_told_by_currency_and_campaign() -> N
     ]
 
 
-def test_erased_texts_are_counted_and_prove_as_before() -> None:
-    with_text = [index for index, event in enumerate(TOLD) if event.text is not None]
-    export = export_of(erased(event) for event in TOLD)
+def test_erased_texts_are_counted_and_the_export_still_verifies() -> None:
+    with_text = [index for index, event in enumerate(STORY) if event.text is not None]
+    export = export_of(erased(event) for event in STORY)
 
     proved = verified(export, SIGNED)
 
@@ -89,14 +99,14 @@ def test_erased_texts_are_counted_and_prove_as_before() -> None:
     assert proved.currencies == verified(EXPORT, SIGNED).currencies
 
 
-@pytest.mark.parametrize("size", [0, 1, 2, len(TOLD) - 1])
-def test_events_past_the_checkpoint_are_said_not_to_be_sealed(size: int) -> None:
+@pytest.mark.parametrize("size", [0, 1, 2, len(STORY) - 1])
+def test_events_after_the_checkpoint_are_reported_as_not_sealed(size: int) -> None:
     proved = verified(EXPORT, checkpoint_of(EXPORT, size))
 
-    assert (proved.sealed, proved.not_sealed) == (size, len(TOLD) - size)
+    assert (proved.sealed, proved.not_sealed) == (size, len(STORY) - size)
 
 
-def test_a_log_longer_than_one_step_of_the_tree_is_proved_and_a_change_at_its_end_found() -> None:
+def test_a_log_longer_than_a_chunk_is_verified_and_a_change_at_its_end_detected() -> None:
     events = recorded(*(cost("1") for _ in range(4_200)))
     export, sealed = export_of(events), 4_150
     signed = checkpoint_of(export, sealed)
@@ -109,32 +119,32 @@ def test_a_log_longer_than_one_step_of_the_tree_is_proved_and_a_change_at_its_en
         verified(tampered, signed)
 
 
-def test_an_export_that_ends_too_early_is_not_proved() -> None:
+def test_an_export_that_ends_too_early_fails() -> None:
     with pytest.raises(
-        ExportMismatchError, match=rf"ends at position {len(TOLD) - 1}, before the checkpoint's size of {len(TOLD)}"
+        ExportMismatchError, match=rf"ends at position {len(STORY) - 1}, before the checkpoint's size of {len(STORY)}"
     ):
-        verified(export_of(TOLD[:-1]), SIGNED)
+        verified(export_of(STORY[:-1]), SIGNED)
 
 
-def test_an_export_that_begins_later_is_not_proved() -> None:
+def test_an_export_that_starts_too_late_fails() -> None:
     with pytest.raises(ExportError, match=r"^line 1 \(position 3\): the log begins at position 3, not at 1"):
-        verified(export_of(TOLD[2:]), SIGNED)
+        verified(export_of(STORY[2:]), SIGNED)
 
 
-def test_a_cut_export_is_not_proved() -> None:
-    with pytest.raises(ExportError, match=rf"^line {len(TOLD)}: the file ends in the middle of the line"):
+def test_a_truncated_export_fails() -> None:
+    with pytest.raises(ExportError, match=rf"^line {len(STORY)}: the file ends in the middle of the line"):
         verified(EXPORT[:-2], SIGNED)
 
 
 @pytest.mark.parametrize(
-    ("signed", "said"),
+    ("signed", "message"),
     [
         (checkpoint_of(EXPORT, signer=Signer.generate(ORIGIN)), "but the key given is"),
         (checkpoint_of(EXPORT, signer=Signer.generate("another.example/log")), "but the key given is"),
     ],
 )
-def test_a_checkpoint_that_another_key_signed_is_refused(signed: Signed, said: str) -> None:
-    with pytest.raises(ExportMismatchError, match=said):
+def test_a_checkpoint_signed_by_another_key_is_refused(signed: Signed, message: str) -> None:
+    with pytest.raises(ExportMismatchError, match=message):
         verified(EXPORT, Signed(signed.note, SIGNER.verifier))
 
 
@@ -149,13 +159,13 @@ def test_a_checkpoint_of_another_log_is_refused() -> None:
 
 def test_a_checkpoint_of_other_events_is_refused() -> None:
     with pytest.raises(ExportMismatchError, match="do not give the signed root"):
-        verified(EXPORT, checkpoint_of(export_of(told_story()), len(TOLD)))
+        verified(EXPORT, checkpoint_of(export_of(recorded_story()), len(STORY)))
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        lambda note: note.replace(b"\n%d\n" % len(TOLD), b"\n%d\n" % (len(TOLD) - 1)),
+        lambda note: note.replace(b"\n%d\n" % len(STORY), b"\n%d\n" % (len(STORY) - 1)),
         lambda note: note.replace(b"ledger.example/log", b"ledger.example/lag", 1),
         lambda note: note[:-10] + b"AAAAAAAA=\n",
         lambda note: b"",
@@ -174,8 +184,8 @@ CHANGES: list[tuple[int, dict[str, Any]]] = [
     (7, {"actor": "somebody"}),
     (7, {"id": uuid4()}),
     (7, {"stream_id": uuid4()}),
-    (7, {"occurred_at": TOLD[7].occurred_at + timedelta(microseconds=1)}),
-    (7, {"recorded_at": TOLD[7].recorded_at + timedelta(microseconds=1)}),
+    (7, {"occurred_at": STORY[7].occurred_at + timedelta(microseconds=1)}),
+    (7, {"recorded_at": STORY[7].recorded_at + timedelta(microseconds=1)}),
     (7, {"correlation_id": uuid4()}),
     (7, {"causation_id": uuid4()}),
     (7, {"campaign_id": None}),
@@ -195,8 +205,8 @@ CHANGES: list[tuple[int, dict[str, Any]]] = [
 @pytest.mark.parametrize(
     ("index", "change"), CHANGES, ids=lambda value: next(iter(value), "") if isinstance(value, dict) else ""
 )
-def test_whatever_is_changed_in_a_line_is_found(index: int, change: dict[str, Any]) -> None:
-    assert line_of(TOLD[index]) != line_of(TOLD[index]._replace(**change))
+def test_any_change_in_a_line_is_detected(index: int, change: dict[str, Any]) -> None:
+    assert line_of(STORY[index]) != line_of(STORY[index]._replace(**change))
 
     with pytest.raises((ExportError, ExportMismatchError)):
         verified(export_of(changed(index, **change)), SIGNED)
@@ -210,7 +220,7 @@ def test_whatever_is_changed_in_a_line_is_found(index: int, change: dict[str, An
         lambda lines: [*lines[:5], lines[6], lines[5], *lines[7:]],
     ],
 )
-def test_lines_left_out_doubled_or_swapped_are_found_with_their_line(forge: Callable[[Any], list[bytes]]) -> None:
+def test_missing_repeated_and_swapped_lines_are_reported_with_their_number(forge: Callable[[Any], list[bytes]]) -> None:
     lines = EXPORT.splitlines(keepends=True)
 
     with pytest.raises(ExportError, match=r"^line 6 \(position [57]\): position [57] comes after [5]"):
@@ -218,42 +228,40 @@ def test_lines_left_out_doubled_or_swapped_are_found_with_their_line(forge: Call
 
 
 OPENED, WORKER = campaign("10"), job()
-ASKED, SPENT = reserve("6", campaign_id=OPENED["id"]), cost("3", agent_job_id=WORKER["id"])
+HELD, SPENT = reserve("6", campaign_id=OPENED["id"]), cost("3", agent_job_id=WORKER["id"])
 TOO_MUCH = request(reserve("50", campaign_id=OPENED["id"]))
-BOOKS = recorded(
-    OPENED, WORKER, ASKED, SPENT, TOO_MUCH, follow(WORKER, "job.started"), content(campaign_id=OPENED["id"])
-)
+LOG = recorded(OPENED, WORKER, HELD, SPENT, TOO_MUCH, follow(WORKER, "job.started"), content(campaign_id=OPENED["id"]))
 NO_TEXT = {"text": None, "text_salt": None, "text_commitment": None}
 ERASED = {"text_commitment": "ab" * 32}
 NEW = {"stream_id": uuid4(), "version": 1}
-POSITIONS = {event.type: index for index, event in enumerate(BOOKS)}
+POSITIONS = {event.type: index for index, event in enumerate(LOG)}
 
 
 def appended(opened: str, event_type: str, data: str, **values: Any) -> list[Recorded]:
-    """The log, and after it another event of a stream; its text was erased where it must have had one."""
+    """Return the log with one more event in a stream; `ERASED` as values gives it an erased text."""
     index = POSITIONS[opened]
-    later = {"position": len(BOOKS) + 1, "version": 2, "id": uuid4(), "recorded_at": BOOKS[-1].recorded_at}
-    told: dict[str, Any] = {**later, **NO_TEXT, "type": event_type, "data": data, **values}
-    return [*BOOKS, BOOKS[index]._replace(**told)]
+    later = {"position": len(LOG) + 1, "version": 2, "id": uuid4(), "recorded_at": LOG[-1].recorded_at}
+    fields: dict[str, Any] = {**later, **NO_TEXT, "type": event_type, "data": data, **values}
+    return [*LOG, LOG[index]._replace(**fields)]
 
 
 def edited(event_type: str, **values: Any) -> list[Recorded]:
-    return changed(POSITIONS[event_type], BOOKS, **values)
+    return changed(POSITIONS[event_type], LOG, **values)
 
 
 def data_of(event_type: str, old: str, new: str) -> list[Recorded]:
-    data = BOOKS[POSITIONS[event_type]].data
+    data = LOG[POSITIONS[event_type]].data
     assert old in data
     return edited(event_type, data=data.replace(old, new))
 
 
 @pytest.mark.parametrize(
-    ("line", "said", "events"),
+    ("line", "message", "events"),
     [
-        (7, "position 9 comes after 6: positions have no gaps", changed(6, BOOKS, position=9)),
+        (7, "position 9 comes after 6: positions have no gaps", changed(6, LOG, position=9)),
         (6, "positions have no gaps", edited("job.started", position=7)),
         (6, "has version 3 after 1: versions have no gaps", edited("job.started", version=3)),
-        (6, "before its predecessor", edited("job.started", recorded_at=BOOKS[0].recorded_at)),
+        (6, "before its predecessor", edited("job.started", recorded_at=LOG[0].recorded_at)),
         (6, "job.unheard_of in schema version 1: upgrade", edited("job.started", type="job.unheard_of")),
         (6, "schema version 2: upgrade this release", edited("job.started", schema_version=2)),
         (6, "is a job event, not one of category 'content'", edited("job.started", category="content")),
@@ -276,18 +284,18 @@ def data_of(event_type: str, old: str, new: str) -> list[Recorded]:
         (8, "6 is held on it", appended("campaign.created", "campaign.deleted", "{}")),
     ],
 )  # fmt: skip
-def test_a_log_that_breaks_the_rules_is_found_even_where_it_was_signed(
-    line: int, said: str, events: list[Recorded]
+def test_a_log_that_breaks_the_rules_fails_even_if_it_was_signed(
+    line: int, message: str, events: list[Recorded]
 ) -> None:
-    with pytest.raises(ExportError, match=said) as found:
+    with pytest.raises(ExportError, match=message) as found:
         resealed(events)
 
     assert found.value.line == line
     assert re.match(rf"line {line} \(position \d+\): ", str(found.value))
 
 
-def test_the_log_that_these_are_made_of_keeps_the_rules() -> None:
-    proved = resealed(BOOKS)
+def test_the_unchanged_log_follows_the_rules() -> None:
+    proved = resealed(LOG)
 
     assert {currency: (Decimal(b.spent), Decimal(b.held)) for currency, b in proved.currencies.items()} == {
         "USD": (3, 6)

@@ -1,4 +1,4 @@
-"""The lines of an export: one form to the byte, nothing else is read, and a cut or damaged file says so."""
+"""Export lines: exactly one valid form for each event; truncated and damaged files are reported."""
 
 import gzip
 import io
@@ -14,7 +14,7 @@ from ledger.audit.export_file import ExportReadError, ExportWriteError, create_e
 from ledger.audit.export_lines import LINE_BYTES_MAX, ExportError, read_lines, write_line
 from ledger.audit.log_entry import commitment, encode_entry
 from ledger.log.read import SaltedEvent
-from tests.audit.exports import erased, export_of, line_of, read, recorded, told_story
+from tests.audit.exports import erased, export_of, line_of, read, recorded, recorded_story
 from tests.events import campaign, cost
 
 SALT, TEXT = bytes(range(16)), '{"description":"café"}'
@@ -46,7 +46,7 @@ def replaced(old: str, new: str) -> bytes:
     return LINE.decode().replace(old, new, 1).encode()
 
 
-def test_a_line_is_written_exactly_so() -> None:
+def test_a_line_has_exactly_this_form() -> None:
     salt = b'"000102030405060708090a0b0c0d0e0f"'
 
     written = b'{"entry":' + encode_entry(EVENT) + b',"salt":' + salt + b',"text":' + TEXT.encode() + b"}\n"
@@ -62,8 +62,8 @@ def test_an_erased_text_and_its_salt_are_null() -> None:
     assert line["entry"]["text_commitment"] == event.text_commitment
 
 
-def test_every_event_type_is_read_as_it_was_recorded_but_for_what_is_no_part_of_the_event() -> None:
-    events = told_story()
+def test_every_event_type_is_read_as_recorded_except_over_budget_and_size() -> None:
+    events = recorded_story()
 
     lines = read(export_of(events))
 
@@ -108,7 +108,7 @@ def test_every_event_type_is_read_as_it_was_recorded_but_for_what_is_no_part_of_
     ],
     ids=lambda line: f"{len(line)} bytes",
 )
-def test_a_line_that_is_not_written_so_is_refused_with_its_number(line: bytes) -> None:
+def test_a_line_in_any_other_form_is_refused_with_its_number(line: bytes) -> None:
     with pytest.raises(ExportError) as refused:
         read(LINE + line)
 
@@ -116,37 +116,37 @@ def test_a_line_that_is_not_written_so_is_refused_with_its_number(line: bytes) -
     assert str(refused.value).startswith("line 2")
 
 
-def test_another_text_than_the_one_committed_to_is_named_with_its_position() -> None:
+def test_a_text_that_does_not_match_its_commitment_is_reported_with_its_position() -> None:
     with pytest.raises(
         ExportError, match=r"^line 1 \(position 1\): the text does not match the commitment in the entry"
     ):
         read(replaced("café", "tea"))
 
 
-def test_a_line_without_an_end_says_that_the_file_was_cut() -> None:
+def test_a_line_without_a_newline_is_reported_as_truncated() -> None:
     with pytest.raises(ExportError, match="line 2: the file ends in the middle of the line"):
         read(LINE + LINE[:-1])
 
 
-def test_a_line_that_never_ends_is_not_read_into_memory() -> None:
+def test_an_endless_line_is_not_read_into_memory() -> None:
     class Endless(io.BytesIO):
-        asked = 0
+        size = 0
 
         def readline(self, size: int | None = -1, /) -> bytes:
-            self.asked = size or 0
-            return b"x" * self.asked
+            self.size = size or 0
+            return b"x" * self.size
 
     file = Endless()
 
     with pytest.raises(ExportError, match="longer than"):
         next(read_lines(file))
 
-    assert 0 < file.asked <= LINE_BYTES_MAX + 1
+    assert 0 < file.size <= LINE_BYTES_MAX + 1
 
 
 @pytest.mark.parametrize("name", ["log.ndjson", "log.ndjson.gz"])
-def test_a_file_holds_what_was_written_and_says_its_size(tmp_path: Path, name: str) -> None:
-    export = export_of(told_story())
+def test_a_file_contains_what_was_written_and_reports_its_size(tmp_path: Path, name: str) -> None:
+    export = export_of(recorded_story())
 
     with create_export(tmp_path / name) as write:
         write(export[:1000])
@@ -171,9 +171,9 @@ def test_a_compressed_file_is_read_whatever_its_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("missing", [1, 4, 8, 30, 200])
-def test_a_compressed_file_that_was_cut_says_so(tmp_path: Path, missing: int) -> None:
+def test_a_truncated_compressed_file_is_reported(tmp_path: Path, missing: int) -> None:
     path = tmp_path / "log.gz"
-    path.write_bytes(gzip.compress(export_of(told_story()))[:-missing])
+    path.write_bytes(gzip.compress(export_of(recorded_story()))[:-missing])
 
     with (
         open_export(path) as file,
@@ -182,9 +182,9 @@ def test_a_compressed_file_that_was_cut_says_so(tmp_path: Path, missing: int) ->
         list(read_lines(file.lines))
 
 
-def test_a_compressed_file_that_was_damaged_says_so(tmp_path: Path) -> None:
+def test_a_damaged_compressed_file_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "log.gz"
-    whole = bytearray(gzip.compress(export_of(told_story())))
+    whole = bytearray(gzip.compress(export_of(recorded_story())))
     whole[len(whole) // 2] ^= 255
     path.write_bytes(whole)
     with pytest.raises((OSError, zlib.error)):
@@ -204,7 +204,7 @@ def test_a_file_that_exists_is_not_overwritten(tmp_path: Path) -> None:
     assert path.read_text() == "mine"
 
 
-def test_a_file_that_comes_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
+def test_a_file_created_in_the_meantime_is_not_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "log.ndjson"
 
     with pytest.raises(ExportWriteError, match="was created by another process"), create_export(path) as write:
@@ -215,7 +215,7 @@ def test_a_file_that_comes_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["log.ndjson", "log.ndjson.gz"])
-def test_an_export_that_fails_leaves_no_file(tmp_path: Path, name: str) -> None:
+def test_a_failed_export_leaves_no_file(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match="failed"), create_export(tmp_path / name) as write:
         write(LINE)
         raise ValueError("failed")
@@ -223,7 +223,7 @@ def test_an_export_that_fails_leaves_no_file(tmp_path: Path, name: str) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_folder_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ExportWriteError, match="No such file"), create_export(tmp_path / "away" / "log.ndjson"):
         pass
     with pytest.raises(ExportReadError, match="No such file"), open_export(tmp_path / "away" / "log.ndjson"):

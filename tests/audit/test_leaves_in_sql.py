@@ -1,4 +1,4 @@
-"""The leaf hash that the database computes is the hash of the entry that Python writes."""
+"""The leaf hash computed in SQL equals the hash of the entry that Python encodes."""
 
 from datetime import UTC, datetime
 
@@ -14,7 +14,7 @@ from ledger.domain.catalogue import CATALOGUE
 from ledger.log.read import StoredEvent
 from tests.log.helpers import value
 
-# Everything but NUL and lone surrogates, which PostgreSQL cannot store and the service refuses.
+# Everything except NUL and lone surrogates, which PostgreSQL cannot store and the service refuses.
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=100)
 AWKWARD = st.sampled_from(
     [
@@ -35,7 +35,7 @@ AWKWARD = st.sampled_from(
 identities = st.none() | st.uuids()
 # The first and the last microsecond of the calendar are refused when an event is appended.
 FIRST, LAST = datetime(1, 1, 1, 0, 0, 0, 1), datetime(9999, 12, 31, 23, 59, 59, 999_998)  # noqa: DTZ001
-moments = st.datetimes(FIRST, LAST, timezones=st.just(UTC)) | st.sampled_from(
+times = st.datetimes(FIRST, LAST, timezones=st.just(UTC)) | st.sampled_from(
     [FIRST.replace(tzinfo=UTC), LAST.replace(tzinfo=UTC)]
 )
 events = st.builds(
@@ -47,8 +47,8 @@ events = st.builds(
     id=st.uuids(),
     type=st.sampled_from(sorted(CATALOGUE)) | texts,
     schema_version=st.integers(1, 2**15 - 1),
-    occurred_at=moments,
-    recorded_at=moments,
+    occurred_at=times,
+    recorded_at=times,
     actor=texts | AWKWARD,
     campaign_id=identities,
     agent_job_id=identities,
@@ -69,7 +69,7 @@ ROW = ", ".join(f"${at}::{kind} AS {name}" for at, (name, kind) in COLUMNS)
 
 
 async def hashed(database: Database, event: StoredEvent, setting: str) -> tuple[bytes, bytes]:
-    """The entry and the leaf hash, as the database writes them."""
+    """Return the entry and the leaf hash as the database computes them."""
     async with database.connection() as connection, connection.transaction():
         await connection.execute(f"SET LOCAL {setting}")
         row = await connection.fetchrow(
@@ -91,7 +91,7 @@ SETTINGS = (
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(event=events, setting=st.sampled_from(SETTINGS))
-async def test_an_entry_is_written_in_sql_as_in_python_whatever_the_session_is_set_to(
+async def test_sql_and_python_encode_the_same_entry_whatever_the_session_settings(
     database: Database, event: StoredEvent, setting: str
 ) -> None:
     entry, leaf = await hashed(database, event, setting)
@@ -100,5 +100,5 @@ async def test_an_entry_is_written_in_sql_as_in_python_whatever_the_session_is_s
     assert leaf == leaf_hash(entry)
 
 
-async def test_the_database_speaks_utf8(database: Database) -> None:
+async def test_the_database_encoding_is_utf8(database: Database) -> None:
     assert await value(database, "SHOW server_encoding") == "UTF8"

@@ -1,4 +1,4 @@
-"""The entry of an event: one form to the byte, and nothing else is read."""
+"""Log entry of an event: exactly one valid form, byte for byte."""
 
 import hashlib
 import json
@@ -40,7 +40,7 @@ EVENT = StoredEvent(
     text='{"note":"free"}',
     text_commitment="ab" * 32,
 )
-# Never change these bytes: logs have been sealed over their like.
+# Never change these bytes: existing logs are sealed over entries in this form.
 ENTRY = (
     '{"v":1,"position":7,"category":"cost","stream_id":"0197a000-0000-7000-8000-00000000000a","version":1,'
     '"id":"0197a000-0000-7000-8000-00000000000b","type":"cost.recorded","schema_version":1,'
@@ -54,11 +54,11 @@ def changed(**values: Any) -> StoredEvent:
     return msgspec.structs.replace(EVENT, **values)
 
 
-def test_an_entry_is_written_exactly_so() -> None:
+def test_an_entry_has_exactly_this_form() -> None:
     assert encode_entry(EVENT) == ENTRY
 
 
-def test_every_key_is_there_in_order_also_where_all_is_empty() -> None:
+def test_every_key_is_present_in_order_even_if_its_value_is_empty() -> None:
     entry = json.loads(encode_entry(changed(campaign_id=None, text=None, text_commitment=None)))
 
     assert list(entry) == KEYS
@@ -71,7 +71,7 @@ def test_every_key_is_there_in_order_also_where_all_is_empty() -> None:
     ]
 
 
-def test_an_entry_is_read_as_what_it_says() -> None:
+def test_an_entry_is_parsed_into_its_fields() -> None:
     entry = parse_entry(ENTRY)
 
     assert (entry.position, entry.category, entry.actor) == (7, "cost", "agent-ö/7")
@@ -81,7 +81,7 @@ def test_an_entry_is_read_as_what_it_says() -> None:
     assert Entry.__struct_fields__ == tuple(KEYS)
 
 
-def test_erasing_the_free_text_leaves_the_entry_as_it_was() -> None:
+def test_erasing_the_free_text_does_not_change_the_entry() -> None:
     assert encode_entry(changed(text=None)) == ENTRY
 
 
@@ -95,7 +95,7 @@ def test_erasing_the_free_text_leaves_the_entry_as_it_was() -> None:
         '{"b":1,"a":2}',
     ],
 )
-def test_data_stands_in_the_entry_byte_for_byte(data: str) -> None:
+def test_the_entry_contains_the_data_byte_for_byte(data: str) -> None:
     entry = encode_entry(changed(data=data))
 
     assert f'"data":{data},"text_commitment"'.encode() in entry
@@ -103,7 +103,7 @@ def test_data_stands_in_the_entry_byte_for_byte(data: str) -> None:
 
 
 identities = st.none() | st.uuids()
-moments = st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30), timezones=st.just(UTC))  # noqa: DTZ001
+times = st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30), timezones=st.just(UTC))  # noqa: DTZ001
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=50)
 
 
@@ -117,8 +117,8 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=50)
         id=st.uuids(),
         type=texts,
         schema_version=st.integers(1, 2**15 - 1),
-        occurred_at=moments,
-        recorded_at=moments,
+        occurred_at=times,
+        recorded_at=times,
         actor=texts,
         campaign_id=identities,
         agent_job_id=identities,
@@ -131,7 +131,7 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=50)
         text_commitment=st.none() | st.binary(min_size=32, max_size=32).map(bytes.hex),
     )
 )
-def test_every_entry_is_json_without_spaces_and_is_read_again(event: StoredEvent) -> None:
+def test_every_entry_is_compact_json_and_can_be_parsed(event: StoredEvent) -> None:
     entry = encode_entry(event)
 
     assert msgspec.json.format(entry, indent=-1) == entry
@@ -140,11 +140,11 @@ def test_every_entry_is_json_without_spaces_and_is_read_again(event: StoredEvent
 
 
 def test_an_entry_has_at_most_65535_bytes() -> None:
-    room = 65_535 - len(encode_entry(changed(actor="")))
+    longest = 65_535 - len(encode_entry(changed(actor="")))
 
-    assert len(encode_entry(changed(actor="a" * room))) == 65_535
+    assert len(encode_entry(changed(actor="a" * longest))) == 65_535
     with pytest.raises(EntryError, match="the entry of event 7 has 65536 bytes"):
-        encode_entry(changed(actor="a" * (room + 1)))
+        encode_entry(changed(actor="a" * (longest + 1)))
 
 
 def replaced(old: str, new: str) -> bytes:
@@ -206,7 +206,7 @@ def replaced(old: str, new: str) -> bytes:
     ],
     ids=lambda entry: f"{len(entry)} bytes",
 )
-def test_bytes_that_are_not_written_as_the_ledger_writes_them_are_refused(entry: bytes) -> None:
+def test_an_entry_in_any_other_form_is_refused(entry: bytes) -> None:
     with pytest.raises(EntryError):
         parse_entry(entry)
 
@@ -215,7 +215,7 @@ def test_a_commitment_is_the_hash_of_salt_and_text() -> None:
     assert commitment(b"salt", b"text") == hashlib.sha256(b"salttext").hexdigest()
 
 
-def test_a_commitment_is_the_one_that_the_log_holds() -> None:
+def test_the_commitment_is_the_one_stored_with_the_event() -> None:
     event_type = CATALOGUE["cost.recorded"]
     payload = event_type.decoder.decode(
         b'{"cost":"1","resource_type":"other","description":"lunch","campaign_id":"0197a000-0000-7000-8000-00000000000c"}'

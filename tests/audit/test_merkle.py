@@ -1,4 +1,4 @@
-"""The Merkle tree: against the published vectors, another implementation, and RFC 6962 word for word."""
+"""Merkle tree: compared with published test vectors, another implementation, and RFC 6962 word for word."""
 
 import pymerkle
 import pytest
@@ -58,23 +58,23 @@ CONSISTENCY = {
 
 
 def combined(nodes: list[list[Subtree]], leaves: list[bytes]) -> list[bytes]:
-    """A proof, its subtrees hashed from the leaves."""
+    """Return the proof: each group of subtrees combined to one hash."""
     return [merkle.combine([subtree_hash(node, leaves) for node in subtrees]) for subtrees in nodes]
 
 
 def subtree_hash(subtree: Subtree, leaves: list[bytes]) -> bytes:
-    own = leaves[subtree.index << subtree.level : (subtree.index + 1) << subtree.level]
-    assert len(own) == 1 << subtree.level
-    return naive.root(own)
+    covered = leaves[subtree.index << subtree.level : (subtree.index + 1) << subtree.level]
+    assert len(covered) == 1 << subtree.level
+    return naive.root(covered)
 
 
 def flips(value: bytes) -> list[bytes]:
-    """The value with each byte changed in turn."""
+    """Return copies of the value, each with another byte changed."""
     return [value[:at] + bytes([value[at] ^ 0x10]) + value[at + 1 :] for at in range(len(value))]
 
 
 @pytest.mark.parametrize("size", range(9))
-def test_the_published_roots_are_found(size: int) -> None:
+def test_the_published_roots_are_computed(size: int) -> None:
     leaves = [merkle.leaf_hash(entry) for entry in ENTRIES[:size]]
 
     assert merkle.root_of(b"".join(leaves)).hex() == ROOTS[size]
@@ -82,7 +82,7 @@ def test_the_published_roots_are_found(size: int) -> None:
 
 
 @pytest.mark.parametrize(("index", "size"), INCLUSION)
-def test_the_published_inclusion_proofs_are_made_and_verified(index: int, size: int) -> None:
+def test_the_published_inclusion_proofs_are_computed_and_verified(index: int, size: int) -> None:
     leaves = [merkle.leaf_hash(entry) for entry in ENTRIES[:size]]
 
     proof = combined(merkle.inclusion_nodes(index, size), leaves)
@@ -92,7 +92,7 @@ def test_the_published_inclusion_proofs_are_made_and_verified(index: int, size: 
 
 
 @pytest.mark.parametrize(("old", "new"), CONSISTENCY)
-def test_the_published_consistency_proofs_are_made_and_verified(old: int, new: int) -> None:
+def test_the_published_consistency_proofs_are_computed_and_verified(old: int, new: int) -> None:
     leaves = [merkle.leaf_hash(entry) for entry in ENTRIES[:new]]
 
     proof = combined(merkle.consistency_nodes(old, new), leaves)
@@ -101,14 +101,14 @@ def test_the_published_consistency_proofs_are_made_and_verified(old: int, new: i
     merkle.verify_consistency(old, new, bytes.fromhex(ROOTS[old]), bytes.fromhex(ROOTS[new]), proof)
 
 
-def test_another_implementation_finds_the_same_roots_and_inclusion_proofs() -> None:
+def test_another_implementation_computes_the_same_roots_and_inclusion_proofs() -> None:
     other = pymerkle.InmemoryTree.init_from_entries(naive.entries(SIZE_MAX), algorithm="sha256")
     leaves = naive.leaves(SIZE_MAX)
 
     for size in range(1, SIZE_MAX + 1):
         root = merkle.root_of(b"".join(leaves[:size]))
         for index in range(size):
-            # Its leaves count from one, and its proof starts with the leaf itself.
+            # That library numbers leaves from 1, and its proof starts with the leaf itself.
             expected = other.prove_inclusion(index + 1, size)
             pymerkle.verify_inclusion(leaves[index], root, expected)
             assert combined(merkle.inclusion_nodes(index, size), leaves) == expected.path[1:]
@@ -131,7 +131,7 @@ def test_roots_and_proofs_are_those_of_the_rfc(size: int) -> None:
         merkle.verify_consistency(old, size, naive.root(leaves[:old]), root, proof)
 
 
-def test_the_empty_tree_is_the_beginning_of_every_tree_and_no_other_root_is() -> None:
+def test_every_tree_extends_the_empty_tree_whose_root_is_fixed() -> None:
     leaves = naive.leaves(5)
 
     assert merkle.consistency_nodes(0, 5) == []
@@ -144,7 +144,7 @@ def test_the_empty_tree_is_the_beginning_of_every_tree_and_no_other_root_is() ->
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 6, 7, 8])
-def test_every_changed_byte_of_an_inclusion_proof_is_found(size: int) -> None:
+def test_every_changed_byte_of_an_inclusion_proof_is_detected(size: int) -> None:
     leaves = naive.leaves(size)
     root = naive.root(leaves)
     for index in range(size):
@@ -163,7 +163,7 @@ def test_every_changed_byte_of_an_inclusion_proof_is_found(size: int) -> None:
 
 
 @pytest.mark.parametrize(("old", "new"), [(1, 2), (2, 5), (3, 7), (4, 8), (6, 8), (7, 8)])
-def test_every_changed_byte_of_a_consistency_proof_is_found(old: int, new: int) -> None:
+def test_every_changed_byte_of_a_consistency_proof_is_detected(old: int, new: int) -> None:
     leaves = naive.leaves(new)
     old_root, new_root = naive.root(leaves[:old]), naive.root(leaves)
     proof = naive.consistency(old, leaves)
@@ -181,7 +181,7 @@ def test_every_changed_byte_of_a_consistency_proof_is_found(old: int, new: int) 
 
 
 @pytest.mark.parametrize("size", range(1, 20))
-def test_a_proof_shows_nothing_about_another_place_or_with_a_hash_more_or_less(size: int) -> None:
+def test_an_inclusion_proof_fails_for_another_index_or_number_of_hashes(size: int) -> None:
     leaves = naive.leaves(size)
     root = naive.root(leaves)
     for index in range(size):
@@ -198,7 +198,7 @@ def test_a_proof_shows_nothing_about_another_place_or_with_a_hash_more_or_less(s
 
 
 @pytest.mark.parametrize("new", range(1, 20))
-def test_a_consistency_proof_with_a_hash_more_or_less_shows_nothing(new: int) -> None:
+def test_a_consistency_proof_with_another_number_of_hashes_fails(new: int) -> None:
     leaves = naive.leaves(new)
     for old in range(1, new + 1):
         proof = naive.consistency(old, leaves)
@@ -210,7 +210,7 @@ def test_a_consistency_proof_with_a_hash_more_or_less_shows_nothing(new: int) ->
                     merkle.verify_consistency(old, new, old_root, new_root, wrong)
 
 
-def test_a_proof_made_up_for_a_deeper_tree_is_too_long() -> None:
+def test_a_proof_for_a_deeper_tree_is_too_long() -> None:
     left, right, third, fourth = naive.leaves(4)
     root = naive.root([left, right, third])
     node = merkle.node_hash
@@ -225,7 +225,7 @@ def test_a_proof_made_up_for_a_deeper_tree_is_too_long() -> None:
         )
 
 
-def test_the_root_of_a_smaller_tree_is_not_taken_for_that_of_a_larger_one() -> None:
+def test_the_root_of_a_smaller_tree_is_not_accepted_for_a_larger_one() -> None:
     leaves = naive.leaves(8)
     small, smaller = naive.root(leaves[:4]), naive.root(leaves[:2])
 
@@ -235,11 +235,11 @@ def test_the_root_of_a_smaller_tree_is_not_taken_for_that_of_a_larger_one() -> N
         merkle.verify_consistency(2, 8, smaller, small, naive.consistency(2, leaves[:4]))
 
 
-def test_two_trees_of_one_size_are_called_a_fork() -> None:
-    mine, theirs = naive.leaves(2)
+def test_two_trees_of_one_size_are_reported_as_a_fork() -> None:
+    one, other = naive.leaves(2)
 
     with pytest.raises(ProofError, match="forked"):
-        merkle.verify_consistency(9, 9, mine, theirs, [])
+        merkle.verify_consistency(9, 9, one, other, [])
 
 
 @pytest.mark.parametrize("length", [0, 31, 33])

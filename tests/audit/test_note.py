@@ -1,4 +1,4 @@
-"""Signed notes: those of Go's sumdb/note are read and written, and nothing changed passes."""
+"""Signed notes: compatible with Go's sumdb/note; every change is detected."""
 
 import base64
 import pickle
@@ -28,15 +28,15 @@ def encoded(value: bytes) -> str:
     return base64.b64encode(value).decode()
 
 
-def test_the_note_of_gos_example_is_opened() -> None:
+def test_the_note_of_the_go_example_is_opened() -> None:
     assert open_note(NOTE, [Verifier.parse(VERIFIER_KEY)]) == TEXT
 
 
-def test_the_note_of_gos_example_is_signed_to_the_byte() -> None:
+def test_signing_gives_the_note_of_the_go_example_byte_for_byte() -> None:
     assert sign(TEXT, Signer.parse(SIGNER_KEY)) == NOTE
 
 
-def test_the_keys_of_gos_example_are_written_as_they_were_read() -> None:
+def test_the_keys_of_the_go_example_are_written_as_they_were_parsed() -> None:
     signer = Signer.parse(SIGNER_KEY)
 
     assert Verifier.parse(VERIFIER_KEY).text == VERIFIER_KEY
@@ -44,7 +44,7 @@ def test_the_keys_of_gos_example_are_written_as_they_were_read() -> None:
     assert signer.secret_text() == SIGNER_KEY
 
 
-def test_a_new_key_signs_and_is_read_back(signer: Signer) -> None:
+def test_a_new_key_can_sign_and_be_parsed_again(signer: Signer) -> None:
     again = Signer.parse(signer.secret_text())
 
     note = sign("hello\n\nworld\n", again)
@@ -66,7 +66,7 @@ def test_no_other_text_can_be_signed(text: str, signer: Signer) -> None:
 
 
 @pytest.mark.parametrize("bit", [0x01, 0x10, 0x20, 0x80])
-def test_every_changed_byte_of_a_note_is_found(bit: int) -> None:
+def test_every_changed_byte_of_a_note_is_detected(bit: int) -> None:
     verifier = Verifier.parse(VERIFIER_KEY)
 
     for at in range(len(NOTE)):
@@ -86,7 +86,7 @@ def test_every_shortened_or_lengthened_note_is_refused() -> None:
             open_note(changed, [verifier])
 
 
-def test_a_note_by_another_key_says_by_which_and_which_was_given(signer: Signer) -> None:
+def test_the_error_for_another_key_names_both_keys(signer: Signer) -> None:
     given = Signer.generate(NAME).verifier
 
     with pytest.raises(NoteError) as refused:
@@ -101,8 +101,8 @@ def test_a_note_opened_with_no_key_is_refused() -> None:
         open_note(NOTE, [])
 
 
-def test_signatures_by_unknown_keys_are_ignored_beside_a_known_one(signer: Signer) -> None:
-    # A witness's key has another type and length of signature; its name may even be ours.
+def test_signatures_by_unknown_keys_are_ignored_if_a_known_key_has_signed(signer: Signer) -> None:
+    # A witness key has another signature type and length; its name may be the same as ours.
     unknown = f"— {NAME} {encoded(b'1234' + b'x' * 72)}\n— witness.example/w1 {encoded(b'1234x')}\n".encode()
     note = sign("a\n", signer)
 
@@ -152,7 +152,7 @@ def test_a_signature_of_the_wrong_length_by_a_known_key_is_wrong(signer: Signer)
         "— Peter\u00a0Neumann x08go/ZJ",
         "— PeterNeumann  x08go/ZJ",
         "— PeterNeumann x08go/ZJ ",
-        # A key id alone is no signature.
+        # A key id alone is not a signature.
         "— PeterNeumann x08gow==",
         "— witness.example x08gow==",
         "— PeterNeumann x08go_ZJ",
@@ -173,7 +173,7 @@ def test_a_note_that_is_not_utf8_is_refused() -> None:
         open_note(b"\xff" + NOTE, [Verifier.parse(VERIFIER_KEY)])
 
 
-def test_notes_of_any_size_cannot_keep_a_verifier_busy(signer: Signer) -> None:
+def test_the_size_and_signatures_of_a_note_are_limited(signer: Signer) -> None:
     note = sign("a\n", signer)
     line = f"— unknown {encoded(b'1234x')}\n".encode()
 
@@ -203,7 +203,7 @@ PUBLIC = base64.b64decode(VERIFIER_KEY.split("+", 2)[2])
         VERIFIER_KEY.replace("PeterNeumann", ""),
         f"PeterNeumann+c74f20a3+{encoded(PUBLIC[:-1])}",
         f"PeterNeumann+c74f20a3+{encoded(PUBLIC + b'x')}",
-        # A witness's key (0x04): its signatures are not these.
+        # A witness key (0x04), which has another kind of signature.
         f"PeterNeumann+c74f20a3+{encoded(bytes([4]) + PUBLIC[1:])}",
         SIGNER_KEY,
     ],
@@ -255,19 +255,19 @@ def test_a_signer_shows_its_name_and_nothing_secret() -> None:
     assert repr({"signer": [signer]}) == "{'signer': [<Signer PeterNeumann+c74f20a3>]}"
     with pytest.raises(TypeError):
         vars(signer)
-    # Nor may it slip into a pickle.
+    # Nor can it be pickled.
     with pytest.raises(TypeError):
         pickle.dumps(signer)
 
 
 @pytest.mark.parametrize("name", ["", " ", "a b", "a+b", "a\n", "a\u2003b", "a\u00a0b", "a\0b", "\ud800"])
-def test_a_name_that_would_break_a_note_is_refused(name: str) -> None:
+def test_an_invalid_key_name_is_refused(name: str) -> None:
     with pytest.raises(NoteError):
         Signer.generate(name)
 
 
 @pytest.mark.parametrize("name", ["a", "ledger.local/log", "höhe.example/ß", "日本"])
-def test_any_other_name_signs(name: str) -> None:
+def test_a_key_with_any_other_name_can_sign(name: str) -> None:
     signer = Signer.generate(name)
 
     assert Signer.parse(signer.secret_text()).verifier == Verifier.parse(signer.verifier.text)
@@ -275,7 +275,7 @@ def test_any_other_name_signs(name: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["=", "YQ", "YQ=", "YR==", "YQ==\n", " YQ==", "YQ==YQ==", "Y-==", "é", "YWJj="])
-def test_base64_has_one_way_to_be_written(text: str) -> None:
+def test_only_canonical_base64_is_decoded(text: str) -> None:
     assert decode_base64("YQ==") == b"a"
     with pytest.raises(ValueError):
         decode_base64(text)

@@ -1,4 +1,4 @@
-"""An operator gives a log up: recorded, put away, and sealed anew under a name that was never used."""
+"""Accepting a rollback: the event is recorded, the checkpoint archived, and the log sealed under an unused origin."""
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -12,8 +12,8 @@ from tests.audit.sealing import (
     ORIGIN,
     RecordingFiles,
     SealedLog,
+    delete_after,
     get_json,
-    lose_tail,
     sealed_log,
     served,
 )
@@ -26,7 +26,7 @@ async def log(database: Database, tmp_path: Path) -> SealedLog:
     return await sealed_log(database, tmp_path / "home")
 
 
-async def test_a_checkpoint_row_that_was_deleted_is_told_and_an_operator_can_begin_anew(
+async def test_a_deleted_checkpoint_row_is_reported_and_an_operator_can_start_a_new_tree(
     log: SealedLog, caplog: pytest.LogCaptureFixture
 ) -> None:
     await query(log.database, "DELETE FROM ledger.log_checkpoint")
@@ -42,13 +42,13 @@ async def test_a_checkpoint_row_that_was_deleted_is_told_and_an_operator_can_beg
 
     assert status == 503
     assert "has been deleted" in readiness["sealer"]
-    assert (sealed, log.home.origin) == (301, f"{ORIGIN}/2")
+    assert (sealed, log.files.origin) == (301, f"{ORIGIN}/2")
 
 
-async def test_an_accepted_rollback_is_recorded_and_the_log_goes_by_another_name_and_key(log: SealedLog) -> None:
-    await lose_tail(log.database, 290)
+async def test_an_accepted_rollback_is_recorded_and_the_log_gets_another_origin_and_key(log: SealedLog) -> None:
+    await delete_after(log.database, 290)
     refusal = await log.refusal()
-    old = log.home.read_signer()
+    old = log.files.read_signer()
     assert old is not None
 
     decided = await log.accept()
@@ -62,12 +62,12 @@ async def test_an_accepted_rollback_is_recorded_and_the_log_goes_by_another_name
         async with client.get("/v1/log/key") as answer:
             vkey = await answer.text()
         ready, _ = await get_json(client, "/readyz")
-    told = {"origin": ORIGIN, "size": 300, "by": "ann", "reason": "the disk was lost", "refusal": refusal}
-    assert (event["type"], event["data"]) == ("ledger.rollback_accepted", told)
+    expected = {"origin": ORIGIN, "size": 300, "by": "ann", "reason": "the disk was lost", "refusal": refusal}
+    assert (event["type"], event["data"]) == ("ledger.rollback_accepted", expected)
     assert (decided.by, decided.refusal) == ("ann", refusal)
     assert (sealed, head.size, head.origin, ready) == (291, 291, f"{ORIGIN}/2", 200)
     assert vkey.strip() != old.verifier.text
-    archived = log.home.checkpoint_file.with_name("checkpoint.1").read_bytes()
+    archived = log.files.checkpoint_file.with_name("checkpoint.1").read_bytes()
     assert open_checkpoint(archived, old.verifier.text).size == 300
 
 
@@ -78,8 +78,8 @@ async def test_without_a_refusal_there_is_nothing_to_accept(log: SealedLog) -> N
     assert await value(log.database, "SELECT position FROM ledger.log_head") == 300
 
 
-async def test_who_has_no_key_cannot_accept(log: SealedLog, tmp_path: Path) -> None:
-    await lose_tail(log.database, 290)
+async def test_a_rollback_cannot_be_accepted_without_the_key(log: SealedLog, tmp_path: Path) -> None:
+    await delete_after(log.database, 290)
     await log.refusal()
 
     with pytest.raises(NothingToAcceptError, match="no key"):
@@ -87,11 +87,11 @@ async def test_who_has_no_key_cannot_accept(log: SealedLog, tmp_path: Path) -> N
 
 
 async def lose_checkpoint(log: SealedLog) -> None:
-    log.home.checkpoint_file.unlink()
+    log.files.checkpoint_file.unlink()
 
 
 async def lose_archives(log: SealedLog) -> None:
-    for file in log.home.checkpoint_file.parent.glob("checkpoint.[0-9]*"):
+    for file in log.files.checkpoint_file.parent.glob("checkpoint.[0-9]*"):
         file.unlink()
 
 
@@ -101,37 +101,37 @@ async def lose_both(log: SealedLog) -> None:
 
 
 @pytest.mark.parametrize("lose", [lose_checkpoint, lose_archives, lose_both])
-async def test_no_name_is_used_twice_whatever_of_the_home_is_lost(
+async def test_no_origin_is_used_twice_whichever_signing_files_are_lost(
     log: SealedLog, lose: Callable[[SealedLog], Awaitable[None]]
 ) -> None:
-    names = [log.home.origin]
-    for kept in (290, 280, 270):
-        await lose_tail(log.database, kept)
+    origins = [log.files.origin]
+    for last_position in (290, 280, 270):
+        await delete_after(log.database, last_position)
         await log.refusal()
-        if kept == 270:
+        if last_position == 270:
             await lose(log)
             await log.refusal()
         await log.accept()
         await log.seal()
-        names.append(await value(log.database, "SELECT origin FROM ledger.log_checkpoint"))
+        origins.append(await value(log.database, "SELECT origin FROM ledger.log_checkpoint"))
 
-    assert names == [ORIGIN, f"{ORIGIN}/2", f"{ORIGIN}/3", f"{ORIGIN}/4"]
+    assert origins == [ORIGIN, f"{ORIGIN}/2", f"{ORIGIN}/3", f"{ORIGIN}/4"]
     assert await log.seal() == 0
 
 
 async def test_an_archive_is_never_overwritten(log: SealedLog) -> None:
-    archives = log.home.checkpoint_file.parent
+    archives = log.files.checkpoint_file.parent
     (archives / "checkpoint.2").write_bytes(b"older")
 
-    log.home.archive_checkpoint(ORIGIN, None)
+    log.files.archive_checkpoint(ORIGIN, None)
 
     assert (archives / "checkpoint.2").read_bytes() == b"older"
-    assert (archives / "checkpoint.3").read_bytes() == log.home.notes[-1]
-    assert log.home.origin == f"{ORIGIN}/4"
+    assert (archives / "checkpoint.3").read_bytes() == log.files.notes[-1]
+    assert log.files.origin == f"{ORIGIN}/4"
 
 
-async def test_an_acceptance_that_was_cut_short_is_repeated(log: SealedLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    await lose_tail(log.database, 290)
+async def test_an_interrupted_acceptance_can_be_repeated(log: SealedLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    await delete_after(log.database, 290)
     await log.refusal()
     with monkeypatch.context() as patch, pytest.raises(Exception, match="division by zero"):
         patch.setattr("ledger.audit.tree_store.RESET_SEALED_TREE", "SELECT 1 / 0")
@@ -144,10 +144,10 @@ async def test_an_acceptance_that_was_cut_short_is_repeated(log: SealedLog, monk
     assert await value(log.database, "SELECT origin FROM ledger.log_checkpoint") == f"{ORIGIN}/3"
 
 
-def test_a_home_where_nothing_was_signed_has_nothing_to_give_up(tmp_path: Path) -> None:
-    home = SigningFiles(tmp_path / "home", None, ORIGIN)
+def test_signing_files_without_a_checkpoint_have_nothing_to_archive(tmp_path: Path) -> None:
+    files = SigningFiles(tmp_path / "home", None, ORIGIN)
 
-    home.archive_checkpoint(None, None)
+    files.archive_checkpoint(None, None)
 
-    assert home.origin == ORIGIN
+    assert files.origin == ORIGIN
     assert not (tmp_path / "home").exists()

@@ -1,4 +1,4 @@
-"""The sealer at work: in time, at rest while nothing is new, and never two trees of one size."""
+"""Sealer: seals within two seconds, is idle without new events, and never signs two trees of one size."""
 
 import asyncio
 import time
@@ -18,41 +18,41 @@ from tests.audit import naive
 from tests.audit.sealing import (
     ORIGIN,
     RecordingFiles,
-    ended,
+    cancel,
     entries_of,
     fill,
     open_database,
     sealer_of,
     served,
-    unguarded,
+    without_triggers,
 )
 from tests.audit.tlog_client import Head, TileClient, open_checkpoint
 from tests.events import cost
 from tests.log.helpers import query, record, until, value
 
 SECONDS_TO_SEAL = 2.0
-"""The contract's."""
+"""The promised maximum."""
 
-CUT = "SELECT pg_terminate_backend(pg_backend_pid()), $1::int8, $2::bytea, $3::text, $4::text, $5::bytea"
+LOSE_CONNECTION = "SELECT pg_terminate_backend(pg_backend_pid()), $1::int8, $2::bytea, $3::text, $4::text, $5::bytea"
 
 
-def heads(*homes: RecordingFiles) -> list[Head]:
-    """Every checkpoint that was written, its signature verified."""
+def heads(*signing_files: RecordingFiles) -> list[Head]:
+    """Return every checkpoint that was written, its signature verified."""
     return [
         open_checkpoint(note, signer.verifier.text)
-        for home in homes
-        if (signer := home.read_signer()) is not None
-        for note in home.notes
+        for files in signing_files
+        if (signer := files.read_signer()) is not None
+        for note in files.notes
     ]
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> RecordingFiles:
+def files(tmp_path: Path) -> RecordingFiles:
     return RecordingFiles(tmp_path)
 
 
-async def test_every_checkpoint_is_of_all_events_before_it(database: Database, home: RecordingFiles) -> None:
-    sealer = await sealer_of(database, home)
+async def test_every_checkpoint_covers_all_events_before_it(database: Database, files: RecordingFiles) -> None:
+    sealer = await sealer_of(database, files)
     counts = []
     for count in (0, 1, 4, 300):
         await record(database, *(cost() for _ in range(count)))
@@ -60,30 +60,30 @@ async def test_every_checkpoint_is_of_all_events_before_it(database: Database, h
 
     leaves = naive.leaf_hashes(await entries_of(database))
     assert counts == [0, 1, 4, 300]
-    assert heads(home) == [Head(ORIGIN, size, naive.root(leaves[:size])) for size in (0, 1, 5, 305)]
-    assert home.checkpoint_file.read_bytes() == home.notes[-1]
+    assert heads(files) == [Head(ORIGIN, size, naive.root(leaves[:size])) for size in (0, 1, 5, 305)]
+    assert files.checkpoint_file.read_bytes() == files.notes[-1]
 
 
-async def test_while_nothing_is_new_nothing_is_written(database: Database, home: RecordingFiles) -> None:
+async def test_nothing_is_written_without_new_events(database: Database, files: RecordingFiles) -> None:
     await fill(database, 3)
-    sealer = await sealer_of(database, home)
+    sealer = await sealer_of(database, files)
     await sealer.seal()
     row = "SELECT xmin::text, sealed_at FROM ledger.log_checkpoint"
     before = await query(database, row)
 
     again = [await sealer.seal() for _ in range(3)]
 
-    assert (again, len(home.notes)) == ([0, 0, 0], 1)
+    assert (again, len(files.notes)) == ([0, 0, 0], 1)
     assert await query(database, row) == before
 
 
-async def test_an_idle_sealer_looks_ever_more_seldom(
-    database: Database, home: RecordingFiles, monkeypatch: pytest.MonkeyPatch
+async def test_an_idle_sealer_checks_at_growing_intervals(
+    database: Database, files: RecordingFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits: list[float] = []
 
-    class Silence(LogSignal):
-        async def wait(self, heard: int, seconds: float) -> None:
+    class SilentSignal(LogSignal):
+        async def wait(self, seen: int, seconds: float) -> None:
             waits.append(seconds)
             if len(waits) == 12:
                 await asyncio.Event().wait()
@@ -91,65 +91,65 @@ async def test_an_idle_sealer_looks_ever_more_seldom(
     async def no_sleep(seconds: float) -> None:
         assert seconds <= sealing.SEAL_SECONDS
 
-    sealer = await sealer_of(database, home)
+    sealer = await sealer_of(database, files)
     await sealer.seal()
     monkeypatch.setattr(sealing.asyncio, "sleep", no_sleep)
-    silence = Silence()
-    silence.receives_notifications = True
-    task = asyncio.create_task(sealer.run(silence))
+    signal = SilentSignal()
+    signal.receives_notifications = True
+    task = asyncio.create_task(sealer.run(signal))
 
     async with asyncio.timeout(10):
         while len(waits) < 12:
             await asyncio.wait([task], timeout=0.01)
-    await ended(task)
+    await cancel(task)
 
     assert waits == [*(2.0**doubled - 1 for doubled in range(1, 10)), 599, 599, 599]
 
 
 @pytest.fixture(params=["in one process", "beside the API"])
-async def running(request: Any, database: Database, database_url: URL, home: RecordingFiles) -> AsyncIterator[Any]:
-    """A service that seals, with the sealer where the API is and where it is not; a client of it."""
+async def running(request: Any, database: Database, database_url: URL, files: RecordingFiles) -> AsyncIterator[Any]:
+    """A client of a service that seals, with the sealer in the process of the API or in another one."""
     if request.param == "in one process":
-        async with served(database, await sealer_of(database, home)) as client:
+        async with served(database, await sealer_of(database, files)) as client:
             yield client
         return
     async with (
         open_database(database_url) as other,
-        background(other, with_worker=False, sealer=await sealer_of(other, home)),
+        background(other, with_worker=False, sealer=await sealer_of(other, files)),
         served(database) as client,
     ):
         yield client
 
 
-async def test_an_event_is_sealed_within_two_seconds(running: Any, home: RecordingFiles) -> None:
-    took = []
+async def test_an_event_is_sealed_within_two_seconds(running: Any, files: RecordingFiles) -> None:
+    durations = []
     for pause in (0.0, 1.5, 0.0, 0.3):
         await asyncio.sleep(pause)
         async with running.post("/v1/events", json=cost()) as answer:
             position = (await answer.json())["position"]
-        begun = time.monotonic()
+        started = time.monotonic()
 
         async def is_sealed(position: int = position) -> bool:
             async with running.get("/v1/log/proof/inclusion", params={"position": str(position)}) as answer:
                 return bool(answer.status == 200)
 
         await until(is_sealed)
-        took.append(time.monotonic() - begun)
+        durations.append(time.monotonic() - started)
 
-    assert max(took) < SECONDS_TO_SEAL
+    assert max(durations) < SECONDS_TO_SEAL
     log = TileClient(running)
-    assert len(await log.walk(await log.head(), tuple(heads(home)))) == 4
+    assert len(await log.walk(await log.head(), tuple(heads(files)))) == 4
 
 
-@pytest.mark.parametrize("homes", ["one home", "two homes with one key"])
+@pytest.mark.parametrize("folders", ["one folder", "two folders with one key"])
 async def test_two_sealers_at_once_never_sign_two_trees_of_one_size(
-    database: Database, database_url: URL, tmp_path: Path, homes: str, monkeypatch: pytest.MonkeyPatch
+    database: Database, database_url: URL, tmp_path: Path, folders: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sealing, "SEAL_EVENTS_MAX", 7)
     one = RecordingFiles(tmp_path / "one")
     first = await sealer_of(database, one)
     two = one
-    if homes != "one home":
+    if folders != "one folder":
         two = RecordingFiles(tmp_path / "two")
         two.key_file.parent.mkdir()
         two.key_file.write_bytes(one.key_file.read_bytes())
@@ -167,43 +167,43 @@ async def test_two_sealers_at_once_never_sign_two_trees_of_one_size(
         await until(lambda: is_sealed(database, total))
         await asyncio.wait(sealers, timeout=0)
         assert not any(task.done() for task in sealers)
-        await ended(*sealers)
+        await cancel(*sealers)
 
     leaves = naive.leaf_hashes(await entries_of(database))
     signed = heads(one) if two is one else heads(one, two)
     assert max(head.size for head in signed) == total
     assert len({head.size for head in signed}) > 20
     assert all(head.root == naive.root(leaves[: head.size]) for head in signed)
-    assert all(home.notes for home in (one, two))
+    assert all(files.notes for files in (one, two))
 
 
 async def is_sealed(database: Database, size: int) -> bool:
     return bool(await value(database, "SELECT size = $1 FROM ledger.log_checkpoint", size))
 
 
-async def test_a_long_log_is_signed_on_the_way(
-    database: Database, home: RecordingFiles, monkeypatch: pytest.MonkeyPatch
+async def test_a_long_log_is_signed_in_steps(
+    database: Database, files: RecordingFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sealing, "SEAL_EVENTS_MAX", 1_000)
     monkeypatch.setattr(sealing, "CHUNK_EVENTS", 300)
     await fill(database, 2_100)
-    sealer = await sealer_of(database, home)
+    sealer = await sealer_of(database, files)
 
     counts = [await sealer.seal() for _ in range(4)]
 
     leaves = naive.leaf_hashes(await entries_of(database))
     assert counts == [1_000, 1_000, 100, 0]
-    assert heads(home) == [Head(ORIGIN, size, naive.root(leaves[:size])) for size in (1_000, 2_000, 2_100)]
+    assert heads(files) == [Head(ORIGIN, size, naive.root(leaves[:size])) for size in (1_000, 2_000, 2_100)]
 
 
-async def test_of_a_long_log_with_a_hole_nothing_is_sealed(
-    database: Database, home: RecordingFiles, monkeypatch: pytest.MonkeyPatch
+async def test_nothing_of_a_long_log_with_a_gap_is_sealed(
+    database: Database, files: RecordingFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sealing, "CHUNK_EVENTS", 300)
     await fill(database, 2_100)
-    async with unguarded(database) as connection:
+    async with without_triggers(database) as connection:
         await connection.execute("DELETE FROM ledger.events WHERE position = 1000")
-    sealer = await sealer_of(database, home)
+    sealer = await sealer_of(database, files)
 
     with pytest.raises(sealing.RollbackError, match="positions 901 to 1200 should hold 300 events, but hold 299"):
         await sealer.seal()
@@ -211,31 +211,31 @@ async def test_of_a_long_log_with_a_hole_nothing_is_sealed(
     assert await query(database, "SELECT size, (SELECT count(*) FROM ledger.log_tiles) FROM ledger.log_checkpoint") == [
         (0, 0)
     ]
-    # Those who read ahead have let go of their connections.
+    # The parallel readers have returned their connections.
     assert database.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
 
 
-async def test_a_lost_checkpoint_file_is_written_again_without_anything_new(
-    database: Database, home: RecordingFiles
+async def test_a_lost_checkpoint_file_is_written_again_without_new_events(
+    database: Database, files: RecordingFiles
 ) -> None:
     await fill(database, 5)
-    sealer = await sealer_of(database, home)
+    sealer = await sealer_of(database, files)
     await sealer.seal()
-    home.checkpoint_file.unlink()
+    files.checkpoint_file.unlink()
 
     again = await sealer.seal()
 
     assert again == 0
-    assert home.checkpoint_file.read_bytes() == home.notes[0]
+    assert files.checkpoint_file.read_bytes() == files.notes[0]
 
 
-async def test_an_end_between_write_and_rename_leaves_the_old_checkpoint(
-    database: Database, home: RecordingFiles, monkeypatch: pytest.MonkeyPatch
+async def test_a_crash_between_write_and_rename_leaves_the_old_checkpoint(
+    database: Database, files: RecordingFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await fill(database, 5)
-    sealer = await sealer_of(database, home)
+    sealer = await sealer_of(database, files)
     await sealer.seal()
-    before = home.checkpoint_file.read_bytes()
+    before = files.checkpoint_file.read_bytes()
     await fill(database, 5)
 
     class PowerFailure(Exception):
@@ -247,32 +247,32 @@ async def test_an_end_between_write_and_rename_leaves_the_old_checkpoint(
     with monkeypatch.context() as patch, pytest.raises(PowerFailure):
         patch.setattr(Path, "replace", fail)
         await sealer.seal()
-    (new,) = home.checkpoint_file.parent.glob("checkpoint.*.new")
+    (new,) = files.checkpoint_file.parent.glob("checkpoint.*.new")
     left_over = new.read_bytes()
-    kept = home.checkpoint_file.read_bytes()
+    after_failure = files.checkpoint_file.read_bytes()
     size_after_failure = await value(database, "SELECT size FROM ledger.log_checkpoint")
     new.write_bytes(b"half a no")
     await sealer.seal()
 
-    assert (kept, size_after_failure) == (before, 5)
+    assert (after_failure, size_after_failure) == (before, 5)
     assert left_over.splitlines()[1] == b"10"
-    assert home.checkpoint_file.read_bytes() == left_over
-    assert home.origin == ORIGIN
+    assert files.checkpoint_file.read_bytes() == left_over
+    assert files.origin == ORIGIN
 
 
-async def test_a_checkpoint_is_kept_before_the_database_knows_it(
-    database: Database, home: RecordingFiles, monkeypatch: pytest.MonkeyPatch
+async def test_a_checkpoint_file_is_written_before_the_database_commits(
+    database: Database, files: RecordingFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await fill(database, 5)
-    sealer = await sealer_of(database, home)
+    sealer = await sealer_of(database, files)
     with monkeypatch.context() as patch:
-        patch.setattr(sealing.tree_store, "STORE_SEAL", CUT)
+        patch.setattr(sealing.tree_store, "STORE_SEAL", LOSE_CONNECTION)
         with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError)):
             await sealer.seal()
-    kept = home.checkpoint_file.read_bytes()
-    known = await value(database, "SELECT size FROM ledger.log_checkpoint")
+    written = files.checkpoint_file.read_bytes()
+    sealed_size = await value(database, "SELECT size FROM ledger.log_checkpoint")
 
     count = await sealer.seal()
 
-    assert (known, count) == (0, 5)
-    assert home.notes == [kept, kept]
+    assert (sealed_size, count) == (0, 5)
+    assert files.notes == [written, written]

@@ -1,4 +1,4 @@
-"""What the sealer refuses to sign, and how everybody is told."""
+"""The sealer refuses to sign a log that was rolled back or changed, and the service reports it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,12 +15,12 @@ from tests.audit.sealing import (
     SealedLog,
     clone,
     copied,
+    delete_after,
     fill,
     get_json,
-    lose_tail,
     sealed_log,
     served,
-    unguarded,
+    without_triggers,
 )
 from tests.audit.tlog_client import TileClient
 from tests.events import cost
@@ -32,18 +32,18 @@ async def log(database: Database, tmp_path: Path) -> SealedLog:
     return await sealed_log(database, tmp_path / "home")
 
 
-async def test_a_log_that_lost_its_end_is_not_signed_and_everybody_is_told(log: SealedLog) -> None:
-    await lose_tail(log.database, 290)
+async def test_a_log_that_lost_its_end_is_not_signed_and_the_service_reports_it(log: SealedLog) -> None:
+    await delete_after(log.database, 290)
 
     async with served(log.database) as client:
-        before_the_sealer_looked = await get_json(client, "/readyz")
+        before_the_refusal = await get_json(client, "/readyz")
         refusal = await log.refusal()
         status, readiness = await get_json(client, "/readyz")
         async with client.get("/metrics") as answer:
             metrics = await answer.text()
         checkpoint = await TileClient(client).head()
 
-    assert before_the_sealer_looked[0] == status == 503
+    assert before_the_refusal[0] == status == 503
     assert "the log has 290 events, but 300 were signed: the last 10 are missing" in refusal
     assert refusal in readiness["sealer"]
     assert "accept-rollback" in readiness["sealer"]
@@ -52,17 +52,17 @@ async def test_a_log_that_lost_its_end_is_not_signed_and_everybody_is_told(log: 
 
 
 @pytest.mark.parametrize("grown", [10, 20])
-@pytest.mark.parametrize("kept", [290, 256, 10, 0])
-async def test_it_is_refused_still_when_it_has_grown_past_what_was_signed(
-    log: SealedLog, kept: int, grown: int
+@pytest.mark.parametrize("last_position", [290, 256, 10, 0])
+async def test_a_log_that_lost_its_end_is_refused_even_after_it_has_grown_again(
+    log: SealedLog, last_position: int, grown: int
 ) -> None:
-    await lose_tail(log.database, kept)
-    await record(log.database, *(cost() for _ in range(300 - 10 - kept + grown)))
+    await delete_after(log.database, last_position)
+    await record(log.database, *(cost() for _ in range(300 - 10 - last_position + grown)))
 
     assert "events have been replaced" in await log.refusal()
 
 
-async def test_an_older_dump_that_was_continued_is_refused_and_the_right_database_goes_on(
+async def test_an_older_dump_with_new_events_is_refused_and_the_right_database_is_sealed(
     log: SealedLog, database_url: URL
 ) -> None:
     refusals = {}
@@ -89,7 +89,7 @@ async def test_an_older_dump_that_was_continued_is_refused_and_the_right_databas
     assert (sealed, await value(log.database, REFUSAL)) == (7, None)
 
 
-async def test_the_database_as_it_was_before_the_last_seal_is_sealed_again_by_itself(
+async def test_a_database_from_before_the_last_seal_is_sealed_again_automatically(
     log: SealedLog, database_url: URL
 ) -> None:
     await fill(log.database, 10)
@@ -102,7 +102,7 @@ async def test_the_database_as_it_was_before_the_last_seal_is_sealed_again_by_it
         sealed = await log.seal()
 
     assert sealed == 10
-    assert log.home.notes[-1] == log.home.notes[-2]
+    assert log.files.notes[-1] == log.files.notes[-2]
 
 
 def other_key(name: str = ORIGIN) -> Signer:
@@ -118,7 +118,7 @@ def signed_by_another(note: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (damaged, "has been changed"),
         (signed_by_another, "signed by"),
@@ -126,55 +126,55 @@ def signed_by_another(note: bytes) -> bytes:
         (lambda note: note[:-3], "is not what this key has signed"),
         (lambda note: b"\xff" + note, "not UTF-8"),
     ],
-    ids=["damaged", "signed by another key", "empty", "cut", "not text"],
+    ids=["damaged", "signed by another key", "empty", "truncated", "not text"],
 )
-async def test_a_checkpoint_file_that_is_not_ours_is_refused_and_named(
-    log: SealedLog, change: Callable[[bytes], bytes], told: str
+async def test_a_checkpoint_file_without_a_valid_signature_is_refused_and_named(
+    log: SealedLog, change: Callable[[bytes], bytes], message: str
 ) -> None:
-    log.home.checkpoint_file.write_bytes(change(log.home.notes[-1]))
+    log.files.checkpoint_file.write_bytes(change(log.files.notes[-1]))
     await fill(log.database, 1)
 
     refusal = await log.refusal()
 
-    assert told in refusal
-    assert str(log.home.checkpoint_file) in refusal
+    assert message in refusal
+    assert str(log.files.checkpoint_file) in refusal
 
 
 async def test_the_checkpoint_of_another_log_with_the_same_key_is_refused(log: SealedLog) -> None:
-    signer = log.home.read_signer()
+    signer = log.files.read_signer()
     assert signer is not None
     root = "0" * 43 + "="
-    log.home.checkpoint_file.write_bytes(sign(f"another.example/log\n300\n{root}\n", signer))
+    log.files.checkpoint_file.write_bytes(sign(f"another.example/log\n300\n{root}\n", signer))
 
     assert "is of the log another.example/log" in await log.refusal()
 
-    log.home.checkpoint_file.write_bytes(sign(f"{ORIGIN}\n300\n{root}\n", signer))
+    log.files.checkpoint_file.write_bytes(sign(f"{ORIGIN}\n300\n{root}\n", signer))
 
     assert "another root than the one signed" in await log.refusal()
 
 
-async def test_a_missing_checkpoint_is_no_reason_to_stop(log: SealedLog) -> None:
-    log.home.checkpoint_file.unlink()
+async def test_a_missing_checkpoint_file_does_not_stop_the_sealer(log: SealedLog) -> None:
+    log.files.checkpoint_file.unlink()
     await fill(log.database, 1)
 
     assert await log.seal() == 1
 
 
-async def test_another_key_does_not_go_on_where_this_one_stopped(log: SealedLog) -> None:
-    log.home.key_file.write_text(other_key().secret_text())
-    log.home.checkpoint_file.unlink()
+async def test_another_key_cannot_continue_the_log(log: SealedLog) -> None:
+    log.files.key_file.write_text(other_key().secret_text())
+    log.files.checkpoint_file.unlink()
 
     assert "was sealed with the key" in await log.refusal()
 
 
-async def test_another_origin_does_not_go_on_under_a_new_name(log: SealedLog) -> None:
-    renamed = SealedLog(log.database, RecordingFiles(log.home.checkpoint_file.parent, "renamed.example/log"))
+async def test_another_origin_cannot_continue_the_log(log: SealedLog) -> None:
+    renamed = SealedLog(log.database, RecordingFiles(log.files.checkpoint_file.parent, "renamed.example/log"))
 
     assert "was sealed with the key" in await renamed.refusal()
 
 
 @pytest.mark.parametrize(
-    "harm",
+    "damage",
     [
         "DELETE FROM ledger.log_tiles WHERE level = 0 AND index = 1",
         "DELETE FROM ledger.log_tiles WHERE level = 1",
@@ -187,16 +187,16 @@ async def test_another_origin_does_not_go_on_under_a_new_name(log: SealedLog) ->
         "UPDATE ledger.log_checkpoint SET verifier_key = 'another+00000000+AAAA'",
     ],
 )
-async def test_a_stored_tree_that_is_not_what_was_signed_is_refused(log: SealedLog, harm: str) -> None:
-    await query(log.database, harm)
+async def test_a_stored_tree_that_differs_from_what_was_signed_is_refused(log: SealedLog, damage: str) -> None:
+    await query(log.database, damage)
     await record(log.database, cost())
 
     await log.refusal()
 
 
-async def test_an_event_that_was_removed_before_it_was_sealed_is_refused(log: SealedLog) -> None:
+async def test_a_log_with_an_event_removed_before_sealing_is_refused(log: SealedLog) -> None:
     await record(log.database, cost(), cost())
-    async with unguarded(log.database) as connection:
+    async with without_triggers(log.database) as connection:
         await connection.execute("DELETE FROM ledger.events WHERE position = 301")
 
     assert "positions 301 to 302 should hold 2 events, but hold 1" in await log.refusal()

@@ -1,4 +1,4 @@
-"""The text of a checkpoint: three lines, written one way."""
+"""Checkpoint text: three lines in exactly one form."""
 
 import base64
 
@@ -15,7 +15,7 @@ ROOT = "CsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I="
 TEXT = f"example.com/behind-the-sofa\n20852163\n{ROOT}\n"
 
 
-def test_the_specifications_example_is_read_and_written() -> None:
+def test_the_example_of_the_specification_is_parsed_and_written() -> None:
     checkpoint = Checkpoint.parse(TEXT)
 
     assert checkpoint == Checkpoint("example.com/behind-the-sofa", 20_852_163, base64.b64decode(ROOT))
@@ -30,7 +30,7 @@ def test_the_checkpoint_of_an_empty_log_has_size_zero() -> None:
 
 
 @given(st.integers(0, 2**63 - 1), st.binary(min_size=32, max_size=32))
-def test_every_checkpoint_is_read_as_it_was_written(size: int, root: bytes) -> None:
+def test_every_checkpoint_is_parsed_as_it_was_written(size: int, root: bytes) -> None:
     checkpoint = Checkpoint("ledger.local/log", size, root)
 
     assert Checkpoint.parse(checkpoint.text) == checkpoint
@@ -40,7 +40,7 @@ def test_extension_lines_are_ignored() -> None:
     assert Checkpoint.parse(TEXT + "one\ntwo\n") == Checkpoint.parse(TEXT)
 
 
-def test_a_checkpoint_travels_as_a_note() -> None:
+def test_a_checkpoint_can_be_signed_as_a_note() -> None:
     signer = Signer.generate("example.com/behind-the-sofa")
 
     note = sign(Checkpoint.parse(TEXT).text, signer)
@@ -80,7 +80,7 @@ def test_a_checkpoint_travels_as_a_note() -> None:
         f"origin\n1\n{ROOT[:-1]}\n",
         f"origin\n1\n{ROOT} \n",
         f"origin\n1\n {ROOT}\n",
-        # The same 32 bytes, with other unused bits.
+        # The same 32 bytes, with different unused bits.
         f"origin\n1\n{ROOT.replace('q2I=', 'q2J=')}\n",
         f"origin\n1\n{ROOT.replace('/', '_')}\n",
         f"origin\n1\n{base64.b64encode(bytes(31)).decode()}\n",

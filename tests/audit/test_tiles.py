@@ -1,4 +1,4 @@
-"""Tiles and entry bundles: their paths, their widths, and what a bundle holds."""
+"""Tiles and entry bundles: paths, widths, and the encoding of bundles."""
 
 import re
 
@@ -42,7 +42,7 @@ widths = st.integers(1, 256)
         (1, 1000000, 256, "tile/1/x001/x000/000"),
     ],
 )
-def test_tiles_are_served_where_tlog_tiles_says(level: int, index: int, width: int, path: str) -> None:
+def test_tile_paths_are_those_of_tlog_tiles(level: int, index: int, width: int, path: str) -> None:
     assert tile_path(level, index, width) == path
     assert parse_path(path.removeprefix("tile/")) == Tile(level, index, width)
 
@@ -51,13 +51,13 @@ def test_tiles_are_served_where_tlog_tiles_says(level: int, index: int, width: i
     ("index", "width", "path"),
     [(0, 256, "tile/entries/000"), (1234067, 8, "tile/entries/x001/x234/067.p/8")],
 )
-def test_entry_bundles_are_served_where_tlog_tiles_says(index: int, width: int, path: str) -> None:
+def test_bundle_paths_are_those_of_tlog_tiles(index: int, width: int, path: str) -> None:
     assert bundle_path(index, width) == path
     assert parse_path(path.removeprefix("tile/")) == Bundle(index, width)
 
 
 @given(levels, indexes, widths)
-def test_every_tile_and_bundle_is_found_again_by_its_path(level: int, index: int, width: int) -> None:
+def test_every_tile_and_bundle_path_can_be_parsed(level: int, index: int, width: int) -> None:
     assert parse_path(tile_path(level, index, width).removeprefix("tile/")) == Tile(level, index, width)
     assert parse_path(bundle_path(index, width).removeprefix("tile/")) == Bundle(index, width)
 
@@ -88,7 +88,7 @@ def test_every_tile_and_bundle_is_found_again_by_its_path(level: int, index: int
         "0/X001/234",
         "0/x01/234",
         "0/x0011/234",
-        # A group too many in front: index 67 has one path.
+        # An extra group in front: index 67 has only one path.
         "0/x000/067",
         "0/x000/x001/067",
         "0/" + "x001/" * 7 + "000",
@@ -134,7 +134,7 @@ def test_a_malformed_path_is_refused(path: str) -> None:
 
 
 @given(st.from_regex(re.compile(r"(entries|[0-9x]{1,3})/[0-9x./p]{1,12}", re.ASCII), fullmatch=True))
-def test_whatever_is_read_has_no_other_way_to_be_written(path: str) -> None:
+def test_every_accepted_path_is_the_only_spelling(path: str) -> None:
     try:
         found = parse_path(path)
     except TilePathError:
@@ -146,7 +146,7 @@ def test_whatever_is_read_has_no_other_way_to_be_written(path: str) -> None:
         assert bundle_path(found.index, found.width) == f"tile/{path}"
 
 
-def test_a_tree_of_70000_has_the_tiles_of_the_specifications_example() -> None:
+def test_a_tree_of_70000_leaves_has_the_tiles_of_the_specification() -> None:
     assert [tile_width(0, index, 70_000) for index in (0, 272, 273, 274)] == [256, 256, 112, 0]
     assert [tile_width(1, index, 70_000) for index in (0, 1, 2)] == [256, 17, 0]
     assert [tile_width(2, index, 70_000) for index in (0, 1)] == [1, 0]
@@ -155,46 +155,46 @@ def test_a_tree_of_70000_has_the_tiles_of_the_specifications_example() -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, 2, 255, 256, 257, 511, 65_535, 65_536, 65_537])
-def test_a_tree_has_the_tiles_that_its_size_asks_for_and_no_others(size: int) -> None:
+def test_a_tree_has_exactly_the_tiles_that_its_size_requires(size: int) -> None:
     tiles = naive.tiles(naive.leaves(size))
 
-    asked = {
+    widths_by_place = {
         (level, index): tile_width(level, index, size)
         for level in range(4)
         for index in range(300)
         if tile_width(level, index, size)
     }
 
-    assert asked == {place: len(hashes) // 32 for place, hashes in tiles.items()}
+    assert widths_by_place == {place: len(hashes) // 32 for place, hashes in tiles.items()}
     assert edge_tiles(size) == [
-        Tile(level, index, width) for (level, index), width in sorted(asked.items()) if width < 256
+        Tile(level, index, width) for (level, index), width in sorted(widths_by_place.items()) if width < 256
     ]
 
 
 @pytest.mark.parametrize(
-    ("subtree", "place"),
+    ("subtree", "tile_range"),
     [
         (Subtree(0, 0), TileRange(0, 0, 0, 1)),
         (Subtree(0, 257), TileRange(0, 1, 1, 2)),
         (Subtree(3, 31), TileRange(0, 0, 248, 256)),
         (Subtree(3, 32), TileRange(0, 1, 0, 8)),
         (Subtree(7, 1), TileRange(0, 0, 128, 256)),
-        # At level 8 the tile below would do too, but the one above has it, and computes nothing.
+        # For level 8 the tile below would also do, but the tile above stores the hash itself.
         (Subtree(8, 0), TileRange(1, 0, 0, 1)),
         (Subtree(9, 128), TileRange(1, 1, 0, 2)),
         (Subtree(16, 3), TileRange(2, 0, 3, 4)),
     ],
 )
-def test_a_subtree_is_found_in_the_tile_at_or_below_its_level(subtree: Subtree, place: TileRange) -> None:
-    assert locate(subtree) == place
+def test_a_subtree_is_found_in_the_tile_at_or_below_its_level(subtree: Subtree, tile_range: TileRange) -> None:
+    assert locate(subtree) == tile_range
 
 
-def test_a_bundle_is_written_as_lengths_and_entries() -> None:
+def test_a_bundle_consists_of_lengths_and_entries() -> None:
     assert encode_bundle([b"", b"abc", b"x" * 258]) == b"\0\0" + b"\0\3abc" + b"\1\2" + b"x" * 258
 
 
 @given(st.lists(st.binary(max_size=300), min_size=1, max_size=256))
-def test_a_bundle_is_read_as_it_was_written(entries: list[bytes]) -> None:
+def test_every_bundle_can_be_decoded(entries: list[bytes]) -> None:
     assert decode_bundle(encode_bundle(entries)) == entries
 
 
@@ -204,7 +204,7 @@ def test_the_longest_entry_fits_and_a_longer_one_is_refused() -> None:
         encode_bundle([b"x" * 65_536])
 
 
-def test_a_bundle_that_ends_too_early_is_refused_at_every_length() -> None:
+def test_a_truncated_bundle_is_refused_at_every_length() -> None:
     bundle = encode_bundle([b"one", b"", b"three"])
     whole = {5, 7, len(bundle)}
 
@@ -222,7 +222,7 @@ def test_a_bundle_of_more_than_256_entries_is_refused() -> None:
         decode_bundle(encode_bundle([b"x"] * 257))
 
 
-def test_every_changed_byte_of_a_bundle_is_found_by_its_tile() -> None:
+def test_every_changed_byte_of_a_bundle_differs_from_its_tile() -> None:
     entries = naive.entries(12)
     bundle, tile = encode_bundle(entries), [leaf_hash(entry) for entry in entries]
 

@@ -1,5 +1,5 @@
-"""A client of a tiled transparency log, written from the C2SP texts alone (signed-note, tlog-checkpoint, tlog-tiles):
-it uses nothing of the ledger, and computes every hash anew."""
+"""Independent client of a tiled transparency log, written from the C2SP specifications alone (signed-note,
+tlog-checkpoint, tlog-tiles). It uses no code of the ledger and recomputes every hash."""
 
 import base64
 import hashlib
@@ -13,7 +13,7 @@ from tests.audit import naive
 
 
 class Head(NamedTuple):
-    """What a checkpoint says."""
+    """The content of a checkpoint."""
 
     origin: str
     size: int
@@ -21,7 +21,7 @@ class Head(NamedTuple):
 
 
 def open_checkpoint(note: bytes, vkey: str) -> Head:
-    """Read a checkpoint whose only signature must be that of the key."""
+    """Parse a checkpoint whose only signature must be by this key."""
     name, key_id, encoded = vkey.strip().split("+", 2)
     key = base64.b64decode(encoded, validate=True)
     assert key[0] == 1, "an Ed25519 key"
@@ -40,15 +40,15 @@ def open_checkpoint(note: bytes, vkey: str) -> Head:
 
 
 def path(index: int, width: int) -> str:
-    """`<N>[.p/<W>]`: three digits a path element, all but the last begun with an x."""
+    """Return `<N>[.p/<W>]`: three digits per path element, all but the last prefixed with x."""
     elements = [f"{index % 1000:03}"]
     while index := index // 1000:
         elements.insert(0, f"x{index % 1000:03}")
     return "/".join(elements) + (f".p/{width}" if width < 256 else "")
 
 
-def bundled(bundle: bytes) -> list[bytes]:
-    """The entries of a bundle: each after its length in two bytes."""
+def split_bundle(bundle: bytes) -> list[bytes]:
+    """Return the entries of a bundle: each is preceded by its length in two bytes."""
     entries = []
     while bundle:
         (length,) = struct.unpack(">H", bundle[:2])
@@ -59,7 +59,7 @@ def bundled(bundle: bytes) -> list[bytes]:
 
 
 class TileClient:
-    """Reads a log under `/v1/log/`."""
+    """Reads the log at `/v1/log/`."""
 
     def __init__(self, session: aiohttp.ClientSession) -> None:
         self._session = session
@@ -73,7 +73,7 @@ class TileClient:
             return body
 
     async def head(self) -> Head:
-        """The log's checkpoint, verified."""
+        """Fetch and verify the log's checkpoint."""
         vkey = await self.get("key", "text/plain")
         return open_checkpoint(await self.get("checkpoint", "text/plain"), vkey.decode())
 
@@ -81,12 +81,12 @@ class TileClient:
         return await self.get(f"tile/{level}/{path(index, width)}", "application/octet-stream")
 
     async def walk(self, head: Head, seen: tuple[Head, ...] = ()) -> list[bytes]:
-        """Fetch the whole log and verify it, also against the checkpoints seen before; its entries."""
+        """Fetch the whole log, verify it against this head and those seen earlier, and return its entries."""
         entries: list[bytes] = []
         hashes: list[bytes] = []
         for index in range(-(-head.size // 256)):
             width = min(256, head.size - 256 * index)
-            entries += bundled(await self.tile("entries", index, width))
+            entries += split_bundle(await self.tile("entries", index, width))
             assert len(entries) == 256 * index + width
             tile = await self.tile(0, index, width)
             assert len(tile) == 32 * width

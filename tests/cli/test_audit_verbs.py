@@ -13,7 +13,7 @@ from sqlalchemy import URL
 
 from ledger.database import Database
 from tests.audit import naive
-from tests.audit.sealing import entries_of, lose_tail
+from tests.audit.sealing import delete_after, entries_of
 from tests.audit.tlog_client import Head, TileClient, open_checkpoint
 from tests.cli.helpers import key_of, ledger, started
 from tests.events import cost
@@ -101,7 +101,7 @@ async def test_a_rollback_is_told_by_every_verb_and_accepted_while_the_service_r
         await sealed_at(client, 9)
         too_early, clean = await asyncio.gather(ledger(*accept, **given), ledger("verify", **given))
         key = (home / "log.key").read_text()
-        await lose_tail(database, 7)
+        await delete_after(database, 7)
         await query(database, RING)
 
         async def is_refused() -> bool:

@@ -9,7 +9,7 @@ from sqlalchemy import URL
 
 from ledger.database import Database
 from projections.worker import fold_page
-from tests.audit.exports import SIGNER, checkpoint_of, export_of, read, told_story
+from tests.audit.exports import SIGNER, checkpoint_of, export_of, read, recorded_story
 from tests.cli.helpers import Said, ledger
 from tests.conftest import administer
 from tests.events import campaign, cost
@@ -26,7 +26,7 @@ EVENTS = "SELECT count(*) FROM ledger.events"
 def told(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an export, a checkpoint of all but its last two events, and the key."""
     folder = tmp_path_factory.mktemp("told")
-    export = export_of(told_story())
+    export = export_of(recorded_story())
     (folder / "log.gz").write_bytes(gzip.compress(export))
     (folder / "checkpoint").write_bytes(checkpoint_of(export, len(export.splitlines()) - 2).note)
     (folder / "key").write_text(SIGNER.verifier.text + "\n")
@@ -85,7 +85,7 @@ async def test_an_export_ends_where_it_is_told_to_and_overwrites_nothing(
 async def test_an_import_takes_standard_input_and_a_broken_one_names_its_line(
     database_url: URL, database: Database, tmp_path: Path
 ) -> None:
-    export = export_of(told_story())
+    export = export_of(recorded_story())
 
     cut = await ledger("events", "import", "-", database=database_url, stdin=export[:-1])
     before = await value(database, EVENTS)

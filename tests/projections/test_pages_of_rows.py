@@ -3,7 +3,9 @@
 import pytest
 
 from ledger.database import Database
-from projections import queries
+from projections import collection_sql, queries
+from projections.collection_sql import SortKey
+from projections.tables import CONTENT_ASSETS
 from projections.worker import fold_page
 from tests.events import content
 from tests.log.helpers import record
@@ -14,18 +16,11 @@ async def test_nothing_is_made_of_rows_past_the_bound(database: Database, monkey
     await fold_page(database)
     size = len(content()["data"]["content"])
     monkeypatch.setattr(queries, "PAGE_CHARACTERS_MAX", 2 * size)
+    # The JSON of the fourth row cannot be made.
+    selected = "(SELECT row_to_json(s)::text FROM (SELECT t.position, 1 / (t.position - 4) AS one) AS s)"
+    monkeypatch.setattr(collection_sql, "row_as_json", lambda model, columns: selected)
 
-    # Of the fourth row it cannot be made.
     async with database.connection() as connection:
-        checkpoint, rows, more = await queries.page(
-            connection,
-            "content_assets",
-            columns="t.position, 1 / (t.position - 4) AS one",
-            size="octet_length(t.content)",
-            conditions=[],
-            order="t.position",
-            limit=50,
-            arguments=[],
-        )
+        page = await queries.read_page(connection, CONTENT_ASSETS, (), sort=[SortKey("position")], limit=50)
 
-    assert (checkpoint, rows, more) == (5, ['{"position":1,"one":0}', '{"position":2,"one":0}'], True)
+    assert page == (5, ['{"position":1,"one":0}', '{"position":2,"one":0}'], True)

@@ -8,7 +8,7 @@ import pytest
 from ledger.database import Database
 from projections import prefetch
 from projections.worker import fold_page
-from tests.audit.sealing import unguarded
+from tests.audit.sealing import without_triggers
 from tests.events import content
 from tests.log.helpers import record
 from tests.projections.helpers import CountingReader, folded, position, stored, story, tables, tell
@@ -46,7 +46,7 @@ async def test_one_that_another_server_does_not_know_is_not_folded(database: Dat
     await fold_page(database, 3, reader=reader)
     while not reader.ahead:
         await asyncio.sleep(0.01)
-    async with unguarded(database) as connection:
+    async with without_triggers(database) as connection:
         await connection.execute(
             "DELETE FROM ledger.events WHERE position > 4; DELETE FROM ledger.streams AS stream WHERE NOT EXISTS "
             "(SELECT FROM ledger.events WHERE stream_id = stream.stream_id); UPDATE ledger.log_head SET position = 4"

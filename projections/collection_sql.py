@@ -1,0 +1,108 @@
+"""SQL of the collections: filters, sort order, keyset pagination, and rows selected as JSON, for any read model.
+
+Names and operators become text, values become parameters. The statements are written by hand: SQLAlchemy takes
+milliseconds to build one, and clients choose too many combinations of filters, sort and limit to rely on a cache. It
+also casts a parameter to `varchar(n)` like the column, which would truncate a filter's value.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any, Literal, NamedTuple
+
+from projections.tables import ReadModel
+
+_TIME = """to_char(t.{column} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS {column}"""
+
+Parameter = Callable[[Any], str]
+"""Adds a value to a statement's arguments and returns its parameter, such as `$2`."""
+
+
+class Filter(NamedTuple):
+    """A condition on a column; with `in`, the value is a list, and any of its items matches."""
+
+    column: str
+    operator: Literal["in", ">=", "<"]
+    value: Any
+
+
+class SortKey(NamedTuple):
+    """A column to sort by; nulls are last in either direction."""
+
+    column: str
+    is_descending: bool = False
+
+
+@cache
+def row_as_json(model: ReadModel[Any], columns: tuple[str, ...]) -> str:
+    """Return SQL for one JSON object of a row with the alias `t`: money in plain notation and times in UTC, as text.
+
+    PostgreSQL writes this JSON in a fraction of the time it takes to read the values into Python and encode them.
+    """
+    selected = ", ".join(_as_shown(model, column) for column in columns)
+    return f"(SELECT row_to_json(selected)::text FROM (SELECT {selected}) AS selected)"  # noqa: S608 (fixed names)
+
+
+def _as_shown(model: ReadModel[Any], column: str) -> str:
+    if model.kinds[column] == "money":
+        return f"trim_scale(t.{column})::text AS {column}"
+    return _TIME.format(column=column) if model.kinds[column] == "time" else f"t.{column}"
+
+
+@cache
+def size(model: ReadModel[Any]) -> str:
+    """Return SQL for the bytes in a row's large columns: what a page of rows is bounded by, besides their number."""
+    sizes = (f"coalesce(octet_length(t.{column}::text), 0)" for column in model.large_columns)
+    return " + ".join(sizes) or "0::bigint"
+
+
+def condition(model: ReadModel[Any], wanted: Filter, parameter: Parameter) -> str:
+    """Return the SQL condition of a filter."""
+    value = parameter(wanted.value)
+    if wanted.operator == "in":
+        element = "uuid" if model.kinds[wanted.column] == "id" else "text"
+        return f"t.{wanted.column} = ANY ({value}::{element}[])"
+    return f"t.{wanted.column} {wanted.operator} {value}"
+
+
+def order(model: ReadModel[Any], sort: Sequence[SortKey]) -> str:
+    """Return the list for ORDER BY."""
+    return ", ".join(
+        # NULLS LAST only for columns that have nulls: without it, the plain indexes serve.
+        f"t.{column}{' DESC' if is_descending else ''}{' NULLS LAST' if model.is_nullable(column) else ''}"
+        for column, is_descending in sort
+    )
+
+
+def after(model: ReadModel[Any], sort: Sequence[SortKey], values: Sequence[Any], parameter: Parameter) -> str:
+    """Return the SQL condition for the rows that follow a row in this order (keyset pagination).
+
+    Args:
+        model: the read model.
+        sort: the order; its last column is unique.
+        values: of the row, one for each sort key; None for null.
+        parameter: adds a value to the arguments.
+    """
+    parameters = [None if value is None else parameter(value) for value in values]
+    branches = []
+    for index, key in enumerate(sort):
+        follows = _follows(model, key, parameters[index])
+        if follows is not None:
+            same = [_is_same(sort[before], parameters[before]) for before in range(index)]
+            branches.append(f"({' AND '.join([*same, follows])})")
+    either = f"({' OR '.join(branches)})"
+    first = sort[0]
+    if parameters[0] is None or model.is_nullable(first.column):
+        return either
+    # Implied by the branches, but only with it the index on the first key is entered at the right place.
+    return f"t.{first.column} {'<=' if first.is_descending else '>='} {parameters[0]} AND {either}"
+
+
+def _is_same(key: SortKey, parameter: str | None) -> str:
+    return f"t.{key.column} IS NULL" if parameter is None else f"t.{key.column} = {parameter}"
+
+
+def _follows(model: ReadModel[Any], key: SortKey, parameter: str | None) -> str | None:
+    if parameter is None:
+        return None
+    follows = f"t.{key.column} {'<' if key.is_descending else '>'} {parameter}"
+    return f"({follows} OR t.{key.column} IS NULL)" if model.is_nullable(key.column) else follows
