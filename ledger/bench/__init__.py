@@ -1,1 +1,1 @@
-"""`ledger bench`: benchmarks, each beside a control measured in the same run on a temporary PostgreSQL server."""
+"""`ledger bench`: figures of speed, each beside a control of the same run, on a temporary PostgreSQL."""

@@ -1,4 +1,4 @@
-"""append_single, append_batch, append_mixed: durable POSTs compared with rows written to PostgreSQL directly."""
+"""append_single, append_batch, append_mixed: durable POSTs against rows written directly."""
 
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
@@ -172,7 +172,7 @@ async def send(environment: Environment, api: Child, sending: Sending, seconds: 
 
 
 class AppendMeter:
-    """Sends rounds of events, checks that the log holds all of them, and adds up where the time is spent."""
+    """Sends rounds of events, checks that the log holds all of them, and adds up the time per process."""
 
     def __init__(self, environment: Environment) -> None:
         self._environment = environment

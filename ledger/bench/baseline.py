@@ -1,4 +1,4 @@
-"""Compares a benchmark run with an earlier one, such as the accepted run: which figures moved beyond the noise.
+"""Compares a benchmark run with an earlier one, such as the accepted run: what moved beyond the noise.
 
 A figure has moved if the ranges of the two runs' rounds do not overlap. A figure measured only once has no range: it
 has moved if it differs by more than a tenth.

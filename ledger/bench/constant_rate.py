@@ -1,4 +1,4 @@
-"""Open-loop load at a constant rate, run as a separate process: measures how soon an append is visible to reads.
+"""Open-loop load at a constant rate, as a separate process: how soon an append is visible to reads.
 
     python -m ledger.bench.constant_rate URL SECONDS EVENTS_PER_SECOND
 

@@ -1,4 +1,4 @@
-"""The environment of a benchmark run: a temporary server, template databases and their clones, API and worker."""
+"""The environment of a benchmark run: temporary server, template databases, clones, API and worker."""
 
 import itertools
 from collections.abc import AsyncIterator, Callable

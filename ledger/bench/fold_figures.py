@@ -1,4 +1,4 @@
-"""catch_up and rebuild: events folded into the read models, compared with rows that are only copied there."""
+"""catch_up and rebuild: events folded into the read models, against rows that are only copied there."""
 
 import time
 from contextlib import aclosing

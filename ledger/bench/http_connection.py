@@ -1,4 +1,4 @@
-"""A minimal HTTP/1.1 keep-alive client connection, so that load generators use little processor time."""
+"""A minimal HTTP/1.1 keep-alive client connection that uses little processor time."""
 
 import asyncio
 from collections.abc import Callable
@@ -14,7 +14,7 @@ _LENGTH = b"Content-Length: "
 class HttpConnection(asyncio.Protocol):
     """A connection with at most one request in flight.
 
-    It understands only the HTTP that this service sends: a `Content-Length` in every response, no chunks.
+    It understands only the HTTP that this service sends: every response has a `Content-Length`, none is chunked.
     """
 
     def __init__(self, host: str) -> None:

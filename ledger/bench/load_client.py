@@ -1,4 +1,4 @@
-"""The load generator of the benchmarks, run as a separate process: closed-loop HTTP load on many connections.
+"""The load generator of the benchmarks, as a separate process: closed-loop HTTP on many connections.
 
     python -m ledger.bench.load_client URL SECONDS CONNECTIONS KIND EVENTS AMOUNT COST
 

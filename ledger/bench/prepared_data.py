@@ -1,4 +1,4 @@
-"""Fills the databases of the benchmarks: campaigns and jobs to refer to, then events in the usual mixes.
+"""Fills the databases of the benchmarks: campaigns, jobs, and events in the usual mixes.
 
 Events pass through the service's own append code (decode, judge, store), never through generated rows, so that the
 logs fold, seal and verify like real ones.

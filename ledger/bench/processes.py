@@ -1,4 +1,4 @@
-"""Child processes of the benchmarks: the API and the worker as operators run them, and load generators."""
+"""Child processes of the benchmarks: API and worker as operators run them, and load generators."""
 
 import asyncio
 import os
@@ -80,7 +80,7 @@ class Child:
         return self.first_line.removeprefix("The ledger is at ").split()[0]
 
     def peak_mb(self) -> float:
-        """Return the peak resident memory in MB; where the system does not record it, the present one."""
+        """Return the peak resident memory in MB; outside Linux, which alone records it, the current one."""
         with suppress(OSError):
             status = Path(f"/proc/{self.pid}/status").read_text()
             if match := re.search(r"VmHWM:\s+(\d+) kB", status):

@@ -1,4 +1,4 @@
-"""read and visible: how fast a dashboard's reads are, and how soon an append is visible to them (`min_position`)."""
+"""read and visible: how fast reads are, and how soon an append is visible to them (`min_position`)."""
 
 import re
 import sys

@@ -1,4 +1,4 @@
-"""The result of a benchmark run: figures as medians of rounds and ratios to controls, and the report as JSON."""
+"""The report of a benchmark run: figures as medians of rounds and ratios to controls; JSON."""
 
 from statistics import median
 from typing import Literal, NamedTuple
@@ -13,8 +13,7 @@ class Figure(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     `value` is the median of `rounds`, in `unit`: a ratio to the control if there is one. `next_target` applies once
     `target` is met. `absolute` holds medians of the measured amounts, by name with their unit.
-    `microseconds_per_event` shows where the time is spent: processor time per process, and elapsed time under the
-    names that say so.
+    `microseconds_per_event` is processor time per process, and elapsed time if the name contains `elapsed`.
     """
 
     name: str
@@ -95,7 +94,7 @@ def ratio_figure(
         next_target: the ratio to reach after that.
         unit: of the rates, such as "events/s".
         absolute: other measurements, by name with their unit; one value per round.
-        microseconds_per_event: where the time is spent.
+        microseconds_per_event: processor time per process, and elapsed times.
         notes: shown below the figure.
 
     Returns:

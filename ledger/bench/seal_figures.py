@@ -1,4 +1,4 @@
-"""seal: the log hashed into its Merkle tree and signed, compared with hashlib over the same entries."""
+"""seal: the log hashed into its Merkle tree and signed, against hashlib over the same entries."""
 
 import hashlib
 import time

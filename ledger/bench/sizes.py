@@ -1,4 +1,4 @@
-"""The sizes and durations of a benchmark run: a full run, and a quick one that only shows that everything works."""
+"""The sizes and durations of a benchmark run: full, or quick to show that everything can be measured."""
 
 import msgspec
 

@@ -1,4 +1,4 @@
-"""The report of a benchmark run as text: a table of figures against their targets, then what was measured."""
+"""The report of a benchmark run as text: a table of figures against targets, then the details."""
 
 from collections.abc import Iterator
 

@@ -100,7 +100,16 @@ def reserve_body(new_id: IdGenerator, amount: str) -> bytes:
 
 
 def settle_body(new_id: IdGenerator, stream_id: str, cost: str) -> bytes:
-    """Return a request body that settles a hold."""
+    """Return a request body that settles a hold.
+
+    Args:
+        new_id: makes the id of the event.
+        stream_id: of the hold.
+        cost: what was spent, in the currency of the ledger.
+
+    Returns:
+        the body, as JSON.
+    """
     return f'{{"type":"cost.settled","id":"{new_id()}","stream_id":"{stream_id}","data":{{"cost":"{cost}"}}}}'.encode()
 
 

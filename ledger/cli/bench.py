@@ -38,7 +38,19 @@ class FigureName(click.ParamType):  # type: ignore[type-arg]  # generic only in 
         return _figure_choice().get_metavar(*arguments, **named)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the name, or fail with the list of the valid ones."""
+        """Return the name.
+
+        Args:
+            value: the argument on the command line.
+            param: the option.
+            ctx: of the command.
+
+        Returns:
+            the name of the figure.
+
+        Raises:
+            click.BadParameter: there is no such figure; the message lists the valid names.
+        """
         return _figure_choice().convert(value, param, ctx)
 
 

@@ -1,4 +1,4 @@
-"""The load generator: the service accepts what it sends, and failed requests are not counted as done."""
+"""The load generator: the service accepts what it sends, and failed requests are not counted."""
 
 import asyncio
 import sys

@@ -1,4 +1,4 @@
-"""The service under random faults and load: no acknowledged event is lost, doubled, partly stored or forged.
+"""The service under random faults and load: no event is lost, doubled, partly stored or forged.
 
 LEDGER_TEST_SEED=… injects the same faults again; LEDGER_TEST_FAULTS=1000 sets their number. `ledger bench --faults
 MINUTES` runs the suite for a given time.

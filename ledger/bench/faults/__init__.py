@@ -1,4 +1,4 @@
-"""The fault-injection suite: kills, cuts and full disks at random under load; every promise is checked after each.
+"""The fault-injection suite: random kills, cuts and full disks, with checks after each.
 
 `tests/faults/` and `ledger bench --faults` call `run`. PostgreSQL, API and worker run as separate processes in a
 temporary folder; no existing ledger is touched. The names of the parts are Jepsen's: system under test, workload,

@@ -1,4 +1,4 @@
-"""The workload under faults: agents that run jobs, record costs and compete for holds on shared campaigns."""
+"""The workload under faults: agents run jobs, record costs and compete for holds on shared campaigns."""
 
 import asyncio
 import random
@@ -34,7 +34,7 @@ class Agents:
         Args:
             session: the HTTP session, with the key.
             urls: returns the base URLs of the API processes at the moment.
-            history: where the outcomes are recorded.
+            history: receives the outcomes.
             rng: seeds the random numbers of each client.
         """
         self.clients = [

@@ -1,4 +1,4 @@
-"""Computes balances a second time, from the events alone and without the service's code; finds overspending holds."""
+"""Computes balances from the events alone, without the service's code, and finds overspending holds."""
 
 from collections import defaultdict
 from decimal import Decimal

@@ -1,4 +1,4 @@
-"""The checker: after each fault, compares new events in the log with the history, and balances with the events.
+"""The checker: after each fault, compares new events with the history, and balances with the events.
 
 Finds lost, doubled and forged events, gaps in positions and versions, partial batches and overspending.
 """

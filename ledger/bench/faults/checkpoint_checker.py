@@ -1,4 +1,4 @@
-"""Checks every signed checkpoint that the service publishes: each must extend the one before (no fork, no rollback)."""
+"""Checks that each signed checkpoint of the service extends the one before: no fork, no rollback."""
 
 from http import HTTPStatus
 from typing import Any

@@ -1,4 +1,4 @@
-"""A disk that can be filled: a tmpfs, which only root can mount. Shrunk to its content, it has no free space."""
+"""A disk that can be filled: a tmpfs, which only root can mount, shrunk to its content."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Entry points of the processes under test: the API of `ledger serve` with an adjustable clock, and the worker."""
+"""Entry points of the processes under test: the API with an adjustable clock, and the worker."""
 
 import asyncio
 import multiprocessing

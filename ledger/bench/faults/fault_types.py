@@ -1,4 +1,4 @@
-"""The types of faults, each injected under load, and the random schedule; `recover` restarts what a fault killed."""
+"""The types of faults (kill, cut, fill the disk, step the clock), and their random schedule."""
 
 import asyncio
 import random

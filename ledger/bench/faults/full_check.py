@@ -1,4 +1,4 @@
-"""The full check, too slow to run after each fault: the whole log from the first event, and `ledger verify`."""
+"""The full check, too slow after each fault: the log from its first event, and `ledger verify`."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""The history of the clients: every event id sent and every receipt received, for the checker to compare."""
+"""The history of the clients: each event id sent and each receipt received, for the checker."""
 
 from collections import Counter
 from typing import Any

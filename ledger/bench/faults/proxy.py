@@ -1,4 +1,4 @@
-"""A TCP proxy between the service and PostgreSQL whose connections can be cut, at once or after losing responses."""
+"""A TCP proxy before PostgreSQL that cuts connections, at once or after losing responses."""
 
 import asyncio
 from collections.abc import Callable

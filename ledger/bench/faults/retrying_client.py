@@ -1,4 +1,4 @@
-"""A client that retries each request, with the same event ids and at any API process, until it is answered."""
+"""Retries each request, with the same event ids at any API process, until it is answered."""
 
 import asyncio
 import random
@@ -34,7 +34,7 @@ class RetryingClient:
         Args:
             session: the HTTP session, with the key.
             urls: returns the base URLs of the API processes at the moment.
-            history: where the outcome is recorded.
+            history: receives the outcome.
             rng: the source of ids, pauses and the choice of an API process.
         """
         self.rng = rng

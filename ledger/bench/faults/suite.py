@@ -1,4 +1,4 @@
-"""Runs the fault-injection suite: fault after fault from a seed; after each, recovery and all checks."""
+"""Runs the fault-injection suite: fault after fault from a seed, each followed by recovery and checks."""
 
 import asyncio
 import random

@@ -1,4 +1,4 @@
-"""The system under test: PostgreSQL, two API processes and two workers, started in a temporary folder."""
+"""The system under test: PostgreSQL, two API processes and two workers in a temporary folder."""
 
 import asyncio
 import multiprocessing
