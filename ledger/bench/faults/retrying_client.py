@@ -1,4 +1,4 @@
-"""Retries each request, with the same event ids at any API process, until it is answered."""
+"""A client that retries each request with the same event ids, at any API process, until answered."""
 
 import asyncio
 import random
