@@ -1,4 +1,4 @@
-"""What runs beside the requests in a process: the appender, the signal, and where wanted worker, sweeper and sealer."""
+"""Background tasks of a process: appender, notifier, and optionally the worker, expiry of holds and the sealer."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -8,7 +8,7 @@ from datetime import datetime
 from ledger.audit.sealer import Sealer
 from ledger.database import Database
 from ledger.log.appender import Appender
-from ledger.log.expiry import sweep
+from ledger.log.expiry import expire_holds
 from ledger.log.notifications import LogSignal, Notifier
 from projections.worker import Worker
 
@@ -23,26 +23,30 @@ async def background(
     on_group: Callable[[int, float], None] = lambda events, seconds: None,
     clock: Callable[[], datetime] | None = None,
 ) -> AsyncIterator[tuple[Appender, LogSignal]]:
-    """Run them while inside; leaving records what was accepted, and lets the worker finish its page.
+    """Run the background tasks within the context; on exit, drain the appender and let the worker finish its page.
 
     Args:
-        with_worker: keep the read models and expire holds in this process.
-        sealer: seal the log in this process.
-        direct: a way past the pooler, where `database` goes through one.
-        on_group: see `Appender`.
-        clock: what events are recorded by; the server's own when None.
+        database: the database of the log.
+        with_worker: whether to update the read models and expire holds in this process.
+        sealer: seals the log in this process, if given.
+        direct: the same database without a transaction-mode pooler in between, if `database` goes through one.
+        on_group: called with the number of events and the seconds of each group commit.
+        clock: the time for `recorded_at`; the clock of the database server when None.
+
+    Yields:
+        the appender, and the signal that the log has grown.
     """
     signal = LogSignal()
     notifier = Notifier(database, signal, direct)
     worker = Worker(database, signal)
     async with (
-        Appender(database, on_append=notifier.announce, on_group=on_group, clock=clock) as appender,
+        Appender(database, on_append=notifier.publish, on_group=on_group, clock=clock) as appender,
         asyncio.TaskGroup() as tasks,
     ):
-        endless = [tasks.create_task(notifier.run(), name="herald")]
+        endless = [tasks.create_task(notifier.run(), name="notifier")]
         if with_worker:
             tasks.create_task(worker.run(), name="worker")
-            endless.append(tasks.create_task(sweep(database, appender, signal), name="sweeper"))
+            endless.append(tasks.create_task(expire_holds(database, appender, signal), name="hold-expiry"))
         if sealer is not None:
             endless.append(tasks.create_task(sealer.run(signal), name="sealer"))
         try:

@@ -74,7 +74,7 @@ class RecentEvents:
         position = after
         for position in range(after + 1, min(self.head, after + PART_EVENTS_MAX) + 1):
             item = self._items.get(position)
-            if item is not None and wanted.wants(item.event):
+            if item is not None and wanted.matches(item.event):
                 frames.append(item.frame)
                 size += len(item.frame)
                 if size >= PART_BYTES:

@@ -1,1 +1,1 @@
-"""The append-only log in PostgreSQL."""
+"""The append-only event log in PostgreSQL: append, read, notify, expire, erase."""

@@ -1,15 +1,15 @@
-"""The append transaction: lock the head of the log, load, judge, write, move the head, commit.
+"""The append transaction: take the head lock, load, judge, write with gapless positions, move the head, commit.
 
-Five round trips whatever the size of the group: BEGIN with its timeouts; lock and load; COPY; store; COMMIT. Where the
-next group waits already, its BEGIN goes with the COMMIT: the next lock is asked for before anybody is answered. (A
-sixth, to look for a `cost.denied` written before, only in a group that refuses a hold; and up to three more for events
-of the ledger's own, erasures above all.) The rules of durability are PostgreSQL's own: when `append` returns, the
+It takes five round trips for a group of any size: BEGIN with its timeouts, lock and load, COPY, store, COMMIT. If
+another group waits already, its BEGIN is sent with the COMMIT, so that its lock is requested before any client is
+answered. A sixth round trip, only for a group that refuses a hold, looks for a `cost.denied` event of before; events of
+the category `ledger`, mostly erasures, take up to three more. Durability is PostgreSQL's: when `append` returns, the
 events are on disk.
 """
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -22,13 +22,10 @@ from ledger.log.ledger_events import ERASE, load_ledger_state
 from ledger.log.load import LOCK_AND_LOAD, decode_working_state, touched_by
 from ledger.log.tables import EVENT_COLUMNS, SCHEMA
 
-if TYPE_CHECKING:
-    pass
-
 Verdict = list[Receipt | Refused]
 
-# A stalled holder of the head's lock must not stop the others, nor a stalled server this one.
-BEGIN = """
+# A stalled process that holds the head lock must not block the others, nor a stalled server this process.
+BEGIN_APPEND = """
 BEGIN ISOLATION LEVEL READ COMMITTED;
 SET LOCAL lock_timeout = '10s';
 SET LOCAL statement_timeout = '30s';
@@ -38,7 +35,7 @@ SET LOCAL idle_in_transaction_session_timeout = '10s';
 LOCK_HEAD = "SELECT position, clock_timestamp() AS now FROM ledger.log_head FOR UPDATE"
 """The head lock alone: until the transaction ends, no event is appended."""
 
-KNOWN_DENIALS = "SELECT stream_id FROM ledger.cost_events WHERE stream_id = ANY ($1)"
+RECORDED_DENIALS = "SELECT stream_id FROM ledger.cost_events WHERE stream_id = ANY ($1)"
 
 STORE = """
 WITH stored_streams AS (
@@ -68,38 +65,38 @@ async def append(
     now: datetime | None = None,
     begin_next: Callable[[], bool] = lambda: False,
 ) -> tuple[list[Verdict], int]:
-    """Judge a group of requests and record what is accepted, in one transaction.
+    """Judge a group of requests and record the accepted events, in one transaction.
 
     Args:
-        connection: outside any transaction, or in the one begun by the last append; in an unknown state when this
-            raises.
-        requests: judged in this order, each by itself: a refusal never harms its neighbours.
-        now: the clock; the server's own when None.
-        begin_next: asked in the end: whether to begin the next transaction at once, for an append that follows.
+        connection: outside any transaction, or in the one begun by the previous append. If this raises, the state of
+            the connection is unknown.
+        requests: judged in this order, each separately: a refusal does not affect the other requests.
+        now: the time for `recorded_at`; the clock of the database server when None.
+        begin_next: called at the end; if it returns True, the transaction for a following append is begun at once.
 
     Returns:
-        a verdict a request, and the position of the last event in the log. On return the events are durable.
+        a verdict for each request, and the position of the last event in the log. On return the events are durable.
 
     Raises:
-        asyncpg.UniqueViolationError: an identity was in the log although the load did not see it; redo once.
-        asyncpg.PostgresError, OSError: the database failed; whether the group was recorded is then unknown, but
-            sending it again with the same ids is safe.
+        asyncpg.UniqueViolationError: the log holds an event id that the load did not return; retry once.
+        asyncpg.PostgresError, OSError: the database failed. Whether the group was recorded is then unknown, but
+            retrying with the same ids is safe.
     """
     if not connection.is_in_transaction():
-        await connection.execute(BEGIN)
-    *touched, own = touched_by(requests)
-    answer = await connection.fetchrow(LOCK_AND_LOAD, *touched, now)
-    assert answer is not None
-    working_state = decode_working_state(answer)
-    if own:
-        await load_ledger_state(connection, working_state, own)
-    first_new = working_state.position
+        await connection.execute(BEGIN_APPEND)
+    *touched, ledger_candidates = touched_by(requests)
+    loaded = await connection.fetchrow(LOCK_AND_LOAD, *touched, now)
+    assert loaded is not None
+    working_state = decode_working_state(loaded)
+    if ledger_candidates:
+        await load_ledger_state(connection, working_state, ledger_candidates)
+    head = working_state.position
     verdicts = [judge(working_state, request) for request in requests]
     if working_state.denials:
         await _record_denials(connection, working_state)
-    if working_state.position == first_new:
+    if working_state.position == head:
         await _end(connection, "ROLLBACK", begin_next())
-        return verdicts, working_state.position
+        return verdicts, head
     await connection.copy_records_to_table(
         "events", schema_name=SCHEMA, columns=EVENT_COLUMNS, records=working_state.events
     )
@@ -111,19 +108,20 @@ async def append(
     return verdicts, working_state.position
 
 
-async def _end(connection: Connection, how: str, begin_next: bool) -> None:
-    await connection.execute(f"{how};{BEGIN}" if begin_next else how)
+async def _end(connection: Connection, command: str, begin_next: bool) -> None:
+    await connection.execute(f"{command};{BEGIN_APPEND}" if begin_next else command)
 
 
 async def _record_denials(connection: Connection, working_state: WorkingState) -> None:
-    known = {row["stream_id"] for row in await connection.fetch(KNOWN_DENIALS, list(working_state.denials))}
+    rows = await connection.fetch(RECORDED_DENIALS, list(working_state.denials))
+    recorded = {row["stream_id"] for row in rows}
     for denial_id, denial in working_state.denials.items():
-        if denial_id not in known and denial_id not in working_state.entries:
+        if denial_id not in recorded and denial_id not in working_state.entries:
             working_state.record(denial.candidate, denial.campaign_id, denial.agent_job_id)
 
 
 def changes(working_state: WorkingState) -> tuple[list[Any], list[int]]:
-    """The changes of a working state: the arguments of STORE, each row once, by columns; and the events erased."""
+    """Return the changes of a working state: the arguments of STORE, column by column, and the erased positions."""
     changed_heads, changed_accounts, changed_holds, erased = working_state.changed(
         working_state.heads, working_state.accounts, working_state.holds, working_state.erasable
     )
@@ -140,7 +138,7 @@ def changes(working_state: WorkingState) -> tuple[list[Any], list[int]]:
         [account_id for _, account_id, _ in accounts],
         [scope for scope, _, _ in accounts],
         [account.currency for _, _, account in accounts],
-        # As text: the driver takes longer to write a number than PostgreSQL to read one.
+        # As text: asyncpg takes longer to encode a numeric than PostgreSQL to parse one.
         [None if account.limit is None else str(account.limit) for _, _, account in accounts],
         [str(account.spent) for _, _, account in accounts],
         [str(account.held) for _, _, account in accounts],

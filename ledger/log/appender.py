@@ -1,7 +1,7 @@
-"""Group commit: what arrives while a transaction runs is committed together by the next one.
+"""Group commit: requests that arrive during an append transaction are appended together by the next one.
 
-One task holds one connection while there is work. The queue is bounded; a full queue refuses at once, so that memory
-stays bounded and the sender can come back later.
+One task holds one connection while requests are queued. The queue is bounded: if it is full, requests are refused at
+once, so that memory stays bounded and clients retry later.
 """
 
 import asyncio
@@ -23,10 +23,10 @@ from ledger.log.append import Verdict, append
 logger = logging.getLogger(__name__)
 
 GROUP_EVENTS_MAX = 2_000
-"""A group stops growing here: past it, throughput gains little and the wait grows."""
+"""The most events in a group: with more, throughput hardly grows, and latency does."""
 
 APPEND_SECONDS_MAX = 10
-"""After so long without an answer from the database the senders are told to come again."""
+"""Timeout of an append; then clients receive `DatabaseUnavailable`."""
 
 QUEUE_EVENTS_MAX = 20_000
 QUEUE_CHARACTERS_MAX = 64 * 1024 * 1024
@@ -39,21 +39,22 @@ RETRY_ERRORS = (
     *CONNECTION_ERRORS,
     SQLAlchemyError,
 )
-"""After these the group is sent once more: identities make that safe, whatever became of the first try."""
+"""After these errors a group is retried once. That is safe whether or not the first attempt committed: an event id is
+recorded at most once."""
 
 UNAVAILABLE_ERRORS = (*RETRY_ERRORS, TimeoutError)
-"""After these the senders may come again; whoever has waited out a time limit is not made to wait for another."""
+"""After these errors clients may retry. The appender does not retry after a timeout: clients would wait twice."""
 
 
-class _Waiting(NamedTuple):
+class _Queued(NamedTuple):
     request: Request
-    answer: "asyncio.Future[Verdict]"
+    verdict: "asyncio.Future[Verdict]"
     events: int
     characters: int
 
 
 class Appender:
-    """The one door into the log for a process. Start it with `async with`; leaving drains what was accepted."""
+    """Appends every event of a process to the log. Use it as an async context manager; on exit it drains the queue."""
 
     def __init__(
         self,
@@ -66,16 +67,16 @@ class Appender:
         """Make an appender.
 
         Args:
-            database: where the log is.
-            on_append: called with the position of the last event after each group.
-            on_group: called with the number of events that were sent in a group, and the seconds that it took.
-            clock: the server's own when None.
+            database: the database of the log.
+            on_append: called after each group with the position of the last event in the log.
+            on_group: called after each group with its number of events and its duration in seconds.
+            clock: the time for `recorded_at`; the clock of the database server when None.
         """
         self._database = database
         self._on_append = on_append
         self._on_group = on_group
         self._clock = clock
-        self._queue: deque[_Waiting] = deque()
+        self._queue: deque[_Queued] = deque()
         self._events = 0
         self._characters = 0
         self._arrived = asyncio.Event()
@@ -93,23 +94,23 @@ class Appender:
         await self._task
 
     async def append(self, request: Request) -> Verdict:
-        """Have a request judged and recorded; on return its accepted events are durable.
+        """Judge and record a request. On return its accepted events are durable.
 
         Raises:
-            Overloaded: the queue is full, or the service is stopping; nothing was taken.
+            Overloaded: the queue is full, or the process is stopping; nothing was recorded.
             DatabaseUnavailable: the database failed; retry with the same ids.
         """
         events = len(request.candidates)
         characters = sum(len(candidate.data) + len(candidate.text or "") for candidate in request.candidates)
-        full = self._events + events > QUEUE_EVENTS_MAX or self._characters + characters > QUEUE_CHARACTERS_MAX
-        if self._closing or (full and self._queue):
-            raise Overloaded("too many events are waiting to be recorded; send this again in a second")
-        answer: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
-        self._queue.append(_Waiting(request, answer, events, characters))
+        is_full = self._events + events > QUEUE_EVENTS_MAX or self._characters + characters > QUEUE_CHARACTERS_MAX
+        if self._closing or (is_full and self._queue):
+            raise Overloaded("too many events are waiting to be recorded; retry in 1 s")
+        verdict: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+        self._queue.append(_Queued(request, verdict, events, characters))
         self._events += events
         self._characters += characters
         self._arrived.set()
-        return await answer
+        return await verdict
 
     async def _run(self) -> None:
         while self._queue or not self._closing:
@@ -117,77 +118,77 @@ class Appender:
                 await self._arrived.wait()
                 self._arrived.clear()
                 continue
-            group: list[_Waiting] = []
+            group: list[_Queued] = []
             try:
                 async with self._database.connection() as connection:
                     while self._queue:
-                        group = self._take_group()
+                        group = self._dequeue_group()
                         await self._record(connection, group, self._begin_next)
                         group = []
-            except Exception as error:  # noqa: BLE001 (whoever waits is told of it)
-                # Here the connection is closed, and with it what it held locked.
+            except Exception as error:  # noqa: BLE001 (passed to the clients that wait)
+                # The connection is closed by now, and its locks are released.
                 if group and not isinstance(error, TimeoutError):
-                    await self._once_more(group, error)
+                    await self._retry(group, error)
                 else:
-                    group += [self._take() for _ in range(len(self._queue))]
-                    logger.warning("no answer for %d requests: %s", len(group), type(error).__name__)
+                    group += [self._dequeue() for _ in range(len(self._queue))]
+                    logger.warning("%d requests failed: %s", len(group), type(error).__name__)
                     self._fail(group, error)
 
     def _begin_next(self) -> bool:
-        # A pooler in transaction mode would never get back a connection on which one transaction follows the other.
+        # A transaction-mode pooler never gets a connection back on which one transaction follows the other directly.
         return bool(self._queue) and not self._database.is_pooled
 
-    def _take(self) -> _Waiting:
-        waiting = self._queue.popleft()
-        self._events -= waiting.events
-        self._characters -= waiting.characters
-        return waiting
+    def _dequeue(self) -> _Queued:
+        queued = self._queue.popleft()
+        self._events -= queued.events
+        self._characters -= queued.characters
+        return queued
 
-    def _take_group(self) -> list[_Waiting]:
-        group = [self._take()]
+    def _dequeue_group(self) -> list[_Queued]:
+        group = [self._dequeue()]
         events = group[0].events
         while self._queue and events + self._queue[0].events <= GROUP_EVENTS_MAX:
-            group.append(self._take())
+            group.append(self._dequeue())
             events += group[-1].events
         return group
 
     async def _record(
         self,
         connection: Connection,
-        group: list[_Waiting],
+        group: list[_Queued],
         begin_next: Callable[[], bool] = lambda: False,
     ) -> None:
-        group = [waiting for waiting in group if not waiting.answer.cancelled()]
+        group = [queued for queued in group if not queued.verdict.cancelled()]
         now = self._clock() if self._clock else None
-        began = time.monotonic()
+        started = time.monotonic()
         async with asyncio.timeout(APPEND_SECONDS_MAX):
-            verdicts, position = await append(connection, [waiting.request for waiting in group], now, begin_next)
-        for waiting, verdict in zip(group, verdicts, strict=True):
-            if not waiting.answer.done():
-                waiting.answer.set_result(verdict)
+            verdicts, position = await append(connection, [queued.request for queued in group], now, begin_next)
+        for queued, verdict in zip(group, verdicts, strict=True):
+            if not queued.verdict.done():
+                queued.verdict.set_result(verdict)
         self._on_append(position)
-        self._on_group(sum(waiting.events for waiting in group), time.monotonic() - began)
+        self._on_group(sum(queued.events for queued in group), time.monotonic() - started)
 
-    async def _once_more(self, group: list[_Waiting], error: Exception) -> None:
-        """Send a failed group again: as it was after the database failed, one by one after a request of it did."""
-        logger.warning("append of %d requests failed, once more", len(group), exc_info=error)
-        together = isinstance(error, RETRY_ERRORS)
-        for part in [group] if together else [[waiting] for waiting in group]:
+    async def _retry(self, group: list[_Queued], error: Exception) -> None:
+        """Retry a failed group: as a whole if the database failed, request by request if one of them is at fault."""
+        logger.warning("appending %d requests failed; retrying", len(group), exc_info=error)
+        parts = [group] if isinstance(error, RETRY_ERRORS) else [[queued] for queued in group]
+        for part in parts:
             try:
                 async with self._database.connection() as connection:
                     await self._record(connection, part)
-            except Exception as again:
-                logger.exception("append of %d requests failed twice", len(part))
-                self._fail(part, again)
+            except Exception as second_error:
+                logger.exception("appending %d requests failed twice", len(part))
+                self._fail(part, second_error)
 
-    def _fail(self, group: list[_Waiting], error: Exception) -> None:
-        for waiting in group:
-            if waiting.answer.done():
+    def _fail(self, group: list[_Queued], error: Exception) -> None:
+        for queued in group:
+            if queued.verdict.done():
                 continue
             if isinstance(error, UNAVAILABLE_ERRORS):
                 failure: Exception = DatabaseUnavailable(
-                    "the database did not answer; send this again with the same ids, it will be recorded once"
+                    "the database did not answer; retry with the same ids: each event is recorded at most once"
                 )
             else:
                 failure = error
-            waiting.answer.set_exception(failure)
+            queued.verdict.set_exception(failure)

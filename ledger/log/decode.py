@@ -1,4 +1,4 @@
-"""A request's body becomes candidates for the log: read, checked in shape, prepared."""
+"""Decode a request body into candidate events: split, validate and prepare; at most 5,000 events, 16 MiB."""
 
 import json
 import re
@@ -20,11 +20,11 @@ BODY_BYTES_MAX = 16 * 1024 * 1024
 BODY_TOO_LARGE = f"the body is larger than {BODY_BYTES_MAX // 1024**2} MiB; split it into several requests"
 
 COMMAS_MAX = 40 * REQUEST_EVENTS_MAX
-"""More than the commas of any usual request: only then are an array's elements counted before it is split."""
+"""Typical requests have fewer commas. If there are more, the elements of an array are counted before it is split."""
 
 
 class NewEvent(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, tag_field="type"):
-    """The envelope of an event as sent; `data` depends on the type."""
+    """The envelope of an event in a request; `data` depends on the type."""
 
     id: UUID | None = None
     stream_id: UUID | None = None
@@ -36,7 +36,7 @@ class NewEvent(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, tag_fie
 
 
 def _sent(name: str, payload: type[EventData]) -> type[NewEvent]:
-    # "data" may be absent where nothing in it is required.
+    # "data" may be absent if none of its fields is required.
     required = any(field.required for field in msgspec.structs.fields(payload))
     data: Any = ("data", payload) if required else ("data", payload, msgspec.field(default_factory=payload))
     struct = msgspec.defstruct(
@@ -64,14 +64,14 @@ _array = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 def split_body(body: bytes, *, ndjson: bool) -> tuple[list[bytes], bool]:
-    """Split a body into the JSON texts of its events.
+    """Split a request body into the JSON texts of its events.
 
     Returns:
-        the texts, and whether they came as a batch.
+        the texts, and whether the body is a batch: an array or NDJSON.
 
     Raises:
-        Malformed: not UTF-8, not JSON, nested too deep, or empty.
-        TooLarge: more than 5,000 events.
+        Malformed: the body is not UTF-8, not JSON, nested too deeply, or empty.
+        TooLarge: the body has more than 5,000 events.
     """
     try:
         if not body.isascii():
@@ -86,30 +86,30 @@ def split_body(body: bytes, *, ndjson: bool) -> tuple[list[bytes], bool]:
         else:
             events = [body] if start else []
     except UnicodeDecodeError as error:
-        raise Malformed(f"the body is not UTF-8: byte {error.start}") from None
+        raise Malformed(f"the body is not valid UTF-8 at byte {error.start}") from None
     except (msgspec.DecodeError, RecursionError) as error:
-        raise Malformed(_json_trouble(error)) from None
+        raise Malformed(_json_problem(error)) from None
     if not events:
-        raise Malformed("the body holds no event")
+        raise Malformed("the body contains no event")
     if len(events) > REQUEST_EVENTS_MAX:
         raise TooLarge(f"{len(events):,} events in one request; send at most {REQUEST_EVENTS_MAX:,}")
     return events, ndjson or start == b"["
 
 
 def _require_few_elements(body: bytes) -> None:
-    """Refuse an array of more than 5,000 elements without ever holding them all: 16 MiB can be 8 million."""
+    """Refuse an array of more than 5,000 elements without decoding them all: 16 MiB can hold 8 million."""
     text = body.decode()
     scan = json.JSONDecoder().raw_decode
-    place = text.index("[") + 1
+    index = text.index("[") + 1
     for _ in range(REQUEST_EVENTS_MAX):
         try:
-            _, place = scan(text, _SPACE.match(text, place).end())  # type: ignore[union-attr]
+            _, index = scan(text, _SPACE.match(text, index).end())  # type: ignore[union-attr]
         except ValueError:
-            return  # Not JSON: said better where it is split.
-        place = _SPACE.match(text, place).end()  # type: ignore[union-attr]
-        if text[place : place + 1] != ",":
+            return  # Not JSON: splitting the body raises the error with a better message.
+        index = _SPACE.match(text, index).end()  # type: ignore[union-attr]
+        if text[index : index + 1] != ",":
             return
-        place += 1
+        index += 1
     raise TooLarge(f"more than {REQUEST_EVENTS_MAX:,} events in one request; send at most {REQUEST_EVENTS_MAX:,}")
 
 
@@ -120,15 +120,21 @@ def read_candidate(
     idempotency_key: str | None,
     allowed_campaign_ids: frozenset[UUID] | None = None,
 ) -> Candidate:
-    """Read one event and prepare it.
+    """Decode one event and prepare it for the log.
 
     Args:
-        index: of the event in its request, for the error and for ids made from the key.
-        allowed_campaign_ids: the campaigns that the sender may touch; any where None.
+        body: the JSON text of the event.
+        index: the index of the event in its request, for errors and for ids derived from the key.
+        actor: the name of the caller.
+        idempotency_key: from which an event id is derived if the event has none.
+        allowed_campaign_ids: the campaigns that the caller is restricted to; None: no restriction.
+
+    Returns:
+        the candidate.
 
     Raises:
-        Malformed: not JSON.
-        InvalidEvent: not of the shape its type asks for.
+        Malformed: the text is not JSON.
+        InvalidEvent: the event does not match the schema of its type.
     """
     try:
         check_text(body)
@@ -137,10 +143,10 @@ def read_candidate(
     except (msgspec.ValidationError, InvalidFieldError) as error:
         raise InvalidEvent([_describe(error, index)]) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Malformed(_json_trouble(error, index)) from None
+        raise Malformed(_json_problem(error, index)) from None
     event_type = CATALOGUE[type(event).__struct_config__.tag]  # type: ignore[index]
     if event.stream_id is None and not event_type.transition.opens:
-        message = f"{event_type.name} follows on a stream: say which with stream_id"
+        message = f"{event_type.name} continues an existing stream: set stream_id to the id of that stream"
         raise InvalidEvent([{"index": index, "path": "$.stream_id", "message": message}])
     event_id = event.id
     if event_id is None and idempotency_key is not None:
@@ -163,26 +169,25 @@ def _in_utc(occurred_at: datetime | None) -> datetime | None:
     return utc("occurred_at", occurred_at) if occurred_at is not None else None
 
 
-def _json_trouble(error: Exception, index: int | None = None) -> str:
-    where = f"event {index}: " if index else ""
+def _json_problem(error: Exception, index: int | None = None) -> str:
+    prefix = f"event {index}: " if index else ""
     if isinstance(error, RecursionError):
-        return f"{where}the JSON is nested too deep; at most 100 levels"
-    return f"{where}{error}"
+        return f"{prefix}the JSON is nested too deeply; at most 100 levels are allowed"
+    return f"{prefix}{error}"
 
 
 def _describe(error: Exception, index: int) -> dict[str, Any]:
-    """Name what is wrong with an event: its index, the path and a message."""
+    """Return an entry of `errors`: the event's index, the path of the invalid value and a message."""
     message, path = str(error), "$"
-    if found := re.fullmatch(r"(.*) - at `(.*)`", message, re.DOTALL):
-        message, path = found[1], found[2]
+    if match := re.fullmatch(r"(.*) - at `(.*)`", message, re.DOTALL):
+        message, path = match[1], match[2]
     cause = error if isinstance(error, InvalidFieldError) else error.__cause__
     if isinstance(cause, InvalidFieldError) and cause.field:
         path = f"{path}.{cause.field}"
-    elif found := re.search(r"(?:unknown|required) field `(.*)`", message):
-        path = f"{path}.{found[1]}"
-    elif path == "$.type" and (found := re.fullmatch(r"Invalid value '(.*)'", message, re.DOTALL)):
-        by_service = found[1] in CATALOGUE
-        message = f"'{found[1]}' is " + (
-            "written by the service alone" if by_service else "no event type of the catalogue"
-        )
+    elif match := re.search(r"(?:unknown|required) field `(.*)`", message):
+        path = f"{path}.{match[1]}"
+    elif path == "$.type" and (match := re.fullmatch(r"Invalid value '(.*)'", message, re.DOTALL)):
+        by_service = match[1] in CATALOGUE
+        reason = "can only be appended by the service" if by_service else "is not an event type of this ledger"
+        message = f"'{match[1]}' {reason}"
     return {"index": index, "path": path, "message": message}

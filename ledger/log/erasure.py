@@ -1,4 +1,4 @@
-"""Erasing the free text of an event: the text goes and the erasure is recorded, in one transaction."""
+"""Erasure of an event's free text: delete the text and record the erasure, in one transaction."""
 
 from uuid import UUID
 
@@ -12,12 +12,12 @@ from ledger.domain.ledger_events import PayloadErased
 from ledger.log.appender import Appender
 from ledger.log.prepare import prepare
 
-# None of these ever changes: they can be read before the lock.
+# None of these columns ever changes, so they can be read before the head lock is taken.
 TARGET = "SELECT category, stream_id, type AS event_type, size FROM ledger.events WHERE position = $1"
 
 
 class Erasure(msgspec.Struct):
-    """Which event lost its text, and the position of the event that records it."""
+    """The event whose text was erased, and the position of the event that records the erasure."""
 
     position: int
     category: str
@@ -29,17 +29,25 @@ class Erasure(msgspec.Struct):
 async def erase(
     database: Database, appender: Appender, position: int, *, by: str, reason: str, actor: str = "local"
 ) -> Erasure:
-    """Erase the free text of the event at a position; on return it is gone from the log.
+    """Erase the free text of an event. On return the log no longer holds it.
 
-    The read models follow as they fold the erasure.
+    The read models drop the text when they fold the erasure.
 
     Args:
-        by: who decided it.
+        database: the database of the log.
+        appender: records the erasure.
+        position: the position of the event.
+        by: the person who decided the erasure.
         reason: 1 to 500 characters; recorded as free text, so it can be erased too.
+        actor: the `actor` of the recorded event.
+
+    Returns:
+        the erased event and the position of the record.
 
     Raises:
         NotFound: the log has no such position.
-        NothingToErase: the event has no text, or it was erased already; nothing was recorded.
+        NothingToErase: the event has no text, or its text was erased before; nothing was recorded.
+        Overloaded, DatabaseUnavailable: see `Appender.append`.
     """
     async with database.connection() as connection:
         target = await connection.fetchrow(TARGET, position)

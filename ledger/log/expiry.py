@@ -1,4 +1,4 @@
-"""The sweeper: holds that have run out are freed by a `cost.expired` event, appended like any other."""
+"""Expiry of holds: append a `cost.expired` event for each hold whose time is over."""
 
 import asyncio
 import logging
@@ -14,11 +14,12 @@ from ledger.log.notifications import LogSignal
 
 logger = logging.getLogger(__name__)
 
-SWEEP_HOLDS_MAX = 1_000
+EXPIRED_HOLDS_MAX = 1_000
+"""The most holds that one request expires."""
 
 PAUSE_SECONDS_MIN = 0.05
-PAUSE_SECONDS_MAX = 1.0
-"""A busy log rings all the time: the sweeper looks again no sooner than this, or when the next hold runs out."""
+PAUSE_SECONDS = 1.0
+"""Pause between checks while the log grows, and after an error; shorter only if the next hold is due earlier."""
 
 DUE_HOLDS = """
 SELECT stream_id FROM ledger.holds
@@ -31,38 +32,49 @@ SELECT extract(epoch FROM min(expires_at) - clock_timestamp())::float8 FROM ledg
 """
 
 
-async def expire_due(database: Database, appender: Appender, now: datetime | None = None) -> int:
-    """Expire the holds that are due, at most `SWEEP_HOLDS_MAX`; the number that were due.
+async def expire_due_holds(database: Database, appender: Appender, now: datetime | None = None) -> int:
+    """Expire the holds that are due, at most `EXPIRED_HOLDS_MAX`.
 
-    Several sweepers may meet: what has expired already is refused to the second, and nothing comes of it.
+    Several processes may do so at the same time: a hold that has expired already is refused, which has no effect.
 
     Args:
-        now: the clock, as the appender's; the server's own when None.
+        database: where the holds are.
+        appender: records the events.
+        now: the time to compare with, the same as the appender's; the clock of the database server when None.
+
+    Returns:
+        the number of holds that were due.
     """
     async with database.connection() as connection:
-        due = [row["stream_id"] for row in await connection.fetch(DUE_HOLDS, SWEEP_HOLDS_MAX, now)]
+        due = [row["stream_id"] for row in await connection.fetch(DUE_HOLDS, EXPIRED_HOLDS_MAX, now)]
     if due:
         await appender.append(Request([expiry(stream_id, uuid7()) for stream_id in due], independent=True))
     return len(due)
 
 
-async def sweep(database: Database, appender: Appender, signal: LogSignal) -> None:
-    """Expire holds as they fall due, until cancelled; asleep until the next one runs out or the log grows."""
+async def expire_holds(database: Database, appender: Appender, signal: LogSignal) -> None:
+    """Expire holds as they become due, until cancelled; sleeps until the next one is due or the log grows.
+
+    Args:
+        database: where the holds are.
+        appender: records the events.
+        signal: notified when the log grows.
+    """
     while True:
         seen = signal.generation
         try:
-            if await expire_due(database, appender) == SWEEP_HOLDS_MAX:
+            if await expire_due_holds(database, appender) == EXPIRED_HOLDS_MAX:
                 continue
             async with database.connection() as connection:
                 seconds = await connection.fetchval(SECONDS_TO_NEXT)
         except Exception:
-            logger.exception("the sweeper failed, next try in %.0f s", PAUSE_SECONDS_MAX)
-            seconds = PAUSE_SECONDS_MAX
-        wait = (
+            logger.exception("expiring holds failed; next attempt in %.0f s", PAUSE_SECONDS)
+            seconds = PAUSE_SECONDS
+        pause = (
             signal.idle_seconds_max
             if seconds is None
             else min(max(seconds, PAUSE_SECONDS_MIN), signal.idle_seconds_max)
         )
-        await asyncio.sleep(min(wait, PAUSE_SECONDS_MAX))
-        if wait > PAUSE_SECONDS_MAX:
-            await signal.wait(seen, wait - PAUSE_SECONDS_MAX)
+        await asyncio.sleep(min(pause, PAUSE_SECONDS))
+        if pause > PAUSE_SECONDS:
+            await signal.wait(seen, pause - PAUSE_SECONDS)

@@ -1,17 +1,16 @@
-"""The ledger's own events under the lock: what they are judged by, and the one change to an event that there is."""
+"""Events of the category `ledger`: load, under the head lock, what decides them; erase free text.
+
+Erasing free text is the only permitted update of an event.
+"""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from ledger.database import Connection
 from ledger.domain.event import Candidate, Receipt
 from ledger.domain.ledger_events import PayloadErased
 from ledger.domain.working_state import RecordedIdentity, WorkingState
 
-if TYPE_CHECKING:
-    pass
-
-VERSIONS_AND_KNOWN = """
+LAST_VERSIONS_AND_RECORDED = """
 SELECT id, type, data::text AS data, text::text AS text, text_commitment IS NOT NULL AND text IS NULL AS erased,
     occurred_at, correlation_id, causation_id, stream_id, version, position
 FROM ledger.ledger_events AS event
@@ -22,20 +21,26 @@ ORDER BY version
 """
 
 ERASABLE = """
-SELECT position, text IS NOT NULL AS is_there FROM ledger.events
+SELECT position, text IS NOT NULL AS has_text FROM ledger.events
 WHERE position = ANY ($1) AND text_commitment IS NOT NULL
 """
 
-# A user of the service may not update events himself.
+# The database user of the service may not update events; this function may.
 ERASE = "SELECT ledger.erase_text(position) FROM unnest($1::bigint[]) AS position"
 
 
 async def load_ledger_state(
     connection: Connection, working_state: WorkingState, candidates: Sequence[Candidate]
 ) -> None:
-    """Load, under the lock, what events of the category `ledger` are judged by."""
+    """Load the recorded identities, stream versions and erasable texts that decide events of the category `ledger`.
+
+    Args:
+        connection: inside the append transaction, with the head lock.
+        working_state: receives what was loaded.
+        candidates: the events of the category `ledger`.
+    """
     streams, ids = [candidate.stream_id for candidate in candidates], [candidate.id for candidate in candidates]
-    for row in await connection.fetch(VERSIONS_AND_KNOWN, streams, ids):
+    for row in await connection.fetch(LAST_VERSIONS_AND_RECORDED, streams, ids):
         working_state.identities["ledger", row["stream_id"], row["id"]] = RecordedIdentity(
             type=row["type"],
             data=row["data"],
@@ -47,9 +52,9 @@ async def load_ledger_state(
             receipt=Receipt(row["id"], row["stream_id"], row["version"], row["position"], False),
         )
         working_state.versions[row["stream_id"]] = row["version"]
-    positions = [erased.position for erased in _erasures(candidates)]
+    positions = [erasure.position for erasure in _erasures(candidates)]
     for row in await connection.fetch(ERASABLE, positions) if positions else ():
-        working_state.erasable[row["position"]] = row["is_there"]
+        working_state.erasable[row["position"]] = row["has_text"]
 
 
 def _erasures(candidates: Sequence[Candidate]) -> list[PayloadErased]:

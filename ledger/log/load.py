@@ -1,6 +1,7 @@
-"""What an append asks of the database under the lock, and how the answer becomes a working_state.
+"""Lock and load: take the head lock, then read duplicates (by event id), versions, balances and holds.
 
-The answer comes as JSON text from `ledger.lock_and_load`, one array a row, and is decoded straight into types.
+The function `ledger.lock_and_load` returns one row of JSON texts, which hold an array for each table row; they are
+decoded directly into the types of the working state.
 """
 
 from collections.abc import Iterable, Sequence
@@ -27,31 +28,31 @@ FROM ledger.lock_and_load($1, $2, $3, $4, $5)
 
 
 class Touched(NamedTuple):
-    """The ids that a group of requests touches: but for `own`, the arguments of `ledger.lock_and_load`.
+    """The ids that a group of requests needs: the arguments of `ledger.lock_and_load`, and `ledger_candidates`.
 
-    `own` are the ledger's own events, for which `ledger.log.own` loads.
+    For the latter, the events of the category `ledger`, `ledger.log.ledger_events` loads.
     """
 
     streams: list[UUID]
     events: list[UUID]
     entries: list[UUID]
     ending_jobs: list[UUID]
-    own: Sequence[Candidate] = ()
+    ledger_candidates: Sequence[Candidate] = ()
 
 
 def touched_by(requests: Iterable[Request]) -> Touched:
-    """Collect what must be loaded to judge these requests."""
+    """Return the ids that must be loaded to judge these requests."""
     streams: dict[UUID, None] = {}
     events: dict[UUID, None] = {}
     entries: dict[UUID, None] = {}
     ending_jobs: dict[UUID, None] = {}
-    own: list[Candidate] = []
+    ledger_candidates: list[Candidate] = []
     for request in requests:
         for candidate in request.candidates:
             if candidate.event_type.category == "cost":
                 entries[candidate.stream_id] = None
             elif candidate.event_type.category == "ledger":
-                own.append(candidate)
+                ledger_candidates.append(candidate)
             else:
                 streams[candidate.stream_id] = None
                 events[candidate.id] = None
@@ -61,7 +62,7 @@ def touched_by(requests: Iterable[Request]) -> Touched:
                     streams[referenced] = None
             if candidate.event_type.ends_job:
                 ending_jobs[candidate.stream_id] = None
-    return Touched(list(streams), list(events), list(entries), list(ending_jobs), own)
+    return Touched(list(streams), list(events), list(entries), list(ending_jobs), ledger_candidates)
 
 
 class _IdentityRow(msgspec.Struct, array_like=True):
@@ -80,8 +81,8 @@ class _IdentityRow(msgspec.Struct, array_like=True):
     category: str
     schema_version: int
 
-    def known(self) -> RecordedIdentity:
-        """The event as this release would have written it: a repeat is compared with that."""
+    def recorded_identity(self) -> RecordedIdentity:
+        """Return the event as the current release would have written it; a retried event is compared with that."""
         receipt = Receipt(self.id, self.stream_id, self.version, self.position, False, self.over_budget)
         data, text = as_written_today(self.type, self.schema_version, self.data, self.text)
         return RecordedIdentity(
@@ -138,21 +139,21 @@ def _rows(decoder: "msgspec.json.Decoder[list[Any]]", text: str | None) -> list[
     return decoder.decode(text) if text else []
 
 
-def decode_working_state(answer: "asyncpg.Record") -> WorkingState:
-    """Make the working_state from one answer of `ledger.lock_and_load`."""
-    working_state = WorkingState(answer["head_position"], answer["append_at"])
-    for row in _rows(_head_rows, answer["heads"]):
+def decode_working_state(loaded: "asyncpg.Record") -> WorkingState:
+    """Make the working state from the row that `ledger.lock_and_load` returned."""
+    working_state = WorkingState(loaded["head_position"], loaded["append_at"])
+    for row in _rows(_head_rows, loaded["heads"]):
         working_state.heads[row.category, row.stream_id] = Head(row.version, _states[row.category].decode(row.state))
-    for row in _rows(_identity_rows, answer["known"]):
-        working_state.identities[row.category, row.stream_id, row.id] = row.known()
-    for row in _rows(_entry_rows, answer["entries"]):
-        working_state.identities["cost", row.stream_id, row.id] = row.known()
+    for row in _rows(_identity_rows, loaded["known"]):
+        working_state.identities[row.category, row.stream_id, row.id] = row.recorded_identity()
+    for row in _rows(_entry_rows, loaded["entries"]):
+        working_state.identities["cost", row.stream_id, row.id] = row.recorded_identity()
         working_state.entries[row.stream_id] = _fold_entry(working_state.entries.get(row.stream_id), row)
-    for row in _rows(_balance_rows, answer["balances"]):
+    for row in _rows(_balance_rows, loaded["balances"]):
         working_state.accounts[row.scope, row.account_id] = Account(row.currency, row.budget, row.spent, row.held)
-    for row in _rows(_hold_rows, answer["open_holds"]):
+    for row in _rows(_hold_rows, loaded["open_holds"]):
         working_state.holds[row.stream_id] = Hold(row.amount, row.campaign_id, row.agent_job_id, row.expires_at)
-        # A held entry has only been reserved: it need not be folded from its events to be released.
+        # A held entry has exactly one event, the reservation: its state follows from the hold, without that event.
         working_state.entries.setdefault(
             row.stream_id,
             Entry("held", 1, row.campaign_id, row.agent_job_id, held=row.amount, expires_at=row.expires_at),

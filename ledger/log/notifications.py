@@ -1,45 +1,44 @@
-"""The signal: who waits for new events is woken, in this process by a call, in other processes by NOTIFY.
+"""New-event notifications: wake waiting tasks in this process, other processes by LISTEN/NOTIFY.
 
-NOTIFY is sent after the append has committed, and at most every 20 ms: inside the append transaction it would take a
-lock that all committing senders share. A notification may be lost (a process killed in between): whoever waits
-also looks for himself from time to time.
+NOTIFY is sent after the append has committed, at most every 20 ms: inside the append transaction it would take a lock
+that all committing sessions share. A notification may be lost if a process is killed in between, so every waiting
+task also polls from time to time.
 """
 
 import asyncio
 import logging
 import os
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ledger.backoff import Backoff
 from ledger.database import Connection, Database
-
-if TYPE_CHECKING:
-    pass
 
 logger = logging.getLogger(__name__)
 
 CHANNEL = "ledger_log"
 NOTIFY = "SELECT pg_notify('ledger_log', $1)"
 
-TELL_SECONDS = 0.02
-"""Other processes are told at most this often."""
+NOTIFY_INTERVAL_SECONDS = 0.02
+"""The shortest time between two notifications to other processes."""
 
 ECHO_SECONDS_MAX = 2.0
+"""A connection that does not receive its own notification within this time cannot LISTEN."""
+
 RECONNECT_SECONDS_MIN = 1.0
 RECONNECT_SECONDS_MAX = 600.0
 UNREACHABLE_SECONDS_MAX = 10.0
-"""A database that cannot be reached is tried again at least this often."""
+"""The longest pause between attempts to reach a database that cannot be reached."""
 
 IDLE_SECONDS_MAX = 1.0
-"""Who waits looks for himself after this long where other processes cannot ring here ..."""
+"""Poll interval of waiting tasks in a process that receives no notifications from other processes."""
 
 QUIET_SECONDS_MAX = 600.0
-"""... and up to this long where they can: a serverless database may sleep meanwhile."""
+"""Longest poll interval in a process that receives them: a serverless database may suspend in the meantime."""
 
 
 class LogSignal:
-    """Rings when the log has grown. `generation` counts, so that nobody misses a ring between looking and waiting."""
+    """Signals that the log has grown. `generation` counts notifications, so none is missed between check and wait."""
 
     def __init__(self) -> None:
         self.generation = 0
@@ -48,144 +47,152 @@ class LogSignal:
 
     @property
     def idle_seconds_max(self) -> float:
-        """How long one may wait without looking."""
+        """The longest time to wait before polling."""
         return QUIET_SECONDS_MAX if self.receives_notifications else IDLE_SECONDS_MAX
 
     def notify(self) -> None:
-        """Wake everybody who waits."""
+        """Wake every waiting task."""
         self.generation += 1
         for waiting in self._waiting:
             if not waiting.done():
                 waiting.set_result(None)
         self._waiting.clear()
 
-    async def notify_in_batches(self, count: int) -> None:
-        """Wake everybody who waits, so many at a time: where there are thousands, others have their turn between."""
+    async def notify_in_batches(self, size: int) -> None:
+        """Wake every waiting task, `size` at a time; with thousands of them, other tasks run between the batches."""
         self.generation += 1
-        for at, waiting in enumerate(list(self._waiting), 1):
+        for count, waiting in enumerate(list(self._waiting), 1):
             if not waiting.done():
                 waiting.set_result(None)
-            if at % count == 0:
+            if count % size == 0:
                 await asyncio.sleep(0)
 
-    async def wait(self, seen: int, seconds: float) -> None:
-        """Wait for a ring later than the `seen`-th, at most so long."""
+    async def wait(self, seen: int, timeout_seconds: float) -> None:
+        """Wait until `generation` exceeds `seen`, at most `timeout_seconds`."""
         if self.generation > seen:
             return
         waiting = asyncio.get_running_loop().create_future()
         self._waiting.add(waiting)
         try:
             with suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
+                async with asyncio.timeout(timeout_seconds):
                     await waiting
         finally:
             self._waiting.discard(waiting)
 
 
 class Notifier:
-    """Carries rings between processes over one connection that listens. Run it as a task beside the bell's users."""
+    """Carries notifications between processes over one listening connection. Run `run` as a task."""
 
     def __init__(self, database: Database, signal: LogSignal, direct: Database | None = None) -> None:
         """Make a notifier.
 
         Args:
-            database: the way to the database.
-            direct: the way beside a transaction pooler, behind which nothing is ever heard.
+            database: the database of the log.
+            signal: notified when another process appends.
+            direct: the same database without a transaction-mode pooler in between, behind which LISTEN receives
+                nothing; `database` when None.
         """
         self._database = database
         self._direct = direct or database
         self._signal = signal
-        # What comes back from ourselves is no news.
-        self._name = os.urandom(8).hex()
-        self._news = asyncio.Event()
-        self._rung_at_start: int | None = None
+        # The payload of this process's notifications, which it ignores when it receives them itself.
+        self._sender = os.urandom(8).hex()
+        self._must_notify = asyncio.Event()
+        self._generation_at_start: int | None = None
 
-    def announce(self, position: int) -> None:
-        """Say that the log has grown, here and elsewhere; called after each append."""
+    def publish(self, position: int) -> None:
+        """Notify this process and the others that the log has grown; called after each append."""
         self._signal.notify()
-        self._news.set()
+        self._must_notify.set()
 
     async def run(self) -> None:
-        """Listen and tell until cancelled. Where the connection cannot listen, only tell: then all here must poll."""
+        """Listen and notify until cancelled. If the connection cannot LISTEN, only notify: this process then polls."""
         backoff = Backoff(RECONNECT_SECONDS_MIN, RECONNECT_SECONDS_MAX, factor=8)
         while True:
-            self._rung_at_start = None
+            self._generation_at_start = None
             try:
                 async with self._direct.connection() as connection:
-                    if not await self._attend(connection):
+                    if not await self._listen(connection):
                         break
-            except Exception as error:  # noqa: BLE001 (nothing is lost: whoever waits looks for himself)
-                logger.warning("the connection that listens failed: %s", type(error).__name__)
-            if self._rung_at_start is None:
-                wait = min(backoff.next(), UNREACHABLE_SECONDS_MAX)
-            else:
-                # Lost again and again in silence: it may be a database that goes to sleep. Let it sleep.
-                if self._signal.generation > self._rung_at_start:
-                    backoff.reset()
-                wait = backoff.next()
+            except Exception as error:  # noqa: BLE001 (nothing is lost: waiting tasks also poll)
+                logger.warning("the listening connection failed (%s); it will be reopened", type(error).__name__)
+            pause = self._reconnect_seconds(backoff)
             await asyncio.sleep(RECONNECT_SECONDS_MIN)
-            await self._signal.wait(self._signal.generation, wait - RECONNECT_SECONDS_MIN)
+            await self._signal.wait(self._signal.generation, pause - RECONNECT_SECONDS_MIN)
         self._signal.receives_notifications = False
-        logger.info("no LISTEN on this connection: waiting processes look for new events each second")
-        await self._only_tell()
+        logger.info("this connection cannot LISTEN: waiting tasks poll every %.0f s", IDLE_SECONDS_MAX)
+        await self._notify_without_listening()
 
-    async def _only_tell(self) -> None:
-        """Tell others, who may be able to listen, over connections that are borrowed for it."""
+    def _reconnect_seconds(self, backoff: Backoff) -> float:
+        if self._generation_at_start is None:
+            return min(backoff.next(), UNREACHABLE_SECONDS_MAX)
+        # A connection that is lost repeatedly without any notification may belong to a serverless database that
+        # suspends: the pauses grow, so that it can.
+        if self._signal.generation > self._generation_at_start:
+            backoff.reset()
+        return backoff.next()
+
+    async def _notify_without_listening(self) -> None:
+        """Notify other processes, which may be able to LISTEN, over connections borrowed for each notification."""
         while True:
-            await self._news.wait()
-            self._news.clear()
+            await self._must_notify.wait()
+            self._must_notify.clear()
             try:
                 await notify_other_processes(self._database)
-            except Exception as error:  # noqa: BLE001 (whoever waits looks for himself)
-                logger.warning("other processes could not be told of new events: %s", type(error).__name__)
-            await asyncio.sleep(TELL_SECONDS)
+            except Exception as error:  # noqa: BLE001 (nothing is lost: waiting tasks also poll)
+                logger.warning("other processes could not be notified: %s", type(error).__name__)
+            await asyncio.sleep(NOTIFY_INTERVAL_SECONDS)
 
-    async def _attend(self, connection: Connection) -> bool:
-        """Listen and tell while the connection lasts; False where it turns out to be deaf."""
+    async def _listen(self, connection: Connection) -> bool:
+        """Listen and notify while the connection lasts; return False if it receives no notifications."""
         echo = asyncio.Event()
         lost = asyncio.Event()
 
-        def hear(_: Any, pid: int, channel: str, payload: object) -> None:
-            if payload == self._name:
+        def on_notification(_: Any, pid: int, channel: str, payload: object) -> None:
+            if payload == self._sender:
                 echo.set()
             else:
                 self._signal.notify()
 
-        def lose(_: Any) -> None:
+        def on_termination(_: Any) -> None:
             lost.set()
-            self._news.set()
+            self._must_notify.set()
 
         if self._direct.is_pooled:
-            # LISTEN would stay behind on the server's connection, for whoever gets that next.
+            # LISTEN would remain on the server connection, for the next client that the pooler assigns it to.
             return False
-        connection.add_termination_listener(lose)
-        await connection.add_listener(CHANNEL, hear)
+        connection.add_termination_listener(on_termination)
+        await connection.add_listener(CHANNEL, on_notification)
         try:
-            # There are more kinds of poolers than are known here: believe only what is heard.
-            await connection.execute(NOTIFY, self._name)
+            # Other kinds of poolers are not detected: only a notification that arrives proves that LISTEN works.
+            await connection.execute(NOTIFY, self._sender)
             with suppress(TimeoutError):
                 async with asyncio.timeout(ECHO_SECONDS_MAX):
                     await echo.wait()
             if not echo.is_set():
                 return lost.is_set()
             self._signal.receives_notifications = True
-            # Something may have come while nobody listened.
+            # Events may have been appended before LISTEN took effect.
             self._signal.notify()
-            self._rung_at_start = self._signal.generation
-            while not lost.is_set():
-                await self._news.wait()
-                self._news.clear()
-                if not lost.is_set():
-                    await connection.execute(NOTIFY, self._name)
-                    await asyncio.sleep(TELL_SECONDS)
+            self._generation_at_start = self._signal.generation
+            await self._notify_until_lost(connection, lost)
             return True
         finally:
             if not connection.is_closed():
-                await connection.remove_listener(CHANNEL, hear)
-                connection.remove_termination_listener(lose)
+                await connection.remove_listener(CHANNEL, on_notification)
+                connection.remove_termination_listener(on_termination)
+
+    async def _notify_until_lost(self, connection: Connection, lost: asyncio.Event) -> None:
+        while not lost.is_set():
+            await self._must_notify.wait()
+            self._must_notify.clear()
+            if not lost.is_set():
+                await connection.execute(NOTIFY, self._sender)
+                await asyncio.sleep(NOTIFY_INTERVAL_SECONDS)
 
 
 async def notify_other_processes(database: Database) -> None:
-    """Ring in all other processes, once; for programs that append and end."""
+    """Notify all other processes once; for programs that append and exit."""
     async with database.connection() as connection:
         await connection.execute(NOTIFY, "")

@@ -1,8 +1,7 @@
-"""A moment in the log: a position, or a time of recording. Both are inclusive, and neither may lie ahead."""
+"""A point in time of the log: a position or a time of recording, inclusive, not in the future."""
 
 import re
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -11,18 +10,15 @@ from ledger.domain.codec import Instant, time_text, utc
 from ledger.domain.errors import Malformed
 from ledger.log.read import read_head
 
-if TYPE_CHECKING:
-    pass
-
 RECORDED_AT = "SELECT recorded_at FROM ledger.events WHERE position = $1"
 CLOCK = "SELECT clock_timestamp()"
 
 
 def parse_point_in_time(text: str) -> int | datetime:
-    """Read a position or an RFC 3339 time with its zone.
+    """Parse a position, or an RFC 3339 time with a time zone.
 
     Raises:
-        Malformed: it is neither.
+        Malformed: the text is neither.
     """
     if re.fullmatch(r"[0-9]{1,18}", text, re.ASCII):
         return int(text)
@@ -32,28 +28,31 @@ def parse_point_in_time(text: str) -> int | datetime:
         return utc("", msgspec.convert(text, Instant))
     except (ValueError, msgspec.ValidationError):
         raise Malformed(
-            f"{text[:50]!r} is neither a position nor a time with its zone, such as 2025-01-31T12:00:00Z"
+            f"{text[:50]!r} is neither a position nor a time with a time zone, such as 2025-01-31T12:00:00Z"
         ) from None
 
 
-async def resolve_position(connection: Connection, moment: int | datetime) -> int:
-    """The position of the last event at this moment; 0 before the first.
+async def resolve_position(connection: Connection, point_in_time: int | datetime) -> int:
+    """Return the position of the last event at this point in time; 0 before the first event.
 
     Raises:
-        Malformed: the log does not reach so far, so that the answer could still change.
+        Malformed: the log does not reach this point yet, so the answer could still change.
     """
     head = await read_head(connection)
-    if isinstance(moment, int):
-        if moment > head:
-            raise Malformed(f"the log ends at position {head:,}; position {moment:,} is not there yet")
-        return moment
+    if isinstance(point_in_time, int):
+        if point_in_time > head:
+            raise Malformed(f"the log ends at position {head:,}; position {point_in_time:,} does not exist yet")
+        return point_in_time
     now = await connection.fetchval(CLOCK)
-    if moment > now:
-        raise Malformed(f"{time_text(moment)} lies in the future (it is {time_text(now)})")
-    # `recorded_at` never runs backwards with position: a search by halves needs no index on it.
-    none, some = 0, head + 1
-    while some - none > 1:
-        middle = (none + some) // 2
+    if point_in_time > now:
+        raise Malformed(f"{time_text(point_in_time)} is in the future (now: {time_text(now)})")
+    # `recorded_at` never decreases as positions grow, so a binary search by position needs no index on it.
+    last_before, first_after = 0, head + 1
+    while first_after - last_before > 1:
+        middle = (last_before + first_after) // 2
         recorded_at = await connection.fetchval(RECORDED_AT, middle)
-        none, some = (middle, some) if recorded_at is not None and recorded_at <= moment else (none, middle)
-    return none
+        if recorded_at is not None and recorded_at <= point_in_time:
+            last_before = middle
+        else:
+            first_after = middle
+    return last_before

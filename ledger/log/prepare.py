@@ -1,4 +1,4 @@
-"""Everything that can be done to an event before the lock: its ids, its canonical bytes, the seal of its free text."""
+"""Prepare an event before the head lock: ids, Idempotency-Key, canonical JSON, salted text commitment."""
 
 import hashlib
 import os
@@ -13,13 +13,22 @@ from ledger.domain.event_type import EventType
 
 SALT_BYTES = 16
 
-_IDEMPOTENCY = UUID("6f2a3a3e-5c0e-5b64-9f0c-2f0d6a1f6c11")
-"""Namespace of ids made from an Idempotency-Key; never change it: retried requests must find their events."""
+_IDEMPOTENCY_NAMESPACE = UUID("6f2a3a3e-5c0e-5b64-9f0c-2f0d6a1f6c11")
+"""Namespace of event ids derived from an Idempotency-Key. Never change it: retries must find their events."""
 
 
 def id_for_key(actor: str, key: str, index: int) -> UUID:
-    """The id of a request's event that came without one but with an Idempotency-Key."""
-    return uuid5(_IDEMPOTENCY, f"{actor}\n{key}\n{index}")
+    """Derive the id of an event without one from the Idempotency-Key of its request.
+
+    Args:
+        actor: the name of the caller.
+        key: the Idempotency-Key.
+        index: the index of the event in its request.
+
+    Returns:
+        the same id for the same arguments.
+    """
+    return uuid5(_IDEMPOTENCY_NAMESPACE, f"{actor}\n{key}\n{index}")
 
 
 def prepare(
@@ -38,9 +47,19 @@ def prepare(
     """Make a candidate for the log.
 
     Args:
-        event_id: UUIDv7 where None.
-        stream_id: the event's own id where None, which opens a stream of its own.
-        allowed_campaign_ids: the campaigns that the sender may touch; any where None.
+        event_type: the type of the event.
+        payload: the payload, with its free text.
+        actor: the name of the caller.
+        event_id: a new UUIDv7 when None.
+        stream_id: the stream to append to; when None, the event opens a stream whose id is the event id.
+        expected_version: the version that the stream must have; None: any.
+        occurred_at: when it happened; `recorded_at` when None.
+        correlation_id: passed on as it is.
+        causation_id: passed on as it is.
+        allowed_campaign_ids: the campaigns that the caller is restricted to; None: no restriction.
+
+    Returns:
+        the candidate, with a new random salt if the payload has free text.
     """
     event_id = event_id or uuid7()
     data, text = dump(payload)

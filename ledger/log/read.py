@@ -1,11 +1,11 @@
-"""Reading the log: pages of events in the order of their positions, bounded in number and in size.
+"""Read the log: pages of events in order of position, at most 5,000 events and 8 MiB each.
 
-Positions have no gaps and become visible in order, so a reader needs only the last position it has seen.
+Positions have no gaps and become visible in order, so a reader only needs to remember its last position.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 from uuid import UUID
 
 import msgspec
@@ -13,12 +13,9 @@ import msgspec
 from ledger.database import Connection, Database
 from ledger.domain.codec import merge, time_text
 
-if TYPE_CHECKING:
-    pass
-
 PAGE_EVENTS_MAX = 5_000
 PAGE_CHARACTERS_MAX = 8 * 1024 * 1024
-"""A page ends before this much data and text, but holds at least one event: it bounds a reader's memory."""
+"""The most data and text in a page of more than one event: bounds the memory of a reader."""
 
 _COLUMNS = """position, category, stream_id, version, id, type, schema_version, occurred_at, recorded_at, actor,
     campaign_id, agent_job_id, correlation_id, causation_id, data::text AS data, text::text AS text, text_commitment"""
@@ -33,7 +30,7 @@ SELECT max(version) FROM ledger.events WHERE category = $1 AND stream_id = $2
 
 
 class StoredEvent(msgspec.Struct, frozen=True, gc=False):
-    """An event as the log holds it; `data` and `text` are the stored bytes as text."""
+    """An event as stored in the log; `data` and `text` are the stored JSON texts."""
 
     position: int
     category: str
@@ -55,7 +52,7 @@ class StoredEvent(msgspec.Struct, frozen=True, gc=False):
 
 
 class SaltedEvent(StoredEvent, frozen=True):
-    """An event with the salt of its free text, without which nobody can check the text against its commitment."""
+    """A stored event with the salt of its free text, which is needed to verify the text against its commitment."""
 
     text_salt: bytes | None
 
@@ -66,7 +63,7 @@ _ReadPage = Callable[[Connection, "EventFilter", int], Awaitable[list[E]]]
 
 
 class EventView(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An event as it is shown: data and free text are one object again."""
+    """An event as the API shows it: data and free text are merged into one object."""
 
     position: int
     category: str
@@ -87,9 +84,9 @@ class EventView(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class EventFilter(msgspec.Struct, frozen=True):
-    """Which events are wanted; what is None or empty does not narrow. `after` is exclusive, `until` inclusive.
+    """Selects events; a field that is None or empty selects all. Of positions, `after` is exclusive, `until` inclusive.
 
-    `allowed_campaign_ids`: only events that count for one of these campaigns; empty, none does.
+    `allowed_campaign_ids` selects events attributed to one of these campaigns: none if it is empty, all if None.
     """
 
     after: int = 0
@@ -101,8 +98,8 @@ class EventFilter(msgspec.Struct, frozen=True):
     agent_job_id: UUID | None = None
     allowed_campaign_ids: frozenset[UUID] | None = None
 
-    def wants(self, event: StoredEvent) -> bool:
-        """Whether an event passes, wherever in the log it stands: the same that `read_page` asks of the database."""
+    def matches(self, event: StoredEvent) -> bool:
+        """Whether the filter selects an event at any position, by the same conditions as `read_page`."""
         return (
             (not self.categories or event.category in self.categories)
             and (not self.types or event.type in self.types)
@@ -114,7 +111,7 @@ class EventFilter(msgspec.Struct, frozen=True):
 
 
 def view(event: StoredEvent) -> EventView:
-    """Show a stored event."""
+    """Return the view of a stored event."""
     free_text = event.text.encode() if event.text is not None else None
     return EventView(
         position=event.position,
@@ -136,30 +133,30 @@ def view(event: StoredEvent) -> EventView:
     )
 
 
-def _page_query(columns: str, wanted: EventFilter, limit: int, characters: int) -> tuple[str, list[object]]:
-    arguments: list[object] = [wanted.after]
+def _page_query(columns: str, selection: EventFilter, limit: int, characters_max: int) -> tuple[str, list[object]]:
+    arguments: list[object] = [selection.after]
     conditions = ["position > $1"]
 
     def narrow(condition: str, value: object) -> None:
         arguments.append(value)
         conditions.append(condition.format(f"${len(arguments)}"))
 
-    if wanted.until is not None:
-        narrow("position <= {}", wanted.until)
-    if wanted.categories:
-        narrow("category = ANY ({}::text[])", list(wanted.categories))
-    if wanted.types:
-        narrow("type = ANY ({}::text[])", list(wanted.types))
-    if wanted.stream_ids:
-        narrow("stream_id = ANY ({}::uuid[])", list(wanted.stream_ids))
-    if wanted.campaign_id is not None:
-        narrow("campaign_id = {}", wanted.campaign_id)
-    if wanted.agent_job_id is not None:
-        narrow("agent_job_id = {}", wanted.agent_job_id)
-    if wanted.allowed_campaign_ids is not None:
-        narrow("campaign_id = ANY ({}::uuid[])", list(wanted.allowed_campaign_ids))
-    arguments += [limit, characters]
-    # The running size is summed over the small column alone: a text past the bound is never read from disk.
+    if selection.until is not None:
+        narrow("position <= {}", selection.until)
+    if selection.categories:
+        narrow("category = ANY ({}::text[])", list(selection.categories))
+    if selection.types:
+        narrow("type = ANY ({}::text[])", list(selection.types))
+    if selection.stream_ids:
+        narrow("stream_id = ANY ({}::uuid[])", list(selection.stream_ids))
+    if selection.campaign_id is not None:
+        narrow("campaign_id = {}", selection.campaign_id)
+    if selection.agent_job_id is not None:
+        narrow("agent_job_id = {}", selection.agent_job_id)
+    if selection.allowed_campaign_ids is not None:
+        narrow("campaign_id = ANY ({}::uuid[])", list(selection.allowed_campaign_ids))
+    arguments += [limit, characters_max]
+    # The window function sums `size` alone, so texts beyond the limit are never read from disk.
     query = f"""
         SELECT {columns} FROM (
             SELECT *, sum(size) OVER (ORDER BY position) AS running FROM ledger.events
@@ -168,71 +165,94 @@ def _page_query(columns: str, wanted: EventFilter, limit: int, characters: int) 
         ) AS page
         WHERE running <= ${len(arguments)} OR running = size
         ORDER BY position
-    """  # noqa: S608 (the conditions are fixed texts above)
+    """  # noqa: S608 (the conditions are the constants above)
     return query, arguments
 
 
 async def read_page(
     connection: Connection,
-    wanted: EventFilter,
+    selection: EventFilter,
     limit: int = PAGE_EVENTS_MAX,
-    characters: int | None = None,
+    characters_max: int | None = None,
 ) -> list[StoredEvent]:
-    """Read the next events, at most `limit`; fewer where they are large. Empty only where there are none.
+    """Read the next page of events.
 
     Args:
-        characters: where a page ends, `PAGE_CHARACTERS_MAX` when None.
+        connection: a connection to the database of the log.
+        selection: the events to read.
+        limit: the most events.
+        characters_max: the most characters of data and text if there is more than one event; `PAGE_CHARACTERS_MAX`
+            when None.
+
+    Returns:
+        the events in order of position; empty only if no further event matches.
     """
-    query, arguments = _page_query(_COLUMNS, wanted, limit, characters or PAGE_CHARACTERS_MAX)
+    query, arguments = _page_query(_COLUMNS, selection, limit, characters_max or PAGE_CHARACTERS_MAX)
     return [StoredEvent(*row) for row in await connection.fetch(query, *arguments)]
 
 
 async def read_salted_page(
-    connection: Connection, wanted: EventFilter, limit: int = PAGE_EVENTS_MAX
+    connection: Connection, selection: EventFilter, limit: int = PAGE_EVENTS_MAX
 ) -> list[SaltedEvent]:
-    """The same, with salts: for those who may see them, since they make erased texts guessable again."""
-    query, arguments = _page_query(_SALTED_COLUMNS, wanted, limit, PAGE_CHARACTERS_MAX)
+    """Read the next page of events with their salts, which only auditors may see: a salt makes its text guessable.
+
+    Args:
+        connection: a connection to the database of the log.
+        selection: the events to read.
+        limit: the most events.
+
+    Returns:
+        the events in order of position; empty only if no further event matches.
+    """
+    query, arguments = _page_query(_SALTED_COLUMNS, selection, limit, PAGE_CHARACTERS_MAX)
     return [SaltedEvent(*row) for row in await connection.fetch(query, *arguments)]
 
 
 async def read_head(connection: Connection) -> int:
-    """The position of the last event; 0 while there is none."""
+    """Return the position of the last event; 0 if the log is empty."""
     position = await connection.fetchval(HEAD)
     assert isinstance(position, int)
     return position
 
 
 async def read_stream_version(connection: Connection, category: str, stream_id: UUID) -> int:
-    """The version of a stream; 0 where it does not exist."""
+    """Return the version of a stream; 0 if the stream does not exist."""
     version = await connection.fetchval(STREAM_VERSION, category, stream_id)
     return int(version or 0)
 
 
 def read_all(
-    database: Database, wanted: EventFilter, page_events_max: int = PAGE_EVENTS_MAX
+    database: Database, selection: EventFilter, page_events_max: int = PAGE_EVENTS_MAX
 ) -> AsyncIterator[list[StoredEvent]]:
-    """Read every event wanted, page by page, each in a short transaction of its own.
+    """Read all selected events page by page, each page in a separate short transaction.
 
-    Where `until` is None, up to the head at the start: a reader is not kept going by a writer.
+    Args:
+        database: the database of the log.
+        selection: the events to read. If `until` is None, reading ends at the head of the log as it was at the start,
+            so that ongoing appends do not prolong it.
+        page_events_max: the most events in a page.
+
+    Yields:
+        pages of events in order of position; none is empty.
     """
-    return _read_pages(database, wanted, page_events_max, read_page)
+    return _read_pages(database, selection, page_events_max, read_page)
 
 
-def read_all_salted(database: Database, wanted: EventFilter) -> AsyncIterator[list[SaltedEvent]]:
-    """The same, with salts."""
-    return _read_pages(database, wanted, PAGE_EVENTS_MAX, read_salted_page)
+def read_all_salted(database: Database, selection: EventFilter) -> AsyncIterator[list[SaltedEvent]]:
+    """Read all selected events with their salts, page by page; see `read_all` and `read_salted_page`."""
+    return _read_pages(database, selection, PAGE_EVENTS_MAX, read_salted_page)
 
 
 async def _read_pages(
-    database: Database, wanted: EventFilter, page_events_max: int, read: "_ReadPage[E]"
+    database: Database, selection: EventFilter, page_events_max: int, read: "_ReadPage[E]"
 ) -> AsyncIterator[list[E]]:
-    if wanted.until is None:
+    if selection.until is None:
         async with database.connection() as connection:
-            wanted = msgspec.structs.replace(wanted, until=await read_head(connection))
+            selection = msgspec.structs.replace(selection, until=await read_head(connection))
     while True:
         async with database.connection() as connection:
-            page = await read(connection, wanted, page_events_max)
+            page = await read(connection, selection, page_events_max)
         if not page:
             return
         yield page
-        wanted = msgspec.structs.replace(wanted, after=page[-1].position)
+        selection = msgspec.structs.replace(selection, after=page[-1].position)

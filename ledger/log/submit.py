@@ -1,4 +1,4 @@
-"""The door below HTTP: decode and authorize a request's events, append each separately; receipts or errors."""
+"""Decode, authorize and append the events of a request, each separately, below HTTP: receipts or errors."""
 
 from collections.abc import Iterator, Sequence
 

@@ -1,8 +1,8 @@
-"""The tables of schema `ledger`: the log, what appends are judged by, and where the projections stand.
+"""Tables of schema `ledger`: events, streams, accounts, holds, head, checkpoint, keys, sealed tree.
 
-The migrations make them; `alembic check` holds the two against each other. Every unique key of event, stream and
-account tables contains the stream (account) id, so that the tables can be distributed by it. `position` carries a
-plain index: its uniqueness comes from the one row of `log_head`, which every append locks first and moves last.
+The migrations create them; `alembic check` compares both. Every unique key of event, stream and account tables contains
+the stream or account id, so that the tables can be distributed by it. `position` has an index that is not unique: its
+values are unique because every append locks the row of `log_head` first and updates it last.
 """
 
 from sqlalchemy import (
@@ -37,7 +37,7 @@ NAMING = {
     "ix": "%(table_name)s_%(column_0_N_name)s_idx",
     "ck": "%(table_name)s_%(constraint_name)s_check",
 }
-"""PostgreSQL's own naming, so that a name in an error message can be found in the code."""
+"""PostgreSQL's default names, so that a name in an error message can be found in the code."""
 
 metadata = MetaData(schema=SCHEMA, naming_convention=NAMING)
 
@@ -66,9 +66,9 @@ events = Table(
     Column("text", JSON),
     Column("text_salt", LargeBinary),
     Column("text_commitment", Text),
-    # part of the receipt, not of the event
+    # Part of the receipt, not of the event.
     Column("over_budget", ARRAY(Text)),
-    # characters of data and text; readers bound pages by it
+    # Characters of data and text; limits the size of pages.
     Column("size", Integer, nullable=False),
     PrimaryKeyConstraint("stream_id", "version", "category"),
     UniqueConstraint("stream_id", "id", "category"),
@@ -84,7 +84,7 @@ events = Table(
 
 EVENT_COLUMNS = tuple(column.name for column in events.columns)
 
-# Version and decision state of campaign, content and job streams; a cost stream is folded from its own events.
+# Version and decision state of campaign, content and job streams; the state of a cost stream is folded from its events.
 streams = Table(
     "streams",
     metadata,
@@ -96,14 +96,14 @@ streams = Table(
     CheckConstraint("category IN ('campaign', 'content', 'job')", name="category"),
 )
 
-# The balances of each campaign, and of each job that has had a cost.
+# Balances of each campaign, and of each job that has cost entries.
 accounts = Table(
     "accounts",
     metadata,
     Column("account_id", Uuid, nullable=False),
     Column("scope", Text, nullable=False),
     Column("currency", Text, nullable=False),
-    # null: no limit
+    # NULL: no limit.
     Column("budget", Numeric(20, 10)),
     Column("spent", Numeric(38, 10), nullable=False),
     Column("held", Numeric(38, 10), nullable=False),
@@ -114,7 +114,7 @@ accounts = Table(
     CheckConstraint("held >= 0", name="held"),
 )
 
-# One row an open hold.
+# One row for each open hold.
 holds = Table(
     "holds",
     metadata,
@@ -129,7 +129,7 @@ holds = Table(
     CheckConstraint("amount > 0", name="amount"),
 )
 
-# The one row that every append locks first and moves last.
+# One row: the position and time of the last event. Every append locks it first and updates it last.
 log_head = Table(
     "log_head",
     metadata,
@@ -140,7 +140,7 @@ log_head = Table(
     CheckConstraint("id = 1", name="id"),
 )
 
-# How far the read models have come, moved in the transaction that writes them.
+# The position that the read models reflect; updated in the transaction that writes them.
 projection_checkpoints = Table(
     "projection_checkpoints",
     metadata,
@@ -160,7 +160,7 @@ api_keys = Table(
     Column("name", Text, nullable=False),
     Column("role", Text, nullable=False),
     Column("secret_sha256", LargeBinary, nullable=False),
-    # null: not confined
+    # NULL: not restricted to certain campaigns.
     Column("campaign_ids", ARRAY(Uuid)),
     Column("created_at", Time, nullable=False),
     Column("expires_at", Time),
@@ -172,7 +172,7 @@ api_keys = Table(
     CheckConstraint("role IN ('viewer', 'agent', 'manager', 'auditor', 'admin')", name="role"),
 )
 
-# The Merkle tree over the events, as it is served: up to 256 hashes of 32 bytes a row.
+# The Merkle tree over the events, as served: a row holds up to 256 hashes of 32 bytes.
 log_tiles = Table(
     "log_tiles",
     metadata,
@@ -182,7 +182,7 @@ log_tiles = Table(
     PrimaryKeyConstraint("level", "index"),
 )
 
-# How far the log is sealed. `refusal` says why the sealer does not sign, while it does not.
+# One row: the sealed size and the signed checkpoint. `refusal` is the reason why the sealer does not sign, if any.
 log_checkpoint = Table(
     "log_checkpoint",
     metadata,

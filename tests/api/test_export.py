@@ -51,7 +51,7 @@ async def test_an_end_that_the_log_has_not_reached_is_refused_because_less_would
     status, problem = await service.problem(EXPORT, until="2")
 
     assert (status, problem["type"]) == (400, "/problems/malformed")
-    assert problem["detail"] == "the log ends at position 1; position 2 is not there yet"
+    assert problem["detail"] == "the log ends at position 1; position 2 does not exist yet"
 
 
 @pytest.mark.parametrize("parameters", [{"after": "-1"}, {"until": "x"}, {"limit": "1"}])

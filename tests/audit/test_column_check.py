@@ -18,7 +18,7 @@ from projections.worker import fold_page
 from tests.conftest import administer
 from tests.domain.test_machine import BookMachine
 from tests.events import campaign, cost, follow, job, reserve
-from tests.log.erasing import erased
+from tests.log.erasures import erased
 from tests.log.helpers import connected, query, record, request
 from tests.projections.helpers import story, tell
 from tests.projections.test_worker import by_chance

@@ -77,7 +77,7 @@ async def test_an_export_ends_where_it_is_told_to_and_overwrites_nothing(
     assert (two.code, json.loads(two.out)) == (0, {"file": str(file), "events": 2})
     assert [line.event.position for line in read(file.read_bytes())] == [1, 2]
     assert (again.code, again.err) == (1, f"Error: {file} already exists; choose another name, or remove it\n")
-    assert (too_far.code, too_far.err) == (1, "Error: the log ends at position 3; position 4 is not there yet\n")
+    assert (too_far.code, too_far.err) == (1, "Error: the log ends at position 3; position 4 does not exist yet\n")
     assert wrong.code == 2
     assert [path.name for path in tmp_path.iterdir()] == ["log"]
 

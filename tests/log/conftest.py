@@ -1,4 +1,4 @@
-"""An appender on the test's own database, and a database for a module whose tests leave it as it is."""
+"""An appender on the database of a test, and a database that the tests of a module share."""
 
 import uuid
 from collections.abc import AsyncIterator
@@ -19,7 +19,7 @@ async def appender(database: Database) -> AsyncIterator[Appender]:
 
 @pytest.fixture(scope="module")
 async def shared_database_url(request: pytest.FixtureRequest, server_url: URL, template: str) -> AsyncIterator[URL]:
-    """A migrated database for all tests of a module."""
+    """A migrated database for all tests of a module, which must not change it."""
     name = f"shared_{uuid.uuid4().hex[:12]}"
     await administer(server_url, f"CREATE DATABASE {name} TEMPLATE {template}")
     yield way_to(server_url, request).set(database=name)

@@ -1,4 +1,4 @@
-"""Requests made from events as clients send them, and the log seen without the code under test."""
+"""Build requests from events as clients send them, and read the log without the code under test."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -33,7 +33,7 @@ def request(*events: dict[str, Any], independent: bool = False) -> Request:
 
 
 async def record(database: Database, *events: dict[str, Any], now: datetime | None = None) -> list[Receipt]:
-    """Append events that must be accepted, in one transaction."""
+    """Append events in one transaction; all must be accepted."""
     async with database.connection() as connection:
         (verdict,), _ = await append(connection, [request(*events)], now)
     return receipts(verdict)
@@ -51,21 +51,21 @@ async def query(database: Database, statement: str, *arguments: Any) -> list[tup
 
 
 async def value(database: Database, statement: str, *arguments: Any) -> Any:
-    ((found,),) = await query(database, statement, *arguments)
-    return found
+    ((only,),) = await query(database, statement, *arguments)
+    return only
 
 
 async def until(condition: Callable[[], Awaitable[Any]]) -> Any:
-    """Wait for a condition, and give back what it said when it held."""
+    """Wait until a condition returns a true value, and return that value."""
     async with asyncio.timeout(WAIT_SECONDS_MAX):
-        while not (found := await condition()):
+        while not (result := await condition()):
             await asyncio.sleep(0.005)
-    return found
+    return result
 
 
 @asynccontextmanager
 async def connected(url: URL) -> Any:
-    """A connection that is nobody else's."""
+    """Open a connection outside any pool."""
     plain = direct_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
     connection = await asyncpg.connect(plain)
     try:
@@ -76,7 +76,7 @@ async def connected(url: URL) -> Any:
 
 @asynccontextmanager
 async def head_locked(url: URL) -> Any:
-    """Hold the row that every append locks first; yields a function that waits until so many appends wait for it."""
+    """Hold the head lock; yield a function that waits until `number` appends wait for it."""
     async with connected(url) as holder, connected(url) as watcher, holder.transaction():
         await holder.execute("SELECT FROM ledger.log_head FOR UPDATE")
 
@@ -90,12 +90,12 @@ async def head_locked(url: URL) -> Any:
 
 
 async def turns(number: int = 5) -> None:
-    """Let the tasks that can run do so."""
+    """Let the tasks that are ready run, for `number` iterations of the event loop."""
     for _ in range(number):
         await asyncio.sleep(0)
 
 
 async def gathered(tasks: Iterable[Awaitable[Any]]) -> list[Any]:
-    """All results, exceptions among them, within bounded time."""
+    """Wait for all tasks, for a limited time; return their results and exceptions."""
     async with asyncio.timeout(WAIT_SECONDS_MAX):
         return await asyncio.gather(*tasks, return_exceptions=True)

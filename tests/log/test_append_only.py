@@ -1,4 +1,4 @@
-"""The log is append-only in the database itself: only the one erasure passes, in the parent and in every partition."""
+"""Triggers make the log append-only: of all changes only an erasure passes, on every partition."""
 
 from collections.abc import AsyncIterator
 
@@ -20,7 +20,7 @@ SELECT 1, $1, gen_random_uuid(), 1, gen_random_uuid(), 'campaign.created', 1, no
 
 ERASE = "UPDATE ledger.{table} SET text = NULL, text_salt = NULL"
 
-# A change of each column beside the erasure's two; NULLs become values, values become NULL where they may.
+# A change of each column except the two that an erasure sets; NULLs become values, values become NULL if allowed.
 OTHER_CHANGES = {
     "position": "2",
     "category": "'content'",
@@ -45,16 +45,16 @@ OTHER_CHANGES = {
 
 @pytest.fixture
 async def connection(shared_database_url: URL) -> AsyncIterator[Connection]:
-    """A connection to a log that holds one event, with free text, in each category; what a test does is undone."""
+    """A connection to a log with one event in each category, all with free text; rolled back after the test."""
     async with connected(shared_database_url) as connection:
-        everything = connection.transaction()
-        await everything.start()
+        transaction = connection.transaction()
+        await transaction.start()
         await connection.executemany(INSERT, [(category,) for category in CATEGORIES])
         yield connection
-        await everything.rollback()
+        await transaction.rollback()
 
 
-async def refused(connection: Connection, statement: str) -> None:
+async def assert_refused(connection: Connection, statement: str) -> None:
     before = await connection.fetch("SELECT events::text FROM ledger.events ORDER BY category")
 
     with pytest.raises(asyncpg.RestrictViolationError, match="append-only"):
@@ -72,16 +72,16 @@ async def refused(connection: Connection, statement: str) -> None:
 async def test_update_delete_and_truncate_are_refused_on_the_parent_and_on_every_partition(
     connection: Connection, table: str, statement: str
 ) -> None:
-    await refused(connection, statement.format(table))
+    await assert_refused(connection, statement.format(table))
 
 
 async def test_an_upsert_and_a_merge_are_refused_too(connection: Connection) -> None:
-    await refused(
+    await assert_refused(
         connection,
         "INSERT INTO ledger.events SELECT * FROM ledger.events "
         "ON CONFLICT (stream_id, version, category) DO UPDATE SET actor = 'somebody'",
     )
-    await refused(
+    await assert_refused(
         connection,
         "MERGE INTO ledger.events AS old USING ledger.events AS new ON old.id = new.id WHEN MATCHED THEN DELETE",
     )
@@ -90,25 +90,25 @@ async def test_an_upsert_and_a_merge_are_refused_too(connection: Connection) -> 
 @pytest.mark.parametrize("table", ["events", *PARTITIONS])
 async def test_the_erasure_of_text_and_salt_passes(connection: Connection, table: str) -> None:
     others = ", ".join(column for column in EVENT_COLUMNS if column not in ("text", "text_salt"))
-    kept = f"SELECT ROW({others})::text FROM ledger.events ORDER BY category"
-    before = await connection.fetch(kept)
+    other_columns = f"SELECT ROW({others})::text FROM ledger.events ORDER BY category"
+    before = await connection.fetch(other_columns)
 
     erased = await connection.execute(ERASE.format(table=table))
 
     assert erased == f"UPDATE {5 if table == 'events' else 1}"
-    left = f"SELECT count(*) FROM ledger.{table} WHERE text IS NOT NULL OR text_salt IS NOT NULL"
-    assert (await connection.fetchval(left), await connection.fetch(kept)) == (0, before)
+    remaining = f"SELECT count(*) FROM ledger.{table} WHERE text IS NOT NULL OR text_salt IS NOT NULL"
+    assert (await connection.fetchval(remaining), await connection.fetch(other_columns)) == (0, before)
 
 
-async def test_every_column_is_guarded() -> None:
+async def test_these_tests_cover_every_column() -> None:
     assert set(OTHER_CHANGES) == set(EVENT_COLUMNS) - {"text", "text_salt"}
 
 
 @pytest.mark.parametrize("column", OTHER_CHANGES)
 async def test_an_erasure_that_changes_anything_else_is_refused(connection: Connection, column: str) -> None:
-    where = "WHERE category = 'campaign'"
+    change = f"{column} = {OTHER_CHANGES[column]}"
 
-    await refused(connection, f"{ERASE.format(table='events')}, {column} = {OTHER_CHANGES[column]} {where}")
+    await assert_refused(connection, f"{ERASE.format(table='events')}, {change} WHERE category = 'campaign'")
 
 
 @pytest.mark.parametrize(
@@ -122,12 +122,12 @@ async def test_an_erasure_that_changes_anything_else_is_refused(connection: Conn
         "text = NULL, text_salt = '\\x00'",
     ],
 )
-async def test_a_text_is_never_replaced_and_never_goes_without_its_salt(connection: Connection, change: str) -> None:
-    await refused(connection, f"UPDATE ledger.events SET {change} WHERE category = 'campaign'")
+async def test_a_text_cannot_be_replaced_or_erased_without_its_salt(connection: Connection, change: str) -> None:
+    await assert_refused(connection, f"UPDATE ledger.events SET {change} WHERE category = 'campaign'")
 
 
-async def test_what_was_erased_stays_as_it_is(connection: Connection) -> None:
+async def test_an_erased_event_cannot_be_changed(connection: Connection) -> None:
     await connection.execute(ERASE.format(table="events"))
 
-    await refused(connection, ERASE.format(table="events"))
-    await refused(connection, """UPDATE ledger.events SET text = '{"name":"A name"}', text_salt = '\\x00'""")
+    await assert_refused(connection, ERASE.format(table="events"))
+    await assert_refused(connection, """UPDATE ledger.events SET text = '{"name":"A name"}', text_salt = '\\x00'""")

@@ -1,4 +1,4 @@
-"""The appender: group commit, a bounded queue, draining, and repeats found in the database."""
+"""The appender: group commit, a bounded queue, draining on exit, and retries found in the database."""
 
 import asyncio
 from typing import Any
@@ -25,7 +25,7 @@ def sent(appender: Appender, *events: dict[str, Any]) -> "asyncio.Task[Any]":
     return asyncio.create_task(appender.append(request(*events)))
 
 
-async def test_what_arrives_while_a_group_is_written_is_written_together_by_the_next(
+async def test_requests_that_arrive_during_an_append_are_appended_together_by_the_next(
     database: Database, database_url: URL
 ) -> None:
     groups: list[int] = []
@@ -42,7 +42,7 @@ async def test_what_arrives_while_a_group_is_written_is_written_together_by_the_
     assert await value(database, "SELECT count(DISTINCT recorded_at) FROM ledger.events") == 2
 
 
-async def test_a_group_stops_growing_and_a_larger_request_goes_alone(
+async def test_a_group_has_a_maximum_size_and_a_larger_request_is_a_group_alone(
     database: Database, database_url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(appender_module, "GROUP_EVENTS_MAX", 10)
@@ -59,7 +59,7 @@ async def test_a_group_stops_growing_and_a_larger_request_goes_alone(
     assert groups == [1, 16, 26, 28]
 
 
-async def test_every_request_of_a_group_gets_its_own_verdict(appender: Appender, database: Database) -> None:
+async def test_every_request_of_a_group_gets_a_separate_verdict(appender: Appender, database: Database) -> None:
     opened, other = campaign(), campaign()
 
     answers = await gathered(
@@ -85,7 +85,7 @@ async def test_every_request_of_a_group_gets_its_own_verdict(appender: Appender,
 
 
 @pytest.mark.parametrize(("bound", "size"), [("QUEUE_EVENTS_MAX", 3), ("QUEUE_CHARACTERS_MAX", 3 * 44)])
-async def test_a_full_queue_refuses_at_once_and_takes_again_once_there_is_room(
+async def test_a_full_queue_refuses_at_once_and_accepts_again_when_there_is_room(
     appender: Appender, database: Database, database_url: URL, monkeypatch: pytest.MonkeyPatch, bound: str, size: int
 ) -> None:
     monkeypatch.setattr(appender_module, bound, size)
@@ -103,7 +103,7 @@ async def test_a_full_queue_refuses_at_once_and_takes_again_once_there_is_room(
     assert await value(database, "SELECT count(*) FROM ledger.events") == 5
 
 
-async def test_a_request_larger_than_the_queue_is_taken_by_an_empty_one(
+async def test_an_empty_queue_accepts_a_request_that_exceeds_its_limit(
     appender: Appender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(appender_module, "QUEUE_EVENTS_MAX", 1)
@@ -113,7 +113,7 @@ async def test_a_request_larger_than_the_queue_is_taken_by_an_empty_one(
     assert len(receipts(verdict)) == 3
 
 
-async def test_leaving_drains_what_was_accepted_and_takes_nothing_more(database: Database, database_url: URL) -> None:
+async def test_exit_drains_the_queue_and_refuses_further_requests(database: Database, database_url: URL) -> None:
     appender = await Appender(database).__aenter__()
     async with head_locked(database_url) as appends_wait:
         accepted = appends(appender, cost())
@@ -133,14 +133,14 @@ async def test_leaving_drains_what_was_accepted_and_takes_nothing_more(database:
     assert await value(database, "SELECT count(*) FROM ledger.events") == 21
 
 
-async def test_who_gives_up_while_queued_harms_nobody_and_is_not_recorded(
+async def test_a_request_cancelled_in_the_queue_is_not_recorded_and_does_not_affect_others(
     appender: Appender, database: Database, database_url: URL
 ) -> None:
-    kept = [cost(), cost()]
+    recorded = [cost(), cost()]
     async with head_locked(database_url) as appends_wait:
         first = appends(appender, cost())
         await appends_wait()
-        queued = appends(appender, kept[0], cost(), kept[1])
+        queued = appends(appender, recorded[0], cost(), recorded[1])
         await turns()
         queued[1].cancel()
         await turns()
@@ -152,7 +152,7 @@ async def test_who_gives_up_while_queued_harms_nobody_and_is_not_recorded(
     assert await value(database, "SELECT count(*) FROM ledger.events") == 3
 
 
-async def test_who_gives_up_while_written_harms_nobody(
+async def test_a_request_cancelled_during_its_append_does_not_affect_others(
     appender: Appender, database: Database, database_url: URL
 ) -> None:
     abandoned = cost()
@@ -168,7 +168,7 @@ async def test_who_gives_up_while_written_harms_nobody(
     assert await value(database, "SELECT count(*) FROM ledger.events") == 1
 
 
-async def test_repeats_are_found_in_the_database_by_a_new_appender(database: Database) -> None:
+async def test_a_new_appender_finds_retried_events_in_the_database(database: Database) -> None:
     opened, queued, drafted = campaign(budget="1"), job(), content()
     held = reserve("1", campaign_id=opened["id"], description="What it is for")
     events = [
@@ -186,19 +186,19 @@ async def test_repeats_are_found_in_the_database_by_a_new_appender(database: Dat
         first = receipts(await appender.append(request(*events)))
 
     async with Appender(database) as appender:
-        again = receipts(await appender.append(request(*events)))
+        retried = receipts(await appender.append(request(*events)))
         backwards = [receipts(await appender.append(request(event)))[0] for event in reversed(events)]
 
-    repeated = [
+    duplicates = [
         Receipt(receipt.id, receipt.stream_id, receipt.version, receipt.position, True, receipt.over_budget)
         for receipt in first
     ]
     assert [receipt.over_budget for receipt in first if receipt.over_budget] == [["campaign"], ["campaign"]]
-    assert (again, backwards[::-1]) == (repeated, repeated)
+    assert (retried, backwards[::-1]) == (duplicates, duplicates)
     assert await value(database, "SELECT count(*) FROM ledger.events") == len(events)
 
 
-async def test_the_same_id_with_other_content_is_a_conflict_found_in_the_database(database: Database) -> None:
+async def test_the_same_id_with_different_content_is_a_conflict_found_in_the_database(database: Database) -> None:
     event = cost(description="Text") | {"occurred_at": "2025-01-01T00:00:00Z"}
     await record(database, event)
     other_data = [

@@ -1,6 +1,7 @@
-"""The database fails under the appender: every request is answered, every event is in the log once or not at all."""
+"""The database fails during appends: every request is answered, every event is recorded once or not at all."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import asyncpg
@@ -33,21 +34,21 @@ from tests.log.helpers import (
 )
 
 WAITING_PID = WAITING_FOR_LOCK.replace("count(*)", "pid") + " AND pid <> ALL ($1)"
-CUT_ALL = """
+TERMINATE_ALL = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
 """
 
 
-async def cut_the_waiting(connection: Any, times: int) -> None:
-    """Cut the append that waits for the lock, then the one that is tried in its place, and so on."""
-    cut: list[int] = []
-    while len(cut) < times:
-        cut.append(await until(lambda: connection.fetchval(WAITING_PID, cut)))
-        await connection.execute(f"SELECT pg_terminate_backend({cut[-1]})")
+async def terminate_waiting_appends(connection: Any, times: int) -> None:
+    """Terminate the session of the append that waits for the head lock, then that of its retry, and so on."""
+    terminated: list[int] = []
+    while len(terminated) < times:
+        terminated.append(await until(lambda: connection.fetchval(WAITING_PID, terminated)))
+        await connection.execute(f"SELECT pg_terminate_backend({terminated[-1]})")
 
 
-async def test_a_connection_that_is_cut_in_the_middle_of_an_append_costs_nobody_anything(
+async def test_an_append_whose_connection_is_terminated_succeeds_on_retry(
     appender: Appender, database: Database, database_url: URL
 ) -> None:
     async with connected(database_url) as other:
@@ -56,14 +57,14 @@ async def test_a_connection_that_is_cut_in_the_middle_of_an_append_costs_nobody_
             await appends_wait()
             tasks += [asyncio.create_task(appender.append(request(cost()))) for _ in range(10)]
             await turns()
-            await cut_the_waiting(other, 1)
+            await terminate_waiting_appends(other, 1)
         answers = await gathered(tasks)
 
     assert sorted(receipts(answer)[0].position for answer in answers) == list(range(1, 12))
     assert await value(database, "SELECT count(*) FROM ledger.events") == 11
 
 
-async def test_in_a_burst_with_every_connection_cut_again_and_again_each_event_is_recorded_once(
+async def test_with_all_connections_terminated_several_times_each_event_is_recorded_once(
     appender: Appender, database: Database, database_url: URL
 ) -> None:
     opened = campaign(budget="1000")
@@ -85,11 +86,11 @@ async def test_in_a_burst_with_every_connection_cut_again_and_again_each_event_i
             clients.create_task(client())
         for reached in (30, 120, 210):
 
-            async def under_way(reached: int = reached) -> bool:
+            async def appended(reached: int = reached) -> bool:
                 return len(answered) >= reached
 
-            await until(under_way)
-            await other.fetch(CUT_ALL)
+            await until(appended)
+            await other.fetch(TERMINATE_ALL)
 
     assert sorted(receipt.position for receipt in answered) == list(range(2, 302))
     assert await value(database, "SELECT count(*) FROM ledger.events") == 301
@@ -97,7 +98,7 @@ async def test_in_a_burst_with_every_connection_cut_again_and_again_each_event_i
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-async def test_an_append_that_failed_is_sent_once_more_whether_it_had_been_written_or_not(
+async def test_a_failed_append_is_retried_once_whether_or_not_it_was_committed(
     database: Database, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
     failures = [asyncpg.ConnectionDoesNotExistError("cut")]
@@ -115,20 +116,22 @@ async def test_an_append_that_failed_is_sent_once_more_whether_it_had_been_writt
     async with Appender(database) as appender:
         created, spent = receipts(await appender.append(request(opened, cost("3", campaign_id=opened["id"]))))
 
-    written = when == "after"
-    assert (created.position, created.duplicate, spent.position, spent.duplicate) == (1, written, 2, written)
+    committed = when == "after"
+    assert (created.position, created.duplicate, spent.position, spent.duplicate) == (1, committed, 2, committed)
     assert await query(database, "SELECT spent FROM ledger.accounts") == [(3,)]
     assert await value(database, "SELECT count(*) FROM ledger.events") == 2
 
 
 @pytest.mark.parametrize("make", [campaign, cost])
-async def test_an_identity_that_the_load_did_not_see_is_found_by_the_index_and_judged_anew(
+async def test_an_event_id_that_the_load_did_not_return_violates_the_index_and_is_judged_again(
     database: Database, monkeypatch: pytest.MonkeyPatch, make: Any
 ) -> None:
     event = make()
     await record(database, event)
     nothing = [Touched([], [], [], [])]
-    monkeypatch.setattr(append_module, "touched_by", lambda asked: nothing.pop() if nothing else touched_by(asked))
+    monkeypatch.setattr(
+        append_module, "touched_by", lambda group: nothing.pop() if nothing else touched_by(group)
+    )
 
     async with Appender(database) as appender:
         (receipt,) = receipts(await appender.append(request(event)))
@@ -136,13 +139,13 @@ async def test_an_identity_that_the_load_did_not_see_is_found_by_the_index_and_j
     assert (receipt.position, receipt.duplicate, nothing) == (1, True, [])
 
 
-async def test_an_append_that_is_cut_twice_is_answered_so_that_the_sender_tries_again(
+async def test_an_append_terminated_twice_is_answered_with_database_unavailable(
     appender: Appender, database_url: URL
 ) -> None:
     event = cost()
     async with connected(database_url) as other, head_locked(database_url):
         task = asyncio.create_task(appender.append(request(event)))
-        await cut_the_waiting(other, 2)
+        await terminate_waiting_appends(other, 2)
         (answer,) = await gathered([task])
 
     assert isinstance(answer, DatabaseUnavailable)
@@ -150,7 +153,7 @@ async def test_an_append_that_is_cut_twice_is_answered_so_that_the_sender_tries_
     assert (receipt.position, receipt.duplicate) == (1, False)
 
 
-async def test_a_request_that_the_database_cannot_take_fails_alone(database: Database, database_url: URL) -> None:
+async def test_a_request_that_the_database_rejects_fails_alone(database: Database, database_url: URL) -> None:
     await query(database, "ALTER TABLE ledger.events ADD CONSTRAINT no_poison CHECK (actor <> 'poison')")
     poison = Request([candidate(cost(), actor="poison")])
     async with Appender(database) as appender:
@@ -158,7 +161,7 @@ async def test_a_request_that_the_database_cannot_take_fails_alone(database: Dat
             tasks = [asyncio.create_task(appender.append(request(cost())))]
             await appends_wait()
             requests = [request(cost()), request(cost()), poison, request(cost())]
-            tasks += [asyncio.create_task(appender.append(asked)) for asked in requests]
+            tasks += [asyncio.create_task(appender.append(one)) for one in requests]
             await turns()
         answers = await gathered(tasks)
         after = receipts(await appender.append(request(cost())))
@@ -168,21 +171,21 @@ async def test_a_request_that_the_database_cannot_take_fails_alone(database: Dat
     assert after[0].position == 5
 
 
-async def test_a_request_that_this_program_cannot_judge_fails_alone_and_at_once(appender: Appender) -> None:
-    """The failed transaction must not keep the head of the log while its neighbours are recorded."""
-    asked = candidate(cost())
-    nonsense = Request([msgspec.structs.replace(asked, event_type=asked.event_type._replace(category="nonsense"))])
+async def test_a_request_that_raises_an_error_in_the_judge_fails_alone_and_at_once(appender: Appender) -> None:
+    """The failed transaction must release the head lock before the other requests of the group are retried."""
+    valid = candidate(cost())
+    invalid = Request([msgspec.structs.replace(valid, event_type=replace(valid.event_type, name="nonsense.recorded"))])
 
     async with asyncio.timeout(5):
         answers = await asyncio.gather(
-            *(appender.append(asked) for asked in (request(cost()), nonsense, request(cost()))), return_exceptions=True
+            *(appender.append(one) for one in (request(cost()), invalid, request(cost()))), return_exceptions=True
         )
 
     assert isinstance(answers[1], KeyError)
     assert [receipts(answers[index])[0].position for index in (0, 2)] == [1, 2]
 
 
-async def test_a_job_that_ends_releases_a_hold_on_a_campaign_that_is_not_its_own(database: Database) -> None:
+async def test_a_job_that_ends_releases_its_hold_on_a_campaign_other_than_its_campaign(database: Database) -> None:
     opened, queued = campaign(), job()
     held = reserve("5", campaign_id=opened["id"], agent_job_id=queued["id"])
     await record(database, opened, queued, held)
@@ -195,18 +198,16 @@ async def test_a_job_that_ends_releases_a_hold_on_a_campaign_that_is_not_its_own
     ]
 
 
-async def test_a_database_that_cannot_be_reached_is_said_to_be_and_found_again(
-    database: Database, database_url: URL
-) -> None:
-    nowhere = Database(database_url.set(port=1))
-    async with Appender(nowhere) as appender:
+async def test_an_unreachable_database_is_reported_as_unavailable(database: Database, database_url: URL) -> None:
+    unreachable = Database(database_url.set(port=1))
+    async with Appender(unreachable) as appender:
         answers = await gathered(appender.append(request(cost())) for _ in range(3))
-        again = await gathered([appender.append(request(cost()))])
+        later = await gathered([appender.append(request(cost()))])
 
-    assert [type(answer) for answer in [*answers, *again]] == [DatabaseUnavailable] * 4
+    assert [type(answer) for answer in [*answers, *later]] == [DatabaseUnavailable] * 4
 
 
-async def test_a_database_that_takes_no_more_connections_is_said_to_be_unavailable_and_tried_again(
+async def test_a_database_that_accepts_no_more_connections_is_unavailable_until_it_does(
     database: Database, database_url: URL
 ) -> None:
     role = f"limited_{database_url.database}"
@@ -218,19 +219,19 @@ async def test_a_database_that_takes_no_more_connections_is_said_to_be_unavailab
 
     refused = await gathered([appender.append(request(cost()))])
     await query(database, f"ALTER ROLE {role} CONNECTION LIMIT -1")
-    taken = await gathered([asyncio.wait_for(appender.append(request(cost())), 5)])
+    accepted = await gathered([asyncio.wait_for(appender.append(request(cost())), 5)])
 
     await limited.close()
     await query(database, f"DROP OWNED BY {role}")
     await query(database, f"DROP ROLE {role}")
     assert [type(answer) for answer in refused] == [DatabaseUnavailable]
-    assert isinstance(taken[0], list)
-    assert isinstance(taken[0][0], Receipt)
+    assert isinstance(accepted[0], list)
+    assert isinstance(accepted[0][0], Receipt)
     await appender.__aexit__(None, None, None)
 
 
 @pytest.mark.parametrize("code", ["53100", "53200", "58030"])
-async def test_a_database_whose_disk_is_full_or_broken_is_unavailable_until_it_is_mended(
+async def test_a_database_with_a_full_or_failing_disk_is_unavailable_until_it_recovers(
     appender: Appender, database: Database, database_url: URL, code: str
 ) -> None:
     async with connected(database_url) as owner:

@@ -1,4 +1,4 @@
-"""A refused hold is an event too: once for each state of the balances it was refused by."""
+"""A refused hold is recorded as `cost.denied`, once for each state of the balances that refused it."""
 
 from typing import Any
 from uuid import UUID, uuid5
@@ -18,26 +18,26 @@ DENIED = "SELECT stream_id, data::text FROM ledger.events WHERE type = 'cost.den
 
 @pytest.fixture
 async def opened(database: Database) -> dict[str, Any]:
-    """A campaign of 10, with 4 spent."""
+    """A campaign with a budget of 10, of which 4 are spent."""
     opened = campaign(budget="10")
     await record(database, opened, cost("4", campaign_id=opened["id"]))
     return opened
 
 
-async def ask(appender: Appender, event: dict[str, Any]) -> BudgetExceeded:
+async def reserve_in_vain(appender: Appender, event: dict[str, Any]) -> BudgetExceeded:
     (refusal,) = await appender.append(request(event))
     assert isinstance(refusal, BudgetExceeded)
     return refusal
 
 
-async def test_a_refused_hold_is_recorded_with_what_was_asked_and_the_limits_that_failed(
+async def test_a_refused_hold_is_recorded_with_the_request_and_the_exceeded_limits(
     appender: Appender, database: Database, opened: dict[str, Any]
 ) -> None:
     queued = job(opened["id"], budget="5")
     await record(database, queued)
-    asked = reserve("7.50", agent_job_id=queued["id"], model_used="gpt-4o", description="A text", expires_in=60)
+    hold = reserve("7.50", agent_job_id=queued["id"], model_used="gpt-4o", description="A text", expires_in=60)
 
-    refusal = await ask(appender, asked)
+    refusal = await reserve_in_vain(appender, hold)
 
     scopes = [
         {"scope": "job", "limit": "5", "spent": "0", "held": "0", "requested": "7.5", "available": "5"},
@@ -46,10 +46,10 @@ async def test_a_refused_hold_is_recorded_with_what_was_asked_and_the_limits_tha
     assert refusal.scopes == scopes
     columns = "type, version, actor, causation_id::text, campaign_id::text, agent_job_id::text, data::text, text::text"
     ((*stored, data, text),) = await query(database, f"SELECT {columns} FROM ledger.events WHERE position = 4")
-    assert stored == ["cost.denied", 1, "ledger", asked["id"], opened["id"], queued["id"]]
+    assert stored == ["cost.denied", 1, "ledger", hold["id"], opened["id"], queued["id"]]
     assert msgspec.json.decode(data) == {
-        "reserve_stream_id": asked["id"],
-        "reserve_id": asked["id"],
+        "reserve_stream_id": hold["id"],
+        "reserve_id": hold["id"],
         "resource_type": "llm_api",
         "amount": "7.5",
         "currency": "USD",
@@ -61,58 +61,58 @@ async def test_a_refused_hold_is_recorded_with_what_was_asked_and_the_limits_tha
     assert text == '{"description":"A text"}'
 
 
-async def test_its_stream_is_its_own_and_follows_from_the_hold_and_the_balances(
+async def test_the_denial_opens_a_stream_whose_id_derives_from_the_hold_and_the_balances(
     appender: Appender, database: Database, opened: dict[str, Any]
 ) -> None:
-    asked = reserve("7", campaign_id=opened["id"])
+    hold = reserve("7", campaign_id=opened["id"])
 
-    await ask(appender, asked)
+    await reserve_in_vain(appender, hold)
 
     ((stream_id, event_id),) = await query(database, "SELECT stream_id, id FROM ledger.events WHERE position = 3")
-    assert stream_id == event_id == uuid5(UUID(asked["id"]), f"{asked['id']}|campaign|10|4|0")
+    assert stream_id == event_id == uuid5(UUID(hold["id"]), f"{hold['id']}|campaign|10|4|0")
 
 
-async def test_repeating_it_while_nothing_changed_adds_nothing(
+async def test_retrying_with_unchanged_balances_records_no_further_denial(
     appender: Appender, database: Database, opened: dict[str, Any]
 ) -> None:
-    asked = reserve("7", campaign_id=opened["id"])
+    hold = reserve("7", campaign_id=opened["id"])
 
-    await gathered(ask(appender, asked) for _ in range(5))
-    await ask(appender, asked)
+    await gathered(reserve_in_vain(appender, hold) for _ in range(5))
+    await reserve_in_vain(appender, hold)
     async with Appender(database) as another:
-        await ask(another, asked)
+        await reserve_in_vain(another, hold)
 
     assert len(await query(database, DENIED)) == 1
     assert await value(database, "SELECT position FROM ledger.log_head") == 3
 
 
-async def test_another_hold_or_another_balance_is_another_refusal(
+async def test_another_hold_or_another_balance_is_a_separate_denial(
     appender: Appender, database: Database, opened: dict[str, Any]
 ) -> None:
-    asked = reserve("7", campaign_id=opened["id"])
+    hold = reserve("7", campaign_id=opened["id"])
 
-    await ask(appender, asked)
-    await ask(appender, reserve("7", campaign_id=opened["id"]))
+    await reserve_in_vain(appender, hold)
+    await reserve_in_vain(appender, reserve("7", campaign_id=opened["id"]))
     await record(database, cost("1", campaign_id=opened["id"]))
-    await ask(appender, asked)
+    await reserve_in_vain(appender, hold)
 
     assert len(await query(database, DENIED)) == 3
 
 
-async def test_the_holds_own_stream_stays_empty_and_the_same_request_may_succeed_later(
+async def test_the_stream_of_the_hold_stays_empty_and_the_same_request_can_succeed_later(
     appender: Appender, database: Database, opened: dict[str, Any]
 ) -> None:
-    asked = reserve("7", campaign_id=opened["id"])
-    await ask(appender, asked)
+    hold = reserve("7", campaign_id=opened["id"])
+    await reserve_in_vain(appender, hold)
 
     await record(database, follow(opened, "campaign.budget_changed", {"budget": "11"}))
-    (receipt,) = receipts(await appender.append(request(asked)))
+    (receipt,) = receipts(await appender.append(request(hold)))
 
     assert (receipt.version, receipt.position, receipt.duplicate) == (1, 5, False)
     assert await query(database, "SELECT spent, held FROM ledger.accounts") == [(4, 7)]
 
 
-async def test_a_batch_refused_as_a_whole_records_no_refusal(
+async def test_an_atomic_batch_that_is_refused_records_no_denial(
     appender: Appender, database: Database, opened: dict[str, Any]
 ) -> None:
     (refusal,) = await appender.append(request(cost(), reserve("7", campaign_id=opened["id"]), cost()))
@@ -122,7 +122,7 @@ async def test_a_batch_refused_as_a_whole_records_no_refusal(
     assert await value(database, "SELECT position FROM ledger.log_head") == 2
 
 
-async def test_events_judged_each_by_itself_record_their_refusals_and_keep_the_others(
+async def test_independent_events_record_their_denials_and_the_accepted_events(
     appender: Appender, database: Database, opened: dict[str, Any]
 ) -> None:
     holds = [reserve("4", campaign_id=opened["id"]) for _ in range(3)]
@@ -137,10 +137,10 @@ async def test_events_judged_each_by_itself_record_their_refusals_and_keep_the_o
     assert await query(database, "SELECT spent, held FROM ledger.accounts") == [(4, 4)]
 
 
-async def test_a_denied_stream_takes_no_further_event(
+async def test_the_stream_of_a_denial_accepts_no_further_event(
     appender: Appender, database: Database, opened: dict[str, Any]
 ) -> None:
-    await ask(appender, reserve("7", campaign_id=opened["id"]))
+    await reserve_in_vain(appender, reserve("7", campaign_id=opened["id"]))
     stream_id = await value(database, "SELECT stream_id::text FROM ledger.events WHERE position = 3")
 
     (refusal,) = await appender.append(request(follow({"id": stream_id}, "cost.settled", {"cost": "1"})))

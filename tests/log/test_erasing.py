@@ -1,4 +1,4 @@
-"""Erasing free text: the text goes and the erasure is recorded together, once, and nothing else changes."""
+"""Erasing free text: the text is deleted and the erasure recorded in one transaction; nothing else changes."""
 
 from typing import Any
 from uuid import UUID
@@ -17,27 +17,27 @@ from ledger.log.erasure import erase
 from ledger.log.tables import EVENT_COLUMNS
 from tests.conftest import Service
 from tests.events import campaign, content, cost, follow, job
-from tests.log.erasing import STORED, erased, erasing
+from tests.log.erasures import STORED, erased, erasing
 from tests.log.helpers import gathered, query, record, request, value
 from tests.log.test_round_trips import Relay, require_readable, round_trips
 
 COUNT = "SELECT count(*) FROM ledger.events"
-TEXTS_LEFT = "SELECT position FROM ledger.events WHERE text IS NOT NULL ORDER BY position"
+REMAINING_TEXTS = "SELECT position FROM ledger.events WHERE text IS NOT NULL ORDER BY position"
 OTHERS = ", ".join(column for column in EVENT_COLUMNS if column not in ("text", "text_salt"))
-KEPT = f"SELECT ROW({OTHERS})::text FROM ledger.events WHERE category <> 'ledger' ORDER BY position"
+UNCHANGED = f"SELECT ROW({OTHERS})::text FROM ledger.events WHERE category <> 'ledger' ORDER BY position"
 
 
-async def test_text_and_salt_go_and_the_erasure_is_recorded(database: Database) -> None:
+async def test_text_and_salt_are_deleted_and_the_erasure_is_recorded(database: Database) -> None:
     launch = campaign(description="A text")
     await record(database, launch, campaign())
-    before = await query(database, KEPT)
+    before = await query(database, UNCHANGED)
     size = await value(database, "SELECT size FROM ledger.events WHERE position = 1")
 
     (erasure,) = await erased(database, 1, reason="The customer asked")
 
-    assert await query(database, KEPT) == before
+    assert await query(database, UNCHANGED) == before
     assert await query(database, "SELECT text::text, text_salt FROM ledger.events WHERE position = 1") == [(None, None)]
-    assert await query(database, TEXTS_LEFT) == [(2,), (3,)]
+    assert await query(database, REMAINING_TEXTS) == [(2,), (3,)]
     ((position, version, stream_id, _, event_type, actor, data, text),) = await query(database, STORED)
     assert (position, version, str(stream_id), actor) == (3, 1, launch["id"], "local")
     assert event_type == "ledger.payload_erased"
@@ -57,7 +57,7 @@ async def test_text_and_salt_go_and_the_erasure_is_recorded(database: Database) 
     ("position", "error", "message"),
     [(3, NothingToErase, "has no free text"), (1, NothingToErase, "erased already"), (5, NotFound, "position 5")],
 )
-async def test_what_has_no_text_is_an_error_and_nothing_is_recorded(
+async def test_an_event_without_text_is_an_error_and_nothing_is_recorded(
     database: Database, position: int, error: type[Exception], message: str
 ) -> None:
     queued = job()
@@ -71,11 +71,11 @@ async def test_what_has_no_text_is_an_error_and_nothing_is_recorded(
     assert await query(database, "SELECT events::text FROM ledger.events ORDER BY position") == before
 
 
-async def test_of_many_who_erase_the_same_at_once_one_wins(database: Database) -> None:
+async def test_of_many_concurrent_erasures_of_one_event_one_succeeds(database: Database) -> None:
     await record(database, campaign())
     async with Appender(database) as one, Appender(database) as other:
         answers = await gathered(
-            erase(database, appender, 1, by="somebody", reason="Asked for") for appender in (one, other) * 5
+            erase(database, appender, 1, by="somebody", reason="Requested") for appender in (one, other) * 5
         )
 
     refused = [answer for answer in answers if isinstance(answer, NothingToErase)]
@@ -83,7 +83,9 @@ async def test_of_many_who_erase_the_same_at_once_one_wins(database: Database) -
     assert await value(database, COUNT) == 2
 
 
-async def test_of_two_in_one_group_one_wins_and_neighbours_are_not_harmed(database: Database) -> None:
+async def test_of_two_erasures_in_one_group_one_succeeds_and_other_requests_are_not_affected(
+    database: Database,
+) -> None:
     await record(database, campaign(), cost())
     twice = [await erasing(database, 1), await erasing(database, 1)]
     without_text = await erasing(database, 2)
@@ -102,23 +104,23 @@ async def test_a_batch_that_fails_erases_nothing(database: Database) -> None:
         (verdict,), position = await append(connection, [batch])
 
     assert ([type(answer) for answer in verdict], position) == ([NothingToErase], 2)
-    assert await query(database, TEXTS_LEFT) == [(1,)]
+    assert await query(database, REMAINING_TEXTS) == [(1,)]
 
 
-async def test_an_erasure_sent_again_is_a_duplicate_after_others_too(database: Database) -> None:
+async def test_a_retried_erasure_is_a_duplicate_even_after_other_erasures(database: Database) -> None:
     launch = campaign()
     await record(database, launch, follow(launch, "campaign.details_changed", {"name": "Another"}))
-    asked = await erasing(database, 1)
+    erasure = await erasing(database, 1)
     async with Appender(database) as appender:
-        first = await appender.append(asked)
+        first = await appender.append(erasure)
         await appender.append(await erasing(database, 2))
-        again = await appender.append(asked)
+        retried = await appender.append(erasure)
 
-    assert again == [msgspec.structs.replace(first[0], duplicate=True)]
+    assert retried == [msgspec.structs.replace(first[0], duplicate=True)]
     assert await value(database, COUNT) == 4
 
 
-async def test_where_the_text_cannot_go_nothing_is_recorded(database: Database) -> None:
+async def test_if_the_text_cannot_be_deleted_nothing_is_recorded(database: Database) -> None:
     await record(database, campaign())
     await query(database, "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''No''; END'")
     await query(
@@ -128,33 +130,33 @@ async def test_where_the_text_cannot_go_nothing_is_recorded(database: Database) 
     with pytest.raises(asyncpg.RaiseError):
         await erased(database, 1)
 
-    assert (await value(database, COUNT), await query(database, TEXTS_LEFT)) == (1, [(1,)])
+    assert (await value(database, COUNT), await query(database, REMAINING_TEXTS)) == (1, [(1,)])
 
 
 @pytest.mark.parametrize("opened", [campaign(), content(metadata={"a": 1}), job(), cost(description="A text")])
-async def test_a_repeat_of_the_request_is_still_a_duplicate(database: Database, opened: dict[str, Any]) -> None:
+async def test_retrying_an_erased_event_is_still_a_duplicate(database: Database, opened: dict[str, Any]) -> None:
     (original,) = await record(database, opened)
     await erased(database, 1)
 
-    (again,) = await record(database, opened)
+    (retried,) = await record(database, opened)
 
-    assert again == msgspec.structs.replace(original, duplicate=True)
+    assert retried == msgspec.structs.replace(original, duplicate=True)
 
 
-async def test_the_erasures_of_a_stream_are_one_stream_and_their_reasons_can_be_erased_too(database: Database) -> None:
+async def test_the_erasures_in_a_stream_form_one_stream_and_their_reasons_can_be_erased(database: Database) -> None:
     launch = campaign()
     await record(database, launch, follow(launch, "campaign.details_changed", {"name": "Another"}))
 
-    # Both, then the reason of the first, then the reason of that.
+    # Both events, then the reason of the first erasure, then the reason of that erasure.
     await erased(database, 1, 2, 3, 5)
 
     stored = await query(database, STORED)
     assert [(position, version) for position, version, *_ in stored] == [(3, 1), (4, 2), (5, 3), (6, 4)]
     assert {stream_id for _, _, stream_id, *_ in stored} == {UUID(launch["id"])}
-    assert await query(database, TEXTS_LEFT) == [(4,), (6,)]
+    assert await query(database, REMAINING_TEXTS) == [(4,), (6,)]
 
 
-async def test_many_of_a_stream_can_be_erased_in_one_group(database: Database) -> None:
+async def test_several_events_of_a_stream_can_be_erased_in_one_group(database: Database) -> None:
     launch = campaign()
     await record(database, launch, follow(launch, "campaign.details_changed", {"name": "Another"}))
     group = [await erasing(database, 2), await erasing(database, 1)]
@@ -162,7 +164,7 @@ async def test_many_of_a_stream_can_be_erased_in_one_group(database: Database) -
         await append(connection, group)
 
     assert [(position, version) for position, version, *_ in await query(database, STORED)] == [(3, 1), (4, 2)]
-    assert await query(database, TEXTS_LEFT) == [(3,), (4,)]
+    assert await query(database, REMAINING_TEXTS) == [(3,), (4,)]
 
 
 async def test_erasures_of_streams_that_share_an_id_share_a_stream(database: Database) -> None:
@@ -174,31 +176,31 @@ async def test_erasures_of_streams_that_share_an_id_share_a_stream(database: Dat
     assert [version for _, version, *_ in await query(database, STORED)] == [1, 2]
 
 
-@pytest.mark.parametrize(("size", "spent"), [(0, 5), (1, 8), (10, 8)])
-async def test_only_a_group_with_erasures_takes_more_round_trips(
-    relay: Relay, database: Database, size: int, spent: int
+@pytest.mark.parametrize(("size", "expected"), [(0, 5), (1, 8), (10, 8)])
+async def test_only_a_group_with_erasures_takes_more_than_five_round_trips(
+    relay: Relay, database: Database, size: int, expected: int
 ) -> None:
     await record(database, *(campaign() for _ in range(11)))
     erasures = [await erasing(database, position) for position in range(1, size + 1)]
 
-    # Its statements are prepared by the first.
-    taken, _ = await round_trips(relay, [await erasing(database, 11)], [request(cost()), *erasures])
+    # The first append prepares the statements.
+    count, _ = await round_trips(relay, [await erasing(database, 11)], [request(cost()), *erasures])
 
-    assert taken == spent
+    assert count == expected
     assert await value(database, "SELECT count(*) FROM ledger.ledger_events") == size + 1
 
 
-async def test_no_client_can_send_one(service: Service) -> None:
+async def test_a_client_cannot_append_an_erasure(service: Service) -> None:
     receipts = await service.append(campaign())
-    (asked,) = (await erasing(service.database, receipts[0]["position"])).candidates
-    data = {**msgspec.json.decode(asked.data), "reason": "Mine"}
+    (candidate,) = (await erasing(service.database, receipts[0]["position"])).candidates
+    data = {**msgspec.json.decode(candidate.data), "reason": "Mine"}
 
     status, problem = await service.post({"type": "ledger.payload_erased", "data": data})
 
     assert (status, problem["type"]) == (422, "/problems/invalid-event")
 
 
-async def test_it_is_shown_without_its_text_as_erased(service: Service) -> None:
+async def test_an_erased_event_is_shown_without_its_text_and_marked_as_erased(service: Service) -> None:
     await service.append(campaign(budget="5"))
 
     await erased(service.database, 1)

@@ -1,7 +1,7 @@
-"""The lock before the load: an append that waited for another sees everything the other wrote.
+"""The head lock is taken before the load: an append that waited for another sees everything that one wrote.
 
-In one statement both would have one snapshot, older than the wait for the lock: a fresh position and stale balances,
-and so an overspend.
+If one statement took the lock and loaded, both would use a snapshot older than the wait for the lock: a current
+position with stale balances, and so an overspend.
 """
 
 import asyncio
@@ -15,25 +15,25 @@ from sqlalchemy import URL
 from ledger.database import Database
 from ledger.domain.errors import BudgetExceeded, IllegalTransition, VersionConflict
 from ledger.domain.event import Receipt
-from ledger.log.append import BEGIN, append
+from ledger.log.append import BEGIN_APPEND, append
 from ledger.log.appender import Appender
 from ledger.log.load import LOCK_AND_LOAD
 from tests.events import campaign, cost, follow, job, reserve
 from tests.log.helpers import connected, gathered, query, receipts, record, request, until, value
 
-# By database, not by process: behind a pooler that may be another for each transaction.
+# By database, not by server process: behind a pooler the process may differ for each transaction.
 IS_WAITING = """
 SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
 """
 
 
 class Paused:
-    """A connection that stops before it commits, with the head of the log locked and everything written."""
+    """A connection that pauses before COMMIT, with the head lock held and everything written."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
         self.written = asyncio.Event()
-        self.go_on = asyncio.Event()
+        self.resume = asyncio.Event()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._connection, name)
@@ -41,12 +41,14 @@ class Paused:
     async def execute(self, statement: str, *arguments: Any) -> Any:
         if statement == "COMMIT":
             self.written.set()
-            await self.go_on.wait()
+            await self.resume.wait()
         return await self._connection.execute(statement, *arguments)
 
 
-async def one_waits_for_the_other(database: Database, url: URL, first: dict[str, Any], second: dict[str, Any]) -> Any:
-    """What the second is answered, which waits in lock_and_load until the first has committed."""
+async def append_while_another_commits(
+    database: Database, url: URL, first: dict[str, Any], second: dict[str, Any]
+) -> Any:
+    """Append two events, the second of which waits for the head lock until the first commits; return its answer."""
     async with database.connection() as one, database.connection() as other, connected(url) as watcher:
         paused = Paused(one)
         before = asyncio.create_task(append(paused, [request(first)]))
@@ -54,7 +56,7 @@ async def one_waits_for_the_other(database: Database, url: URL, first: dict[str,
         after = asyncio.create_task(append(other, [request(second)]))
         await until(lambda: watcher.fetchval(IS_WAITING))
 
-        paused.go_on.set()
+        paused.resume.set()
 
         (verdict,), position = await before
         ((answer,),), _ = await after
@@ -64,11 +66,11 @@ async def one_waits_for_the_other(database: Database, url: URL, first: dict[str,
     return answer
 
 
-async def test_the_balances_are_those_after_the_wait(database: Database, database_url: URL) -> None:
+async def test_balances_are_read_after_the_wait(database: Database, database_url: URL) -> None:
     opened = campaign(budget="10")
     await record(database, opened)
 
-    refusal = await one_waits_for_the_other(
+    refusal = await append_while_another_commits(
         database, database_url, cost("8", campaign_id=opened["id"]), reserve("5", campaign_id=opened["id"])
     )
 
@@ -78,17 +80,15 @@ async def test_the_balances_are_those_after_the_wait(database: Database, databas
     ]
 
 
-async def test_the_balances_loaded_after_the_wait_are_those_stored_by_the_other(
-    database: Database, database_url: URL
-) -> None:
+async def test_loaded_balances_are_those_that_the_other_append_stored(database: Database, database_url: URL) -> None:
     opened = campaign(budget="10")
     await record(database, opened)
     streams = [UUID(opened["id"])]
 
     async with connected(database_url) as one, connected(database_url) as other, connected(database_url) as watcher:
-        await one.execute(BEGIN)
+        await one.execute(BEGIN_APPEND)
         await one.fetchrow(LOCK_AND_LOAD, streams, [], [], [], None)
-        await other.execute(BEGIN)
+        await other.execute(BEGIN_APPEND)
         loading = asyncio.create_task(other.fetchrow(LOCK_AND_LOAD, streams, [], [], [], None))
         await until(lambda: watcher.fetchval(IS_WAITING))
         await one.execute("UPDATE ledger.accounts SET spent = 7")
@@ -99,11 +99,11 @@ async def test_the_balances_loaded_after_the_wait_are_those_stored_by_the_other(
     assert (loaded["head_position"], '"USD", 10.0000000000, 7.0000000000' in loaded["balances"]) == (41, True)
 
 
-async def test_the_limit_is_the_one_after_the_wait(database: Database, database_url: URL) -> None:
+async def test_the_limit_is_read_after_the_wait(database: Database, database_url: URL) -> None:
     opened = campaign(budget="1")
     await record(database, opened)
 
-    receipt = await one_waits_for_the_other(
+    receipt = await append_while_another_commits(
         database,
         database_url,
         follow(opened, "campaign.budget_changed", {"budget": "10"}),
@@ -113,11 +113,11 @@ async def test_the_limit_is_the_one_after_the_wait(database: Database, database_
     assert isinstance(receipt, Receipt)
 
 
-async def test_the_version_is_the_one_after_the_wait(database: Database, database_url: URL) -> None:
+async def test_the_version_is_read_after_the_wait(database: Database, database_url: URL) -> None:
     opened = campaign()
     await record(database, opened)
 
-    refusal = await one_waits_for_the_other(
+    refusal = await append_while_another_commits(
         database,
         database_url,
         follow(opened, "campaign.activated", expected_version=1),
@@ -128,11 +128,11 @@ async def test_the_version_is_the_one_after_the_wait(database: Database, databas
     assert (refusal.expected, refusal.actual) == (1, 2)
 
 
-async def test_an_entry_is_as_it_stands_after_the_wait(database: Database, database_url: URL) -> None:
+async def test_an_entry_is_read_after_the_wait(database: Database, database_url: URL) -> None:
     held = reserve("5")
     await record(database, held)
 
-    refusal = await one_waits_for_the_other(
+    refusal = await append_while_another_commits(
         database, database_url, follow(held, "cost.released"), follow(held, "cost.released")
     )
 
@@ -144,7 +144,7 @@ async def test_a_hold_opened_during_the_wait_is_released_with_its_job(database: 
     queued = job()
     await record(database, queued)
 
-    await one_waits_for_the_other(
+    await append_while_another_commits(
         database, database_url, reserve("5", agent_job_id=queued["id"]), follow(queued, "job.cancelled")
     )
 
@@ -160,18 +160,18 @@ async def test_an_event_recorded_during_the_wait_is_a_duplicate(
 ) -> None:
     event = make()
 
-    receipt = await one_waits_for_the_other(database, database_url, event, event)
+    receipt = await append_while_another_commits(database, database_url, event, event)
 
     assert (receipt.position, receipt.duplicate) == (1, True)
     assert await value(database, "SELECT count(*) FROM ledger.events") == 1
 
 
-async def test_three_appenders_on_engines_of_their_own_leave_no_gap_and_lose_nothing(
+async def test_three_appenders_on_separate_pools_leave_no_gap_and_lose_no_event(
     database: Database, database_url: URL
 ) -> None:
     opened = campaign(budget="100")
     await record(database, opened)
-    engines = [Database(database_url) for _ in range(3)]
+    databases = [Database(database_url) for _ in range(3)]
     shared = [cost("1", campaign_id=opened["id"]) for _ in range(60)]
 
     async def work(database: Database) -> list[Any]:
@@ -179,7 +179,7 @@ async def test_three_appenders_on_engines_of_their_own_leave_no_gap_and_lose_not
             events = [*shared, *(reserve("1", campaign_id=opened["id"]) for _ in range(40))]
             return await gathered(appender.append(request(event)) for event in events)
 
-    answers = await gathered(work(database) for database in engines)
+    answers = await gathered(work(database) for database in databases)
 
     verdicts = [answer for verdicts in answers for (answer,) in verdicts]
     accepted = [answer for answer in verdicts if isinstance(answer, Receipt)]
@@ -190,11 +190,11 @@ async def test_three_appenders_on_engines_of_their_own_leave_no_gap_and_lose_not
     assert [at for _, at in log] == sorted(at for _, at in log)
     assert await value(database, "SELECT position FROM ledger.log_head") == len(log)
     assert await query(database, "SELECT spent, held FROM ledger.accounts") == [(60, 40)]
-    for other in engines:
+    for other in databases:
         await other.close()
 
 
-async def test_the_time_of_recording_never_runs_backwards(database: Database) -> None:
+async def test_recorded_at_never_decreases(database: Database) -> None:
     noon = datetime(2025, 1, 1, 12, tzinfo=UTC)
     clock = [noon, noon - timedelta(hours=1), noon, noon + timedelta(microseconds=1), noon - timedelta(days=400)]
 
@@ -207,14 +207,14 @@ async def test_the_time_of_recording_never_runs_backwards(database: Database) ->
     assert await value(database, "SELECT recorded_at FROM ledger.log_head") == later
 
 
-async def test_a_stalled_holder_of_the_lock_is_cut_and_a_waiting_one_gives_up(database: Database) -> None:
+async def test_the_append_transaction_has_timeouts(database: Database) -> None:
     names = "idle_in_transaction_session_timeout", "lock_timeout", "statement_timeout"
 
     async with database.connection() as connection:
-        await connection.execute(BEGIN)
-        inside = [
+        await connection.execute(BEGIN_APPEND)
+        timeouts = [
             await connection.fetchval("SELECT setting::int FROM pg_settings WHERE name = $1", name) for name in names
         ]
         await connection.execute("ROLLBACK")
 
-    assert all(0 < milliseconds <= 30_000 for milliseconds in inside)
+    assert all(0 < milliseconds <= 30_000 for milliseconds in timeouts)

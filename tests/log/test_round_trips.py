@@ -1,4 +1,4 @@
-"""What an append costs: round trips on the wire, and rows written."""
+"""The cost of an append: round trips on the wire, and rows written."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -22,18 +22,18 @@ SELECT relname, n_tup_ins, n_tup_upd, n_tup_del FROM pg_stat_user_tables WHERE s
 
 
 @pytest.fixture(autouse=True)
-def _on_a_wire_that_can_be_read(kind: str) -> None:
+def _require_readable_wire(kind: str) -> None:
     require_readable(kind)
 
 
 def require_readable(kind: str) -> None:
-    """Skip a test, loudly, that counts what goes over the wire where it cannot be read."""
+    """Skip a test that counts round trips if the connection is encrypted, and report that as not tested."""
     if kind == "tls":
-        pytest.skip("NOT TESTED over TLS: what is encrypted cannot be counted on the wire")
+        pytest.skip("NOT TESTED over TLS: round trips cannot be counted in encrypted traffic")
 
 
 class Relay:
-    """Stands between client and server and counts round trips: each ends with the server ready for the next query."""
+    """A proxy between client and server that counts round trips; each ends with the message ReadyForQuery."""
 
     def __init__(self, url: URL) -> None:
         self._url = url
@@ -49,26 +49,26 @@ class Relay:
     @property
     def url(self) -> URL:
         port = self._server.sockets[0].getsockname()[1]
-        # Without TLS, or there would be nothing to read here.
+        # Without TLS: the relay must be able to read the messages.
         return self._url.set(host="127.0.0.1", port=port).update_query_dict({"sslmode": "disable"})
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        far_reader, far_writer = await asyncio.open_connection(self._url.host, self._url.port or 5432)
+        server_reader, server_writer = await asyncio.open_connection(self._url.host, self._url.port or 5432)
 
-        async def ask() -> None:
-            while sent := await reader.read(65_536):
-                far_writer.write(sent)
-            far_writer.close()
+        async def forward_requests() -> None:
+            while data := await reader.read(65_536):
+                server_writer.write(data)
+            server_writer.close()
 
-        async def answer() -> None:
+        async def forward_answers() -> None:
             while True:
-                head = await far_reader.readexactly(5)
-                body = await far_reader.readexactly(int.from_bytes(head[1:]) - 4)
+                head = await server_reader.readexactly(5)
+                body = await server_reader.readexactly(int.from_bytes(head[1:]) - 4)
                 self.round_trips += head[0] == READY_FOR_QUERY
                 writer.write(head + body)
 
         with suppress(asyncio.IncompleteReadError, ConnectionError):
-            await asyncio.gather(ask(), answer())
+            await asyncio.gather(forward_requests(), forward_answers())
         writer.close()
 
 
@@ -79,30 +79,30 @@ async def relay(database_url: URL) -> AsyncIterator[Relay]:
 
 
 async def round_trips(relay: Relay, warm_up: list[Any], requests: list[Any]) -> tuple[int, list[Any]]:
-    """The round trips of the second of two appends: the first prepares the statements, once a connection."""
+    """Return the round trips and the verdicts of the second of two appends; the first prepares the statements."""
     database = Database(relay.url)
     async with database.connection() as connection:
         await append(connection, warm_up)
         before = relay.round_trips
         verdicts, _ = await append(connection, requests)
-        spent = relay.round_trips - before
+        count = relay.round_trips - before
     await database.close()
-    return spent, verdicts
+    return count, verdicts
 
 
 @pytest.mark.parametrize("size", [1, 10, 1_000])
-async def test_a_group_takes_five_round_trips_however_large_it_is(relay: Relay, size: int) -> None:
+async def test_a_group_of_any_size_takes_five_round_trips(relay: Relay, size: int) -> None:
     opened = campaign()
 
-    spent, verdicts = await round_trips(
+    count, verdicts = await round_trips(
         relay, [request(opened)], [request(cost(campaign_id=opened["id"])) for _ in range(size)]
     )
 
-    assert spent == 5
+    assert count == 5
     assert [receipt.position for verdict in verdicts for receipt in receipts(verdict)] == list(range(2, size + 2))
 
 
-async def test_a_group_of_every_kind_of_event_takes_five_round_trips(relay: Relay) -> None:
+async def test_a_group_of_all_categories_takes_five_round_trips(relay: Relay) -> None:
     opened, queued, drafted = campaign(), job(), content()
     held, kept = reserve(agent_job_id=queued["id"]), reserve(agent_job_id=queued["id"])
     first = [opened, queued, drafted, held, kept, follow(queued, "job.started")]
@@ -115,42 +115,42 @@ async def test_a_group_of_every_kind_of_event_takes_five_round_trips(relay: Rela
         request(follow(opened, "campaign.paused", expected_version=7)),
     ]
 
-    spent, verdicts = await round_trips(relay, [request(*first)], group)
+    count, verdicts = await round_trips(relay, [request(*first)], group)
 
-    assert spent == 5
+    assert count == 5
     assert [len(verdict) for verdict in verdicts] == [2, 1, 1, 2, 1, 1]
 
 
 async def test_a_group_that_records_nothing_takes_three_round_trips(relay: Relay) -> None:
     opened = campaign()
 
-    spent, verdicts = await round_trips(relay, [request(opened)], [request(opened), request(opened)])
+    count, verdicts = await round_trips(relay, [request(opened)], [request(opened), request(opened)])
 
-    assert spent == 3
+    assert count == 3
     assert [receipt.duplicate for verdict in verdicts for receipt in receipts(verdict)] == [True, True]
 
 
 @pytest.mark.parametrize("before", ["recorded", "refused"])
-async def test_a_group_that_waited_while_another_was_committed_takes_four(relay: Relay, before: str) -> None:
+async def test_a_group_that_waited_during_a_commit_takes_four_round_trips(relay: Relay, before: str) -> None:
     opened = campaign()
-    # The campaign once more, under another event's id, is refused.
+    # Creating the campaign again, with another event id, is refused.
     other = cost() if before == "recorded" else opened | {"id": cost()["id"], "stream_id": opened["id"]}
     database = Database(relay.url)
     async with database.connection() as connection:
         await append(connection, [request(opened)])
         await append(connection, [request(other)], begin_next=lambda: True)
-        counted = relay.round_trips
+        before_append = relay.round_trips
 
         (verdict,), position = await append(connection, [request(cost(campaign_id=opened["id"]))])
 
-        assert relay.round_trips - counted == 4
+        assert relay.round_trips - before_append == 4
         assert not connection.is_in_transaction()
     await database.close()
     assert [receipt.position for receipt in receipts(verdict)] == [position]
 
 
-async def written(database: Database, *requests: Any) -> dict[str, tuple[int, int, int]]:
-    """The rows inserted, updated and deleted by one append, by table."""
+async def rows_written(database: Database, *requests: Any) -> dict[str, tuple[int, int, int]]:
+    """Return the numbers of rows that one append inserted, updated and deleted, by table."""
 
     async def counts(connection: Any) -> dict[str, tuple[int, int, int]]:
         await connection.execute("SELECT pg_stat_force_next_flush()")
@@ -165,12 +165,12 @@ async def written(database: Database, *requests: Any) -> dict[str, tuple[int, in
     return {table: rows for table, rows in changed.items() if any(rows)}
 
 
-async def test_a_recorded_cost_writes_its_row_and_its_accounts_and_nothing_else(database: Database) -> None:
+async def test_a_recorded_cost_writes_its_row_and_its_accounts_only(database: Database) -> None:
     opened = campaign()
     queued = job(opened["id"])
     await record(database, opened, queued, cost(agent_job_id=queued["id"]))
 
-    rows = await written(database, request(cost(agent_job_id=queued["id"])))
+    rows = await rows_written(database, request(cost(agent_job_id=queued["id"])))
 
     assert rows == {"cost_events": (1, 0, 0), "accounts": (0, 2, 0), "log_head": (0, 1, 0)}
 
@@ -180,15 +180,15 @@ async def test_a_group_of_costs_writes_each_account_once(database: Database) -> 
     one, other = job(opened["id"]), job(opened["id"])
     await record(database, opened, one, other, cost(agent_job_id=one["id"]), cost(agent_job_id=other["id"]))
 
-    rows = await written(
+    rows = await rows_written(
         database, *(request(cost(agent_job_id=queued["id"]), cost()) for queued in (one, other) for _ in range(50))
     )
 
     assert rows == {"cost_events": (200, 0, 0), "accounts": (0, 3, 0), "log_head": (0, 1, 0)}
 
 
-async def test_a_cost_that_counts_for_nothing_writes_one_row(database: Database) -> None:
-    rows = await written(database, request(cost()))
+async def test_a_cost_without_campaign_and_job_writes_one_row(database: Database) -> None:
+    rows = await rows_written(database, request(cost()))
 
     assert rows == {"cost_events": (1, 0, 0), "log_head": (0, 1, 0)}
 
@@ -197,6 +197,6 @@ async def test_a_refused_hold_writes_its_denial_alone(database: Database) -> Non
     opened = campaign(budget="1")
     await record(database, opened)
 
-    rows = await written(database, request(reserve("2", campaign_id=opened["id"])))
+    rows = await rows_written(database, request(reserve("2", campaign_id=opened["id"])))
 
     assert rows == {"cost_events": (1, 0, 0), "log_head": (0, 1, 0)}

@@ -1,4 +1,4 @@
-"""A release that writes events in a newer version: retries from before are known, and the tables fold both alike."""
+"""A release with a newer version of an event type recognizes earlier retries and folds both versions alike."""
 
 import json
 from decimal import Decimal
@@ -28,13 +28,13 @@ Fields = dict[str, msgspec.Raw]
 
 
 class RecordedBy(CostRecorded, frozen=True, kw_only=True):
-    """A cost that says through which gateway it went."""
+    """A cost with the gateway through which the call went."""
 
     gateway: Label | None = None
 
 
 class CreatedFor(CampaignCreated, frozen=True, kw_only=True):
-    """A campaign that says for whom it is."""
+    """A campaign with its client."""
 
     client: Label
 
@@ -48,7 +48,7 @@ def for_ourselves(fields: Fields) -> Fields:
 
 
 async def send(database: Database, sent: dict[str, Any], **more: Any) -> Verdict:
-    """Send an event as a client of the newer release does."""
+    """Append an event as a client of the newer release sends it."""
     event_type = CATALOGUE[sent["type"]]
     payload = event_type.decoder.decode(json.dumps(sent["data"] | more))
     candidate = prepare(event_type, payload, actor="local", event_id=UUID(sent["id"]))
@@ -80,24 +80,24 @@ async def test_a_retry_after_an_upgrade_gets_the_first_receipt_and_other_content
     (first,) = await record(database, sent)
     upgrade(monkeypatch, sent["type"], payload, upcaster)
 
-    (again,) = await send(database, sent, **same)
+    (retried,) = await send(database, sent, **same)
     (conflict,) = await send(database, sent, **other)
 
-    assert again == msgspec.structs.replace(first, duplicate=True)
+    assert retried == msgspec.structs.replace(first, duplicate=True)
     assert isinstance(conflict, EventIdConflict)
 
 
-async def test_a_retry_after_an_upgrade_is_known_though_its_text_was_erased(
+async def test_a_retry_after_an_upgrade_is_recognized_although_its_text_was_erased(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await record(database, OPENED)
     await query(database, "UPDATE ledger.events SET text = NULL, text_salt = NULL")
     upgrade(monkeypatch, OPENED["type"], CreatedFor, for_ourselves)
 
-    (again,) = await send(database, OPENED, client="us")
+    (retried,) = await send(database, OPENED, client="us")
 
-    assert isinstance(again, Receipt)
-    assert again.duplicate
+    assert isinstance(retried, Receipt)
+    assert retried.duplicate
 
 
 async def test_the_tables_fold_old_and_new_versions_alike(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:

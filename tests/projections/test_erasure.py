@@ -24,7 +24,7 @@ from projections.verify import Report, verify
 from projections.worker import fold_page
 from tests.conftest import Service
 from tests.events import campaign, content, cost, follow, job, reserve
-from tests.log.erasing import erased
+from tests.log.erasures import erased
 from tests.log.helpers import query, record, request, value
 from tests.projections.helpers import Tables, folded, position, stored, story, tables, tell
 from tests.projections.test_worker import by_chance

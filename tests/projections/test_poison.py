@@ -449,5 +449,5 @@ async def test_nobody_can_send_the_ledgers_own_events(service: Service) -> None:
 
     assert (status, problem["type"]) == (422, "/problems/invalid-event")
     assert problem["errors"][0]["path"] == "$.type"
-    assert "written by the service alone" in problem["errors"][0]["message"]
+    assert "can only be appended by the service" in problem["errors"][0]["message"]
     assert await service.head() == 0

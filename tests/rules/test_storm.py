@@ -18,7 +18,7 @@ from ledger.domain.catalogue import CATALOGUE
 from ledger.domain.errors import Refused
 from ledger.domain.event import Request
 from ledger.log.appender import Appender
-from ledger.log.expiry import expire_due
+from ledger.log.expiry import expire_due_holds
 from projections.worker import fold_page
 from tests.domain.contract import Event
 from tests.domain.drawing import Drawer
@@ -85,7 +85,7 @@ class Storm:
                 self.refused += sum(isinstance(answer, Refused) for answer in verdict)
                 self.now += timedelta(seconds=0.7)
                 if self.requests % 5 == 0:
-                    await expire_due(self.database, appender, self.now)
+                    await expire_due_holds(self.database, appender, self.now)
         await fold_page(self.database, 1_000)
 
 

@@ -16,7 +16,7 @@ from sqlalchemy import URL
 from ledger.api.app import listen, serving
 from ledger.database import Database
 from ledger.log.appender import Appender
-from ledger.log.expiry import expire_due
+from ledger.log.expiry import expire_due_holds
 from ledger.log.read import PAGE_EVENTS_MAX
 from projections.worker import fold_page
 from tests.conftest import administer
@@ -82,7 +82,7 @@ class Service:
 
     async def _sweep(self) -> int:
         async with Appender(self.database, clock=self.clock) as appender:
-            return await expire_due(self.database, appender, self.clock())
+            return await expire_due_holds(self.database, appender, self.clock())
 
     def post(self, body: str, content_type: str, mode: str) -> tuple[int, str | None, Any]:
         """Append; the status, the position said in the header and the JSON answered."""

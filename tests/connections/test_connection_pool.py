@@ -1,4 +1,4 @@
-"""Connections that lie in the pool: asked whether they live where that is in doubt, and no more often."""
+"""The connection pool: dead connections are replaced, idle ones pinged, waiting tasks served in order."""
 
 import asyncio
 from typing import Any
@@ -14,41 +14,41 @@ pytestmark = pytest.mark.direct
 PID = "SELECT pg_backend_pid()"
 
 
-async def cut(url: URL, pid: int) -> None:
-    """End a connection from the server's side, for good."""
+async def terminate(url: URL, pid: int) -> None:
+    """Terminate a session on the server and wait until it has ended."""
     async with connected(url) as other:
         await other.execute(f"SELECT pg_terminate_backend({pid})")
         await until(lambda: other.fetchval(f"SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = {pid})"))
 
 
-@pytest.mark.parametrize("ping_after_seconds", [0, 600], ids=["asked", "seen to be closed"])
-async def test_one_that_was_cut_is_replaced(
+@pytest.mark.parametrize("ping_after_seconds", [0, 600], ids=["found by a ping", "found closed"])
+async def test_a_terminated_connection_is_replaced(
     database: Database, database_url: URL, monkeypatch: pytest.MonkeyPatch, ping_after_seconds: float
 ) -> None:
     monkeypatch.setattr(engine, "PING_AFTER_SECONDS", ping_after_seconds)
     before = await value(database, PID)
-    await cut(database_url, before)
+    await terminate(database_url, before)
 
     assert await value(database, PID) != before
 
 
-async def test_one_that_was_just_used_is_lent_again_without_a_word(database: Database) -> None:
-    said: list[str] = []
+async def test_a_connection_that_was_just_used_is_lent_without_a_ping(database: Database) -> None:
+    queries: list[str] = []
 
     @event.listens_for(database.engine.sync_engine, "connect")
     def listen(connection: Any, _: Any) -> None:
-        connection.driver_connection.add_query_logger(lambda query: said.append(query.query))
+        connection.driver_connection.add_query_logger(lambda query: queries.append(query.query))
 
     async with database.connection() as connection:
         await connection.fetchval(PID)
-    said.clear()
+    queries.clear()
     for _ in range(3):
         await value(database, PID)
 
-    assert said == [PID] * 3
+    assert queries == [PID] * 3
 
 
-async def test_who_waits_is_not_passed_by_who_comes_later(database_url: URL) -> None:
+async def test_waiting_tasks_are_served_in_order(database_url: URL) -> None:
     database = Database(database_url, pool_size=1)
     served: list[int] = []
 
@@ -59,7 +59,7 @@ async def test_who_waits_is_not_passed_by_who_comes_later(database_url: URL) -> 
     async with database.connection():
         waiting = [asyncio.create_task(borrow(number)) for number in range(5)]
         await asyncio.sleep(0.05)
-    # Nobody else has run since it was given back.
+    # No other task has run since the connection was returned.
     await borrow(5)
     await asyncio.gather(*waiting)
     await database.close()

@@ -1,4 +1,4 @@
-"""The signal where thousands wait: everybody is woken, and nobody else has to wait for that."""
+"""Notifying thousands of waiting tasks: all wake, and other tasks run between the batches."""
 
 import asyncio
 from itertools import groupby
@@ -6,7 +6,7 @@ from itertools import groupby
 from ledger.log.notifications import LogSignal
 
 
-async def test_a_bell_rung_in_turns_wakes_everybody_and_lets_others_in_between() -> None:
+async def test_a_notification_in_batches_wakes_all_tasks_and_lets_others_run_in_between() -> None:
     signal = LogSignal()
     woken: list[str] = []
 
@@ -18,8 +18,8 @@ async def test_a_bell_rung_in_turns_wakes_everybody_and_lets_others_in_between()
         for _ in range(25):
             tasks.create_task(wait("waiting"))
         await asyncio.sleep(0)
-        ringing = tasks.create_task(signal.notify_in_batches(10))
-        while not ringing.done():
+        notifying = tasks.create_task(signal.notify_in_batches(10))
+        while not notifying.done():
             await asyncio.sleep(0)
             woken.append("another")
 
@@ -27,15 +27,15 @@ async def test_a_bell_rung_in_turns_wakes_everybody_and_lets_others_in_between()
     assert max(len(list(run)) for name, run in groupby(woken) if name == "waiting") <= 10
 
 
-async def test_who_looks_while_it_is_ringing_does_not_sleep_through_it() -> None:
+async def test_a_task_that_begins_to_wait_between_batches_does_not_miss_the_notification() -> None:
     signal = LogSignal()
     waiting = [asyncio.create_task(signal.wait(0, 20)) for _ in range(3)]
     await asyncio.sleep(0)
-    ringing = asyncio.create_task(signal.notify_in_batches(1))
+    notifying = asyncio.create_task(signal.notify_in_batches(1))
     await asyncio.sleep(0)
 
     async with asyncio.timeout(10):
         await signal.wait(0, 600)
-        await asyncio.gather(ringing, *waiting)
+        await asyncio.gather(notifying, *waiting)
 
     assert signal.generation == 1

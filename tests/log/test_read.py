@@ -1,4 +1,4 @@
-"""Reading the log: pages in order, filters, bounds in number and size, and how an event is shown."""
+"""Reading the log: ordered pages with limits on number and size, filters, and the view of an event."""
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -32,16 +32,16 @@ EVENTS = [
 
 @pytest.fixture(scope="module")
 async def log(shared_database_url: URL) -> AsyncIterator[Database]:
-    """A log that holds EVENTS, and stays so."""
+    """A log that holds EVENTS; tests must not change it."""
     database = Database(shared_database_url)
     await record(database, *EVENTS)
     yield database
     await database.close()
 
 
-async def page(database: Database, wanted: EventFilter, *limit: int) -> list[StoredEvent]:
+async def page(database: Database, selection: EventFilter, *limit: int) -> list[StoredEvent]:
     async with database.connection() as connection:
-        return await read_page(connection, wanted, *limit)
+        return await read_page(connection, selection, *limit)
 
 
 def positions(events: list[StoredEvent]) -> list[int]:
@@ -49,7 +49,7 @@ def positions(events: list[StoredEvent]) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "found"),
+    ("filters", "expected"),
     [
         ({}, [1, 2, 3, 4, 5, 6, 7, 8, 9]),
         ({"after": 7}, [8, 9]),
@@ -70,22 +70,24 @@ def positions(events: list[StoredEvent]) -> list[int]:
         ({"campaign_id": JOB_ID}, []),
     ],
 )
-async def test_a_page_holds_what_is_wanted_in_order(log: Database, wanted: dict[str, Any], found: list[int]) -> None:
-    assert positions(await page(log, EventFilter(**wanted))) == found
+async def test_a_page_holds_the_selected_events_in_order(
+    log: Database, filters: dict[str, Any], expected: list[int]
+) -> None:
+    assert positions(await page(log, EventFilter(**filters))) == expected
 
 
 @pytest.mark.parametrize("limit", [1, 2, 4, 9, 10])
-async def test_pages_of_any_size_continue_each_other(log: Database, limit: int) -> None:
+async def test_pages_of_any_size_together_hold_all_events(log: Database, limit: int) -> None:
     pages, after = [], 0
-    while found := await page(log, EventFilter(after=after), limit):
-        pages.append(positions(found))
+    while events := await page(log, EventFilter(after=after), limit):
+        pages.append(positions(events))
         after = pages[-1][-1]
 
-    assert [position for found in pages for position in found] == list(range(1, 10))
-    assert all(len(found) == limit for found in pages[:-1])
+    assert [position for one in pages for position in one] == list(range(1, 10))
+    assert all(len(one) == limit for one in pages[:-1])
 
 
-async def test_a_page_ends_before_it_grows_too_large_but_is_never_empty(
+async def test_a_page_has_a_maximum_size_but_holds_at_least_one_event(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = [10, 30, 50, 100, 101, 10]
@@ -98,7 +100,7 @@ async def test_a_page_ends_before_it_grows_too_large_but_is_never_empty(
     assert pages == [[1, 2, 3], [2, 3], [3], [4], [5], [6]]
 
 
-async def test_the_bound_counts_only_what_is_wanted(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_size_limit_counts_only_selected_events(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     await record(database, cost(), content(content="x" * 10_000), cost())
     monkeypatch.setattr(read, "PAGE_CHARACTERS_MAX", 1_000)
 
@@ -106,36 +108,36 @@ async def test_the_bound_counts_only_what_is_wanted(database: Database, monkeypa
 
 
 async def collect(pages: AsyncIterator[list[StoredEvent]]) -> list[list[int]]:
-    return [positions(found) async for found in pages]
+    return [positions(events) async for events in pages]
 
 
 @pytest.mark.parametrize(("limit", "pages"), [(4, [[1, 2, 3, 4], [5, 6, 7, 8], [9]]), (9, [list(range(1, 10))])])
-async def test_everything_is_read_page_by_page(log: Database, limit: int, pages: list[list[int]]) -> None:
+async def test_the_whole_log_is_read_page_by_page(log: Database, limit: int, pages: list[list[int]]) -> None:
     assert await collect(read_all(log, EventFilter(), limit)) == pages
 
 
-async def test_who_reads_everything_is_not_kept_going_by_a_writer(database: Database) -> None:
+async def test_reading_the_whole_log_is_not_prolonged_by_appends(database: Database) -> None:
     await record(database, *EVENTS)
-    found = []
+    pages = []
     async for events in read_all(database, EventFilter(), 4):
-        found.append(positions(events))
+        pages.append(positions(events))
         await record(database, cost())
 
-    assert found == [[1, 2, 3, 4], [5, 6, 7, 8], [9]]
+    assert pages == [[1, 2, 3, 4], [5, 6, 7, 8], [9]]
 
 
-async def test_reading_everything_keeps_filters_and_bounds_from_page_to_page(log: Database) -> None:
+async def test_reading_the_whole_log_applies_the_filter_to_every_page(log: Database) -> None:
     assert await collect(read_all(log, EventFilter(campaign_id=CAMPAIGN_ID, after=1, until=7), 2)) == [[2, 5], [7]]
 
 
 async def test_a_reader_holds_no_transaction_between_pages(log: Database) -> None:
-    mine = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    other_sessions = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
     busy = []
 
     async for _ in read_all(log, EventFilter(), 4):
         async with log.connection() as one, log.connection() as other:
             assert one is not other
-            busy += await one.fetch(f"SELECT state, query {mine} AND state <> 'idle'")
+            busy += await one.fetch(f"SELECT state, query {other_sessions} AND state <> 'idle'")
 
     assert busy == []
 
@@ -148,13 +150,13 @@ async def test_the_head_and_the_versions_of_streams(log: Database) -> None:
         assert await read_stream_version(connection, "job", CAMPAIGN_ID) == 0
 
 
-async def test_an_empty_log_has_its_head_at_0_and_no_pages(database: Database) -> None:
+async def test_an_empty_log_has_head_0_and_no_pages(database: Database) -> None:
     async with database.connection() as connection:
         assert await read_head(connection) == 0
     assert await collect(read_all(database, EventFilter())) == []
 
 
-async def test_an_event_is_shown_with_data_and_text_as_one_object_again(database: Database) -> None:
+async def test_the_view_of_an_event_merges_data_and_text(database: Database) -> None:
     correlation = "00000000-0000-4000-8000-000000000001"
     sent = cost("0.1250", description="Für Ünï", tokens_used=7) | {
         "occurred_at": "2025-01-01T01:00:00+01:00",
@@ -182,7 +184,7 @@ async def test_an_event_is_shown_with_data_and_text_as_one_object_again(database
     }
 
 
-async def test_an_erased_event_is_shown_as_such_without_its_text(database: Database) -> None:
+async def test_the_view_of_an_erased_event_has_no_text_and_is_marked(database: Database) -> None:
     await record(database, cost("1", description="Secret"), cost("1"))
     await query(database, "UPDATE ledger.events SET text = NULL, text_salt = NULL WHERE position = 1")
 

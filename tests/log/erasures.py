@@ -1,4 +1,4 @@
-"""Erasures as the tests make them."""
+"""Erasures for the tests."""
 
 from typing import Any
 
@@ -17,15 +17,15 @@ WHERE category = 'ledger' ORDER BY position
 """
 
 
-async def erased(database: Database, *positions: int, reason: str = "Asked for") -> list[Erasure]:
-    """Erase the texts of these events, one after the other."""
+async def erased(database: Database, *positions: int, reason: str = "Requested") -> list[Erasure]:
+    """Erase the texts of the events at these positions, one by one."""
     async with Appender(database) as appender:
         return [await erase(database, appender, position, by="somebody", reason=reason) for position in positions]
 
 
 async def erasing(database: Database, position: int, **changes: Any) -> Request:
-    """The request that an erasure appends, to be sent by hand."""
+    """Return the request that an erasure appends, so that a test can append it itself."""
     ((category, stream_id, event_type, size),) = await query(database, TARGET, position)
-    told = {"category": category, "stream_id": stream_id, "event_type": event_type, "size": size, **changes}
-    payload = PayloadErased(position=position, **told, by="somebody", reason="Asked for")
+    target = {"category": category, "stream_id": stream_id, "event_type": event_type, "size": size, **changes}
+    payload = PayloadErased(position=position, **target, by="somebody", reason="Requested")
     return Request([prepare(CATALOGUE[PAYLOAD_ERASED], payload, actor="local", stream_id=stream_id)])
