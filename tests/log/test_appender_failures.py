@@ -129,9 +129,7 @@ async def test_an_event_id_that_the_load_did_not_return_violates_the_index_and_i
     event = make()
     await record(database, event)
     nothing = [Touched([], [], [], [])]
-    monkeypatch.setattr(
-        append_module, "touched_by", lambda group: nothing.pop() if nothing else touched_by(group)
-    )
+    monkeypatch.setattr(append_module, "touched_by", lambda group: nothing.pop() if nothing else touched_by(group))
 
     async with Appender(database) as appender:
         (receipt,) = receipts(await appender.append(request(event)))
