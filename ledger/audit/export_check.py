@@ -18,7 +18,7 @@ from ledger.audit.tree_growth import RightEdge, append_leaves
 from ledger.domain import money
 from ledger.domain.errors import LedgerError
 from ledger.domain.event import Candidate, Recorded
-from ledger.domain.rejudge import candidate_of, restore
+from ledger.domain.rejudge import rejudge, to_candidate
 from ledger.domain.working_state import WorkingState
 
 CHUNK_LEAVES = 4_096
@@ -160,9 +160,9 @@ class _Replay:
         self._currencies: dict[UUID, str] = {}
 
     def add(self, event: Recorded) -> None:
-        candidate = candidate_of(event)
+        candidate = to_candidate(event)
         before = self.working_state.entries.get(event.stream_id)
-        restore(self.working_state, event, candidate)
+        rejudge(self.working_state, event, candidate)
         after = self.working_state.entries.get(event.stream_id)
         if event.category == "cost" and after is not None:
             currency = self._currency(candidate, after.campaign_id, after.agent_job_id)

@@ -14,7 +14,7 @@ from ledger.database import Connection
 from ledger.domain.codec import time_text
 from ledger.domain.errors import LedgerError
 from ledger.domain.event import Candidate, Request
-from ledger.domain.rejudge import candidate_of, restore
+from ledger.domain.rejudge import rejudge, to_candidate
 from ledger.log.append import LOCK_HEAD, STORE, changes
 from ledger.log.ledger_events import load_ledger_state
 from ledger.log.load import LOCK_AND_LOAD, decode_working_state, touched_by
@@ -101,7 +101,7 @@ async def _append(connection: Connection, page: list[ExportLine]) -> int:
         await load_ledger_state(connection, working_state, ledger_candidates)
     for line, candidate in zip(page, candidates, strict=True):
         with at_line(line):
-            restore(working_state, line.event, candidate)
+            rejudge(working_state, line.event, candidate)
     try:
         await connection.copy_records_to_table(
             "events", schema_name=SCHEMA, columns=EVENT_COLUMNS, records=working_state.events
@@ -117,4 +117,4 @@ async def _append(connection: Connection, page: list[ExportLine]) -> int:
 
 def _candidate(line: ExportLine) -> Candidate:
     with at_line(line):
-        return candidate_of(line.event)
+        return to_candidate(line.event)

@@ -1,4 +1,4 @@
-"""Who may do what: roles, and callers that are confined to campaigns."""
+"""Roles and permissions of API keys, and the checks for keys that are restricted to certain campaigns."""
 
 from enum import Enum
 from typing import Literal
@@ -16,7 +16,7 @@ Permission = Literal["read", "append", "events", "audit", "admin"]
 
 
 class Role(str, Enum):
-    """What a key is for."""
+    """The role of a key."""
 
     VIEWER = "viewer"
     AGENT = "agent"
@@ -32,74 +32,77 @@ PERMISSIONS: dict[Role, tuple[Permission, ...]] = {
     Role.AUDITOR: ("read", "events", "audit"),
     Role.ADMIN: ("read", "append", "events", "audit", "admin"),
 }
-"""`read`: read models, budgets, spend; `events`: the log and its feed; `audit`: the sealed log; `admin`: keys and
-metrics."""
+"""`read`: read models, budgets, spend; `append`: new events; `events`: the log and its feed; `audit`: the sealed log;
+`admin`: keys and metrics."""
 
-OF_WHOLE_LEDGER = ("audit", "admin")
-"""What a confined key never may, whatever its role: it concerns everybody's campaigns."""
+WHOLE_LEDGER = ("audit", "admin")
+"""Permissions that no restricted key has, whatever its role: they concern the campaigns of all clients."""
 
 
 class Caller(msgspec.Struct, frozen=True):
-    """Who is asking. `allowed_campaign_ids` are those that a confined caller sees; None: everything."""
+    """The client that sends a request: the name and role of its key, and the campaigns that it may use.
+
+    `allowed_campaign_ids` is None if the key is not restricted.
+    """
 
     name: str
     role: Role
     allowed_campaign_ids: frozenset[UUID] | None = None
 
     def may(self, permission: Permission) -> bool:
-        """Whether the role allows it."""
-        if self.allowed_campaign_ids is not None and permission in OF_WHOLE_LEDGER:
+        """Whether the caller has a permission."""
+        if self.allowed_campaign_ids is not None and permission in WHOLE_LEDGER:
             return False
         return permission in PERMISSIONS[self.role]
 
     def may_append(self, category: str) -> bool:
-        """Whether the role allows appending such events."""
+        """Whether the caller may append events of a category: agents may not append campaign events."""
         return self.may("append") and (category != "campaign" or self.role is not Role.AGENT)
 
     def sees(self, campaign_id: UUID | None) -> bool:
-        """Whether what counts for this campaign, or for none, is visible."""
+        """Whether the caller may see what counts for a campaign, or for none (None)."""
         return self.allowed_campaign_ids is None or campaign_id in self.allowed_campaign_ids
 
 
 LOCAL = Caller("local", Role.ADMIN)
-"""Whoever asks where no keys are used."""
+"""The caller of every request if no keys are used."""
 
 
 def require_stream_within(working_state: WorkingState, candidate: Candidate) -> None:
-    """Refuse a confined sender's event on a stream that it does not see, as if there were none.
+    """Refuse an event of a restricted key on a stream that the key may not see, as if the stream did not exist.
 
     Raises:
-        StreamNotFound: the stream counts for another campaign or for none, or does not exist and should.
+        StreamNotFound: The stream counts for another campaign or for none, or a later event has no stream.
     """
     category, stream_id = candidate.event_type.category, candidate.stream_id
-    there, campaign_id = _campaign_of_stream(working_state, category, stream_id)
+    exists, campaign_id = _campaign_of_stream(working_state, category, stream_id)
     allowed = candidate.allowed_campaign_ids or frozenset()
-    if (there and campaign_id not in allowed) or (not there and not candidate.event_type.opens_stream):
+    if (exists and campaign_id not in allowed) or (not exists and not candidate.event_type.opens_stream):
         raise StreamNotFound(category, stream_id)
 
 
 def require_references_within(working_state: WorkingState, candidate: Candidate) -> None:
-    """Refuse a confined sender's event that would count for another campaign or for none.
+    """Refuse an event of a restricted key that would count for a campaign that is not allowed, or for none.
 
     Raises:
-        Forbidden: it would.
-        UnknownReference: it names a job that the sender does not see.
+        Forbidden: It would.
+        UnknownReference: It names a job that the key may not see.
     """
     payload, event_type = candidate.payload, candidate.event_type
     allowed = candidate.allowed_campaign_ids or frozenset()
     named, job_id = getattr(payload, "campaign_id", None), getattr(payload, "agent_job_id", None)
     if named is not None and named not in allowed:
-        raise Forbidden("this key is confined to other campaigns than the one named")
+        raise Forbidden(f"this key is restricted to certain campaigns, and {named} is not one of them")
     if job_id is not None and _campaign_of_stream(working_state, "job", job_id)[1] not in allowed:
         raise UnknownReference("agent_job_id", job_id)
     if not event_type.opens_stream and not event_type.changes_campaign:
         return
     if event_type.category == "campaign" or resolve_references(working_state, named, job_id)[0] not in allowed:
-        raise Forbidden("this key is confined to campaigns: name one of them")
+        raise Forbidden("this key is restricted to certain campaigns; set `campaign_id` to one of them")
 
 
 def _campaign_of_stream(working_state: WorkingState, category: str, stream_id: UUID) -> tuple[bool, UUID | None]:
-    """Whether a stream exists, and the campaign that it counts for."""
+    """Return whether a stream exists, and the campaign that it counts for."""
     if category == "cost":
         entry = working_state.entries.get(stream_id)
         return entry is not None, entry.campaign_id if entry else None

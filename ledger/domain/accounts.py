@@ -1,24 +1,33 @@
-"""Balances: the limits a cost counts for, moved together and judged together."""
+"""Budget checks: the accounts of the job and the campaign that a cost counts for, checked and changed together."""
 
 from decimal import Decimal
 from uuid import UUID
 
 from ledger.domain import money
 from ledger.domain.errors import BudgetExceeded, CurrencyMismatch, budget_scope
-from ledger.domain.references import live_job
+from ledger.domain.references import require_job
 from ledger.domain.working_state import Account, WorkingState
 
 Scope = tuple[tuple[str, UUID], Account]
+"""An account with its key, such as `("campaign", id)`."""
 
 
 def scopes_of(working_state: WorkingState, campaign_id: UUID | None, job_id: UUID | None) -> list[Scope]:
-    """The accounts an entry counts for, the job's first. A job's comes into being with its first entry."""
+    """Return the accounts that an entry counts for, the job's first.
+
+    A job without an account gets a new one: it is stored with the first entry of the job.
+
+    Args:
+        working_state: Holds the accounts.
+        campaign_id: The campaign that the entry counts for; None if none.
+        job_id: The job that the entry counts for; None if none.
+    """
     scopes: list[Scope] = []
     if job_id is not None:
         key = ("job", job_id)
         account = working_state.accounts.get(key)
         if account is None:
-            state = live_job(working_state, job_id)
+            state = require_job(working_state, job_id)
             account = Account(state.currency, state.budget)
         scopes.append((key, account))
     if campaign_id is not None:
@@ -28,7 +37,7 @@ def scopes_of(working_state: WorkingState, campaign_id: UUID | None, job_id: UUI
 
 
 def require_currency(scopes: list[Scope], named: str | None) -> None:
-    """Raise `CurrencyMismatch` where the accounts do not count in one currency, that of the event if it names one."""
+    """Raise `CurrencyMismatch` unless all accounts count in one currency, and in that of the event if it names one."""
     for _, account in reversed(scopes):
         named = named or account.currency
         if named != account.currency:
@@ -36,7 +45,7 @@ def require_currency(scopes: list[Scope], named: str | None) -> None:
 
 
 def require_room(scopes: list[Scope], amount: Decimal) -> None:
-    """Raise `BudgetExceeded` where a limit does not hold the amount beside what is spent and held."""
+    """Raise `BudgetExceeded` if the amount, added to what is spent and held, exceeds the limit of an account."""
     failed = []
     currency = money.DEFAULT_CURRENCY
     for (scope, _), account in scopes:
@@ -48,17 +57,27 @@ def require_room(scopes: list[Scope], amount: Decimal) -> None:
         raise BudgetExceeded(failed, currency)
 
 
-def move(working_state: WorkingState, scopes: list[Scope], spent: Decimal, held: Decimal) -> list[str]:
-    """Move the balances; returns the scopes that are over their limit then."""
-    over = []
+def add_to_balances(working_state: WorkingState, scopes: list[Scope], spent: Decimal, held: Decimal) -> list[str]:
+    """Add to the balances of accounts.
+
+    Args:
+        working_state: The new balances are put here.
+        scopes: The accounts.
+        spent: Added to what is spent; may be negative.
+        held: Added to what is held; may be negative.
+
+    Returns:
+        The scopes ("job", "campaign") that exceed their limits afterwards.
+    """
+    over_budget = []
     for key, account in scopes:
-        moved = Account(
+        changed = Account(
             account.currency,
             account.limit,
             money.add(account.spent, spent) if spent else account.spent,
             money.add(account.held, held) if held else account.held,
         )
-        working_state.put(working_state.accounts, key, moved)
-        if moved.is_over:
-            over.append(key[0])
-    return over
+        working_state.put(working_state.accounts, key, changed)
+        if changed.is_over:
+            over_budget.append(key[0])
+    return over_budget

@@ -1,4 +1,4 @@
-"""Campaigns: what may be said about them, and their lifecycle."""
+"""Campaigns: `campaign.*` event types with their data, statuses, and the decision state that judges later events."""
 
 from datetime import datetime
 from enum import Enum
@@ -26,7 +26,7 @@ class CampaignStatus(str, Enum):
 
 
 class CampaignCreated(EventData, frozen=True, kw_only=True):
-    """A campaign was created, as a draft."""
+    """A campaign was created as a draft."""
 
     name: Name
     description: Description | None = None
@@ -37,7 +37,7 @@ class CampaignCreated(EventData, frozen=True, kw_only=True):
 
     @property
     def counts_in(self) -> str:
-        """The currency of everything the campaign spends."""
+        """The currency of the budget and of all costs of the campaign."""
         return self.currency or DEFAULT_CURRENCY
 
     def check(self) -> None:
@@ -46,7 +46,7 @@ class CampaignCreated(EventData, frozen=True, kw_only=True):
 
 
 class CampaignDetailsChanged(EventData, frozen=True, kw_only=True):
-    """Details of a campaign were changed; what is absent stays."""
+    """Details of the campaign were changed; absent fields keep their values."""
 
     name: Name | None = None
     description: Description | None = None
@@ -55,38 +55,38 @@ class CampaignDetailsChanged(EventData, frozen=True, kw_only=True):
 
 
 class CampaignBudgetChanged(EventData, frozen=True, kw_only=True):
-    """The budget was set anew; below what is spent is allowed, the next hold is then refused."""
+    """The budget was changed. It may be less than what is spent; holds are then refused."""
 
     budget: Amount
     reason: Reason | None = None
 
 
 class CampaignActivated(EventData, frozen=True, kw_only=True):
-    """The campaign runs."""
+    """The campaign was activated."""
 
     reason: Reason | None = None
 
 
 class CampaignPaused(EventData, frozen=True, kw_only=True):
-    """The campaign rests."""
+    """The campaign was paused."""
 
     reason: Reason | None = None
 
 
 class CampaignCompleted(EventData, frozen=True, kw_only=True):
-    """The campaign has ended."""
+    """The campaign was completed."""
 
     reason: Reason | None = None
 
 
 class CampaignArchived(EventData, frozen=True, kw_only=True):
-    """The campaign was put away."""
+    """The campaign was archived."""
 
     reason: Reason | None = None
 
 
 class CampaignMetricsRecorded(EventData, frozen=True, kw_only=True):
-    """What came in since the last metrics: these add up."""
+    """Metrics of the campaign since they were last recorded; they are added up."""
 
     impressions: Count | None = None
     clicks: Count | None = None
@@ -95,7 +95,7 @@ class CampaignMetricsRecorded(EventData, frozen=True, kw_only=True):
 
 
 class CampaignDeleted(EventData, frozen=True, kw_only=True):
-    """The campaign was deleted; possible only while nothing was spent or is held on it."""
+    """The campaign was deleted; possible only if nothing is spent or held on it."""
 
     reason: Reason | None = None
 
@@ -118,7 +118,7 @@ EVENTS = (
 
 
 class CampaignState(msgspec.Struct, frozen=True, array_like=True):
-    """What later events are judged by. The budget is the limit of the campaign's account."""
+    """The decision state of a campaign. Its budget is not here: it is the limit of the campaign's account."""
 
     status: str
     currency: str
@@ -127,14 +127,22 @@ class CampaignState(msgspec.Struct, frozen=True, array_like=True):
 
 
 TAKES_HOLDS = ("draft", "active", "paused")
-"""A hold needs its campaign in one of these."""
+"""The statuses of a campaign in which money can be held."""
 
 
 def fold(state: CampaignState | None, payload: EventData, transition: Transition) -> CampaignState:
-    """The state after an event in a status that allows it.
+    """Fold an event, in a status that allows it, into the decision state.
+
+    Args:
+        state: The state before the event; None for the first event.
+        payload: The data of the event.
+        transition: The transition of its type.
+
+    Returns:
+        The state after the event.
 
     Raises:
-        InvalidFieldError: the campaign would end before it starts.
+        InvalidFieldError: The campaign would end before it starts.
     """
     if isinstance(payload, CampaignCreated):
         return CampaignState("draft", payload.counts_in, payload.start_date, payload.end_date)
@@ -143,6 +151,6 @@ def fold(state: CampaignState | None, payload: EventData, transition: Transition
         start, end = payload.start_date or state.start_date, payload.end_date or state.end_date
         if end is not None and end < start:
             changed = "end_date" if payload.end_date else "start_date"
-            raise InvalidFieldError(changed, "would have the campaign end before it starts")
+            raise InvalidFieldError(changed, "would make the campaign end before it starts")
         return msgspec.structs.replace(state, start_date=start, end_date=end)
     return msgspec.structs.replace(state, status=transition.to or state.status)

@@ -1,4 +1,4 @@
-"""`CATALOGUE`: every event type by name; stored payloads of any schema version are decoded here."""
+"""`CATALOGUE` of event types by name; decodes stored events of every schema version with upcasters."""
 
 from collections.abc import Callable
 from functools import cache
@@ -39,10 +39,16 @@ class UnknownEventTypeError(LedgerError):
 
 
 def decode_stored(name: str, schema_version: int, data: str, free_text: str | None) -> EventData:
-    """Read a stored event's payload; free text that was erased reads as "" or {} where it is required.
+    """Decode the payload of a stored event; required free text that was erased is read as "" or {}.
+
+    Args:
+        name: The event type.
+        schema_version: The version in which the event was written.
+        data: The stored data as JSON.
+        free_text: The stored free text as JSON; None if there is none, or if it was erased.
 
     Raises:
-        UnknownEventTypeError: it was written by a newer release; upgrade before going on.
+        UnknownEventTypeError: The event was written by a newer release.
     """
     event_type = CATALOGUE.get(name)
     if event_type is None or not 1 <= schema_version <= event_type.schema_version:
@@ -55,9 +61,9 @@ def decode_stored(name: str, schema_version: int, data: str, free_text: str | No
         absent = tuple(plan for plan in absent if plan.name not in fields)
     if not absent:
         return event_type.decoder.decode(stored)
-    # They can only be absent because they were erased: stand-ins that pass the checks, and then the empty values.
-    stand_ins = {plan.name: {} if plan.kind == "object" else "erased" for plan in absent}
-    payload = event_type.decoder.decode(merge(stored, msgspec.json.encode(stand_ins)))
+    # They are absent only because they were erased: decode placeholders that pass the checks, then empty the texts.
+    placeholders = {plan.name: {} if plan.kind == "object" else "erased" for plan in absent}
+    payload = event_type.decoder.decode(merge(stored, msgspec.json.encode(placeholders)))
     for plan in absent:
         if plan.kind == "text":
             msgspec.structs.force_setattr(payload, plan.name, "")
@@ -65,7 +71,14 @@ def decode_stored(name: str, schema_version: int, data: str, free_text: str | No
 
 
 def as_written_today(name: str, schema_version: int, data: str, free_text: str | None) -> tuple[str, str | None]:
-    """The data and free text of a stored event as this release would have written them."""
+    """Return the data and free text of a stored event as this release would have written them.
+
+    Args:
+        name: The event type.
+        schema_version: The version in which the event was written.
+        data: The stored data as JSON.
+        free_text: The stored free text as JSON; None if there is none, or if it was erased.
+    """
     event_type = CATALOGUE.get(name)
     if event_type is None or schema_version >= event_type.schema_version:
         return data, free_text
@@ -74,7 +87,7 @@ def as_written_today(name: str, schema_version: int, data: str, free_text: str |
 
 
 def _upcast(event_type: EventType, version: int, stored: bytes) -> dict[str, msgspec.Raw]:
-    """Bring stored fields up to the version of this release, a version at a time."""
+    """Convert stored fields to the schema version of this release, one version at a time."""
     fields = _fields.decode(stored)
     for upcaster in event_type.upcasters[version - 1 :]:
         fields = upcaster(fields)

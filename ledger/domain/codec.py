@@ -1,9 +1,8 @@
-"""The canonical form of event data, and the field types of the event structs.
+"""The canonical JSON of event data, the field types of the event structs, and checks of JSON that clients send.
 
-A struct's fields are told apart by how they are annotated: free text (`FREE_TEXT`, `JsonObject`) is written into a JSON
-object of its own, so that it can be erased; everything else is data. Both are compact JSON with the fields in the
-struct's order and absent fields omitted. These bytes are stored, hashed and exported: never change how they are
-written.
+Annotations separate two kinds of fields: free text (`FREE_TEXT`, `JsonObject`) is written into a second JSON object, so
+that it can be erased; everything else is data. Both are compact JSON, with the fields in the order of the struct and
+absent fields omitted. These bytes are stored, hashed and exported: never change how they are written.
 """
 
 import re
@@ -18,24 +17,24 @@ from ledger.domain import money
 from ledger.domain.errors import LedgerError
 
 NESTING_MAX = 100
-"""Levels of arrays and objects in a request: far below what any JSON reader downstream can follow."""
+"""Nested arrays and objects in a request: far fewer than any JSON reader downstream supports."""
 
 Amount = Annotated[
     Decimal,
     msgspec.Meta(
-        description='An exact amount, at most 10 digits before and 10 after the point. JSON strings ("0.000125") '
-        "and numbers are read from their text.",
+        description="An exact amount with at most 10 digits before and 10 after the decimal point. JSON strings "
+        '("0.000125") and numbers are both read exactly.',
         extra={"kind": "money", "minimum": money.ZERO},
     ),
 ]
 SignedAmount = Annotated[
     Decimal,
-    msgspec.Meta(description="An exact amount, may be negative.", extra={"kind": "money", "minimum": None}),
+    msgspec.Meta(description="An exact amount; may be negative.", extra={"kind": "money", "minimum": None}),
 ]
 Fraction = Annotated[
     Decimal,
     msgspec.Meta(
-        description="A part of the whole, 0 to 1.",
+        description="A fraction from 0 to 1.",
         extra={"kind": "money", "minimum": money.ZERO, "maximum": Decimal(1)},
     ),
 ]
@@ -45,19 +44,19 @@ Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 FREE_TEXT = {"kind": "text"}
-"""Marks a text as free: it is kept apart from the data so that it can be erased."""
+"""Marks a text as free text: it is stored separately from the data so that it can be erased."""
 
 Reason = Annotated[str, msgspec.Meta(max_length=500, extra=FREE_TEXT)]
 Label = Annotated[str, msgspec.Meta(max_length=100)]
 JsonObject = Annotated[msgspec.Raw, msgspec.Meta(extra={"kind": "object"}, extra_json_schema={"type": "object"})]
-"""Any JSON object; kept as sent but for white space."""
+"""Any JSON object; stored as sent, except for white space."""
 
 NO_OBJECT = msgspec.Raw(b"")
-"""An optional `JsonObject` that is absent: msgspec knows no union of raw JSON and null."""
+"""The value of an optional `JsonObject` that is absent: msgspec has no union of raw JSON and null."""
 
 
 def no_object() -> msgspec.Raw:
-    """The default of an optional `JsonObject`."""
+    """Return the default of an optional `JsonObject`."""
     return NO_OBJECT
 
 
@@ -65,11 +64,11 @@ Currency = Annotated[str, msgspec.Meta(pattern="^[A-Z]{3}$", extra={"kind": "cur
 
 
 class Day(datetime):
-    """A point in time that may also be sent as a bare date, meaning its midnight in UTC."""
+    """A time that may also be sent as a date without time, which means midnight UTC."""
 
 
 class InvalidFieldError(LedgerError, ValueError):
-    """A field breaks a rule that the JSON schema cannot say. Carries the field's name for the problem's path."""
+    """A field breaks a rule that the JSON schema cannot express; `field` names it in the problem document."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(message)
@@ -80,7 +79,7 @@ FREE_KINDS = ("text", "object")
 
 
 class FieldPlan(NamedTuple):
-    """How one field is checked and written."""
+    """How one field of an event struct is checked and written."""
 
     name: str
     kind: Literal["plain", "money", "time", "text", "object", "currency"]
@@ -92,7 +91,7 @@ class FieldPlan(NamedTuple):
 
 
 class EventData(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
-    """What an event says beyond its envelope. Amounts are canonical and in range once a struct exists."""
+    """The base of all event structs. In an instance, amounts are canonical and within their range."""
 
     def __post_init__(self) -> None:
         for plan in _checked_plans_of(type(self)):
@@ -111,19 +110,19 @@ class EventData(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         self.check()
 
     def check(self) -> None:
-        """Rules between fields; raises `InvalidFieldError`."""
+        """Check rules that concern several fields; raise `InvalidFieldError`."""
 
 
 @cache
 def plans_of(struct: type[EventData]) -> tuple[FieldPlan, ...]:
-    """The plans of a struct's fields, in the struct's order."""
+    """Return the plans of the fields of a struct, in the order of the struct."""
     hints = get_type_hints(struct, include_extras=True)
     return tuple(_plan(field, hints[field.name]) for field in msgspec.structs.fields(struct))
 
 
 @cache
 def _checked_plans_of(struct: type[EventData]) -> tuple[FieldPlan, ...]:
-    """The plans of those fields that msgspec alone cannot check."""
+    """Return the plans of the fields that msgspec alone cannot check."""
     return tuple(plan for plan in plans_of(struct) if plan.kind not in ("plain", "text") or plan.default is not None)
 
 
@@ -166,31 +165,31 @@ def _checked_object(plan: FieldPlan, value: msgspec.Raw) -> msgspec.Raw:
 
 
 def utc(field: str, value: datetime) -> datetime:
-    """The same moment in UTC; raises `InvalidFieldError` where the calendar ends (year 1 or 9999)."""
+    """Convert a time to UTC; raise `InvalidFieldError` at the limits of the calendar (years 1 and 9999)."""
     try:
-        moment = value.astimezone(UTC)
+        time_utc = value.astimezone(UTC)
     except OverflowError:
-        raise InvalidFieldError(field, "is outside the calendar once in UTC") from None
-    # The database driver writes these two as -infinity and infinity.
-    if moment.replace(tzinfo=None) in (datetime.min, datetime.max):  # noqa: DTZ901
-        raise InvalidFieldError(field, "is the very end of the calendar")
-    # A plain datetime, whatever it was read as: `Day` is only a way of reading.
-    return datetime.combine(moment.date(), moment.timetz())
+        raise InvalidFieldError(field, "is outside the calendar (years 1 to 9999) when converted to UTC") from None
+    # asyncpg writes these two as -infinity and infinity.
+    if time_utc.replace(tzinfo=None) in (datetime.min, datetime.max):  # noqa: DTZ901
+        raise InvalidFieldError(field, "is the first or last instant of the calendar, which cannot be stored")
+    # A plain datetime: `Day` only decides how a value is read.
+    return datetime.combine(time_utc.date(), time_utc.timetz())
 
 
 def time_text(value: datetime) -> str:
-    """RFC 3339 in UTC with microseconds and `Z`."""
+    """Write a time as RFC 3339 in UTC, with microseconds and `Z`."""
     return value.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 def dump(payload: EventData) -> tuple[bytes, bytes | None]:
-    """Write the canonical data and, where there is any, the canonical free text."""
+    """Return the canonical data and the canonical free text; None if the event has no free text."""
     data: dict[str, Any] = {}
     free: dict[str, Any] = {}
     for plan in plans_of(type(payload)):
         value = getattr(payload, plan.name)
         if value is None:
-            # content.assigned says null on purpose: a required field is written even so.
+            # In content.assigned null means "no campaign": a required field is written even if it is null.
             if plan.required:
                 data[plan.name] = None
         elif plan.is_free_text:
@@ -206,14 +205,14 @@ def dump(payload: EventData) -> tuple[bytes, bytes | None]:
 
 
 def merge(data: bytes, free: bytes | None) -> bytes:
-    """Put data and free text back into one JSON object, as it was sent."""
+    """Join data and free text into one JSON object, as it was sent."""
     if free is None:
         return data
     return free if data == b"{}" else data[:-1] + b"," + free[1:]
 
 
 def decode_hook(target: type, value: Any) -> Any:
-    """Read the types msgspec does not know: `Day`."""
+    """Decode the one type that msgspec does not know, `Day` (a `dec_hook`)."""
     if target is Day:
         return _read_day(value)
     raise NotImplementedError(target)
@@ -227,21 +226,21 @@ def _read_day(value: Any) -> datetime:
             return Day.combine(date.fromisoformat(value), time(tzinfo=UTC))
         return _as_day(msgspec.convert(value, Instant))
     except (ValueError, OverflowError):
-        raise ValueError("Expected an RFC 3339 time with its zone, or a date such as 2025-01-31") from None
+        raise ValueError("Expected an RFC 3339 time with a time zone, or a date such as 2025-01-31") from None
 
 
-def _as_day(moment: datetime) -> Day:
-    return Day.combine(moment.date(), moment.timetz())
+def _as_day(value: datetime) -> Day:
+    return Day.combine(value.date(), value.timetz())
 
 
 def check_text(body: bytes) -> None:
-    """Refuse what JSON allows but no database text can hold, and nesting that readers cannot follow.
+    """Refuse JSON that PostgreSQL cannot store, and nesting that other JSON readers do not support.
 
     Raises:
-        UnicodeDecodeError: not UTF-8.
-        msgspec.DecodeError: an escaped lone surrogate, or a number with thousands of digits.
-        RecursionError: nested deeper than `NESTING_MAX`.
-        InvalidFieldError: a NUL character in a text.
+        UnicodeDecodeError: The body is not UTF-8.
+        msgspec.DecodeError: It has an escaped lone surrogate, or a number with thousands of digits.
+        RecursionError: It is nested deeper than `NESTING_MAX` levels.
+        InvalidFieldError: A text has a NUL character.
     """
     if not body.isascii():
         body.decode()
@@ -249,7 +248,7 @@ def check_text(body: bytes) -> None:
         raise RecursionError(f"nested deeper than {NESTING_MAX} levels")
     if b"\\u0000" in body and _NUL.search(body):
         raise InvalidFieldError("", "a text must not contain NUL (U+0000)")
-    # Rare in compact JSON from agents: only then is the whole value read to be sure.
+    # Both are rare, so the whole body is decoded only for them.
     if b"\\u" in body or _MANY_DIGITS.search(body):
         _ANY_JSON.decode(body)
 

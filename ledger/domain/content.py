@@ -1,4 +1,4 @@
-"""Content assets: what may be said about them, and their lifecycle."""
+"""Content assets: `content.*` event types with their data, statuses, and the decision state."""
 
 from enum import Enum
 from typing import Annotated
@@ -15,7 +15,7 @@ Body = Annotated[str, msgspec.Meta(max_length=1_000_000, extra=FREE_TEXT)]
 
 
 class ContentType(str, Enum):
-    """What kind of asset it is."""
+    """The kind of an asset."""
 
     BLOG = "blog"
     EMAIL = "email"
@@ -36,7 +36,7 @@ class ContentStatus(str, Enum):
 
 
 class ContentCreated(EventData, frozen=True, kw_only=True):
-    """An asset was drafted."""
+    """An asset was created as a draft."""
 
     title: Title
     content: Body
@@ -47,7 +47,7 @@ class ContentCreated(EventData, frozen=True, kw_only=True):
 
 
 class ContentRevised(EventData, frozen=True, kw_only=True):
-    """The asset was rewritten; what is absent stays."""
+    """The asset was revised; absent fields keep their values."""
 
     title: Title | None = None
     content: Body | None = None
@@ -55,37 +55,37 @@ class ContentRevised(EventData, frozen=True, kw_only=True):
 
 
 class ContentSubmitted(EventData, frozen=True, kw_only=True):
-    """The asset waits for a review."""
+    """The asset was submitted for review."""
 
     reason: Reason | None = None
 
 
 class ContentApproved(EventData, frozen=True, kw_only=True):
-    """The review went well."""
+    """The asset was approved."""
 
     reason: Reason | None = None
 
 
 class ContentRejected(EventData, frozen=True, kw_only=True):
-    """The review sent it back to draft."""
+    """The asset was rejected and is a draft again."""
 
     reason: Reason | None = None
 
 
 class ContentPublished(EventData, frozen=True, kw_only=True):
-    """The asset is out."""
+    """The asset was published."""
 
     reason: Reason | None = None
 
 
 class ContentArchived(EventData, frozen=True, kw_only=True):
-    """The asset was put away."""
+    """The asset was archived."""
 
     reason: Reason | None = None
 
 
 class ContentAssigned(EventData, frozen=True, kw_only=True):
-    """The asset was moved to a campaign, or with null to none."""
+    """The asset was assigned to a campaign; null removes it from its campaign."""
 
     campaign_id: UUID | None
 
@@ -112,7 +112,7 @@ EVENTS = (
 
 
 class ContentState(msgspec.Struct, frozen=True, array_like=True):
-    """What later events are judged by, and what they count for."""
+    """The decision state of an asset, and the campaign and job that it counts for."""
 
     status: str
     campaign_id: UUID | None
@@ -120,12 +120,18 @@ class ContentState(msgspec.Struct, frozen=True, array_like=True):
 
 
 def fold(
-    state: ContentState | None,
-    payload: EventData,
-    transition: Transition,
-    campaign_id: UUID | None,
-    agent_job_id: UUID | None,
+    state: ContentState | None, transition: Transition, campaign_id: UUID | None, agent_job_id: UUID | None
 ) -> ContentState:
-    """The state after an event that was allowed; the ids are those the event was resolved to."""
+    """Fold an event that is allowed into the decision state.
+
+    Args:
+        state: The state before the event; None for the first event.
+        transition: The transition of its type.
+        campaign_id: The campaign that the asset counts for after the event.
+        agent_job_id: The job that the asset counts for after the event.
+
+    Returns:
+        The state after the event.
+    """
     status = transition.to or (state.status if state else "draft")
     return ContentState(status, campaign_id, agent_job_id)

@@ -1,4 +1,7 @@
-"""Costs: a stream is one budget entry, recorded at once, or reserved and then settled, released or expired."""
+"""Costs: `cost.*` event types with their data, and the budget entry folded from the events of a stream.
+
+An entry is either recorded at once, or reserved (a hold) and later settled, released or expired.
+"""
 
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -25,13 +28,14 @@ from ledger.domain.event_type import EventType
 from ledger.domain.lifecycle import Transition
 
 EXPIRES_IN_SECONDS_DEFAULT = 900
+"""The life of a hold that does not name one."""
 
 Description = Annotated[str, msgspec.Meta(max_length=500, extra=FREE_TEXT)]
 AdjustmentReason = Annotated[str, msgspec.Meta(min_length=1, max_length=500, extra=FREE_TEXT)]
 
 
 class ResourceType(str, Enum):
-    """What the money went to."""
+    """The resource that the money was spent on."""
 
     OPENAI_API = "openai_api"
     WEB_SEARCH = "web_search"
@@ -53,7 +57,7 @@ class EntryStatus(str, Enum):
 
 
 class CostRecorded(EventData, frozen=True, kw_only=True):
-    """Money is gone: a fact, never refused for money."""
+    """Money was spent: a fact, so it is never refused because of a budget."""
 
     resource_type: ResourceType
     cost: Amount
@@ -67,7 +71,7 @@ class CostRecorded(EventData, frozen=True, kw_only=True):
 
 
 class CostReserved(EventData, frozen=True, kw_only=True):
-    """Money is asked for: held until settled, released or `expires_in` seconds have passed."""
+    """Money was reserved: held until it is settled or released, or until `expires_in` seconds have passed."""
 
     resource_type: ResourceType
     amount: Amount
@@ -80,7 +84,7 @@ class CostReserved(EventData, frozen=True, kw_only=True):
     campaign_id: UUID | None = None
 
     def expires_at(self, recorded_at: datetime) -> datetime:
-        """When the hold runs out, if it was recorded then."""
+        """Return the time at which a hold recorded at `recorded_at` expires."""
         return recorded_at + timedelta(seconds=self.expires_in or EXPIRES_IN_SECONDS_DEFAULT)
 
     def check(self) -> None:
@@ -89,7 +93,7 @@ class CostReserved(EventData, frozen=True, kw_only=True):
 
 
 class CostSettled(EventData, frozen=True, kw_only=True):
-    """What was held has been spent, more or less than held, also after the hold has gone."""
+    """The reserved money was spent; `cost` may be more or less than the hold, and the hold may have expired."""
 
     cost: Amount
     tokens_used: Count | None = None
@@ -98,13 +102,13 @@ class CostSettled(EventData, frozen=True, kw_only=True):
 
 
 class CostReleased(EventData, frozen=True, kw_only=True):
-    """What was held is free again."""
+    """The reserved money was released without being spent."""
 
     reason: Reason | None = None
 
 
 class CostAdjusted(EventData, frozen=True, kw_only=True):
-    """A correction: nothing is ever edited."""
+    """The cost of the entry was corrected by `amount`; recorded events are never edited."""
 
     amount: SignedAmount
     tokens_used: SignedCount | None = None
@@ -112,11 +116,11 @@ class CostAdjusted(EventData, frozen=True, kw_only=True):
 
 
 class CostExpired(EventData, frozen=True, kw_only=True):
-    """The hold ran out; written by the service alone."""
+    """The hold expired; written only by the service."""
 
 
 class CostDenied(EventData, frozen=True, kw_only=True):
-    """A hold was refused for money; written by the service alone, in a stream of its own."""
+    """A hold was refused because of a budget; written only by the service, in a separate stream."""
 
     reserve_stream_id: UUID
     reserve_id: UUID
@@ -146,7 +150,7 @@ EVENTS = (
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
-    """A budget entry as its own events make it."""
+    """A budget entry, folded from the events of its stream."""
 
     status: str
     version: int
@@ -158,13 +162,20 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     expires_at: datetime | None = None
 
 
-def opened(
+def open_entry(
     payload: CostRecorded | CostReserved | CostDenied,
     campaign_id: UUID | None,
     agent_job_id: UUID | None,
     recorded_at: datetime,
 ) -> Entry:
-    """The entry after its first event; the ids are those the event was resolved to."""
+    """Fold the first event of an entry.
+
+    Args:
+        payload: The data of the event.
+        campaign_id: The campaign that the entry counts for, named or inherited from the job.
+        agent_job_id: The job that the entry counts for.
+        recorded_at: The time of the append.
+    """
     if isinstance(payload, CostRecorded):
         return Entry("settled", 1, campaign_id, agent_job_id, payload.cost, payload.tokens_used or 0)
     if isinstance(payload, CostReserved):
@@ -174,10 +185,10 @@ def opened(
 
 
 def fold(entry: Entry, payload: EventData) -> Entry:
-    """The entry after a later event that was allowed.
+    """Fold a later event that is allowed into an entry.
 
     Raises:
-        InvalidFieldError: an adjustment would take the cost or the tokens below zero.
+        InvalidFieldError: An adjustment would make the cost or the tokens negative.
     """
     version = entry.version + 1
     if isinstance(payload, CostSettled):
@@ -189,9 +200,9 @@ def fold(entry: Entry, payload: EventData) -> Entry:
         cost = money.add(entry.cost, payload.amount)
         tokens = entry.tokens_used + (payload.tokens_used or 0)
         if cost < 0:
-            raise InvalidFieldError("amount", f"would take the entry's cost of {money.plain(entry.cost)} below zero")
+            raise InvalidFieldError("amount", f"would make the entry's cost of {money.plain(entry.cost)} negative")
         if tokens < 0:
-            raise InvalidFieldError("tokens_used", f"would take the entry's {entry.tokens_used} tokens below zero")
+            raise InvalidFieldError("tokens_used", f"would make the entry's {entry.tokens_used} tokens negative")
         return msgspec.structs.replace(entry, version=version, cost=cost, tokens_used=tokens)
     status = "released" if isinstance(payload, CostReleased) else "expired"
     return msgspec.structs.replace(entry, status=status, version=version, held=money.ZERO)

@@ -54,19 +54,19 @@ class UnsupportedMediaType(LedgerError):
 
 
 class NotFound(LedgerError):
-    """There is no such thing."""
+    """The requested resource does not exist."""
 
     slug = "not-found"
 
 
 class Unauthenticated(LedgerError):
-    """The request has no valid key."""
+    """The request has no valid API key."""
 
     slug = "unauthenticated"
 
 
 class RateLimited(LedgerError):
-    """The key has made too many requests."""
+    """The API key has made too many requests."""
 
     slug = "rate-limited"
 
@@ -77,7 +77,7 @@ class RateLimited(LedgerError):
 
 
 class Unavailable(LedgerError):
-    """The service cannot answer just now; try again later."""
+    """The service is temporarily unavailable; try again later."""
 
     retry_after_seconds = 1
 
@@ -89,41 +89,41 @@ class Overloaded(Unavailable):
 
 
 class DatabaseUnavailable(Unavailable):
-    """The database does not answer."""
+    """The database is not available."""
 
     slug = "database-unavailable"
 
 
 class ProjectionBehind(Unavailable):
-    """The read models have not reached the position asked for."""
+    """The read models have not reached the requested position."""
 
     slug = "projection-behind"
 
 
 class Refused(LedgerError):
-    """An event was refused; nothing of it was written."""
+    """An event was refused; nothing was written."""
 
     index = 0
-    """Which event of its request it was."""
+    """The index of the event in its request, from 0."""
 
 
 class Forbidden(Refused):
-    """This is not allowed."""
+    """The request is not allowed."""
 
     slug = "forbidden"
 
 
 class StreamNotFound(Refused):
-    """There is no such stream."""
+    """The stream does not exist."""
 
     slug = "not-found"
 
     def __init__(self, category: str, stream_id: UUID) -> None:
-        super().__init__(f"there is no {category} stream {stream_id}")
+        super().__init__(f"{category} stream {stream_id} does not exist")
 
 
 class InvalidEvent(Refused):
-    """An event does not have the shape its type asks for."""
+    """The data of an event does not match its type."""
 
     slug = "invalid-event"
 
@@ -154,17 +154,17 @@ class VersionConflict(Refused):
 
 
 class EventIdConflict(Refused):
-    """Another event of this stream has the same id and other content."""
+    """The stream already has an event with the same id but different content."""
 
     slug = "event-id-conflict"
 
     def __init__(self, category: str, stream_id: UUID, event_id: UUID, position: int | None) -> None:
-        where = f" at position {position}" if position else " earlier in this request"
-        super().__init__(f"{category} stream {stream_id} holds event {event_id} with other content{where}")
+        place = f"at position {position}" if position else "earlier in this request"
+        super().__init__(f"{category} stream {stream_id} has event {event_id} with different content {place}")
 
 
 class IllegalTransition(Refused):
-    """The status does not allow this event."""
+    """The status of the stream does not allow this event."""
 
     slug = "illegal-transition"
 
@@ -195,21 +195,21 @@ class UnknownReference(Refused):
 
 
 class ReferenceMismatch(Refused):
-    """The campaign named is not the campaign of the job named."""
+    """The job belongs to another campaign."""
 
     slug = "reference-mismatch"
 
-    def __init__(self, named: UUID, of_job: UUID) -> None:
-        super().__init__(f"campaign_id is {named}, but the job belongs to campaign {of_job}")
+    def __init__(self, named: UUID, job_campaign_id: UUID) -> None:
+        super().__init__(f"campaign_id is {named}, but the job belongs to campaign {job_campaign_id}")
 
 
 class CurrencyMismatch(Refused):
-    """The currency is not the one of the campaign or the job."""
+    """The currency is not that of the campaign or job."""
 
     slug = "currency-mismatch"
 
     def __init__(self, named: str, expected: str) -> None:
-        super().__init__(f"currency is {named}, but the campaign or job counts in {expected}")
+        super().__init__(f"currency is {named}, but the campaign or job uses {expected}")
         self.named = named
         self.expected = expected
 
@@ -226,8 +226,8 @@ class BudgetExceeded(Refused):
     def __init__(self, scopes: Sequence[dict[str, Any]], currency: str) -> None:
         first = scopes[0]
         super().__init__(
-            f"{first['requested']} {currency} asked for, {first['available']} available within the "
-            f"limit of {first['limit']} of the {first['scope']}"
+            f"requested {first['requested']} {currency}, but only {first['available']} of the {first['scope']}'s "
+            f"budget of {first['limit']} is available"
         )
         self.scopes = list(scopes)
         self.currency = currency
@@ -244,7 +244,18 @@ class NothingToErase(Refused):
 
 
 def budget_scope(scope: str, limit: Decimal, spent: Decimal, held: Decimal, requested: Decimal) -> dict[str, str]:
-    """One failed limit as `budget-exceeded` shows it: what still fits is `available`, 0 when nothing does."""
+    """Describe one exceeded limit for the `scopes` of `budget-exceeded`.
+
+    Args:
+        scope: "campaign" or "job".
+        limit: The budget.
+        spent: What is spent of it.
+        held: What is held of it.
+        requested: The amount of the refused hold.
+
+    Returns:
+        These amounts as strings, and `available`: the rest of the budget, at least 0.
+    """
     available = max(subtract(subtract(limit, spent), held), ZERO)
     amounts = {"limit": limit, "spent": spent, "held": held, "requested": requested, "available": available}
     return {"scope": scope, **{name: plain(amount) for name, amount in amounts.items()}}

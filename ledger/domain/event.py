@@ -1,7 +1,7 @@
-"""An event on its way into the log: as asked for, as recorded, and the receipt for it.
+"""An event before, in and after an append: `Candidate`, `Recorded` (a row of `ledger.events`), `Receipt`.
 
-The structs that there is one of for each event are hidden from the garbage collector (`gc=False`): they are in no
-cycle, and to look through thousands of them took a tenth of the time of folding.
+Structs that exist once per event are hidden from the garbage collector (`gc=False`): they are never part of a cycle,
+and traversing thousands of them took a tenth of the time of folding.
 """
 
 from datetime import datetime
@@ -15,11 +15,10 @@ from ledger.domain.event_type import EventType
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """An event that asks to be recorded, with everything done that can be done before the lock.
+    """An event to be recorded, with everything prepared that does not need the head lock.
 
-    `data` and `text` are the canonical JSON, `text_salt` and `text_commitment` go with the text.
-    `occurred_at` is None where the sender left it to the ledger. `allowed_campaign_ids` are the campaigns that the
-    sender may touch; None: any.
+    `data` and `text` are the canonical JSON; `text_salt` and `text_commitment` belong to the text.
+    `occurred_at` is None if the client did not set it. `allowed_campaign_ids` is None if the key is not restricted.
     """
 
     event_type: EventType
@@ -39,7 +38,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     @property
     def identity(self) -> tuple[str, UUID, UUID]:
-        """What makes two sendings the same event: category, stream, id."""
+        """Category, stream and id: two requests with the same identity send the same event."""
         return self.event_type.category, self.stream_id, self.id
 
 
@@ -69,7 +68,7 @@ class Recorded(NamedTuple):
 
 
 class Receipt(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """The answer to an event that is in the log."""
+    """The answer for an event that is in the log."""
 
     id: UUID
     stream_id: UUID
@@ -80,7 +79,7 @@ class Receipt(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 class Request(msgspec.Struct, frozen=True, gc=False):
-    """Candidates sent together: all or nothing, or each judged by itself (`independent`)."""
+    """Events sent together: recorded all or none, or each judged separately (`independent`)."""
 
     candidates: list[Candidate]
     independent: bool = False

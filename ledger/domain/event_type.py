@@ -11,7 +11,8 @@ from typing import Literal, get_args
 import msgspec
 
 from ledger.domain.codec import EventData, decode_hook
-from ledger.domain.lifecycle import DELETED, Transition
+from ledger.domain.errors import IllegalTransition
+from ledger.domain.lifecycle import DELETED, Transition, either
 
 Category = Literal["campaign", "content", "job", "cost", "ledger"]
 """The category of a stream and of its events: the part of the type name before the dot."""
@@ -65,6 +66,12 @@ class EventType:
     denies_hold: bool = False
     """Whether the event records a refused hold: its stream is no budget entry, and it changes no balance."""
 
+    opens_stream: bool = field(init=False)
+    """Whether the event is the first of its stream."""
+
+    deletes_stream: bool = field(init=False)
+    """Whether the event deletes what its stream describes."""
+
     category: str = field(init=False)
     schema_version: int = field(init=False)
     """The schema version in which this release writes such events."""
@@ -73,16 +80,29 @@ class EventType:
 
     def __post_init__(self) -> None:
         # Fields rather than properties: an append reads them for every event.
+        object.__setattr__(self, "opens_stream", not self.transition.allowed_from)
+        object.__setattr__(self, "deletes_stream", self.transition.to == DELETED)
         object.__setattr__(self, "category", self.name.partition(".")[0])
         object.__setattr__(self, "schema_version", 1 + len(self.upcasters))
         object.__setattr__(self, "decoder", msgspec.json.Decoder(self.payload, dec_hook=decode_hook))
 
-    @property
-    def opens_stream(self) -> bool:
-        """Whether the event is the first of its stream."""
-        return self.transition.opens
+    def require_stream(self, status: str | None) -> None:
+        """Raise `IllegalTransition` if the first event of a stream meets an existing one, or a later event meets none.
 
-    @property
-    def deletes_stream(self) -> bool:
-        """Whether the event deletes what its stream describes."""
-        return self.transition.to == DELETED
+        Args:
+            status: The status of the stream; None if it does not exist.
+        """
+        if self.opens_stream:
+            if status is not None:
+                detail = f"{self.name} opens a stream, but this stream exists already and is {status}"
+                raise IllegalTransition(detail, status, ())
+        elif status is None:
+            detail = f"{self.name} needs an existing stream, but this stream does not exist"
+            raise IllegalTransition(detail, None, self.transition.allowed_from)
+
+    def require_status(self, status: str | None) -> None:
+        """Raise `IllegalTransition` if a later event of a stream is not possible in this status."""
+        allowed_from = self.transition.allowed_from
+        if allowed_from and status not in allowed_from:
+            detail = f"{self.name} is not possible in status {status}, only in {either(allowed_from)}"
+            raise IllegalTransition(detail, status, allowed_from)

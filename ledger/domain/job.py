@@ -1,4 +1,4 @@
-"""Agent jobs: what may be said about them, and their lifecycle."""
+"""Agent jobs: `job.*` event types with their data, statuses, and the decision state that judges later events."""
 
 from decimal import Decimal
 from enum import Enum
@@ -27,7 +27,7 @@ ErrorMessage = Annotated[str, msgspec.Meta(min_length=1, max_length=10_000, extr
 
 
 class AgentType(str, Enum):
-    """Which agent does the job."""
+    """The type of agent that does a job."""
 
     SEO_WRITER = "seo_writer"
     EMAIL_MARKETER = "email_marketer"
@@ -47,7 +47,7 @@ class JobStatus(str, Enum):
 
 
 class JobQueued(EventData, frozen=True, kw_only=True):
-    """A job was queued. `budget` caps what it may spend; `currency` only without a campaign."""
+    """A job was queued. `budget` limits what it may spend; `currency` is allowed only without a campaign."""
 
     agent_type: AgentType
     input_data: JsonObject
@@ -58,52 +58,53 @@ class JobQueued(EventData, frozen=True, kw_only=True):
 
     def check(self) -> None:
         if self.campaign_id is not None and self.currency is not None:
-            raise InvalidFieldError("currency", "is the campaign's; give it only for a job without a campaign")
+            raise InvalidFieldError("currency", "is that of the campaign; set it only for a job without a campaign")
 
 
 class JobStarted(EventData, frozen=True, kw_only=True):
-    """The job runs."""
+    """The job was started."""
 
 
 class JobProgressed(EventData, frozen=True, kw_only=True):
-    """The job got on."""
+    """Job progress was reported."""
 
     progress: Fraction | None = None
     message: Message | None = None
 
 
 class JobCompleted(EventData, frozen=True, kw_only=True):
-    """The job is done."""
+    """The job was completed."""
 
     output_data: JsonObject = msgspec.field(default_factory=no_object)
 
 
 class JobFailed(EventData, frozen=True, kw_only=True):
-    """The job gave up."""
+    """The job failed."""
 
     error_message: ErrorMessage
 
 
 class JobRetried(EventData, frozen=True, kw_only=True):
-    """A failed job waits for another try."""
+    """The failed job was queued again."""
 
 
 class JobCancelled(EventData, frozen=True, kw_only=True):
-    """The job was called off."""
+    """The job was cancelled."""
 
     reason: Reason | None = None
 
 
 class JobDeleted(EventData, frozen=True, kw_only=True):
-    """The job was deleted; possible only while it has no cost entries."""
+    """The job was deleted; possible only if it has no cost entries."""
 
     reason: Reason | None = None
 
 
 TAKES_HOLDS = ("pending", "running")
-"""A hold needs its job in one of these."""
+"""The statuses of a job in which money can be held."""
 
 ENDED = ("completed", "failed", "cancelled")
+"""The statuses of a job that has ended."""
 
 EVENTS = (
     EventType("job.queued", JobQueued, Transition((), "pending"), sets_budget=True),
@@ -118,7 +119,7 @@ EVENTS = (
 
 
 class JobState(msgspec.Struct, frozen=True, array_like=True):
-    """What later events are judged by. `budget` is the cap, None where there is none."""
+    """The decision state of a job. `budget` is None if the job has no limit."""
 
     status: str
     campaign_id: UUID | None
@@ -129,7 +130,17 @@ class JobState(msgspec.Struct, frozen=True, array_like=True):
 
 
 def fold(state: JobState | None, payload: EventData, transition: Transition, currency: str) -> JobState:
-    """The state after an event that was allowed; `currency` is the one a queued job was resolved to."""
+    """Fold an event that is allowed into the decision state.
+
+    Args:
+        state: The state before the event; None for the first event.
+        payload: The data of the event.
+        transition: The transition of its type.
+        currency: The currency of a job that is queued; ignored for later events.
+
+    Returns:
+        The state after the event.
+    """
     if isinstance(payload, JobQueued):
         return JobState("pending", payload.campaign_id, currency, payload.budget, 0, payload.max_retries)
     assert state is not None
@@ -138,10 +149,10 @@ def fold(state: JobState | None, payload: EventData, transition: Transition, cur
 
 
 def require_retry_left(state: JobState) -> None:
-    """Raise `IllegalTransition` where the job has used up its retries."""
+    """Raise `IllegalTransition` if the job has used all of its retries."""
     if state.max_retries is not None and state.retry_count >= state.max_retries:
         raise IllegalTransition(
-            f"job.retried is not possible: {state.retry_count} of {state.max_retries} retries are used up",
+            f"job.retried is not possible: {state.retry_count} of {state.max_retries} retries are used",
             state.status,
             ("failed",),
         )

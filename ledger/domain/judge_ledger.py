@@ -1,4 +1,4 @@
-"""The ledger's own events, judged: each is recorded as it comes, but a text can be erased only once."""
+"""Judge `ledger.*` events: they are recorded as sent, but a text can be erased only once."""
 
 from ledger.domain.errors import NothingToErase
 from ledger.domain.event import Candidate, Receipt
@@ -7,10 +7,12 @@ from ledger.domain.working_state import WorkingState
 
 
 def require_text_to_erase(working_state: WorkingState, candidate: Candidate) -> None:
-    """Refuse an erasure where there is nothing to erase; other events pass.
+    """Refuse an erasure if there is no text to erase; other events pass.
+
+    Not part of `judge_ledger`: when recorded events are judged again, erased texts are absent already.
 
     Raises:
-        NothingToErase: the event never had free text, or has lost it.
+        NothingToErase: The event never had free text, or the text was erased already.
     """
     if not isinstance(candidate.payload, PayloadErased):
         return
@@ -22,7 +24,7 @@ def require_text_to_erase(working_state: WorkingState, candidate: Candidate) -> 
 
 
 def judge_ledger(working_state: WorkingState, candidate: Candidate) -> Receipt:
-    """Record an event of the category `ledger`."""
+    """Record an event of category `ledger`."""
     if isinstance(candidate.payload, PayloadErased):
         working_state.put(working_state.erasable, candidate.payload.position, False)
     receipt = working_state.record(candidate, None, None)

@@ -1,6 +1,6 @@
-"""The ledger's own events: what was done to the record itself, by whom and why.
+"""`ledger.*` event types: operators' decisions about the log (skips, erasures, accepted rollbacks), by whom and why.
 
-Each is a stream of its own, but for erasures: those of a stream are the ledger's stream of the same id.
+Each event has a separate stream, except erasures: all erasures in one stream share a `ledger` stream with its id.
 """
 
 from typing import Annotated
@@ -17,7 +17,7 @@ ErrorText = Annotated[str, msgspec.Meta(max_length=2000, extra=FREE_TEXT)]
 
 
 class ProjectionSkipped(EventData, frozen=True, kw_only=True):
-    """An operator let the read models pass an event that they cannot fold; `by` is who, `position` which event."""
+    """An operator let the read models skip the event at `position`, which they cannot fold."""
 
     projection: Label
     position: Annotated[int, msgspec.Meta(ge=1)]
@@ -28,7 +28,10 @@ class ProjectionSkipped(EventData, frozen=True, kw_only=True):
 
 
 class RollbackAccepted(EventData, frozen=True, kw_only=True):
-    """An operator gave up the log that was signed: what the sealer found, and the origin given up."""
+    """An operator accepted that signed events were lost; sealing starts again under a new origin.
+
+    `origin` and `size` are those of the abandoned log, `refusal` is what the sealer reported.
+    """
 
     origin: Annotated[str, msgspec.Meta(max_length=255)]
     size: Annotated[int, msgspec.Meta(ge=0)]
@@ -41,9 +44,9 @@ PAYLOAD_ERASED = "ledger.payload_erased"
 
 
 class PayloadErased(EventData, frozen=True, kw_only=True):
-    """The free text of an event was erased; `by` is who, `position` and the rest which event.
+    """The free text of the event at `position` was erased.
 
-    `size` is the erased event's own, so that it can still be checked without its text.
+    `size` is that of the event before the erasure, so that it can still be checked without the text.
     """
 
     position: Annotated[int, msgspec.Meta(ge=1)]

@@ -1,28 +1,28 @@
-"""Exact money: decimals with at most 10 digits before and 10 after the point, and the currencies.
+"""Exact money: amounts with at most 10 digits before and 10 after the decimal point, ISO 4217 currencies, ratios.
 
-Amounts are `Decimal` everywhere and never rounded. Sums may grow past one amount's range, so all arithmetic goes
-through `EXACT`, whose precision holds any sum of a `numeric(38,10)` and which raises rather than round.
+Amounts are `Decimal` everywhere and are never rounded. Sums may exceed the range of one amount, so all arithmetic goes
+through `EXACT`: its precision holds any sum of a `numeric(38,10)`, and it raises an error instead of rounding.
 """
 
 from decimal import ROUND_HALF_EVEN, Context, Decimal, Inexact, InvalidOperation, Overflow
 
 DECIMALS_MAX = 10
-"""Digits after the point of any amount: 0.0000000001 is the smallest unit."""
+"""Digits after the decimal point of any amount: 0.0000000001 is the smallest unit."""
 
 DIGITS_BEFORE_POINT_MAX = 10
-"""Digits before the point of a single amount, as in `numeric(20,10)`."""
+"""Digits before the decimal point of a single amount, as in `numeric(20,10)`."""
 
 ZERO = Decimal(0)
 
 DEFAULT_CURRENCY = "USD"
 
 EXACT = Context(prec=100, traps=[InvalidOperation, Overflow, Inexact])
-"""The context for adding and subtracting money. A result that would need rounding raises `Inexact`."""
+"""The context for adding and subtracting money. A result that needs rounding raises `Inexact`."""
 
 _RATIO = Context(prec=100, rounding=ROUND_HALF_EVEN, traps=[InvalidOperation, Overflow])
 _SMALLEST = Decimal(1).scaleb(-DECIMALS_MAX)
 
-# ISO 4217, active codes of currencies and funds (list one, 2025). Metals and test codes are left out.
+# ISO 4217, active codes of currencies and funds (list one, 2025), without metals and test codes.
 CURRENCIES = frozenset(
     """
     AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BGN BHD BIF BMD BND BOB BOV BRL BSD BTN BWP BYN BZD CAD CDF
@@ -40,33 +40,33 @@ def canonical(amount: Decimal) -> Decimal:
     """Return the amount without trailing zeros and with a non-positive exponent.
 
     Raises:
-        ValueError: it is not finite, has more than 10 decimals, or more than 10 digits before the point.
+        ValueError: It is not finite, or has more than 10 digits before or after the decimal point.
     """
     if not amount.is_finite():
         raise ValueError("must be a finite number")
     if not amount:
         return ZERO
-    # adjusted() is the exponent of the first digit: the range is checked before 1e999999999 is ever written out.
+    # adjusted() is the exponent of the first digit: the range is checked before 1e999999999 is expanded.
     if amount.adjusted() >= DIGITS_BEFORE_POINT_MAX:
-        raise ValueError(f"must have at most {DIGITS_BEFORE_POINT_MAX} digits before the point")
+        raise ValueError(f"must have at most {DIGITS_BEFORE_POINT_MAX} digits before the decimal point")
     sign, digits, exponent = amount.as_tuple()
     assert isinstance(exponent, int)
     if not exponent or (-DECIMALS_MAX <= exponent < 0 and digits[-1]):
-        # As nearly all are.
+        # The usual case.
         return amount
     if exponent < 0:
-        kept = len(digits)
-        while exponent < 0 and kept > 1 and digits[kept - 1] == 0:
-            kept -= 1
+        length = len(digits)
+        while exponent < 0 and length > 1 and digits[length - 1] == 0:
+            length -= 1
             exponent += 1
         if exponent < -DECIMALS_MAX:
             raise ValueError(f"must have at most {DECIMALS_MAX} decimals")
-        return Decimal((sign, digits[:kept], exponent))
+        return Decimal((sign, digits[:length], exponent))
     return Decimal((sign, digits + (0,) * exponent, 0))
 
 
 def plain(amount: Decimal) -> str:
-    """Write an amount or a sum as the contract has it: plain notation, no trailing zeros ("0.000125", "2500")."""
+    """Write an amount or a sum without exponent and without trailing zeros ("0.000125", "2500")."""
     text = format(amount, "f")
     if "." in text:
         text = text.rstrip("0").rstrip(".")
@@ -84,17 +84,17 @@ def subtract(left: Decimal, right: Decimal) -> Decimal:
 
 
 def ratio(numerator: Decimal, denominator: Decimal) -> Decimal:
-    """Divide, half-even to 10 places; 0 where the denominator is 0."""
+    """Divide, rounded half-even to 10 decimals; 0 if the denominator is 0."""
     if not denominator:
         return ZERO
     return _RATIO.quantize(_RATIO.divide(numerator, denominator), _SMALLEST)
 
 
 def percentage(part: Decimal, whole: Decimal) -> Decimal:
-    """The part in percent of the whole, half-even to 10 places; 0 where the whole is 0."""
+    """Return the part as a percentage of the whole, rounded half-even to 10 decimals; 0 if the whole is 0."""
     return ratio(EXACT.multiply(part, Decimal(100)), whole)
 
 
 def return_on_investment(revenue: Decimal, spend: Decimal) -> Decimal:
-    """(revenue - spend) / spend, half-even to 10 places; 0 where nothing was spent."""
+    """Return (revenue - spend) / spend, rounded half-even to 10 decimals; 0 if nothing was spent."""
     return ratio(subtract(revenue, spend), spend)

@@ -1,4 +1,4 @@
-"""What events name: campaigns and jobs that must exist and agree with each other."""
+"""References of events: the campaign and job that an event names must exist and belong together."""
 
 from uuid import UUID
 
@@ -10,8 +10,8 @@ from ledger.domain.lifecycle import DELETED, either
 from ledger.domain.working_state import WorkingState
 
 
-def live_campaign(working_state: WorkingState, campaign_id: UUID) -> CampaignState:
-    """The state of a campaign that an event names; raises `UnknownReference`."""
+def require_campaign(working_state: WorkingState, campaign_id: UUID) -> CampaignState:
+    """Return the state of a campaign; raise `UnknownReference` if it does not exist or was deleted."""
     head = working_state.heads.get(("campaign", campaign_id))
     if head is None or head.state.status == DELETED:
         raise UnknownReference("campaign_id", campaign_id)
@@ -19,8 +19,8 @@ def live_campaign(working_state: WorkingState, campaign_id: UUID) -> CampaignSta
     return head.state
 
 
-def live_job(working_state: WorkingState, job_id: UUID) -> JobState:
-    """The state of a job that an event names; raises `UnknownReference`."""
+def require_job(working_state: WorkingState, job_id: UUID) -> JobState:
+    """Return the state of a job; raise `UnknownReference` if it does not exist or was deleted."""
     head = working_state.heads.get(("job", job_id))
     if head is None or head.state.status == DELETED:
         raise UnknownReference("agent_job_id", job_id)
@@ -31,34 +31,53 @@ def live_job(working_state: WorkingState, job_id: UUID) -> JobState:
 def resolve_references(
     working_state: WorkingState, campaign_id: UUID | None, job_id: UUID | None
 ) -> tuple[UUID | None, UUID | None]:
-    """Check what an event names, and let it inherit its job's campaign (none where that was deleted)."""
+    """Check the campaign and job that an event names; without a campaign, the job's campaign counts.
+
+    Args:
+        working_state: Holds the states of both.
+        campaign_id: The campaign that the event names; None if none.
+        job_id: The job that the event names; None if none.
+
+    Returns:
+        The campaign and the job that the event counts for. No campaign if that of the job was deleted.
+
+    Raises:
+        UnknownReference: One of them does not exist or was deleted.
+        ReferenceMismatch: The job belongs to another campaign.
+    """
     if campaign_id is not None:
-        live_campaign(working_state, campaign_id)
+        require_campaign(working_state, campaign_id)
     if job_id is None:
         return campaign_id, None
-    of_job = live_job(working_state, job_id).campaign_id
+    job_campaign_id = require_job(working_state, job_id).campaign_id
     if campaign_id is not None:
-        if of_job not in (None, campaign_id):
-            raise ReferenceMismatch(campaign_id, of_job)
+        if job_campaign_id not in (None, campaign_id):
+            raise ReferenceMismatch(campaign_id, job_campaign_id)
         return campaign_id, job_id
-    inherited = working_state.heads.get(("campaign", of_job)) if of_job else None
+    inherited = working_state.heads.get(("campaign", job_campaign_id)) if job_campaign_id else None
     if inherited is None or inherited.state.status == DELETED:
         return None, job_id
-    return of_job, job_id
+    return job_campaign_id, job_id
 
 
 def require_takes_holds(working_state: WorkingState, campaign_id: UUID | None, job_id: UUID | None) -> None:
+    """Check that the campaign and job of a hold are in a status that allows holds.
+
+    Args:
+        working_state: Holds the states of both.
+        campaign_id: The campaign that the hold counts for; None if none.
+        job_id: The job that the hold counts for; None if none.
+
+    Raises:
+        IllegalTransition: One of them is not.
+    """
     if job_id is not None:
-        status = live_job(working_state, job_id).status
-        if status not in job.TAKES_HOLDS:
-            raise IllegalTransition(
-                f"the job is {status}: a hold needs it {either(job.TAKES_HOLDS)}", status, job.TAKES_HOLDS
-            )
+        _require_status("job", require_job(working_state, job_id).status, job.TAKES_HOLDS)
     if campaign_id is not None:
-        status = live_campaign(working_state, campaign_id).status
-        if status not in campaign.TAKES_HOLDS:
-            raise IllegalTransition(
-                f"the campaign is {status}: a hold needs it {either(campaign.TAKES_HOLDS)}",
-                status,
-                campaign.TAKES_HOLDS,
-            )
+        _require_status("campaign", require_campaign(working_state, campaign_id).status, campaign.TAKES_HOLDS)
+
+
+def _require_status(noun: str, status: str, allowed: tuple[str, ...]) -> None:
+    if status not in allowed:
+        detail = f"the {noun} is {status}; money can be held only while it is {either(allowed)}"
+        raise IllegalTransition(detail, status, allowed)

@@ -1,6 +1,7 @@
-"""Recorded events told again: judged by the very rules of the append, while everything they were given stays.
+"""Judge recorded events again, by the rules of an append, to verify or import a log.
 
-What the service wrote of itself (releases, expiries, denials) is in the log too, and is not written a second time.
+Positions, times and ids stay as they were recorded. Events that the service wrote (releases, expiries, denials) are in
+the log already and are not written a second time.
 """
 
 import msgspec
@@ -19,103 +20,116 @@ class InvalidLogError(LedgerError):
     """The log breaks its own rules."""
 
 
-def candidate_of(told: Recorded) -> Candidate:
-    """Read a recorded event, which must be written exactly as this ledger writes it.
+def to_candidate(recorded: Recorded) -> Candidate:
+    """Decode a recorded event and check that its data and text are written in the canonical form.
 
     Raises:
-        InvalidLogError: it is not, or its type is not known to this release.
+        InvalidLogError: They are not, or this release does not know the type.
     """
     try:
-        payload = decode_stored(told.type, told.schema_version, told.data, told.text)
+        payload = decode_stored(recorded.type, recorded.schema_version, recorded.data, recorded.text)
     except (UnknownEventTypeError, msgspec.DecodeError, InvalidFieldError, RecursionError) as error:
-        raise InvalidLogError(f"{told.type} cannot be read: {error}") from None
-    event_type = CATALOGUE[told.type]
-    if told.category != event_type.category:
-        raise InvalidLogError(f"{told.type} is a {event_type.category} event, not one of category {told.category!r}")
-    # What an older release wrote in an older form reads as this release's: its bytes cannot be made again.
-    if told.schema_version == event_type.schema_version:
+        raise InvalidLogError(f"{recorded.type} cannot be read: {error}") from None
+    event_type = CATALOGUE[recorded.type]
+    if recorded.category != event_type.category:
+        raise InvalidLogError(
+            f"{recorded.type} is an event type of category {event_type.category!r}, not of {recorded.category!r}"
+        )
+    # An event in an older schema version is read in the newest one: its bytes cannot be written again.
+    if recorded.schema_version == event_type.schema_version:
         data, text = dump(payload)
-        is_erased = told.text is None and told.text_commitment is not None
-        if data.decode() != told.data or not (is_erased or (text.decode() if text else None) == told.text):
-            raise InvalidLogError(f"the data or the text of {told.type} is not written as the ledger writes it")
+        is_erased = recorded.text is None and recorded.text_commitment is not None
+        if data.decode() != recorded.data or not (is_erased or (text.decode() if text else None) == recorded.text):
+            raise InvalidLogError(f"the data or the text of {recorded.type} is not in the canonical form")
     return Candidate(
         event_type=event_type,
-        stream_id=told.stream_id,
-        id=told.id,
+        stream_id=recorded.stream_id,
+        id=recorded.id,
         payload=payload,
-        data=told.data,
-        actor=told.actor,
-        text=told.text,
-        text_salt=told.text_salt,
-        text_commitment=told.text_commitment,
-        occurred_at=told.occurred_at,
-        correlation_id=told.correlation_id,
-        causation_id=told.causation_id,
+        data=recorded.data,
+        actor=recorded.actor,
+        text=recorded.text,
+        text_salt=recorded.text_salt,
+        text_commitment=recorded.text_commitment,
+        occurred_at=recorded.occurred_at,
+        correlation_id=recorded.correlation_id,
+        causation_id=recorded.causation_id,
     )
 
 
-def restore(working_state: WorkingState, told: Recorded, candidate: Candidate) -> Recorded:
-    """Judge a recorded event at its place in the log, and put what it changes into the working_state.
+def rejudge(working_state: WorkingState, recorded: Recorded, candidate: Candidate) -> Recorded:
+    """Judge a recorded event at its position and put its changes into the working state.
 
-    No entry's cost can fall below zero (the fold of adjustments refuses it), so no account can.
+    No entry can have a negative cost, since the fold of adjustments refuses it; so no account can.
 
     Args:
-        working_state: stands at the event before.
-        told: `over_budget` and `size` are not looked at.
-        candidate: what `candidate_of` made of it.
+        working_state: The state after the event before.
+        recorded: The event; its `over_budget` and `size` are ignored.
+        candidate: The same event, from `to_candidate`.
 
     Returns:
-        the row of the event as an append would have written it.
+        The row that an append would have written.
 
     Raises:
-        InvalidLogError: the event could not have been recorded there. The working_state is then of no use any more.
+        InvalidLogError: The event could not have been recorded there. The working state must not be used any more.
     """
-    if told.position != working_state.position + 1:
-        if working_state.position == 0:
-            raise InvalidLogError(f"the log begins at position {told.position}, not at 1")
-        raise InvalidLogError(f"position {told.position} comes after {working_state.position}: positions have no gaps")
-    if told.recorded_at < working_state.recorded_at:
-        raise InvalidLogError(
-            f"recorded at {time_text(told.recorded_at)}, before its predecessor "
-            f"({time_text(working_state.recorded_at)})"
-        )
-    version = working_state.version(told.category, told.stream_id)
-    if told.version != version + 1:
-        raise InvalidLogError(
-            f"{told.category} stream {told.stream_id} has version {told.version} after {version}: versions have no gaps"
-        )
-    if candidate.identity in working_state.identities:
-        raise InvalidLogError(f"{told.category} stream {told.stream_id} holds event {told.id} already")
-    working_state.recorded_at = told.recorded_at
+    _require_next(working_state, recorded, candidate)
+    working_state.recorded_at = recorded.recorded_at
     try:
         if isinstance(candidate.payload, CostDenied):
-            _restore_denial(working_state, told, candidate, candidate.payload)
+            _rejudge_denial(working_state, recorded, candidate, candidate.payload)
         else:
             apply(working_state, candidate)
     except (Refused, InvalidFieldError) as error:
-        raise InvalidLogError(f"{told.type} was not possible: {error}") from None
-    made = working_state.events[-1]
-    if (made.campaign_id, made.agent_job_id) != (told.campaign_id, told.agent_job_id):
+        raise InvalidLogError(f"{recorded.type} was not possible: {error}") from None
+    expected = working_state.events[-1]
+    if (expected.campaign_id, expected.agent_job_id) != (recorded.campaign_id, recorded.agent_job_id):
         raise InvalidLogError(
-            f"{told.type} counts for campaign {told.campaign_id} and job {told.agent_job_id}, "
-            f"by the events before it for campaign {made.campaign_id} and job {made.agent_job_id}"
+            f"{recorded.type} counts for campaign {recorded.campaign_id} and job {recorded.agent_job_id}, but by the "
+            f"events before it for campaign {expected.campaign_id} and job {expected.agent_job_id}"
         )
-    return made
+    return expected
 
 
-def _restore_denial(working_state: WorkingState, told: Recorded, candidate: Candidate, payload: CostDenied) -> None:
-    """A refusal is recorded after everything else of its group: what it names may have been deleted meanwhile."""
-    known = working_state.entries.get(candidate.stream_id)
-    candidate.event_type.transition.require_stream(told.type, known.status if known else None)
+def _require_next(working_state: WorkingState, recorded: Recorded, candidate: Candidate) -> None:
+    """Check position, time, version and identity against the events before."""
+    if recorded.position != working_state.position + 1:
+        if working_state.position == 0:
+            raise InvalidLogError(f"the log starts at position {recorded.position}, not at 1")
+        raise InvalidLogError(
+            f"position {recorded.position} follows {working_state.position}: positions must have no gaps"
+        )
+    if recorded.recorded_at < working_state.recorded_at:
+        raise InvalidLogError(
+            f"recorded at {time_text(recorded.recorded_at)}, before the previous event "
+            f"({time_text(working_state.recorded_at)})"
+        )
+    version = working_state.version(recorded.category, recorded.stream_id)
+    if recorded.version != version + 1:
+        raise InvalidLogError(
+            f"in {recorded.category} stream {recorded.stream_id} version {recorded.version} follows {version}: "
+            "versions must have no gaps"
+        )
+    if candidate.identity in working_state.identities:
+        raise InvalidLogError(f"{recorded.category} stream {recorded.stream_id} has event {recorded.id} already")
+
+
+def _rejudge_denial(working_state: WorkingState, recorded: Recorded, candidate: Candidate, payload: CostDenied) -> None:
+    """Judge a `cost.denied`: it follows all other events of its group, which may have deleted what it names."""
+    entry = working_state.entries.get(candidate.stream_id)
+    candidate.event_type.require_stream(entry.status if entry else None)
     campaign_id, job_id = payload.campaign_id, payload.agent_job_id
     if job_id is not None and ("job", job_id) not in working_state.heads:
         raise UnknownReference("agent_job_id", job_id)
     if campaign_id is not None and ("campaign", campaign_id) not in working_state.heads:
         raise UnknownReference("campaign_id", campaign_id)
     if campaign_id is None and job_id is not None:
-        # It counted for its job's campaign, or for none where that had been deleted.
-        of_job = getattr(working_state.heads["job", job_id].state, "campaign_id", None)
-        campaign_id = of_job if told.campaign_id == of_job else None
+        # It counts for the campaign of its job, or for none if that had been deleted.
+        job_campaign_id = getattr(working_state.heads["job", job_id].state, "campaign_id", None)
+        campaign_id = job_campaign_id if recorded.campaign_id == job_campaign_id else None
     working_state.record(candidate, campaign_id, job_id)
-    entry = cost.opened(payload, campaign_id, job_id, working_state.recorded_at)
-    working_state.put(working_state.entries, candidate.stream_id, entry)
+    working_state.put(
+        working_state.entries,
+        candidate.stream_id,
+        cost.open_entry(payload, campaign_id, job_id, working_state.recorded_at),
+    )

@@ -1,7 +1,7 @@
-"""What an append is judged by: the states loaded under the lock, and the changes made to them so far.
+"""The unit of work of an append: states loaded under the head lock, and the changes made to them so far.
 
-Every change is logged, so that a refused request is undone without harming its neighbours in the group, and the
-log says in the end what must be stored.
+Every change is logged. So a refused request can be rolled back without affecting the other requests of its group, and
+the log of changes names what must be stored at the end.
 """
 
 from datetime import datetime
@@ -18,7 +18,7 @@ from ledger.domain.cost import Entry
 from ledger.domain.event import Candidate, Receipt, Recorded
 from ledger.domain.job import JobState
 
-type_of_state = {"campaign": CampaignState, "content": ContentState, "job": JobState}
+STATE_TYPES = {"campaign": CampaignState, "content": ContentState, "job": JobState}
 
 State = CampaignState | ContentState | JobState
 
@@ -31,7 +31,7 @@ class Head(NamedTuple):
 
 
 class Account(msgspec.Struct, frozen=True, gc=False):
-    """Balances of a campaign or a job. `limit` is None for a job without a cap."""
+    """The balances of a campaign or a job. `limit` is None if a job has no budget."""
 
     currency: str
     limit: Decimal | None
@@ -40,12 +40,12 @@ class Account(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def is_over(self) -> bool:
-        """Whether more is spent and promised than the limit allows."""
+        """Whether spent and held money together exceed the limit."""
         return self.limit is not None and money.add(self.spent, self.held) > self.limit
 
 
 class Hold(NamedTuple):
-    """An open hold, by the id of its entry's stream."""
+    """An open hold; its key is the stream of its entry."""
 
     amount: Decimal
     campaign_id: UUID | None
@@ -54,7 +54,7 @@ class Hold(NamedTuple):
 
 
 class Denial(NamedTuple):
-    """A `cost.denied` to be recorded after everything else of the group, and what it counts for."""
+    """A `cost.denied` to be recorded after all other events of the group, with the campaign and job it counts for."""
 
     candidate: Candidate
     campaign_id: UUID | None
@@ -62,9 +62,9 @@ class Denial(NamedTuple):
 
 
 class RecordedIdentity(NamedTuple):
-    """An event that the log holds already, to tell a repeat from a conflict.
+    """The content of an event in the log, to distinguish a retry from a conflict.
 
-    `text` is None where there is none or where it was erased; `erased` tells which.
+    `text` is None if there is none, or if it was erased (`erased`).
     """
 
     type: str
@@ -77,7 +77,7 @@ class RecordedIdentity(NamedTuple):
     receipt: Receipt
 
     def is_same(self, candidate: Candidate) -> bool:
-        """Whether the content is the same; times and ids count only where they were sent."""
+        """Whether a candidate has the same content; times and ids count only if they were sent."""
         return (
             self.type == candidate.event_type.name
             and self.data == candidate.data
@@ -92,11 +92,11 @@ class WorkingState:
     """The states of the streams, entries, accounts and holds that a group of requests touches."""
 
     def __init__(self, position: int, recorded_at: datetime) -> None:
-        """Open the working_state.
+        """Create an empty working state.
 
         Args:
-            position: of the last event in the log.
-            recorded_at: the time of this append, not before that of the last one.
+            position: The position of the last event in the log.
+            recorded_at: The time of this append, not before that of the last event.
         """
         self.position = position
         self.recorded_at = recorded_at
@@ -105,29 +105,35 @@ class WorkingState:
         self.entries: dict[UUID, Entry] = {}
         self.accounts: dict[tuple[str, UUID], Account] = {}
         self.holds: dict[UUID, Hold] = {}
-        # Of streams of the category `ledger`, which have no state.
+        # Versions of the streams of category `ledger`, which have no state.
         self.versions: dict[UUID, int] = {}
-        # By position, of events that had free text: whether it is still there.
+        # By position of an event that had free text: whether the text has not been erased yet.
         self.erasable: dict[int, bool] = {}
         self.events: list[Recorded] = []
         self.denials: dict[UUID, Denial] = {}
         self._changes: list[tuple[dict[Any, Any], Any, Any]] = []
 
     def put(self, states: dict[Any, Any], key: Any, value: Any) -> None:
-        """Set one state of this working_state; None takes it away."""
+        """Change one state.
+
+        Args:
+            states: One of the dictionaries of this working state.
+            key: The key of the state.
+            value: The new state; None removes it.
+        """
         self._changes.append((states, key, states.get(key)))
         if value is None:
             states.pop(key, None)
         else:
             states[key] = value
 
-    def mark(self) -> tuple[int, int]:
-        """A point to come back to with `undo`."""
+    def savepoint(self) -> tuple[int, int]:
+        """Return a savepoint for `roll_back`."""
         return len(self._changes), len(self.events)
 
-    def undo(self, mark: tuple[int, int]) -> None:
-        """Take back everything since the mark."""
-        changes, events = mark
+    def roll_back(self, savepoint: tuple[int, int]) -> None:
+        """Undo everything since the savepoint."""
+        changes, events = savepoint
         for states, key, before in reversed(self._changes[changes:]):
             if before is None:
                 states.pop(key, None)
@@ -138,21 +144,21 @@ class WorkingState:
         del self.events[events:]
 
     def forget_changes(self) -> None:
-        """Let go of what was recorded and changed so far; the states stay. No mark outlives it."""
+        """Drop recorded events and the log of changes; states stay. Invalidates all savepoints."""
         self.identities.clear()
         self.events.clear()
         self._changes.clear()
 
     def changed(self, *kinds: dict[Any, Any]) -> list[list[Any]]:
-        """The keys that were set or taken away in each of these kinds of states, each key once, in order."""
+        """Return the keys that were changed in each of these dictionaries, each key once, in order."""
         keys: dict[int, dict[Any, None]] = {id(states): {} for states in kinds}
         for states, key, _ in self._changes:
-            if (found := keys.get(id(states))) is not None:
-                found[key] = None
-        return [list(found) for found in keys.values()]
+            if (changed := keys.get(id(states))) is not None:
+                changed[key] = None
+        return [list(changed) for changed in keys.values()]
 
     def version(self, category: str, stream_id: UUID) -> int:
-        """The stream's version; 0 where it does not exist."""
+        """Return the version of a stream; 0 if it does not exist."""
         if category == "cost":
             entry = self.entries.get(stream_id)
             return entry.version if entry else 0
@@ -168,7 +174,14 @@ class WorkingState:
         agent_job_id: UUID | None,
         over_budget: list[str] | None = None,
     ) -> Receipt:
-        """Give an accepted event its place in the log and in its stream. Call before its state is put."""
+        """Assign the next position and version to an accepted event. Call this before its new state is put.
+
+        Args:
+            candidate: The event.
+            campaign_id: The campaign that it counts for; None if none.
+            agent_job_id: The job that it counts for; None if none.
+            over_budget: The scopes whose limits are exceeded after it; None if none.
+        """
         event_type = candidate.event_type
         version = self.version(event_type.category, candidate.stream_id) + 1
         self.position += 1
@@ -198,7 +211,7 @@ class WorkingState:
                 size=len(candidate.data) + len(candidate.text or ""),
             )
         )
-        known = RecordedIdentity(
+        recorded = RecordedIdentity(
             event_type.name,
             candidate.data,
             candidate.text,
@@ -208,8 +221,8 @@ class WorkingState:
             candidate.causation_id,
             receipt,
         )
-        # The log did not hold it: there is nothing to come back to.
+        # The identity is new, so a rollback removes it.
         identity = candidate.identity
         self._changes.append((self.identities, identity, None))
-        self.identities[identity] = known
+        self.identities[identity] = recorded
         return receipt

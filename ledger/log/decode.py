@@ -145,7 +145,7 @@ def read_candidate(
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Malformed(_json_problem(error, index)) from None
     event_type = CATALOGUE[type(event).__struct_config__.tag]  # type: ignore[index]
-    if event.stream_id is None and not event_type.transition.opens:
+    if event.stream_id is None and not event_type.opens_stream:
         message = f"{event_type.name} continues an existing stream: set stream_id to the id of that stream"
         raise InvalidEvent([{"index": index, "path": "$.stream_id", "message": message}])
     event_id = event.id

@@ -8,7 +8,7 @@ from uuid_utils.compat import uuid7
 
 from ledger.database import Database
 from ledger.domain.event import Request
-from ledger.domain.judge import expiry
+from ledger.domain.service_events import hold_expiry
 from ledger.log.appender import Appender
 from ledger.log.notifications import LogSignal
 
@@ -48,7 +48,7 @@ async def expire_due_holds(database: Database, appender: Appender, now: datetime
     async with database.connection() as connection:
         due = [row["stream_id"] for row in await connection.fetch(DUE_HOLDS, EXPIRED_HOLDS_MAX, now)]
     if due:
-        await appender.append(Request([expiry(stream_id, uuid7()) for stream_id in due], independent=True))
+        await appender.append(Request([hold_expiry(stream_id, uuid7()) for stream_id in due], independent=True))
     return len(due)
 
 

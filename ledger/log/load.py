@@ -16,7 +16,7 @@ from ledger.domain import cost
 from ledger.domain.catalogue import as_written_today, decode_stored
 from ledger.domain.cost import Entry
 from ledger.domain.event import Candidate, Receipt, Request
-from ledger.domain.working_state import Account, Head, Hold, RecordedIdentity, WorkingState, type_of_state
+from ledger.domain.working_state import STATE_TYPES, Account, Head, Hold, RecordedIdentity, WorkingState
 
 if TYPE_CHECKING:
     import asyncpg
@@ -132,7 +132,7 @@ _entry_rows = msgspec.json.Decoder(list[_EntryRow])
 _head_rows = msgspec.json.Decoder(list[_HeadRow])
 _balance_rows = msgspec.json.Decoder(list[_BalanceRow])
 _hold_rows = msgspec.json.Decoder(list[_HoldRow])
-_states = {category: msgspec.json.Decoder(state) for category, state in type_of_state.items()}
+_states = {category: msgspec.json.Decoder(state) for category, state in STATE_TYPES.items()}
 
 
 def _rows(decoder: "msgspec.json.Decoder[list[Any]]", text: str | None) -> list[Any]:
@@ -166,4 +166,4 @@ def _fold_entry(entry: Entry | None, row: _EntryRow) -> Entry:
     if entry is not None:
         return cost.fold(entry, payload)
     assert isinstance(payload, cost.CostRecorded | cost.CostReserved | cost.CostDenied)
-    return cost.opened(payload, row.campaign_id, row.agent_job_id, row.recorded_at)
+    return cost.open_entry(payload, row.campaign_id, row.agent_job_id, row.recorded_at)

@@ -127,7 +127,7 @@ def test_an_export_that_ends_too_early_fails() -> None:
 
 
 def test_an_export_that_starts_too_late_fails() -> None:
-    with pytest.raises(ExportError, match=r"^line 1 \(position 3\): the log begins at position 3, not at 1"):
+    with pytest.raises(ExportError, match=r"^line 1 \(position 3\): the log starts at position 3, not at 1"):
         verified(export_of(STORY[2:]), SIGNED)
 
 
@@ -223,7 +223,7 @@ def test_any_change_in_a_line_is_detected(index: int, change: dict[str, Any]) ->
 def test_missing_repeated_and_swapped_lines_are_reported_with_their_number(forge: Callable[[Any], list[bytes]]) -> None:
     lines = EXPORT.splitlines(keepends=True)
 
-    with pytest.raises(ExportError, match=r"^line 6 \(position [57]\): position [57] comes after [5]"):
+    with pytest.raises(ExportError, match=r"^line 6 \(position [57]\): position [57] follows [5]"):
         verified(b"".join(forge(lines)), SIGNED)
 
 
@@ -258,30 +258,30 @@ def data_of(event_type: str, old: str, new: str) -> list[Recorded]:
 @pytest.mark.parametrize(
     ("line", "message", "events"),
     [
-        (7, "position 9 comes after 6: positions have no gaps", changed(6, LOG, position=9)),
-        (6, "positions have no gaps", edited("job.started", position=7)),
-        (6, "has version 3 after 1: versions have no gaps", edited("job.started", version=3)),
-        (6, "before its predecessor", edited("job.started", recorded_at=LOG[0].recorded_at)),
+        (7, "position 9 follows 6: positions must have no gaps", changed(6, LOG, position=9)),
+        (6, "positions must have no gaps", edited("job.started", position=7)),
+        (6, "version 3 follows 1: versions must have no gaps", edited("job.started", version=3)),
+        (6, "before the previous event", edited("job.started", recorded_at=LOG[0].recorded_at)),
         (6, "job.unheard_of in schema version 1: upgrade", edited("job.started", type="job.unheard_of")),
         (6, "schema version 2: upgrade this release", edited("job.started", schema_version=2)),
-        (6, "is a job event, not one of category 'content'", edited("job.started", category="content")),
-        (6, "not possible while pending, only while running", edited("job.started", type="job.completed")),
-        (6, "counts for campaign .*, by the events before it for .* None", edited("job.started", campaign_id=uuid4())),
+        (6, "is an event type of category 'job', not of 'content'", edited("job.started", category="content")),
+        (6, "not possible in status pending, only in running", edited("job.started", type="job.completed")),
+        (6, "counts for campaign .*, but by the events before .* None", edited("job.started", campaign_id=uuid4())),
         (6, "cannot be read: .*unknown field", edited("job.started", data='{"a":1}')),
-        (3, "14 USD asked for, 10 available", data_of("cost.reserved", '"amount":"6"', '"amount":"14"')),
-        (3, "is not written as the ledger writes it", data_of("cost.reserved", '"amount":"6"', '"amount":"6.0"')),
+        (3, "requested 14 USD, but only 10 ", data_of("cost.reserved", '"amount":"6"', '"amount":"14"')),
+        (3, "is not in the canonical form", data_of("cost.reserved", '"amount":"6"', '"amount":"6.0"')),
         (3, "does not exist or was deleted", data_of("cost.reserved", OPENED["id"], str(uuid4()))),
         (4, "counts for campaign None and job None", edited("cost.recorded", agent_job_id=None)),
         (4, "must be at least 0", data_of("cost.recorded", '"3"', '"-3"')),
         (5, "counts for campaign None and job None", edited("cost.denied", campaign_id=None)),
         (5, "does not exist or was deleted", data_of("cost.denied", OPENED["id"], str(uuid4()))),
-        (1, "is not written as the ledger writes it", edited("campaign.created", **NO_TEXT)),
-        (8, "cost of 3 below zero", appended("cost.recorded", "cost.adjusted", '{"amount":"-4"}', **ERASED)),
-        (8, "follows on a stream that does not", appended("cost.recorded", "cost.settled", '{"cost":"1"}', **NEW)),
-        (8, "not possible while settled", appended("cost.recorded", "cost.released", "{}")),
-        (8, "not possible while denied", appended("cost.denied", "cost.settled", '{"cost":"1"}')),
+        (1, "is not in the canonical form", edited("campaign.created", **NO_TEXT)),
+        (8, "cost of 3 negative", appended("cost.recorded", "cost.adjusted", '{"amount":"-4"}', **ERASED)),
+        (8, "needs an existing stream", appended("cost.recorded", "cost.settled", '{"cost":"1"}', **NEW)),
+        (8, "not possible in status settled", appended("cost.recorded", "cost.released", "{}")),
+        (8, "not possible in status denied", appended("cost.denied", "cost.settled", '{"cost":"1"}')),
         (8, "has not expired yet", appended("cost.reserved", "cost.expired", "{}")),
-        (8, "6 is held on it", appended("campaign.created", "campaign.deleted", "{}")),
+        (8, "6 is held", appended("campaign.created", "campaign.deleted", "{}")),
     ],
 )  # fmt: skip
 def test_a_log_that_breaks_the_rules_fails_even_if_it_was_signed(

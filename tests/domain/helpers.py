@@ -17,7 +17,8 @@ from ledger.domain.codec import EventData, dump
 from ledger.domain.errors import Refused
 from ledger.domain.event import Candidate, Receipt, Recorded, Request
 from ledger.domain.event_type import Upcaster
-from ledger.domain.judge import expiry, judge
+from ledger.domain.judge import judge
+from ledger.domain.service_events import hold_expiry
 from ledger.domain.working_state import Account, WorkingState
 from ledger.log.prepare import prepare
 from tests.events import campaign, content, follow, job, reserve
@@ -105,7 +106,7 @@ class Desk:
 
     def expire(self, reserved: Sent) -> Receipt | Refused:
         """Have the sweeper expire a hold."""
-        return judge(self.working_state, Request([expiry(stream_of(reserved), uuid4())], independent=True))[0]
+        return judge(self.working_state, Request([hold_expiry(stream_of(reserved), uuid4())], independent=True))[0]
 
     def pass_seconds(self, seconds: float) -> None:
         """Let time pass."""

@@ -100,7 +100,7 @@ def test_a_campaign_with_money_on_it_is_not_deleted(status: str, spend: Any) -> 
 
     assert isinstance(refusal, IllegalTransition)
     assert refusal.status == status
-    assert "1 USD was spent" in refusal.detail or "1 is held" in refusal.detail
+    assert "1 USD is spent" in refusal.detail or "1 is held" in refusal.detail
 
 
 def test_a_campaign_is_deleted_once_its_holds_are_released_and_its_costs_corrected_to_nothing() -> None:

@@ -9,8 +9,9 @@ from hypothesis.stateful import invariant, precondition, rule
 
 from ledger.domain.errors import BudgetExceeded, Refused, VersionConflict
 from ledger.domain.event import Receipt, Request
-from ledger.domain.judge import expiry, judge
-from ledger.domain.rejudge import candidate_of, restore
+from ledger.domain.judge import judge
+from ledger.domain.rejudge import rejudge, to_candidate
+from ledger.domain.service_events import hold_expiry
 from ledger.domain.working_state import WorkingState
 from tests.domain.auditor import Auditor
 from tests.domain.contract import Event
@@ -63,7 +64,9 @@ class BookMachine(LedgerMachine):
         expected = self.model.expire(entry_id, self.now)
 
         self.working_state.recorded_at = self.now
-        (answer,) = judge(self.working_state, Request([expiry(UUID(entry_id), UUID(self.new_id()))], independent=True))
+        (answer,) = judge(
+            self.working_state, Request([hold_expiry(UUID(entry_id), UUID(self.new_id()))], independent=True)
+        )
 
         assert as_verdict(answer) == expected
 
@@ -109,7 +112,7 @@ class BookMachine(LedgerMachine):
         again = WorkingState(0, NOW)
 
         rows = [
-            restore(again, event, candidate_of(event._replace(over_budget=None, size=0)))
+            rejudge(again, event, to_candidate(event._replace(over_budget=None, size=0)))
             for event in self.working_state.events
         ]
 

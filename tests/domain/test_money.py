@@ -84,7 +84,7 @@ def test_eleven_decimals_are_refused_not_rounded(whole: int, fraction: int) -> N
 
 @given(st.integers(10**10, 10**40), st.sampled_from(["", ".5", ".0000000000", "e3"]))
 def test_eleven_digits_before_the_point_are_refused(whole: int, rest: str) -> None:
-    assert "at most 10 digits before the point" in shape_error("cost.recorded", charged(f"{whole}{rest}"))
+    assert "at most 10 digits before the decimal point" in shape_error("cost.recorded", charged(f"{whole}{rest}"))
 
 
 @pytest.mark.parametrize("text", ["NaN", "-NaN", "sNaN", "NaN123", "nan", "Infinity", "-Infinity", "inf", "INF"])
@@ -98,8 +98,8 @@ def test_what_is_no_number_is_no_amount_although_decimal_reads_it(text: str) -> 
 
 @pytest.mark.parametrize("text", ["1e10", "1e400", "1e999999", "1E+999999", "123456789012345e-4", "10000000000"])
 def test_numbers_beyond_the_range_are_refused_without_being_written_out(text: str) -> None:
-    assert "at most 10 digits before the point" in shape_error("cost.recorded", charged(text))
-    assert "at most 10 digits before the point" in shape_error("cost.recorded", charged(f'"{text}"'))
+    assert "at most 10 digits before the decimal point" in shape_error("cost.recorded", charged(text))
+    assert "at most 10 digits before the decimal point" in shape_error("cost.recorded", charged(f'"{text}"'))
 
 
 @pytest.mark.parametrize("text", ["1e-11", "1e-400", "1e-999999", "0.00000000001", "1.00000000001"])
@@ -146,7 +146,7 @@ def test_an_amount_has_one_form(text: str, stored: str) -> None:
 def test_huge_runs_of_digits_are_refused_not_crashed_on(digits: int) -> None:
     run = "9" * digits
 
-    assert "at most 10 digits before the point" in shape_error("cost.recorded", charged(run))
+    assert "at most 10 digits before the decimal point" in shape_error("cost.recorded", charged(run))
     assert "at most 10 decimals" in shape_error("cost.recorded", charged(f"0.{run}"))
     assert "decimal" in shape_error("cost.recorded", charged(f'"1e{run}"'))
 

@@ -11,7 +11,8 @@ import msgspec
 
 from ledger.database import Database
 from ledger.domain.event import Receipt, Request
-from ledger.domain.judge import expiry, judge
+from ledger.domain.judge import judge
+from ledger.domain.service_events import hold_expiry
 from ledger.domain.working_state import WorkingState
 from ledger.log.append import append
 from ledger.log.read import EventFilter, StoredEvent, read_all
@@ -189,7 +190,7 @@ def story() -> list[Request]:
 
 def expire(held: dict[str, Any]) -> Request:
     """What the sweeper asks for."""
-    return Request([expiry(UUID(held["id"]), uuid4())])
+    return Request([hold_expiry(UUID(held["id"]), uuid4())])
 
 
 async def tell(database: Database, requests: Sequence[Request]) -> None:

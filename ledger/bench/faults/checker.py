@@ -13,7 +13,7 @@ import msgspec
 from ledger.bench.faults.balance_check import BalanceCheck
 from ledger.bench.faults.history import AcknowledgedEvent, History
 from ledger.database import Connection
-from ledger.domain.judge import SERVICE
+from ledger.domain.service_events import SERVICE
 
 PAGE_EVENTS = 5_000
 

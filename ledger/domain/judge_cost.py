@@ -1,0 +1,68 @@
+"""Judge cost events against the budgets of their job and campaign; release the holds of a job that ends."""
+
+from ledger.domain import cost, money
+from ledger.domain.accounts import add_to_balances, require_currency, require_room, scopes_of
+from ledger.domain.errors import IllegalTransition
+from ledger.domain.event import Candidate, Receipt
+from ledger.domain.references import require_takes_holds, resolve_references
+from ledger.domain.service_events import hold_release
+from ledger.domain.working_state import Hold, WorkingState
+
+
+def judge_cost(working_state: WorkingState, candidate: Candidate) -> Receipt:
+    """Judge a cost event, move the balances of its job and campaign, and record it.
+
+    Raises:
+        BudgetExceeded: A budget does not allow the hold.
+        CurrencyMismatch: Event, job and campaign do not count in one currency.
+        IllegalTransition: The status of the entry, or of the job or campaign of a hold, does not allow it.
+        InvalidFieldError: An adjustment would take the entry below zero.
+        UnknownReference, ReferenceMismatch: It names a campaign or job that does not exist or does not agree.
+    """
+    event_type, payload = candidate.event_type, candidate.payload
+    entry = working_state.entries.get(candidate.stream_id)
+    event_type.require_stream(entry.status if entry else None)
+    if isinstance(payload, cost.CostRecorded | cost.CostReserved):
+        return _open_entry(working_state, candidate, payload)
+    assert entry is not None
+    event_type.require_status(entry.status)
+    if isinstance(payload, cost.CostExpired) and (not entry.expires_at or entry.expires_at > working_state.recorded_at):
+        raise IllegalTransition("the hold has not expired yet", entry.status, ("held",))
+    after = cost.fold(entry, payload)
+    spent, held = money.subtract(after.cost, entry.cost), money.subtract(after.held, entry.held)
+    scopes = scopes_of(working_state, after.campaign_id, after.agent_job_id)
+    over_budget = add_to_balances(working_state, scopes, spent, held)
+    is_fact = over_budget and event_type.is_fact
+    receipt = working_state.record(candidate, after.campaign_id, after.agent_job_id, over_budget if is_fact else None)
+    working_state.put(working_state.entries, candidate.stream_id, after)
+    if entry.held:
+        working_state.put(working_state.holds, candidate.stream_id, None)
+    return receipt
+
+
+def _open_entry(
+    working_state: WorkingState, candidate: Candidate, payload: cost.CostRecorded | cost.CostReserved
+) -> Receipt:
+    campaign_id, job_id = resolve_references(working_state, payload.campaign_id, payload.agent_job_id)
+    scopes = scopes_of(working_state, campaign_id, job_id)
+    require_currency(scopes, payload.currency)
+    entry = cost.open_entry(payload, campaign_id, job_id, working_state.recorded_at)
+    if isinstance(payload, cost.CostReserved):
+        require_takes_holds(working_state, campaign_id, job_id)
+        require_room(scopes, payload.amount)
+        assert entry.expires_at is not None
+        working_state.put(
+            working_state.holds, candidate.stream_id, Hold(payload.amount, campaign_id, job_id, entry.expires_at)
+        )
+    over_budget = add_to_balances(working_state, scopes, entry.cost, entry.held)
+    is_fact = over_budget and candidate.event_type.is_fact
+    receipt = working_state.record(candidate, campaign_id, job_id, over_budget if is_fact else None)
+    working_state.put(working_state.entries, candidate.stream_id, entry)
+    return receipt
+
+
+def release_holds(working_state: WorkingState, ended: Candidate) -> None:
+    """Release the open holds of the job that this event has just ended."""
+    holds = [stream for stream, hold in working_state.holds.items() if hold.agent_job_id == ended.stream_id]
+    for stream_id in holds:
+        judge_cost(working_state, hold_release(working_state, stream_id, ended))

@@ -1,0 +1,84 @@
+"""Events that the service itself writes: `cost.released` at the end of a job, `cost.expired`, `cost.denied`."""
+
+from uuid import UUID, uuid5
+
+import msgspec
+
+from ledger.domain import cost
+from ledger.domain.catalogue import type_of
+from ledger.domain.codec import EventData, dump
+from ledger.domain.errors import BudgetExceeded
+from ledger.domain.event import Candidate
+from ledger.domain.references import resolve_references
+from ledger.domain.working_state import Denial, WorkingState
+
+SERVICE = "ledger"
+"""The actor of these events."""
+
+
+def hold_release(working_state: WorkingState, stream_id: UUID, ended: Candidate) -> Candidate:
+    """Make the `cost.released` of a hold whose job has just ended.
+
+    Args:
+        working_state: At the event that ended the job.
+        stream_id: The stream of the hold.
+        ended: The event that ended the job.
+    """
+    # The time of the append, known only under the lock, goes into the id: no client can take the id beforehand.
+    event_id = uuid5(stream_id, f"released at {working_state.position + 1} {working_state.recorded_at.isoformat()}")
+    return _candidate(stream_id, event_id, cost.CostReleased(), ended)
+
+
+def hold_expiry(stream_id: UUID, event_id: UUID) -> Candidate:
+    """Make the `cost.expired` of a hold. The id must not be predictable: a client could take it beforehand."""
+    return _candidate(stream_id, event_id, cost.CostExpired(), None)
+
+
+def denial_of(working_state: WorkingState, candidate: Candidate, refusal: BudgetExceeded) -> Denial:
+    """Make the `cost.denied` of a refused hold.
+
+    Its id depends on the hold and on the balances, so a hold repeated against the same balances adds nothing.
+
+    Args:
+        working_state: As it was before the hold.
+        candidate: The `cost.reserved` that was refused.
+        refusal: The limits that refused it.
+    """
+    reserved = candidate.payload
+    assert isinstance(reserved, cost.CostReserved)
+    balances = "|".join(
+        f"{scope['scope']}|{scope['limit']}|{scope['spent']}|{scope['held']}" for scope in refusal.scopes
+    )
+    stream_id = uuid5(candidate.stream_id, f"{candidate.id}|{balances}")
+    copied = {name: getattr(reserved, name) for name in reserved.__struct_fields__ if name != "currency"}
+    payload = cost.CostDenied(
+        reserve_stream_id=candidate.stream_id,
+        reserve_id=candidate.id,
+        currency=refusal.currency,
+        scopes=refusal.scopes,
+        **copied,
+    )
+    denied = _candidate(stream_id, stream_id, payload, candidate)
+    # The description is the text of the `cost.reserved`, byte for byte: its salt and commitment are valid for it.
+    denied = msgspec.structs.replace(
+        denied,
+        text=candidate.text,
+        text_salt=candidate.text_salt,
+        text_commitment=candidate.text_commitment,
+        occurred_at=candidate.occurred_at,
+    )
+    return Denial(denied, *resolve_references(working_state, reserved.campaign_id, reserved.agent_job_id))
+
+
+def _candidate(stream_id: UUID, event_id: UUID, payload: EventData, cause: Candidate | None) -> Candidate:
+    data, _ = dump(payload)
+    return Candidate(
+        event_type=type_of(type(payload)),
+        stream_id=stream_id,
+        id=event_id,
+        payload=payload,
+        data=data.decode(),
+        actor=SERVICE,
+        correlation_id=cause.correlation_id if cause else None,
+        causation_id=cause.id if cause else None,
+    )
