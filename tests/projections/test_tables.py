@@ -76,9 +76,9 @@ def texts_of(event_type: EventType, changed: FieldPlan | None = None) -> dict[st
 def histories(event_type: EventType, changed: FieldPlan | None) -> Iterator[list[StoredEvent]]:
     """Streams that end with an event of this type: after each type that may open them, with each golden data."""
     same_category = [other for other in CATALOGUE.values() if other.category == event_type.category]
-    openings = [stored(other, 0, 1, texts_of(other)) for other in same_category if other.transition.opens]
+    openings = [stored(other, 0, 1, texts_of(other)) for other in same_category if other.opens_stream]
     for case in range(len(golden(event_type.name, event_type.schema_version))):
-        if event_type.transition.opens:
+        if event_type.opens_stream:
             yield [stored(event_type, case, 1, texts_of(event_type, changed))]
             continue
         for opening in openings:
