@@ -24,6 +24,8 @@ LOCK = """
 SELECT position FROM ledger.projection_checkpoints WHERE name = 'read_models' FOR UPDATE
 """
 
+READ_POSITION = "SELECT position FROM ledger.projection_checkpoints WHERE name = 'read_models'"
+
 READ = """
 SELECT position, status, last_error::text AS last_error FROM ledger.projection_checkpoints WHERE name = 'read_models'
 """
@@ -68,6 +70,13 @@ class CheckpointStatus(msgspec.Struct):
     position: int
     status: str
     failure: Failure | None
+
+
+async def read_position(connection: Connection) -> int:
+    """Return the position that the read models reflect."""
+    position = await connection.fetchval(READ_POSITION)
+    assert isinstance(position, int)
+    return position
 
 
 async def read_checkpoint_status(connection: Connection) -> CheckpointStatus:

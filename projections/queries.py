@@ -1,6 +1,5 @@
 """Named statements over the read models, for the API. Each answers together with the position it reflects."""
 
-import asyncio
 from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -8,9 +7,7 @@ from uuid import UUID
 
 import msgspec
 
-from ledger.backoff import Backoff
-from ledger.database import Connection, Database
-from ledger.domain.errors import ProjectionBehind
+from ledger.database import Connection
 from ledger.log.read import PAGE_CHARACTERS_MAX
 from projections import collection_sql
 from projections.checkpoint import GROUP, Failure
@@ -19,14 +16,6 @@ from projections.tables import ReadModel
 
 if TYPE_CHECKING:
     import asyncpg
-
-MIN_POSITION_SECONDS_MAX = 5.0
-POLL_SECONDS_MIN = 0.002
-POLL_SECONDS_MAX = 0.05
-POLL_GROWTH = 1.25
-"""So who waits is answered at most a quarter later than could be."""
-
-CHECKPOINT = "SELECT position FROM ledger.projection_checkpoints WHERE name = $1"
 
 PROJECTIONS = """
 SELECT checkpoint.status, checkpoint.position, head.position AS head, checkpoint.last_error::text AS last_error,
@@ -57,28 +46,6 @@ SPEND_KEYS = {
     "agent_job_id": "entry.agent_job_id",
     "agent_type": "job.agent_type",
 }
-
-
-async def wait_for_position(database: Database, position: int, seconds: float = MIN_POSITION_SECONDS_MAX) -> None:
-    """Wait until the read models reflect this position.
-
-    Raises:
-        ProjectionBehind: they do not within so many seconds.
-    """
-    backoff = Backoff(POLL_SECONDS_MIN, POLL_SECONDS_MAX, factor=POLL_GROWTH)
-    reached = 0
-    try:
-        async with asyncio.timeout(seconds):
-            while True:
-                async with database.connection() as connection:
-                    reached = await connection.fetchval(CHECKPOINT, GROUP)
-                if reached >= position:
-                    return
-                await asyncio.sleep(backoff.next())
-    except TimeoutError:
-        raise ProjectionBehind(
-            f"the read models are at position {reached}, not at {position} yet; try again in a moment"
-        ) from None
 
 
 class ProjectionStatus(msgspec.Struct):

@@ -13,7 +13,7 @@ from ledger.api.telemetry import Telemetry
 from ledger.database import Database
 from ledger.keys import KeyRing
 from ledger.log.appender import Appender
-from projections.queries import MIN_POSITION_SECONDS_MAX
+from projections.positions import MIN_POSITION_SECONDS_MAX
 
 
 class Services(NamedTuple):

@@ -25,7 +25,8 @@ from ledger.domain.access import Role
 from ledger.domain.errors import ProjectionBehind
 from ledger.embedded import exclusive_home
 from ledger.keys import KeyRing, create_key, list_keys
-from projections.queries import projection_status, wait_for_position
+from projections.positions import wait_for_read_models
+from projections.queries import projection_status
 
 
 @click.command()
@@ -83,7 +84,7 @@ async def _wait_for_read_models(database: Database) -> None:
     async with database.connection() as connection:
         status = await projection_status(connection)
     with suppress(ProjectionBehind):
-        await wait_for_position(database, status.head)
+        await wait_for_read_models(database, status.head)
 
 
 async def _create_admin_key(database: Database, file: Path) -> None:

@@ -1,4 +1,4 @@
-"""The consistency token: an append answers with its position, and a read may ask for at least that position."""
+"""The consistency token: an append returns its position, and a read may require at least that position."""
 
 import asyncio
 from decimal import Decimal
@@ -7,24 +7,23 @@ import pytest
 
 from ledger.database import Database
 from ledger.domain.errors import ProjectionBehind
-from projections import queries
-from projections.queries import wait_for_position
+from projections.positions import wait_for_log, wait_for_read_models
 from projections.worker import fold_page
 from tests.conftest import Service
 from tests.events import campaign, cost
 from tests.log.helpers import record
 
 
-async def test_a_position_already_reflected_is_not_waited_for(database: Database) -> None:
+async def test_a_position_that_is_already_reflected_returns_at_once(database: Database) -> None:
     await record(database, cost())
     await fold_page(database)
 
-    await asyncio.wait_for(wait_for_position(database, 1), 1)
+    await asyncio.wait_for(wait_for_read_models(database, 1), 1)
 
 
 async def test_a_read_waits_until_its_position_is_reflected(database: Database) -> None:
     await record(database, cost())
-    waiting = asyncio.create_task(wait_for_position(database, 1))
+    waiting = asyncio.create_task(wait_for_read_models(database, 1))
     done, _ = await asyncio.wait({waiting}, timeout=0.1)
 
     await fold_page(database)
@@ -33,15 +32,27 @@ async def test_a_read_waits_until_its_position_is_reflected(database: Database) 
     await asyncio.wait_for(waiting, 5)
 
 
-async def test_a_position_that_is_not_reached_in_time_is_said_to_be_behind(
-    database: Database, monkeypatch: pytest.MonkeyPatch
+async def test_a_position_that_is_not_reached_in_time_raises_and_names_the_position_reached(
+    database: Database,
 ) -> None:
-    monkeypatch.setattr(queries, "MIN_POSITION_SECONDS_MAX", 0.05)
     await record(database, cost(), cost())
     await fold_page(database)
 
-    with pytest.raises(ProjectionBehind, match="position 2, not at 3"):
-        await wait_for_position(database, 3)
+    with pytest.raises(ProjectionBehind, match="position 2, not yet at 3"):
+        await wait_for_read_models(database, 3, seconds_max=0.05)
+
+
+async def test_the_log_is_waited_for_in_the_same_way(database: Database) -> None:
+    await record(database, cost(), cost())
+    waiting = asyncio.create_task(wait_for_log(database, 3, seconds_max=5))
+    done, _ = await asyncio.wait({waiting}, timeout=0.1)
+
+    await record(database, cost())
+
+    assert done == set()
+    await asyncio.wait_for(waiting, 5)
+    with pytest.raises(ProjectionBehind, match="the replica's log is at position 3, not yet at 4"):
+        await wait_for_log(database, 4, seconds_max=0.05)
 
 
 @pytest.mark.parametrize("by_header", [True, False])
@@ -60,11 +71,7 @@ async def test_every_read_after_an_append_reflects_it(service: Service, by_heade
         assert int(answer.headers["Ledger-Position"]) >= receipt["position"]
 
 
-async def test_a_read_of_the_future_is_answered_with_503_and_when_to_come_back(
-    service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(queries, "MIN_POSITION_SECONDS_MAX", 0.05)
-
+async def test_a_read_that_times_out_gets_503_with_retry_after(service: Service) -> None:
     async with service.client.get("/v1/campaigns", params={"min_position": "1"}) as answer:
         problem = await answer.json(content_type=None)
 
