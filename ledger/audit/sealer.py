@@ -1,9 +1,9 @@
 """The sealer: hashes new events into the Merkle tree and signs a checkpoint. Refuses to sign after a rollback.
 
-It runs where the private key is. One sealer is active at a time: it locks the row of `ledger.log_checkpoint`. Before
-each signature it checks the log against the last checkpoint that it stored outside the database. It refuses to sign a
-log that does not extend that checkpoint, because the log has become shorter or was changed: an operator must find out
-why.
+It runs on a machine that has the private key. One sealer is active at a time: it locks the row of
+`ledger.log_checkpoint`. Before each signature it checks the log against the last checkpoint, which is stored outside
+the database. It refuses to sign a log that does not extend that checkpoint, because the log has become shorter or was
+changed: an operator must find out why.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ SEAL_TIMEOUTS = "SET LOCAL lock_timeout = '10s'; SET LOCAL idle_in_transaction_s
 
 
 class RollbackError(LedgerError):
-    """The log does not extend what was signed before; the message says what differs."""
+    """The log does not extend the last signed checkpoint."""
 
 
 class Sealer:

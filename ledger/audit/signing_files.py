@@ -15,7 +15,7 @@ from ledger.audit.signed_checkpoint import Checkpoint, CheckpointError
 
 
 class LocalCheckpoint(msgspec.Struct, frozen=True):
-    """What the signing files say about the log; `checkpoint` is None if nothing was signed yet."""
+    """The verifier key and the last checkpoint in the signing files; `checkpoint` is None if nothing was signed yet."""
 
     verifier: Verifier
     checkpoint: Checkpoint | None
