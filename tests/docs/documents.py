@@ -40,7 +40,8 @@ class Block(NamedTuple):
 
 def documents() -> list[Path]:
     """Return the documents whose commands are run."""
-    return [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs" / "guides").glob("*.md"))]
+    docs = REPOSITORY / "docs"
+    return [REPOSITORY / "README.md", docs / "auditing.md", *sorted((docs / "guides").glob("*.md"))]
 
 
 def blocks(document: Path) -> list[Block]:
