@@ -1,14 +1,14 @@
 #!/usr/bin/env python
-"""Replay a recorded LLM inference trace through the HTTP API: every call becomes a job and its cost.
+"""Replay a recorded LLM inference trace through the HTTP API: each call becomes a job and its cost.
 
-The trace: `AzureLLMInferenceTrace_conv.csv` of the AzurePublicDataset, CC BY 4.0, columns TIMESTAMP (UTC, without a
-zone), ContextTokens, GeneratedTokens. Cite: P. Patel, E. Choukse, C. Zhang, A. Shah, Í. Goiri, S. Maleki, R. Bianchini,
-"Splitwise: Efficient generative LLM inference using phase splitting", ISCA 2024.
+The trace is `AzureLLMInferenceTrace_conv.csv` of the AzurePublicDataset, CC BY 4.0, with the columns TIMESTAMP (UTC,
+without a zone), ContextTokens and GeneratedTokens. Cite: P. Patel, E. Choukse, C. Zhang, A. Shah, Í. Goiri, S. Maleki,
+R. Bianchini, "Splitwise: Efficient generative LLM inference using phase splitting", ISCA 2024.
 
-The prices are those bundled with `genai-prices`, as of the row's time (its first where it knows none so old); nothing
-is fetched. The ledger keeps 10 decimals: a finer price is rounded half-even to 10, call by call.
-Every id is derived from the row: a second run adds nothing, and the same command completes a run that was stopped.
-An event whose acknowledgement got lost is sent again and then counts as a duplicate.
+Prices are those bundled with `genai-prices`, as of the row's time, or its oldest price if the row is older; nothing is
+fetched. The ledger stores 10 decimals, so the price of each call is rounded half-even to 10.
+Every id is derived from the row: a second run adds nothing, and the same command completes an interrupted run.
+An event whose acknowledgement was lost is sent again, and then counts as a duplicate.
 """
 
 import asyncio
@@ -32,33 +32,33 @@ import click
 from genai_prices import Usage, calc_price
 
 NAMESPACE = UUID("3d0f5e0c-8a0b-5c1e-9f57-6f1b7a2d4c90")
-"""Every id comes from here; never change it: a second run must find the first one's events."""
+"""Namespace of all ids. Never change it: a second run must derive the ids of the first."""
 
 HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens"
 ROW = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)(?:\.(\d{1,9}))?,(\d{1,12}),(\d{1,12})", re.ASCII)
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%S.%fZ"
 BUDGET, COST_UNIT = "1000000", Decimal("1e-10")
 EVENTS_PER_REQUEST_MAX, REQUESTS_IN_FLIGHT_MAX = 500, 4
-PATIENCE_SECONDS = 120.0  # for which a request is tried again: long enough to start the service anew
+RETRY_SECONDS_MAX = 120.0  # after which a request is given up: long enough to restart the service
 DELAY_SECONDS_FIRST, DELAY_SECONDS_MAX = 0.25, 8.0
 CONFLICT = """
-The ledger already holds this trace with other content: it was replayed with another --model or --campaigns, or with
-other prices in genai-prices. What is recorded stays. Repeat the first run's options, or use an empty ledger."""
+The ledger already has this trace with other content: it was replayed with another --model or --campaigns, or with other
+prices in genai-prices. Recorded events do not change. Use the options of the first run, or an empty ledger."""
 
 Event = dict[str, Any]
 Batches = Iterator[list[Event]]
 
 
 class TraceError(click.UsageError):
-    """The trace or the model cannot be used; nothing was posted. Exit code 2."""
+    """The trace or the model cannot be used; nothing was posted. The exit code is 2."""
 
 
 class PostError(click.ClickException):
-    """The service refused a request, or did not answer for too long. Exit code 1."""
+    """The service refused a request or did not answer in time. The exit code is 1."""
 
 
 class Call(NamedTuple):
-    """One row: its number from 0, its text without the line ending, and what it says."""
+    """One row: its number from 0, its text without the line ending, and its columns."""
 
     number: int
     text: str
@@ -68,7 +68,7 @@ class Call(NamedTuple):
 
 
 def read_trace(path: Path) -> list[Call]:
-    """Read all calls; lines end in LF or CRLF. Raises `TraceError`, which names the line."""
+    """Read all calls; lines end in LF or CRLF. A malformed line raises `TraceError`, which names it."""
     with path.open(encoding="utf-8-sig", errors="replace") as file:
         if (header := file.readline().rstrip("\n")) != HEADER:
             raise TraceError(f"{path}, line 1: expected the header {HEADER}, found {header[:100]!r}")
@@ -83,15 +83,15 @@ def _call(path: Path, number: int, text: str) -> Call:
         if not (row := ROW.fullmatch(text)):
             raise ValueError(f"expected {HEADER}")
         second, fraction, context_tokens, generated_tokens = row.groups(default="")
-        moment = datetime.fromisoformat(second).replace(microsecond=int(f"{fraction:0<6}"[:6]), tzinfo=UTC)
+        occurred_at = datetime.fromisoformat(second).replace(microsecond=int(f"{fraction:0<6}"[:6]), tzinfo=UTC)
     except ValueError as error:
         raise TraceError(f"{path}, line {number + 2}: {error}, found {text[:100]!r}") from None
-    return Call(number, text, moment, int(context_tokens), int(generated_tokens))
+    return Call(number, text, occurred_at, int(context_tokens), int(generated_tokens))
 
 
 @cache
 def price(call: Call, model: str) -> tuple[Decimal, str]:
-    """The price of a call in USD, in at most 10 decimals, and who charges it; raises `TraceError`."""
+    """Return the price of a call in USD, with at most 10 decimals, and the provider; raise `TraceError` if unknown."""
     usage = Usage(input_tokens=call.context_tokens, output_tokens=call.generated_tokens)
     try:
         priced = calc_price(usage, model_ref=model, genai_request_timestamp=call.occurred_at)
@@ -101,15 +101,15 @@ def price(call: Call, model: str) -> tuple[Decimal, str]:
 
 
 def total_cost(calls: Iterable[Call], model: str = "gpt-4o") -> Decimal:
-    """The exact sum of the calls' prices, as they are posted; it raises rather than round."""
+    """Return the exact sum of the prices that are posted; raise `decimal.Inexact` if it cannot be represented."""
     amounts = [price(call, model)[0] for call in calls]
     with localcontext() as context:
         context.prec, context.traps[Inexact] = 60, True
         return sum(amounts, Decimal(0))
 
 
-def campaign_event(first: Call, index: int, campaigns: int) -> Event:
-    """Create campaign `index` of a trace that begins with `first`; alike for every model, so that runs can meet."""
+def _campaign_event(first: Call, index: int, campaigns: int) -> Event:
+    """Create campaign `index` of a trace that begins with `first`; runs with different models share their campaigns."""
     campaign_id = uuid5(NAMESPACE, f"campaign\n{index}\n{campaigns}\n{first.text}")
     name = f"LLM trace of {first.occurred_at:%Y-%m-%d}, part {index + 1} of {campaigns}"
     data = {"name": name, "budget": BUDGET, "currency": "USD", "start_date": f"{first.occurred_at:{TIME_FORMAT}}"}
@@ -117,14 +117,23 @@ def campaign_event(first: Call, index: int, campaigns: int) -> Event:
 
 
 def job_events(call: Call, campaign_id: str, model: str) -> list[Event]:
-    """A call as events, in order: its job queued, started, completed, and its cost; equal rows stay apart."""
+    """Create the events of one call, in order: its job queued, started and completed, and its cost.
+
+    Args:
+        call: the call; equal rows differ by their number, and give different ids.
+        campaign_id: of the campaign that the job belongs to.
+        model: the model whose prices are charged.
+
+    Returns:
+        the four events, as they are posted.
+    """
     job_id = uuid5(NAMESPACE, f"job\n{call.number}\n{call.text}")
     amount, provider = price(call, model)
     context, generated = call.context_tokens, call.generated_tokens
     queued = {"agent_type": "analyst", "input_data": {"context_tokens": context}, "campaign_id": campaign_id}
     cost: Event = {"resource_type": "llm_api", "cost": f"{amount.normalize():f}", "currency": "USD"}
     cost |= {"tokens_used": context + generated, "model_used": model, "provider": provider}
-    # A cost opens a stream of its own, named like the event.
+    # A cost opens its own stream, which has the id of the event.
     entry = _event("cost.recorded", job_id, call, cost | {"agent_job_id": str(job_id)})
     return [
         _event("job.queued", job_id, call, queued),
@@ -140,8 +149,18 @@ def _event(event_type: str, stream_id: UUID, call: Call, data: Event) -> Event:
 
 
 def requests(calls: list[Call], campaigns: int, model: str) -> Batches:
-    """All events, by request: the campaigns lead the first (refused with it), a job's events are never parted."""
-    request = [campaign_event(calls[0], index, campaigns) for index in range(campaigns)]
+    """Group all events into requests.
+
+    Args:
+        calls: the calls of the trace.
+        campaigns: the number of campaigns to distribute them over.
+        model: the model whose prices are charged.
+
+    Yields:
+        the events of each request, at most `EVENTS_PER_REQUEST_MAX`. The first begins with the campaigns, so that they
+        are refused with it. The events of a job are never split over two requests.
+    """
+    request = [_campaign_event(calls[0], index, campaigns) for index in range(campaigns)]
     campaign_ids = [event["stream_id"] for event in request]
     for call in calls:
         events = job_events(call, campaign_ids[call.number % campaigns], model)
@@ -152,8 +171,8 @@ def requests(calls: list[Call], campaigns: int, model: str) -> Batches:
     yield request
 
 
-async def post(session: aiohttp.ClientSession, url: str, events: list[Event]) -> Counter[str]:
-    """Post one request, the same bytes until acknowledged, and count its receipts; raises `PostError`."""
+async def _post(session: aiohttp.ClientSession, url: str, events: list[Event]) -> Counter[str]:
+    """Post one request, repeat the same bytes until it is acknowledged, and count its receipts."""
     body = json.dumps(events, separators=(",", ":")).encode()
     deadline, delay = 0.0, DELAY_SECONDS_FIRST
     while True:
@@ -171,10 +190,10 @@ async def post(session: aiohttp.ClientSession, url: str, events: list[Event]) ->
             problem = f"no answer from {url}: {str(error) or type(error).__name__}"
         except aiohttp.ClientError as error:
             raise PostError(f"{url}: {error}") from None
-        deadline = deadline or time.monotonic() + PATIENCE_SECONDS
-        pause = delay * random.uniform(1, 1.5)  # noqa: S311 (spreads retries, guards no secret)
+        deadline = deadline or time.monotonic() + RETRY_SECONDS_MAX
+        pause = delay * random.uniform(1, 1.5)  # noqa: S311 (jitter, not a secret)
         if time.monotonic() + pause > deadline:
-            raise PostError(f"gave up after {PATIENCE_SECONDS:.0f} seconds of trying: {problem}")
+            raise PostError(f"gave up after {RETRY_SECONDS_MAX:.0f} s of retries: {problem}")
         await asyncio.sleep(pause)
         delay = min(2 * delay, DELAY_SECONDS_MAX)
 
@@ -185,7 +204,7 @@ def _count(events: list[Event], answer: bytes) -> Counter[str]:
         if receipts.keys() != {event["id"] for event in events}:
             raise ValueError("receipts for other events")
     except (ValueError, TypeError, KeyError):
-        raise PostError(f"this is not a ledger's answer to what was sent: {answer[:200]!r}") from None
+        raise PostError(f"the answer is not that of a ledger: {answer[:200]!r}") from None
     return Counter("duplicates" if duplicate else "new" for duplicate in receipts.values())
 
 
@@ -199,14 +218,27 @@ def _problem(status: int, answer: bytes) -> str:
 
 
 async def replay(batches: Batches, url: str, key: str | None, advance: Callable[[int], object]) -> Counter[str]:
-    """Post the first request alone (it has the campaigns), then several at a time; count `new` and `duplicates`."""
+    """Post all requests: the first alone, since it creates the campaigns, then several in parallel.
+
+    Args:
+        batches: the events of each request.
+        url: of the ledger.
+        key: the API key; None if the ledger needs none.
+        advance: called with the number of events acknowledged, after each request.
+
+    Returns:
+        the number of events that were `new` and that were `duplicates`.
+
+    Raises:
+        PostError: a request was refused or not acknowledged in time.
+    """
     headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
     tally: Counter[str] = Counter(new=0, duplicates=0)
     async with aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=60)) as session:
 
         async def work(share: Iterable[list[Event]]) -> None:
             for events in share:
-                tally.update(await post(session, url.rstrip("/") + "/v1/events", events))
+                tally.update(await _post(session, url.rstrip("/") + "/v1/events", events))
                 advance(len(events))
 
         await work([next(batches)])
@@ -221,28 +253,44 @@ async def replay(batches: Batches, url: str, key: str | None, advance: Callable[
 
 @click.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--campaigns", type=click.IntRange(1, 100), default=10, show_default=True, help="Row i is for i mod N.")
-@click.option("--model", default="gpt-4o", show_default=True, help="Whose prices the calls are charged.")
-@click.option("--url", envvar="LEDGER_URL", default="http://127.0.0.1:8080", show_default=True, show_envvar=True)
-@click.option("--key", envvar="LEDGER_KEY", show_envvar=True, help="API key of a manager or admin.")
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
+@click.option(
+    "--campaigns",
+    type=click.IntRange(1, 100),
+    default=10,
+    show_default=True,
+    help="Distribute the calls over this many campaigns, in turn.",
+)
+@click.option("--model", default="gpt-4o", show_default=True, help="Charge the prices of this model.")
+@click.option(
+    "--url",
+    envvar="LEDGER_URL",
+    default="http://127.0.0.1:8080",
+    show_default=True,
+    show_envvar=True,
+    help="Post to the ledger at this URL.",
+)
+@click.option("--key", envvar="LEDGER_KEY", show_envvar=True, help="Use this API key, of role manager or admin.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def main(file: Path, campaigns: int, model: str, url: str, key: str | None, as_json: bool) -> None:
-    """Replay the LLM inference trace FILE through the HTTP API: each call a job and its cost. Safe to run twice."""
+    """Replay the LLM inference trace in FILE through the HTTP API.
+
+    Each call becomes a job and its cost. Safe to repeat: events that are already in the ledger are not added again.
+    """
     started = time.monotonic()
     calls = read_trace(file)
     cost = f"{total_cost(calls, model).normalize():f}"
     batches = requests(calls, campaigns, model)
     bar = click.progressbar(length=campaigns + 4 * len(calls), label="Replaying", file=sys.stderr)
-    with bar if sys.stderr.isatty() else nullcontext() as shown:
-        tally = asyncio.run(replay(batches, url, key, shown.update if shown else lambda _: None))
+    with bar if sys.stderr.isatty() else nullcontext() as visible_bar:
+        tally = asyncio.run(replay(batches, url, key, visible_bar.update if visible_bar else lambda _: None))
     seconds, sent = round(time.monotonic() - started, 3), tally.total()
     if as_json:
         summary = {"jobs": len(calls), "campaigns": campaigns, "model": model, "events_sent": sent, **tally}
         click.echo(json.dumps(summary | {"cost": cost, "currency": "USD", "seconds": seconds}))
     else:
         click.echo(f"Replayed {len(calls):,} calls as jobs of {campaigns} campaigns, priced as {model}.")
-        click.echo(f"{sent:,} events sent: {tally['new']:,} new, {tally['duplicates']:,} duplicates (already there).")
-        click.echo(f"Sum of the costs: {cost} USD. {seconds} seconds.")
+        click.echo(f"{sent:,} events sent: {tally['new']:,} new, {tally['duplicates']:,} already in the ledger.")
+        click.echo(f"Total cost: {cost} USD. Duration: {seconds:,.3f} s.")
 
 
 if __name__ == "__main__":

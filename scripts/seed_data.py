@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Add the sample data; the same as `ledger seed`."""
+"""Append the sample data: the same as `ledger seed`."""
 
 from ledger.cli.admin import seed
 

@@ -374,7 +374,7 @@ async def test_a_request_that_failed_is_sent_again(servers: list[TestServer], fa
 
 
 async def test_patience_ends(servers: list[TestServer], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replay_trace, "PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(replay_trace, "RETRY_SECONDS_MAX", 0.05)
 
     with pytest.raises(replay_trace.PostError, match="gave up"):
         await send(StandIn(*["overloaded"] * 1000), servers)

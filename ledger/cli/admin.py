@@ -72,7 +72,7 @@ def print_seeded(added: int) -> None:
 @click.option("--force", is_flag=True, help="Also reset a database on another machine.")
 @home_option
 def reset(yes: bool, force: bool, home: Path | None) -> None:
-    """Delete every event and every table, and create an empty ledger.
+    """Delete all events and tables, and start an empty ledger.
 
     Asks for confirmation. The next log has another origin, so nobody mistakes it for a continuation of this one.
     """

@@ -18,7 +18,7 @@ from ledger.domain.ledger_events import RollbackAccepted
 
 @click.group()
 def audit() -> None:
-    """Decide what happens to the sealed log."""
+    """Recover the sealed log after a rollback."""
 
 
 @audit.command("accept-rollback")
@@ -26,11 +26,12 @@ def audit() -> None:
 @home_option
 @json_option
 def accept_rollback(reason: str, home: Path | None, as_json: bool) -> None:
-    """Accept that signed events are lost, and seal the log under a new origin.
+    """Accept that signed events are lost.
 
     Use it if the sealer refuses to sign because the log does not extend its last checkpoint, for example after a
-    restore from an old backup. That checkpoint is archived. Auditors of the old origin can see that it was given up.
-    The decision is recorded as an event, with your user name and the reason.
+    restore from an old backup. That checkpoint is archived, and the log is sealed under a new origin and verifier key,
+    so auditors of the old origin can see that it was given up. The decision is recorded as an event, with your user
+    name and the reason.
     """
     settings = settings_for(home)
     with owner_url(settings) as url:

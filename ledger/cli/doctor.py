@@ -49,9 +49,10 @@ class Check(msgspec.Struct):
 @home_option
 @json_option
 def doctor(home: Path | None, as_json: bool) -> None:
-    """Check settings, connections, database user, migrations, worker and sealer.
+    """Find out what is wrong with the ledger and how to fix it.
 
-    Each problem is printed with its remedy. The exit code is 1 if there is a problem; warnings do not count.
+    Checks settings, connections, database user, migrations, worker and sealer. Each problem is printed with its remedy.
+    The exit code is 1 if there is a problem; warnings do not count.
     """
     checks = _examine(home)
     if as_json:

@@ -59,7 +59,7 @@ def append(file: BinaryIO, independent: bool, home: Path | None) -> None:
 
 async def _append(url: URL, body: bytes, independent: bool) -> list[object]:
     try:
-        # A single object may span several lines, so its first character does not tell it from an object per line.
+        # A single object may span several lines, so its first character alone does not distinguish the formats.
         ndjson = body.lstrip()[:1] == b"{" and not _is_one_document(body)
         texts, _ = split_body(body, ndjson=ndjson)
         async with migrated_database(url) as database, open_appender(database) as appender:
@@ -93,7 +93,13 @@ def _is_one_document(body: bytes) -> bool:
     "--after", type=click.IntRange(0), metavar="POSITION", help="Print the events after POSITION instead of the last."
 )
 @click.option(
-    "-n", "--number", type=click.IntRange(0), default=10, show_default=True, help="Print the last NUMBER events."
+    "-n",
+    "--number",
+    type=click.IntRange(0),
+    metavar="NUMBER",
+    default=10,
+    show_default=True,
+    help="Print the last NUMBER events.",
 )
 @click.option("--follow", is_flag=True, help="Print new events too, until Ctrl-C.")
 @home_option

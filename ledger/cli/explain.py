@@ -1,4 +1,4 @@
-"""What a failed connection means, and what to do, in words for someone who has not seen it before."""
+"""Explanations of failed database connections and statements: the likely cause and the next step."""
 
 import re
 import socket
@@ -9,23 +9,23 @@ from sqlalchemy.exc import SQLAlchemyError
 
 
 def explain(error: BaseException) -> str:
-    """What a failed connection means, and what to do."""
+    """Return what an error of the database means and what to do, with the original message in parentheses."""
     cause = error.__cause__ or getattr(error, "orig", None)
     original = cause if isinstance(error, SQLAlchemyError) and isinstance(cause, BaseException) else error
     if isinstance(original.__cause__, Exception):
-        # Not a CancelledError: that is only how a time limit ends what takes too long.
+        # Not a CancelledError: that is only how a timeout ends what takes too long.
         original = original.__cause__
-    said = _said_by(original)
-    for pattern, meaning in _SAID:
+    message = _first_line(original)
+    for pattern, meaning in _MEANINGS_BY_MESSAGE:
         if re.search(pattern, str(original), re.IGNORECASE):
-            return f"{meaning} ({said})"
-    for kinds, meaning in _MEANINGS:
+            return f"{meaning} ({message})"
+    for kinds, meaning in _MEANINGS_BY_TYPE:
         if isinstance(original, kinds):
-            return f"{meaning} ({said})"
-    return f"the database failed: {said}"
+            return f"{meaning} ({message})"
+    return f"the database failed: {message}"
 
 
-def _said_by(error: BaseException) -> str:
+def _first_line(error: BaseException) -> str:
     text = str(error).strip().splitlines()
     return text[0] if text else type(error).__name__
 
@@ -37,24 +37,27 @@ _REFUSED = (
 
 _NO_DATABASE = "there is no such database on the server; create it, or correct the name"
 
-# What only the message tells apart: hosted databases and poolers use one code for many things.
-_SAID = (
-    # So says PgBouncer, with the code of a protocol violation.
+# Hosted databases and poolers use one error code for many causes: only the message distinguishes them.
+_MEANINGS_BY_MESSAGE = (
+    # PgBouncer reports a wrong password with the code of a protocol violation.
     (r"^SASL authentication failed|^password authentication failed|^no such user", _REFUSED),
     (
         r"no pg_hba\.conf entry .*no encryption|SSL (connection is )?required|connection is insecure",
-        "the database lets nobody in without TLS; add ?sslmode=require to DATABASE_URL (verify-full is safer)",
+        "the database refuses connections without TLS; add ?sslmode=require to DATABASE_URL (verify-full is safer)",
     ),
     (r'^database ".*" does not exist', _NO_DATABASE),
-    (r"no pg_hba\.conf entry", "the database's rules (pg_hba.conf) let nobody in with this user, host and database"),
+    (
+        r"no pg_hba\.conf entry",
+        "the server's pg_hba.conf does not allow this user to connect from this host to this database; add a rule",
+    ),
     (
         r"rejected SSL upgrade",
-        "the server does not speak TLS, and sslmode asks for it; correct host and port, or say sslmode=disable "
-        "where the way to it is safe",
+        "the server does not speak TLS, but sslmode requires it; correct host and port, or set sslmode=disable if the "
+        "network is trusted",
     ),
     (
         r"tenant or user not found|tenant/user .*not found|no more connections allowed",
-        "the pooler does not know this project or user; with Supabase the user is called postgres.PROJECT, and a "
+        "the pooler does not know this project or user; on Supabase the user is called postgres.PROJECT, and a "
         "project paused for lack of use has to be restored in its dashboard first",
     ),
     (
@@ -63,20 +66,22 @@ _SAID = (
     ),
     (
         r"(server login (has been )?fail|server_login_retry|connect failed|cannot connect to server)",
-        "the pooler answers, but cannot reach or enter the database behind it; is that running, and not paused?",
+        "the pooler answers, but cannot reach the database behind it or log in there; check that the database is "
+        "running and not paused",
     ),
     (
         r"hostname mismatch|doesn't match",
-        "the server's certificate is for another host; correct the host, or say sslmode=verify-ca to do without the "
-        "name",
+        "the server's certificate is for another host; correct the host, or set sslmode=verify-ca to skip the check of "
+        "the host name",
     ),
 )
 
-_MEANINGS: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
+_MEANINGS_BY_TYPE: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
     ((asyncpg.InvalidPasswordError,), _REFUSED),
     (
         (asyncpg.InvalidAuthorizationSpecificationError,),
-        "the database does not let this user in; check the user, and whether it asks for TLS (?sslmode=require)",
+        "the database does not accept this user; check the user, and whether the server requires TLS "
+        "(?sslmode=require)",
     ),
     ((asyncpg.InvalidCatalogNameError,), _NO_DATABASE),
     (
@@ -85,37 +90,40 @@ _MEANINGS: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
     ),
     (
         (asyncpg.InsufficientPrivilegeError,),
-        "the database user lacks a privilege: the service's must be a member of ledger_service (`ledger doctor`), and "
-        "migrate, reset, verify, rebuild, replay need the owner in DIRECT_DATABASE_URL",
+        "the database user lacks a privilege: the service's user must be a member of ledger_service (`ledger doctor`), "
+        "and migrate, reset, verify, rebuild and replay need the owner in DIRECT_DATABASE_URL",
     ),
     (
         (asyncpg.ReadOnlySQLTransactionError,),
-        "this database can only be read: it is a replica, or set so; DATABASE_URL must lead to the primary, a replica "
-        "goes into REPLICA_DATABASE_URL",
+        "this database is read-only: it is a replica, or configured as read-only; set DATABASE_URL to the primary, and "
+        "REPLICA_DATABASE_URL to the replica",
     ),
     ((asyncpg.TooManyConnectionsError,), "the database takes no more connections; close some or raise the limit"),
     (
         (asyncpg.DiskFullError,),
-        "the database's disk is full; make room or enlarge it, and it goes on by itself (a PostgreSQL that has stopped "
-        "must be started again)",
+        "the database's disk is full; free or add space. The service then recovers, but a PostgreSQL that has stopped "
+        "must be started again",
     ),
     ((asyncpg.CannotConnectNowError,), "the database is starting or stopping; wait a moment and try again"),
     (
         (asyncpg.DuplicatePreparedStatementError, asyncpg.InvalidSQLStatementNameError),
-        "a pooler in transaction mode seems to lie before the database; add ?pgbouncer=true to DATABASE_URL",
+        "the database seems to be behind a transaction-mode pooler; add ?pgbouncer=true to DATABASE_URL",
     ),
     (
         (socket.gaierror,),
-        "the database's host is not known; check the host name, and an unencoded @ or / in a password; the host of a "
-        "paused project is not known either",
+        "the database's host is not known; check the host name, and the password for an unencoded @ or /; the host of "
+        "a paused project is not known either",
     ),
-    ((ConnectionRefusedError,), "nothing answers at the database's host and port; is it running, is the port right?"),
+    (
+        (ConnectionRefusedError,),
+        "nothing answers at the database's host and port; check that it is running and that the port is right",
+    ),
     (
         (ssl.SSLCertVerificationError,),
-        "nobody whom this machine trusts vouches for the server's certificate; name the authority's certificate with "
-        "&sslrootcert=FILE (hosted databases offer it for download)",
+        "the server's certificate is not signed by an authority that this machine trusts; name the authority's "
+        "certificate with &sslrootcert=FILE (hosted databases offer it for download)",
     ),
-    ((ssl.SSLError,), "TLS with the database's server failed; are host and port those of a PostgreSQL?"),
+    ((ssl.SSLError,), "the TLS handshake failed; check that host and port are those of a PostgreSQL server"),
     (
         (TimeoutError,),
         "the database does not answer in time; a paused project has to be resumed, a firewall opened, a server behind "

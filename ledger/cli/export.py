@@ -26,10 +26,10 @@ from ledger.log.read import EventFilter, read_all_salted, read_head
 @home_option
 @json_option
 def export(file: Path, until: int | None, home: Path | None, as_json: bool) -> None:
-    """Write the log to FILE, one event per line; - is standard output.
+    """Write the log to FILE, one event per line.
 
-    The file is for `ledger events import` and `ledger verify --export`. It is compressed with gzip if its name ends in
-    .gz. An existing file is never overwritten.
+    FILE can be - for standard output. The file is for `ledger events import` and `ledger verify --export`. It is
+    compressed with gzip if its name ends in .gz. An existing file is never overwritten.
     """
     with service_url(settings_for(home)) as url:
         last = run_async(_export(url, file, until))
@@ -59,10 +59,10 @@ async def _export(url: URL, file: Path, until: int | None) -> int:
 @home_option
 @json_option
 def import_(file: Path, home: Path | None, as_json: bool) -> None:
-    """Import the export in FILE into an empty ledger; - is standard input.
+    """Import the export in FILE into an empty ledger.
 
-    All events are imported, or none. Positions, versions, ids, times and commitments are kept, so the log has the same
-    root hash and its checkpoints stay valid.
+    FILE can be - for standard input. All events are imported, or none. Positions, versions, ids, times and commitments
+    are kept, so the log has the same root hash and its checkpoints stay valid.
     """
     with service_url(settings_for(home)) as url, open_export(file) as opened:
         imported = run_async(_import(url, opened))

@@ -75,7 +75,7 @@ async def _create(
 @home_option
 @json_option
 def list_(home: Path | None, as_json: bool) -> None:
-    """List all API keys: id, role, state, last use and name."""
+    """List all API keys: id, role, state, campaigns, last use and name."""
     with service_url(settings_for(home)) as url:
         listed = run_async(_list(url))
     if as_json:

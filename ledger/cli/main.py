@@ -23,10 +23,12 @@ from ledger.cli.up import up
 @click.group()
 @click.version_option(ledger.__version__, prog_name="ledger")
 def main() -> None:
-    """Run and inspect the event-sourced budget and job ledger. Start with `ledger up --demo`.
+    """Run, inspect and repair the event-sourced budget and job ledger.
 
-    Settings are read from the environment and the file .env. Without DATABASE_URL or DB_HOST an embedded PostgreSQL is
-    used. Exit codes: 0 success, 1 a failure or a finding, 2 wrong usage or settings.
+    To try it, run `ledger up --demo`.
+
+    Settings are read from the environment and from the file .env. An embedded PostgreSQL is used unless DATABASE_URL or
+    DB_HOST is set. Exit codes: 0 for success, 1 for an error or a problem found, 2 for wrong usage or settings.
     """
     # By default SIGTERM would end this process at once, and leave an embedded PostgreSQL running.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))

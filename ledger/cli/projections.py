@@ -16,15 +16,12 @@ from projections import skips
 from projections.checkpoint import GROUP
 from projections.tables import NAMES
 
-name_argument = click.argument("name", type=click.Choice((GROUP, *NAMES)))
+name_argument = click.argument("name", type=click.Choice((GROUP, *NAMES)), metavar="NAME")
 
 
 @click.group()
 def projections() -> None:
-    """Resume the read models after an event that cannot be applied.
-
-    The four read models advance together: any of their names selects them all.
-    """
+    """Resume the read models after an event that cannot be applied."""
 
 
 @projections.command()
@@ -32,7 +29,11 @@ def projections() -> None:
 @home_option
 @json_option
 def retry(name: str, home: Path | None, as_json: bool) -> None:
-    """Retry the event that paused the read models, after its cause is fixed."""
+    """Retry the event that paused the read models.
+
+    Fix the cause first. NAME is read_models, campaigns, content_assets, agent_jobs or budget_entries; the four read
+    models advance together, so each name selects them all.
+    """
     with service_url(settings_for(home)) as url:
         run_async(_retry(url))
     if as_json:
@@ -54,8 +55,9 @@ async def _retry(url: URL) -> None:
 def skip(name: str, reason: str, home: Path | None, as_json: bool) -> None:
     """Skip the event that paused the read models.
 
-    The read models lack its changes until a release can apply it and `ledger rebuild` is run. The skip is recorded as
-    an event, with your user name and the reason.
+    NAME is read_models, campaigns, content_assets, agent_jobs or budget_entries; the four read models advance together,
+    so each name selects them all. They lack the event's changes until a release can apply it and `ledger rebuild` is
+    run. The skip is recorded as an event, with your user name and the reason.
     """
     with service_url(settings_for(home)) as url:
         decision = run_async(_skip(url, reason))

@@ -36,10 +36,11 @@ VALUE_CHARACTERS_MAX = 100
 @home_option
 @json_option
 def verify(export: Path | None, checkpoint: Path | None, key: str | None, home: Path | None, as_json: bool) -> None:
-    """Verify the tables, the balances and the seal against a replay of the log.
+    """Verify the tables, the balances and the seal.
 
-    Every difference is printed; nothing is changed. The exit code is 1 if there is a difference or if the log itself is
-    damaged. Connects as the owner (DIRECT_DATABASE_URL) if that is set.
+    The log is replayed and compared with the stored tables and balances; its signed checkpoint and every stored column
+    are checked too. Every difference is printed; nothing is changed. The exit code is 1 if there is a difference or if
+    the log itself is damaged. Connects as the owner (DIRECT_DATABASE_URL) if that is set.
 
     With --export, --checkpoint and --key no database is used: the export is verified against the signed checkpoint, and
     its events against the ledger's rules.
@@ -99,10 +100,11 @@ def _shorten(value: str | None) -> str:
 @home_option
 @json_option
 def rebuild(projection: str | None, home: Path | None, as_json: bool) -> None:
-    """Correct the read models from a replay of the log, without downtime.
+    """Correct the read models from the log, without downtime.
 
-    Only rows that differ are written. Unless one table is chosen, wrong balances are corrected too. Connects as the
-    owner (DIRECT_DATABASE_URL) if that is set.
+    The log is replayed, and compared with the tables while reads and appends continue. Only rows that differ are
+    written. Unless one table is chosen, wrong balances are corrected too. Connects as the owner (DIRECT_DATABASE_URL)
+    if that is set.
     """
     with owner_url(settings_for(home)) as url:
         rebuilt = run_async(_rebuild(url, [projection] if projection else NAMES))
@@ -112,7 +114,7 @@ def rebuild(projection: str | None, home: Path | None, as_json: bool) -> None:
     _print_skips(rebuilt.skipped)
     for table in rebuilt.written:
         written, removed = counted(rebuilt.written[table], "row"), rebuilt.removed.get(table, 0)
-        click.echo(f"{table}: {written} written, {removed:,} removed")
+        click.echo(f"{table + ':':15} {written} written, {removed:,} removed")
     click.echo(f"The read models match the log at position {rebuilt.position:,}.")
     if rebuilt.not_compared:
         click.echo(f"The balances were not compared: {rebuilt.not_compared}")
@@ -130,10 +132,10 @@ async def _rebuild(url: URL, tables: Iterable[str]) -> Rebuilt:
 @home_option
 @json_option
 def replay(until: str, schema: str, home: Path | None, as_json: bool) -> None:
-    """Recreate the read models as of a point in time, in a new schema.
+    """Recreate the read models as of a point in time.
 
-    POINT is a position, or a time of recording such as 2025-01-31T12:00:00Z. The live tables are not changed. Connects
-    as the owner (DIRECT_DATABASE_URL) if that is set.
+    The four tables are written to a new schema; the live tables are not changed. POINT is a position, or a time of
+    recording such as 2025-01-31T12:00:00Z. Connects as the owner (DIRECT_DATABASE_URL) if that is set.
     """
     try:
         point_in_time = parse_point_in_time(until)

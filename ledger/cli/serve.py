@@ -67,7 +67,7 @@ def worker(home: Path | None) -> None:
     """Update the read models, expire holds, and seal the log.
 
     Any number of workers can run; one is active, the others take over if it ends. The log is sealed only by a worker
-    that has the signing key in its home.
+    that has the signing key.
     """
     settings = settings_for(home)
     with service_url(settings) as url:

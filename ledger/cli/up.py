@@ -35,10 +35,11 @@ from projections.queries import projection_status
 @port_option
 @home_option
 def up(demo: bool, host: str | None, port: int | None, home: Path | None) -> None:
-    """Run everything in one process: PostgreSQL, migrations, HTTP API, worker and sealer.
+    """Run PostgreSQL, API, worker and sealer in one process.
 
-    The first start creates the database, the signing key, and an API key for the administrator, which is printed once
-    and stored in admin.key. SIGTERM and Ctrl-C stop the service after accepted requests are answered.
+    The database is migrated first. An embedded PostgreSQL is started unless a database is configured. The first start
+    creates the database, the signing key, and an API key for the administrator, which is printed once and stored in
+    admin.key. SIGTERM and Ctrl-C stop the service after accepted requests are answered.
     """
     with exit_on_error():
         settings = settings_for(home, host, port)

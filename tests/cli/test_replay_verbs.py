@@ -75,7 +75,7 @@ async def test_a_changed_cell_is_shown_with_exit_code_1_mended_and_then_clean(
     assert "Found 1 difference and 0 faults of the log." in in_words.out
     assert json.loads(as_json.out)["differences"] == [difference]
     assert (rebuilt.code, again.code) == (0, 0)
-    assert "campaigns: 1 row written, 0 removed\n" in rebuilt.out
+    assert "campaigns:      1 row written, 0 removed\n" in rebuilt.out
     assert await tables(database) == folded(await stored(database))
 
 
