@@ -43,10 +43,12 @@ main()
 
 
 async def test_a_figure_is_measured_and_printed_as_json(tmp_path: Path) -> None:
-    said = await ledger("bench", "--only", "append_single", "--quick", "--rounds", "1", "--json", TMPDIR=str(tmp_path))
+    result = await ledger(
+        "bench", "--only", "append_single", "--quick", "--rounds", "1", "--json", TMPDIR=str(tmp_path)
+    )
 
-    assert said.code == 0, said.err
-    report = json.loads(said.out)
+    assert result.code == 0, result.err
+    report = json.loads(result.out)
     (figure,) = report["figures"]
     assert figure["name"] == "append_single"
     assert len(figure["rounds"]) == report["plan"]["rounds"] == 1
@@ -61,26 +63,30 @@ async def test_a_figure_is_measured_and_printed_as_json(tmp_path: Path) -> None:
 async def test_a_failed_figure_or_a_violated_promise_is_reported_and_the_rest_is_measured(tmp_path: Path) -> None:
     figures = ("--only", "append_single", "--only", "holds", "--only", "seal")
 
-    said = await run(
+    result = await run(
         *(PYTHON, "-c", WITH_FAILING_FIGURES, "bench", *figures, "--quick", "--rounds", "1", "--json"),
         env=environment(TMPDIR=str(tmp_path)),
     )
 
-    report = json.loads(said.out)
-    assert said.code == 1
+    report = json.loads(result.out)
+    assert result.code == 1
     assert [figure["name"] for figure in report["figures"]] == ["seal"]
     assert report["not_measured"] == {"append_single": "no load today"}
     assert report["violated"] == {"holds": "overspent: 11 was spent and held of a budget of 10"}
-    assert "append_single could not be measured: no load today" in said.err
-    assert "VIOLATED: holds: overspent: 11 was spent and held of a budget of 10" in said.err
+    assert "append_single could not be measured: no load today" in result.err
+    assert "VIOLATED: holds: overspent: 11 was spent and held of a budget of 10" in result.err
 
 
-@pytest.mark.parametrize(("number", "running_then"), [(signal.SIGTERM, "serve"), (signal.SIGINT, "postgres")])
+@pytest.mark.parametrize(
+    ("number", "running_when_interrupted"), [(signal.SIGTERM, "serve"), (signal.SIGINT, "postgres")]
+)
 async def test_an_interrupted_run_leaves_neither_processes_nor_files(
-    number: signal.Signals, running_then: str, tmp_path: Path
+    number: signal.Signals, running_when_interrupted: str, tmp_path: Path
 ) -> None:
     async with started(tmp_path, "bench", "--only", "append_single", TMPDIR=str(tmp_path)) as running:
-        while not any(running_then in " ".join(process.info["cmdline"] or ()) for process in processes_in(tmp_path)):
+        while not any(
+            running_when_interrupted in " ".join(process.info["cmdline"] or ()) for process in processes_in(tmp_path)
+        ):
             assert running.process.returncode is None, running.errors.read_text()
             await asyncio.sleep(0.1)
         await running.stop(number)
@@ -99,50 +105,50 @@ def processes_in(folder: Path) -> list[psutil.Process]:
 
 
 async def test_an_unknown_figure_is_a_usage_error_that_lists_the_valid_ones() -> None:
-    said = await ledger("bench", "--only", "appending")
+    result = await ledger("bench", "--only", "appending")
 
-    assert said.code == 2
-    assert "append_single" in said.err
+    assert result.code == 2
+    assert "append_single" in result.err
 
 
 async def test_the_help_lists_the_figures() -> None:
-    said = await ledger("bench", "--help")
+    result = await ledger("bench", "--help")
 
-    assert "append_single" in said.out
+    assert "append_single" in result.out
 
 
 async def test_a_file_to_compare_with_that_is_no_report_is_a_usage_error(tmp_path: Path) -> None:
     file = tmp_path / "report.json"
     file.write_text("{}")
 
-    said = await ledger("bench", "--compare", file)
+    result = await ledger("bench", "--compare", file)
 
-    assert said.code == 2
-    assert "cannot be read as a report" in said.err
+    assert result.code == 2
+    assert "cannot be read as a report" in result.err
 
 
 async def test_faults_are_injected_and_the_seed_is_printed() -> None:
-    said = await ledger("bench", "--faults", "0.05", "--seed", "7", "--json")
+    result = await ledger("bench", "--faults", "0.05", "--seed", "7", "--json")
 
-    report = json.loads(said.out)
-    assert (said.code, report["seed"], report["violations"]) == (0, 7, []), said.err
+    report = json.loads(result.out)
+    assert (result.code, report["seed"], report["violations"]) == (0, 7, []), result.err
     assert sum(report["faults"].values()) >= 1
-    assert "seed 7" in said.err
+    assert "seed 7" in result.err
 
 
 @pytest.mark.parametrize("as_json", [True, False])
 async def test_a_promise_violated_under_faults_is_reported_with_exit_code_1(as_json: bool) -> None:
-    said = await run(PYTHON, "-c", WITH_A_VIOLATION, "bench", "--faults", "1", *["--json"] * as_json)
+    result = await run(PYTHON, "-c", WITH_A_VIOLATION, "bench", "--faults", "1", *["--json"] * as_json)
 
-    assert said.code == 1
-    assert "VIOLATED: fault 1, kill_api: an event is missing" in (said.err if as_json else said.out)
-    assert "Every promise was kept" not in said.out
+    assert result.code == 1
+    assert "VIOLATED: fault 1, kill_api: an event is missing" in (result.err if as_json else result.out)
+    assert "Every promise was kept" not in result.out
 
 
 async def test_other_commands_import_neither_the_benchmarks_nor_multiprocessing() -> None:
-    said = await run(PYTHON, "-c", MODULES_AFTER_IMPORT)
+    result = await run(PYTHON, "-c", MODULES_AFTER_IMPORT)
 
-    assert said.code == 0, said.err
-    imported = [module for module in said.out.split() if module.startswith(IMPORTED_ONLY_BY_BENCH)]
+    assert result.code == 0, result.err
+    imported = [module for module in result.out.split() if module.startswith(IMPORTED_ONLY_BY_BENCH)]
     assert imported == []
-    assert "ledger.api.app" in said.out.split()
+    assert "ledger.api.app" in result.out.split()
