@@ -13,14 +13,15 @@ Scope = tuple[tuple[str, UUID], Account]
 
 
 def scopes_of(working_state: WorkingState, campaign_id: UUID | None, job_id: UUID | None) -> list[Scope]:
-    """Return the accounts that an entry counts for, the job's first.
-
-    A job without an account gets a new one: it is stored with the first entry of the job.
+    """Find the accounts that an entry counts for.
 
     Args:
         working_state: Holds the accounts.
         campaign_id: The campaign that the entry counts for; None if none.
         job_id: The job that the entry counts for; None if none.
+
+    Returns:
+        The accounts, the job's first. A job without an account gets a new one, stored with its first entry.
     """
     scopes: list[Scope] = []
     if job_id is not None:

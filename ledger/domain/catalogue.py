@@ -39,13 +39,16 @@ class UnknownEventTypeError(LedgerError):
 
 
 def decode_stored(name: str, schema_version: int, data: str, free_text: str | None) -> EventData:
-    """Decode the payload of a stored event; required free text that was erased is read as "" or {}.
+    """Decode the payload of a stored event.
 
     Args:
         name: The event type.
         schema_version: The version in which the event was written.
         data: The stored data as JSON.
         free_text: The stored free text as JSON; None if there is none, or if it was erased.
+
+    Returns:
+        The payload in the newest version; required free text that was erased is "" or {}.
 
     Raises:
         UnknownEventTypeError: The event was written by a newer release.
@@ -71,13 +74,16 @@ def decode_stored(name: str, schema_version: int, data: str, free_text: str | No
 
 
 def as_written_today(name: str, schema_version: int, data: str, free_text: str | None) -> tuple[str, str | None]:
-    """Return the data and free text of a stored event as this release would have written them.
+    """Convert a stored event to the newest schema version.
 
     Args:
         name: The event type.
         schema_version: The version in which the event was written.
         data: The stored data as JSON.
         free_text: The stored free text as JSON; None if there is none, or if it was erased.
+
+    Returns:
+        Its data and free text as this release would have written them.
     """
     event_type = CATALOGUE.get(name)
     if event_type is None or schema_version >= event_type.schema_version:

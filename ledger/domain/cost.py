@@ -175,6 +175,9 @@ def open_entry(
         campaign_id: The campaign that the entry counts for, named or inherited from the job.
         agent_job_id: The job that the entry counts for.
         recorded_at: The time of the append.
+
+    Returns:
+        The entry at version 1.
     """
     if isinstance(payload, CostRecorded):
         return Entry("settled", 1, campaign_id, agent_job_id, payload.cost, payload.tokens_used or 0)

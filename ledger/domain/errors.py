@@ -71,6 +71,13 @@ class RateLimited(LedgerError):
     slug = "rate-limited"
 
     def __init__(self, detail: str, retry_after_seconds: int, headers: dict[str, str]) -> None:
+        """Create the error.
+
+        Args:
+            detail: The limit, and when to retry.
+            retry_after_seconds: The value of `Retry-After`.
+            headers: Further headers of the response.
+        """
         super().__init__(detail)
         self.retry_after_seconds = retry_after_seconds
         self.headers = headers
@@ -144,6 +151,14 @@ class VersionConflict(Refused):
     slug = "version-conflict"
 
     def __init__(self, category: str, stream_id: UUID, expected: int, actual: int) -> None:
+        """Create the error.
+
+        Args:
+            category: The category of the stream.
+            stream_id: The stream.
+            expected: The `expected_version` of the event.
+            actual: The version of the stream.
+        """
         super().__init__(f"{category} stream {stream_id} is at version {actual}, not {expected}")
         self.expected = expected
         self.actual = actual
@@ -159,6 +174,14 @@ class EventIdConflict(Refused):
     slug = "event-id-conflict"
 
     def __init__(self, category: str, stream_id: UUID, event_id: UUID, position: int | None) -> None:
+        """Create the error.
+
+        Args:
+            category: The category of the stream.
+            stream_id: The stream.
+            event_id: The id of both events.
+            position: The position of the recorded event; None if it precedes in the same request.
+        """
         place = f"at position {position}" if position else "earlier in this request"
         super().__init__(f"{category} stream {stream_id} has event {event_id} with different content {place}")
 
@@ -169,6 +192,13 @@ class IllegalTransition(Refused):
     slug = "illegal-transition"
 
     def __init__(self, detail: str, status: str | None, allowed_from: Sequence[str]) -> None:
+        """Create the error.
+
+        Args:
+            detail: What is not possible, and why.
+            status: The status of the stream; None if it does not exist.
+            allowed_from: The statuses in which the event is possible; empty if it opens a stream.
+        """
         super().__init__(detail)
         self.status = status
         self.allowed_from = list(allowed_from)

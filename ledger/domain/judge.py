@@ -1,4 +1,4 @@
-"""Judge requests under the head lock: a receipt for each accepted event, or the refusal that says why.
+"""Judge requests under the head lock: a receipt for each accepted event, or a refusal with its reason.
 
 An event is judged in this order: identity (duplicates), expected version, stream, references, status, money; its shape
 was checked before. Later events of a request see the effects of earlier ones. A refused request changes nothing, except

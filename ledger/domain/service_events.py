@@ -23,6 +23,9 @@ def hold_release(working_state: WorkingState, stream_id: UUID, ended: Candidate)
         working_state: At the event that ended the job.
         stream_id: The stream of the hold.
         ended: The event that ended the job.
+
+    Returns:
+        The event to record.
     """
     # The time of the append, known only under the lock, goes into the id: no client can take the id beforehand.
     event_id = uuid5(stream_id, f"released at {working_state.position + 1} {working_state.recorded_at.isoformat()}")
@@ -43,6 +46,9 @@ def denial_of(working_state: WorkingState, candidate: Candidate, refusal: Budget
         working_state: As it was before the hold.
         candidate: The `cost.reserved` that was refused.
         refusal: The limits that refused it.
+
+    Returns:
+        The event to record, with the campaign and job that it counts for.
     """
     reserved = candidate.payload
     assert isinstance(reserved, cost.CostReserved)

@@ -181,6 +181,9 @@ class WorkingState:
             campaign_id: The campaign that it counts for; None if none.
             agent_job_id: The job that it counts for; None if none.
             over_budget: The scopes whose limits are exceeded after it; None if none.
+
+        Returns:
+            The receipt of the event.
         """
         event_type = candidate.event_type
         version = self.version(event_type.category, candidate.stream_id) + 1

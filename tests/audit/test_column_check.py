@@ -16,7 +16,7 @@ from ledger.log.tables import EVENT_COLUMNS, SCHEMA
 from projections.verify import verify
 from projections.worker import fold_page
 from tests.conftest import administer
-from tests.domain.test_machine import BookMachine
+from tests.domain.test_machine import WorkingStateMachine
 from tests.events import campaign, cost, follow, job, reserve
 from tests.log.erasures import erased
 from tests.log.helpers import connected, query, record, request
@@ -261,7 +261,7 @@ async def test_a_cost_after_the_deletion_of_its_campaign_has_no_faults(database:
     assert await faults(database) == []
 
 
-class CheckedMachine(BookMachine):
+class CheckedMachine(WorkingStateMachine):
     """Checks in SQL any log that the judge produces."""
 
     def __init__(self, run: Run, database: Database, seen: set[Any]) -> None:

@@ -1,4 +1,4 @@
-"""What a reader of the log alone can check: places without gaps, and balances added up from nothing but the events."""
+"""Checks that use only the log: positions without gaps, and balances summed from the events."""
 
 import json
 from collections import defaultdict
@@ -11,7 +11,7 @@ Scope = tuple[str, Any]
 
 
 class Auditor:
-    """Reads recorded events in order; raises where one of them should not have been recorded."""
+    """Reads recorded events in order; an assertion fails if one of them should not have been recorded."""
 
     def __init__(self) -> None:
         self.position = 0
@@ -25,7 +25,7 @@ class Auditor:
         self.holds: dict[Any, Decimal] = {}
 
     def read(self, event: Recorded) -> None:
-        """Check one event and count it in."""
+        """Check one event and add it to the balances."""
         stream, identity = (event.category, event.stream_id), (event.category, event.stream_id, event.id)
         self.position += 1
         self.versions[stream] += 1

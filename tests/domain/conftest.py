@@ -1,4 +1,4 @@
-"""How long hypothesis searches: `default` fits every run, HYPOTHESIS_PROFILE=thorough searches for minutes."""
+"""Hypothesis profiles: `default` for every run; HYPOTHESIS_PROFILE=thorough searches for minutes."""
 
 import os
 

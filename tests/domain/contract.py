@@ -1,4 +1,4 @@
-"""The CONTRACT's lifecycles by hand, and what an event's data means however it is spelt."""
+"""The contract table: statuses and fields of every event type, written by hand, and the normal form of event data."""
 
 import json
 from datetime import UTC, datetime
@@ -13,7 +13,7 @@ SAME = "the same"
 
 
 class Row(NamedTuple):
-    """What the CONTRACT says about one event type: its statuses and its fields, separated by spaces."""
+    """One event type in the contract: its statuses and its fields, separated by spaces."""
 
     allowed_from: str
     """Empty if the event opens a stream."""
@@ -68,7 +68,7 @@ CONTRACT: dict[str, Row] = {
     "cost.released": Row("held", "released", "", "reason"),
     "cost.adjusted": Row("settled", SAME, "amount reason", "tokens_used"),
 }
-"""From the CONTRACT, by hand: every event type that clients send."""
+"""Every event type that clients send, written by hand."""
 
 TRANSITIONS = {name: (row.allowed_from, row.to) for name, row in CONTRACT.items()}
 
@@ -78,7 +78,7 @@ IDS = {"campaign_id", "agent_job_id", "correlation_id", "causation_id"}
 
 
 def stream_of(event: Event) -> str:
-    """The stream of an event as sent."""
+    """Return the stream of an event as sent."""
     return canonical_id(event.get("stream_id") or event["id"])
 
 
@@ -87,10 +87,10 @@ def canonical_id(sent: str) -> str:
 
 
 def meaning(name: str, data: dict[str, Any]) -> dict[str, Any]:
-    """What data says, however it is spelt: two sendings have the same content where this is equal."""
+    """Return data in normal form: two events have the same content if it is equal."""
     defaults = {"campaign.created": {"currency": "USD"}, "cost.reserved": {"expires_in": 900}}
-    said = {field: value for field, value in data.items() if value is not None}
-    return {field: plain(field, value) for field, value in {**defaults.get(name, {}), **said}.items()}
+    present = {field: value for field, value in data.items() if value is not None}
+    return {field: plain(field, value) for field, value in {**defaults.get(name, {}), **present}.items()}
 
 
 def plain(field: str, value: Any) -> Any:
@@ -99,7 +99,7 @@ def plain(field: str, value: Any) -> Any:
     if field in IDS:
         return canonical_id(value)
     if field in TIMES:
-        moment = datetime.fromisoformat(value)
-        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
-    # An object is kept as it was sent: the text of its numbers and the order of its keys count.
+        time = datetime.fromisoformat(value)
+        return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+    # An object is stored as sent: the text of its numbers and the order of its keys matter.
     return json.dumps(value) if isinstance(value, dict) else value

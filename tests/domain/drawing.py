@@ -1,4 +1,4 @@
-"""Events to try, drawn by hypothesis so that they meet: few streams, few amounts, mostly what the status allows."""
+"""Events drawn by hypothesis so that they interact: few streams, few amounts, mostly allowed by the status."""
 
 import copy
 from decimal import Decimal
@@ -18,13 +18,13 @@ COSTS = ["0", "0.00", *AMOUNTS]
 SMALLEST = Decimal("0.0000000001")
 UNKNOWN = str(UUID(int=1))
 RECENT = 4
-"""So many streams of a noun are in play at once."""
+"""The number of streams of a noun that are used at the same time."""
 
 OFTEN = 3
-"""So much more often the likely than the unlikely is drawn."""
+"""The weight of likely choices against unlikely ones."""
 
 ENDED = ("deleted", "archived", "cancelled")
-DULL = (
+RARE = (
     "campaign.details_changed",
     "campaign.metrics_recorded",
     "content.assigned",
@@ -40,7 +40,7 @@ def sometimes(value: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 
 class Drawer:
-    """Draws events as a client might send them next to a ledger that stands as the model does."""
+    """Draws events that a client might send to a ledger in the state of the model."""
 
     def __init__(self, draw: Any, streams: dict[str, list[str]], model: Model, new_id: Any) -> None:
         self.draw = draw
@@ -49,7 +49,7 @@ class Drawer:
         self.new_id = new_id
 
     def event(self) -> Event:
-        """An event of any type."""
+        """Draw an event of any type."""
         noun = self.draw(NOUNS)
         recent = self.streams[noun][-RECENT:]
         live = [stream_id for stream_id in recent if self.model.status(noun, stream_id) not in (*ENDED, "settled")]
@@ -65,17 +65,17 @@ class Drawer:
         return {**event, **self._envelope(noun, stream_id)}
 
     def events(self, count: int, now: Any) -> list[Event]:
-        """Events of one request; each is drawn as if those before it had been recorded."""
-        played = copy.deepcopy(self.model)
-        drawer = Drawer(self.draw, self.streams, played, self.new_id)
+        """Draw the events of one request, each as if those before it had been recorded."""
+        ahead = copy.deepcopy(self.model)
+        drawer = Drawer(self.draw, self.streams, ahead, self.new_id)
         events = []
         for _ in range(count):
             events.append(drawer.event())
-            played.apply(events[-1], now)
+            ahead.apply(events[-1], now)
         return events
 
     def changed(self, event: Event) -> Event:
-        """An event that was sent before: as it was, or with a small change."""
+        """Return an event that was sent before, unchanged or with a small change."""
         change = self.draw(st.sampled_from(["nothing", "version", "data", "envelope", "forgotten", "stream", "type"]))
         noun = event["type"].split(".")[0]
         if change == "version":
@@ -94,18 +94,18 @@ class Drawer:
         return event
 
     def data(self, name: str) -> dict[str, Any]:
-        """Data of the shape that the type asks for."""
+        """Draw valid data for an event type."""
         return {**DATA[name], **getattr(self, f"_{name.split('.')[0]}")(name)}
 
     def _type(self, noun: str, stream_id: str) -> str:
-        """Mostly what is possible in the stream's status, and less often what ends it."""
+        """Draw an event type: mostly one that the status allows, less often one that ends the stream."""
         status = self.model.status(noun, stream_id)
         of_noun = [name for name in TRANSITIONS if name.startswith(f"{noun}.")]
         possible = [name for name in of_noun if status in (TRANSITIONS[name][0].split() or [None])]
         if not possible or self._is_rare():
             return self.draw(st.sampled_from(of_noun))
-        begin_next = [name for name in possible if TRANSITIONS[name][1] not in ENDED and name not in DULL]
-        return self.draw(st.sampled_from(begin_next * OFTEN + possible))
+        continuing = [name for name in possible if TRANSITIONS[name][1] not in ENDED and name not in RARE]
+        return self.draw(st.sampled_from(continuing * OFTEN + possible))
 
     def _envelope(self, noun: str, stream_id: str) -> dict[str, Any]:
         version = self.model.version(noun, stream_id)
@@ -123,17 +123,17 @@ class Drawer:
         return self.draw(st.integers(0, 15)) == 15
 
     def _one_of(self, noun: str) -> st.SearchStrategy[Any]:
-        """A stream to refer to, mostly one that is there."""
+        """Draw a stream to reference, mostly one that exists."""
         recent = self.streams[noun][-RECENT:]
-        there = [stream_id for stream_id in recent if self.model.status(noun, stream_id) not in (None, "deleted")]
-        return st.sampled_from([*recent, UNKNOWN] if self._is_rare() else [*there * 2, None])
+        existing = [stream_id for stream_id in recent if self.model.status(noun, stream_id) not in (None, "deleted")]
+        return st.sampled_from([*recent, UNKNOWN] if self._is_rare() else [*existing * 2, None])
 
     def _some(self, **fields: st.SearchStrategy[Any]) -> dict[str, Any]:
         drawn = {field: self.draw(strategy) for field, strategy in fields.items()}
         return {field: value for field, value in drawn.items() if value is not None}
 
     def _reason(self, name: str) -> dict[str, Any]:
-        """A reason, sometimes, if the event type has one."""
+        """Draw a reason, sometimes, if the event type has this field."""
         has_reason = "reason" in CONTRACT[name].optional.split()
         return self._some(reason=sometimes(st.just("a reason"))) if has_reason else {}
 
@@ -189,15 +189,16 @@ class Drawer:
         )
         if name == "cost.recorded":
             return {**named, **self._some(cost=st.sampled_from(COSTS), tokens_used=tokens)}
-        amounts = st.sampled_from(self._telling_amounts(named) or AMOUNTS) | st.sampled_from(AMOUNTS)
+        amounts = st.sampled_from(self._edge_amounts(named) or AMOUNTS) | st.sampled_from(AMOUNTS)
         return {**named, **self._some(amount=amounts, expires_in=sometimes(st.sampled_from([1, 900])))}
 
-    def _telling_amounts(self, named: dict[str, Any]) -> list[str]:
-        """Amounts that just fit the limits of what is named, or just do not."""
+    def _edge_amounts(self, named: dict[str, Any]) -> list[str]:
+        """Return amounts that just fit, or just exceed, the budgets of the campaign and job that are named."""
         amounts = []
         for noun, field in (("campaign", "campaign_id"), ("job", "agent_job_id")):
             stream = self.model.streams.get((noun, named.get(field, "")))
             if stream and stream["limit"] is not None:
-                left = stream["limit"] - stream["spent"]
-                amounts += [left - stream["held"], left - stream["held"] + SMALLEST, left, left / 2]
+                unspent = stream["limit"] - stream["spent"]
+                free = unspent - stream["held"]
+                amounts += [free, free + SMALLEST, unspent, unspent / 2]
         return [f"{amount:f}" for amount in amounts if 0 < amount < 10**10 and amount == round(amount, 10)]

@@ -1,4 +1,4 @@
-"""A desk to bring events to: a working_state with nothing behind it, the real decoding, the real judgement."""
+"""`MemoryLedger`: the domain without a database, with the real decoding and judgement; helpers to send it events."""
 
 import copy
 import dataclasses
@@ -32,13 +32,13 @@ Sent = dict[str, Any]
 
 
 def read(event_type: str, data: Any) -> EventData:
-    """The payload that a client's data becomes; `data` is JSON bytes, or what they hold."""
+    """Decode the data of a client; `data` is JSON bytes, or a value that is written as JSON first."""
     raw = data if isinstance(data, bytes) else json.dumps(data).encode()
     return CATALOGUE[event_type].decoder.decode(raw)
 
 
 def written(event_type: str, data: Any) -> tuple[str, str | None]:
-    """The canonical data and free text that a client's data becomes."""
+    """Return the canonical data and free text of the data of a client."""
     stored, text = dump(read(event_type, data))
     return stored.decode(), text.decode() if text is not None else None
 
@@ -47,7 +47,7 @@ def candidate(sent: Sent) -> Candidate:
     """Make a candidate of an event as sent.
 
     Raises:
-        msgspec.ValidationError: its data is not of the shape its type asks for.
+        msgspec.ValidationError: The data does not match the type.
     """
     ids = {name: UUID(sent[name]) for name in ("stream_id", "correlation_id", "causation_id") if sent.get(name)}
     occurred_at = sent.get("occurred_at")
@@ -63,35 +63,35 @@ def candidate(sent: Sent) -> Candidate:
 
 
 def upgrade(monkeypatch: pytest.MonkeyPatch, name: str, payload: type[EventData], *upcasters: Upcaster) -> None:
-    """Make this the release in which a type is written by another struct, after one upcaster a version before."""
+    """Simulate a newer release: an event type with another struct, and an upcaster for each older version."""
     upgraded = dataclasses.replace(CATALOGUE[name], payload=payload, upcasters=upcasters)
     monkeypatch.setitem(CATALOGUE, name, upgraded)
 
 
 def stream_of(sent: Sent) -> UUID:
-    """The stream that an event belongs to."""
+    """Return the stream of an event."""
     return UUID(sent.get("stream_id") or sent["id"])
 
 
-class Desk:
-    """Where requests are judged one after the other, while its clock stands still."""
+class MemoryLedger:
+    """Judges requests one after the other; its clock moves only with `pass_seconds`."""
 
     def __init__(self) -> None:
         self.working_state = WorkingState(0, NOW)
 
     def send(self, sent: Sent) -> Receipt | Refused:
-        """Judge one event; its verdict."""
+        """Judge one event and return the verdict."""
         return judge(self.working_state, Request([candidate(sent)]))[0]
 
     def accept(self, *events: Sent) -> Receipt:
-        """Judge events one by one, all of which must be accepted; the receipt of the last."""
+        """Judge events one by one, which must all be accepted; return the receipt of the last."""
         for sent in events:
             verdict = self.send(sent)
             assert isinstance(verdict, Receipt), f"{sent['type']} was refused: {verdict}"
         return verdict
 
     def refuse(self, sent: Sent) -> Refused:
-        """Judge an event that must be refused; the refusal."""
+        """Judge an event that must be refused; return the refusal."""
         verdict = self.send(sent)
         assert isinstance(verdict, Refused), f"{sent['type']} was accepted"
         return verdict
@@ -101,28 +101,28 @@ class Desk:
         return judge(self.working_state, Request([candidate(sent) for sent in events]))
 
     def independent(self, *events: Sent) -> list[Receipt | Refused]:
-        """Judge events in one request, each by itself."""
+        """Judge events of one request separately."""
         return judge(self.working_state, Request([candidate(sent) for sent in events], independent=True))
 
     def expire(self, reserved: Sent) -> Receipt | Refused:
-        """Have the sweeper expire a hold."""
+        """Expire a hold, as the sweeper does."""
         return judge(self.working_state, Request([hold_expiry(stream_of(reserved), uuid4())], independent=True))[0]
 
     def pass_seconds(self, seconds: float) -> None:
-        """Let time pass."""
+        """Move the clock forward."""
         self.working_state.recorded_at += timedelta(seconds=seconds)
 
     def account(self, sent: Sent) -> Account:
-        """The balances of a campaign or a job."""
+        """Return the account of a campaign or job."""
         return self.working_state.accounts[sent["type"].split(".")[0], stream_of(sent)]
 
     def balances(self, sent: Sent) -> tuple[Decimal, Decimal]:
-        """What is spent and held on a campaign or a job."""
+        """Return what is spent and held on a campaign or job."""
         account = self.account(sent)
         return account.spent, account.held
 
     def status(self, sent: Sent) -> str:
-        """The status of the stream that an event belongs to."""
+        """Return the status of the stream of an event."""
         if sent["type"].startswith("cost."):
             return self.working_state.entries[stream_of(sent)].status
         return self.working_state.heads[sent["type"].split(".")[0], stream_of(sent)].state.status
@@ -133,9 +133,9 @@ class Desk:
         return self.working_state.events[-1]
 
     def snapshot(self) -> dict[str, Any]:
-        """Everything the working_state holds, to compare with later."""
-        kept = copy.deepcopy({name: value for name, value in vars(self.working_state).items() if name != "denials"})
-        return {**kept, "denials": dict(self.working_state.denials)}
+        """Copy everything in the working state, to compare it later."""
+        copied = copy.deepcopy({name: value for name, value in vars(self.working_state).items() if name != "denials"})
+        return {**copied, "denials": dict(self.working_state.denials)}
 
 
 FIRST = {"campaign": campaign, "content": content, "job": job, "cost": reserve}
@@ -181,7 +181,7 @@ SAMPLES: dict[str, Sent] = {
     "cost.settled": {"cost": "1"},
     "cost.adjusted": {"amount": "1", "reason": "a correction"},
 }
-"""Required fields with values that tests count on."""
+"""Required fields with values that tests rely on."""
 
 
 def required_data(name: str) -> Sent:
@@ -200,35 +200,45 @@ DATA: dict[str, Sent] = {name: {**required_data(name), **SAMPLES.get(name, {})} 
 
 
 def later(opened: Sent, verb: str, /, **data: Any) -> Sent:
-    """A later event of the stream that `opened` began, such as `later(job, "started")`."""
+    """Make a later event of the stream that `opened` starts, such as `later(job, "started")`."""
     event_type = f"{opened['type'].split('.')[0]}.{verb}"
     return follow(opened, event_type, {**DATA[event_type], **data})
 
 
-def stream_in(desk: Desk, noun: str, status: str | None, /, **data: Any) -> Sent:
-    """Bring a new stream into a status; its first event. None: one that was never sent."""
+def stream_in(ledger: MemoryLedger, noun: str, status: str | None, /, **data: Any) -> Sent:
+    """Bring a new stream into a status.
+
+    Args:
+        ledger: The ledger.
+        noun: The category of the stream.
+        status: The status; None for a stream that does not exist.
+        data: Data of the first event.
+
+    Returns:
+        The first event of the stream.
+    """
     opened = FIRST[noun](**data)
     if status is None:
         return opened
-    desk.accept(opened)
+    ledger.accept(opened)
     for verb in PATHS[noun][status]:
         if verb == "expired":
-            desk.pass_seconds(900)
-            assert isinstance(desk.expire(opened), Receipt)
+            ledger.pass_seconds(900)
+            assert isinstance(ledger.expire(opened), Receipt)
         else:
-            desk.accept(later(opened, verb))
+            ledger.accept(later(opened, verb))
     return opened
 
 
 def unknown() -> str:
-    """An id that nothing has."""
+    """Return an id that nothing has."""
     return str(uuid4())
 
 
 def shape_error(event_type: str, data: Any) -> str:
-    """What is wrong with data that must be refused for its shape."""
+    """Return the message with which invalid data is refused."""
     try:
         read(event_type, data)
     except msgspec.ValidationError as error:
         return str(error)
-    raise AssertionError(f"{event_type} was read in spite of its shape: {data!r:.200}")
+    raise AssertionError(f"{event_type} was decoded although it is invalid: {data!r:.200}")

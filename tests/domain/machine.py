@@ -1,4 +1,4 @@
-"""What is sent in whatever order to a ledger and to the model: the rules that every such machine shares."""
+"""`LedgerMachine`: a hypothesis state machine that sends the same events to a ledger and to the model."""
 
 from datetime import timedelta
 from uuid import UUID
@@ -12,11 +12,11 @@ from tests.domain.helpers import NOW
 from tests.domain.model import Model, Verdict
 
 RECENT = 30
-"""So many of the events sent last may be sent again."""
+"""The number of last events that may be sent again."""
 
 
 class LedgerMachine(RuleBasedStateMachine):
-    """A ledger and the model, given the same events at the same times; a subclass says which ledger."""
+    """A ledger and the model, with the same events at the same times; a subclass provides the ledger."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ids = 0
 
     def answer(self, events: list[Event], independent: bool) -> list[Verdict]:
-        """Have the ledger judge a request; its answer in the model's words."""
+        """Send a request to the ledger and return the verdicts as those of the model."""
         raise NotImplementedError
 
     def new_id(self) -> str:
@@ -38,18 +38,18 @@ class LedgerMachine(RuleBasedStateMachine):
         return Drawer(data.draw, self.streams, self.model, self.new_id)
 
     def submit(self, events: list[Event], *, independent: bool = False) -> None:
-        """Have both judge a request, and compare."""
+        """Let both judge a request, and compare the verdicts."""
         self.sent += events
         judged = self.model.apply_independently if independent else self.model.apply_together
         expected = judged(events, self.now)
 
         answer = self.answer(events, independent)
 
-        assert answer == expected, f"\n  {answer}, but the model says\n  {expected}"
+        assert answer == expected, f"\n  {answer}, but the model returns\n  {expected}"
 
     @initialize(data=st.data())
     def begin(self, data: st.DataObject) -> None:
-        """A campaign and a job of it, most of the time in one currency."""
+        """Create a campaign and a job of it, mostly in one currency."""
         drawer = self.drawer(data)
         owner, working = self.new_id(), self.new_id()
         self.streams["campaign"].append(owner)

@@ -1,7 +1,7 @@
-"""The rules of CONTRACT section 1 once more, plainly, to hold the ledger against: dicts and ifs.
+"""A second, plain implementation of the rules for events, to compare the ledger with: dictionaries and conditions.
 
-Nothing of `ledger` is used here on purpose. A model judges events as they are sent (dicts that are valid in shape and
-carry an `id`), so the same events can be given to the domain or posted to a running service, and the answers compared.
+On purpose it uses nothing of `ledger`. The model judges events as they are sent (valid dictionaries with an `id`), so
+the same events can be sent to the domain or to a running service and the answers compared.
 """
 
 import copy
@@ -17,9 +17,9 @@ Stream = dict[str, Any]
 
 
 class Verdict(NamedTuple):
-    """The answer to one event: a receipt where `problem` is None, otherwise the problem's slug and its members.
+    """The answer for one event: a receipt if `problem` is None, otherwise the slug of the problem and its members.
 
-    `members` are given for `version-conflict` and `budget-exceeded`; `index` is the refused event's in its request.
+    `members` are set for `version-conflict` and `budget-exceeded`; `index` is that of the refused event in its request.
     """
 
     problem: str | None
@@ -48,7 +48,7 @@ class RecordedIdentity(NamedTuple):
 
 
 class Model:
-    """What the ledger should know and decide."""
+    """The expected state and decisions of the ledger."""
 
     def __init__(self) -> None:
         self.position = 0
@@ -60,12 +60,12 @@ class Model:
         """Judge one event sent alone.
 
         Args:
-            now: the time it is recorded at, with its zone.
+            now: The time at which it is recorded, with time zone.
         """
         return self.apply_independently([event], now)[0]
 
     def apply_together(self, events: list[Event], now: datetime) -> list[Verdict]:
-        """Judge a batch, all or nothing; where it is refused, the one verdict of the event that was at fault."""
+        """Judge a batch, all or nothing; if it is refused, return only the verdict of the refused event."""
         if len(events) == 1:
             return self.apply_independently(events, now)
         before = self.position, copy.deepcopy(self.streams), dict(self.events)
@@ -79,7 +79,7 @@ class Model:
         return verdicts
 
     def apply_independently(self, events: list[Event], now: datetime) -> list[Verdict]:
-        """Judge events of one request, each by itself. Refused holds are recorded after everything else, once."""
+        """Judge the events of one request separately. Refused holds are recorded after all events, once."""
         verdicts = []
         denials = set()
         for index, event in enumerate(events):
@@ -95,7 +95,7 @@ class Model:
         return verdicts
 
     def expire(self, entry_id: str, now: datetime) -> Verdict:
-        """Have the service expire a hold."""
+        """Expire a hold, as the service does."""
         entry = self.streams.get(("cost", canonical_id(entry_id)))
         if entry is None or entry["status"] != "held" or entry["expires_at"] > now:
             return Verdict("illegal-transition", index=0)
@@ -103,12 +103,12 @@ class Model:
         return Verdict(None, entry["version"], self.position)
 
     def status(self, category: str, stream_id: str) -> str | None:
-        """The status of a stream; None where there is none."""
+        """Return the status of a stream; None if it does not exist."""
         stream = self.streams.get((category, canonical_id(stream_id)))
         return stream["status"] if stream else None
 
     def version(self, category: str, stream_id: str) -> int:
-        """The version of a stream; 0 where there is none."""
+        """Return the version of a stream; 0 if it does not exist."""
         stream = self.streams.get((category, canonical_id(stream_id)))
         return stream["version"] if stream else 0
 
@@ -156,7 +156,7 @@ class Model:
         return verdict
 
     def _refer(self, name: str, data: dict[str, Any]) -> None:
-        """Check what an event names: it must be there, agree, and count in one currency."""
+        """Check that the campaign and job of an event exist, belong together, and use one currency."""
         campaign_id, job_id = data.get("campaign_id"), data.get("agent_job_id")
         if campaign_id and self.status("campaign", campaign_id) in (None, "deleted"):
             raise Refusal("unknown-reference")
@@ -179,7 +179,7 @@ class Model:
         return campaign_id, job_id
 
     def _scopes(self, campaign_id: str | None, job_id: str | None) -> list[Stream]:
-        """The job and the campaign that money counts for, those that there are."""
+        """Return the job and the campaign that money counts for, without those that are None."""
         keys = [("job", job_id), ("campaign", campaign_id)]
         return [self.streams[category, stream_id] for category, stream_id in keys if stream_id]
 
@@ -222,7 +222,7 @@ class Model:
         before = stream["cost"], stream["held"]
         scopes = self._scopes(stream["campaign"], stream["job"])
         if verb == "reserved":
-            self._promise(data["amount"], scopes)
+            self._require_room(data["amount"], scopes)
             stream |= {"held": data["amount"], "expires_at": now + timedelta(seconds=data["expires_in"])}
         elif verb == "adjusted":
             stream["cost"] += data["amount"]
@@ -241,8 +241,8 @@ class Model:
         over = [s["category"] for s in scopes if s["limit"] is not None and s["spent"] + s["held"] > s["limit"]]
         return over if over and verb in ("recorded", "settled") else None
 
-    def _promise(self, amount: Decimal, scopes: list[Stream]) -> None:
-        """Raise unless all of these take a hold of this amount."""
+    def _require_room(self, amount: Decimal, scopes: list[Stream]) -> None:
+        """Raise `Refusal` unless all of these allow a hold of this amount."""
         takes_holds = {"job": ("pending", "running"), "campaign": ("draft", "active", "paused")}
         if any(scope["status"] not in takes_holds[scope["category"]] for scope in scopes):
             raise Refusal("illegal-transition")
@@ -258,7 +258,7 @@ class Model:
             raise Refusal("budget-exceeded", scopes=[shown for shown, _ in failed], currency=failed[0][1])
 
     def _free(self, entry: Stream, status: str) -> None:
-        """What the service itself writes: a hold that is released or expired."""
+        """Release or expire a hold, as the service does."""
         for scope in self._scopes(entry["campaign"], entry["job"]):
             scope["held"] -= entry["held"]
         entry |= {"status": status, "held": Decimal(0), "version": entry["version"] + 1}

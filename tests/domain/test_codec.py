@@ -1,4 +1,4 @@
-"""The canonical bytes that are stored, hashed and exported, and what no body may contain."""
+"""The canonical bytes that are stored, hashed and exported; times, and JSON objects."""
 
 import json
 from datetime import UTC, datetime, timedelta, timezone
@@ -15,7 +15,7 @@ from tests.domain.helpers import DATA, read, shape_error, written
 
 UPPER, LOWER = "0198F2A0-0000-7ABC-8000-00000000000A", "0198f2a0-0000-7abc-8000-00000000000a"
 
-# What is sent, and what it is stored as: data, and free text. Never change these: auditors hash them.
+# Type, data as sent, stored data, stored free text. Never change these: auditors hash the bytes.
 GOLDEN = [
     (
         "campaign.created",
@@ -84,9 +84,7 @@ def test_data_and_free_text_have_one_canonical_form(name: str, sent: str, data: 
 
 
 @pytest.mark.parametrize(("name", "sent", "data", "text"), GOLDEN)
-def test_data_and_free_text_merged_are_read_as_they_were_sent(
-    name: str, sent: str, data: str, text: str | None
-) -> None:
+def test_data_and_free_text_merge_into_what_was_sent(name: str, sent: str, data: str, text: str | None) -> None:
     merged = merge(data.encode(), text.encode() if text else None)
 
     assert json.loads(merged).keys() == json.loads(sent).keys()
@@ -105,7 +103,7 @@ def test_absent_optional_fields_are_omitted(name: str) -> None:
     assert text != "{}"
 
 
-def test_an_event_of_a_newer_release_is_not_read_by_guessing() -> None:
+def test_an_unknown_type_or_newer_schema_version_is_refused() -> None:
     with pytest.raises(UnknownEventTypeError, match=r"cost\.recorded in schema version 2"):
         decode_stored("cost.recorded", 2, '{"resource_type":"other","cost":"1"}', None)
     with pytest.raises(UnknownEventTypeError, match=r"cost\.refunded"):
@@ -120,7 +118,7 @@ json_values = st.recursive(
 
 
 @given(st.dictionaries(st.text(), json_values, max_size=4), st.sampled_from([None, 1, 4, "\t"]), st.booleans())
-def test_of_a_json_object_nothing_changes_but_white_space(
+def test_only_white_space_of_a_json_object_changes(
     value: dict[str, Any], indent: int | str | None, is_ascii: bool
 ) -> None:
     sent = json.dumps({"output_data": value}, indent=indent, ensure_ascii=is_ascii)
@@ -141,7 +139,7 @@ def test_numbers_in_a_json_object_keep_their_text(number: str) -> None:
 @pytest.mark.parametrize(
     "broken", ['{"a":NaN}', '{"a":Infinity}', '{"a":01}', '{"a":1,}', '{"a":"\n"}', '{"a":"\\x"}', "{a:1}", '{"a":1']
 )
-def test_a_json_object_that_is_no_json_is_refused(broken: str) -> None:
+def test_an_object_that_is_not_valid_json_is_refused(broken: str) -> None:
     with pytest.raises(msgspec.DecodeError):
         read("job.completed", b'{"output_data":%s}' % broken.encode())
 
@@ -190,24 +188,24 @@ def test_times_are_stored_in_utc_with_microseconds(sent: str, stored: str) -> No
 
 
 @pytest.mark.parametrize("sent", NO_TIMES)
-def test_what_is_no_time_with_a_zone_and_no_date_is_refused(sent: Any) -> None:
+def test_a_value_that_is_neither_a_time_with_zone_nor_a_date_is_refused(sent: Any) -> None:
     assert "$.start_date" in shape_error("campaign.details_changed", {"start_date": sent})
 
 
 @pytest.mark.parametrize("sent", OUTSIDE_THE_CALENDAR)
-def test_a_time_that_leaves_the_calendar_in_utc_is_refused_not_crashed_on(sent: str) -> None:
+def test_a_time_outside_the_calendar_in_utc_is_refused(sent: str) -> None:
     assert "outside the calendar" in shape_error("campaign.details_changed", {"end_date": sent})
     with pytest.raises(InvalidFieldError, match="outside the calendar"):
         utc("occurred_at", datetime.fromisoformat(sent))
 
 
 @pytest.mark.parametrize("sent", ["0001-01-01", "0001-01-01T01:00:00+01:00", "9999-12-31T23:59:59.999999Z"])
-def test_the_very_ends_of_the_calendar_are_refused_since_a_database_reads_them_as_infinity(sent: str) -> None:
+def test_the_first_and_last_instant_are_refused_since_postgresql_would_store_infinity(sent: str) -> None:
     assert "first or last instant of the calendar" in shape_error("campaign.details_changed", {"end_date": sent})
 
 
 @pytest.mark.parametrize("sent", ["2025-01-31", "2025-01-31T10:00:00", 1738281600, "", None])
-def test_the_time_of_an_event_needs_its_zone_and_is_no_bare_date(sent: Any) -> None:
+def test_occurred_at_needs_a_time_zone_and_cannot_be_a_date(sent: Any) -> None:
     with pytest.raises(msgspec.ValidationError):
         msgspec.json.decode(json.dumps(sent), type=Instant)
 
@@ -216,7 +214,7 @@ def test_the_time_of_an_event_needs_its_zone_and_is_no_bare_date(sent: Any) -> N
     st.datetimes(min_value=datetime(2, 1, 1), max_value=datetime(9998, 12, 31)),  # noqa: DTZ001
     st.integers(-1439, 1439),
 )
-def test_every_time_is_the_same_moment_once_stored(local: datetime, offset_minutes: int) -> None:
+def test_every_time_is_stored_as_the_same_instant(local: datetime, offset_minutes: int) -> None:
     moment = local.replace(tzinfo=timezone(timedelta(minutes=offset_minutes)))
 
     stored = time_text(utc("occurred_at", moment))

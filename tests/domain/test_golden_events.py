@@ -1,7 +1,7 @@
-"""Every event that was ever written can be read: a file a type and schema version, of its bytes and what they say.
+"""Golden files: for each event type and schema version the stored bytes, and the payload that they decode to.
 
-A file is never changed and never removed: auditors hash these bytes. A new schema version gets a file of its own, and
-the old ones keep `data` and `text`; only what they are read as may follow the new struct.
+A file is never changed and never removed: auditors hash these bytes. A new schema version gets a new file; the old ones
+keep `data` and `text`, and only `reads`, the decoded payload, may follow the new struct.
 """
 
 import json
@@ -22,7 +22,7 @@ VERSIONS = [(name, version) for name, kind in CATALOGUE.items() for version in r
 
 
 class Golden(NamedTuple):
-    """One event as it was stored, and as this release reads it."""
+    """One event as stored, and as this release decodes it."""
 
     name: str
     version: int
@@ -37,7 +37,7 @@ def golden(name: str, version: int) -> list[Golden]:
 
 
 def shown(payload: EventData) -> dict[str, Any]:
-    """A payload's fields as JSON can say them exactly: amounts, ids, times and raw JSON as text."""
+    """Convert a payload to exact JSON values: amounts, ids, times and raw JSON as text."""
     return {field: _plain(getattr(payload, field)) for field in payload.__struct_fields__}
 
 
@@ -62,35 +62,35 @@ ALL = [
 NAMES = [f"{case.name}.v{case.version}" for case in ALL]
 
 
-def test_every_type_has_a_file_for_every_version_it_was_written_in() -> None:
+def test_every_schema_version_of_every_type_has_a_golden_file() -> None:
     files = {path.name for path in GOLDEN.iterdir()}
 
     assert files == {f"{name}.v{version}.json" for name, version in VERSIONS}
     assert all(golden(*version) for version in VERSIONS)
 
 
-def test_every_old_version_has_its_upcaster_and_there_are_no_others() -> None:
+def test_every_old_schema_version_has_an_upcaster_and_there_are_no_others() -> None:
     assert [(name, old) for name, kind in CATALOGUE.items() for old in range(1, 1 + len(kind.upcasters))] == [
         (name, version) for name, version in VERSIONS if version < CATALOGUE[name].schema_version
     ]
 
 
 @pytest.mark.parametrize("case", ALL, ids=NAMES)
-def test_what_was_stored_is_read_as_it_always_was(case: Golden) -> None:
+def test_stored_events_decode_as_before(case: Golden) -> None:
     payload = decode_stored(case.name, case.version, case.data, case.text)
 
     assert shown(payload) == case.reads
 
 
 @pytest.mark.parametrize("case", [case for case in ALL if case.version == CATALOGUE[case.name].schema_version])
-def test_todays_writer_writes_exactly_these_bytes(case: Golden) -> None:
+def test_the_newest_version_is_written_as_exactly_these_bytes(case: Golden) -> None:
     data, text = dump(decode_stored(case.name, case.version, case.data, case.text))
 
     assert (data.decode(), text.decode() if text is not None else None) == (case.data, case.text)
 
 
 @pytest.mark.parametrize("name", CATALOGUE)
-def test_every_field_stands_in_some_file_of_the_current_version(name: str) -> None:
+def test_every_field_occurs_in_the_golden_file_of_the_newest_version(name: str) -> None:
     cases = golden(name, CATALOGUE[name].schema_version)
 
     written = {field for case in cases for field, value in case.reads.items() if value is not None}
@@ -98,7 +98,7 @@ def test_every_field_stands_in_some_file_of_the_current_version(name: str) -> No
 
 
 @pytest.mark.parametrize("case", [case for case in ALL if case.text], ids=[case.name for case in ALL if case.text])
-def test_once_its_text_is_erased_an_event_still_says_its_data(case: Golden) -> None:
+def test_the_data_of_an_event_is_readable_after_its_text_is_erased(case: Golden) -> None:
     erased = shown(decode_stored(case.name, case.version, case.data, None))
 
     plans = plans_of(CATALOGUE[case.name].payload)

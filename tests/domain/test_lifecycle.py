@@ -1,4 +1,4 @@
-"""Every event type in every status of its noun, by the CONTRACT's from → to column, and the special rules."""
+"""Every event type in every status of its noun, by the contract table, and the special rules."""
 
 from typing import Any
 from uuid import UUID
@@ -9,7 +9,7 @@ from ledger.domain.catalogue import CATALOGUE
 from ledger.domain.errors import IllegalTransition, InvalidEvent
 from ledger.domain.event import Receipt
 from tests.domain.contract import SAME, TRANSITIONS
-from tests.domain.helpers import DATA, Desk, Sent, later, stream_in
+from tests.domain.helpers import DATA, MemoryLedger, Sent, later, stream_in
 from tests.events import campaign, content, cost, job, reserve
 
 STATUSES = {
@@ -27,9 +27,9 @@ def is_allowed(name: str, status: str | None) -> bool:
     return status in allowed_from if allowed_from else status is None
 
 
-def sent_in(desk: Desk, name: str, status: str | None) -> Sent:
+def sent_in(ledger: MemoryLedger, name: str, status: str | None) -> Sent:
     noun, verb = name.split(".")
-    return later(stream_in(desk, noun, status), verb, **DATA[name])
+    return later(stream_in(ledger, noun, status), verb, **DATA[name])
 
 
 def test_the_table_has_every_event_type_that_clients_send() -> None:
@@ -41,127 +41,127 @@ def test_the_table_has_every_event_type_that_clients_send() -> None:
 
 
 @pytest.mark.parametrize(("name", "status"), [case for case in CASES if is_allowed(*case)])
-def test_an_event_passes_in_the_statuses_of_its_row(name: str, status: str | None) -> None:
-    desk = Desk()
-    sent = sent_in(desk, name, status)
+def test_an_event_is_accepted_in_the_statuses_of_its_row(name: str, status: str | None) -> None:
+    ledger = MemoryLedger()
+    sent = sent_in(ledger, name, status)
 
-    desk.accept(sent)
+    ledger.accept(sent)
 
     to = TRANSITIONS[name][1]
-    assert desk.status(sent) == (status if to == SAME else to)
+    assert ledger.status(sent) == (status if to == SAME else to)
 
 
 @pytest.mark.parametrize(("name", "status"), [case for case in CASES if not is_allowed(*case)])
-def test_an_event_is_illegal_in_every_other_status(name: str, status: str | None) -> None:
-    desk = Desk()
-    sent = sent_in(desk, name, status)
-    before = desk.snapshot()
+def test_an_event_is_refused_in_every_other_status(name: str, status: str | None) -> None:
+    ledger = MemoryLedger()
+    sent = sent_in(ledger, name, status)
+    before = ledger.snapshot()
 
-    refusal = desk.refuse(sent)
+    refusal = ledger.refuse(sent)
 
     assert isinstance(refusal, IllegalTransition)
     assert refusal.status == status
     assert refusal.allowed_from == TRANSITIONS[name][0].split()
-    assert desk.snapshot() == before
+    assert ledger.snapshot() == before
 
 
 @pytest.mark.parametrize(
     "opened", [campaign(), content(), job(), cost(), reserve()], ids=lambda opened: str(opened["type"])
 )
-def test_a_first_event_with_an_id_of_its_own_opens_no_stream_twice(opened: Sent) -> None:
-    desk = Desk()
-    desk.accept(opened)
+def test_a_second_first_event_on_a_stream_is_refused(opened: Sent) -> None:
+    ledger = MemoryLedger()
+    ledger.accept(opened)
 
-    refusal = desk.refuse(later(opened, opened["type"].split(".")[1], **opened["data"]))
+    refusal = ledger.refuse(later(opened, opened["type"].split(".")[1], **opened["data"]))
 
     assert isinstance(refusal, IllegalTransition)
-    assert (refusal.status, refusal.allowed_from) == (desk.status(opened), [])
+    assert (refusal.status, refusal.allowed_from) == (ledger.status(opened), [])
 
 
-def a_held_cost(desk: Desk, **named: str) -> None:
-    desk.accept(reserve(**named))
+def a_held_cost(ledger: MemoryLedger, **named: str) -> None:
+    ledger.accept(reserve(**named))
 
 
-def a_recorded_cost(desk: Desk, **named: str) -> None:
-    desk.accept(cost(**named))
+def a_recorded_cost(ledger: MemoryLedger, **named: str) -> None:
+    ledger.accept(cost(**named))
 
 
 @pytest.mark.parametrize("spend", [a_held_cost, a_recorded_cost])
 @pytest.mark.parametrize("status", ["draft", "archived"])
-def test_a_campaign_with_money_on_it_is_not_deleted(status: str, spend: Any) -> None:
-    desk = Desk()
+def test_a_campaign_with_spent_or_held_money_cannot_be_deleted(status: str, spend: Any) -> None:
+    ledger = MemoryLedger()
     opened = campaign()
-    desk.accept(opened)
-    spend(desk, campaign_id=opened["id"])
+    ledger.accept(opened)
+    spend(ledger, campaign_id=opened["id"])
     if status == "archived":
-        desk.accept(later(opened, "archived"))
+        ledger.accept(later(opened, "archived"))
 
-    refusal = desk.refuse(later(opened, "deleted"))
+    refusal = ledger.refuse(later(opened, "deleted"))
 
     assert isinstance(refusal, IllegalTransition)
     assert refusal.status == status
     assert "1 USD is spent" in refusal.detail or "1 is held" in refusal.detail
 
 
-def test_a_campaign_is_deleted_once_its_holds_are_released_and_its_costs_corrected_to_nothing() -> None:
-    desk = Desk()
+def test_a_campaign_can_be_deleted_after_its_holds_are_released_and_its_costs_corrected_to_zero() -> None:
+    ledger = MemoryLedger()
     opened = campaign()
     held, charged = reserve(campaign_id=opened["id"]), cost("2", campaign_id=opened["id"])
-    desk.accept(opened, held, charged, later(held, "released"), later(charged, "adjusted", amount="-2"))
+    ledger.accept(opened, held, charged, later(held, "released"), later(charged, "adjusted", amount="-2"))
 
-    desk.accept(later(opened, "deleted"))
+    ledger.accept(later(opened, "deleted"))
 
-    assert desk.status(opened) == "deleted"
+    assert ledger.status(opened) == "deleted"
 
 
 @pytest.mark.parametrize("ended", ["released", "settled", "expired", "held"])
-def test_a_job_with_cost_entries_is_not_deleted_whatever_became_of_them(ended: str) -> None:
-    desk = Desk()
+def test_a_job_with_cost_entries_cannot_be_deleted_whatever_their_status(ended: str) -> None:
+    ledger = MemoryLedger()
     opened = job()
-    desk.accept(opened)
-    stream_in(desk, "cost", ended, agent_job_id=opened["id"])
-    desk.accept(later(opened, "cancelled"))
+    ledger.accept(opened)
+    stream_in(ledger, "cost", ended, agent_job_id=opened["id"])
+    ledger.accept(later(opened, "cancelled"))
 
-    refusal = desk.refuse(later(opened, "deleted"))
+    refusal = ledger.refuse(later(opened, "deleted"))
 
     assert isinstance(refusal, IllegalTransition)
     assert refusal.status == "cancelled"
     assert "cost entries" in refusal.detail
 
 
-def test_a_refused_hold_does_not_keep_a_job_from_being_deleted() -> None:
-    desk = Desk()
+def test_a_job_whose_hold_was_refused_can_be_deleted() -> None:
+    ledger = MemoryLedger()
     opened = job(budget="1")
-    desk.accept(opened)
-    desk.refuse(reserve("2", agent_job_id=opened["id"]))
+    ledger.accept(opened)
+    ledger.refuse(reserve("2", agent_job_id=opened["id"]))
 
-    desk.accept(later(opened, "cancelled"), later(opened, "deleted"))
+    ledger.accept(later(opened, "cancelled"), later(opened, "deleted"))
 
-    assert desk.status(opened) == "deleted"
+    assert ledger.status(opened) == "deleted"
 
 
 @pytest.mark.parametrize("max_retries", [0, 2])
-def test_a_job_is_retried_as_often_as_it_may_and_no_more(max_retries: int) -> None:
-    desk = Desk()
-    opened = stream_in(desk, "job", "failed", max_retries=max_retries)
+def test_a_job_is_retried_at_most_max_retries_times(max_retries: int) -> None:
+    ledger = MemoryLedger()
+    opened = stream_in(ledger, "job", "failed", max_retries=max_retries)
     for _ in range(max_retries):
-        desk.accept(later(opened, "retried"), later(opened, "failed"))
+        ledger.accept(later(opened, "retried"), later(opened, "failed"))
 
-    refusal = desk.refuse(later(opened, "retried"))
+    refusal = ledger.refuse(later(opened, "retried"))
 
     assert isinstance(refusal, IllegalTransition)
     assert refusal.status == "failed"
     assert "retries" in refusal.detail
 
 
-def test_a_job_without_a_limit_of_retries_is_retried_on_and_on() -> None:
-    desk = Desk()
-    opened = stream_in(desk, "job", "failed")
+def test_a_job_without_max_retries_can_always_be_retried() -> None:
+    ledger = MemoryLedger()
+    opened = stream_in(ledger, "job", "failed")
 
     for _ in range(20):
-        desk.accept(later(opened, "retried"), later(opened, "failed"))
+        ledger.accept(later(opened, "retried"), later(opened, "failed"))
 
-    assert desk.status(opened) == "failed"
+    assert ledger.status(opened) == "failed"
 
 
 @pytest.mark.parametrize(
@@ -179,13 +179,13 @@ def test_a_job_without_a_limit_of_retries_is_retried_on_and_on() -> None:
         ("campaign", "archived", False),
     ],
 )
-def test_a_hold_needs_its_job_and_its_campaign_alive_but_a_fact_does_not(noun: str, status: str, takes: bool) -> None:
-    desk = Desk()
-    opened = stream_in(desk, noun, status)
+def test_a_hold_needs_an_open_job_and_campaign_but_a_fact_does_not(noun: str, status: str, takes: bool) -> None:
+    ledger = MemoryLedger()
+    opened = stream_in(ledger, noun, status)
     named = {"agent_job_id" if noun == "job" else "campaign_id": opened["id"]}
 
-    verdict = desk.send(reserve(**named))
-    desk.accept(cost(**named))
+    verdict = ledger.send(reserve(**named))
+    ledger.accept(cost(**named))
 
     assert isinstance(verdict, Receipt if takes else IllegalTransition)
     if isinstance(verdict, IllegalTransition):
@@ -193,13 +193,13 @@ def test_a_hold_needs_its_job_and_its_campaign_alive_but_a_fact_does_not(noun: s
         assert verdict.allowed_from == (["pending", "running"] if noun == "job" else ["draft", "active", "paused"])
 
 
-def test_a_hold_needs_the_campaign_alive_that_it_inherits_from_its_job() -> None:
-    desk = Desk()
-    owner = stream_in(desk, "campaign", "active")
-    working = stream_in(desk, "job", "running", campaign_id=owner["id"])
-    desk.accept(later(owner, "completed"))
+def test_a_hold_needs_the_campaign_inherited_from_its_job_to_be_open() -> None:
+    ledger = MemoryLedger()
+    owner = stream_in(ledger, "campaign", "active")
+    working = stream_in(ledger, "job", "running", campaign_id=owner["id"])
+    ledger.accept(later(owner, "completed"))
 
-    refusal = desk.refuse(reserve(agent_job_id=working["id"]))
+    refusal = ledger.refuse(reserve(agent_job_id=working["id"]))
 
     assert isinstance(refusal, IllegalTransition)
     assert refusal.status == "completed"
@@ -216,48 +216,48 @@ def test_a_hold_needs_the_campaign_alive_that_it_inherits_from_its_job() -> None
         ({"start_date": "2025-02-02", "end_date": "2025-02-01"}, "$.data.end_date"),
     ],
 )
-def test_changed_dates_do_not_let_a_campaign_end_before_it_starts(changed: Sent, path: str | None) -> None:
-    desk = Desk()
-    opened = stream_in(desk, "campaign", "active", end_date="2025-01-10")
+def test_changed_dates_cannot_make_a_campaign_end_before_it_starts(changed: Sent, path: str | None) -> None:
+    ledger = MemoryLedger()
+    opened = stream_in(ledger, "campaign", "active", end_date="2025-01-10")
 
-    verdict = desk.send(later(opened, "details_changed", **changed))
+    verdict = ledger.send(later(opened, "details_changed", **changed))
 
     paths = [error["path"] for error in verdict.errors] if isinstance(verdict, InvalidEvent) else [None]
     assert paths == [path]
 
 
-def test_changed_dates_are_those_that_later_changes_are_judged_by() -> None:
-    desk = Desk()
-    opened = stream_in(desk, "campaign", "active", end_date="2025-01-10")
-    desk.accept(later(opened, "details_changed", end_date="2025-03-01"))
-    desk.accept(later(opened, "details_changed", start_date="2025-02-01"))
+def test_later_changes_are_judged_by_the_changed_dates() -> None:
+    ledger = MemoryLedger()
+    opened = stream_in(ledger, "campaign", "active", end_date="2025-01-10")
+    ledger.accept(later(opened, "details_changed", end_date="2025-03-01"))
+    ledger.accept(later(opened, "details_changed", start_date="2025-02-01"))
 
-    refusal = desk.refuse(later(opened, "details_changed", end_date="2025-01-10"))
+    refusal = ledger.refuse(later(opened, "details_changed", end_date="2025-01-10"))
 
     assert isinstance(refusal, InvalidEvent)
 
 
-def test_an_asset_is_assigned_to_a_campaign_to_another_and_to_none() -> None:
-    desk = Desk()
-    first, second = stream_in(desk, "campaign", "draft"), stream_in(desk, "campaign", "archived")
-    asset = stream_in(desk, "content", "draft")
+def test_an_asset_can_be_assigned_to_a_campaign_to_another_and_to_none() -> None:
+    ledger = MemoryLedger()
+    first, second = stream_in(ledger, "campaign", "draft"), stream_in(ledger, "campaign", "archived")
+    asset = stream_in(ledger, "content", "draft")
 
     counted_for = []
     for campaign_id in (first["id"], second["id"], None):
-        desk.accept(later(asset, "assigned", campaign_id=campaign_id))
-        counted_for.append(desk.last.campaign_id)
+        ledger.accept(later(asset, "assigned", campaign_id=campaign_id))
+        counted_for.append(ledger.last.campaign_id)
 
     assert counted_for == [UUID(first["id"]), UUID(second["id"]), None]
-    assert desk.status(asset) == "draft"
+    assert ledger.status(asset) == "draft"
 
 
-def test_a_hold_settles_after_it_expired_and_after_it_was_released() -> None:
-    desk = Desk()
-    owner = stream_in(desk, "campaign", "active")
-    expired = stream_in(desk, "cost", "expired", campaign_id=owner["id"])
-    released = stream_in(desk, "cost", "released", campaign_id=owner["id"])
+def test_a_hold_can_be_settled_after_it_expired_and_after_it_was_released() -> None:
+    ledger = MemoryLedger()
+    owner = stream_in(ledger, "campaign", "active")
+    expired = stream_in(ledger, "cost", "expired", campaign_id=owner["id"])
+    released = stream_in(ledger, "cost", "released", campaign_id=owner["id"])
 
-    desk.accept(later(expired, "settled", cost="3"), later(released, "settled", cost="4"))
+    ledger.accept(later(expired, "settled", cost="3"), later(released, "settled", cost="4"))
 
-    assert desk.balances(owner) == (7, 0)
-    assert not desk.working_state.holds
+    assert ledger.balances(owner) == (7, 0)
+    assert not ledger.working_state.holds

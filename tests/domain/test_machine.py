@@ -1,4 +1,4 @@
-"""Whatever is sent in whatever order, the ledger decides as the model does, and its books add up."""
+"""The domain decides like the model for any events in any order, and its balances are the sums of the events."""
 
 from datetime import timedelta
 from decimal import Decimal
@@ -21,15 +21,15 @@ from tests.domain.model import Verdict
 
 
 def as_verdict(answer: Receipt | Refused) -> Verdict:
-    """The ledger's answer in the model's words."""
+    """Convert an answer of the ledger to a verdict of the model."""
     if isinstance(answer, Receipt):
         return Verdict(None, answer.version, answer.position, answer.duplicate, answer.over_budget)
     members = answer.members if isinstance(answer, BudgetExceeded | VersionConflict) else None
     return Verdict(answer.slug, members=members, index=answer.index)
 
 
-class BookMachine(LedgerMachine):
-    """The domain alone: a working_state with nothing behind it."""
+class WorkingStateMachine(LedgerMachine):
+    """The domain alone: a working state without a database."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class BookMachine(LedgerMachine):
         return [as_verdict(answer) for answer in answers]
 
     def record_denials(self) -> None:
-        """As `ledger.log.append` does: after everything else, and each once."""
+        """Record denials as `ledger.log.append` does: after all events, each once."""
         for denial_id, denial in self.working_state.denials.items():
             if denial_id not in self.denied:
                 self.working_state.record(denial.candidate, denial.campaign_id, denial.agent_job_id)
@@ -54,7 +54,7 @@ class BookMachine(LedgerMachine):
     @precondition(lambda self: self.streams["cost"])
     @rule(data=st.data(), late=st.sampled_from([None, -0.000001, 0, 1]))
     def expire(self, data: st.DataObject, late: float | None) -> None:
-        """Expire an entry, mostly one that is held, just before or when it is due, or now."""
+        """Expire an entry, mostly one that is held: just before it is due, when it is due, or now."""
         entries = self.streams["cost"]
         held = [entry for entry in entries if self.model.status("cost", entry) == "held"]
         entry_id = data.draw(st.sampled_from(held or entries[-1:]))
@@ -71,7 +71,7 @@ class BookMachine(LedgerMachine):
         assert as_verdict(answer) == expected
 
     @invariant()
-    def statuses_versions_and_balances_are_the_models(self) -> None:
+    def statuses_versions_and_balances_equal_those_of_the_model(self) -> None:
         for (category, stream_id), stream in self.model.streams.items():
             key = category, UUID(stream_id)
             if category == "cost":
@@ -89,7 +89,7 @@ class BookMachine(LedgerMachine):
         assert self.working_state.position == self.model.position == len(self.working_state.events)
 
     @invariant()
-    def an_auditor_finds_no_gap_no_broken_promise_and_the_same_balances(self) -> None:
+    def the_auditor_finds_no_gap_no_exceeded_budget_and_the_same_balances(self) -> None:
         for event in self.working_state.events[self.auditor.position :]:
             self.auditor.read(event)
         for scope, account in self.working_state.accounts.items():
@@ -108,7 +108,7 @@ class BookMachine(LedgerMachine):
         assert held == self.working_state.holds.keys()
 
     def teardown(self) -> None:
-        """Told to an empty working_state, event by event, what was recorded leaves the very rows and states."""
+        """Judging the recorded events again, from an empty working state, gives the same rows and states."""
         again = WorkingState(0, NOW)
 
         rows = [
@@ -127,5 +127,5 @@ class BookMachine(LedgerMachine):
         )
 
 
-class TestTheLedgerDecidesAsTheModelDoes(BookMachine.TestCase):
-    """Run by hypothesis, with the settings of the profile."""
+class TestTheLedgerDecidesAsTheModelDoes(WorkingStateMachine.TestCase):
+    """Run by hypothesis with the settings of the profile."""

@@ -1,4 +1,4 @@
-"""Exact money: read from its text, never rounded, written in one form."""
+"""Exact money: amounts are read from their text, never rounded, and written in one canonical form."""
 
 import json
 import re
@@ -18,7 +18,7 @@ signed_amounts = st.decimals(min_value=-LARGEST, max_value=LARGEST, places=10)
 
 @st.composite
 def spellings(draw: st.DrawFn, of: st.SearchStrategy[Decimal] = amounts) -> tuple[Decimal, str]:
-    """An amount, and one of the many ways to write it that are JSON numbers too."""
+    """Draw an amount, and one of its many spellings as a JSON number."""
     amount = draw(of)
     sign, digits, exponent = amount.as_tuple()
     assert isinstance(exponent, int)
@@ -30,14 +30,14 @@ def spellings(draw: st.DrawFn, of: st.SearchStrategy[Decimal] = amounts) -> tupl
 
 
 def charged(cost: str) -> bytes:
-    """A recorded cost whose amount is this JSON text."""
+    """Make the data of a recorded cost with this JSON text as its amount."""
     return b'{"resource_type":"other","cost":%s}' % cost.encode()
 
 
 @given(spellings())
 @settings(max_examples=500)
-def test_an_amount_is_read_exactly_however_it_is_spelt(spelt: tuple[Decimal, str]) -> None:
-    amount, text = spelt
+def test_an_amount_is_read_exactly_in_any_spelling(spelling: tuple[Decimal, str]) -> None:
+    amount, text = spelling
 
     as_number = written("cost.recorded", charged(text))
     as_string = written("cost.recorded", charged(f'"{text}"'))
@@ -49,8 +49,8 @@ def test_an_amount_is_read_exactly_however_it_is_spelt(spelt: tuple[Decimal, str
 
 
 @given(spellings(signed_amounts))
-def test_a_signed_amount_is_read_exactly_too(spelt: tuple[Decimal, str]) -> None:
-    amount, text = spelt
+def test_a_signed_amount_is_read_exactly_too(spelling: tuple[Decimal, str]) -> None:
+    amount, text = spelling
 
     stored = json.loads(written("cost.adjusted", b'{"amount":%s,"reason":"r"}' % text.encode())[0])["amount"]
 
@@ -59,14 +59,14 @@ def test_a_signed_amount_is_read_exactly_too(spelt: tuple[Decimal, str]) -> None
 
 
 @given(amounts)
-def test_what_is_stored_is_read_back_as_the_same_bytes(amount: Decimal) -> None:
+def test_a_stored_amount_is_written_again_as_the_same_bytes(amount: Decimal) -> None:
     stored, _ = written("cost.recorded", charged(f'"{amount}"'))
 
     assert written("cost.recorded", stored.encode())[0] == stored
 
 
 @given(signed_amounts)
-def test_the_canonical_amount_equals_the_amount_and_is_its_own_canonical_form(amount: Decimal) -> None:
+def test_the_canonical_amount_equals_the_amount_and_is_canonical(amount: Decimal) -> None:
     canonical = money.canonical(amount)
 
     assert canonical == amount
@@ -88,22 +88,20 @@ def test_eleven_digits_before_the_point_are_refused(whole: int, rest: str) -> No
 
 
 @pytest.mark.parametrize("text", ["NaN", "-NaN", "sNaN", "NaN123", "nan", "Infinity", "-Infinity", "inf", "INF"])
-def test_what_is_no_number_is_no_amount_although_decimal_reads_it(text: str) -> None:
+def test_infinity_and_nan_are_refused(text: str) -> None:
     assert not Decimal(text).is_finite()
     assert "must be a finite number" in shape_error("cost.recorded", charged(f'"{text}"'))
-    assert "must be a finite number" in shape_error(
-        "cost.adjusted", {"amount": text, "reason": "also where it may be negative"}
-    )
+    assert "must be a finite number" in shape_error("cost.adjusted", {"amount": text, "reason": "may be negative"})
 
 
 @pytest.mark.parametrize("text", ["1e10", "1e400", "1e999999", "1E+999999", "123456789012345e-4", "10000000000"])
-def test_numbers_beyond_the_range_are_refused_without_being_written_out(text: str) -> None:
+def test_numbers_outside_the_range_are_refused_without_being_expanded(text: str) -> None:
     assert "at most 10 digits before the decimal point" in shape_error("cost.recorded", charged(text))
     assert "at most 10 digits before the decimal point" in shape_error("cost.recorded", charged(f'"{text}"'))
 
 
 @pytest.mark.parametrize("text", ["1e-11", "1e-400", "1e-999999", "0.00000000001", "1.00000000001"])
-def test_numbers_too_fine_are_refused(text: str) -> None:
+def test_numbers_with_too_many_decimals_are_refused(text: str) -> None:
     assert "at most 10 decimals" in shape_error("cost.recorded", charged(text))
     assert "at most 10 decimals" in shape_error("cost.recorded", charged(f'"{text}"'))
 
@@ -111,12 +109,12 @@ def test_numbers_too_fine_are_refused(text: str) -> None:
 @pytest.mark.parametrize(
     "text", ['""', '"-"', '"."', '"abc"', '"1,5"', '"0x10"', '"1e"', '"$5"', '"1e9999999999999999999"']
 )
-def test_texts_that_are_no_numbers_are_refused(text: str) -> None:
+def test_texts_that_are_not_numbers_are_refused(text: str) -> None:
     assert "decimal" in shape_error("cost.recorded", charged(text))
 
 
 @pytest.mark.parametrize("text", ["true", "[]", "{}", "null"])
-def test_other_json_values_are_no_amounts(text: str) -> None:
+def test_other_json_values_are_refused_as_amounts(text: str) -> None:
     assert "Expected `decimal`" in shape_error("cost.recorded", charged(text))
 
 
@@ -138,12 +136,12 @@ def test_other_json_values_are_no_amounts(text: str) -> None:
         ("3.3", "3.3"),
     ],
 )
-def test_an_amount_has_one_form(text: str, stored: str) -> None:
+def test_an_amount_has_one_canonical_form(text: str, stored: str) -> None:
     assert json.loads(written("cost.recorded", charged(text))[0])["cost"] == stored
 
 
 @pytest.mark.parametrize("digits", [5_000, 300_000])
-def test_huge_runs_of_digits_are_refused_not_crashed_on(digits: int) -> None:
+def test_very_many_digits_are_refused(digits: int) -> None:
     run = "9" * digits
 
     assert "at most 10 digits before the decimal point" in shape_error("cost.recorded", charged(run))
@@ -151,7 +149,7 @@ def test_huge_runs_of_digits_are_refused_not_crashed_on(digits: int) -> None:
     assert "decimal" in shape_error("cost.recorded", charged(f'"1e{run}"'))
 
 
-def test_an_amount_that_no_float_holds_survives() -> None:
+def test_an_amount_that_no_float_represents_is_stored_exactly() -> None:
     payload = read("cost.recorded", charged("1234567890.1234567891"))
 
     assert payload.cost == Decimal("1234567890.1234567891")
@@ -177,7 +175,7 @@ def test_sums_are_exact_in_the_whole_range_of_the_database() -> None:
     assert money.subtract(almost, Decimal("0.9999999999")) == Decimal("9" * 28)
 
 
-def test_adding_raises_rather_than_rounds() -> None:
+def test_addition_raises_instead_of_rounding() -> None:
     with pytest.raises(Inexact):
         money.add(Decimal("1e100"), Decimal("1e-10"))
 
@@ -198,7 +196,7 @@ def test_ratios_are_rounded_half_to_even_at_ten_places(part: str, whole: str, ra
     assert money.ratio(Decimal(part), Decimal(whole)) == Decimal(ratio)
 
 
-def test_percentages_and_returns_are_zero_where_nothing_was_spent() -> None:
+def test_percentages_and_returns_are_zero_if_nothing_was_spent() -> None:
     nothing = money.ZERO
 
     assert money.percentage(Decimal(5), nothing) == money.return_on_investment(Decimal(5), nothing) == 0

@@ -1,4 +1,4 @@
-"""The shape of every event's data, by the CONTRACT's catalogue: fields, limits, enums, currencies."""
+"""The data of every event type against the contract table: fields, limits, enums, currencies."""
 
 from typing import Any
 from uuid import uuid4
@@ -66,7 +66,7 @@ def optional(name: str) -> list[str]:
 
 
 def text_limits() -> list[tuple[str, str, int, int]]:
-    """Every text field of every type, with its least and its most characters."""
+    """List every text field of every type with its minimum and maximum length."""
     found = []
     for name in CONTRACT:
         for field in required(name) + optional(name):
@@ -97,13 +97,13 @@ def test_an_event_has_the_fields_of_the_contract_and_no_others(name: str) -> Non
 
 
 @pytest.mark.parametrize("name", CONTRACT)
-def test_the_required_fields_are_enough(name: str) -> None:
+def test_the_required_fields_are_sufficient(name: str) -> None:
     assert sorted(DATA[name]) == sorted(required(name))
     assert is_read(name, DATA[name])
 
 
 @pytest.mark.parametrize(("name", "field"), [(name, field) for name in CONTRACT for field in required(name)])
-def test_a_required_field_that_is_missing_is_named(name: str, field: str) -> None:
+def test_a_missing_required_field_is_named(name: str, field: str) -> None:
     data = {kept: value for kept, value in DATA[name].items() if kept != field}
 
     assert f"missing required field `{field}`" in shape_error(name, data)
@@ -115,7 +115,7 @@ def test_null_for_an_optional_field_means_that_it_is_absent(name: str, field: st
 
 
 @pytest.mark.parametrize("name", CONTRACT)
-def test_a_field_that_is_not_known_is_named(name: str) -> None:
+def test_an_unknown_field_is_named(name: str) -> None:
     assert "unknown field `surprise`" in shape_error(name, with_field(name, "surprise", 1))
 
 
@@ -126,7 +126,7 @@ def test_texts_are_limited_in_characters_not_bytes(name: str, field: str, most: 
     assert f"$.{field}" in shape_error(name, with_field(name, field, character * (most + 1)))
 
 
-def test_texts_may_be_as_short_as_the_contract_says() -> None:
+def test_texts_can_be_as_short_as_the_contract_allows() -> None:
     too_strict = [
         (name, field)
         for name, field, least, _ in text_limits()
@@ -137,12 +137,12 @@ def test_texts_may_be_as_short_as_the_contract_says() -> None:
 
 
 @pytest.mark.parametrize(("name", "field"), [limit[:2] for limit in text_limits() if limit[2] == 1])
-def test_texts_that_must_say_something_are_not_empty(name: str, field: str) -> None:
+def test_texts_with_a_minimum_length_cannot_be_empty(name: str, field: str) -> None:
     assert f"$.{field}" in shape_error(name, with_field(name, field, ""))
 
 
 @pytest.mark.parametrize(("name", "field", "least", "most"), INTEGERS)
-def test_integers_have_their_limits(name: str, field: str, least: int, most: int) -> None:
+def test_integers_are_limited(name: str, field: str, least: int, most: int) -> None:
     accepted = [is_read(name, with_field(name, field, value)) for value in (least - 1, least, most, most + 1)]
 
     assert accepted == [False, True, True, False]
@@ -150,12 +150,12 @@ def test_integers_have_their_limits(name: str, field: str, least: int, most: int
 
 @pytest.mark.parametrize("value", [1.5, "1", True, [], {}])
 @pytest.mark.parametrize(("name", "field"), [limit[:2] for limit in INTEGERS])
-def test_nothing_but_an_integer_is_an_integer(name: str, field: str, value: Any) -> None:
+def test_only_an_integer_is_accepted_as_an_integer(name: str, field: str, value: Any) -> None:
     assert f"$.{field}" in shape_error(name, with_field(name, field, value))
 
 
 @pytest.mark.parametrize(("name", "field", "values"), ENUMS)
-def test_enums_have_their_values_in_lower_case_and_no_others(name: str, field: str, values: str) -> None:
+def test_enums_accept_only_their_lower_case_values(name: str, field: str, values: str) -> None:
     known = values.split()
 
     assert all(is_read(name, with_field(name, field, value)) for value in known)
@@ -168,13 +168,13 @@ def test_money_is_not_negative(name: str, field: str) -> None:
     assert "must be at least 0" in shape_error(name, with_field(name, field, "-0.0000000001"))
 
 
-def test_a_hold_is_for_more_than_nothing() -> None:
+def test_the_amount_of_a_hold_is_positive() -> None:
     assert is_read("cost.reserved", with_field("cost.reserved", "amount", "0.0000000001"))
     assert "more than 0" in shape_error("cost.reserved", with_field("cost.reserved", "amount", "0"))
 
 
 @pytest.mark.parametrize(("progress", "is_valid"), [("0", True), ("1", True), ("1.0000000001", False), ("-0.1", False)])
-def test_progress_is_a_part_of_the_whole(progress: str, is_valid: bool) -> None:
+def test_progress_is_a_fraction_from_0_to_1(progress: str, is_valid: bool) -> None:
     assert is_read("job.progressed", {"progress": progress}) == is_valid
 
 
@@ -186,12 +186,12 @@ def test_currencies_are_those_of_iso_4217(name: str, field: str, code: str) -> N
 
 @pytest.mark.parametrize(("name", "field"), CURRENCIES)
 @pytest.mark.parametrize("code", ["usd", "US", "USDX", "USD\n", " USD", "", "ABC", "XXX", "XTS", "DEM", "$", 840])
-def test_what_is_no_currency_of_iso_4217_is_refused(name: str, field: str, code: Any) -> None:
+def test_a_currency_outside_iso_4217_is_refused(name: str, field: str, code: Any) -> None:
     assert not is_read(name, with_field(name, field, code))
 
 
 @pytest.mark.parametrize("value", ["not an id", "", 7, {}, "0198f2a0-0000-7000-8000-00000000000", "{0198f2a0}"])
-def test_what_is_no_uuid_is_refused(value: Any) -> None:
+def test_an_invalid_uuid_is_refused(value: Any) -> None:
     assert "$.campaign_id" in shape_error("cost.recorded", with_field("cost.recorded", "campaign_id", value))
 
 
@@ -205,20 +205,20 @@ def test_what_is_no_uuid_is_refused(value: Any) -> None:
         ("content.revised", "metadata"),
     ],
 )
-def test_an_object_is_nothing_else(name: str, field: str, value: Any) -> None:
+def test_only_an_object_is_accepted_as_an_object(name: str, field: str, value: Any) -> None:
     assert "must be an object" in shape_error(name, with_field(name, field, value))
 
 
-def test_a_job_must_have_its_input() -> None:
+def test_a_job_needs_input_data() -> None:
     assert "must be an object" in shape_error("job.queued", with_field("job.queued", "input_data", None))
 
 
-def test_a_job_of_a_campaign_names_no_currency() -> None:
+def test_a_job_of_a_campaign_cannot_name_a_currency() -> None:
     data = {**DATA["job.queued"], "campaign_id": str(uuid4()), "currency": "USD"}
 
     assert "only for a job without a campaign" in shape_error("job.queued", data)
 
 
 @pytest.mark.parametrize(("end", "is_valid"), [("2025-01-01", True), ("2025-01-02", True), ("2024-12-31", False)])
-def test_a_campaign_does_not_end_before_it_starts(end: str, is_valid: bool) -> None:
+def test_a_campaign_cannot_end_before_it_starts(end: str, is_valid: bool) -> None:
     assert is_read("campaign.created", with_field("campaign.created", "end_date", end)) == is_valid

@@ -1,4 +1,4 @@
-"""What JSON allows but no database text can hold, and what only means to hurt a reader."""
+"""JSON that PostgreSQL cannot store, and JSON that is meant to overload its reader."""
 
 import json
 
@@ -21,13 +21,13 @@ from tests.domain.helpers import written
         r'{"a":"\u0000","a":"the last one counts"}',
     ],
 )
-def test_nul_is_refused_wherever_it_is(body: str) -> None:
+def test_nul_is_refused_anywhere(body: str) -> None:
     with pytest.raises(InvalidFieldError, match="NUL"):
         check_text(body.encode())
 
 
 @pytest.mark.parametrize("body", [r'{"a":"\\u0000"}', r'{"a":"\u00300"}', '{"a":"0"}'])
-def test_what_only_looks_like_nul_passes(body: str) -> None:
+def test_text_similar_to_an_escaped_nul_is_accepted(body: str) -> None:
     check_text(body.encode())
 
     assert written("job.completed", b'{"output_data":%s}' % body.encode())[1] == f'{{"output_data":{body}}}'
@@ -49,7 +49,7 @@ def test_a_pair_of_surrogates_is_one_character() -> None:
 
 
 @pytest.mark.parametrize("broken", [b"\xff", b"\xc3", b"\xed\xa0\x80", b"\xc0\x80", b"\xf4\x90\x80\x80"])
-def test_what_is_not_utf_8_is_refused(broken: bytes) -> None:
+def test_invalid_utf_8_is_refused(broken: bytes) -> None:
     with pytest.raises(UnicodeDecodeError):
         check_text(b'{"a":"%s"}' % broken)
 
@@ -66,7 +66,7 @@ NESTINGS = [("[", "]"), ('{"a":', "}"), ('[{"a":', "}]"), ('{"]}[{\\"":[', "]}")
 
 
 @pytest.mark.parametrize(("start", "end"), NESTINGS)
-def test_a_hundred_levels_are_read(start: str, end: str) -> None:
+def test_a_hundred_levels_of_nesting_are_accepted(start: str, end: str) -> None:
     times = 100 // len(end)
     value = start * times + "1" + end * times
 
@@ -76,14 +76,14 @@ def test_a_hundred_levels_are_read(start: str, end: str) -> None:
 
 @pytest.mark.parametrize("depth", [101, 10_000, 1_000_000])
 @pytest.mark.parametrize(("start", "end"), NESTINGS)
-def test_more_levels_are_refused_not_crashed_on(start: str, end: str, depth: int) -> None:
+def test_deeper_nesting_is_refused(start: str, end: str, depth: int) -> None:
     times = -(-depth // len(end))
 
     with pytest.raises(RecursionError, match="deeper than 100"):
         check_text((start * times + "1" + end * times).encode())
 
 
-def test_an_object_nested_ninety_nine_levels_deep_is_stored_as_it_is() -> None:
+def test_an_object_nested_ninety_nine_levels_deep_is_stored_unchanged() -> None:
     nested = '{"a":' * 98 + "{}" + "}" * 98
     sent = f'{{"output_data":{nested}}}'
     check_text(sent.encode())
@@ -92,14 +92,14 @@ def test_an_object_nested_ninety_nine_levels_deep_is_stored_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("body", ['"' + "[" * 500 + '"', '["\\"' + "{" * 500 + '"]', "[" + "[]," * 500 + "[]]"])
-def test_brackets_in_texts_and_side_by_side_are_no_levels(body: str) -> None:
+def test_brackets_in_texts_and_side_by_side_do_not_count_as_nesting(body: str) -> None:
     json.loads(body)
 
     check_text(body.encode())
 
 
 @pytest.mark.parametrize("digits", [999, 1_000, 4_300])
-def test_long_integers_are_kept_as_they_are(digits: int) -> None:
+def test_long_integers_are_stored_unchanged(digits: int) -> None:
     sent = f'{{"output_data":{{"n":{"9" * digits}}}}}'
     check_text(sent.encode())
 
@@ -108,13 +108,13 @@ def test_long_integers_are_kept_as_they_are(digits: int) -> None:
 
 @pytest.mark.parametrize("digits", [4_301, 100_000, 1_000_000])
 @pytest.mark.parametrize("sign", ["", "-"])
-def test_integers_that_readers_cannot_follow_are_refused_not_crashed_on(sign: str, digits: int) -> None:
+def test_integers_that_json_readers_do_not_support_are_refused(sign: str, digits: int) -> None:
     with pytest.raises(msgspec.DecodeError):
         check_text(b'{"a":%s%s}' % (sign.encode(), b"9" * digits))
 
 
 @pytest.mark.parametrize("number", ["0." + "9" * 100_000, "1e" + "9" * 100_000, "1." + "0" * 100_000 + "e-5"])
-def test_other_long_numbers_do_no_harm(number: str) -> None:
+def test_other_long_numbers_are_accepted(number: str) -> None:
     sent = f'{{"output_data":{{"n":{number}}}}}'
     check_text(sent.encode())
 

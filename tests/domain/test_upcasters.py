@@ -1,4 +1,4 @@
-"""Made-up newer versions of a real event: fields renamed, added, and moved between data and free text."""
+"""Upcasters, with invented newer versions of an event: fields renamed, added, and moved between data and free text."""
 
 from decimal import Decimal
 from typing import Annotated
@@ -16,7 +16,7 @@ NAME = "job.queued"
 
 
 class Second(EventData, frozen=True, kw_only=True):
-    """`budget` is called `cap` now, every job has a `queue`, and `agent_type` is free text."""
+    """`budget` is renamed to `cap`, every job has a `queue`, and `agent_type` is free text."""
 
     agent_type: Annotated[str, msgspec.Meta(min_length=1, extra=FREE_TEXT)]
     input_data: JsonObject
@@ -25,7 +25,7 @@ class Second(EventData, frozen=True, kw_only=True):
 
 
 class Third(EventData, frozen=True, kw_only=True):
-    """`input_data` is called `task` now, and `agent_type` is data again."""
+    """`input_data` is renamed to `task`, and `agent_type` is data again."""
 
     agent_type: Label
     task: JsonObject
@@ -40,7 +40,7 @@ def to_second(fields: Fields) -> Fields:
 
 
 def to_third(fields: Fields) -> Fields:
-    # Both were free text, and may have been erased.
+    # Both were free text in version 2 and may have been erased.
     if "input_data" in fields:
         fields["task"] = fields.pop("input_data")
     return {"agent_type": msgspec.Raw(b'"unknown"'), **fields}
@@ -62,7 +62,7 @@ def test_renamed_added_and_moved_fields_are_read_as_the_new_version_has_them(mon
     assert bytes(payload.input_data) == TASK
 
 
-def test_an_event_goes_through_every_version_in_between(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_event_is_converted_through_every_version_in_between(monkeypatch: pytest.MonkeyPatch) -> None:
     upgrade(monkeypatch, NAME, Third, to_second, to_third)
 
     payload = decode_stored(NAME, 1, FIRST_DATA, FIRST_TEXT)
@@ -72,7 +72,7 @@ def test_an_event_goes_through_every_version_in_between(monkeypatch: pytest.Monk
     assert bytes(payload.task) == TASK
 
 
-def test_events_of_each_version_are_read_beside_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_events_of_all_versions_are_readable_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
     upgrade(monkeypatch, NAME, Third, to_second, to_third)
     second = '{"cap":"2","queue":"fast"}', '{"agent_type":"Somebody","input_data":{}}'
     third = '{"agent_type":"Somebody","cap":"2","queue":"fast"}', '{"task":{}}'
@@ -95,18 +95,18 @@ def test_as_written_today_moves_fields_between_data_and_free_text_and_keeps_thei
     assert text == f'{{"agent_type":"analyst",{FIRST_TEXT[1:]}'
 
 
-def test_of_an_old_event_whose_text_was_erased_the_rest_is_still_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_data_of_an_old_event_whose_text_was_erased_is_readable(monkeypatch: pytest.MonkeyPatch) -> None:
     upgrade(monkeypatch, NAME, Second, to_second)
 
     payload = decode_stored(NAME, 1, FIRST_DATA, None)
 
     assert isinstance(payload, Second)
-    # What was data is known still, though it is free text by now.
+    # `agent_type` was data in version 1, so it was not erased, although it is free text in version 2.
     assert (payload.agent_type, bytes(payload.input_data)) == ("analyst", b"{}")
     assert payload.cap == Decimal("1234567890.0000000001")
 
 
-def test_what_was_free_text_and_is_data_by_now_is_up_to_the_upcaster_once_erased(
+def test_the_upcaster_fills_data_that_was_free_text_and_was_erased(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     upgrade(monkeypatch, NAME, Third, to_second, to_third)
@@ -117,14 +117,14 @@ def test_what_was_free_text_and_is_data_by_now_is_up_to_the_upcaster_once_erased
     assert (payload.agent_type, bytes(payload.task)) == ("unknown", b"{}")
 
 
-def test_a_version_after_this_releases_own_is_still_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_version_newer_than_this_release_is_still_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     upgrade(monkeypatch, NAME, Second, to_second)
 
     with pytest.raises(UnknownEventTypeError, match=r"job\.queued in schema version 3"):
         decode_stored(NAME, 3, "{}", None)
 
 
-def test_what_is_written_in_a_new_version_is_read_back_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_event_written_in_a_new_version_decodes_to_the_same_payload(monkeypatch: pytest.MonkeyPatch) -> None:
     upgrade(monkeypatch, NAME, Third, to_second, to_third)
     written = Third(agent_type="analyst", task=msgspec.Raw(TASK), cap=Decimal("0.1"), queue="fast")
 
