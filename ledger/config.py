@@ -1,8 +1,8 @@
 """Settings from the environment and `.env`, read once.
 
-Names are those of the contract: `DATABASE_URL`, or `DB_HOST DB_PORT DB_NAME DB_USER DB_PASSWORD DB_SSLMODE`;
-`DIRECT_DATABASE_URL`; `REPLICA_DATABASE_URL`; `LEDGER_HOME LEDGER_HOST LEDGER_PORT LEDGER_LOG_LEVEL LEDGER_LOG_FORMAT
-LEDGER_LOG_ORIGIN LEDGER_LOG_KEY LEDGER_RATE_LIMIT LEDGER_CONNECTIONS_MAX`. The environment goes before `.env`.
+`DATABASE_URL`, or `DB_HOST DB_PORT DB_NAME DB_USER DB_PASSWORD DB_SSLMODE`; `DIRECT_DATABASE_URL`;
+`REPLICA_DATABASE_URL`; `LEDGER_HOME LEDGER_HOST LEDGER_PORT LEDGER_LOG_LEVEL LEDGER_LOG_FORMAT LEDGER_LOG_ORIGIN
+LEDGER_LOG_KEY LEDGER_RATE_LIMIT LEDGER_CONNECTIONS_MAX`. The environment takes precedence over `.env`.
 """
 
 import logging
@@ -23,24 +23,25 @@ from ledger.domain.errors import LedgerError
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 
 OPTIONS = ("host", "sslmode", "sslrootcert", "connect_timeout", "channel_binding", "application_name", "pgbouncer")
-"""Options of a database URL. `channel_binding` and `application_name` are taken and left alone."""
-
+"""Options allowed in a database URL. `channel_binding` and `application_name` are accepted and ignored."""
 
 RATE_LIMIT = limits.parse("1000000/minute")
+"""Rate limit of each key in each process: far above what one agent needs, it stops runaway clients."""
+
 CONNECTIONS_MAX = 4_000
-"""Requests that a key may make, in each process: a bound on accidents, far above what one agent needs."""
+"""The most client connections of a process."""
 
 
 class ConfigError(LedgerError):
-    """A setting cannot be used; the message names it and says what to do."""
+    """A setting is invalid; the message names it and the next step."""
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """What the service was told. `database_url` is None where the embedded PostgreSQL is to be used.
+    """The settings of the service. If `database_url` is None, the embedded PostgreSQL is used.
 
-    `direct_database_url` is for migrations, LISTEN and the owner's work: it differs behind a pooler, and where the
-    service has a database user of its own.
-    `replica_database_url` is a streaming replica to read from, where there is one.
+    `direct_database_url` is used for migrations, LISTEN and the owner's statements. It differs from `database_url` if
+    there is a pooler, or if the service has a separate database user. `replica_database_url` is a streaming replica
+    for reads, if there is one.
     """
 
     home: Path = Path(".ledger")
@@ -61,11 +62,11 @@ def read_settings(environment: Mapping[str, str] | None = None, folder: Path | N
     """Read the settings.
 
     Args:
-        environment: instead of the process's own.
-        folder: where `.env` is looked for; the working directory when None.
+        environment: replaces the environment of the process.
+        folder: contains `.env`; the working directory when None.
 
     Raises:
-        ConfigError: a setting cannot be used.
+        ConfigError: a setting is invalid.
     """
     file = dotenv_values((folder or Path.cwd()) / ".env")
     merged = {name: value for name, value in file.items() if value}
@@ -73,9 +74,7 @@ def read_settings(environment: Mapping[str, str] | None = None, folder: Path | N
     database_url = _database_url(merged)
     direct, replica = merged.get("DIRECT_DATABASE_URL"), merged.get("REPLICA_DATABASE_URL")
     if database_url is None and (direct or replica):
-        raise ConfigError(
-            f"{'DIRECT' if direct else 'REPLICA'}_DATABASE_URL goes beside DATABASE_URL, and that is not set"
-        )
+        raise ConfigError(f"{'DIRECT' if direct else 'REPLICA'}_DATABASE_URL requires DATABASE_URL, which is not set")
     return Settings(
         home=Path(merged.get("LEDGER_HOME", ".ledger")),
         host=merged.get("LEDGER_HOST", "127.0.0.1"),
@@ -111,13 +110,17 @@ def _database_url(merged: Mapping[str, str]) -> URL | None:
 
 
 def parse_url(name: str, value: str) -> URL:
-    """Read a database URL of any of the usual spellings.
+    """Parse a database URL that starts with `postgres://`, `postgresql://` or `postgresql+asyncpg://`.
 
     Args:
-        name: of the setting, for the message; the value itself may hold a password and is never shown.
+        name: the name of the setting, for messages; the value may contain a password and is never shown.
+        value: the URL.
+
+    Returns:
+        the URL for SQLAlchemy's asyncpg dialect.
 
     Raises:
-        ConfigError: it cannot be read, or a password with a raw `@ / # %` has shifted its parts.
+        ConfigError: the URL is invalid, or an unencoded `@ / # %` in the password has shifted its parts.
     """
     try:
         url = make_url(value)
@@ -130,12 +133,12 @@ def parse_url(name: str, value: str) -> URL:
         raise ConfigError(f"{name} must start with postgresql://, not {url.drivername}://")
     if value.count("@") > 1 or "#" in (url.host or ""):
         raise ConfigError(
-            f"{name} does not read well: its password seems to hold one of @ / # % unencoded, so the host would be "
+            f"{name} is ambiguous: its password seems to contain one of @ / # % unencoded, so the host would be "
             "wrong. Percent-encode it (@ is %40, / is %2F, # is %23, % is %25), or give DB_HOST, DB_PASSWORD … instead"
         )
     for option in url.query:
         if option not in OPTIONS:
-            raise ConfigError(f"{name} has the option {option!r}, which is not understood; take it out")
+            raise ConfigError(f"{name} has the option {option!r}, which is not supported; remove it")
     if url.query.get("pgbouncer", "true") not in ("true", "false"):
         raise ConfigError(f"pgbouncer in {name} must be true or false")
     mode = url.query.get("sslmode")
@@ -158,7 +161,9 @@ def _rate_limit(value: str | None) -> RateLimitItem:
     try:
         return limits.parse(value) if value else RATE_LIMIT
     except ValueError:
-        raise ConfigError(f"LEDGER_RATE_LIMIT must read like 6000/minute or 100/second, not {value!r}") from None
+        raise ConfigError(
+            f"LEDGER_RATE_LIMIT must be a rate such as 6000/minute or 100/second, not {value!r}"
+        ) from None
 
 
 def _connections_max(value: str | None) -> int:
@@ -170,7 +175,7 @@ def _connections_max(value: str | None) -> int:
 
 
 def _log_origin(value: str) -> str:
-    # It is the name of the signing key too, in a format that parts its fields by "+" and spaces.
+    # It is also the name of the signing key, in a format that separates its fields by "+" and spaces.
     if not value.isprintable() or any(character.isspace() or character == "+" for character in value):
         raise ConfigError(f"LEDGER_LOG_ORIGIN must be a name such as ledger.example.org/log, not {value!r}")
     return value

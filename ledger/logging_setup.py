@@ -1,4 +1,4 @@
-"""How the service logs: one line an event, for people or as JSON for programs; what a request is about comes along."""
+"""Logging setup: one line per message, as text or JSON, with the id and the key name of the request."""
 
 import logging
 import logging.config
@@ -9,19 +9,20 @@ import structlog
 
 Format = Literal["text", "json"]
 
-ABOUT: ContextVar[dict[str, str] | None] = ContextVar("about", default=None)
-"""What every line says that is written while a request is served. One variable: it is set on the hot path."""
+REQUEST_CONTEXT: ContextVar[dict[str, str] | None] = ContextVar("request_context", default=None)
+"""Fields of every line logged while a request is served. A single variable, because each request sets it."""
 
 
 def configure(level: str, form: Format) -> None:
-    """Set up the logging of the whole process, libraries included.
+    """Set up the logging of the whole process, including libraries.
 
     Args:
-        form: `json` writes a JSON object a line, with `timestamp`, `level`, `logger`, `event`, and while a request is
-            served `request_id` and `key` (its name).
+        level: the name of the lowest level to log.
+        form: `text`, or `json` for one JSON object per line with `timestamp`, `level`, `logger`, `event`, and while a
+            request is served `request_id` and `key` (the name of the key).
     """
     shared: list[Any] = [
-        _add_about,
+        _add_request_context,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.PositionalArgumentsFormatter(),
@@ -29,7 +30,7 @@ def configure(level: str, form: Format) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
     ]
-    last = (
+    renderer = (
         structlog.processors.JSONRenderer()
         if form == "json"
         else structlog.dev.ConsoleRenderer(colors=False, pad_event_to=0)
@@ -41,14 +42,14 @@ def configure(level: str, form: Format) -> None:
         cache_logger_on_first_use=True,
     )
     formatter = structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, last]
+        foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer]
     )
     handler = logging.StreamHandler()
     handler.setFormatter(formatter)
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    # Alembic tells of every migration; what is worth telling the verbs tell themselves.
+    # Alembic logs every migration; the commands print what matters.
     logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
-def _add_about(_logger: Any, _method: str, line: Any) -> Any:
-    return (ABOUT.get() or {}) | line
+def _add_request_context(_logger: Any, _method: str, line: Any) -> Any:
+    return (REQUEST_CONTEXT.get() or {}) | line

@@ -1,4 +1,4 @@
-"""The sample data of the first product, as events: three campaigns, three assets, three jobs and what they cost."""
+"""Sample data as events: three campaigns, three content assets, three jobs and their costs."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from ledger.log.prepare import prepare
 _NAMESPACE = UUID("b52e4b5e-8a4e-5d0b-8d6b-6f2d5ef3a3c4")
 ACTOR = "sample-data"
 
-KNOWN_STREAMS = "SELECT DISTINCT stream_id FROM ledger.events WHERE stream_id = ANY ($1)"
+EXISTING_STREAMS = "SELECT DISTINCT stream_id FROM ledger.events WHERE stream_id = ANY ($1)"
 
 
 class _Stream(NamedTuple):
@@ -31,7 +31,7 @@ class _Stream(NamedTuple):
 
 
 def stream_id(name: str) -> UUID:
-    """The id of a sample stream, the same in every ledger."""
+    """Return the id of a sample stream, which is the same in every ledger."""
     return uuid5(_NAMESPACE, name)
 
 
@@ -52,11 +52,11 @@ def _date(now: datetime, days: int) -> str:
 
 
 def _streams(now: datetime) -> list[_Stream]:
-    """Every stream, in an order in which references come first."""
+    """Return all streams, each after those that it refers to."""
     minutes = {ago: now - timedelta(minutes=ago) for ago in (120, 115, 60, 55, 5)}
     launch, holiday = stream_id("campaign Q4 Product Launch"), stream_id("campaign Holiday Email Series")
     writer, mailer = stream_id("job seo_writer completed"), stream_id("job email_marketer completed")
-    # Revenue is (roi + 1) x spend; the spend beyond what the jobs cost went to media.
+    # Revenue is (roi + 1) x spend. The spend consists of the costs of the jobs and of media.
     metrics = {
         launch: {"impressions": 125_000, "clicks": 3_200, "conversions": 145, "revenue": "8250"},
         holiday: {"impressions": 45_000, "clicks": 1_800, "conversions": 67, "revenue": "3360"},
@@ -121,9 +121,14 @@ def _streams(now: datetime) -> list[_Stream]:
 
 
 def _job(
-    name: str, agent: str, campaign: UUID | None, started: datetime, completed: datetime | None, given: dict[str, Any]
+    name: str,
+    agent: str,
+    campaign: UUID | None,
+    started: datetime,
+    completed: datetime | None,
+    input_data: dict[str, Any],
 ) -> _Stream:
-    data: dict[str, Any] = {"agent_type": agent, "input_data": given}
+    data: dict[str, Any] = {"agent_type": agent, "input_data": input_data}
     if campaign is not None:
         data["campaign_id"] = str(campaign)
     events: list[tuple[str, datetime, dict[str, Any]]] = [("job.queued", started, data), ("job.started", started, {})]
@@ -168,15 +173,17 @@ def _candidates(stream: _Stream) -> list[Candidate]:
 
 
 async def seed(database: Database, appender: Appender) -> int:
-    """Append the sample data, all or nothing; streams that exist are skipped, so twice is once.
+    """Append the sample data, all or nothing. Streams that exist are skipped, so that a second call has no effect.
 
     Returns:
-        how many events were recorded.
+        the number of recorded events.
     """
     streams = _streams(datetime.now(UTC))
     async with database.connection() as connection:
-        known = {row["stream_id"] for row in await connection.fetch(KNOWN_STREAMS, [stream.id for stream in streams])}
-    candidates = [candidate for stream in streams if stream.id not in known for candidate in _candidates(stream)]
+        existing = {
+            row["stream_id"] for row in await connection.fetch(EXISTING_STREAMS, [stream.id for stream in streams])
+        }
+    candidates = [candidate for stream in streams if stream.id not in existing for candidate in _candidates(stream)]
     if not candidates:
         return 0
     verdict = await appender.append(Request(candidates))

@@ -21,7 +21,7 @@ async def authenticate(request: web.Request, services: Services, needs: Permissi
     scheme, _, key = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not key:
         raise Unauthenticated("send a key: Authorization: Bearer lgr_... (`ledger keys create` makes one)")
-    caller = await services.keys.find(key.strip())
+    caller = await services.keys.authenticate(key.strip())
     if not caller.may(needs):
         confined = " and is confined to campaigns" if caller.allowed_campaign_ids is not None else ""
         raise Forbidden(f"this key is of the role {caller.role.value}{confined}: it may not do this")

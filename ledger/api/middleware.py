@@ -13,7 +13,7 @@ from ledger.api import problems
 from ledger.api.services import SERVICES
 from ledger.database import CONNECTION_ERRORS
 from ledger.domain.errors import DatabaseUnavailable, LedgerError
-from ledger.logging_setup import ABOUT
+from ledger.logging_setup import REQUEST_CONTEXT
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
     sent = request.headers.get("X-Request-ID")
     request_id = sent if sent is not None and _REQUEST_ID.fullmatch(sent) else f"{random.getrandbits(128):032x}"
     # A connection serves many requests one after the other: what was said of the last must not cling to this.
-    ABOUT.set({"request_id": request_id})
+    REQUEST_CONTEXT.set({"request_id": request_id})
     request[REQUEST_ID] = request_id
     answer = await handler(request)
     resource = request.match_info.route.resource

@@ -14,7 +14,7 @@ from ledger.api.replica import WAIT_SECONDS_MAX, Replica
 from ledger.api.services import SERVICES, Handler, Services
 from ledger.domain.access import Permission
 from ledger.domain.errors import LedgerError, Malformed
-from ledger.logging_setup import ABOUT
+from ledger.logging_setup import REQUEST_CONTEXT
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
@@ -84,8 +84,8 @@ async def _dispatch(route: Route, request: web.Request) -> web.StreamResponse:
     headers: dict[str, str] = {}
     if route.needs is not None:
         request[CALLER] = caller = await authenticate(request, services, route.needs)
-        if (about := ABOUT.get()) is not None:
-            about["key"] = caller.name
+        if (context := REQUEST_CONTEXT.get()) is not None:
+            context["key"] = caller.name
         headers = services.rate_limits.count(caller.name) if services.rate_limits is not None else headers
     # The query string "&" has no parameters.
     if route.query is None and request.query_string and request.query:

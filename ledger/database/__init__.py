@@ -1,4 +1,4 @@
-"""The database: connections and their pool, poolers in between, TLS, roles, migrations."""
+"""PostgreSQL: connection pool, transaction-mode poolers, TLS, roles, migrations."""
 
 from ledger.database.connection import CONNECTION_ERRORS, Connection
 from ledger.database.engine import STATEMENT_SECONDS_MAX, Database

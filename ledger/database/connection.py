@@ -1,4 +1,4 @@
-"""The `Connection` alias that every signature uses, and the errors that mean "the database is away"."""
+"""The type alias `Connection`, and the errors that mean that the database is unavailable."""
 
 from typing import TYPE_CHECKING
 
@@ -7,19 +7,19 @@ import asyncpg
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
 else:
-    # Only the type stubs make the class generic.
+    # The class is generic only in the type stubs.
     Connection = asyncpg.Connection
 
 CONNECTION_ERRORS = (
     OSError,
     asyncpg.InterfaceError,
-    # Raised by a connection that was cut in the middle of a protocol exchange.
+    # Raised if the connection is lost in the middle of a protocol exchange.
     asyncpg.InternalClientError,
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
-    # No connection slot, disk space or memory is left.
+    # No connection slot, disk space or memory left.
     asyncpg.InsufficientResourcesError,
     # The server cannot read or write its disk.
     asyncpg.PostgresSystemError,
 )
-"""Raised when the database cannot be reached, went away, was shut down, or its disk is full or failing."""
+"""Raised if the database cannot be reached, is lost or shut down, or its disk is full or failing."""

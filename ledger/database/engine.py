@@ -1,4 +1,4 @@
-"""`Database`: a pool of connections to one PostgreSQL database, and how they are made, checked and lent."""
+"""Connection pool: asyncpg connections, borrowed in order, pinged after idling, aware of poolers."""
 
 import asyncio
 import time
@@ -14,28 +14,28 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.util import await_only, greenlet_spawn
 
 from ledger.database.connection import Connection
-from ledger.database.pooler import POOLED_ARGUMENTS, declared, is_direct, pools_transactions
+from ledger.database.pooler import POOLED_ARGUMENTS, declared_by_url, is_direct_connection, is_transaction_pooler
 from ledger.database.tls import tls_argument
 
 CONNECT_SECONDS_MAX = 10.0
 BORROW_SECONDS_MAX = 10.0
-"""Timeout for borrowing a connection that answers."""
+"""Timeout for borrowing a connection, including the ping."""
 
 STATEMENT_SECONDS_MAX = 15.0
-"""Statement timeout of the service, enforced by the client: a stopped or unreachable server sends no error."""
+"""Statement timeout of the service, enforced by the client: a stopped or unreachable server returns no error."""
 
 POOL_RECYCLE_SECONDS = 280
-"""Below the five idle minutes after which serverless databases suspend."""
+"""Age at which a connection is replaced: serverless databases suspend after five idle minutes."""
 
 PING_AFTER_SECONDS = 1.0
-"""A connection that was idle in the pool for longer is pinged before it is lent."""
+"""A connection that was idle for longer is pinged before it is borrowed."""
 
 
 def connect_arguments(url: URL) -> tuple[URL, dict[str, Any]]:
-    """Split a URL into the one SQLAlchemy's asyncpg dialect takes and the arguments that asyncpg takes.
+    """Split a URL into a URL for SQLAlchemy's asyncpg dialect and the connection arguments of asyncpg.
 
     Raises:
-        ConfigError: a root certificate cannot be used.
+        ConfigError: the root certificate of the URL cannot be used.
     """
     query = dict(url.query)
     mode = query.pop("sslmode", None)
@@ -51,37 +51,37 @@ def connect_arguments(url: URL) -> tuple[URL, dict[str, Any]]:
 
 
 class Database:
-    """A pool of connections; nothing is connected until the first one is borrowed.
+    """A connection pool for one database. The first connection is opened when it is borrowed.
 
-    Use it as an async context manager, or call `close`. `engine` is the SQLAlchemy engine, for statements of
-    SQLAlchemy; everything that COPYs or works set-wise borrows the asyncpg connection with `connection`.
+    Use it as an async context manager, or call `close`. `connection` borrows an asyncpg connection; `engine` is the
+    SQLAlchemy engine of the same pool, for the few statements written with SQLAlchemy.
     """
 
     def __init__(self, url: URL, *, pool_size: int = 10, statement_seconds_max: float | None = None) -> None:
         """Make the pool.
 
         Args:
-            url: of the database; `sslmode`, `sslrootcert`, `connect_timeout` and `pgbouncer` are understood.
-            pool_size: connections at most.
-            statement_seconds_max: after this time a statement raises TimeoutError; None: no timeout.
+            url: the database; the options `sslmode`, `sslrootcert`, `connect_timeout` and `pgbouncer` are supported.
+            pool_size: the most connections.
+            statement_seconds_max: the timeout of a statement, which then raises TimeoutError; None: no timeout.
 
         Raises:
             ConfigError: the URL names a root certificate that cannot be used.
         """
-        plain, arguments = connect_arguments(url)
+        plain_url, arguments = connect_arguments(url)
         arguments["command_timeout"] = statement_seconds_max
         self.engine = create_async_engine(
-            plain,
+            plain_url,
             connect_args=arguments,
             pool_size=pool_size,
             max_overflow=0,
             pool_recycle=POOL_RECYCLE_SECONDS,
         )
-        self._is_pooled = declared(url)
-        # The pool alone is not fair: a newcomer may overtake those who wait.
-        self._turns = asyncio.Semaphore(pool_size)
-        # Detection takes two connections of a pooler: if many detected at once, each could hold one and wait for
-        # another.
+        self._is_pooled = declared_by_url(url)
+        # SQLAlchemy's pool does not serve waiting tasks in order; the semaphore does.
+        self._slots = asyncio.Semaphore(pool_size)
+        # Detection uses two connections of a pooler. Several tasks detecting at the same time could each hold one and
+        # wait for another.
         self._detection = asyncio.Lock()
         event.listen(self.engine.sync_engine, "do_connect", self._connect)
         event.listen(self.engine.sync_engine, "checkin", _record_checkin)
@@ -89,21 +89,21 @@ class Database:
 
     @property
     def is_pooled(self) -> bool:
-        """Whether a transaction-mode pooler lies before the server; known once a connection was made."""
+        """Whether connections go through a transaction-mode pooler; known after the first connection was opened."""
         return self._is_pooled is True
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
         """Borrow an asyncpg connection.
 
-        A connection that is left inside a transaction, or by an error, is closed instead of returned.
+        After an error, or if a transaction is still open, the connection is closed instead of returned to the pool.
 
         Raises:
-            TimeoutError: none answers within `BORROW_SECONDS_MAX`.
-            SQLAlchemyError: none can be made.
+            TimeoutError: no connection is available within `BORROW_SECONDS_MAX`.
+            SQLAlchemyError: no connection can be opened.
         """
-        async with asyncio.timeout(BORROW_SECONDS_MAX) as borrowing, self._turns:
-            # SQLAlchemy's own connection object around the pooled one would cost as much as a small query.
+        async with asyncio.timeout(BORROW_SECONDS_MAX) as borrowing, self._slots:
+            # Without SQLAlchemy's AsyncConnection, which takes as long to set up as a small query.
             try:
                 pooled = await self.engine.raw_connection()
             except self.engine.dialect.loaded_dbapi.Error as error:
@@ -114,7 +114,7 @@ class Database:
             try:
                 yield driver
             except BaseException:
-                # The state of the connection is unknown (a cancelled COPY, a lost server): never hand it to another.
+                # The state of the connection is unknown (a cancelled COPY, a lost server): it must not be reused.
                 await greenlet_spawn(pooled.invalidate)
                 raise
             if driver.is_closed() or driver.is_in_transaction():
@@ -123,7 +123,7 @@ class Database:
                 await greenlet_spawn(pooled.close)
 
     async def close(self) -> None:
-        """Close every connection of the pool."""
+        """Close all connections of the pool."""
         await self.engine.dispose()
 
     async def __aenter__(self) -> Self:
@@ -135,7 +135,7 @@ class Database:
         await self.close()
 
     def _connect(self, dialect: Any, _record: Any, _arguments: Any, options: dict[str, Any]) -> Any:
-        """Make a connection for the pool; the first one detects a pooler, unless the URL declares it."""
+        """Open a connection for the pool. The first one detects a pooler, unless the URL declares it."""
         if self._is_pooled is None:
             await_only(self._detection.acquire())
             try:
@@ -149,14 +149,17 @@ class Database:
     def _detect_pooler(dialect: Any, options: dict[str, Any]) -> bool:
         connection = dialect.connect(**options)
         try:
-            if await_only(is_direct(connection.driver_connection)):
+            if await_only(is_direct_connection(connection.driver_connection)):
                 return False
         finally:
             connection.close()
-        return await_only(pools_transactions(lambda: asyncpg.connect(**options, statement_cache_size=0)))
+        return await_only(is_transaction_pooler(lambda: asyncpg.connect(**options, statement_cache_size=0)))
 
     def _require_alive(self, connection: Any, record: Any, _proxy: Any) -> None:
-        """Have the pool replace a dead connection; SQLAlchemy's own ping would cost three round trips each time."""
+        """Raise DisconnectionError for a dead connection, so that the pool replaces it.
+
+        SQLAlchemy's `pool_pre_ping` would take three round trips for every borrowed connection.
+        """
         if connection.driver_connection.is_closed():
             raise DisconnectionError
         if time.monotonic() - record.info.get("idle_since", time.monotonic()) < PING_AFTER_SECONDS:

@@ -1,4 +1,4 @@
-"""Which database to use: the configured one, or else the embedded server's."""
+"""Choose the database: the configured one, or otherwise the embedded server."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from ledger.embedded import EmbeddedServer
 
 @contextmanager
 def located_database(settings: Settings) -> Iterator[Settings]:
-    """Yield settings whose `database_url` is set; the embedded server runs while inside if none is configured.
+    """Yield settings with a `database_url`; if none is configured, the embedded server runs within the context.
 
     Raises:
         EmbeddedError: the embedded server cannot be started.

@@ -1,4 +1,4 @@
-"""The migrations from inside the program: are they all there, and bring them up to date."""
+"""Database migrations: the expected and the current revision, and migrating with Alembic."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from ledger.database import Database
 
 
 def migrations_folder() -> Path:
-    """Where the migrations lie: inside the package once installed, beside it in a checkout."""
+    """Return the folder of the migrations: inside the installed package, or beside it in a checkout."""
     package = Path(__file__).parents[1]
     installed = package / "migrations"
     return installed if installed.is_dir() else package.parent / "alembic"
@@ -25,14 +25,14 @@ def _config() -> Config:
 
 
 def expected_revision() -> str:
-    """The revision that this release works with."""
+    """Return the revision that this release requires."""
     head = ScriptDirectory.from_config(_config()).get_current_head()
     assert head is not None
     return head
 
 
 async def current_revision(connection: AsyncConnection) -> str | None:
-    """The database's revision; None where nothing was migrated yet."""
+    """Return the revision of the database; None if it was never migrated."""
     if await connection.scalar(text("SELECT to_regclass('public.alembic_version')")) is None:
         return None
     revision = await connection.scalar(text("SELECT version_num FROM public.alembic_version"))
@@ -40,7 +40,7 @@ async def current_revision(connection: AsyncConnection) -> str | None:
 
 
 async def migrate(database: Database, *, to: str = "head") -> None:
-    """Bring the database to a revision, in one transaction; `base` takes everything away."""
+    """Migrate the database to a revision, in one transaction; `base` drops everything."""
 
     def run(connection: Connection) -> None:
         config = _config()

@@ -1,74 +1,73 @@
-"""A pooler in transaction mode (PgBouncer, Supabase's on port 6543): what it cannot do, and how it is noticed.
+"""Transaction-mode poolers (PgBouncer, Supabase on port 6543): detection, and connections without session state.
 
-Each transaction may run on another server connection. So nothing may be kept in a session: no prepared statement by a
-name that another client may use too, no LISTEN, no lock or temporary table beyond a transaction, no SET but SET LOCAL.
+Behind such a pooler each transaction may run on another server connection. So nothing may depend on a session: no
+prepared statement with a name that another client may use, no LISTEN, no lock or temporary table that outlives a
+transaction, and SET LOCAL instead of SET.
 """
 
 import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy import URL
 
 from ledger.database import Connection
 
-if TYPE_CHECKING:
-    pass
-
 POOLER_PORT = 6543
-"""Where Supabase's pooler listens in transaction mode; nobody else does by default."""
+"""The port of Supabase's pooler in transaction mode; no other server uses it by default."""
 
-SECONDS_MAX = 3.0
-TRIES = 3
+QUERY_SECONDS_MAX = 3.0
+ATTEMPTS = 3
 
-SERVER_PROCESS = "SELECT pg_backend_pid()"
+SELECT_PID = "SELECT pg_backend_pid()"
 
 POOLED_ARGUMENTS: dict[str, Any] = {
     "statement_cache_size": 0,
     "prepared_statement_cache_size": 0,
     "prepared_statement_name_func": lambda: f"ledger_{uuid.uuid4().hex}",
 }
-"""For SQLAlchemy's asyncpg dialect. Without a cache a statement with parameters costs a round trip more."""
+"""Arguments of SQLAlchemy's asyncpg dialect. Without the statement cache, a statement with parameters takes one more
+round trip."""
 
 
-def declared(url: URL) -> bool | None:
-    """What the URL says of itself: `?pgbouncer=true` or `false`, or the pooler's port; None where nothing is said."""
-    word = url.query.get("pgbouncer")
-    if word is not None:
-        return word == "true"
+def declared_by_url(url: URL) -> bool | None:
+    """Whether a URL declares a transaction-mode pooler, by `?pgbouncer=true` or `false` or by its port; None if not."""
+    option = url.query.get("pgbouncer")
+    if option is not None:
+        return option == "true"
     return True if url.port == POOLER_PORT else None
 
 
-async def is_direct(connection: Connection) -> bool:
-    """Whether the process that serves a connection is the one that greeted it: behind a pooler it never is.
+async def is_direct_connection(connection: Connection) -> bool:
+    """Whether `pg_backend_pid()` equals the process id in the startup message. Behind a pooler it does not.
 
-    Asked without a prepared statement, and answered by how many rows there are.
+    The query uses no prepared statement, so the result is the number of rows.
     """
     status = await connection.execute(f"SELECT WHERE pg_backend_pid() = {connection.get_server_pid()}")
     return status == "SELECT 1"
 
 
-async def pools_transactions(connect: Callable[[], Awaitable[Connection]]) -> bool:
-    """Whether a server connection serves several clients by turns, which is found out by being two clients.
+async def is_transaction_pooler(connect: Callable[[], Awaitable[Connection]]) -> bool:
+    """Whether clients share server connections, transaction by transaction. Detected by connecting as two clients.
 
-    Poolers in session mode, and proxies that pass a whole session on, do not.
+    Poolers in session mode, and proxies that forward whole sessions, do not share them.
 
     Args:
-        connect: makes a connection that caches no statements.
+        connect: opens a connection without a statement cache.
     """
     first, second = await connect(), await connect()
     try:
-        for _ in range(TRIES):
-            before = await first.fetchval(SERVER_PROCESS)
+        for _ in range(ATTEMPTS):
+            before = await first.fetchval(SELECT_PID)
             async with second.transaction():
-                held = await second.fetchval(SERVER_PROCESS)
+                held = await second.fetchval(SELECT_PID)
                 if held == before:
                     return True
                 try:
-                    after = await first.fetchval(SERVER_PROCESS, timeout=SECONDS_MAX)
+                    after = await first.fetchval(SELECT_PID, timeout=QUERY_SECONDS_MAX)
                 except TimeoutError:
-                    # The pool's only connection is taken.
+                    # The pool has a single server connection, which the other client uses.
                     return True
             if after != before:
                 return True
@@ -76,4 +75,4 @@ async def pools_transactions(connect: Callable[[], Awaitable[Connection]]) -> bo
     finally:
         for connection in (first, second):
             with suppress(Exception):
-                await connection.close(timeout=SECONDS_MAX)
+                await connection.close(timeout=QUERY_SECONDS_MAX)

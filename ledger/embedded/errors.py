@@ -1,7 +1,7 @@
-"""The one error of the embedded PostgreSQL."""
+"""The error of the embedded PostgreSQL."""
 
 from ledger.domain.errors import LedgerError
 
 
 class EmbeddedError(LedgerError):
-    """The embedded PostgreSQL cannot be used; the message says why and what to do next."""
+    """The embedded PostgreSQL cannot be used; the message names the reason and the next step."""

@@ -1,4 +1,4 @@
-"""Which process serves a data folder. postmaster.pid alone proves nothing: pids are recycled."""
+"""Find the postmaster process of a data folder; postmaster.pid alone proves nothing, since pids are reused."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -7,29 +7,30 @@ import psutil
 
 
 class Postmaster(NamedTuple):
-    """PostgreSQL's first process, the parent of all the others."""
+    """The main process of a PostgreSQL server, the parent of all others."""
 
     pid: int
     port: int
 
 
-def living_postmaster(data: Path) -> Postmaster | None:
+def running_postmaster(data: Path) -> Postmaster | None:
+    """Return the postmaster that serves a data folder; None if it is not running."""
     try:
         lines = (data / "postmaster.pid").read_text().splitlines()
         pid, port = int(lines[0]), int(lines[3])
         process = psutil.Process(pid)
         program, *arguments = process.cmdline()
-        # The command line before the cwd: root in a container may not read another user's cwd.
-        ours = Path(program).name == "postgres" and (str(data) in arguments or process.cwd() == str(data))
+        # The command line first: root in a container may not be allowed to read the working directory of another user.
+        is_match = Path(program).name == "postgres" and (str(data) in arguments or process.cwd() == str(data))
     except (FileNotFoundError, IndexError, ValueError, psutil.Error):
         return None
-    return Postmaster(pid, port) if ours else None
+    return Postmaster(pid, port) if is_match else None
 
 
-def forget_recycled_pid(data: Path) -> None:
-    """Remove a pid file that names a living stranger, or nobody: PostgreSQL would refuse to start.
+def remove_reused_pid_file(data: Path) -> None:
+    """Remove a pid file that names no pid or the pid of another running process: PostgreSQL would refuse to start.
 
-    One that names a dead process stays: PostgreSQL looks through it for sessions left behind.
+    A file that names a dead process stays: PostgreSQL uses it to find sessions that are still running.
     """
     pid_file = data / "postmaster.pid"
     pid = pid_file.read_text().partition("\n")[0] if pid_file.exists() else ""

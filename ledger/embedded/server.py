@@ -1,4 +1,4 @@
-"""Using the embedded server: one process's share in it, and the locks that count the processes."""
+"""Use of the embedded server by several processes: start or adopt, count users with locks, stop with the last."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ if sys.platform != "win32":
 
 
 class EmbeddedServer:
-    """One process's use of the server of one home. ``url`` works as it is in psql, asyncpg and SQLAlchemy."""
+    """The use of the server of one home by this process. `url` works in psql, asyncpg and SQLAlchemy."""
 
     url: str
     pid: int
@@ -33,9 +33,10 @@ class EmbeddedServer:
 
     @classmethod
     def acquire(cls, home: Path) -> Self:
-        """Make the server of ``home`` on first use, start or adopt it, and count this process as a user.
+        """Create the server of a home on first use, start or adopt it, and register this process as a user.
 
-        Raises EmbeddedError when it does not answer within WAIT_SECONDS_MAX, or cannot run here at all.
+        Raises:
+            EmbeddedError: the server does not answer within `WAIT_SECONDS_MAX`, or cannot run on this system.
         """
         with _plain_errors(home):
             cluster = Cluster(home)
@@ -43,9 +44,9 @@ class EmbeddedServer:
                 users_lock = _open_lock(cluster.folder / "users.lock")
                 try:
                     fcntl.flock(users_lock, fcntl.LOCK_SH)
-                    return cls(cluster, users_lock, cluster.bring_up())
+                    return cls(cluster, users_lock, cluster.ensure_running())
                 except Exception:
-                    # Left running: stopping a server in crash recovery would send it back to the beginning.
+                    # The server keeps running: stopping it during crash recovery would restart the recovery.
                     os.close(users_lock)
                     raise
                 except BaseException:
@@ -53,7 +54,7 @@ class EmbeddedServer:
                     raise
 
     def release(self) -> None:
-        """Stop counting as a user; the last one stops the server and waits for its end. Idempotent."""
+        """Deregister this process; the last user stops the server and waits until it has stopped. Idempotent."""
         if self._users_lock is None:
             return
         with _plain_errors(self._cluster.folder.parent), _start_lock(self._cluster.folder):
@@ -71,9 +72,10 @@ class EmbeddedServer:
 
 @contextmanager
 def exclusive_home(home: Path, purpose: str) -> Iterator[None]:
-    """Hold HOME/service.lock for the life of a service. Raises EmbeddedError naming whoever holds it.
+    """Hold HOME/service.lock within the context. On Windows, which has no embedded server, there is no lock.
 
-    On Windows it holds nothing: there a service uses another database, and so may any number of them.
+    Raises:
+        EmbeddedError: another process holds the lock; the message names it.
     """
     if sys.platform == "win32":
         yield
@@ -83,9 +85,9 @@ def exclusive_home(home: Path, purpose: str) -> Iterator[None]:
         lock = _open_lock(home / "service.lock")
     try:
         if not _locked_now(lock):
-            pid, _, its_purpose = os.pread(lock, 1000, 0).decode(errors="replace").strip().partition(" ")
+            pid, _, other_purpose = os.pread(lock, 1000, 0).decode(errors="replace").strip().partition(" ")
             raise EmbeddedError(
-                f"{home} is in use by process {pid or 'unknown'} ({its_purpose or 'just starting'}). "
+                f"{home} is in use by process {pid or 'unknown'} ({other_purpose or 'starting'}). "
                 "Next: stop that process, or choose another home."
             )
         line = f"{os.getpid()} {purpose}\n".encode()
@@ -97,7 +99,7 @@ def exclusive_home(home: Path, purpose: str) -> Iterator[None]:
 
 
 def _leave(cluster: Cluster, users_lock: int) -> None:
-    """Drop one user's lock. It can be had alone only by the last: nobody joins while start.lock is held."""
+    """Release the users lock. Only the last user can lock it exclusively: no process joins while start.lock is held."""
     try:
         if _locked_now(users_lock):
             cluster.stop()
@@ -107,7 +109,7 @@ def _leave(cluster: Cluster, users_lock: int) -> None:
 
 @contextmanager
 def _start_lock(folder: Path) -> Iterator[None]:
-    """Held while a server is made, started, adopted or stopped. Waiting for it is bounded."""
+    """Hold start.lock while a server is created, started, adopted or stopped; wait for it for a limited time."""
     lock = _open_lock(folder / "start.lock")
     seconds_max = 3 * WAIT_SECONDS_MAX
     deadline = time.monotonic() + seconds_max
@@ -143,7 +145,9 @@ def _plain_errors(home: Path) -> Iterator[None]:
     except PermissionError as error:
         raise EmbeddedError(
             f"{home} cannot be used by {user_name(os.geteuid())}: {error}. "
-            "Next: start as the user who made it, or choose another home."
+            "Next: start as the user that created it, or choose another home."
         ) from error
     except (OSError, subprocess.SubprocessError) as error:
-        raise EmbeddedError(f"The embedded PostgreSQL in {home} failed: {error}. Next: mend that.") from error
+        raise EmbeddedError(
+            f"The embedded PostgreSQL in {home} failed: {error}. Next: fix the cause and start again."
+        ) from error

@@ -69,7 +69,7 @@ async def test_a_certificate_nobody_vouches_for_is_told_from_one_for_another_hos
 
     assert "sslrootcert=FILE" in unknown
     assert "certificate is for another host" in another
-    assert "sslrootcert names /nowhere.crt" in missing
+    assert "sslrootcert /nowhere.crt cannot be used" in missing
 
 
 async def test_a_database_without_tables_says_to_migrate(plain_server: PostgreSQL) -> None:

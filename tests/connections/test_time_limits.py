@@ -83,11 +83,11 @@ async def test_all_who_come_with_a_key_in_an_outage_wait_once_and_together(
     stop_and_go(True)
 
     started = time.monotonic()
-    ended = await asyncio.gather(*(ring.find(text) for _ in range(8)), return_exceptions=True)
+    ended = await asyncio.gather(*(ring.authenticate(text) for _ in range(8)), return_exceptions=True)
     seconds = time.monotonic() - started
     stop_and_go(False)
 
     assert {type(error) for error in ended} == {TimeoutError}
     assert seconds < LIMIT_SECONDS + 4
-    assert (await ring.find(text)).name == "agent"
+    assert (await ring.authenticate(text)).name == "agent"
     await database.close()

