@@ -5,7 +5,7 @@ import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import aiohttp
 import pytest
@@ -21,9 +21,6 @@ from ledger.log.appender import Appender
 from ledger.log.read import EventFilter, read_all
 from tests.conftest import administer
 from tests.log.helpers import value
-
-if TYPE_CHECKING:
-    pass
 
 ORIGIN = "ledger.example/log"
 
@@ -85,7 +82,7 @@ async def served(database: Database, sealer: Sealer | None = None) -> AsyncItera
 
 
 @asynccontextmanager
-async def without_triggers(database: Database) -> "AsyncIterator[Connection]":
+async def without_triggers(database: Database) -> AsyncIterator[Connection]:
     """Open a transaction in which the triggers that protect the log are disabled."""
     async with database.connection() as connection, connection.transaction():
         await connection.execute("SET LOCAL session_replication_role = replica")
@@ -111,8 +108,8 @@ async def copied(url: URL) -> AsyncIterator[URL]:
 async def clone(source: URL, target: URL) -> None:
     """Replace the target database by a copy of the source; connections to either are terminated."""
     postgres = source.set(database="postgres")
-    ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}'"
-    await administer(postgres, ended.format(source.database))
+    terminate = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}'"
+    await administer(postgres, terminate.format(source.database))
     await administer(postgres, f"DROP DATABASE IF EXISTS {target.database} WITH (FORCE)")
     await administer(postgres, f"CREATE DATABASE {target.database} TEMPLATE {source.database}")
 
@@ -133,7 +130,7 @@ async def get_json(client: aiohttp.ClientSession, path: str, **parameters: Any) 
         return answer.status, await answer.json(content_type=None)
 
 
-async def cancel(*tasks: "asyncio.Task[Any]") -> None:
+async def cancel(*tasks: asyncio.Task[Any]) -> None:
     """Cancel tasks and wait until they have ended."""
     for task in tasks:
         task.cancel()
