@@ -35,7 +35,7 @@ class Appended(msgspec.Struct):
 _RESULTS = [{"$ref": f"#/components/schemas/{name}"} for name in ("Receipt", "Problem")]
 
 
-class Judged(msgspec.Struct):
+class IndependentResults(msgspec.Struct):
     """Each event's receipt or problem, in the order of the request; `position` is the highest recorded, or 0."""
 
     position: int
@@ -92,7 +92,7 @@ async def _append_independent(
         for index, answer in enumerate(answers)
     ]
     position = max((answer.position for answer in answers if isinstance(answer, Receipt)), default=0)
-    return json_response(Judged(position, results), position=position)
+    return json_response(IndependentResults(position, results), position=position)
 
 
 def _idempotency_key(request: web.Request) -> str | None:
@@ -109,7 +109,7 @@ ROUTES = [
         "/v1/events",
         append_events,
         "Record events: an object, an array, or NDJSON; all or nothing unless mode=independent.",
-        answers={201: Appended, 200: (Appended, Judged)},
+        answers={201: Appended, 200: (Appended, IndependentResults)},
         query=AppendQuery,
         body=AnyEvent,
         headers=("Idempotency-Key",),

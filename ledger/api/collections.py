@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from enum import Enum
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -78,7 +78,7 @@ class BudgetEntriesQuery(PageQuery, kw_only=True):
 class ItemQuery(MinPositionQuery, forbid_unknown_fields=True):
     """`as_of`: as it stood at a position, or at a time of recording; both inclusive, neither in the future."""
 
-    as_of: Annotated[str, msgspec.Meta(description="A position, or an RFC 3339 time with its zone.")] | None = None
+    as_of: str | None = None
 
 
 class Collection(NamedTuple):
@@ -201,7 +201,7 @@ def _routes(collection: Collection) -> list[Route]:
         return await _item(request, services, collection)
 
     page = msgspec.defstruct(
-        f"{collection.view.__name__}Page",
+        f"{collection.view.__name__.removesuffix('View')}Page",
         [("items", list[collection.view]), ("next", str | None)],  # type: ignore[name-defined]
         namespace={"__doc__": "A page; `next` is the cursor of the next one, null on the last."},
     )

@@ -21,7 +21,7 @@ LAG_SECONDS_MAX = 60.0
 """Further behind than this, the read models are no longer what a dashboard should show."""
 
 
-class Alive(msgspec.Struct):
+class Health(msgspec.Struct):
     """The process answers."""
 
     status: Literal["ok"] = "ok"
@@ -39,7 +39,7 @@ class Readiness(msgspec.Struct):
 
 async def healthz(request: web.Request, services: Services) -> web.StreamResponse:
     """The process answers; nothing else is looked at."""
-    return json_response(Alive())
+    return json_response(Health())
 
 
 async def readyz(request: web.Request, services: Services) -> web.StreamResponse:
@@ -71,6 +71,6 @@ async def _check(services: Services) -> Readiness:
 
 
 ROUTES = [
-    Route("GET", "/healthz", healthz, "Is the process alive?", {200: Alive}, needs=None),
+    Route("GET", "/healthz", healthz, "Is the process alive?", {200: Health}, needs=None),
     Route("GET", "/readyz", readyz, "Can it serve?", {200: Readiness, 503: Readiness}, needs=None),
 ]

@@ -40,7 +40,7 @@ class KeyView(msgspec.Struct, kw_only=True):
     last_used_at: Time | None
 
 
-class MadeKey(KeyView, kw_only=True):
+class CreatedKey(KeyView, kw_only=True):
     """A key that was just made: `key` is shown this once."""
 
     key: str
@@ -104,7 +104,7 @@ ROUTES = [
         "/v1/keys",
         create_key,
         "Make a key; its text is shown this once.",
-        {201: MadeKey},
+        {201: CreatedKey},
         body=NewKey,
         problems=("malformed", "name-taken", "too-large", "unsupported-media-type", "database-unavailable"),
         needs="admin",

@@ -1,7 +1,5 @@
 """min_position and Ledger-Min-Position: wait until the database that is read has reached a position."""
 
-from typing import Annotated
-
 import msgspec
 from aiohttp import web
 
@@ -15,10 +13,7 @@ HEADER = "Ledger-Min-Position"
 class MinPositionQuery(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """A read of the read models that may wait for a position."""
 
-    min_position: Annotated[
-        Position | None,
-        msgspec.Meta(description="Answer only once the read models reflect this position; waits for at most 5 s."),
-    ] = None
+    min_position: Position | None = None
 
 
 async def wait_for_read_models(request: web.Request, services: Services, position: int | None) -> None:

@@ -1,4 +1,8 @@
-"""OpenAPI 3.1, generated from the very routes and structs that the service runs on."""
+"""GET /openapi.json: the OpenAPI 3.1 document, generated from the routes and structs that the service runs on.
+
+Client generators must read it without a warning. They know no NDJSON: if it is not one of several media types of an
+answer, it is listed under `x-media-types` instead of `content`.
+"""
 
 import re
 from collections.abc import Sequence
@@ -8,174 +12,190 @@ import msgspec
 from aiohttp import web
 
 import ledger
+from ledger.api.append import IDEMPOTENCY_KEY_CHARACTERS_MAX
+from ledger.api.descriptions import PARAMETERS, describe
+from ledger.api.openapi_schemas import REFERENCE, Schema, Schemas, answer_types
 from ledger.api.parameters import POSITION_MAX
-from ledger.api.problems import CONTENT_TYPE, STATUS, Problem
+from ledger.api.problems import CONTENT_TYPE, STATUS
 from ledger.api.routes import EVENT_STREAM, JSON, NDJSON, OCTETS, PLAIN, Route, json_response
 from ledger.api.services import Services
-from ledger.domain.codec import Day
+from ledger.domain.access import PERMISSIONS
 from ledger.domain.event_type import CATEGORIES
+from ledger.log.decode import BODY_BYTES_MAX, REQUEST_EVENTS_MAX
 
-REFERENCE = "#/components/schemas/{name}"
+TITLE = "Budget and job ledger"
 
-IN_TEXT = {
-    NDJSON: {"type": "string", "description": "an event a line"},
+DESCRIPTION = """\
+An event-sourced ledger of budgets and jobs for teams that run AI agents. Append events with `POST /v1/events`; read
+them back, or read the campaigns, content assets, agent jobs and budget entries that they make.
+
+Money is exact: decimals are strings in plain notation. Times are UTC with microseconds. Errors are problem documents
+(RFC 9457)."""
+
+TAGS = {
+    "events": "Append events; read the log; follow it live.",
+    "streams": "The events of one stream.",
+    "campaigns": "Campaigns with their spend, budgets and timelines.",
+    "content-assets": "Content assets.",
+    "agent-jobs": "Jobs of agents.",
+    "budget-entries": "Costs and holds.",
+    "spend": "Sums of costs.",
+    "projections": "Status of the read models.",
+    "log": "The audit log: checkpoints, tiles, proofs, export.",
+    "keys": "API keys.",
+    "service": "Health, metrics and this document.",
+}
+"""Groups of operations: the first part of a path after `/v1`."""
+
+TEXT_SCHEMAS: dict[str, Schema] = {
+    NDJSON: {"type": "string", "description": "NDJSON: one event per line."},
     PLAIN: {"type": "string"},
     OCTETS: {"type": "string", "format": "binary"},
-    EVENT_STREAM: {"type": "string", "description": "Server-Sent Events: id is the position, data the event in JSON"},
+    EVENT_STREAM: {
+        "type": "string",
+        "description": "Server-Sent Events: `id` is the position, `event` the type, `data` the event as JSON.",
+    },
 }
-"""The schemas of what is no JSON document."""
+"""The schemas of media types other than JSON."""
+
+POSITION: Schema = {"type": "integer", "minimum": 0, "maximum": POSITION_MAX}
+
+PATH_SCHEMAS: dict[str, Schema] = {
+    "position": POSITION,
+    "category": {"type": "string", "enum": list(CATEGORIES)},
+    "key": {"type": "string"},
+    "tile": {"type": "string"},
+}
+"""The schemas of path parameters that are not UUIDs."""
+
+HEADER_SCHEMAS: dict[str, Schema] = {
+    "Ledger-Min-Position": POSITION,
+    "Idempotency-Key": {"type": "string", "minLength": 1, "maxLength": IDEMPOTENCY_KEY_CHARACTERS_MAX},
+    "Last-Event-ID": POSITION,
+}
 
 
-def _schema_hook(kind: type) -> dict[str, Any]:
-    if kind is Day:
-        return {"type": "string", "description": "An RFC 3339 time with its zone, or a date meaning midnight UTC."}
-    raise NotImplementedError(kind)
+def route_for(routes: Sequence[Route]) -> Route:
+    """Return the route that serves the document of these routes and of itself."""
+    document: dict[str, Any] = {}
 
+    async def get_openapi(request: web.Request, services: Services) -> web.StreamResponse:
+        return json_response(document)
 
-def _schemas(routes: Sequence[Route]) -> tuple[dict[Any, Any], dict[str, Any]]:
-    """The schema of every type the routes name, and the components these refer to."""
-    types: list[Any] = [Problem]
-    for route in routes:
-        types += [kind for kind in (route.query, route.body) if kind is not None]
-        types += [kind for answer in route.answers.values() for kind in _kinds(answer)]
-    schemas, components = msgspec.json.schema_components(types, schema_hook=_schema_hook, ref_template=REFERENCE)
-    _allow_numbers(components)
-    return dict(zip(map(str, types), schemas, strict=True)), components
-
-
-def _allow_numbers(schema: Any) -> None:
-    """Say that decimals are read from JSON numbers too; msgspec's schema knows strings only."""
-    if isinstance(schema, list):
-        for item in schema:
-            _allow_numbers(item)
-    elif isinstance(schema, dict):
-        if schema.get("format") == "decimal":
-            del schema["format"]
-            schema["type"] = ["string", "number"]
-        for item in schema.values():
-            _allow_numbers(item)
+    route = Route("GET", "/openapi.json", get_openapi, "Read this document.", {200: dict[str, Any]}, needs=None)
+    document.update(build([*routes, route]))
+    return route
 
 
 def build(routes: Sequence[Route]) -> dict[str, Any]:
     """Build the document."""
-    schemas, components = _schemas(routes)
+    schemas = Schemas(routes)
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
-        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schemas, components)
-    # Query structs are shown as parameters, not as bodies.
-    for route in routes:
-        if route.query is not None:
-            components.pop(route.query.__name__, None)
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schemas)
     return {
         "openapi": "3.1.0",
-        "info": {"title": "Budget and job ledger", "version": ledger.__version__},
+        "info": {"title": TITLE, "version": ledger.__version__, "description": DESCRIPTION},
+        "servers": [{"url": "/", "description": "The service that serves this document."}],
+        "tags": [{"name": name, "description": text} for name, text in TAGS.items()],
         "paths": paths,
         "components": {
-            "schemas": components,
-            "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "An API key: lgr_..."}},
+            "schemas": schemas.components,
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "An API key: `lgr_...`."}},
         },
         "security": [{"key": []}],
     }
 
 
-def _operation(route: Route, schemas: dict[Any, Any], components: dict[str, Any]) -> dict[str, Any]:
+def _operation(route: Route, schemas: Schemas) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "operationId": f"{route.method.lower()}_{re.sub(r'[^a-z0-9]+', '_', route.path.lower()).strip('_')}",
+        "tags": [_tag(route)],
         "summary": route.summary,
+        "description": _description(route),
         "parameters": [
             *_path_parameters(route),
-            *_query_parameters(route, components),
+            *(schemas.query_parameters(route.query) if route.query is not None else ()),
             *_header_parameters(route),
         ],
         "responses": {
-            **{
-                str(status): {
-                    "description": " Or: ".join(_first_line(kind) for kind in _kinds(answer)),
-                    "content": _content(route, [schemas[str(kind)] for kind in _kinds(answer)]),
-                }
-                for status, answer in route.answers.items()
-            },
+            **{str(status): _response(route, answer, schemas) for status, answer in route.answers.items()},
             **_problem_responses(route),
         },
     }
     if route.needs is None:
         operation["security"] = []
     if route.body is not None:
-        operation["requestBody"] = {"required": True, "content": _body(route, schemas[str(route.body)])}
+        operation["requestBody"] = _request_body(route, schemas.of(route.body))
     return operation
 
 
-def _body(route: Route, one: dict[str, Any]) -> dict[str, Any]:
+def _tag(route: Route) -> str:
+    _, version, *rest = route.path.split("/")
+    return rest[0] if version == "v1" else "service"
+
+
+def _description(route: Route) -> str:
+    if route.needs is None:
+        access = "No API key is needed."
+    else:
+        access = f"Roles: {', '.join(role.value for role, allowed in PERMISSIONS.items() if route.needs in allowed)}."
+    return f"{route.description} {access}".strip()
+
+
+def _request_body(route: Route, schema: Schema) -> dict[str, Any]:
     if isinstance(route.body, type):
-        return {JSON: {"schema": one}}
-    # A union of events: one of them, many, or a line each.
-    many = {"type": "array", "items": one, "minItems": 1, "maxItems": 5000}
-    return {JSON: {"schema": {"oneOf": [one, many]}}, NDJSON: {"schema": IN_TEXT[NDJSON]}}
+        return {"required": True, "content": {JSON: {"schema": schema}}}
+    many = {"type": "array", "items": schema, "minItems": 1, "maxItems": REQUEST_EVENTS_MAX}
+    return {
+        "required": True,
+        "description": f"One event, an array of 1 to {REQUEST_EVENTS_MAX:,} events, or `{NDJSON}`: one event per line. "
+        f"At most {BODY_BYTES_MAX // 2**20} MiB.",
+        "content": {JSON: {"schema": {"oneOf": [schema, many]}}},
+        "x-media-types": {NDJSON: {"schema": TEXT_SCHEMAS[NDJSON]}},
+    }
 
 
-def _kinds(answer: Any) -> tuple[Any, ...]:
-    return answer if isinstance(answer, tuple) else (answer,)
+def _response(route: Route, answer: Any, schemas: Schemas) -> dict[str, Any]:
+    kinds = answer_types(answer)
+    choices = [schemas.of(kind) for kind in kinds]
+    schema = choices[0] if len(choices) == 1 else {"anyOf": choices}
+    content = {media: {"schema": schema if media == JSON else TEXT_SCHEMAS[media]} for media in route.media}
+    response: dict[str, Any] = {"description": " Or: ".join(_first_line(route, kind) for kind in kinds)}
+    return response | ({"content": {}, "x-media-types": content} if route.media == (NDJSON,) else {"content": content})
 
 
-def _content(route: Route, schemas: list[Any]) -> dict[str, Any]:
-    schema = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
-    return {media: {"schema": schema if media == JSON else IN_TEXT[media]} for media in route.media}
-
-
-def _first_line(kind: Any) -> str:
-    described = isinstance(kind, type) and issubclass(kind, msgspec.Struct)
-    return (kind.__doc__ or "An answer.").strip().splitlines()[0] if described else "A JSON object."
+def _first_line(route: Route, kind: Any) -> str:
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        return (kind.__doc__ or "").strip().splitlines()[0]
+    return f"A body of type `{route.media[0]}`."
 
 
 def _path_parameters(route: Route) -> list[dict[str, Any]]:
-    formats = {
-        "position": {"type": "integer", "minimum": 0, "maximum": POSITION_MAX},
-        "category": {"type": "string", "enum": list(CATEGORIES)},
-        "key": {"type": "string"},
-        "tile": {"type": "string", "description": "<level>/<index>[.p/<width>] or entries/<index>[.p/<width>]"},
-    }
     return [
         {
             "name": name,
             "in": "path",
             "required": True,
-            "schema": formats.get(name, {"type": "string", "format": "uuid"}),
+            "description": describe(PARAMETERS, "path", name),
+            "schema": PATH_SCHEMAS.get(name, {"type": "string", "format": "uuid"}),
         }
         for name in re.findall(r"{(\w+)}", route.path)
     ]
 
 
-def _query_parameters(route: Route, components: dict[str, Any]) -> list[dict[str, Any]]:
-    if route.query is None:
-        return []
-    schema = components[route.query.__name__]
-    parameters = []
-    for name, of in schema["properties"].items():
-        given = {key: value for key, value in of.items() if key != "default"}
-        # An absent parameter is how null is said.
-        choices = [choice for choice in given.pop("anyOf", []) if choice != {"type": "null"}]
-        given = {**given, **(choices[0] if len(choices) == 1 else {"anyOf": choices} if choices else {})}
-        parameter: dict[str, Any] = {
-            "name": name,
-            "in": "query",
-            "required": name in schema.get("required", ()),
-            "schema": given,
-        }
-        if given.get("type") == "array":
-            parameter |= {"style": "form", "explode": False}
-        parameters.append(parameter)
-    return parameters
-
-
 def _header_parameters(route: Route) -> list[dict[str, Any]]:
-    schemas: dict[str, dict[str, Any]] = {
-        "Ledger-Min-Position": {"type": "integer", "minimum": 0, "maximum": POSITION_MAX},
-        "Idempotency-Key": {"type": "string", "minLength": 1, "maxLength": 255},
-        "Last-Event-ID": {"type": "integer", "minimum": 0, "maximum": POSITION_MAX},
-    }
     waits = route.query is not None and "min_position" in route.query.__struct_fields__
-    names = (*route.headers, *(("Ledger-Min-Position",) if waits else ()))
-    return [{"name": name, "in": "header", "required": False, "schema": schemas[name]} for name in names]
+    return [
+        {
+            "name": name,
+            "in": "header",
+            "required": False,
+            "description": PARAMETERS[name],
+            "schema": HEADER_SCHEMAS[name],
+        }
+        for name in (*route.headers, *(("Ledger-Min-Position",) if waits else ()))
+    ]
 
 
 def _problem_responses(route: Route) -> dict[str, Any]:
@@ -189,15 +209,3 @@ def _problem_responses(route: Route) -> dict[str, Any]:
         for status, slugs in sorted(by_status.items())
         if status not in route.answers
     }
-
-
-def route_for(routes: Sequence[Route]) -> Route:
-    """The route that serves the document of these routes and of itself."""
-    document: dict[str, Any] = {}
-
-    async def get_openapi(request: web.Request, services: Services) -> web.StreamResponse:
-        return json_response(document)
-
-    route = Route("GET", "/openapi.json", get_openapi, "This document.", {200: dict[str, Any]}, needs=None)
-    document.update(build([*routes, route]))
-    return route

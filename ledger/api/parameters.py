@@ -83,14 +83,8 @@ def _kinds(query: type[msgspec.Struct]) -> dict[str, type]:
 
 
 def _kind(info: inspect.Type) -> type:
-    info = _without_metadata(info)
-    choices = map(_without_metadata, info.types) if isinstance(info, inspect.UnionType) else (info,)
+    choices = info.types if isinstance(info, inspect.UnionType) else (info,)
     return next(type(choice) for choice in choices if not isinstance(choice, inspect.NoneType))
-
-
-def _without_metadata(info: inspect.Type) -> inspect.Type:
-    """Return the type inside; a description wraps it."""
-    return _without_metadata(info.type) if isinstance(info, inspect.Metadata) else info
 
 
 def _split(value: str) -> list[str]:

@@ -34,6 +34,7 @@ class Route(NamedTuple):
         media: the media types in which it answers.
         needs: the permission that a caller needs; None: no authentication.
         from_replica: whether a replica may answer; then the handler reads from `services.read_database`.
+        description: details for the OpenAPI document, in sentences.
     """
 
     method: str
@@ -48,6 +49,7 @@ class Route(NamedTuple):
     media: tuple[str, ...] = (JSON,)
     needs: Permission | None = "read"
     from_replica: bool = False
+    description: str = ""
 
     def definition(self) -> web.RouteDef:
         """Return the aiohttp definition of the route."""

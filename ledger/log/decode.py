@@ -40,7 +40,7 @@ def _sent(name: str, payload: type[EventData]) -> type[NewEvent]:
     required = any(field.required for field in msgspec.structs.fields(payload))
     data: Any = ("data", payload) if required else ("data", payload, msgspec.field(default_factory=payload))
     struct = msgspec.defstruct(
-        "".join(part.title() for part in re.split(r"[._]", name)),
+        "".join(part.title() for part in re.split(r"[._]", name)) + "Event",
         [data],
         bases=(NewEvent,),
         tag=name,

@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 
 from ledger.database import Connection, Database
-from ledger.domain.codec import merge, time_text
+from ledger.domain.codec import JsonObject, merge, time_text
 
 PAGE_EVENTS_MAX = 5_000
 PAGE_CHARACTERS_MAX = 8 * 1024 * 1024
@@ -77,7 +77,7 @@ class EventView(msgspec.Struct, frozen=True, omit_defaults=True):
     actor: str
     campaign_id: UUID | None
     agent_job_id: UUID | None
-    data: msgspec.Raw
+    data: JsonObject
     correlation_id: UUID | None = None
     causation_id: UUID | None = None
     erased: bool = False

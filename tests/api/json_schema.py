@@ -13,7 +13,7 @@ TYPES: dict[str, Any] = {
     "null": type(None),
 }
 
-ANNOTATIONS = {"title", "description", "format", "default"}
+ANNOTATIONS = {"title", "description", "format", "default", "discriminator"}
 CHECKED = {"$ref", "type", "enum", "const", "anyOf", "oneOf", "properties", "required", "additionalProperties", "items"}
 CHECKED |= {"pattern", "minLength", "maxLength", "minimum", "maximum", "minItems", "maxItems"}
 

@@ -1,16 +1,21 @@
 """The OpenAPI document says what the service does, and nothing else."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from aiohttp import web
+from msgspec import structs
 
-from ledger.api import routes as api_routes
 from ledger.api.app import ROUTES, make_app
+from ledger.api.descriptions import ENVELOPE, FIELDS, PARAMETERS
+from ledger.api.openapi import HEADER_SCHEMAS
 from ledger.api.problems import STATUS
+from ledger.api.routes import Route
 from ledger.domain.catalogue import CATALOGUE
+from ledger.log.decode import NewEvent
 from tests.api.json_schema import Schemas
 from tests.conftest import Service
 from tests.events import campaign, content, cost, event, follow, job, reserve
@@ -86,6 +91,59 @@ async def test_descriptions_are_sentences(document: Any) -> None:
                 assert answer["description"].endswith("."), answer["description"]
 
 
+async def test_every_operation_parameter_schema_and_field_is_described(document: Any) -> None:
+    tags = {tag["name"] for tag in document["tags"] if tag["description"]}
+    undescribed = [path for path, _, operation in operations(document) if not set(operation["tags"]) <= tags]
+    for path, _, operation in operations(document):
+        described = [operation, *operation["parameters"], *operation["responses"].values()]
+        undescribed += [f"{path}: {one}" for one in described if not one.get("description")]
+    for name, schema in document["components"]["schemas"].items():
+        fields = {name: schema} | {f"{name}.{field}": one for field, one in schema.get("properties", {}).items()}
+        undescribed += [field for field, one in fields.items() if not one.get("description")]
+
+    assert undescribed == []
+
+
+def test_every_description_is_used(document: Any) -> None:
+    schemas = document["components"]["schemas"]
+    fields = {f"{name}.{field}" for name, schema in schemas.items() for field in schema.get("properties", ())}
+    queries = {route.query for route in ROUTES if route.query is not None}
+    parameters = {
+        *(f"{query.__name__}.{field.encode_name}" for query in queries for field in structs.fields(query)),
+        *(f"path.{name}" for route in ROUTES for name in re.findall(r"{(\w+)}", route.path)),
+        *(f"header.{name}" for name in HEADER_SCHEMAS),
+    }
+
+    assert unused(FIELDS, fields) == set()
+    assert unused(PARAMETERS, parameters) == set()
+    assert unused(ENVELOPE, {f"NewEvent.{field.encode_name}" for field in structs.fields(NewEvent)}) <= {"type"}
+
+
+def unused(descriptions: dict[str, str], names: set[str]) -> set[str]:
+    """Return the descriptions that none of these names (`Schema.field`) uses."""
+    plain = {name.partition(".")[2] for name in names if name not in descriptions}
+    return set(descriptions) - names - plain
+
+
+async def test_titles_are_unique(document: Any) -> None:
+    titles = Counter(node["title"] for node in nodes(document["components"]) if isinstance(node.get("title"), str))
+
+    assert [title for title, count in titles.items() if count > 1] == []
+    assert set(titles) == set(document["components"]["schemas"])
+
+
+async def test_defaults_and_limits_are_listed(document: Any) -> None:
+    def parameter(path: str, name: str) -> Any:
+        parameters = document["paths"][path]["get"]["parameters"]
+        return next(one["schema"] for one in parameters if one["name"] == name)
+
+    hold = document["components"]["schemas"]["CostReserved"]["properties"]["expires_in"]
+    assert (hold["default"], "default 900" in hold["description"]) == (900, True)
+    assert parameter("/v1/events", "limit") == {"type": "integer", "minimum": 1, "maximum": 5000, "default": 100}
+    assert parameter("/v1/campaigns", "limit") == {"type": "integer", "minimum": 1, "maximum": 500, "default": 50}
+    assert parameter("/v1/campaigns", "sort")["default"] == "-created_at,id"
+
+
 async def test_it_names_exactly_the_routes_there_are(document: Any) -> None:
     app = make_app(None)  # type: ignore[arg-type]
     served = {
@@ -98,14 +156,14 @@ async def test_it_names_exactly_the_routes_there_are(document: Any) -> None:
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
-async def test_every_parameter_is_listed_and_no_other(document: Any, route: api_routes.Route) -> None:
+async def test_every_parameter_is_listed_and_no_other(document: Any, route: Route) -> None:
     parameters = document["paths"][route.path][route.method.lower()]["parameters"]
     by_place = {
         place: [parameter["name"] for parameter in parameters if parameter["in"] == place]
         for place in ("query", "path")
     }
 
-    fields = api_routes.msgspec.structs.fields(route.query) if route.query else ()
+    fields = structs.fields(route.query) if route.query else ()
     taken = [field.encode_name for field in fields]
     needed = [field.encode_name for field in fields if field.required]
     assert sorted(by_place["query"]) == sorted(taken)
@@ -143,13 +201,13 @@ async def test_the_live_feed_is_listed_as_server_sent_events_alone(document: Any
 
 def sent_types(document: Any) -> dict[str, Any]:
     """The schemas of the events that may be sent, by type."""
-    body = document["paths"]["/v1/events"]["post"]["requestBody"]["content"]
-    assert set(body) == {"application/json", "application/x-ndjson"}
+    body = document["paths"]["/v1/events"]["post"]["requestBody"]
+    assert {*body["content"], *body["x-media-types"]} == {"application/json", "application/x-ndjson"}
     schemas = Schemas(document)
-    one, many = body["application/json"]["schema"]["oneOf"]
+    one, many = body["content"]["application/json"]["schema"]["oneOf"]
     assert (many["type"], many["minItems"], many["maxItems"], many["items"]) == ("array", 1, 5000, one)
-    structs = [schemas.resolve(choice["$ref"]) for choice in one["anyOf"]]
-    return {struct["properties"]["type"]["enum"][0]: struct for struct in structs}
+    sent = [schemas.resolve(choice["$ref"]) for choice in schemas.resolve(one["$ref"])["anyOf"]]
+    return {struct["properties"]["type"]["enum"][0]: struct for struct in sent}
 
 
 async def test_every_event_that_may_be_sent_is_described_and_none_that_may_not(document: Any) -> None:

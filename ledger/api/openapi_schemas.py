@@ -1,0 +1,104 @@
+"""The JSON schemas of the OpenAPI document, generated from the structs that decode requests and encode answers."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from ledger.api.descriptions import ENVELOPE, FIELDS, PARAMETERS, describe
+from ledger.api.problems import STATUS, Problem
+from ledger.api.routes import Route
+from ledger.domain.codec import Day
+from ledger.log.decode import SENT, AnyEvent
+
+Schema = dict[str, Any]
+
+REFERENCE = "#/components/schemas/{name}"
+
+NEW_EVENT = "NewEvent"
+"""The schema of any event that may be sent: without a name, generators would repeat the union of all types."""
+
+
+class Schemas:
+    """The schemas of everything that the routes take and answer."""
+
+    def __init__(self, routes: Sequence[Route]) -> None:
+        types: list[Any] = [Problem, AnyEvent]
+        for route in routes:
+            types += [kind for kind in (route.query, route.body) if kind is not None]
+            types += [kind for answer in route.answers.values() for kind in answer_types(answer)]
+        schemas, components = msgspec.json.schema_components(types, schema_hook=_schema_hook, ref_template=REFERENCE)
+        self._by_type = dict(zip(map(str, types), schemas, strict=True))
+        _adapt([components, *schemas])
+        queries = {route.query.__name__ for route in routes if route.query is not None}
+        self._queries = {name: components.pop(name) for name in queries}
+        self.components = components | {NEW_EVENT: self._new_event()}
+        _describe(self.components)
+        self._by_type[str(AnyEvent)] = {"$ref": REFERENCE.format(name=NEW_EVENT)}
+
+    def of(self, kind: Any) -> Schema:
+        """Return the schema of a type: a reference, unless it is a plain one."""
+        return self._by_type[str(kind)]
+
+    def query_parameters(self, query: type[msgspec.Struct]) -> list[Schema]:
+        """Return the parameters that a query struct describes."""
+        schema = self._queries[query.__name__]
+        required = schema.get("required", ())
+        return [
+            _query_parameter(name, field, describe(PARAMETERS, query.__name__, name), is_required=name in required)
+            for name, field in schema["properties"].items()
+        ]
+
+    def _new_event(self) -> Schema:
+        description = "An event to append; `type` decides what `data` is."
+        return {"title": NEW_EVENT, "description": description, **self._by_type[str(AnyEvent)]}
+
+
+def answer_types(answer: Any) -> tuple[Any, ...]:
+    """Return the types of an answer of a route: one, or several any of which it may be."""
+    return answer if isinstance(answer, tuple) else (answer,)
+
+
+def _query_parameter(name: str, field: Schema, description: str, *, is_required: bool) -> Schema:
+    schema = {key: value for key, value in field.items() if key != "default" or value}
+    # A parameter cannot be null, only absent.
+    choices = [choice for choice in schema.pop("anyOf", []) if choice != {"type": "null"}]
+    schema |= choices[0] if len(choices) == 1 else {"anyOf": choices} if choices else {}
+    parameter = {"name": name, "in": "query", "required": is_required, "description": description, "schema": schema}
+    if schema.get("type") == "array":
+        parameter |= {"style": "form", "explode": False}
+    return parameter
+
+
+def _schema_hook(kind: type) -> Schema:
+    if kind is Day:
+        return {"type": "string", "description": "An RFC 3339 time with a zone, or a date, which means midnight UTC."}
+    raise NotImplementedError(kind)
+
+
+def _adapt(schema: Any) -> None:
+    """Complete what msgspec leaves out: decimals may be numbers, enums are strings, JSON objects have any members."""
+    if isinstance(schema, list):
+        for item in schema:
+            _adapt(item)
+    elif isinstance(schema, dict):
+        if schema.get("format") == "decimal":
+            del schema["format"]
+            schema["type"] = ["string", "number"]
+        if "enum" in schema:
+            schema.setdefault("type", "string")
+        if schema.get("type") == "object" and "properties" not in schema:
+            schema.setdefault("additionalProperties", True)
+        for item in schema.values():
+            _adapt(item)
+
+
+def _describe(components: dict[str, Schema]) -> None:
+    """Add the description of every field; what its type says follows."""
+    envelopes = {struct.__name__ for struct in SENT.values()}
+    for name, schema in components.items():
+        descriptions = ENVELOPE if name in envelopes else FIELDS
+        for field, field_schema in schema.get("properties", {}).items():
+            about_type = field_schema.get("description", "")
+            field_schema["description"] = f"{describe(descriptions, name, field)} {about_type}".rstrip()
+    components["Problem"]["properties"]["type"]["description"] += f" The names are {', '.join(STATUS)}."
