@@ -20,7 +20,7 @@ SOURCES = ("*.py", "*.mako", "scripts/*", ".ci/*")
 FOLDERS = {
     ".ci": "Continuous integration.",
     "scripts": "Programs for a checkout: install, start, test, and the scripts that keep the documents up to date.",
-    "alembic": "The environment in which migrations run. The wheel carries this folder as `ledger/migrations`.",
+    "alembic": "The environment in which migrations run. The wheel carries this folder inside the package `ledger`.",
     "alembic/versions": "The migrations, in plain SQL.",
     "tests": "Fixtures for all tests, and the tests of what belongs to no folder below.",
     "tests/api": "The HTTP API of a running service.",
