@@ -21,6 +21,7 @@ from ledger.domain.judge import judge
 from ledger.domain.service_events import hold_expiry
 from ledger.domain.working_state import Account, WorkingState
 from ledger.log.prepare import prepare
+from tests.domain.contract import TRANSITIONS
 from tests.events import campaign, content, follow, job, reserve
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -228,6 +229,16 @@ def stream_in(ledger: MemoryLedger, noun: str, status: str | None, /, **data: An
         else:
             ledger.accept(later(opened, verb))
     return opened
+
+
+def events_of_type(name: str) -> list[Sent]:
+    """Make events of a new stream that lead to one event of this type, which is the last."""
+    noun, verb = name.split(".")
+    opened = FIRST[noun]()
+    allowed_from = TRANSITIONS[name][0].split()
+    if not allowed_from:
+        return [{**opened, "type": name, "data": DATA[name]}]
+    return [opened, *(later(opened, step) for step in PATHS[noun][allowed_from[0]]), later(opened, verb)]
 
 
 def unknown() -> str:

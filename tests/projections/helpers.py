@@ -20,6 +20,8 @@ from projections.fold import ReadModels, fold
 from projections.prefetch import PageReader
 from projections.tables import READ_MODELS
 from projections.worker import Worker
+from tests.domain.contract import TRANSITIONS
+from tests.domain.helpers import events_of_type
 from tests.events import campaign, content, cost, follow, job, reserve
 from tests.log.helpers import query, request, until
 
@@ -185,6 +187,9 @@ def story() -> list[Request]:
     then(of_dropped, "content.deleted")
     then(launch, "campaign.paused")
     then(launch, "campaign.completed")
+    types = {step["type"] for step in told if not isinstance(step, Request)}
+    for name in TRANSITIONS.keys() - types:
+        told.extend(events_of_type(name))
     return [step if isinstance(step, Request) else request(step) for step in told]
 
 
