@@ -207,5 +207,6 @@ def fold(entry: Entry, payload: EventData) -> Entry:
         if tokens < 0:
             raise InvalidFieldError("tokens_used", f"would make the entry's {entry.tokens_used} tokens negative")
         return msgspec.structs.replace(entry, version=version, cost=cost, tokens_used=tokens)
+    assert isinstance(payload, CostReleased | CostExpired), f"{type(payload).__name__} has no fold"
     status = "released" if isinstance(payload, CostReleased) else "expired"
     return msgspec.structs.replace(entry, status=status, version=version, held=money.ZERO)
