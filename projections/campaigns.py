@@ -58,7 +58,7 @@ def _created(event: StoredEvent, payload: campaign.CampaignCreated) -> CampaignR
         description=payload.description,
         status="draft",
         budget=payload.budget,
-        currency=payload.counts_in,
+        currency=payload.budget_currency,
         start_date=payload.start_date,
         end_date=payload.end_date,
     )

@@ -177,7 +177,7 @@ async def _item(request: web.Request, services: Services, collection: Collection
         position, campaign_id, row = await queries.read_item(
             connection, collection.model, stored_columns(collection.view), item_id
         )
-    if row is None or not caller.sees(campaign_id):
+    if row is None or not caller.may_see(campaign_id):
         raise NotFound(f"there is nothing with id {item_id} in {collection.path}")
     return json_response(complete(collection.view, row), position=position)
 
@@ -188,7 +188,7 @@ async def _item_as_of(
     async with services.read_database.connection() as connection:
         position = await resolve_position(connection, parse_point_in_time(as_of))
     row = await row_as_of(services.read_database, collection.model, item_id, position)
-    if row is None or not caller.sees(getattr(row, collection.model.campaign_column)):
+    if row is None or not caller.may_see(getattr(row, collection.model.campaign_column)):
         raise NotFound(f"there was nothing with id {item_id} in {collection.path} at position {position}")
     return json_response(show(collection.view, msgspec.structs.asdict(row)), position=position)
 

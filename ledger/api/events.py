@@ -92,7 +92,7 @@ async def timeline(request: web.Request, services: Services) -> web.StreamRespon
     await wait_for_log(request, services)
     async with services.read_database.connection() as connection:
         known = await read_stream_version(connection, "campaign", campaign_id)
-    if not known or not caller.sees(campaign_id):
+    if not known or not caller.may_see(campaign_id):
         raise NotFound(f"there is no campaign {campaign_id}")
     return await _answer(request, services, wanted, query.limit)
 

@@ -59,7 +59,7 @@ class Caller(msgspec.Struct, frozen=True):
         """Whether the caller may append events of a category: agents may not append campaign events."""
         return self.may("append") and (category != "campaign" or self.role is not Role.AGENT)
 
-    def sees(self, campaign_id: UUID | None) -> bool:
+    def may_see(self, campaign_id: UUID | None) -> bool:
         """Whether the caller may see what counts for a campaign, or for none (None)."""
         return self.allowed_campaign_ids is None or campaign_id in self.allowed_campaign_ids
 
@@ -68,7 +68,7 @@ LOCAL = Caller("local", Role.ADMIN)
 """The caller of every request if no keys are used."""
 
 
-def require_stream_within(working_state: WorkingState, candidate: Candidate) -> None:
+def require_stream_allowed(working_state: WorkingState, candidate: Candidate) -> None:
     """Refuse an event of a restricted key on a stream that the key may not see, as if the stream did not exist.
 
     Raises:
@@ -81,7 +81,7 @@ def require_stream_within(working_state: WorkingState, candidate: Candidate) -> 
         raise StreamNotFound(category, stream_id)
 
 
-def require_references_within(working_state: WorkingState, candidate: Candidate) -> None:
+def require_references_allowed(working_state: WorkingState, candidate: Candidate) -> None:
     """Refuse an event of a restricted key that would count for a campaign that is not allowed, or for none.
 
     Raises:

@@ -36,7 +36,7 @@ class CampaignCreated(EventData, frozen=True, kw_only=True):
     end_date: Day | None = None
 
     @property
-    def counts_in(self) -> str:
+    def budget_currency(self) -> str:
         """The currency of the budget and of all costs of the campaign."""
         return self.currency or DEFAULT_CURRENCY
 
@@ -145,7 +145,7 @@ def fold(state: CampaignState | None, payload: EventData, transition: Transition
         InvalidFieldError: The campaign would end before it starts.
     """
     if isinstance(payload, CampaignCreated):
-        return CampaignState("draft", payload.counts_in, payload.start_date, payload.end_date)
+        return CampaignState("draft", payload.budget_currency, payload.start_date, payload.end_date)
     assert state is not None
     if isinstance(payload, CampaignDetailsChanged):
         start, end = payload.start_date or state.start_date, payload.end_date or state.end_date

@@ -73,7 +73,7 @@ def decode_stored(name: str, schema_version: int, data: str, free_text: str | No
     return payload
 
 
-def as_written_today(name: str, schema_version: int, data: str, free_text: str | None) -> tuple[str, str | None]:
+def to_newest_version(name: str, schema_version: int, data: str, free_text: str | None) -> tuple[str, str | None]:
     """Convert a stored event to the newest schema version.
 
     Args:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from ledger.domain.access import require_references_within, require_stream_within
+from ledger.domain.access import require_references_allowed, require_stream_allowed
 from ledger.domain.codec import InvalidFieldError
 from ledger.domain.errors import BudgetExceeded, EventIdConflict, InvalidEvent, Refused, VersionConflict
 from ledger.domain.event import Candidate, Receipt, Request
@@ -72,11 +72,11 @@ def _judge_event(working_state: WorkingState, candidate: Candidate) -> Receipt:
     """Take an event through every step in order; a duplicate ends at the second."""
     is_restricted = candidate.allowed_campaign_ids is not None
     if is_restricted:
-        require_stream_within(working_state, candidate)
+        require_stream_allowed(working_state, candidate)
     if (duplicate := _check_identity_and_version(working_state, candidate)) is not None:
         return duplicate
     if is_restricted:
-        require_references_within(working_state, candidate)
+        require_references_allowed(working_state, candidate)
     if candidate.event_type.category == "ledger":
         require_text_to_erase(working_state, candidate)
     receipt = apply(working_state, candidate)

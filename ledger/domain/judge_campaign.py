@@ -30,7 +30,7 @@ def judge_campaign(working_state: WorkingState, candidate: Candidate) -> Receipt
     receipt = working_state.record(candidate, candidate.stream_id, None)
     working_state.put(working_state.heads, key, Head(receipt.version, after))
     if isinstance(payload, campaign.CampaignCreated):
-        working_state.put(working_state.accounts, key, Account(payload.counts_in, payload.budget))
+        working_state.put(working_state.accounts, key, Account(payload.budget_currency, payload.budget))
     elif isinstance(payload, campaign.CampaignBudgetChanged):
         assert account is not None
         working_state.put(working_state.accounts, key, msgspec.structs.replace(account, limit=payload.budget))

@@ -13,7 +13,7 @@ from uuid import UUID
 import msgspec
 
 from ledger.domain import cost
-from ledger.domain.catalogue import as_written_today, decode_stored
+from ledger.domain.catalogue import decode_stored, to_newest_version
 from ledger.domain.cost import Entry
 from ledger.domain.event import Candidate, Receipt, Request
 from ledger.domain.working_state import STATE_TYPES, Account, Head, Hold, RecordedIdentity, WorkingState
@@ -84,7 +84,7 @@ class _IdentityRow(msgspec.Struct, array_like=True):
     def recorded_identity(self) -> RecordedIdentity:
         """Return the event as the current release would have written it; a retried event is compared with that."""
         receipt = Receipt(self.id, self.stream_id, self.version, self.position, False, self.over_budget)
-        data, text = as_written_today(self.type, self.schema_version, self.data, self.text)
+        data, text = to_newest_version(self.type, self.schema_version, self.data, self.text)
         return RecordedIdentity(
             self.type,
             data,

@@ -6,7 +6,7 @@ from typing import Annotated
 import msgspec
 import pytest
 
-from ledger.domain.catalogue import UnknownEventTypeError, as_written_today, decode_stored
+from ledger.domain.catalogue import UnknownEventTypeError, decode_stored, to_newest_version
 from ledger.domain.codec import FREE_TEXT, Amount, EventData, JsonObject, Label, dump
 from tests.domain.helpers import upgrade
 
@@ -80,16 +80,16 @@ def test_events_of_all_versions_are_readable_at_the_same_time(monkeypatch: pytes
     old, new = decode_stored(NAME, 2, *second), decode_stored(NAME, 3, *third)
 
     assert old == new
-    assert as_written_today(NAME, 2, *second) == third
-    assert as_written_today(NAME, 3, *third) == third
+    assert to_newest_version(NAME, 2, *second) == third
+    assert to_newest_version(NAME, 3, *third) == third
 
 
-def test_as_written_today_moves_fields_between_data_and_free_text_and_keeps_their_bytes(
+def test_conversion_moves_fields_between_data_and_free_text_and_keeps_their_bytes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     upgrade(monkeypatch, NAME, Second, to_second)
 
-    data, text = as_written_today(NAME, 1, FIRST_DATA, FIRST_TEXT)
+    data, text = to_newest_version(NAME, 1, FIRST_DATA, FIRST_TEXT)
 
     assert data == '{"cap":"1234567890.0000000001","queue":"default"}'
     assert text == f'{{"agent_type":"analyst",{FIRST_TEXT[1:]}'
