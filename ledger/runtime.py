@@ -1,4 +1,4 @@
-"""Background tasks of a process: appender, notifier, and optionally the worker, expiry of holds and the sealer."""
+"""Background tasks of a process: appender, notifier; optionally worker, expiry of holds and sealer."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable

@@ -1,4 +1,4 @@
-"""SQL of the collections: filters, sort order, keyset pagination, and rows selected as JSON, for any read model.
+"""SQL of the collections: filters, sort order, keyset pagination, rows as JSON, for any read model.
 
 Names and operators become text, values become parameters. The statements are written by hand: SQLAlchemy takes
 milliseconds to build one, and clients choose too many combinations of filters, sort and limit to rely on a cache. It

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Delete all events and tables after confirmation, and start an empty ledger: the same as `ledger reset`."""
+"""Delete all events and tables after confirmation and start an empty ledger, like `ledger reset`."""
 
 from ledger.cli.admin import reset
 

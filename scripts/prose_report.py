@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Report how the project reads: dialect per 10,000 words, documented functions, sizes of functions and files.
+"""Report how the project reads: dialect per 10,000 words, documented functions, sizes.
 
 `tests/house/test_prose.py` holds the figures to their limits. Run it without arguments; the exit code is 1 if a limit
 is exceeded. `--list` prints every place of every marker.

@@ -1,4 +1,4 @@
-"""The prose of this repository (docstrings, comments, messages, documents) and its functions, read from the files."""
+"""The prose of this repository (docstrings, comments, messages, documents) and its functions."""
 
 import ast
 import io

@@ -1,4 +1,4 @@
-"""Database roles: an owner that nobody logs in as, the service's role, a reader's role; row level security.
+"""Database roles: an owner without login, the service's role, a reader's role; row level security.
 
 Roles belong to the whole server, not to this database. They are made where they are missing and the migrating role
 may make them; everything else works without them. `CALL ledger.grant_roles()` as the owner does what could not be

@@ -1,4 +1,4 @@
-"""GET /v1/campaigns/{id}/budget: a campaign's spent, held and available money, burn rate and days left."""
+"""GET /v1/campaigns/{id}/budget: spent, held and available money of a campaign, burn rate, days left."""
 
 from datetime import UTC, datetime
 from decimal import Decimal

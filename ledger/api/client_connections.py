@@ -1,4 +1,4 @@
-"""What a client's connection may cost: how many there are, and how long each may take to ask and to be answered."""
+"""Client connections: their number, and time limits for request heads and for reading answers."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""The log as an export: an event a line, exactly as it is hashed, with what its free text is checked by."""
+"""GET /v1/log/export: every event as a line, exactly as it is hashed, with its free text and salt."""
 
 import msgspec
 from aiohttp import web

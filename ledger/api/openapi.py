@@ -1,4 +1,4 @@
-"""GET /openapi.json: the OpenAPI 3.1 document, generated from the routes and structs that the service runs on.
+"""GET /openapi.json: the OpenAPI 3.1 document, generated from the routes and structs of the service.
 
 Client generators must read it without a warning. They know no NDJSON: if it is not one of several media types of an
 answer, it is listed under `x-media-types` instead of `content`.

@@ -1,4 +1,4 @@
-"""The JSON schemas of the OpenAPI document, generated from the structs that decode requests and encode answers."""
+"""JSON schemas of the OpenAPI document, generated from the structs of requests and answers."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Reading of query parameters, path parameters and positions, strictly: unknown and malformed ones are 400."""
+"""Read query parameters, path parameters and positions strictly: unknown or malformed ones are 400."""
 
 import re
 from datetime import datetime

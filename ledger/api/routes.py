@@ -1,4 +1,4 @@
-"""Route: a handler with its parameters, answers, problems and permission; authentication and dispatch of requests.
+"""Route: a handler, its parameters, answers, problems and permission; authentication and dispatch.
 
 The OpenAPI document is generated from the same routes.
 """

@@ -1,4 +1,4 @@
-"""How rows of the read models are shown: every column and the derived figures; money and times as text."""
+"""The JSON of read-model rows: every column and the derived figures, money and times as text."""
 
 from collections.abc import Mapping
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""Column check of `ledger verify`, in SQL: the columns of `ledger.events` that no log entry's hash covers.
+"""Column check of `ledger verify`, in SQL: columns of `ledger.events` that no entry's hash covers.
 
 These are `size`, free text with its salt and commitment, and `over_budget`, which is computed independently of the
 append: by window functions over the cost events instead of stored balances. Faults are reported by position.

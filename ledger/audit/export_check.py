@@ -1,4 +1,4 @@
-"""Offline verification of an export against a signed checkpoint and the ledger's rules, without a database.
+"""Offline verification of an export: a signed checkpoint and the ledger's rules, without a database.
 
 Memory use depends on the number of streams, whose state is needed to judge later events, not on the number of events.
 """

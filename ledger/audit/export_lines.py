@@ -1,4 +1,4 @@
-"""NDJSON lines of an export: each event's log entry, its free text, and the salt of the text's commitment.
+"""NDJSON lines of an export: an event's log entry, its free text, the salt of the text's commitment.
 
 `{"entry":{…},"salt":"<hex>" or null,"text":{…} or null}`, with the entry and the text byte for byte as they are hashed.
 Reading is strict: each event has exactly one valid line.

@@ -1,4 +1,4 @@
-"""Import of an export into an empty ledger: the same events, and the state that appending them would have left.
+"""Import of an export into an empty ledger: the same events, and the state that appending leaves.
 
 The import is one transaction: all or nothing. Each page takes the steps of an append: lock and load the state that it
 needs, judge its events, COPY them, store the new state. So memory is limited by the page, not by the length of the log.

@@ -1,4 +1,4 @@
-"""The log entry of an event: what the transparency log hashes, everything except the event's free text.
+"""The log entry of an event: what the transparency log hashes, all but the event's free text.
 
 An entry is one compact JSON object in UTF-8. Every key of `Entry` is present, in order; empty values are null. Auditors
 hash these bytes: never change how an entry is written. A new format needs a new `v`.

@@ -1,4 +1,4 @@
-"""RFC 6962 Merkle tree: hashes, roots, inclusion and consistency proofs, and the RFC 9162 verifiers. Pure.
+"""RFC 6962 Merkle tree: hashes, roots, inclusion and consistency proofs, RFC 9162 verifiers. Pure.
 
 A proof is computed in two steps, so that the caller can fetch hashes in between from any kind of storage:
 `root_nodes`, `inclusion_nodes` and `consistency_nodes` list the complete subtrees that are needed, and `combine`

@@ -1,4 +1,4 @@
-"""Signed notes (C2SP signed-note v1.0.0, Ed25519): a text and its signatures; signer and verifier keys.
+"""Signed notes (C2SP signed-note v1.0.0, Ed25519): text and signatures; signer and verifier keys.
 
 Keys are encoded like those of Go's golang.org/x/mod/sumdb/note, so Go tools can read them. Only `Signer.secret_text`
 reveals a private key. `Verifier` and `open_note` are also for auditors: `docs/auditing.md` shows how.

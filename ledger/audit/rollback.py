@@ -1,4 +1,4 @@
-"""Accept a rollback after the sealer has refused to sign: record why, and seal the log under a new origin."""
+"""Accept a rollback after the sealer refused to sign: record why, and seal under a new origin."""
 
 from ledger.audit import tree_store
 from ledger.audit.signing_files import SigningFiles

@@ -1,4 +1,4 @@
-"""Seal check of `ledger verify`: every sealed event, the stored tiles and the signature against what was signed."""
+"""Seal check of `ledger verify`: sealed events, stored tiles and signature against what was signed."""
 
 from ledger.audit import tree_store
 from ledger.audit.merkle import HASH_BYTES

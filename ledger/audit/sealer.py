@@ -1,4 +1,4 @@
-"""The sealer: hashes new events into the Merkle tree and signs a checkpoint. Refuses to sign after a rollback.
+"""The sealer: hashes new events into the Merkle tree, signs a checkpoint, refuses after a rollback.
 
 It runs on a machine that has the private key. One sealer is active at a time: it locks the row of
 `ledger.log_checkpoint`. Before each signature it checks the log against the last checkpoint, which is stored outside

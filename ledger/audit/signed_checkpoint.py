@@ -1,4 +1,4 @@
-"""Checkpoints of the transparency log (C2SP tlog-checkpoint v1.0.0): origin, size and Merkle root, as note text.
+"""Checkpoints of the sealed log (C2SP tlog-checkpoint v1.0.0): origin, size and Merkle root as a note.
 
 `Checkpoint.parse` is also for auditors: `docs/auditing.md` shows how.
 """

@@ -1,4 +1,4 @@
-"""Signing files of the sealer, outside the database: the private key `log.key` and the last signed checkpoint.
+"""Signing files of the sealer: the private key `log.key` and the last signed checkpoint.
 
 Restoring a database backup does not restore these files, so the sealer can detect the rollback.
 """

@@ -1,4 +1,4 @@
-"""The Merkle tree in PostgreSQL: leaf hashes of events computed in SQL, stored tiles, and the sealed size."""
+"""The Merkle tree in PostgreSQL: leaf hashes computed in SQL, stored tiles, and the sealed size."""
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""Databases of the commands: the URL to use, migrated databases, appenders, and the pools of a service."""
+"""Databases of the commands: the URL to use, migrated databases, appenders, pools of a service."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager

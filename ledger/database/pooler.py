@@ -1,4 +1,4 @@
-"""Transaction-mode poolers (PgBouncer, Supabase on port 6543): detection, and connections without session state.
+"""Transaction-mode poolers (PgBouncer, Supabase on port 6543): detection, and use without sessions.
 
 Behind such a pooler each transaction may run on another server connection. So nothing may depend on a session: no
 prepared statement with a name that another client may use, no LISTEN, no lock or temporary table that outlives a

@@ -1,4 +1,4 @@
-"""Budget checks: the accounts of the job and the campaign that a cost counts for, checked and changed together."""
+"""Budget checks: the accounts of the job and campaign of a cost, checked and changed together."""
 
 from decimal import Decimal
 from uuid import UUID

@@ -1,4 +1,4 @@
-"""Campaigns: `campaign.*` event types with their data, statuses, and the decision state that judges later events."""
+"""Campaigns: `campaign.*` event types, data and statuses, and the state that judges later events."""
 
 from datetime import datetime
 from enum import Enum

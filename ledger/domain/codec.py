@@ -1,4 +1,4 @@
-"""The canonical JSON of event data, the field types of the event structs, and checks of JSON that clients send.
+"""Canonical JSON of event data, field types of the event structs, and checks of JSON from clients.
 
 Annotations separate two kinds of fields: free text (`FREE_TEXT`, `JsonObject`) is written into a second JSON object, so
 that it can be erased; everything else is data. Both are compact JSON, with the fields in the order of the struct and

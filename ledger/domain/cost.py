@@ -1,4 +1,4 @@
-"""Costs: `cost.*` event types with their data, and the budget entry folded from the events of a stream.
+"""Costs: `cost.*` event types with their data, and the budget entry folded from a stream's events.
 
 An entry is either recorded at once, or reserved (a hold) and later settled, released or expired.
 """

@@ -1,4 +1,4 @@
-"""An event before, in and after an append: `Candidate`, `Recorded` (a row of `ledger.events`), `Receipt`.
+"""An event before, in and after an append: `Candidate`, `Recorded` (a row of the log), `Receipt`.
 
 Structs that exist once per event are hidden from the garbage collector (`gc=False`): they are never part of a cycle,
 and traversing thousands of them took a tenth of the time of folding.

@@ -1,4 +1,4 @@
-"""Agent jobs: `job.*` event types with their data, statuses, and the decision state that judges later events."""
+"""Agent jobs: `job.*` event types, their data and statuses, and the state that judges later events."""
 
 from decimal import Decimal
 from enum import Enum

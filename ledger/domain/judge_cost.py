@@ -1,4 +1,4 @@
-"""Judge cost events against the budgets of their job and campaign; release the holds of a job that ends."""
+"""Judge cost events against the budgets of job and campaign; release the holds of a job that ends."""
 
 from ledger.domain import cost, money
 from ledger.domain.accounts import add_to_balances, require_currency, require_room, scopes_of

@@ -1,4 +1,4 @@
-"""Judge job events: the campaign and currency of a job, its status, its retries, and deletion without cost entries."""
+"""Judge job events: campaign and currency, status, retries, and deletion without cost entries."""
 
 from ledger.domain import job, money
 from ledger.domain.errors import IllegalTransition

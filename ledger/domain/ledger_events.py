@@ -1,4 +1,4 @@
-"""`ledger.*` event types: operators' decisions about the log (skips, erasures, accepted rollbacks), by whom and why.
+"""`ledger.*` event types: operators' decisions (skips, erasures, accepted rollbacks), by whom and why.
 
 Each event has a separate stream, except erasures: all erasures in one stream share a `ledger` stream with its id.
 """

@@ -1,4 +1,4 @@
-"""Exact money: amounts with at most 10 digits before and 10 after the decimal point, ISO 4217 currencies, ratios.
+"""Exact money: amounts of at most 10 digits before and after the point, ISO 4217 currencies, ratios.
 
 Amounts are `Decimal` everywhere and are never rounded. Sums may exceed the range of one amount, so all arithmetic goes
 through `EXACT`: its precision holds any sum of a `numeric(38,10)`, and it raises an error instead of rounding.

@@ -1,4 +1,4 @@
-"""Events that the service itself writes: `cost.released` at the end of a job, `cost.expired`, `cost.denied`."""
+"""Events of the service itself: `cost.released` at the end of a job, `cost.expired`, `cost.denied`."""
 
 from uuid import UUID, uuid5
 

@@ -1,4 +1,4 @@
-"""The unit of work of an append: states loaded under the head lock, and the changes made to them so far.
+"""The unit of work of an append: states loaded under the head lock, with the changes made so far.
 
 Every change is logged. So a refused request can be rolled back without affecting the other requests of its group, and
 the log of changes names what must be stored at the end.

@@ -1,4 +1,4 @@
-"""The system user that runs PostgreSQL if root starts it, its file permissions, and the owner of a home."""
+"""The system user that runs PostgreSQL if root starts it, file permissions, and the owner of a home."""
 
 import logging
 import os

@@ -1,4 +1,4 @@
-"""Find the postmaster process of a data folder; postmaster.pid alone proves nothing, since pids are reused."""
+"""Find the postmaster process of a data folder; postmaster.pid proves nothing, since pids are reused."""
 
 from pathlib import Path
 from typing import NamedTuple

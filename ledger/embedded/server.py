@@ -1,4 +1,4 @@
-"""Use of the embedded server by several processes: start or adopt, count users with locks, stop with the last."""
+"""Use of the embedded server by several processes: start or adopt it, count users, stop with the last."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""The append transaction: take the head lock, load, judge, write with gapless positions, move the head, commit.
+"""The append transaction: head lock, load, judge, write with gapless positions, move the head, commit.
 
 It takes five round trips for a group of any size: BEGIN with its timeouts, lock and load, COPY, store, COMMIT. If
 another group waits already, its BEGIN is sent with the COMMIT, so that its lock is requested before any client is

@@ -1,4 +1,4 @@
-"""Group commit: requests that arrive during an append transaction are appended together by the next one.
+"""Group commit: requests that arrive during an append transaction share the next one.
 
 One task holds one connection while requests are queued. The queue is bounded: if it is full, requests are refused at
 once, so that memory stays bounded and clients retry later.

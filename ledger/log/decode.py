@@ -1,4 +1,4 @@
-"""Decode a request body into candidate events: split, validate and prepare; at most 5,000 events, 16 MiB."""
+"""Decode a request body into candidate events, at most 5,000 and 16 MiB: split, validate, prepare."""
 
 import json
 import re

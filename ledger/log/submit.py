@@ -1,4 +1,4 @@
-"""Decode, authorize and append the events of a request, each separately, below HTTP: receipts or errors."""
+"""Decode, authorize and append the events of a request, each separately: receipts or errors."""
 
 from collections.abc import Iterator, Sequence
 

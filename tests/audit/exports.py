@@ -1,4 +1,4 @@
-"""Exports of in-memory logs and checkpoints signed for them; the root is computed without the code under test."""
+"""Exports of in-memory logs and signed checkpoints; roots are computed without the code under test."""
 
 import hashlib
 import io

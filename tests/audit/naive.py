@@ -1,4 +1,4 @@
-"""Reference Merkle tree: RFC 6962, section 2.1, word for word. Recursive and slow, to compare the real tree with."""
+"""Reference Merkle tree: RFC 6962, section 2.1, word for word. Recursive, slow, to compare with."""
 
 import hashlib
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""`docs/auditing.md`: every command runs as written, on a log with full and partial bundles; outputs are compared."""
+"""`docs/auditing.md`: every command runs as written, on full and partial bundles; outputs compared."""
 
 import asyncio
 import re

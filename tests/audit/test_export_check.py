@@ -1,4 +1,4 @@
-"""Offline verification of an export against a checkpoint and the ledger's rules: every change is detected."""
+"""Offline verification of an export by a checkpoint and the ledger's rules detects every change."""
 
 import io
 import re

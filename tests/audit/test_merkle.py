@@ -1,4 +1,4 @@
-"""Merkle tree: compared with published test vectors, another implementation, and RFC 6962 word for word."""
+"""Merkle tree: compared with test vectors, another implementation, and RFC 6962 word for word."""
 
 import pymerkle
 import pytest

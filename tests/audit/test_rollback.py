@@ -1,4 +1,4 @@
-"""Accepting a rollback: the event is recorded, the checkpoint archived, and the log sealed under an unused origin."""
+"""Accepting a rollback: recorded as an event, checkpoint archived, log sealed under an unused origin."""
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Seal check of `ledger verify`: every change to sealed events, tiles or checkpoint is found and reported."""
+"""Seal check of `ledger verify`: every change to sealed events, tiles or checkpoint is reported."""
 
 import asyncio
 import base64

@@ -1,4 +1,4 @@
-"""Signing files: the key is created once, readable only by its owner, and never shown; checkpoints are atomic."""
+"""Signing files: the key is created once, private, never shown; checkpoints are written atomically."""
 
 import errno
 import os

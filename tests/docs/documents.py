@@ -1,4 +1,4 @@
-"""Running the commands of a Markdown document as a reader would: in order, in one shell, with the outputs compared.
+"""Running the commands of a Markdown document in order, in one shell, and comparing the outputs.
 
 A block ```` ```sh ```` is run; a block ```` ```output ```` after it is what it must print, with `…` for anything. A
 block ```` ```sh server ```` is a service: it is started in the background, its output block must appear, and it runs

@@ -1,4 +1,4 @@
-"""The README and the guides are followed from their first command to their last, and print what they say."""
+"""The README and the guides, followed from the first command to the last, print what they show."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The contract table: statuses and fields of every event type, written by hand, and the normal form of event data."""
+"""The contract table: statuses and fields of every event type, by hand, and the normal form of data."""
 
 import json
 from datetime import UTC, datetime

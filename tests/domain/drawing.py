@@ -1,4 +1,4 @@
-"""Events drawn by hypothesis so that they interact: few streams, few amounts, mostly allowed by the status."""
+"""Events drawn by hypothesis so that they interact: few streams, few amounts, mostly allowed."""
 
 import copy
 from decimal import Decimal

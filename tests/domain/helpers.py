@@ -1,4 +1,4 @@
-"""`MemoryLedger`: the domain without a database, with the real decoding and judgement; helpers to send it events."""
+"""`MemoryLedger`: the domain without a database, with real decoding and judgement; helpers to send."""
 
 import copy
 import dataclasses

@@ -1,4 +1,4 @@
-"""A second, plain implementation of the rules for events, to compare the ledger with: dictionaries and conditions.
+"""A second, plain implementation of the rules, to compare the ledger with: dictionaries, conditions.
 
 On purpose it uses nothing of `ledger`. The model judges events as they are sent (valid dictionaries with an `id`), so
 the same events can be sent to the domain or to a running service and the answers compared.

@@ -1,4 +1,4 @@
-"""Golden files: for each event type and schema version the stored bytes, and the payload that they decode to.
+"""Golden files: for each event type and schema version the stored bytes and the decoded payload.
 
 A file is never changed and never removed: auditors hash these bytes. A new schema version gets a new file; the old ones
 keep `data` and `text`, and only `reads`, the decoded payload, may follow the new struct.

@@ -1,4 +1,4 @@
-"""The domain decides like the model for any events in any order, and its balances are the sums of the events."""
+"""The domain decides like the model for events in any order; its balances are sums of the events."""
 
 from datetime import timedelta
 from decimal import Decimal

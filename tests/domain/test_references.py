@@ -1,4 +1,4 @@
-"""References: the campaign and job that an event names must exist, belong together and use one currency."""
+"""References: the campaign and job of an event must exist, belong together and use one currency."""
 
 from typing import Any
 from uuid import UUID

@@ -1,4 +1,4 @@
-"""Upcasters, with invented newer versions of an event: fields renamed, added, and moved between data and free text."""
+"""Upcasters, with invented newer versions: fields renamed, added, moved between data and free text."""
 
 from decimal import Decimal
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""The data folder, with real processes: first start, recovery, ports, pid files, settings, authentication."""
+"""The data folder, with real processes: first start, recovery, ports, pids, settings, authentication."""
 
 import asyncio
 import importlib.util

@@ -1,4 +1,4 @@
-"""What is written is also reachable: the routes of every module of the API, and every command of the command line."""
+"""What is written is reachable: the routes of every module of the API, and every command."""
 
 import pkgutil
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Files stay small and say what they are: at most 300 lines, a docstring whose first line fits into the map."""
+"""Files stay small and have a docstring whose first line fits into the map."""
 
 import ast
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The database fails during appends: every request is answered, every event is recorded once or not at all."""
+"""The database fails during appends: every request is answered, every event recorded once or never."""
 
 import asyncio
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Erasing free text: the text is deleted and the erasure recorded in one transaction; nothing else changes."""
+"""Erasing free text: deleted and recorded in one transaction; nothing else changes."""
 
 from typing import Any
 from uuid import UUID

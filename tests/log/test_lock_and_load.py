@@ -1,4 +1,4 @@
-"""The head lock is taken before the load: an append that waited for another sees everything that one wrote.
+"""The head lock is taken before the load: an append that waited sees all that the other one wrote.
 
 If one statement took the lock and loaded, both would use a snapshot older than the wait for the lock: a current
 position with stale balances, and so an overspend.

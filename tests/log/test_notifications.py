@@ -1,4 +1,4 @@
-"""Notifications: no waiting task misses one, other processes are notified, a process that cannot LISTEN polls."""
+"""Notifications: no task misses one, other processes are notified, one that cannot LISTEN polls."""
 
 import asyncio
 from collections.abc import AsyncIterator

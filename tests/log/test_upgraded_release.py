@@ -1,4 +1,4 @@
-"""A release with a newer version of an event type recognizes earlier retries and folds both versions alike."""
+"""A release with a newer version of a type recognizes earlier retries and folds both versions alike."""
 
 import json
 from decimal import Decimal
