@@ -1,6 +1,6 @@
-"""The trace's replay: reading, pricing, the events and their ids, and posting to a small stand-in for the service.
+"""scripts/replay_trace.py: reading and pricing a trace, its events and ids, and posting to a fake service.
 
-The data is the first 200 rows of the Azure LLM inference trace, see `data/README.md`.
+The data is the first 200 rows of the Azure LLM inference trace; see `data/README.md`.
 """
 
 import importlib.util
@@ -51,7 +51,7 @@ def all_events(campaigns: int = 10, model: str = "gpt-4o") -> list[dict[str, Any
 # Reading
 
 
-def test_the_sample_is_read_whole() -> None:
+def test_every_row_of_the_sample_is_read() -> None:
     calls = replay_trace.read_trace(SAMPLE)
 
     assert len(calls) == 200
@@ -65,7 +65,7 @@ def test_the_sample_is_read_whole() -> None:
     )
 
 
-def test_line_endings_and_a_missing_last_one_make_no_difference(tmp_path: Path) -> None:
+def test_line_endings_and_a_missing_final_one_make_no_difference(tmp_path: Path) -> None:
     lines = SAMPLE.read_text().splitlines()
     unix, unfinished = tmp_path / "unix.csv", tmp_path / "unfinished.csv"
     unix.write_bytes("".join(line + "\n" for line in lines).encode())
@@ -79,7 +79,7 @@ def test_line_endings_and_a_missing_last_one_make_no_difference(tmp_path: Path) 
     ("fraction", "microsecond"),
     [("", 0), (".5", 500_000), (".0000019", 1), (".9999999", 999_999), (".123456", 123_456)],
 )
-def test_times_are_cut_to_microseconds(tmp_path: Path, fraction: str, microsecond: int) -> None:
+def test_times_are_truncated_to_microseconds(tmp_path: Path, fraction: str, microsecond: int) -> None:
     (call,) = replay_trace.read_trace(trace_file(tmp_path, f"2023-11-16 18:15:46{fraction},1,1"))
 
     assert call.occurred_at == datetime(2023, 11, 16, 18, 15, 46, microsecond, UTC)
@@ -227,12 +227,12 @@ def test_a_call_becomes_a_job_and_its_cost() -> None:
     assert campaign["data"]["start_date"] == campaign["occurred_at"] == "2023-11-16T18:15:46.680590Z"
 
 
-def test_ids_are_the_same_on_every_run_and_never_twice() -> None:
+def test_ids_are_unique_and_the_same_on_every_run() -> None:
     events = all_events()
 
     assert events == all_events()
     assert len({event["id"] for event in events}) == len(events)
-    # Stored in ledgers: a change of these would replay every trace anew.
+    # These ids are stored in ledgers: if they changed, a repeated replay would add every trace again.
     assert events[0]["id"] == "4a19ce6a-6089-56ee-983e-0e13720248a6"
     assert events[10]["stream_id"] == "7d9c45c2-1c32-5167-84fa-899f952d4124"
     assert events[10]["id"] == "1f1c5868-ea1e-51f2-8d6b-f0a632dbaf75"
@@ -247,7 +247,7 @@ def test_equal_rows_are_distinct_jobs(tmp_path: Path) -> None:
     assert len({event["id"] for event in events}) == 8
 
 
-def test_another_model_changes_costs_only_and_another_division_changes_campaigns() -> None:
+def test_another_model_changes_only_costs_and_another_number_of_campaigns_only_campaigns_and_jobs() -> None:
     events = {event["id"]: event for event in all_events()}
     by_model = {event["id"]: event for event in all_events(model="gpt-4o-mini")}
     by_division = {event["id"]: event for event in all_events(campaigns=7)}
@@ -259,7 +259,7 @@ def test_another_model_changes_costs_only_and_another_division_changes_campaigns
     assert {events[id_]["type"] for id_ in shared if events[id_] != by_division[id_]} == {"job.queued"}
 
 
-def test_the_sample_is_a_beginning_of_the_trace() -> None:
+def test_the_events_of_a_prefix_are_a_prefix_of_the_events() -> None:
     calls = replay_trace.read_trace(SAMPLE)
     some = [event for request in replay_trace.requests(calls[:50], 10, "gpt-4o") for event in request]
 
@@ -281,8 +281,8 @@ def test_requests_are_small_and_keep_a_job_together(campaigns: int) -> None:
 # Posting
 
 
-class StandIn:
-    """Keeps events by identity as the service does; each of `faults` spoils one request."""
+class FakeService:
+    """Stores events by identity like the service; each of `faults` makes one request fail."""
 
     def __init__(self, *faults: str) -> None:
         self.faults = list(faults)
@@ -337,10 +337,10 @@ async def servers() -> AsyncIterator[list[TestServer]]:
 
 
 async def send(
-    stand_in: StandIn, servers: list[TestServer], model: str = "gpt-4o", campaigns: int = 10
+    service: FakeService, servers: list[TestServer], model: str = "gpt-4o", campaigns: int = 10
 ) -> Counter[str]:
     application = web.Application(client_max_size=2**24)
-    application.router.add_post("/v1/events", stand_in.append)
+    application.router.add_post("/v1/events", service.append)
     server = TestServer(application)
     servers.append(server)
     await server.start_server()
@@ -349,51 +349,51 @@ async def send(
     return tally
 
 
-async def test_replayed_twice_is_recorded_once(servers: list[TestServer]) -> None:
-    stand_in = StandIn()
+async def test_a_trace_replayed_twice_is_recorded_once(servers: list[TestServer]) -> None:
+    service = FakeService()
 
-    first, second = await send(stand_in, servers), await send(stand_in, servers)
+    first, second = await send(service, servers), await send(service, servers)
 
     assert first == {"new": 810, "duplicates": 0}
     assert second == {"new": 0, "duplicates": 810}
-    assert len(stand_in.events) == 810
-    assert stand_in.keys == {"Bearer secret"}
-    assert max(stand_in.sizes) <= 500
+    assert len(service.events) == 810
+    assert service.keys == {"Bearer secret"}
+    assert max(service.sizes) <= 500
 
 
 @pytest.mark.parametrize("fault", ["overloaded", "lost", "lost after the commit"])
-async def test_a_request_that_failed_is_sent_again(servers: list[TestServer], fault: str) -> None:
-    stand_in = StandIn(fault, fault, "", fault)
+async def test_a_failed_request_is_sent_again(servers: list[TestServer], fault: str) -> None:
+    service = FakeService(fault, fault, "", fault)
 
-    tally = await send(stand_in, servers)
+    tally = await send(service, servers)
 
     assert tally.total() == 810
-    assert [*stand_in.events.values()][:490] == all_events()[:490]
-    assert len(stand_in.events) == 810
+    assert [*service.events.values()][:490] == all_events()[:490]
+    assert len(service.events) == 810
     assert (tally["duplicates"] > 0) == (fault == "lost after the commit")
 
 
-async def test_patience_ends(servers: list[TestServer], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_retries_end_after_the_time_limit(servers: list[TestServer], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replay_trace, "RETRY_SECONDS_MAX", 0.05)
 
     with pytest.raises(replay_trace.PostError, match="gave up"):
-        await send(StandIn(*["overloaded"] * 1000), servers)
+        await send(FakeService(*["overloaded"] * 1000), servers)
 
 
 @pytest.mark.parametrize(("model", "campaigns"), [("gpt-4o-mini", 10), ("gpt-4o", 7)])
-async def test_a_replay_with_other_options_is_explained_and_adds_nothing(
+async def test_a_replay_with_other_options_is_refused_with_an_explanation(
     servers: list[TestServer], model: str, campaigns: int
 ) -> None:
-    stand_in = StandIn()
-    await send(stand_in, servers)
+    service = FakeService()
+    await send(service, servers)
 
     with pytest.raises(replay_trace.PostError, match="another --model or --campaigns"):
-        await send(stand_in, servers, model, campaigns)
+        await send(service, servers, model, campaigns)
 
-    assert len(stand_in.events) == 810
+    assert len(service.events) == 810
 
 
-def test_what_is_no_ledger_is_said_plainly(tmp_path: Path) -> None:
+def test_a_url_that_is_not_a_ledger_is_named_in_the_error(tmp_path: Path) -> None:
     result = CliRunner().invoke(replay_trace.main, [str(SAMPLE), "--url", "localhost:8080"])
 
     assert result.exit_code == 1

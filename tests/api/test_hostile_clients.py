@@ -207,7 +207,7 @@ async def test_past_the_limit_of_connections_one_more_is_told_to_come_again(data
         started(tmp_path, "serve", "--no-auth", "--port", "0", database=database_url, **most) as running,
         wired(await running.url(), 30) as wires,
     ):
-        url = running.said.split("The ledger is at ")[1].split()[0]
+        url = running.output.split("The ledger is at ")[1].split()[0]
         await wires[0].send(request("GET", "/healthz"))
         within = await wires[0].answer()
         async with wired(url, 20) as more:

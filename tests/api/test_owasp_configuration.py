@@ -105,7 +105,7 @@ async def test_api8_security_misconfiguration_a_real_process_logs_no_key_and_no_
     assert code == 0
     assert '"path": "/v1/keys"' in log
     secrets = [text.split("_")[2] for text in (key, new)] + [str(database_url.password)]
-    assert [secret for secret in secrets if secret in log + running.said] == []
+    assert [secret for secret in secrets if secret in log + running.output] == []
     assert "Traceback" not in log
 
 

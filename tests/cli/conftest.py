@@ -1,6 +1,6 @@
-"""Homes of the embedded PostgreSQL: one with the sample data and the service running, and used ones at rest.
+"""Fixtures: homes of the embedded PostgreSQL, one with a running service and sample data, others stopped.
 
-They lie below pytest's own folder, which is 0700: for root, the case of a home in /root.
+The homes are inside pytest's folder of mode 0700, so when root runs the tests they cover the case of a home in /root.
 """
 
 import shutil
@@ -16,7 +16,7 @@ from tests.cli.helpers import Running, remove, started
 
 
 class Demo(NamedTuple):
-    """The service with the sample data, everything in one process, as `ledger up --demo` starts it on a new home."""
+    """The service as `ledger up --demo` starts it on a new home: one process, with the sample data."""
 
     home: Path
     running: Running
@@ -37,7 +37,7 @@ async def demo(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Demo]:
 
 @pytest.fixture(scope="session")
 def used_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A home whose server was made and stopped: to copy it is faster than to make another."""
+    """A home whose server was initialised and stopped: copying it is faster than initialising another."""
     home = tmp_path_factory.mktemp("used") / "home"
     EmbeddedServer.acquire(home).release()
     yield home
@@ -46,7 +46,7 @@ def used_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture
 def home(used_home: Path, tmp_path: Path) -> Iterator[Path]:
-    """A home of the test's own, with an empty database at rest."""
+    """A home for one test, with an empty database and a stopped server."""
     home = tmp_path / "home"
     subprocess.run(["cp", "-a", used_home, home], check=True)
     yield home

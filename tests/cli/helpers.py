@@ -1,4 +1,4 @@
-"""The real command `ledger` as processes of their own."""
+"""Helpers that run the command `ledger` as a process: to its end, or in the background."""
 
 import asyncio
 import os
@@ -24,8 +24,8 @@ LEDGER = (PYTHON, "-m", "ledger")
 START_SECONDS_MAX = 60
 
 
-class Said(NamedTuple):
-    """How a command ended."""
+class CommandResult(NamedTuple):
+    """Exit code, stdout and stderr of a command that has ended."""
 
     code: int
     out: str
@@ -33,28 +33,48 @@ class Said(NamedTuple):
 
 
 def plain(url: URL) -> str:
-    """The URL as a user would write it."""
+    """Return the URL as a user would write it."""
     return url.set(drivername="postgresql").render_as_string(hide_password=False)
 
 
 def environment(database: URL | str | None = None, **settings: str) -> dict[str, str]:
-    """This process's environment, with none of the ledger's settings but these; programs import this checkout."""
-    own = re.compile(r"(DB|LEDGER|DIRECT|REPLICA|PG|DATABASE)[A-Z_]*")
-    kept = {name: value for name, value in os.environ.items() if not own.fullmatch(name)}
+    """Return this process's environment, with only the given settings of the ledger.
+
+    Programs that run in it import this checkout.
+
+    Args:
+        database: DATABASE_URL; a URL of a test server also sets the URLs of its direct connection and its replica.
+        settings: further variables.
+
+    Returns:
+        the environment.
+    """
+    setting = re.compile(r"(DB|LEDGER|DIRECT|REPLICA|PG|DATABASE)[A-Z_]*")
+    variables = {name: value for name, value in os.environ.items() if not setting.fullmatch(name)}
     if database is not None:
-        kept["DATABASE_URL"] = plain(database) if isinstance(database, URL) else database
+        variables["DATABASE_URL"] = plain(database) if isinstance(database, URL) else database
     if isinstance(database, URL):
         if direct_url(database) != database:
-            kept["DIRECT_DATABASE_URL"] = plain(direct_url(database))
+            variables["DIRECT_DATABASE_URL"] = plain(direct_url(database))
         if (replica := replica_url(database)) is not None:
-            kept["REPLICA_DATABASE_URL"] = plain(replica)
-    return kept | {"PYTHONPATH": str(REPOSITORY)} | settings
+            variables["REPLICA_DATABASE_URL"] = plain(replica)
+    return variables | {"PYTHONPATH": str(REPOSITORY)} | settings
 
 
 async def run(
     *command: str | Path, env: dict[str, str] | None = None, stdin: bytes = b"", cwd: Path | str = "/"
-) -> Said:
-    """Run a command to its end; not in the checkout, where a developer's .env may lie."""
+) -> CommandResult:
+    """Run a command to its end, by default not in the checkout, which may contain a developer's .env.
+
+    Args:
+        command: the program and its arguments.
+        env: its environment; `environment()` if None.
+        stdin: bytes to write to its standard input.
+        cwd: its working directory.
+
+    Returns:
+        how it ended.
+    """
     process = await asyncio.create_subprocess_exec(
         *map(str, command),
         env=env or environment(),
@@ -69,39 +89,39 @@ async def run(
         process.kill()
         raise
     assert process.returncode is not None
-    return Said(process.returncode, out.decode(), err.decode())
+    return CommandResult(process.returncode, out.decode(), err.decode())
 
 
 async def ledger(
     *arguments: str | Path, database: URL | str | None = None, stdin: bytes = b"", **settings: str
-) -> Said:
+) -> CommandResult:
     return await run(*LEDGER, *arguments, env=environment(database, **settings), stdin=stdin)
 
 
 class Running:
-    """A command that goes on until it is told to stop."""
+    """A command that runs until it is stopped."""
 
     def __init__(self, process: asyncio.subprocess.Process, errors: Path) -> None:
         self.process = process
         self.errors = errors
-        self.said = ""
+        self.output = ""
 
     async def line(self, beginning: str) -> str:
-        """Wait for a line that begins so; what follows."""
+        """Wait for a line of stdout with this beginning; return the rest of the line."""
         assert self.process.stdout is not None
         async with asyncio.timeout(START_SECONDS_MAX):
             while read := (await self.process.stdout.readline()).decode():
-                self.said += read
+                self.output += read
                 if read.startswith(beginning):
                     return read.removeprefix(beginning).strip()
-        raise AssertionError(f"no line {beginning!r} in {self.said!r}; {self.errors.read_text()}")
+        raise AssertionError(f"no line {beginning!r} in {self.output!r}; {self.errors.read_text()}")
 
     async def url(self) -> str:
-        """Wait until it serves; where."""
+        """Wait until it serves; return its URL."""
         return (await self.line("The ledger is at ")).split()[0]
 
     async def stop(self, number: int = signal.SIGTERM) -> int:
-        """Send a signal and wait for the end; the exit code."""
+        """Send a signal, wait for the end, and return the exit code."""
         self.process.send_signal(number)
         return await asyncio.wait_for(self.process.wait(), 30)
 
@@ -110,7 +130,17 @@ class Running:
 async def started(
     folder: Path, *arguments: str | Path, database: URL | str | None = None, **settings: str
 ) -> AsyncIterator[Running]:
-    """A running `ledger`, killed at the latest on leaving. Its log goes into the folder."""
+    """Start `ledger` in the background; on exit it is killed if it still runs.
+
+    Args:
+        folder: for the file with its stderr.
+        arguments: of `ledger`.
+        database: DATABASE_URL.
+        settings: further variables of its environment.
+
+    Yields:
+        the running command.
+    """
     errors = folder / f"{arguments[0]}.log"
     with errors.open("ab") as log:
         process = await asyncio.create_subprocess_exec(
@@ -130,7 +160,7 @@ async def started(
 
 
 def postgres_of(home: Path) -> int | None:
-    """The pid of a home's PostgreSQL, found without the code under test."""
+    """Return the pid of a home's PostgreSQL, found without the code under test; None if it does not run."""
     for process in psutil.process_iter(["name", "cmdline"]):
         if process.info["name"] == "postgres" and str(home / "postgres" / "data") in (process.info["cmdline"] or ()):
             return process.pid
@@ -138,22 +168,22 @@ def postgres_of(home: Path) -> int | None:
 
 
 def remove(home: Path) -> None:
-    """Stop what is left of a home, and delete it: it fills tens of megabytes."""
+    """Stop the PostgreSQL of a home if it still runs, and delete the home: it takes tens of megabytes."""
     if pid := postgres_of(home):
         with suppress(psutil.Error):
-            left = psutil.Process(pid)
-            left.send_signal(signal.SIGINT)
-            left.wait(30)
+            postmaster = psutil.Process(pid)
+            postmaster.send_signal(signal.SIGINT)
+            postmaster.wait(30)
     shutil.rmtree(home, ignore_errors=True)
 
 
 def key_of(home: Path) -> dict[str, str]:
-    """The header of the administrator of a ledger in this home."""
+    """Return the request header with the admin key of this home."""
     return {"Authorization": f"Bearer {(home / 'admin.key').read_text().strip()}"}
 
 
 async def get(url: str, home: Path | None = None, **parameters: Any) -> Any:
-    """Read what must be there; as the administrator of a home, where the API asks for a key."""
+    """Return the JSON at a URL, which must answer 200; with the admin key of `home` if that is given."""
     headers = key_of(home) if home is not None else {}
     async with aiohttp.ClientSession(headers=headers) as client, client.get(url, params=parameters) as answer:
         body = await answer.json(content_type=None)

@@ -29,17 +29,17 @@ async def empty_database(server: URL, name: str, owner: str) -> AsyncIterator[UR
     await administer(server, f"DROP DATABASE {name} WITH (FORCE)")
 
 
-async def must(program: str, *arguments: str) -> None:
-    """Run a tool of the server's own major version, which the dump can be restored by."""
+async def run_client(program: str, *arguments: str) -> None:
+    """Run a client program of the server's major version: a dump by another version may not be restorable."""
     url = next(argument for argument in arguments if "://" in argument).removeprefix("--dbname=")
     async with connected(make_url(url)) as connection:
         major = connection.get_server_version().major
     binaries = BINARIES if f"/{major}/" in f"{BINARIES}/" else installed_binaries()
-    said = await run(binaries / program, *arguments)
-    assert (said.code, said.err) == (0, "")
+    result = await run(binaries / program, *arguments)
+    assert (result.code, result.err) == (0, "")
 
 
-async def test_a_dump_made_under_load_is_restored_verified_and_goes_on(
+async def test_a_dump_made_under_load_can_be_restored_verified_and_continued(
     server_url: URL, database_url: URL, database: Database, tmp_path: Path
 ) -> None:
     dump, home = tmp_path / "ledger.dump", tmp_path / "home"
@@ -53,7 +53,7 @@ async def test_a_dump_made_under_load_is_restored_verified_and_goes_on(
             await record(database, *(cost(campaign_id=opened["id"]) for _ in range(20)))
 
     writer = asyncio.create_task(load())
-    await must("pg_dump", "--format=custom", f"--file={dump}", plain(database_url))
+    await run_client("pg_dump", "--format=custom", f"--file={dump}", plain(database_url))
     dumping.set()
     await writer
     last = await value(database, "SELECT position FROM ledger.log_head")
@@ -61,7 +61,7 @@ async def test_a_dump_made_under_load_is_restored_verified_and_goes_on(
     name = f"{database_url.database}_restored"
     async with empty_database(server_url, name, str(server_url.username)) as restored:
         target = f"--dbname={plain(restored)}"
-        await must("pg_restore", "--exit-on-error", "--single-transaction", target, str(dump))
+        await run_client("pg_restore", "--exit-on-error", "--single-transaction", target, str(dump))
         verified = await ledger("verify", "--home", home, database=restored, LEDGER_LOG_ORIGIN=ORIGIN)
         other = Database(restored)
         events = await stored(other)
@@ -73,19 +73,19 @@ async def test_a_dump_made_under_load_is_restored_verified_and_goes_on(
     assert events == (await stored(database))[: len(events)]
 
 
-async def test_restored_where_the_roles_are_missing_it_works_and_closes_what_was_open(
+async def test_a_dump_restored_without_the_roles_works_and_closes_public_access(
     server_url: URL, database_url: URL, database: Database, tmp_path: Path
 ) -> None:
     dump = tmp_path / "ledger.dump"
     await record(database, *(cost() for _ in range(30)))
-    await must("pg_dump", "--format=custom", f"--file={dump}", plain(database_url))
+    await run_client("pg_dump", "--format=custom", f"--file={dump}", plain(database_url))
     owner = f"restorer_{database_url.database}"
     await administer(server_url, f"CREATE ROLE {owner} LOGIN PASSWORD 'secret'")
 
     async with empty_database(server_url, f"{database_url.database}_plain", owner) as restored:
         restored = restored.set(username=owner, password="secret")
         flags = ("--exit-on-error", "--single-transaction", "--no-owner", "--no-privileges")
-        await must("pg_restore", *flags, f"--dbname={plain(restored)}", str(dump))
+        await run_client("pg_restore", *flags, f"--dbname={plain(restored)}", str(dump))
         other = Database(restored)
         await query(other, "CALL ledger.grant_roles()")
         public = await value(other, "SELECT has_function_privilege('public', 'ledger.erase_text(bigint)', 'EXECUTE')")
@@ -102,15 +102,15 @@ async def test_restored_where_the_roles_are_missing_it_works_and_closes_what_was
     assert found == folded(events)
 
 
-async def test_a_dump_older_than_what_was_signed_is_told_by_verify(
+async def test_verify_reports_a_restored_dump_that_is_older_than_the_checkpoint(
     server_url: URL, database_url: URL, database: Database, tmp_path: Path
 ) -> None:
     dump, home = tmp_path / "ledger.dump", tmp_path / "home"
-    await must("pg_dump", "--format=custom", f"--file={dump}", plain(database_url))
+    await run_client("pg_dump", "--format=custom", f"--file={dump}", plain(database_url))
     await sealed_log(database, home)
 
     async with empty_database(server_url, f"{database_url.database}_old", str(server_url.username)) as restored:
-        await must("pg_restore", "--exit-on-error", f"--dbname={plain(restored)}", str(dump))
+        await run_client("pg_restore", "--exit-on-error", f"--dbname={plain(restored)}", str(dump))
         verified = await ledger("verify", "--home", home, database=restored, LEDGER_LOG_ORIGIN=ORIGIN)
 
     assert verified.code == 1

@@ -1,4 +1,4 @@
-"""`ledger serve` and `ledger worker`: the two halves as processes of their own, on a configured database."""
+"""`ledger serve` and `ledger worker` as separate processes on a configured database."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -22,7 +22,7 @@ IS_RUNNING = "The worker is running"
 
 @pytest.fixture
 async def served(database_url: URL, tmp_path: Path) -> AsyncIterator[tuple[Running, aiohttp.ClientSession]]:
-    """`ledger serve` on the test's own database, and a client of it."""
+    """`ledger serve` on the test's database, and a client of it."""
     async with (
         started(tmp_path, "serve", "--no-auth", "--port", "0", database=database_url) as running,
         aiohttp.ClientSession(await running.url()) as client,
@@ -31,14 +31,14 @@ async def served(database_url: URL, tmp_path: Path) -> AsyncIterator[tuple[Runni
 
 
 async def post(client: aiohttp.ClientSession, *events: dict[str, Any]) -> int:
-    """Append events that must be accepted; the position of the last."""
+    """Append events that must be accepted; return the position of the last."""
     async with client.post("/v1/events", json=list(events)) as answer:
         body = await answer.json()
         assert answer.status == 201, body
         return int(body["position"])
 
 
-async def test_what_one_process_takes_another_folds_for_the_first_to_show(
+async def test_a_worker_process_folds_what_a_server_process_appends(
     served: tuple[Running, aiohttp.ClientSession], database_url: URL, tmp_path: Path
 ) -> None:
     server, client = served
@@ -55,11 +55,11 @@ async def test_what_one_process_takes_another_folds_for_the_first_to_show(
             async with client.get(f"/v1/campaigns/{opened['id']}", params={"min_position": position}) as answer:
                 spends.append(Decimal((await answer.json())["spend"]))
 
-        async def hold_is_freed() -> bool:
+        async def hold_has_expired() -> bool:
             async with client.get(f"/v1/campaigns/{opened['id']}") as answer:
                 return bool((await answer.json())["held"] == "0")
 
-        await until(hold_is_freed)
+        await until(hold_has_expired)
         codes = [await worker.stop(), await server.stop()]
 
     assert ready_without_worker == 200
@@ -83,7 +83,7 @@ async def test_several_workers_and_servers_share_one_ledger(
             positions = await asyncio.gather(
                 *(post(each, cost("1", campaign_id=opened["id"])) for each in (client, other_client) for _ in range(50))
             )
-            # The one who is at it is killed, the other goes on.
+            # The active worker is killed, and the other takes over.
             await one.stop(9)
             last = await post(other_client, cost("1", campaign_id=opened["id"]))
             async with client.get(f"/v1/campaigns/{opened['id']}", params={"min_position": last}) as answer:
@@ -94,18 +94,18 @@ async def test_several_workers_and_servers_share_one_ledger(
     assert await query(database, "SELECT spent FROM ledger.accounts") == [(101,)]
 
 
-async def test_a_database_that_is_not_migrated_is_refused_with_what_to_do(empty_database_url: URL) -> None:
+async def test_a_database_that_is_not_migrated_is_refused_with_the_next_step(empty_database_url: URL) -> None:
     answers = await asyncio.gather(
         ledger("serve", "--port", "0", database=empty_database_url), ledger("worker", database=empty_database_url)
     )
 
-    for said in answers:
-        assert said.code == 1
-        assert "run `ledger migrate`" in said.err
-        assert "Traceback" not in said.err
+    for result in answers:
+        assert result.code == 1
+        assert "run `ledger migrate`" in result.err
+        assert "Traceback" not in result.err
 
 
-async def test_up_uses_the_database_that_is_configured_and_migrates_it(empty_database_url: URL, tmp_path: Path) -> None:
+async def test_up_migrates_and_uses_the_configured_database(empty_database_url: URL, tmp_path: Path) -> None:
     home = tmp_path / "home"
     async with started(tmp_path, "up", "--demo", "--port", "0", "--home", home, database=empty_database_url) as running:
         url = await running.url()
@@ -114,4 +114,4 @@ async def test_up_uses_the_database_that_is_configured_and_migrates_it(empty_dat
         code = await running.stop()
 
     assert (head > 20, code, (home / "postgres").exists()) == (True, 0, False)
-    assert str(empty_database_url.password) not in running.said
+    assert str(empty_database_url.password) not in running.output

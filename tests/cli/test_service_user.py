@@ -1,4 +1,4 @@
-"""A user of the service's own in DATABASE_URL, the owner in DIRECT_DATABASE_URL: each verb takes the right one."""
+"""The service user in DATABASE_URL, the owner in DIRECT_DATABASE_URL: each command connects as the right one."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ from tests.conftest import administer, as_service
 from tests.events import campaign, cost, reserve
 from tests.log.helpers import connected, until
 
-# The URLs say who comes in; where a pooler lies between is tested elsewhere.
+# The tests depend on the users in the URLs; poolers are tested elsewhere.
 pytestmark = pytest.mark.direct
 
 IS_RUNNING = "The worker is running"
@@ -24,19 +24,17 @@ IS_MISSING = "the database user lacks a privilege"
 
 @pytest.fixture
 async def outsider(server_url: URL, database_url: URL) -> AsyncIterator[URL]:
-    """A user that nobody has granted anything."""
+    """A user without any granted privilege."""
     name = f"outsider_{uuid.uuid4().hex[:8]}"
     await administer(server_url, f"CREATE ROLE {name} LOGIN PASSWORD 'secret'")
     yield database_url.set(username=name, password="secret")
     await administer(server_url, f"DROP ROLE {name}")
 
 
-async def test_the_two_halves_of_the_service_work_as_a_user_of_its_own(
-    service_url: URL, database_url: URL, tmp_path: Path
-) -> None:
+async def test_server_and_worker_work_as_the_service_user(service_url: URL, database_url: URL, tmp_path: Path) -> None:
     opened = campaign("10")
-    made = await ledger("keys", "create", "agents", "--role", "admin", "--json", database=service_url)
-    key = {"Authorization": f"Bearer {json.loads(made.out)['key']}"}
+    created = await ledger("keys", "create", "agents", "--role", "admin", "--json", database=service_url)
+    key = {"Authorization": f"Bearer {json.loads(created.out)['key']}"}
     events = [opened, reserve("4", campaign_id=opened["id"], expires_in=1), cost("3", campaign_id=opened["id"])]
     async with (
         started(tmp_path, "serve", "--port", "0", database=service_url) as server,
@@ -62,8 +60,8 @@ async def test_the_two_halves_of_the_service_work_as_a_user_of_its_own(
     assert as_of["held"] == "4"
 
 
-async def test_the_verbs_of_the_service_need_no_owner(service_url: URL) -> None:
-    verbs = [
+async def test_the_service_commands_do_not_need_the_owner(service_url: URL) -> None:
+    commands = [
         ["keys", "list"],
         ["seed"],
         ["events", "append"],
@@ -72,40 +70,44 @@ async def test_the_verbs_of_the_service_need_no_owner(service_url: URL) -> None:
         ["projections", "retry", "read_models"],
     ]
 
-    answers = [await ledger(*verb, database=service_url, stdin=json.dumps(campaign()).encode()) for verb in verbs]
+    answers = [
+        await ledger(*command, database=service_url, stdin=json.dumps(campaign()).encode()) for command in commands
+    ]
 
-    assert [(said.code, said.err) for said in answers] == [(0, "")] * len(verbs)
+    assert [(result.code, result.err) for result in answers] == [(0, "")] * len(commands)
 
 
-async def test_the_owners_verbs_take_the_direct_url(service_url: URL, database_url: URL, tmp_path: Path) -> None:
+async def test_the_owner_commands_use_the_direct_url(service_url: URL, database_url: URL, tmp_path: Path) -> None:
     await ledger("seed", database=service_url)
-    verbs = ["migrate", "verify", "rebuild", "replay --until 1 --schema as_it_was", "reset --yes", "migrate"]
+    commands = ["migrate", "verify", "rebuild", "replay --until 1 --schema as_it_was", "reset --yes", "migrate"]
 
     answers = [
         await ledger(
-            *verb.split(), database=service_url, DIRECT_DATABASE_URL=plain(database_url), LEDGER_HOME=str(tmp_path)
+            *command.split(), database=service_url, DIRECT_DATABASE_URL=plain(database_url), LEDGER_HOME=str(tmp_path)
         )
-        for verb in verbs
+        for command in commands
     ]
     seeded_again = await ledger("seed", database=service_url)
 
-    assert [said.code for said in answers] == [0] * len(verbs), answers
+    assert [result.code for result in answers] == [0] * len(commands), answers
     assert seeded_again.code == 0, seeded_again.err
 
 
-async def test_the_owners_verbs_say_what_they_need_to_a_user_of_the_service(service_url: URL, tmp_path: Path) -> None:
-    verbs = ["replay --until 0 --schema as_it_was", "reset --yes"]
+async def test_the_owner_commands_explain_that_the_service_user_lacks_privileges(
+    service_url: URL, tmp_path: Path
+) -> None:
+    commands = ["replay --until 0 --schema as_it_was", "reset --yes"]
 
-    answers = [await ledger(*verb.split(), database=service_url, LEDGER_HOME=str(tmp_path)) for verb in verbs]
+    answers = [await ledger(*command.split(), database=service_url, LEDGER_HOME=str(tmp_path)) for command in commands]
 
-    for said in answers:
-        assert said.code == 1
-        assert IS_MISSING in said.err
-        assert "DIRECT_DATABASE_URL" in said.err
-        assert "Traceback" not in said.err
+    for result in answers:
+        assert result.code == 1
+        assert IS_MISSING in result.err
+        assert "DIRECT_DATABASE_URL" in result.err
+        assert "Traceback" not in result.err
 
 
-async def test_a_user_that_was_granted_nothing_is_told_which_role_it_lacks(outsider: URL) -> None:
+async def test_a_user_without_privileges_learns_which_role_it_lacks(outsider: URL) -> None:
     served, doctor = await asyncio.gather(
         ledger("serve", "--port", "0", database=outsider), ledger("doctor", database=outsider)
     )
@@ -116,7 +118,7 @@ async def test_a_user_that_was_granted_nothing_is_told_which_role_it_lacks(outsi
     assert "Traceback" not in served.err + doctor.err
 
 
-async def test_the_doctor_warns_of_a_superuser_and_of_an_owner_and_is_content_with_the_services_user(
+async def test_doctor_warns_of_a_superuser_and_of_an_owner_but_accepts_the_service_user(
     service_url: URL, database_url: URL, outsider: URL, server_url: URL
 ) -> None:
     await administer(server_url, f"GRANT ledger_owner TO {outsider.username}")
@@ -125,8 +127,8 @@ async def test_the_doctor_warns_of_a_superuser_and_of_an_owner_and_is_content_wi
         *(ledger("doctor", "--json", database=url) for url in (database_url, outsider, service_url))
     )
 
-    assert [said.code for said in answers] == [0, 0, 0], answers
-    users = [{check["name"]: check for check in json.loads(said.out)}["user"] for said in answers]
+    assert [result.code for result in answers] == [0, 0, 0], answers
+    users = [{check["name"]: check for check in json.loads(result.out)}["user"] for result in answers]
     assert [user["verdict"] for user in users] == ["warning", "warning", "ok"]
     assert "is a superuser" in users[0]["says"]
     assert "is the owner of the tables" in users[1]["says"]
@@ -134,7 +136,7 @@ async def test_the_doctor_warns_of_a_superuser_and_of_an_owner_and_is_content_wi
         assert "CREATE ROLE app LOGIN PASSWORD '…' IN ROLE ledger_service" in user["says"]
 
 
-async def test_up_migrates_as_the_owner_and_serves_as_the_services_user(
+async def test_up_migrates_as_the_owner_and_serves_as_the_service_user(
     empty_database_url: URL, service_user: tuple[str, str], tmp_path: Path
 ) -> None:
     app = as_service(empty_database_url, service_user)

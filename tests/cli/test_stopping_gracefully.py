@@ -1,4 +1,4 @@
-"""SIGTERM in the middle of work: what was accepted is answered and recorded, and the worker finishes its page."""
+"""Graceful shutdown on SIGTERM: accepted requests are recorded and answered, the worker finishes its page."""
 
 import asyncio
 import signal
@@ -37,7 +37,7 @@ async def test_requests_accepted_before_sigterm_are_recorded_as_a_group_and_answ
             async with head_locked(database_url) as appends_wait:
                 posts = [asyncio.create_task(post(cost("1", campaign_id=opened["id"]))) for _ in range(REQUESTS)]
                 await appends_wait(1)
-                # The first waits for the lock, the others for its group to end.
+                # The first request waits for the lock, the others wait for its group to be committed.
                 await asyncio.sleep(0.5)
                 running.process.send_signal(signal.SIGTERM)
                 await running.line("Stopping")
@@ -58,13 +58,13 @@ async def test_requests_accepted_before_sigterm_are_recorded_as_a_group_and_answ
 
 
 @pytest.mark.direct
-async def test_a_worker_told_to_stop_in_the_middle_of_a_page_finishes_it(
+async def test_a_worker_stopped_in_the_middle_of_a_page_finishes_the_page(
     database_url: URL, database: Database, tmp_path: Path
 ) -> None:
     await record(database, *(job() for _ in range(50)))
     async with connected(database_url) as holder, started(tmp_path, "worker", database=database_url) as running:
         async with holder.transaction():
-            # Nobody can write the table: the page is folded, and its transaction waits.
+            # The lock blocks writes to the table: the page is folded, and its transaction waits.
             await holder.execute("LOCK TABLE public.agent_jobs IN SHARE MODE")
             await running.line("The worker is running")
 

@@ -1,4 +1,4 @@
-"""scripts/replay_trace.py against a running service: a real trace, exact to the last digit, and twice is once."""
+"""scripts/replay_trace.py against a running service: exact costs, and no duplicates when repeated."""
 
 import csv
 import json
@@ -15,7 +15,7 @@ MODEL = "gpt-4o"
 
 
 def expected() -> tuple[Decimal, int]:
-    """The exact cost and the tokens of the sample, from the file and the prices alone."""
+    """Return exact cost and tokens of the sample, computed from the file and the prices alone."""
     cost, tokens = Decimal(0), 0
     with SAMPLE.open(newline="") as file:
         for row in csv.DictReader(file):
@@ -25,7 +25,7 @@ def expected() -> tuple[Decimal, int]:
     return cost, tokens
 
 
-async def test_a_replayed_trace_is_in_the_ledger_exactly_and_once(home: Path, tmp_path: Path) -> None:
+async def test_a_trace_replayed_twice_is_recorded_once_with_exact_costs(home: Path, tmp_path: Path) -> None:
     cost, tokens = expected()
     async with started(tmp_path, "up", "--port", "0", "--home", home) as running:
         url = await running.url()

@@ -1,4 +1,4 @@
-"""`ledger up`: how it begins, and how it ends: asked to, or killed in the middle of everything."""
+"""`ledger up`: start, graceful stop, and recovery after it or its PostgreSQL was killed under load."""
 
 import asyncio
 import signal
@@ -36,21 +36,21 @@ async def test_serving_a_network_without_keys_is_refused(tmp_path: Path) -> None
     assert not home.exists()
 
 
-async def test_a_port_that_is_taken_is_said_to_be(tmp_path: Path) -> None:
+async def test_a_port_in_use_is_reported_with_the_next_step(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
 
-        said = await ledger("up", "--port", str(port), "--home", tmp_path / "home")
+        result = await ledger("up", "--port", str(port), "--home", tmp_path / "home")
 
-    assert said.code == 1
-    assert f"127.0.0.1:{port}" in said.err
-    assert "--port" in said.err
+    assert result.code == 1
+    assert f"127.0.0.1:{port}" in result.err
+    assert "--port" in result.err
     assert not (tmp_path / "home" / "postgres").exists()
 
 
-async def test_asked_to_stop_it_stops_its_postgresql_too_and_begins_again_where_it_was(
+async def test_a_stop_also_stops_postgresql_and_the_next_start_continues_with_the_data(
     home: Path, tmp_path: Path
 ) -> None:
     up = ["up", "--demo", "--port", "0", "--home", home]
@@ -70,12 +70,12 @@ async def test_asked_to_stop_it_stops_its_postgresql_too_and_begins_again_where_
     assert (codes, stopped) == ([0, 0], [None, None])
     assert len(before["items"]) == 3
     assert after == before
-    assert "Sample data: already there." in second.said
+    assert "Sample data: already there." in second.output
     assert "Traceback" not in first.errors.read_text()
 
 
 class Load:
-    """Clients that post as fast as they are answered, and remember what was acknowledged."""
+    """Clients that post as fast as they are answered, and the receipts they got."""
 
     def __init__(self, url: str, home: Path) -> None:
         self.url = f"{url}/v1/events"
@@ -105,7 +105,17 @@ class Load:
 
 
 async def under_load(running: Running, home: Path, victim: str, number: int) -> tuple[list[dict[str, Any]], int]:
-    """Post from many clients, and send somebody a signal in the middle; what was acknowledged, and the exit code."""
+    """Post from many clients, and meanwhile send the victim a signal.
+
+    Args:
+        running: the service.
+        home: its home.
+        victim: "service" or "postgres".
+        number: the signal.
+
+    Returns:
+        the receipts of the clients, and the exit code of the service.
+    """
     load = Load(await running.url(), home)
     await load.open()
     async with asyncio.TaskGroup() as clients:
@@ -116,7 +126,7 @@ async def under_load(running: Running, home: Path, victim: str, number: int) -> 
             postmaster = postgres_of(home)
             assert postmaster is not None
             psutil.Process(postmaster).send_signal(number)
-            # Its sessions notice by themselves; the service answers what it cannot record, and is then stopped.
+            # The backends end too; the service refuses what it cannot record, and is then stopped.
             psutil.Process(postmaster).wait(30)
             code = await running.stop()
         else:
@@ -128,7 +138,7 @@ async def under_load(running: Running, home: Path, victim: str, number: int) -> 
     ("victim", "number", "exit_code"),
     [("service", signal.SIGKILL, -signal.SIGKILL), ("service", signal.SIGTERM, 0), ("postgres", signal.SIGKILL, 0)],
 )
-async def test_ended_under_load_it_has_every_acknowledged_event_once_and_its_tables_equal_the_log(
+async def test_after_a_kill_under_load_every_acknowledged_event_is_there_once_and_tables_match_the_log(
     home: Path, tmp_path: Path, victim: str, number: int, exit_code: int
 ) -> None:
     up = ["up", "--port", "0", "--home", home]
@@ -156,8 +166,8 @@ async def test_ended_under_load_it_has_every_acknowledged_event_once_and_its_tab
     assert found == folded(events)
 
 
-async def test_asked_to_stop_while_it_starts_it_leaves_no_postgresql(used_home: Path, tmp_path: Path) -> None:
-    async def told_after(seconds: float, *, is_new: bool = False) -> tuple[int, int | None, str]:
+async def test_a_stop_during_the_start_leaves_no_postgresql_running(used_home: Path, tmp_path: Path) -> None:
+    async def stopped_after(seconds: float, *, is_new: bool = False) -> tuple[int, int | None, str]:
         folder = tmp_path / f"{seconds}-{is_new}"
         folder.mkdir()
         home = folder / "home"
@@ -172,7 +182,7 @@ async def test_asked_to_stop_while_it_starts_it_leaves_no_postgresql(used_home: 
             remove(home)
 
     ended = await asyncio.gather(
-        *(told_after(seconds) for seconds in (0.5, 0.9, 1.3, 1.7, 2.2)), told_after(1.5, is_new=True)
+        *(stopped_after(seconds) for seconds in (0.5, 0.9, 1.3, 1.7, 2.2)), stopped_after(1.5, is_new=True)
     )
 
     assert [postgres for _, postgres, _ in ended] == [None] * len(ended)

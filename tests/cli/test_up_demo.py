@@ -1,4 +1,4 @@
-"""`ledger up --demo` on a new home: what it prints, and the sample data to the last digit."""
+"""`ledger up --demo` on a new home: its output, and the exact sample data."""
 
 import shutil
 import subprocess
@@ -31,9 +31,9 @@ asyncio.run(main())
 """
 
 
-def days_from_now(moment: str) -> float:
-    """In days, to the nearest hundredth (a quarter of an hour)."""
-    return round((datetime.fromisoformat(moment) - datetime.now(UTC)) / timedelta(days=1), 2)
+def days_from_now(time: str) -> float:
+    """Return the distance from now in days, rounded to hundredths (a quarter of an hour)."""
+    return round((datetime.fromisoformat(time) - datetime.now(UTC)) / timedelta(days=1), 2)
 
 
 async def by_name(demo: Demo, collection: str, name: str) -> dict[str, dict[str, Any]]:
@@ -41,12 +41,12 @@ async def by_name(demo: Demo, collection: str, name: str) -> dict[str, dict[str,
     return {item[name]: item for item in items}
 
 
-async def test_the_url_that_is_printed_serves(demo: Demo) -> None:
+async def test_the_printed_url_serves(demo: Demo) -> None:
     assert await get(f"{demo.url}/healthz") == {"status": "ok"}
     assert demo.url.startswith("http://127.0.0.1:")
 
 
-async def test_the_database_url_that_is_printed_works_as_it_is_in_psql_and_asyncpg(demo: Demo) -> None:
+async def test_the_printed_database_url_works_unchanged_in_psql_and_asyncpg(demo: Demo) -> None:
     query = "SELECT count(*) FROM campaigns"
     psql = shutil.which("psql") or str(installed_binaries() / "psql")
 
@@ -123,18 +123,20 @@ async def test_a_sample_campaign_has_its_figures(
     assert (shown["end_date"] and days_from_now(shown["end_date"])) == end
 
 
-async def test_the_sample_assets_are_as_told(demo: Demo) -> None:
+async def test_the_sample_assets_are_as_documented(demo: Demo) -> None:
     shown = await by_name(demo, "content-assets", "title")
     campaigns = {row["id"]: name for name, row in (await by_name(demo, "campaigns", "name")).items()}
     jobs = {row["id"]: kind for kind, row in (await by_name(demo, "agent-jobs", "agent_type")).items()}
 
-    told = {title: (row["content_type"], row["status"], campaigns[row["campaign_id"]]) for title, row in shown.items()}
+    listed = {
+        title: (row["content_type"], row["status"], campaigns[row["campaign_id"]]) for title, row in shown.items()
+    }
     blog, email, teaser = (
         "10 Ways AI is Transforming Marketing in 2025",
         "Holiday Sale Announcement",
         "Product Launch Teaser",
     )
-    assert told == {
+    assert listed == {
         blog: ("blog", "published", "Q4 Product Launch"),
         email: ("email", "approved", "Holiday Email Series"),
         teaser: ("social", "draft", "Q4 Product Launch"),
@@ -147,11 +149,11 @@ async def test_the_sample_assets_are_as_told(demo: Demo) -> None:
     assert (shown[blog]["agent_job_id"] is not None, shown[teaser]["agent_job_id"]) == (True, None)
 
 
-async def test_the_sample_jobs_are_as_told(demo: Demo) -> None:
+async def test_the_sample_jobs_are_as_documented(demo: Demo) -> None:
     rows = (await get(f"{demo.url}/v1/agent-jobs", demo.home, sort="cost"))["items"]
     campaigns = {row["id"]: name for name, row in (await by_name(demo, "campaigns", "name")).items()}
 
-    told = [
+    listed = [
         (
             row["agent_type"],
             row["status"],
@@ -162,7 +164,7 @@ async def test_the_sample_jobs_are_as_told(demo: Demo) -> None:
         )
         for row in rows
     ]
-    assert told == [
+    assert listed == [
         ("seo_writer", "running", 500, "0.005", None, None),
         ("email_marketer", "completed", 1200, "0.012", 300, "Holiday Email Series"),
         ("seo_writer", "completed", 2500, "0.025", 300, "Q4 Product Launch"),
@@ -171,7 +173,7 @@ async def test_the_sample_jobs_are_as_told(demo: Demo) -> None:
     assert minutes == pytest.approx([-5, -60, -120], abs=15)
 
 
-async def test_what_the_campaigns_spent_beyond_their_jobs_went_to_media(demo: Demo) -> None:
+async def test_the_rest_of_the_campaigns_spend_is_media(demo: Demo) -> None:
     items = (await get(f"{demo.url}/v1/spend", demo.home, group_by="campaign_id,resource_type"))["items"]
     campaigns = {row["id"]: name for name, row in (await by_name(demo, "campaigns", "name")).items()}
 
@@ -190,26 +192,26 @@ async def test_the_acceptance_program_prints_the_campaigns(demo: Demo, tmp_path:
     program = tmp_path / "acceptance.py"
     program.write_text(ACCEPTANCE)
 
-    said = await run(PYTHON, program, env=environment(demo.database_url))
+    result = await run(PYTHON, program, env=environment(demo.database_url))
 
-    assert (said.code, said.err) == (0, "")
-    assert sorted(said.out.splitlines()) == [
+    assert (result.code, result.err) == (0, "")
+    assert sorted(result.out.splitlines()) == [
         "- Content Marketing 2025 (CampaignStatus.DRAFT)",
         "- Holiday Email Series (CampaignStatus.ACTIVE)",
         "- Q4 Product Launch (CampaignStatus.ACTIVE)",
     ]
 
 
-async def test_a_second_up_and_a_reset_on_the_same_home_are_refused_and_told_who_is_there(demo: Demo) -> None:
+async def test_a_second_up_and_a_reset_on_a_home_in_use_are_refused_naming_the_process(demo: Demo) -> None:
     pid = demo.running.process.pid
 
     second = await ledger("up", "--port", "0", "--home", demo.home)
     reset = await ledger("reset", "--yes", "--home", demo.home)
 
-    for said in (second, reset):
-        assert said.code == 1
-        assert f"is in use by process {pid} (ledger up)" in said.err
-        assert "Traceback" not in said.err
+    for result in (second, reset):
+        assert result.code == 1
+        assert f"is in use by process {pid} (ledger up)" in result.err
+        assert "Traceback" not in result.err
     async with (
         aiohttp.ClientSession(headers=key_of(demo.home)) as client,
         client.get(f"{demo.url}/v1/campaigns") as answer,

@@ -9,7 +9,7 @@ from sqlalchemy import URL
 from ledger.database import Database
 from ledger.database.migrations import expected_revision
 from projections.worker import fold_page
-from tests.cli.helpers import PYTHON, Said, environment, ledger, started
+from tests.cli.helpers import PYTHON, CommandResult, environment, ledger, started
 from tests.cli.helpers import run as run_program
 from tests.events import follow, job
 from tests.log.helpers import query, record
@@ -89,7 +89,7 @@ async def test_a_rebuild_fills_a_new_column_the_worker_maintains_it_and_an_erasu
         for event in (queued, follow(queued, "job.started"), progressed):
             await record(database, event)
 
-    async def run(*arguments: str) -> Said:
+    async def run(*arguments: str) -> CommandResult:
         ended = await ledger(*arguments, database=database_url, PYTHONPATH=str(next_release))
         assert ended.code == 0, ended
         return ended

@@ -1,4 +1,4 @@
-"""`ledger events export` and `import`, and `ledger verify --export`: a history that goes from hand to hand."""
+"""`ledger events export` and `import`, and `ledger verify --export`: a log copied to a file and checked there."""
 
 import gzip
 import json
@@ -10,22 +10,22 @@ from sqlalchemy import URL
 from ledger.database import Database
 from projections.worker import fold_page
 from tests.audit.exports import SIGNER, checkpoint_of, export_of, read, recorded_story
-from tests.cli.helpers import Said, ledger
+from tests.cli.helpers import CommandResult, ledger
 from tests.conftest import administer
 from tests.events import campaign, cost
 from tests.log.helpers import record, value
 from tests.projections.helpers import story, tell
 
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
-"""A database that is not there: what works with it works without any."""
+"""The URL of no database: a command that succeeds with it needs none."""
 
 EVENTS = "SELECT count(*) FROM ledger.events"
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an export, a checkpoint of all but its last two events, and the key."""
-    folder = tmp_path_factory.mktemp("told")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an export, a checkpoint of all its events except the last two, and the key."""
+    folder = tmp_path_factory.mktemp("exported")
     export = export_of(recorded_story())
     (folder / "log.gz").write_bytes(gzip.compress(export))
     (folder / "checkpoint").write_bytes(checkpoint_of(export, len(export.splitlines()) - 2).note)
@@ -33,13 +33,22 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-async def verify(told: Path, *more: str | Path, export: Path | None = None, key: str | Path | None = None) -> Said:
-    files = ("--export", export or told / "log.gz", "--checkpoint", told / "checkpoint", "--key", key or told / "key")
+async def verify(
+    exported: Path, *more: str | Path, export: Path | None = None, key: str | Path | None = None
+) -> CommandResult:
+    files = (
+        "--export",
+        export or exported / "log.gz",
+        "--checkpoint",
+        exported / "checkpoint",
+        "--key",
+        key or exported / "key",
+    )
     return await ledger("verify", *files, *more, database=NOWHERE)
 
 
 @pytest.mark.parametrize("name", ["log.ndjson", "log.ndjson.gz"])
-async def test_a_history_comes_over_into_an_empty_ledger_and_verifies(
+async def test_an_export_can_be_imported_into_an_empty_ledger_and_verified(
     server_url: URL, template: str, database_url: URL, database: Database, tmp_path: Path, name: str
 ) -> None:
     await tell(database, story())
@@ -63,7 +72,7 @@ async def test_a_history_comes_over_into_an_empty_ledger_and_verifies(
     assert again.out.encode() == (gzip.decompress(written) if name.endswith(".gz") else written)
 
 
-async def test_an_export_ends_where_it_is_told_to_and_overwrites_nothing(
+async def test_an_export_ends_at_the_given_position_and_overwrites_nothing(
     database_url: URL, database: Database, tmp_path: Path
 ) -> None:
     await record(database, *(cost() for _ in range(3)))
@@ -82,7 +91,7 @@ async def test_an_export_ends_where_it_is_told_to_and_overwrites_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["log"]
 
 
-async def test_an_import_takes_standard_input_and_a_broken_one_names_its_line(
+async def test_an_import_reads_standard_input_and_an_error_names_its_line(
     database_url: URL, database: Database, tmp_path: Path
 ) -> None:
     export = export_of(recorded_story())
@@ -102,11 +111,11 @@ async def test_an_import_takes_standard_input_and_a_broken_one_names_its_line(
     assert await fold_page(database) == lines
 
 
-async def test_an_export_is_proved_without_any_database(told: Path) -> None:
-    events = len(gzip.decompress((told / "log.gz").read_bytes()).splitlines())
+async def test_an_export_is_verified_without_a_database(exported: Path) -> None:
+    events = len(gzip.decompress((exported / "log.gz").read_bytes()).splitlines())
 
-    in_words = await verify(told, key=SIGNER.verifier.text)
-    as_json = await verify(told, "--json")
+    in_words = await verify(exported, key=SIGNER.verifier.text)
+    as_json = await verify(exported, "--json")
 
     assert in_words.code == 0, in_words.err
     assert in_words.out.startswith(f"Proved: {events - 2} events of ledger.example/log, root ")
@@ -122,16 +131,16 @@ async def test_an_export_is_proved_without_any_database(told: Path) -> None:
     ]
 
 
-async def test_what_is_wrong_is_told_with_its_line_and_exit_code_1(told: Path, tmp_path: Path) -> None:
-    export = gzip.decompress((told / "log.gz").read_bytes())
+async def test_a_wrong_export_is_reported_with_its_line_and_exit_code_1(exported: Path, tmp_path: Path) -> None:
+    export = gzip.decompress((exported / "log.gz").read_bytes())
     files = {name: tmp_path / name for name in ("tampered", "cut")}
     files["tampered"].write_bytes(export.replace(b'"budget":"100"', b'"budget":"101"'))
-    files["cut"].write_bytes((told / "log.gz").read_bytes()[:-9])
+    files["cut"].write_bytes((exported / "log.gz").read_bytes()[:-9])
     another = checkpoint_of(b"", signer=SIGNER.generate("ledger.example/log")).verifier.text
 
-    tampered = await verify(told, export=files["tampered"])
-    cut = await verify(told, "--json", export=files["cut"])
-    wrong_key = await verify(told, key=another)
+    tampered = await verify(exported, export=files["tampered"])
+    cut = await verify(exported, "--json", export=files["cut"])
+    wrong_key = await verify(exported, key=another)
 
     assert (tampered.code, cut.code, wrong_key.code) == (1, 1, 1)
     assert tampered.out.startswith("Not proved: the first ")
@@ -142,25 +151,25 @@ async def test_what_is_wrong_is_told_with_its_line_and_exit_code_1(told: Path, t
     assert "but the key given is" in wrong_key.out
 
 
-async def test_the_options_go_together_and_must_be_readable(told: Path, tmp_path: Path) -> None:
+async def test_the_three_options_are_required_together_and_must_be_readable(exported: Path, tmp_path: Path) -> None:
     alone = [
-        await ledger("verify", option, told / name, database=NOWHERE)
+        await ledger("verify", option, exported / name, database=NOWHERE)
         for option, name in (("--export", "log.gz"), ("--checkpoint", "checkpoint"), ("--key", "key"))
     ]
-    no_file = await verify(told, export=tmp_path / "away")
-    no_key = await verify(told, key="nonsense")
-    half_key = await verify(told, key="ledger.example/log+00000000+AAAA")
+    no_file = await verify(exported, export=tmp_path / "away")
+    no_key = await verify(exported, key="nonsense")
+    half_key = await verify(exported, key="ledger.example/log+00000000+AAAA")
 
-    assert [said.code for said in (*alone, no_file, no_key, half_key)] == [2] * 6
-    assert all("--export, --checkpoint and --key go together" in said.err for said in alone)
+    assert [result.code for result in (*alone, no_file, no_key, half_key)] == [2] * 6
+    assert all("--export, --checkpoint and --key go together" in result.err for result in alone)
     assert "--key is neither a verifier key nor a file that can be read" in no_key.err
     assert "a verifier key: <name>+<key id>+<base64>" in half_key.err
 
 
-async def test_verify_without_them_looks_at_the_tables_as_before(database_url: URL, database: Database) -> None:
+async def test_verify_without_the_options_checks_the_tables(database_url: URL, database: Database) -> None:
     await record(database, campaign())
     await fold_page(database)
 
-    said = await ledger("verify", database=database_url)
+    result = await ledger("verify", database=database_url)
 
-    assert (said.code, said.out) == (0, "Clean: the tables at position 1 of 1 match the log.\n")
+    assert (result.code, result.out) == (0, "Clean: the tables at position 1 of 1 match the log.\n")

@@ -1,4 +1,4 @@
-"""`ledger events append` and `ledger events tail`: the log from the command line."""
+"""`ledger events append` and `ledger events tail`: append to the log and print it."""
 
 import asyncio
 import json
@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import URL
 
 from ledger.database import Database
-from tests.cli.helpers import Said, ledger, started
+from tests.cli.helpers import CommandResult, ledger, started
 from tests.events import campaign, cost, follow, reserve
 from tests.log.helpers import record, value
 
@@ -17,11 +17,11 @@ UNKNOWN = "00000000-0000-4000-8000-000000000000"
 EVENTS = "SELECT count(*) FROM ledger.events"
 
 
-def answers(said: Said) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in said.out.splitlines()]
+def answers(result: CommandResult) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in result.out.splitlines()]
 
 
-async def test_an_object_an_array_and_lines_are_appended_and_twice_is_once(
+async def test_an_object_an_array_and_lines_are_appended_and_a_repetition_adds_nothing(
     database_url: URL, database: Database, tmp_path: Path
 ) -> None:
     file = tmp_path / "events.json"
@@ -34,14 +34,15 @@ async def test_an_object_an_array_and_lines_are_appended_and_twice_is_once(
     again = await ledger("events", "append", file, database=database_url)
 
     everything = (by_file, one, many, again)
-    assert [said.code for said in everything] == [0] * 4
-    positions = [[receipt["position"] for receipt in answers(said)] for said in everything]
+    assert [result.code for result in everything] == [0] * 4
+    positions = [[receipt["position"] for receipt in answers(result)] for result in everything]
     assert positions == [[1, 2], [3], [4, 5, 6], [1, 2]]
-    assert [receipt["duplicate"] for said in (by_file, again) for receipt in answers(said)] == [False] * 2 + [True] * 2
+    duplicates = [receipt["duplicate"] for result in (by_file, again) for receipt in answers(result)]
+    assert duplicates == [False, False, True, True]
     assert await value(database, EVENTS) == 6
 
 
-async def test_what_is_refused_is_answered_with_its_problem_and_exit_code_1(
+async def test_a_refused_event_is_answered_with_its_problem_and_exit_code_1(
     database_url: URL, database: Database
 ) -> None:
     opened = campaign("1")
@@ -69,24 +70,24 @@ async def test_what_is_refused_is_answered_with_its_problem_and_exit_code_1(
     ]
     assert answers(whole[0])[0]["index"] == 1
     assert "Traceback" not in "".join(one.err for one in (each, *whole))
-    # The refused hold's denial, nothing else.
+    # The campaign, and the denial of the refused hold.
     assert await value(database, EVENTS) == 2
 
 
-async def test_of_independent_events_one_of_a_wrong_shape_does_not_stop_the_others(
-    database_url: URL, database: Database
-) -> None:
+async def test_an_invalid_event_does_not_stop_independent_events(database_url: URL, database: Database) -> None:
     events = [cost(), cost() | {"kost": 1}, cost()]
 
-    said = await ledger("events", "append", "--independent", database=database_url, stdin=json.dumps(events).encode())
+    result = await ledger("events", "append", "--independent", database=database_url, stdin=json.dumps(events).encode())
 
-    assert said.code == 1
-    assert [answer.get("position") for answer in answers(said)] == [1, None, 2]
-    assert [answer.get("index") for answer in answers(said)] == [None, 1, None]
+    assert result.code == 1
+    assert [answer.get("position") for answer in answers(result)] == [1, None, 2]
+    assert [answer.get("index") for answer in answers(result)] == [None, 1, None]
     assert await value(database, EVENTS) == 2
 
 
-async def test_tail_prints_the_last_events_or_those_after_a_position(database_url: URL, database: Database) -> None:
+async def test_tail_prints_the_last_events_or_the_events_after_a_position(
+    database_url: URL, database: Database
+) -> None:
     await record(database, *(cost(str(number), description="x" * 200) for number in range(1, 13)))
 
     last, two, after = await asyncio.gather(
@@ -101,7 +102,7 @@ async def test_tail_prints_the_last_events_or_those_after_a_position(database_ur
     assert after.out == two.out
 
 
-async def test_tail_follows_what_is_appended_until_it_is_stopped(
+async def test_tail_follows_new_events_until_it_is_stopped(
     database_url: URL, database: Database, tmp_path: Path
 ) -> None:
     await record(database, cost("1"))

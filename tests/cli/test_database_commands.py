@@ -1,4 +1,4 @@
-"""`ledger migrate`, `seed`, `reset`, `status` and `doctor`, and the two scripts that are the same."""
+"""`ledger migrate`, `seed`, `status` and `doctor`, and `scripts/seed_data.py`, which does the same as `seed`."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ from tests.log.helpers import connected, query, record, value
 EVENTS = "SELECT count(*) FROM ledger.events"
 
 
-async def test_migrate_brings_an_empty_database_up_to_date_and_twice_is_once(empty_database_url: URL) -> None:
+async def test_migrate_brings_an_empty_database_up_to_date_and_can_be_repeated(empty_database_url: URL) -> None:
     first = await ledger("migrate", database=empty_database_url)
     again = await ledger("migrate", "--json", database=empty_database_url)
 
@@ -29,7 +29,9 @@ async def test_migrate_brings_an_empty_database_up_to_date_and_twice_is_once(emp
         assert await connection.fetchval(EVENTS) == 0
 
 
-async def test_seeding_twice_is_once_by_the_command_or_by_the_script(database_url: URL, database: Database) -> None:
+async def test_seeding_twice_adds_the_events_once_by_command_or_by_script(
+    database_url: URL, database: Database
+) -> None:
     by_script = await run(PYTHON, REPOSITORY / "scripts" / "seed_data.py", env=environment(database_url))
     added = await value(database, EVENTS)
     again = await ledger("seed", database=database_url)
@@ -41,7 +43,7 @@ async def test_seeding_twice_is_once_by_the_command_or_by_the_script(database_ur
     assert await value(database, EVENTS) == added > 20
 
 
-async def test_status_says_where_the_log_and_the_tables_stand(database_url: URL, database: Database) -> None:
+async def test_status_shows_the_positions_of_the_log_and_the_read_models(database_url: URL, database: Database) -> None:
     await record(database, campaign(), campaign())
     await fold_page(database)
     await record(database, campaign())
@@ -66,22 +68,22 @@ async def test_status_says_where_the_log_and_the_tables_stand(database_url: URL,
     assert "1 event behind" in in_words.out
 
 
-async def test_a_doctor_that_finds_nothing_says_so(database_url: URL, kind: str) -> None:
-    said, as_json = await asyncio.gather(
+async def test_doctor_reports_ok_for_a_healthy_ledger(database_url: URL, kind: str) -> None:
+    result, as_json = await asyncio.gather(
         ledger("doctor", database=database_url), ledger("doctor", "--json", database=database_url)
     )
 
-    assert (said.code, as_json.code) == (0, 0)
+    assert (result.code, as_json.code) == (0, 0)
     checks = json.loads(as_json.out)
     beside = {"pgbouncer": ["direct connection"], "replica": ["replica"]}.get(kind, [])
     names = ["settings", "connection", "user", "migrations", "worker", "sealer", *beside]
     # The user of the tests' server is its superuser.
     assert {check["name"]: check["verdict"] for check in checks} == dict.fromkeys(names, "ok") | {"user": "warning"}
-    assert said.out.count("OK ") == len(names) - 1
-    assert str(database_url.password) not in said.out + as_json.out
+    assert result.out.count("OK ") == len(names) - 1
+    assert str(database_url.password) not in result.out + as_json.out
 
 
-async def test_a_doctor_that_finds_something_says_what_in_plain_words(
+async def test_doctor_explains_each_problem_in_plain_words(
     database_url: URL, empty_database_url: URL, database: Database
 ) -> None:
     failure = '{"type":"job.started","position":1,"error":"x","failed_at":"2025-01-01T00:00:00+00:00"}'
@@ -98,52 +100,57 @@ async def test_a_doctor_that_finds_something_says_what_in_plain_words(
 
     answers = await asyncio.gather(*(ledger("doctor", database=url) for url in cases))
 
-    for said, words in zip(answers, cases.values(), strict=True):
-        assert said.code == 1
-        assert "PROBLEM" in said.out
-        assert words in said.out
-        assert "Traceback" not in said.out + said.err
-        assert "wrong-secret" not in said.out + said.err
+    for result, words in zip(answers, cases.values(), strict=True):
+        assert result.code == 1
+        assert "PROBLEM" in result.out
+        assert words in result.out
+        assert "Traceback" not in result.out + result.err
+        assert "wrong-secret" not in result.out + result.err
 
 
-async def test_every_verb_says_in_plain_words_that_the_database_is_not_migrated(empty_database_url: URL) -> None:
-    verbs = [["status"], ["seed"], ["events", "tail"], ["events", "append"]]
+async def test_every_command_explains_that_the_database_is_not_migrated(empty_database_url: URL) -> None:
+    commands = [["status"], ["seed"], ["events", "tail"], ["events", "append"]]
     event = json.dumps(campaign()).encode()
 
-    answers = await asyncio.gather(*(ledger(*verb, database=empty_database_url, stdin=event) for verb in verbs))
+    answers = await asyncio.gather(
+        *(ledger(*command, database=empty_database_url, stdin=event) for command in commands)
+    )
 
-    told = [(said.code, "run `ledger migrate`" in said.out + said.err, "Traceback" in said.err) for said in answers]
-    assert dict(zip(map(" ".join, verbs), told, strict=True)) == {" ".join(verb): (1, True, False) for verb in verbs}
+    reported = [
+        (result.code, "run `ledger migrate`" in result.out + result.err, "Traceback" in result.err)
+        for result in answers
+    ]
+    assert dict(zip(map(" ".join, commands), reported, strict=True)) == {
+        " ".join(command): (1, True, False) for command in commands
+    }
 
 
-async def test_every_verb_says_in_plain_words_that_a_setting_is_wrong(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_every_command_explains_a_wrong_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     wrong = environment("mysql://u:hidden@h/d")
-    verbs = ["up", "serve", "worker", "migrate", "seed", "reset", "status", "events tail", "events append"]
+    commands = ["up", "serve", "worker", "migrate", "seed", "reset", "status", "events tail", "events append"]
 
-    # One as a process, the others in this one: each would take a second to start.
+    # One runs as a process, the others in this process: starting each would take a second.
     as_process = await ledger("status", database=wrong["DATABASE_URL"])
-    answers = {verb: CliRunner().invoke(main, verb.split(), env=wrong) for verb in verbs}
+    answers = {command: CliRunner().invoke(main, command.split(), env=wrong) for command in commands}
 
-    ended = {verb: (answer.exit_code, answer.exception.__class__) for verb, answer in answers.items()}
-    assert ended == dict.fromkeys(verbs, (2, SystemExit))
-    for said in [(as_process.out + as_process.err), *(answer.output for answer in answers.values())]:
-        assert "DATABASE_URL must start with postgresql://" in said
-        assert "hidden" not in said
-        assert "Traceback" not in said
+    outcomes = {command: (answer.exit_code, answer.exception.__class__) for command, answer in answers.items()}
+    assert outcomes == dict.fromkeys(commands, (2, SystemExit))
+    for result in [(as_process.out + as_process.err), *(answer.output for answer in answers.values())]:
+        assert "DATABASE_URL must start with postgresql://" in result
+        assert "hidden" not in result
+        assert "Traceback" not in result
     assert as_process.code == 2
 
 
-async def test_a_doctor_told_a_wrong_setting_says_so() -> None:
-    said = await ledger("doctor", database="mysql://u:hidden@h/d")
+async def test_doctor_reports_a_wrong_setting_as_a_problem() -> None:
+    result = await ledger("doctor", database="mysql://u:hidden@h/d")
 
-    assert (said.code, "DATABASE_URL must start with postgresql://" in said.out) == (1, True)
+    assert (result.code, "DATABASE_URL must start with postgresql://" in result.out) == (1, True)
 
 
-async def test_an_option_of_other_drivers_in_the_url_does_no_harm_or_is_named(database_url: URL) -> None:
-    said = await ledger("status", database=f"{plain(database_url)}?connect_timeout=5&application_name=books")
+async def test_a_url_option_of_another_driver_is_ignored_or_named_in_the_error(database_url: URL) -> None:
+    result = await ledger("status", database=f"{plain(database_url)}?connect_timeout=5&application_name=books")
 
-    assert said.code == 0 or "connect_timeout" in said.err
-    assert "Traceback" not in said.err
+    assert result.code == 0 or "connect_timeout" in result.err
+    assert "Traceback" not in result.err

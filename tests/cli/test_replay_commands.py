@@ -1,4 +1,4 @@
-"""`ledger verify`, `rebuild` and `replay` from the command line: what they say, how they end, and killed half-way."""
+"""`ledger verify`, `rebuild` and `replay`: their output, their exit codes, and what remains if they are killed."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ from sqlalchemy import URL
 
 from ledger.cli.main import main
 from ledger.database import Database
-from tests.cli.helpers import Said, environment, ledger, started
+from tests.cli.helpers import CommandResult, environment, ledger, started
 from tests.events import campaign
 from tests.log.helpers import query, record, value
 from tests.projections.helpers import folded, stored, tables
@@ -23,18 +23,18 @@ from tests.projections.replaying import contents, locked, relations, skipped, ta
 from tests.projections.test_worker_failures import poison
 
 
-async def said_by(*verb: str, database: URL) -> Said:
-    """Run a verb in a thread of this process, which is much faster than in a process of its own."""
+async def run_in_thread(*command: str, database: URL) -> CommandResult:
+    """Run a command in a thread of this process, which is much faster than in a new process."""
 
-    def invoke() -> Said:
-        # Neither uvloop nor the group, which want the process's main thread for signals.
+    def invoke() -> CommandResult:
+        # Without uvloop and without the command group: both install signal handlers, which only the main thread can.
         with (
             patch.dict(os.environ, environment(database), clear=True),
             patch("ledger.cli.replay.run_async", asyncio.run),
         ):
-            done = CliRunner().invoke(main.commands[verb[0]], verb[1:])
+            done = CliRunner().invoke(main.commands[command[0]], command[1:])
         assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
-        return Said(done.exit_code, done.stdout, done.stderr)
+        return CommandResult(done.exit_code, done.stdout, done.stderr)
 
     return await asyncio.to_thread(invoke)
 
@@ -43,8 +43,8 @@ async def test_a_clean_ledger_is_verified_with_exit_code_0(database_url: URL, da
     await told_and_folded(database)
     head = await value(database, "SELECT position FROM ledger.log_head")
 
-    in_words = await said_by("verify", database=database_url)
-    as_json = await said_by("verify", "--json", database=database_url)
+    in_words = await run_in_thread("verify", database=database_url)
+    as_json = await run_in_thread("verify", "--json", database=database_url)
 
     assert (in_words.code, in_words.out, in_words.err) == (
         0,
@@ -57,17 +57,17 @@ async def test_a_clean_ledger_is_verified_with_exit_code_0(database_url: URL, da
     )
 
 
-async def test_a_changed_cell_is_shown_with_exit_code_1_mended_and_then_clean(
+async def test_a_changed_cell_is_reported_with_exit_code_1_and_corrected_by_a_rebuild(
     database_url: URL, database: Database
 ) -> None:
     await told_and_folded(database)
     ((row_id, spend),) = await query(database, "SELECT id::text, spend::text FROM campaigns")
     await tamper(database_url, "UPDATE campaigns SET spend = 5.5")
 
-    in_words = await said_by("verify", database=database_url)
-    as_json = await said_by("verify", "--json", database=database_url)
-    rebuilt = await said_by("rebuild", database=database_url)
-    again = await said_by("verify", database=database_url)
+    in_words = await run_in_thread("verify", database=database_url)
+    as_json = await run_in_thread("verify", "--json", database=database_url)
+    rebuilt = await run_in_thread("rebuild", database=database_url)
+    again = await run_in_thread("verify", database=database_url)
 
     difference = {"table": "campaigns", "id": row_id, "column": "spend", "live": "5.5000000000", "replayed": spend}
     assert (in_words.code, as_json.code) == (1, 1)
@@ -79,14 +79,16 @@ async def test_a_changed_cell_is_shown_with_exit_code_1_mended_and_then_clean(
     assert await tables(database) == folded(await stored(database))
 
 
-async def test_one_table_is_rebuilt_alone_or_says_what_else_it_needs(database_url: URL, database: Database) -> None:
+async def test_one_table_is_rebuilt_alone_or_the_error_names_what_else_it_needs(
+    database_url: URL, database: Database
+) -> None:
     await told_and_folded(database)
     await tamper(database_url, "UPDATE campaigns SET name = 'Changed'", "UPDATE content_assets SET title = 'Changed'")
 
-    alone = await said_by("rebuild", "--projection", "campaigns", "--json", database=database_url)
+    alone = await run_in_thread("rebuild", "--projection", "campaigns", "--json", database=database_url)
     await tamper(database_url, "DELETE FROM agent_jobs", "DELETE FROM budget_entries")
-    bound = await said_by("rebuild", "--projection", "budget_entries", database=database_url)
-    misspelt = await said_by("rebuild", "--projection", "budgets", database=database_url)
+    bound = await run_in_thread("rebuild", "--projection", "budget_entries", database=database_url)
+    misspelt = await run_in_thread("rebuild", "--projection", "budgets", database=database_url)
 
     assert (alone.code, json.loads(alone.out)["written"]) == (0, {"campaigns": 1})
     assert {name for (name,) in await query(database, "SELECT title FROM content_assets")} == {"Changed"}
@@ -96,18 +98,18 @@ async def test_one_table_is_rebuilt_alone_or_says_what_else_it_needs(database_ur
     assert misspelt.code == 2
 
 
-async def test_a_replay_says_where_it_put_the_tables(database_url: URL, database: Database) -> None:
+async def test_a_replay_prints_the_schema_and_the_position(database_url: URL, database: Database) -> None:
     await told_and_folded(database)
 
-    by_position = await said_by("replay", "--until", "20", "--schema", "as_was", database=database_url)
-    by_time = await said_by(
+    by_position = await run_in_thread("replay", "--until", "20", "--schema", "as_was", database=database_url)
+    by_time = await run_in_thread(
         "replay", "--until", "2025-01-01T12:00:19Z", "--schema", "also", "--json", database=database_url
     )
 
     assert (by_position.code, by_time.code) == (0, 0)
     assert "The schema as_was holds the tables as of position 20, recorded 2025-01-01T12:00:19" in by_position.out
-    said = {"schema": "also", "position": 20, "recorded_at": "2025-01-01T12:00:19.000000Z", "skipped": []}
-    assert json.loads(by_time.out) == said
+    expected = {"schema": "also", "position": 20, "recorded_at": "2025-01-01T12:00:19.000000Z", "skipped": []}
+    assert json.loads(by_time.out) == expected
     assert await tables(database, "as_was") == await tables(database, "also") == folded((await stored(database))[:20])
 
 
@@ -124,50 +126,52 @@ BAD_REPLAYS = {
 }
 
 
-async def test_what_cannot_be_replayed_is_said_plainly_and_changes_nothing(
+async def test_a_replay_that_is_not_possible_is_explained_and_changes_nothing(
     database_url: URL, database: Database
 ) -> None:
     await record(database, campaign(), campaign(), campaign())
     await query(database, "CREATE SCHEMA taken")
     before = await contents(database), await relations(database)
 
-    for moment, schema, said in BAD_REPLAYS.values():
-        refused = await said_by("replay", f"--until={moment}", "--schema", schema, database=database_url)
+    for until, schema, message in BAD_REPLAYS.values():
+        refused = await run_in_thread("replay", f"--until={until}", "--schema", schema, database=database_url)
 
         assert refused.code in (1, 2), refused
-        assert said in refused.err.replace("\n", " ")
+        assert message in refused.err.replace("\n", " ")
         assert "Traceback" not in refused.err
     assert (await contents(database), await relations(database)) == before
 
 
-@pytest.mark.parametrize("verb", [["verify"], ["rebuild"], ["replay", "--until", "1", "--schema", "as_was"]])
+@pytest.mark.parametrize("command", [["verify"], ["rebuild"], ["replay", "--until", "1", "--schema", "as_was"]])
 async def test_an_unknown_event_is_named_with_exit_code_1_and_nothing_is_changed(
-    database_url: URL, database: Database, verb: list[str]
+    database_url: URL, database: Database, command: list[str]
 ) -> None:
     await poison(database)
     await tamper(database_url, "UPDATE ledger.projection_checkpoints SET position = 1")
     before = await contents(database), await relations(database)
 
-    said = await said_by(*verb, database=database_url)
+    result = await run_in_thread(*command, database=database_url)
 
-    assert said.code == 1
+    assert result.code == 1
     assert "the log cannot be replayed past position 0: cost.imagined in schema version 1 at position 1" in (
-        said.out + said.err
+        result.out + result.err
     )
-    assert "upgrade this release" in said.out + said.err
-    assert "Traceback" not in said.err
+    assert "upgrade this release" in result.out + result.err
+    assert "Traceback" not in result.err
     assert (await contents(database), await relations(database)) == before
 
 
-@pytest.mark.parametrize("verb", [["verify"], ["rebuild"], ["replay", "--until", "0", "--schema", "as_was"]])
-async def test_a_database_that_is_not_migrated_is_told_to_be(empty_database_url: URL, verb: list[str]) -> None:
-    said = await said_by(*verb, database=empty_database_url)
+@pytest.mark.parametrize("command", [["verify"], ["rebuild"], ["replay", "--until", "0", "--schema", "as_was"]])
+async def test_a_database_that_is_not_migrated_is_refused_with_the_next_step(
+    empty_database_url: URL, command: list[str]
+) -> None:
+    result = await run_in_thread(*command, database=empty_database_url)
 
-    assert said.code == 1
-    assert "run `ledger migrate`" in said.err
+    assert result.code == 1
+    assert "run `ledger migrate`" in result.err
 
 
-async def test_a_skip_is_told_by_all_three(database_url: URL, database: Database) -> None:
+async def test_all_three_commands_report_a_skip(database_url: URL, database: Database) -> None:
     await skipped(database, await poison(database))
     await tamper(
         database_url,
@@ -175,19 +179,19 @@ async def test_a_skip_is_told_by_all_three(database_url: URL, database: Database
         "UPDATE ledger.log_head SET recorded_at = now()",
     )
 
-    for verb in (["verify"], ["rebuild"], ["replay", "--until", "2", "--schema", "as_was"]):
-        said = await said_by(*verb, database=database_url)
+    for command in (["verify"], ["rebuild"], ["replay", "--until", "2", "--schema", "as_was"]):
+        result = await run_in_thread(*command, database=database_url)
 
-        assert said.code == 0, said
-        assert "Skipped: cost.imagined at position 1, decided by somebody at" in said.out
+        assert result.code == 0, result
+        assert "Skipped: cost.imagined at position 1, decided by somebody at" in result.out
 
 
-async def stopped_half_way(folder: Path, url: URL, number: int, *verb: str) -> int:
-    """Send a signal to a command that waits for the log; its exit code."""
+async def interrupted(folder: Path, url: URL, number: int, *command: str) -> int:
+    """Send a signal to a command while it waits for a lock on the log; return its exit code."""
     async with AsyncExitStack() as stack:
-        async with locked(url, "LOCK TABLE ledger.cost_events IN ACCESS EXCLUSIVE MODE") as somebody_waits:
-            running = await stack.enter_async_context(started(folder, *verb, database=url))
-            await somebody_waits()
+        async with locked(url, "LOCK TABLE ledger.cost_events IN ACCESS EXCLUSIVE MODE") as wait_for_waiter:
+            running = await stack.enter_async_context(started(folder, *command, database=url))
+            await wait_for_waiter()
             running.process.send_signal(number)
         return await asyncio.wait_for(running.process.wait(), 30)
 
@@ -196,39 +200,41 @@ async def test_a_killed_replay_leaves_no_schema_of_that_name_and_the_next_one_su
     database_url: URL, database: Database, tmp_path: Path
 ) -> None:
     await told_and_folded(database)
-    verb = ("replay", "--until", "30", "--schema", "as_was")
+    command = ("replay", "--until", "30", "--schema", "as_was")
 
-    killed = await stopped_half_way(tmp_path, database_url, signal.SIGKILL, *verb)
-    left = {schema for schema, _ in await relations(database)}
-    again = await ledger(*verb, database=database_url)
+    killed = await interrupted(tmp_path, database_url, signal.SIGKILL, *command)
+    schemas = {schema for schema, _ in await relations(database)}
+    again = await ledger(*command, database=database_url)
 
     assert killed == -signal.SIGKILL
-    assert "as_was" not in left
+    assert "as_was" not in schemas
     assert again.code == 0, again
     assert await tables(database, "as_was") == folded((await stored(database))[:30])
     assert "as_was_replaying" not in {schema for schema, _ in await relations(database)}
 
 
-@pytest.mark.parametrize("verb", [["verify"], ["rebuild"], ["replay", "--until", "30", "--schema", "as_was"]])
-async def test_ctrl_c_leaves_nothing(database_url: URL, database: Database, tmp_path: Path, verb: list[Any]) -> None:
+@pytest.mark.parametrize("command", [["verify"], ["rebuild"], ["replay", "--until", "30", "--schema", "as_was"]])
+async def test_ctrl_c_leaves_the_database_unchanged(
+    database_url: URL, database: Database, tmp_path: Path, command: list[Any]
+) -> None:
     await told_and_folded(database)
     await tamper(database_url, "UPDATE campaigns SET name = 'Changed'")
     before = await contents(database), await relations(database)
 
-    code = await stopped_half_way(tmp_path, database_url, signal.SIGINT, *verb)
+    code = await interrupted(tmp_path, database_url, signal.SIGINT, *command)
 
     assert code != 0
     assert (await contents(database), await relations(database)) == before
 
 
-async def test_a_rebuild_beside_another_process_at_it_is_refused(
+async def test_a_second_rebuild_at_the_same_time_is_refused(
     database_url: URL, database: Database, tmp_path: Path
 ) -> None:
     await told_and_folded(database)
     async with AsyncExitStack() as stack:
-        async with locked(database_url, "SELECT FROM ledger.projection_checkpoints FOR UPDATE") as somebody_waits:
+        async with locked(database_url, "SELECT FROM ledger.projection_checkpoints FOR UPDATE") as wait_for_waiter:
             first = await stack.enter_async_context(started(tmp_path, "rebuild", database=database_url))
-            await somebody_waits()
+            await wait_for_waiter()
 
             second = await ledger("rebuild", database=database_url)
         assert await asyncio.wait_for(first.process.wait(), 30) == 0

@@ -1,4 +1,4 @@
-"""`ledger projections`: the way on from an event that cannot be folded; `status` and `doctor` lead there."""
+"""`ledger projections retry` and `skip`, and how `status` and `doctor` report paused read models."""
 
 import asyncio
 import getpass
@@ -20,7 +20,7 @@ from tests.projections.poison import paused, poison, runs_again, state
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between the tries of an event in this process."""
+    """Shorten the pauses between retries of an event."""
     monkeypatch.setattr(worker_module, "RETRY_SECONDS_MIN", 0.0005)
 
 
@@ -33,7 +33,7 @@ async def stopped(service: Service) -> dict[str, Any]:
     return await paused(service.database)
 
 
-async def test_status_and_doctor_name_the_event_and_say_what_to_do(stopped: dict[str, Any], database_url: URL) -> None:
+async def test_status_and_doctor_name_the_event_and_the_next_step(stopped: dict[str, Any], database_url: URL) -> None:
     status, status_json, doctor, doctor_json = await asyncio.gather(
         *(
             ledger(*arguments, database=database_url)
@@ -53,14 +53,14 @@ async def test_status_and_doctor_name_the_event_and_say_what_to_do(stopped: dict
     assert (check["verdict"], what.format(" fails with") in check["says"]) == ("problem", True)
 
 
-async def test_a_skip_is_recorded_with_who_and_why_and_the_worker_goes_on_at_once(
+async def test_a_skip_is_recorded_with_user_and_reason_and_the_worker_continues_at_once(
     stopped: dict[str, Any], service: Service, database_url: URL
 ) -> None:
-    said = await ledger("projections", "skip", "campaigns", "--reason", "Written by hand", database=database_url)
+    result = await ledger("projections", "skip", "campaigns", "--reason", "Written by hand", database=database_url)
     await folded_up_to(service.database, 4)
 
-    assert said.code == 0
-    assert "cost.recorded at position 2" in said.out
+    assert result.code == 0
+    assert "cost.recorded at position 2" in result.out
     assert await state(service.database) == ("running", None)
     (recorded,) = (await service.get("/v1/events", category="ledger"))["events"]
     assert (recorded["type"], recorded["position"]) == ("ledger.projection_skipped", 4)
@@ -75,30 +75,30 @@ async def test_a_skip_is_recorded_with_who_and_why_and_the_worker_goes_on_at_onc
     assert await query(service.database, "SELECT cost FROM budget_entries ORDER BY position") == [(1,), (3,)]
 
 
-async def test_retry_has_the_worker_try_again_once_the_cause_is_mended(service: Service, database_url: URL) -> None:
+async def test_the_worker_retries_after_the_cause_is_fixed(service: Service, database_url: URL) -> None:
     await query(service.database, "ALTER TABLE budget_entries ADD CONSTRAINT by_hand CHECK (cost < 100)")
     await service.append(cost("100"))
     await paused(service.database)
     await query(service.database, "ALTER TABLE budget_entries DROP CONSTRAINT by_hand")
 
-    said = await ledger("projections", "retry", "read_models", "--json", database=database_url)
+    result = await ledger("projections", "retry", "read_models", "--json", database=database_url)
     await folded_up_to(service.database, 1)
 
-    assert (said.code, json.loads(said.out)) == (0, {"name": "read_models", "status": "running"})
+    assert (result.code, json.loads(result.out)) == (0, {"name": "read_models", "status": "running"})
     await runs_again(service.database)
 
 
-async def test_a_retry_in_vain_ends_in_the_pause_again(
+async def test_a_retry_that_fails_pauses_the_read_models_again(
     stopped: dict[str, Any], service: Service, database_url: URL
 ) -> None:
-    said = await ledger("projections", "retry", "agent_jobs", database=database_url)
+    result = await ledger("projections", "retry", "agent_jobs", database=database_url)
 
     again = await paused(service.database)
-    assert said.code == 0
+    assert result.code == 0
     assert (again["position"], again["type"], await position(service.database)) == (2, "cost.recorded", 1)
 
 
-async def test_where_nothing_is_stopped_a_skip_is_an_error_and_a_wrong_name_wrong_usage(
+async def test_a_skip_without_a_paused_event_is_an_error_and_a_wrong_name_is_wrong_usage(
     database: Database, database_url: URL
 ) -> None:
     await record(database, cost())
@@ -117,7 +117,7 @@ async def test_where_nothing_is_stopped_a_skip_is_an_error_and_a_wrong_name_wron
 
     assert nothing.code == 1
     assert nothing.err == "Error: no event stops the read models: they are running at 0\n"
-    assert [said.code for said in (unknown, unknown_retry, no_reason, empty_reason)] == [2] * 4
+    assert [result.code for result in (unknown, unknown_retry, no_reason, empty_reason)] == [2] * 4
     assert "'everything' is not one of" in unknown.err
     assert "campaigns" in unknown.err
     assert "--reason" in no_reason.err
@@ -125,16 +125,16 @@ async def test_where_nothing_is_stopped_a_skip_is_an_error_and_a_wrong_name_wron
     assert await query(database, "SELECT count(*) FROM ledger.events") == [(1,)]
 
 
-async def test_what_the_command_line_appends_is_seen_at_once_by_a_worker_elsewhere(
+async def test_a_worker_in_another_process_folds_at_once_what_the_command_line_appends(
     service: Service, database_url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker_module, "IDLE_SECONDS_MIN", 600)
     await service.append(cost())
     await folded_up_to(service.database, 1)
-    # It looks once more, finds nothing, and would look again in ten minutes.
+    # The worker polls once more, finds nothing, and would poll again in ten minutes.
     await asyncio.sleep(0.2)
 
-    said = await ledger("events", "append", database=database_url, stdin=json.dumps(cost()).encode())
+    result = await ledger("events", "append", database=database_url, stdin=json.dumps(cost()).encode())
     await folded_up_to(service.database, 2)
 
-    assert said.code == 0
+    assert result.code == 0

@@ -1,4 +1,4 @@
-"""The sealed log as an operator meets it: keys, checkpoints and refusals of real processes."""
+"""The sealed log from the command line: keys, checkpoints, refusals and `ledger audit accept-rollback`."""
 
 import asyncio
 import json
@@ -20,11 +20,11 @@ from tests.events import cost
 from tests.log.helpers import query, record, until, value
 
 KILLS = 2
-RING = "SELECT pg_notify('ledger_log', '')"
+NOTIFY = "SELECT pg_notify('ledger_log', '')"
 
 
 async def head_of(client: aiohttp.ClientSession) -> Head | None:
-    """The checkpoint that is served; None before the first."""
+    """Return the checkpoint that is served; None before the first."""
     async with client.get("/v1/log/checkpoint") as answer:
         if answer.status == 404:
             return None
@@ -32,26 +32,26 @@ async def head_of(client: aiohttp.ClientSession) -> Head | None:
 
 
 async def sealed_at(client: aiohttp.ClientSession, size: int, origin: str = "ledger.local/log") -> Head:
-    """Wait until so many events are sealed."""
+    """Wait until `size` events are sealed; return that checkpoint."""
 
     async def is_sealed() -> Head | None:
         head = await head_of(client)
         return head if head is not None and (head.size, head.origin) == (size, origin) else None
 
-    found: Head = await until(is_sealed)
-    return found
+    sealed: Head = await until(is_sealed)
+    return sealed
 
 
-async def test_a_killed_sealer_leaves_nothing_that_the_next_one_cannot_go_on_from(
+async def test_after_a_sealer_is_killed_the_next_one_continues_its_log(
     database: Database, database_url: URL, tmp_path: Path
 ) -> None:
     home = tmp_path / "home"
     seen: list[Head] = []
     chance = random.Random()
-    given: dict[str, Any] = {"database": database_url, "LEDGER_HOME": str(home)}
+    settings: dict[str, Any] = {"database": database_url, "LEDGER_HOME": str(home)}
     async with (
-        started(tmp_path, "up", "--port", "0", **given) as up,
-        aiohttp.ClientSession(await up.url(), headers=key_of(Path(given["LEDGER_HOME"]))) as client,
+        started(tmp_path, "up", "--port", "0", **settings) as up,
+        aiohttp.ClientSession(await up.url(), headers=key_of(Path(settings["LEDGER_HOME"]))) as client,
     ):
         await record(database, cost())
         await sealed_at(client, 1)
@@ -63,18 +63,18 @@ async def test_a_killed_sealer_leaves_nothing_that_the_next_one_cannot_go_on_fro
             await asyncio.sleep(0.02)
 
     async with (
-        started(tmp_path, "serve", "--no-auth", "--port", "0", **given) as server,
+        started(tmp_path, "serve", "--no-auth", "--port", "0", **settings) as server,
         aiohttp.ClientSession(await server.url()) as client,
     ):
         writer = asyncio.create_task(write())
         for _ in range(KILLS):
-            async with started(tmp_path, "worker", **given) as worker:
+            async with started(tmp_path, "worker", **settings) as worker:
                 await worker.line("The worker is running")
                 await asyncio.sleep(chance.uniform(0, 1.2))
                 await worker.stop(signal.SIGKILL)
             seen += [found for found in [await head_of(client)] if found is not None]
         writer.cancel()
-        async with started(tmp_path, "worker", **given) as worker:
+        async with started(tmp_path, "worker", **settings) as worker:
             head = await sealed_at(client, await value(database, "SELECT position FROM ledger.log_head"))
             await worker.stop()
         entries = await TileClient(client).walk(head, tuple(seen))
@@ -86,32 +86,34 @@ async def test_a_killed_sealer_leaves_nothing_that_the_next_one_cannot_go_on_fro
     assert open_checkpoint((home / "checkpoint").read_bytes(), vkey) == head
 
 
-async def test_a_rollback_is_told_by_every_verb_and_accepted_while_the_service_runs(
+async def test_every_command_reports_a_rollback_and_it_can_be_accepted_while_the_service_runs(
     database: Database, database_url: URL, tmp_path: Path
 ) -> None:
     home = tmp_path / "home"
-    given: dict[str, Any] = {"database": database_url, "LEDGER_HOME": str(home)}
+    settings: dict[str, Any] = {"database": database_url, "LEDGER_HOME": str(home)}
     accept = ("audit", "accept-rollback", "--reason", "the disk was lost")
     async with (
-        started(tmp_path, "up", "--port", "0", **given) as up,
-        aiohttp.ClientSession(await up.url(), headers=key_of(Path(given["LEDGER_HOME"]))) as client,
+        started(tmp_path, "up", "--port", "0", **settings) as up,
+        aiohttp.ClientSession(await up.url(), headers=key_of(Path(settings["LEDGER_HOME"]))) as client,
     ):
         async with client.post("/v1/events", json=[cost() for _ in range(9)]) as answer:
             assert answer.status == 201
         await sealed_at(client, 9)
-        too_early, clean = await asyncio.gather(ledger(*accept, **given), ledger("verify", **given))
+        too_early, clean = await asyncio.gather(ledger(*accept, **settings), ledger("verify", **settings))
         key = (home / "log.key").read_text()
         await delete_after(database, 7)
-        await query(database, RING)
+        await query(database, NOTIFY)
 
         async def is_refused() -> bool:
             async with client.get("/readyz") as answer:
                 return answer.status == 503 and "are missing" in (await answer.json())["sealer"]
 
         await until(is_refused)
-        verbs = ("status", "doctor", "verify")
-        told = dict(zip(verbs, await asyncio.gather(*(ledger(verb, **given) for verb in verbs)), strict=True))
-        accepted = await ledger(*accept, "--json", **given)
+        commands = ("status", "doctor", "verify")
+        reports = dict(
+            zip(commands, await asyncio.gather(*(ledger(command, **settings) for command in commands)), strict=True)
+        )
+        accepted = await ledger(*accept, "--json", **settings)
         head = await sealed_at(client, 8, "ledger.local/log/2")
         await TileClient(client).walk(head)
         async with client.get("/readyz") as answer:
@@ -120,28 +122,28 @@ async def test_a_rollback_is_told_by_every_verb_and_accepted_while_the_service_r
 
     assert (too_early.code, "does not refuse" in too_early.err) == (1, True)
     assert clean.code == 0
-    assert {verb: said.code for verb, said in told.items()} == {"status": 0, "doctor": 1, "verify": 1}
-    assert all("9 events" in said.out or "but 9 were signed" in said.out for said in told.values())
-    assert "NOT SEALED" in told["status"].out
+    assert {command: result.code for command, result in reports.items()} == {"status": 0, "doctor": 1, "verify": 1}
+    assert all("9 events" in result.out or "but 9 were signed" in result.out for result in reports.values())
+    assert "NOT SEALED" in reports["status"].out
     assert "NOT SEALED" in up.errors.read_text()
     assert accepted.code == 0, accepted.err
     assert json.loads(accepted.out)["size"] == 9
     assert sealer == "ok"
     secret = key.strip().split("+", 4)[4]
-    said = [
-        up.said,
+    outputs = [
+        up.output,
         up.errors.read_text(),
-        *(part for one in (too_early, clean, accepted, *told.values()) for part in one[1:]),
+        *(part for one in (too_early, clean, accepted, *reports.values()) for part in one[1:]),
     ]
-    assert not any(secret in text for text in said)
+    assert not any(secret in text for text in outputs)
     assert (home / "log.key").read_text() == key
     assert (home / "checkpoint.1").read_bytes().splitlines()[1] == b"9"
 
 
-async def test_the_key_is_made_once_and_a_worker_seals_only_where_it_is(
+async def test_the_key_is_created_once_and_a_worker_without_it_does_not_seal(
     database: Database, database_url: URL, tmp_path: Path
 ) -> None:
-    given: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "database": database_url,
         "LEDGER_HOME": str(tmp_path / "home"),
         "LEDGER_LOG_KEY": str(tmp_path / "vault" / "key"),
@@ -155,59 +157,59 @@ async def test_the_key_is_made_once_and_a_worker_seals_only_where_it_is(
     keys = []
     for size in (1, 2):
         async with (
-            started(tmp_path, "up", "--port", "0", **given) as up,
-            aiohttp.ClientSession(await up.url(), headers=key_of(Path(given["LEDGER_HOME"]))) as client,
+            started(tmp_path, "up", "--port", "0", **settings) as up,
+            aiohttp.ClientSession(await up.url(), headers=key_of(Path(settings["LEDGER_HOME"]))) as client,
         ):
             await record(database, cost())
-            await query(database, RING)
+            await query(database, NOTIFY)
             await sealed_at(client, size, "books.example/main")
             await up.stop()
         keys.append((tmp_path / "vault" / "key").read_text())
     async with started(tmp_path, "up", "--port", "0", **elsewhere) as other:
-        said = await other.line("The log is sealed elsewhere")
+        rest_of_line = await other.line("The log is sealed elsewhere")
         await other.stop()
 
     assert not made_by_worker
     assert keys[0] == keys[1]
     assert stat.S_IMODE((tmp_path / "vault" / "key").stat().st_mode) == 0o600
-    assert "key is not here" in said
+    assert "key is not here" in rest_of_line
     assert not (tmp_path / "elsewhere" / "log.key").exists()
 
 
-async def test_after_a_reset_the_next_log_goes_by_another_name(
+async def test_after_a_reset_the_next_log_has_another_origin(
     database: Database, database_url: URL, tmp_path: Path
 ) -> None:
     home = tmp_path / "home"
-    given: dict[str, Any] = {"database": database_url, "LEDGER_HOME": str(home)}
+    settings: dict[str, Any] = {"database": database_url, "LEDGER_HOME": str(home)}
     names = []
     for name in ("ledger.local/log", "ledger.local/log/2", "ledger.local/log/3"):
         async with (
-            started(tmp_path, "up", "--port", "0", **given) as up,
-            aiohttp.ClientSession(await up.url(), headers=key_of(Path(given["LEDGER_HOME"]))) as client,
+            started(tmp_path, "up", "--port", "0", **settings) as up,
+            aiohttp.ClientSession(await up.url(), headers=key_of(Path(settings["LEDGER_HOME"]))) as client,
         ):
             names.append((await sealed_at(client, 0, name)).origin)
             await up.stop()
         if name.endswith("/2"):
-            # Whatever the home has lost, the database knows the name that was used.
+            # Even if the home has lost its files, the database knows the origin that was used.
             (home / "checkpoint").unlink()
             (home / "checkpoint.1").unlink()
         await database.close()
-        assert (await ledger("reset", "--yes", **given)).code == 0
+        assert (await ledger("reset", "--yes", **settings)).code == 0
 
     assert names == ["ledger.local/log", "ledger.local/log/2", "ledger.local/log/3"]
 
 
-async def test_a_damaged_key_file_is_named_by_whatever_needs_it(database_url: URL, tmp_path: Path) -> None:
+async def test_every_command_that_needs_the_key_names_a_damaged_key_file(database_url: URL, tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
     (home / "log.key").write_text("PRIVATE+KEY+secret-thing")
-    given: dict[str, Any] = {"database": database_url, "LEDGER_HOME": str(home)}
+    settings: dict[str, Any] = {"database": database_url, "LEDGER_HOME": str(home)}
 
-    verbs = (("verify",), ("up", "--port", "0"), ("worker",))
-    answers = await asyncio.gather(*(ledger(*verb, **given) for verb in verbs))
+    commands = (("verify",), ("up", "--port", "0"), ("worker",))
+    answers = await asyncio.gather(*(ledger(*command, **settings) for command in commands))
 
-    for said in answers:
-        assert said.code == 1
-        assert "log.key" in said.err
-        assert "secret-thing" not in said.err + said.out
-        assert "Traceback" not in said.err
+    for result in answers:
+        assert result.code == 1
+        assert "log.key" in result.err
+        assert "secret-thing" not in result.err + result.out
+        assert "Traceback" not in result.err
