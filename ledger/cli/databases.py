@@ -55,7 +55,13 @@ async def require_migrated(database: Database) -> None:
     async with database.engine.connect() as connection:
         current, expected = await current_revision(connection), expected_revision()
     if current != expected:
-        fail(f"the database is at revision {current}, this release needs {expected}; run `ledger migrate`")
+        fail(migration_problem(current, expected))
+
+
+def migration_problem(current: str | None, expected: str) -> str:
+    """Return the message for a database at another revision than this release's; None: it has no tables yet."""
+    state = f"the database is at revision {current}" if current else "the database is empty"
+    return f"{state}, and this release needs revision {expected}: run `ledger migrate`"
 
 
 @asynccontextmanager

@@ -10,6 +10,7 @@ import msgspec
 from sqlalchemy import URL, text
 
 from ledger.audit import tree_store
+from ledger.cli.databases import migration_problem
 from ledger.cli.event_loop import run_async
 from ledger.cli.explain import explain
 from ledger.cli.options import home_option, json_option
@@ -151,9 +152,7 @@ async def _examine_step_by_step(database: Database, checks: list[Check], *, is_e
     async with database.engine.connect() as connection:
         current, expected = await current_revision(connection), expected_revision()
     if current != expected:
-        state = f"the database is at revision {current}" if current else "the database is empty"
-        remedy = f"this release needs {expected}: run `ledger migrate`"
-        checks.append(Check("migrations", "problem", f"{state}, {remedy}"))
+        checks.append(Check("migrations", "problem", migration_problem(current, expected)))
         return
     checks.append(Check("migrations", "ok", f"at revision {current}"))
     async with database.connection() as driver:
