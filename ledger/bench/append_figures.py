@@ -11,8 +11,8 @@ from ledger.bench import controls
 from ledger.bench.cpu import read_cpu_time
 from ledger.bench.environment import Environment
 from ledger.bench.errors import PromiseViolationError
-from ledger.bench.load import Kind, run_load
 from ledger.bench.load_client import LoadResult
+from ledger.bench.load_process import Kind, run_load
 from ledger.bench.pgbench import INSERT_EVENT, pgbench
 from ledger.bench.processes import Child
 from ledger.bench.report import Figure, Round, ratio_figure

@@ -10,8 +10,8 @@ from ledger.bench import controls, workload
 from ledger.bench.cpu import read_cpu_time
 from ledger.bench.environment import Environment
 from ledger.bench.errors import MeasurementError, PromiseViolationError
-from ledger.bench.load import run_load
 from ledger.bench.load_client import LoadResult
+from ledger.bench.load_process import run_load
 from ledger.bench.pgbench import HOLD_AND_SETTLE, pgbench
 from ledger.bench.processes import Child
 from ledger.bench.report import Figure, Round, ratio_figure

@@ -10,7 +10,7 @@ import psutil
 
 import ledger
 from ledger.bench.environment import Environment
-from ledger.bench.load import GENERATOR
+from ledger.bench.load_process import GENERATOR
 from ledger.bench.report import Host
 
 SETTINGS = (

@@ -14,7 +14,7 @@ from ledger.bench.constant_rate import VisibilityResult
 from ledger.bench.cpu import read_cpu_time
 from ledger.bench.environment import Environment
 from ledger.bench.errors import MeasurementError
-from ledger.bench.load import run_load
+from ledger.bench.load_process import run_load
 from ledger.bench.pgbench import pgbench
 from ledger.bench.processes import run_program
 from ledger.bench.report import Figure, Round, absolute_figure, ratio_figure

@@ -8,7 +8,7 @@ import pytest
 
 from ledger.bench import prepared_data, read_figures, workload
 from ledger.bench.errors import MeasurementError
-from ledger.bench.load import run_load
+from ledger.bench.load_process import run_load
 from ledger.bench.processes import run_program
 from tests.conftest import Service
 from tests.log.helpers import query
