@@ -1,40 +1,40 @@
-"""Events as clients send them, for the tests."""
+"""Builders of events as clients send them."""
 
 import uuid
 from typing import Any
 
 
 def event(type_: str, data: dict[str, Any] | None = None, **envelope: Any) -> dict[str, Any]:
-    """An event as sent, with an id of its own."""
+    """Return an event with a new id."""
     return {"type": type_, "id": str(uuid.uuid4()), "data": data or {}, **envelope}
 
 
 def campaign(budget: str = "100", **data: Any) -> dict[str, Any]:
-    """A campaign that is created."""
+    """Return an event that creates a campaign."""
     return event("campaign.created", {"name": "A campaign", "budget": budget, "start_date": "2025-01-01", **data})
 
 
 def job(campaign_id: str | None = None, **data: Any) -> dict[str, Any]:
-    """A job that is queued."""
+    """Return an event that queues a job."""
     reference = {"campaign_id": campaign_id} if campaign_id else {}
     return event("job.queued", {"agent_type": "analyst", "input_data": {}, **reference, **data})
 
 
 def content(**data: Any) -> dict[str, Any]:
-    """An asset that is drafted."""
+    """Return an event that creates a content asset."""
     return event("content.created", {"title": "A title", "content": "Text", "content_type": "blog", **data})
 
 
 def cost(amount: str = "1", **data: Any) -> dict[str, Any]:
-    """A cost that is recorded."""
+    """Return an event that records a cost."""
     return event("cost.recorded", {"resource_type": "llm_api", "cost": amount, **data})
 
 
 def reserve(amount: str = "1", **data: Any) -> dict[str, Any]:
-    """Money that is asked for."""
+    """Return an event that reserves an amount."""
     return event("cost.reserved", {"resource_type": "llm_api", "amount": amount, **data})
 
 
 def follow(opened: dict[str, Any], type_: str, data: dict[str, Any] | None = None, **envelope: Any) -> dict[str, Any]:
-    """A later event of the stream that this event opened."""
+    """Return a later event of the stream that `opened` opened."""
     return event(type_, data, stream_id=opened["id"], **envelope)

@@ -9,7 +9,7 @@ from sqlalchemy import URL
 
 from ledger.api.app import listen, serving
 from ledger.database import Database
-from tests.conftest import Service, administer, beside
+from tests.conftest import Service, administer, direct_and_replica
 from tests.servers.kinds import replica_url
 
 
@@ -23,8 +23,8 @@ async def shared(server_url: URL, template: str, working_as: Callable[[URL], URL
     listener = listen("127.0.0.1", 0)
     port = listener.getsockname()[1]
     async with (
-        beside(database_url) as ways,
-        serving(database, listener, with_worker=True, **ways),
+        direct_and_replica(database_url) as others,
+        serving(database, listener, with_worker=True, **others),
         aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client,
     ):
         yield Service(client, database, database_url)

@@ -1,4 +1,4 @@
-"""Servers of other kinds than the one that the whole run is on, each started once, when a test first wants it."""
+"""Servers of other kinds than the one of the whole run; each is started once, when a test first needs it."""
 
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -24,21 +24,21 @@ def plain_server() -> Iterator[PostgreSQL]:
 
 @pytest.fixture(scope="package")
 def tls_url() -> Iterator[URL]:
-    """A PostgreSQL 15 that takes nothing but TLS."""
+    """A PostgreSQL 15 that accepts only TLS."""
     with tls() as url:
         yield url
 
 
 @pytest.fixture(scope="package")
 def pooler(plain_server: PostgreSQL) -> Iterator[URL]:
-    """A pooler in transaction mode before the server without TLS."""
+    """A transaction-mode pooler in front of the server without TLS."""
     with pgbouncer(plain_server.url) as url:
         yield url
 
 
 @asynccontextmanager
 async def migrated_on(server: URL) -> AsyncIterator[URL]:
-    """A migrated database on a server, while inside."""
+    """Create a migrated database on a server within the context."""
     name = f"connections_{uuid.uuid4().hex[:12]}"
     await administer(server, f"CREATE DATABASE {name}")
     database = Database(server.set(database=name))
@@ -57,5 +57,5 @@ async def migrated(plain_server: PostgreSQL) -> AsyncIterator[URL]:
 
 @pytest.fixture
 def pooled(pooler: URL, migrated: URL) -> URL:
-    """The same by way of the pooler."""
+    """The same database through the pooler."""
     return pooler.set(database=migrated.database)

@@ -1,4 +1,4 @@
-"""PostgreSQL restarted, paused and killed under load: answers come in time, retries count once, all recovers."""
+"""PostgreSQL restarted, suspended and killed under load: answers in time, retries recorded once, recovery."""
 
 import asyncio
 import os
@@ -21,24 +21,24 @@ from tests.events import cost
 from tests.servers.postgresql import PostgreSQL
 
 CLIENTS = 12
-PAUSE_SECONDS = float(os.environ.get("LEDGER_TEST_PAUSE_SECONDS", "20"))
+SUSPEND_SECONDS = float(os.environ.get("LEDGER_TEST_PAUSE_SECONDS", "20"))
 ANSWER_SECONDS_MAX = 45.0
-CALM_SECONDS = 1.5
+WARM_UP_SECONDS = 1.5
 
 
 def restart(server: PostgreSQL) -> None:
     server.stop("fast")
     time.sleep(1)
-    server.start_again()
+    server.restart()
 
 
-def pause(server: PostgreSQL) -> None:
-    """Stop every process of the server where it stands, as a suspended machine does."""
+def suspend(server: PostgreSQL) -> None:
+    """Suspend every process of the server, as on a suspended machine."""
     postmaster = psutil.Process(server.pid)
     processes = [postmaster, *postmaster.children(recursive=True)]
     for process in processes:
         process.suspend()
-    time.sleep(PAUSE_SECONDS)
+    time.sleep(SUSPEND_SECONDS)
     for process in processes:
         process.resume()
 
@@ -46,50 +46,50 @@ def pause(server: PostgreSQL) -> None:
 def kill(server: PostgreSQL) -> None:
     postmaster = psutil.Process(server.pid)
     for process in [*postmaster.children(recursive=True), postmaster]:
-        # One whose session was just ending may be gone.
+        # A process whose session just ended may not exist any more.
         with suppress(psutil.NoSuchProcess):
             process.kill()
     postmaster.wait(10)
     time.sleep(1)
-    server.start_again()
+    server.restart()
 
 
 class Load:
-    """Clients that post costs, and ask for what was spent, until they are told to stop."""
+    """Clients that post costs and read the spend until `stopping` is set."""
 
     def __init__(self, client: aiohttp.ClientSession) -> None:
         self._client = client
         self.stopping = asyncio.Event()
         self.acknowledged: list[str] = []
-        self.refused: list[aiohttp.ClientResponse] = []
+        self.errors: list[aiohttp.ClientResponse] = []
         self.seconds_max = 0.0
 
-    async def _ask(self, method: str, path: str, body: Any = None) -> aiohttp.ClientResponse:
+    async def _send(self, method: str, path: str, body: Any = None) -> aiohttp.ClientResponse:
         started = time.monotonic()
         async with self._client.request(method, path, json=body) as answer:
             await answer.read()
         self.seconds_max = max(self.seconds_max, time.monotonic() - started)
         if answer.status >= 400:
-            self.refused.append(answer)
+            self.errors.append(answer)
             await asyncio.sleep(0.2)
         return answer
 
     async def post(self) -> None:
         while not self.stopping.is_set():
             event = cost() | {"id": str(uuid.uuid4())}
-            # Until it is acknowledged, also when nobody posts anew any more.
-            while (await self._ask("POST", "/v1/events", event)).status not in (200, 201):
+            # Retry until it is acknowledged, even after `stopping` is set.
+            while (await self._send("POST", "/v1/events", event)).status not in (200, 201):
                 pass
             self.acknowledged.append(event["id"])
 
     async def read(self) -> None:
         while not self.stopping.is_set():
-            await self._ask("GET", "/v1/spend")
+            await self._send("GET", "/v1/spend")
             await asyncio.sleep(0.02)
 
 
-@pytest.mark.parametrize("outage", [restart, pause, kill])
-async def test_an_outage_under_load_is_answered_in_time_and_counts_everything_once(
+@pytest.mark.parametrize("outage", [restart, suspend, kill])
+async def test_in_an_outage_under_load_answers_come_in_time_and_each_event_is_recorded_once(
     plain_server: PostgreSQL, migrated: URL, outage: Callable[[PostgreSQL], None]
 ) -> None:
     database = Database(migrated, statement_seconds_max=STATEMENT_SECONDS_MAX)
@@ -102,7 +102,7 @@ async def test_an_outage_under_load_is_answered_in_time_and_counts_everything_on
         load = Load(client)
         tasks = [asyncio.create_task(load.post()) for _ in range(CLIENTS)]
         tasks += [asyncio.create_task(load.read()) for _ in range(4)]
-        await asyncio.sleep(CALM_SECONDS)
+        await asyncio.sleep(WARM_UP_SECONDS)
         before = len(load.acknowledged)
 
         await asyncio.to_thread(outage, plain_server)
@@ -121,8 +121,8 @@ async def test_an_outage_under_load_is_answered_in_time_and_counts_everything_on
     assert before
     assert sorted(entries) == sorted(load.acknowledged)
     assert head == len(load.acknowledged)
-    assert load.refused
-    assert {answer.status for answer in load.refused} == {503}
-    assert all(int(answer.headers["Retry-After"]) >= 1 for answer in load.refused)
+    assert load.errors
+    assert {answer.status for answer in load.errors} == {503}
+    assert all(int(answer.headers["Retry-After"]) >= 1 for answer in load.errors)
     assert load.seconds_max < ANSWER_SECONDS_MAX
-    print(f"{outage.__name__}: {len(entries)} costs, {len(load.refused)} refused, slowest {load.seconds_max:.1f} s")
+    print(f"{outage.__name__}: {len(entries)} costs, {len(load.errors)} errors, slowest {load.seconds_max:.1f} s")

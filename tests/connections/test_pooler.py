@@ -1,4 +1,4 @@
-"""PgBouncer in transaction mode: it is found out, and everything but what needs a session works through it."""
+"""PgBouncer in transaction mode: it is detected, and everything that needs no session works through it."""
 
 import asyncio
 from pathlib import Path
@@ -19,7 +19,7 @@ from tests.servers.pgbouncer import pgbouncer
 from tests.servers.postgresql import PostgreSQL
 
 
-async def found_pooled(url: URL) -> bool:
+async def detects_pooler(url: URL) -> bool:
     database = Database(url)
     async with database.connection() as connection:
         assert await connection.fetchval("SELECT $1::int", 1) == 1
@@ -27,8 +27,8 @@ async def found_pooled(url: URL) -> bool:
     return database.is_pooled
 
 
-async def appended(database: Database, transactions: int, clients: int = 10) -> list[Any]:
-    """How so many appends by so many clients at once have ended."""
+async def append_concurrently(database: Database, transactions: int, clients: int = 10) -> list[Any]:
+    """Append in `transactions` transactions from concurrent clients; return the error of each, or None."""
 
     async def one() -> None:
         async with database.connection() as connection:
@@ -42,86 +42,88 @@ async def appended(database: Database, transactions: int, clients: int = 10) -> 
     return [error for errors in await asyncio.gather(*(client() for _ in range(clients))) for error in errors]
 
 
-async def test_a_pooler_in_transaction_mode_is_found_out(plain_server: PostgreSQL, pooler: URL) -> None:
-    assert await found_pooled(pooler)
-    assert not await found_pooled(plain_server.url)
+async def test_a_pooler_in_transaction_mode_is_detected(plain_server: PostgreSQL, pooler: URL) -> None:
+    assert await detects_pooler(pooler)
+    assert not await detects_pooler(plain_server.url)
 
 
-async def test_a_pooler_in_session_mode_is_as_good_as_none(plain_server: PostgreSQL) -> None:
+async def test_a_pooler_in_session_mode_is_treated_as_a_direct_connection(plain_server: PostgreSQL) -> None:
     with pgbouncer(plain_server.url, "session") as url:
-        assert not await found_pooled(url)
+        assert not await detects_pooler(url)
 
 
-async def test_what_the_url_says_of_itself_goes_before_trying(plain_server: PostgreSQL, pooler: URL) -> None:
-    assert await found_pooled(plain_server.url.set(query={"pgbouncer": "true"}))
-    assert not await found_pooled(pooler.set(query={"pgbouncer": "false"}))
+async def test_a_declaration_in_the_url_replaces_the_detection(plain_server: PostgreSQL, pooler: URL) -> None:
+    assert await detects_pooler(plain_server.url.set(query={"pgbouncer": "true"}))
+    assert not await detects_pooler(pooler.set(query={"pgbouncer": "false"}))
     assert Database(pooler.set(host="h", port=6543)).is_pooled
     assert not Database(pooler.set(host="h", port=6543, query={"pgbouncer": "false"})).is_pooled
 
 
-async def test_every_one_of_240_transactions_at_once_succeeds(pooled: URL) -> None:
+async def test_240_concurrent_transactions_all_succeed(pooled: URL) -> None:
     databases = [Database(pooled) for _ in range(4)]
 
-    ended = await asyncio.gather(*(appended(database, 60) for database in databases))
+    results = await asyncio.gather(*(append_concurrently(database, 60) for database in databases))
 
-    assert [error for errors in ended for error in errors] == [None] * 240
+    assert [error for errors in results for error in errors] == [None] * 240
     async with databases[0].connection() as connection:
         assert await read_head(connection) == 480
     for database in databases:
         await database.close()
 
 
-async def test_a_pooler_taken_for_a_server_fails_which_is_why_it_is_found_out(pooled: URL) -> None:
+async def test_an_undetected_pooler_causes_errors(pooled: URL) -> None:
     databases = [Database(pooled.set(query={"pgbouncer": "false"})) for _ in range(4)]
 
-    ended = await asyncio.gather(*(appended(database, 60) for database in databases))
+    results = await asyncio.gather(*(append_concurrently(database, 60) for database in databases))
 
-    assert any(error is not None for errors in ended for error in errors)
+    assert any(error is not None for errors in results for error in errors)
     for database in databases:
         await database.close()
 
 
-async def test_migrations_pass_a_pooler(pooled: URL) -> None:
+async def test_migrations_work_through_a_pooler(pooled: URL) -> None:
     database = Database(pooled)
 
     await migrate(database, to="base")
     await migrate(database)
 
-    assert await appended(database, 1, clients=1) == [None]
+    assert await append_concurrently(database, 1, clients=1) == [None]
     await database.close()
 
 
-async def test_a_process_behind_the_pooler_wakes_those_that_listen_beside_it(pooled: URL, migrated: URL) -> None:
-    behind, beside, direct = Database(pooled), Database(pooled), Database(migrated, pool_size=1)
-    deaf, hearing = LogSignal(), LogSignal()
-    teller, listener = Notifier(behind, deaf), Notifier(beside, hearing, direct)
-    tasks = [asyncio.create_task(notifier.run()) for notifier in (teller, listener)]
+async def test_a_process_behind_the_pooler_notifies_processes_with_a_direct_connection(
+    pooled: URL, migrated: URL
+) -> None:
+    sending, receiving, direct = Database(pooled), Database(pooled), Database(migrated, pool_size=1)
+    sender_signal, receiver_signal = LogSignal(), LogSignal()
+    sender, receiver = Notifier(sending, sender_signal), Notifier(receiving, receiver_signal, direct)
+    tasks = [asyncio.create_task(notifier.run()) for notifier in (sender, receiver)]
 
-    async def hears() -> bool:
-        return hearing.receives_notifications
+    async def listening() -> bool:
+        return receiver_signal.receives_notifications
 
-    await until(hears)
-    before = hearing.generation
-    teller.announce(1)
+    await until(listening)
+    before = receiver_signal.generation
+    sender.publish(1)
 
-    async def rang() -> bool:
-        return hearing.generation > before
+    async def notified() -> bool:
+        return receiver_signal.generation > before
 
-    await until(rang)
-    assert not deaf.receives_notifications
+    await until(notified)
+    assert not sender_signal.receives_notifications
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    for database in (behind, beside, direct):
+    for database in (sending, receiving, direct):
         await database.close()
 
 
-@pytest.mark.parametrize("verb", [["verify"], ["rebuild"], ["replay", "--until", "0", "--schema", "past"]])
-async def test_the_owners_work_asks_for_a_direct_connection(
-    pooled: URL, migrated: URL, tmp_path: Path, verb: list[str]
+@pytest.mark.parametrize("command", [["verify"], ["rebuild"], ["replay", "--until", "0", "--schema", "past"]])
+async def test_commands_of_the_owner_require_a_direct_connection(
+    pooled: URL, migrated: URL, tmp_path: Path, command: list[str]
 ) -> None:
-    refused = await ledger(*verb, "--home", tmp_path, database=plain(pooled))
-    done = await ledger(*verb, "--home", tmp_path, database=plain(pooled), DIRECT_DATABASE_URL=plain(migrated))
+    refused = await ledger(*command, "--home", tmp_path, database=plain(pooled))
+    done = await ledger(*command, "--home", tmp_path, database=plain(pooled), DIRECT_DATABASE_URL=plain(migrated))
 
     assert (refused.code, "set DIRECT_DATABASE_URL" in refused.err, "Traceback" in refused.err) == (1, True, False)
     assert (done.code, done.err) == (0, "")

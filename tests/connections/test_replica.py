@@ -1,4 +1,4 @@
-"""Reads from a streaming replica: they say where they were read, never go back, and are never lost with it."""
+"""Reads from a streaming replica: correct positions, no older data than requested, and no failed reads in outages."""
 
 import asyncio
 import logging
@@ -18,7 +18,7 @@ from tests.cli.helpers import plain
 from tests.conftest import Service, aiohttp
 from tests.connections.conftest import migrated_on
 from tests.events import campaign, cost
-from tests.servers.postgresql import WITH_REPLICATION, PostgreSQL, postgresql, replica_of
+from tests.servers.postgresql import REPLICATION_RULES, PostgreSQL, postgresql, replica_of
 
 
 class Pair(NamedTuple):
@@ -30,7 +30,7 @@ class Pair(NamedTuple):
 
 @pytest.fixture(scope="module")
 def pair() -> Iterator[Pair]:
-    with postgresql("secret", WITH_REPLICATION) as primary, replica_of(primary) as replica:
+    with postgresql("secret", REPLICATION_RULES) as primary, replica_of(primary) as replica:
         yield Pair(primary, replica)
 
 
@@ -62,19 +62,19 @@ async def service(pair: Pair) -> AsyncIterator[Service]:
 
 
 async def replica_is_at(pair: Pair, url: URL, position: int) -> None:
-    async def there() -> bool:
+    async def reached() -> bool:
         try:
             query = "SELECT position >= $1 FROM ledger.projection_checkpoints".replace("$1", str(position))
             return bool(await on_replica(pair, query, str(url.database)))
         except asyncpg.PostgresError:
             return False
 
-    await eventually(there)
+    await eventually(reached)
 
 
 @pytest.fixture
 async def behind(pair: Pair, service: Service) -> AsyncIterator[int]:
-    """A replica that stopped at position 1; the position that the primary's tables have reached."""
+    """Pause the replica at position 1; the value is the position of the primary."""
     await on_replica(pair, "SELECT pg_wal_replay_pause()")
     (receipt,) = await service.append(cost())
     try:
@@ -89,7 +89,7 @@ async def position_of(service: Service, path: str, **headers: str) -> tuple[int,
         return answer.status, int(answer.headers["Ledger-Position"])
 
 
-async def test_a_read_says_the_position_of_the_replica_it_was_read_from(service: Service, behind: int) -> None:
+async def test_a_read_has_the_position_of_the_replica_that_answered(service: Service, behind: int) -> None:
     assert behind == 2
     for path in ("/v1/campaigns", "/v1/budget-entries", "/v1/spend", "/v1/events"):
         assert await position_of(service, path) == (200, 1)
@@ -98,19 +98,21 @@ async def test_a_read_says_the_position_of_the_replica_it_was_read_from(service:
 @pytest.mark.parametrize(
     "path", ["/v1/budget-entries", "/v1/spend", "/v1/events", "/v1/events?after=2", "/v1/budget-entries?min_position=2"]
 )
-async def test_who_has_seen_more_is_answered_by_the_primary_after_a_while(
+async def test_a_read_with_a_later_minimum_position_is_answered_by_the_primary(
     service: Service, behind: int, path: str
 ) -> None:
-    seen = {} if "?" in path else {"Ledger-Min-Position": str(behind)}
+    headers = {} if "?" in path else {"Ledger-Min-Position": str(behind)}
 
     started = time.monotonic()
-    status, position = await position_of(service, path, **seen)
+    status, position = await position_of(service, path, **headers)
 
     assert (status, position) == (200, behind)
     assert time.monotonic() - started < reading.WAIT_SECONDS_MAX + 3
 
 
-async def test_what_the_replica_does_not_have_yet_is_not_said_to_be_missing(service: Service, behind: int) -> None:
+async def test_a_resource_that_the_replica_does_not_have_yet_is_read_from_the_primary(
+    service: Service, behind: int
+) -> None:
     async with service.client.get("/v1/budget-entries", params={"min_position": str(behind)}) as answer:
         (entry,) = (await answer.json())["items"]
 
@@ -126,7 +128,7 @@ async def test_what_the_replica_does_not_have_yet_is_not_said_to_be_missing(serv
         assert answer.status == 404
 
 
-async def test_how_far_the_tables_are_is_asked_of_the_primary(service: Service, behind: int) -> None:
+async def test_the_status_of_the_projections_is_read_from_the_primary(service: Service, behind: int) -> None:
     async def caught_up() -> bool:
         (one, *_) = (await (await service.client.get("/v1/projections")).json())["items"]
         return bool(one["position"] == behind)
@@ -134,7 +136,7 @@ async def test_how_far_the_tables_are_is_asked_of_the_primary(service: Service, 
     await eventually(caught_up)
 
 
-async def test_a_replica_that_is_away_costs_no_answer_and_is_found_again(
+async def test_reads_succeed_during_an_outage_of_the_replica_and_use_it_again_afterwards(
     pair: Pair, service: Service, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reading, "OUTAGE_SECONDS", 0.2)
@@ -146,8 +148,8 @@ async def test_a_replica_that_is_away_costs_no_answer_and_is_found_again(
     answers = await asyncio.gather(*(position_of(service, "/v1/spend") for _ in range(30)))
     await asyncio.sleep(0.5)
     answers.append(await position_of(service, "/v1/events"))
-    away = [record.message for record in caplog.records]
-    pair.replica.start_again()
+    warnings = [record.message for record in caplog.records]
+    pair.replica.restart()
 
     async def is_back() -> bool:
         await position_of(service, "/v1/spend")
@@ -155,5 +157,5 @@ async def test_a_replica_that_is_away_costs_no_answer_and_is_found_again(
 
     await eventually(is_back)
     assert answers == [(200, 1)] * 31
-    assert len(away) == 1
-    assert "reading from the primary" in away[0]
+    assert len(warnings) == 1
+    assert "reading from the primary" in warnings[0]

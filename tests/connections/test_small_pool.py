@@ -1,4 +1,4 @@
-"""A pooler with one connection to its server: whoever holds it neither keeps it nor waits for a second one."""
+"""A pooler with a single server connection: no task keeps it, or needs a second one while it holds the first."""
 
 import asyncio
 import random
@@ -25,14 +25,14 @@ STATEMENT_SECONDS_MAX = 5.0
 
 
 @pytest.fixture(scope="module")
-def narrow(plain_server: PostgreSQL) -> Iterator[URL]:
+def single_connection(plain_server: PostgreSQL) -> Iterator[URL]:
     with pgbouncer(plain_server.url, pool_size=1) as url:
         yield url
 
 
 @pytest.fixture
-async def database(narrow: URL, migrated: URL) -> AsyncIterator[Database]:
-    database = Database(narrow.set(database=migrated.database), statement_seconds_max=STATEMENT_SECONDS_MAX)
+async def database(single_connection: URL, migrated: URL) -> AsyncIterator[Database]:
+    database = Database(single_connection.set(database=migrated.database), statement_seconds_max=STATEMENT_SECONDS_MAX)
     async with database.connection() as connection:
         await connection.execute("SELECT 1")
     assert database.is_pooled
@@ -40,7 +40,9 @@ async def database(narrow: URL, migrated: URL) -> AsyncIterator[Database]:
     await database.close()
 
 
-async def test_a_long_log_is_sealed(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_long_log_is_sealed_with_one_connection(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sealing, "CHUNK_EVENTS", 300)
     await fill(database, 1_000)
 
@@ -49,7 +51,7 @@ async def test_a_long_log_is_sealed(database: Database, tmp_path: Path, monkeypa
     assert await sealer.seal() == 1_000
 
 
-async def test_a_worker_far_behind_reads_on_the_connection_that_it_has(
+async def test_a_worker_far_behind_reads_on_the_connection_that_it_holds(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(prefetch, "AHEAD_EVENTS_MIN", 2)
@@ -62,20 +64,20 @@ async def test_a_worker_far_behind_reads_on_the_connection_that_it_has(
     assert (folded, reader.begun) == ([10, 10, 10, 10, 10, 0], [])
 
 
-async def test_others_are_served_while_appends_never_end(database: Database) -> None:
+async def test_other_tasks_get_the_connection_during_continuous_appends(database: Database) -> None:
     stopping, chance = asyncio.Event(), random.Random(1)
 
     async def send(appender: Appender) -> None:
         while not stopping.is_set():
             await appender.append(request(cost()))
-            # Some always wait already when a group ends.
+            # Short enough that requests are always queued when a group ends.
             await asyncio.sleep(chance.random() * 0.003)
 
     async with Appender(database) as appender:
         senders = [asyncio.create_task(send(appender)) for _ in range(40)]
         served = 0
-        ends = time.monotonic() + 2
-        while time.monotonic() < ends:
+        end = time.monotonic() + 2
+        while time.monotonic() < end:
             async with database.connection() as connection:
                 served += await connection.fetchval("SELECT 1")
         stopping.set()

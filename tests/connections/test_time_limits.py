@@ -1,4 +1,4 @@
-"""A server that says nothing: nobody waits for it longer than the limits say, and all goes on after it."""
+"""A suspended server: every wait ends with a timeout, and everything works again afterwards."""
 
 import asyncio
 import time
@@ -18,15 +18,15 @@ LIMIT_SECONDS = 1.0
 
 
 @pytest.fixture
-def stop_and_go(plain_server: PostgreSQL, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bool], None]]:
-    """Stop the server where it stands (True), and let it go on (False). Little patience is had with it."""
+def suspend_server(plain_server: PostgreSQL, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bool], None]]:
+    """A function that suspends (True) or resumes (False) the server; timeouts are short."""
     monkeypatch.setattr(engine, "BORROW_SECONDS_MAX", LIMIT_SECONDS)
     monkeypatch.setattr(engine, "PING_AFTER_SECONDS", 0.0)
 
-    def change(stopped: bool) -> None:
+    def change(suspended: bool) -> None:
         postmaster = psutil.Process(plain_server.pid)
         for process in [postmaster, *postmaster.children(recursive=True)]:
-            if stopped:
+            if suspended:
                 process.suspend()
             else:
                 process.resume()
@@ -35,59 +35,59 @@ def stop_and_go(plain_server: PostgreSQL, monkeypatch: pytest.MonkeyPatch) -> It
     change(False)
 
 
-async def one(database: Database) -> int:
+async def select_one(database: Database) -> int:
     async with database.connection() as connection:
-        found: int = await connection.fetchval("SELECT 1")
-        return found
+        one: int = await connection.fetchval("SELECT 1")
+        return one
 
 
-async def test_more_borrowers_than_connections_are_all_told_in_time_and_all_served_afterwards(
-    migrated: URL, stop_and_go: Callable[[bool], None]
+async def test_more_borrowers_than_connections_all_time_out_and_are_all_served_afterwards(
+    migrated: URL, suspend_server: Callable[[bool], None]
 ) -> None:
     database = Database(migrated, pool_size=3)
-    assert await one(database) == 1
-    stop_and_go(True)
+    assert await select_one(database) == 1
+    suspend_server(True)
 
     started = time.monotonic()
-    stopped = await asyncio.gather(*(one(database) for _ in range(9)), return_exceptions=True)
+    errors = await asyncio.gather(*(select_one(database) for _ in range(9)), return_exceptions=True)
     seconds = time.monotonic() - started
-    stop_and_go(False)
-    served = await asyncio.gather(*(one(database) for _ in range(9)))
+    suspend_server(False)
+    served = await asyncio.gather(*(select_one(database) for _ in range(9)))
 
-    assert {type(error) for error in stopped} == {TimeoutError}
-    # A connection that says nothing is given two seconds more to be closed in peace.
+    assert {type(error) for error in errors} == {TimeoutError}
+    # Closing a connection that does not answer takes up to two seconds more.
     assert seconds < LIMIT_SECONDS + 4
     assert served == [1] * 9
     await database.close()
 
 
-async def test_a_statement_past_its_time_is_given_up_and_its_connection_replaced(migrated: URL) -> None:
+async def test_after_a_statement_timeout_the_connection_is_replaced(migrated: URL) -> None:
     database = Database(migrated, pool_size=1, statement_seconds_max=0.3)
 
     with pytest.raises(TimeoutError):
         async with database.connection() as connection:
             await connection.execute("SELECT pg_sleep(60)")
 
-    assert await one(database) == 1
+    assert await select_one(database) == 1
     await database.close()
 
 
-async def test_all_who_come_with_a_key_in_an_outage_wait_once_and_together(
-    migrated: URL, stop_and_go: Callable[[bool], None], monkeypatch: pytest.MonkeyPatch
+async def test_concurrent_requests_with_a_key_share_one_timeout_in_an_outage(
+    migrated: URL, suspend_server: Callable[[bool], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(keys, "REFRESH_SECONDS", 0.0)
     database = Database(migrated)
     async with database.connection() as connection:
         _, text = await create_key(connection, "agent", Role.ADMIN)
     ring = KeyRing(database)
-    stop_and_go(True)
+    suspend_server(True)
 
     started = time.monotonic()
-    ended = await asyncio.gather(*(ring.authenticate(text) for _ in range(8)), return_exceptions=True)
+    errors = await asyncio.gather(*(ring.authenticate(text) for _ in range(8)), return_exceptions=True)
     seconds = time.monotonic() - started
-    stop_and_go(False)
+    suspend_server(False)
 
-    assert {type(error) for error in ended} == {TimeoutError}
+    assert {type(error) for error in errors} == {TimeoutError}
     assert seconds < LIMIT_SECONDS + 4
     assert (await ring.authenticate(text)).name == "agent"
     await database.close()

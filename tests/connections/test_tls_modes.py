@@ -1,4 +1,4 @@
-"""`sslmode` and `sslrootcert` against real servers: one that takes nothing but TLS, and one that has none."""
+"""`sslmode` and `sslrootcert` with real servers: one that accepts only TLS, and one without TLS."""
 
 import socket
 import ssl
@@ -31,14 +31,14 @@ def root_certificate(url: URL) -> str:
 
 
 @pytest.mark.parametrize("mode", ["allow", "prefer", "require", "verify-ca", "verify-full"])
-async def test_every_mode_but_disable_enters_a_server_that_takes_nothing_but_tls(tls_url: URL, mode: str) -> None:
-    trusting = {"sslrootcert": root_certificate(tls_url)} if mode.startswith("verify") else {}
+async def test_every_mode_except_disable_connects_to_a_server_that_accepts_only_tls(tls_url: URL, mode: str) -> None:
+    options = {"sslrootcert": root_certificate(tls_url)} if mode.startswith("verify") else {}
 
-    assert await is_encrypted(tls_url, sslmode=mode, **trusting)
+    assert await is_encrypted(tls_url, sslmode=mode, **options)
     assert tls_url.password == HARD_PASSWORD
 
 
-async def test_a_mode_that_is_not_said_takes_tls_where_the_server_has_it(tls_url: URL) -> None:
+async def test_the_default_mode_uses_tls_if_the_server_supports_it(tls_url: URL) -> None:
     assert await is_encrypted(tls_url)
 
 
@@ -50,27 +50,27 @@ async def test_disable_never_encrypts(tls_url: URL, plain_server: PostgreSQL) ->
 
 
 @pytest.mark.parametrize("mode", ["allow", "prefer"])
-async def test_a_mode_that_would_like_tls_does_without(plain_server: PostgreSQL, mode: str) -> None:
+async def test_allow_and_prefer_connect_to_a_server_without_tls(plain_server: PostgreSQL, mode: str) -> None:
     assert not await is_encrypted(plain_server.url, sslmode=mode)
 
 
 @pytest.mark.parametrize("mode", ["require", "verify-ca", "verify-full"])
-async def test_a_mode_that_asks_for_tls_never_does_without(plain_server: PostgreSQL, mode: str) -> None:
+async def test_a_mode_that_requires_tls_never_connects_without_it(plain_server: PostgreSQL, mode: str) -> None:
     with pytest.raises(ConnectionError, match="SSL"):
         await is_encrypted(plain_server.url, sslmode=mode)
 
 
 @pytest.mark.parametrize("mode", ["require", "verify-ca", "verify-full"])
 async def test_a_certificate_of_another_authority_is_refused(tls_url: URL, tmp_path: Path, mode: str) -> None:
-    stranger = Authority(tmp_path, "stranger")
+    other_authority = Authority(tmp_path, "other")
 
     # With a root certificate `require` verifies too, as in libpq.
     with pytest.raises(ssl.SSLCertVerificationError):
-        await is_encrypted(tls_url, sslmode=mode, sslrootcert=str(stranger.certificate))
+        await is_encrypted(tls_url, sslmode=mode, sslrootcert=str(other_authority.certificate))
 
 
 @pytest.mark.parametrize("mode", ["verify-ca", "verify-full"])
-async def test_without_a_root_certificate_only_the_machines_own_authorities_are_believed(
+async def test_without_a_root_certificate_only_the_authorities_of_the_system_are_trusted(
     tls_url: URL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -79,7 +79,7 @@ async def test_without_a_root_certificate_only_the_machines_own_authorities_are_
         await is_encrypted(tls_url, sslmode=mode)
 
 
-async def test_the_users_own_root_certificate_is_believed(
+async def test_the_root_certificate_of_the_user_is_trusted(
     tls_url: URL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -89,15 +89,15 @@ async def test_the_users_own_root_certificate_is_believed(
     assert await is_encrypted(tls_url, sslmode="verify-full")
 
 
-async def test_only_verify_full_insists_on_the_hosts_name(tls_url: URL) -> None:
-    by_name: dict[str, Any] = {"host": "localhost"}
-    assert ("127.0.0.1", tls_url.port) in {found[4] for found in socket.getaddrinfo("localhost", tls_url.port)}
+async def test_only_verify_full_checks_the_host_name(tls_url: URL) -> None:
+    localhost: dict[str, Any] = {"host": "localhost"}
+    assert ("127.0.0.1", tls_url.port) in {info[4] for info in socket.getaddrinfo("localhost", tls_url.port)}
 
-    assert await is_encrypted(tls_url.set(**by_name), sslmode="verify-ca", sslrootcert=root_certificate(tls_url))
+    assert await is_encrypted(tls_url.set(**localhost), sslmode="verify-ca", sslrootcert=root_certificate(tls_url))
     with pytest.raises(ssl.SSLCertVerificationError, match=r"[Hh]ostname"):
-        await is_encrypted(tls_url.set(**by_name), sslmode="verify-full", sslrootcert=root_certificate(tls_url))
+        await is_encrypted(tls_url.set(**localhost), sslmode="verify-full", sslrootcert=root_certificate(tls_url))
 
 
-async def test_the_machines_authorities_named_as_root_insist_on_everything(tls_url: URL) -> None:
+async def test_sslrootcert_system_implies_verify_full(tls_url: URL) -> None:
     with pytest.raises(ssl.SSLCertVerificationError):
         await is_encrypted(tls_url, sslmode="require", sslrootcert="system")

@@ -8,7 +8,7 @@ from sqlalchemy import URL
 
 from ledger.database import Database
 from ledger.log.appender import Appender
-from tests.conftest import administer, way_to
+from tests.conftest import administer, url_for_test
 
 
 @pytest.fixture
@@ -22,5 +22,5 @@ async def shared_database_url(request: pytest.FixtureRequest, server_url: URL, t
     """A migrated database for all tests of a module, which must not change it."""
     name = f"shared_{uuid.uuid4().hex[:12]}"
     await administer(server_url, f"CREATE DATABASE {name} TEMPLATE {template}")
-    yield way_to(server_url, request).set(database=name)
+    yield url_for_test(server_url, request).set(database=name)
     await administer(server_url, f"DROP DATABASE {name} WITH (FORCE)")

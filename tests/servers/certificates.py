@@ -1,4 +1,4 @@
-"""A certificate authority for one run of the tests, and what it vouches for."""
+"""A certificate authority for one run of the tests, and the certificates that it signs."""
 
 import ipaddress
 from datetime import UTC, datetime, timedelta
@@ -13,7 +13,7 @@ DAY = timedelta(days=1)
 
 
 class Authority:
-    """Signs certificates; its own is what clients name as `sslrootcert`."""
+    """Signs certificates; clients use its certificate as `sslrootcert`."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self._folder = folder
@@ -25,7 +25,7 @@ class Authority:
         self._write(self.certificate, builder.add_extension(usage, critical=True))
 
     def issue(self, name: str, *addresses: str) -> tuple[Path, Path]:
-        """A server's certificate and key, for a name and addresses."""
+        """Issue a server certificate for a name and IP addresses; return the paths of certificate and key."""
         key = ec.generate_private_key(ec.SECP256R1())
         names: list[x509.GeneralName] = [x509.DNSName(name)]
         names += [x509.IPAddress(ipaddress.ip_address(address)) for address in addresses]

@@ -1,4 +1,4 @@
-"""The kinds of servers that the tests can run on: `pytest --on tls`. Each is started from what is installed here."""
+"""The kinds of servers for `pytest --on KIND`: embedded, TLS only, behind PgBouncer, with a replica."""
 
 import tempfile
 from collections.abc import Callable, Iterator
@@ -12,75 +12,82 @@ from ledger.config import parse_url
 from ledger.embedded import EmbeddedServer
 from tests.servers.certificates import Authority
 from tests.servers.pgbouncer import pgbouncer
-from tests.servers.postgresql import OVER_TLS, WITH_REPLICATION, give, own_folder, postgresql, replica_of
+from tests.servers.postgresql import (
+    REPLICATION_RULES,
+    TLS_RULES,
+    give_to_server_user,
+    postgresql,
+    replica_of,
+    server_folder,
+)
 
 HARD_PASSWORD = "p@ss/w#r d%41:?"
 NAME = "127.0.0.1"
 
 
-class Beside(NamedTuple):
-    """What lies beside a server: the way past its pooler, and its replica."""
+class Companions(NamedTuple):
+    """Host and port of the server behind a pooler, and of the replica."""
 
     direct: tuple[str, int] | None = None
     replica: tuple[str, int] | None = None
 
 
-_beside: dict[tuple[str | None, int | None], Beside] = {}
-"""By host and port, so that it holds for every database and role of a server."""
+_companions: dict[tuple[str | None, int | None], Companions] = {}
+"""By host and port, so that they apply to all databases and roles of a server."""
 
 
 def direct_url(url: URL) -> URL:
-    """The way to the server without its pooler; the same where there is none."""
-    found = _beside.get((url.host, url.port), Beside()).direct
-    return url.set(host=found[0], port=found[1]) if found else url
+    """Return the URL without the pooler; the same URL if there is none."""
+    direct = _companions.get((url.host, url.port), Companions()).direct
+    return url.set(host=direct[0], port=direct[1]) if direct else url
 
 
 def replica_url(url: URL) -> URL | None:
-    """The way to the server's replica, where it has one."""
-    found = _beside.get((url.host, url.port), Beside()).replica
-    return url.set(host=found[0], port=found[1]) if found else None
+    """Return the URL of the replica; None if there is none."""
+    replica = _companions.get((url.host, url.port), Companions()).replica
+    return url.set(host=replica[0], port=replica[1]) if replica else None
 
 
 @contextmanager
 def embedded() -> Iterator[URL]:
-    """The embedded server."""
+    """Run the embedded server."""
     with tempfile.TemporaryDirectory(prefix="ledger-test-") as home, EmbeddedServer.acquire(Path(home)) as server:
         yield parse_url("DATABASE_URL", server.url)
 
 
 @contextmanager
 def tls() -> Iterator[URL]:
-    """PostgreSQL 15 that takes nothing but TLS and SCRAM, with a password as hard as they come."""
-    with own_folder("certificates") as folder:
+    """Run a PostgreSQL 15 that accepts only TLS and SCRAM, with a password full of special characters."""
+    with server_folder("certificates") as folder:
         authority = Authority(folder, "authority")
         certificate, key = authority.issue("server", NAME)
         for path in (certificate, key):
-            give(path)
+            give_to_server_user(path)
         folder.chmod(0o755)
         settings = {"ssl": "on", "ssl_cert_file": str(certificate), "ssl_key_file": str(key)}
-        with postgresql(HARD_PASSWORD, OVER_TLS, **settings) as server:
+        with postgresql(HARD_PASSWORD, TLS_RULES, **settings) as server:
             yield server.url.set(query={"sslmode": "verify-full", "sslrootcert": str(authority.certificate)})
 
 
 @contextmanager
 def behind_pgbouncer() -> Iterator[URL]:
-    """PostgreSQL 15 behind PgBouncer in transaction mode."""
+    """Run a PostgreSQL 15 behind PgBouncer in transaction mode."""
     with postgresql("secret") as server, pgbouncer(server.url) as url:
-        _beside[url.host, url.port] = Beside(direct=(NAME, server.port))
+        _companions[url.host, url.port] = Companions(direct=(NAME, server.port))
         yield url
 
 
 @contextmanager
 def with_replica() -> Iterator[URL]:
-    """PostgreSQL 15 with a streaming replica that has applied what a commit wrote when the commit returns.
+    """Run a PostgreSQL 15 with a streaming replica that has applied each commit when the commit returns.
 
-    So tests that know nothing of replicas find there what they have just written.
+    So tests written without regard to replicas read their own writes from it.
     """
-    with postgresql("secret", WITH_REPLICATION) as server, replica_of(server) as replica:
-        # Set only now: without its replica the server would wait for ever.
+    with postgresql("secret", REPLICATION_RULES) as server, replica_of(server) as replica:
+        # Set only now: without a replica the server would wait forever.
         server.run("pg_ctl", "stop", "-w", "-m", "fast")
         server.start(synchronous_standby_names="*", synchronous_commit="remote_apply")
-        _beside[NAME, server.port] = Beside(replica=(NAME, replica.port))
+        _companions[NAME, server.port] = Companions(replica=(NAME, replica.port))
         yield server.url
 
 

@@ -1,4 +1,4 @@
-"""PgBouncer in transaction mode before a PostgreSQL."""
+"""PgBouncer in front of a PostgreSQL server, in transaction or session mode."""
 
 import socket
 import subprocess
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import URL
 
-from tests.servers.postgresql import AS_USER, free_port, give, own_folder, require
+from tests.servers.postgresql import SERVER_USER, free_port, give_to_server_user, require, server_folder
 
 CONFIGURATION = """
 [databases]
@@ -34,9 +34,9 @@ logfile = {folder}/log
 
 @contextmanager
 def pgbouncer(server: URL, mode: str = "transaction", pool_size: int = 20) -> Iterator[URL]:
-    """The URL of a PgBouncer before a server while inside; it has so many connections to it."""
+    """Run PgBouncer in front of a server, with at most `pool_size` server connections; yield its URL."""
     program = require("pgbouncer", "pgbouncer")
-    with own_folder("pgbouncer") as folder:
+    with server_folder("pgbouncer") as folder:
         port = free_port()
         users, configuration = folder / "users", folder / "pgbouncer.ini"
         users.write_text(f'"{server.username}" "{server.password}"\n')
@@ -52,25 +52,25 @@ def pgbouncer(server: URL, mode: str = "transaction", pool_size: int = 20) -> It
             )
         )
         for path in (users, configuration):
-            give(path)
+            give_to_server_user(path)
         with (folder / "errors").open("wb") as errors:
             process = subprocess.Popen(
-                [program, "-q", str(configuration)], cwd="/", stdout=errors, stderr=errors, **AS_USER
+                [program, "-q", str(configuration)], cwd="/", stdout=errors, stderr=errors, **SERVER_USER
             )
         try:
             url = server.set(port=port)
-            _wait_until_it_listens(port, folder / "errors")
+            _wait_until_listening(port, folder / "errors")
             yield url
         finally:
             process.terminate()
             process.wait(30)
 
 
-def _wait_until_it_listens(port: int, errors: Path) -> None:
+def _wait_until_listening(port: int, errors: Path) -> None:
     deadline = time.monotonic() + 30
     while True:
         with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port), timeout=5):
             return
         if time.monotonic() > deadline:
-            pytest.fail(f"PgBouncer does not start: {errors.read_text()}")
+            pytest.fail(f"PgBouncer did not start: {errors.read_text()}")
         time.sleep(0.02)
