@@ -1,4 +1,4 @@
-"""How migrations run: over asyncpg, one at a time across processes, never waiting long for a lock."""
+"""Alembic environment: run migrations over asyncpg, one process at a time, with lock and statement timeouts."""
 
 import asyncio
 import logging
@@ -16,13 +16,13 @@ from ledger.log.tables import PARTITIONS, SCHEMA
 from ledger.log.tables import metadata as log_metadata
 from projections.models import Base
 
-# "ledger migrations" as a number: only one process migrates at a time.
+# The number for "ledger migrations". Only the process that holds the lock migrates.
 ADVISORY_LOCK = 0x6C65646765720001
 LOCK_TIMEOUT = "10s"
 STATEMENT_TIMEOUT = "15min"
 
-# Once the ledger belongs to `ledger_owner` (migration 0004), what later migrations make shall too. Whoever may not act
-# for it goes on as himself: he can still look.
+# Since migration 0004 the ledger belongs to `ledger_owner`, which must also own the objects of later migrations. A user
+# that may not act as this role continues without it, which is enough for `alembic check`.
 WORK_AS_OWNER = """
 DO $$ BEGIN
     IF (SELECT nspowner FROM pg_namespace WHERE nspname = 'ledger') = to_regrole('ledger_owner')::oid THEN
@@ -33,13 +33,22 @@ END $$
 """
 
 RAISED_WARNING = "01000"
-"""The state of a warning that a migration raises; PostgreSQL's own have others."""
+"""SQLSTATE of a warning that a migration raises; warnings of PostgreSQL itself have other states."""
 
 target_metadata = [log_metadata, Base.metadata]
 
 
 def include_name(name: str | None, kind: str, parents: Any) -> bool:
-    """Compare our two schemas only, and no partitions: autogenerate would take those for strangers."""
+    """Whether autogenerate compares an object: only the schemas of the ledger, without partitions.
+
+    Args:
+        name: the name of the object; None for the default schema.
+        kind: `schema`, `table`, `column` or another kind of Alembic.
+        parents: the names of the containing objects.
+
+    Returns:
+        False for objects of others, and for partitions, which the models do not declare.
+    """
     if kind == "schema":
         return name in (None, SCHEMA)
     if kind == "table" and parents["schema_name"] == SCHEMA:
@@ -50,7 +59,8 @@ def include_name(name: str | None, kind: str, parents: Any) -> bool:
 
 
 def run(connection: Connection) -> None:
-    # Where the role is called "ledger" too, "$user" in the search path would make our schema the default one.
+    """Run the migrations on a connection, in one transaction."""
+    # If the role is named "ledger", "$user" in the search path would make that schema the default one.
     connection.execute(text("SET LOCAL search_path TO public"))
     connection.dialect.default_schema_name = "public"
     context.configure(
@@ -67,28 +77,30 @@ def run(connection: Connection) -> None:
         context.execute(f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT}'")
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK})
         context.execute(WORK_AS_OWNER)
-        with warnings_told(connection):
+        with logged_warnings(connection):
             context.run_migrations()
 
 
 @contextmanager
-def warnings_told(connection: Connection) -> Iterator[None]:
-    """Pass on what migrations have to say."""
+def logged_warnings(connection: Connection) -> Iterator[None]:
+    """Log the warnings that migrations raise."""
     driver = connection.connection.driver_connection
     assert driver is not None
-    driver.add_log_listener(tell)
+    driver.add_log_listener(log_warning)
     try:
         yield
     finally:
-        driver.remove_log_listener(tell)
+        driver.remove_log_listener(log_warning)
 
 
-def tell(_: Any, message: Any) -> None:
+def log_warning(_: Any, message: Any) -> None:
+    """Log a message of PostgreSQL if a migration raised it as a warning."""
     if message.sqlstate == RAISED_WARNING:
         logging.getLogger("ledger.migrations").warning(message.message)
 
 
 async def run_online() -> None:
+    """Run the migrations on the configured or the embedded database."""
     with located_database(read_settings()) as settings:
         assert settings.direct_database_url is not None
         async with Database(settings.direct_database_url) as database, database.engine.begin() as connection:
@@ -96,6 +108,7 @@ async def run_online() -> None:
 
 
 def run_offline() -> None:
+    """Print the SQL of the migrations."""
     context.configure(
         dialect_name="postgresql", target_metadata=target_metadata, literal_binds=True, include_schemas=True
     )
@@ -108,7 +121,7 @@ def run_offline() -> None:
 if context.is_offline_mode():
     run_offline()
 elif "connection" in context.config.attributes:
-    # `ledger migrate` hands its connection over; the alembic command finds the database by the same settings.
+    # `ledger migrate` passes its connection; the command `alembic` reads the same settings.
     run(context.config.attributes["connection"])
 else:
     asyncio.run(run_online())

@@ -1,6 +1,6 @@
-"""The log: append-only events, what appends are judged by, and the function that locks and loads.
+"""Tables of the log: append-only events, streams, accounts, holds; the function lock_and_load.
 
-Revision: 0001, the first.
+Revision: 0001, the first one.
 """
 
 from alembic import op
@@ -127,8 +127,8 @@ INSERT INTO ledger.projection_checkpoints (name, position, updated_at, status)
 VALUES ('read_models', 0, now(), 'running');
 """
 
-# (No percent sign in these texts: `upgrade --sql` would double it.)
-# Events are never changed but for one erasure: text and salt may go, everything else must stay as it is.
+# No percent sign in these texts: `upgrade --sql` would double it.
+# Events never change, with one exception: an erasure sets text and salt to NULL and leaves all other columns unchanged.
 REFUSE_CHANGE = """
 CREATE FUNCTION ledger.refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -167,17 +167,16 @@ CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON ledger.events
 FOR EACH ROW EXECUTE FUNCTION ledger.refuse_change();
 """
 
-# A parent's TRUNCATE trigger does not guard its partitions: each has its own.
+# A TRUNCATE trigger of the parent does not apply to its partitions: each partition needs one.
 NO_TRUNCATE = """
 CREATE TRIGGER no_truncate BEFORE TRUNCATE ON ledger.{table}
 FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change();
 """
 
-# The lock is a statement of its own, before the loads: in one statement the snapshot would be older than the wait
-# for the lock, and the balances stale. Without sequential scans, because the plans are cached while the tables are
-# still small and would be kept long after they have grown. A job's state is
-# [status, campaign_id, ...]: its campaign is loaded with it.
-# In UTC, because old local offsets have seconds, which RFC 3339 cannot write.
+# A separate statement takes the lock before the loads: with a single statement, the snapshot would be older than the
+# wait for the lock, and the balances stale. Sequential scans are disabled because plans are cached while the tables
+# are small, and would be kept after they have grown. The state of a job is [status, campaign_id, ...]: its campaign is
+# loaded with it. The time zone is UTC because some historical offsets have seconds, which RFC 3339 does not allow.
 LOCK_AND_LOAD = """
 CREATE FUNCTION ledger.lock_and_load(
     p_streams uuid[], p_events uuid[], p_entries uuid[], p_ending_jobs uuid[], p_now timestamptz,

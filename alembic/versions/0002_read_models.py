@@ -1,4 +1,4 @@
-"""The four read models.
+"""Tables of the four read models: campaigns, content assets, agent jobs, budget entries.
 
 Revision: 0002, after 0001.
 """

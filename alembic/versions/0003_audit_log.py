@@ -1,6 +1,6 @@
-"""The audit log: the tiles of the Merkle tree over the events, and the last signed checkpoint.
+"""Tables of the transparency log: tiles of the Merkle tree and the last signed checkpoint.
 
-And with each known event its schema version, so that a repeat is recognised across a change of version.
+lock_and_load also returns the schema version of each recorded event, so that a retry is recognized after an upgrade.
 
 Revision: 0003, after 0002.
 """
@@ -36,7 +36,7 @@ CREATE TABLE ledger.log_checkpoint (
 INSERT INTO ledger.log_checkpoint (size, root) VALUES (0, sha256(''));
 """
 
-# As in 0001, but with `schema_version` after `category` in what is known; read by older releases too.
+# As in 0001, with `schema_version` after `category` in the recorded events; older releases can read the result too.
 LOCK_AND_LOAD = """
 CREATE OR REPLACE FUNCTION ledger.lock_and_load(
     p_streams uuid[], p_events uuid[], p_entries uuid[], p_ending_jobs uuid[], p_now timestamptz,
@@ -99,5 +99,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    # The function stays: what it answers in addition does no harm to those who do not ask for it.
+    # The function stays: older releases ignore the additional column.
     op.execute("DROP TABLE ledger.log_checkpoint, ledger.log_tiles")

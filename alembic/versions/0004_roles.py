@@ -1,8 +1,8 @@
-"""Database roles: an owner without login, the service's role, a reader's role; row level security.
+"""Database roles ledger_owner, ledger_service, ledger_reader, without login; row level security.
 
-Roles belong to the whole server, not to this database. They are made where they are missing and the migrating role
-may make them; everything else works without them. `CALL ledger.grant_roles()` as the owner does what could not be
-done here, once an administrator has made them.
+Roles belong to the whole server, not to one database. Missing roles are created if the migrating user may create roles;
+everything else works without them. After an administrator has created them, `CALL ledger.grant_roles()` as the owner
+does the rest.
 
 Revision: 0004, after 0003.
 """
@@ -14,7 +14,7 @@ down_revision = "0003"
 branch_labels = None
 depends_on = None
 
-# Where the schema `public` is open to the network (Supabase), only this stands between.
+# If the schema `public` is reachable from the network (Supabase), only row level security protects the tables.
 ROW_SECURITY = """
 ALTER TABLE public.agent_jobs ENABLE ROW LEVEL SECURITY;
 ALTER TABLE public.alembic_version ENABLE ROW LEVEL SECURITY;
@@ -23,8 +23,8 @@ ALTER TABLE public.campaigns ENABLE ROW LEVEL SECURITY;
 ALTER TABLE public.content_assets ENABLE ROW LEVEL SECURITY
 """
 
-# The service may not update events. The trigger on them lets nothing but this erasure through, compared column by
-# column; whoever calls this cannot say what is written, and not where names are looked up.
+# The service may not update events. The trigger compares all columns and allows only this erasure. A caller of the
+# function can choose neither the new values nor the search path.
 ERASE_TEXT = """
 CREATE FUNCTION ledger.erase_text(p_position bigint) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -34,11 +34,11 @@ BEGIN
 END $$;
 """
 
-# Roles are the whole server's: a migration of another database may make them at this very moment.
-# A superuser may act for any role; others must be members of the owner to hand it what they have made, and inherit
-# from it to go on working with it. What belongs to somebody else stays his.
-# Without an owner to hand things to, tables of later migrations will be the migrating role's, so its default
-# privileges must not open them. (With one, later migrations work as the owner, and nobody's defaults are touched.)
+# Roles belong to the whole server: a migration of another database may create them at the same time.
+# A superuser may act as any role. Other users must be members of the owner role to transfer ownership to it, and must
+# inherit from it to keep access. Objects of other users stay theirs.
+# Without an owner role, the migrating user owns the tables of later migrations, so its default privileges must not
+# grant access to them. With one, later migrations run as the owner, and default privileges are not changed.
 GRANT_ROLES = """
 CREATE PROCEDURE ledger.grant_roles() LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -165,8 +165,8 @@ BEGIN
 END $$;
 """
 
-# Migrations after this one work as the owner, so that what they make is the owner's (as `alembic/env.py` does for
-# those that begin here).
+# Migrations after this one run as the owner, so that it owns their objects. For runs that begin after this revision,
+# `alembic/env.py` does the same.
 WORK_AS_OWNER = """
 DO $$ BEGIN
     IF (SELECT nspowner FROM pg_namespace WHERE nspname = 'ledger') = to_regrole('ledger_owner')::oid THEN
@@ -243,8 +243,8 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    # The roles stay: other databases of the server may use them, and with a role go its members. What was taken from
-    # PUBLIC's way into `public` and from a hosted API's roles is not given back.
+    # The roles stay: other databases of the server may use them, and dropping a role drops its memberships. Privileges
+    # on `public` that were revoked from PUBLIC and from the roles of a hosted API are not granted again.
     op.execute("SET LOCAL ROLE NONE")
     op.execute(TAKE_BACK)
     for statement in OPEN_AGAIN.strip().split(";\n"):

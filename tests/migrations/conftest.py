@@ -1,6 +1,6 @@
-"""The servers that the migrations are tried on: the session's own, and PostgreSQL 15, the oldest that is supported.
+"""Servers to test the migrations on: the one of the session, and PostgreSQL 15, the oldest supported version.
 
-The roles on the latter are no superusers: they own their database, as with any hosted PostgreSQL.
+The users on the latter are not superusers: they own their database, as on a hosted PostgreSQL.
 """
 
 import uuid
@@ -16,14 +16,14 @@ from tests.servers.postgresql import postgresql
 
 @pytest.fixture(scope="session")
 def postgresql_15() -> Iterator[URL]:
-    """A PostgreSQL 15 of Debian's."""
+    """A PostgreSQL 15 from Debian packages."""
     with postgresql("secret") as server:
         yield server.url
 
 
 @pytest.fixture(params=["session-ledger", "postgresql_15-ledger", "postgresql_15-somebody"])
 async def an_empty_database(request: pytest.FixtureRequest) -> AsyncIterator[URL]:
-    """An empty database on each of the servers, owned by a role called as our schema is, and by another one."""
+    """An empty database on each server, owned by a role named like the schema `ledger`, and by another role."""
     server_name, _, role = request.param.partition("-")
     server: URL = direct_url(request.getfixturevalue({"session": "server_url"}.get(server_name, server_name)))
     name = f"migrations_{uuid.uuid4().hex[:12]}"

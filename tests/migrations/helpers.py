@@ -1,4 +1,4 @@
-"""The real command `alembic`, and what a database holds, seen without it."""
+"""Run the command `alembic`, and list the objects of a database without it."""
 
 import asyncio
 import os
@@ -14,7 +14,7 @@ from tests.servers.kinds import direct_url
 REPOSITORY = Path(__file__).parents[2]
 HEAD = "0004"
 
-# Everything in the database that is not PostgreSQL's own, by kind and name.
+# All objects in the database except those of PostgreSQL itself, by kind and name.
 OBJECTS = """
 WITH ours AS (SELECT oid, nspname FROM pg_namespace WHERE nspname !~ '^pg_|^information_schema$')
 SELECT 'schema ' || nspname FROM ours WHERE nspname <> 'public'
@@ -28,16 +28,16 @@ FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid JOIN ours ON ours.oid = 
 """
 
 
-class Said(NamedTuple):
-    """How a command ended."""
+class CommandResult(NamedTuple):
+    """Exit code and output of a command."""
 
     code: int
     out: str
     err: str
 
 
-async def alembic(url: URL, *arguments: str, configuration: Path = REPOSITORY / "alembic.ini") -> Said:
-    """Run the command `alembic` as a process of its own."""
+async def alembic(url: URL, *arguments: str, configuration: Path = REPOSITORY / "alembic.ini") -> CommandResult:
+    """Run the command `alembic` in a separate process."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("DB_", "LEDGER_"))}
     environment["DATABASE_URL"] = plain(url)
     process = await asyncio.create_subprocess_exec(
@@ -52,14 +52,14 @@ async def alembic(url: URL, *arguments: str, configuration: Path = REPOSITORY / 
     )
     out, err = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode is not None
-    return Said(process.returncode, out.decode(), err.decode())
+    return CommandResult(process.returncode, out.decode(), err.decode())
 
 
-async def must(url: URL, *arguments: str) -> str:
-    """Run the command, which must succeed; what it printed."""
-    said = await alembic(url, *arguments)
-    assert said.code == 0, said.err
-    return said.out
+async def run_alembic(url: URL, *arguments: str) -> str:
+    """Run the command `alembic`, which must succeed; return its output."""
+    result = await alembic(url, *arguments)
+    assert result.code == 0, result.err
+    return result.out
 
 
 def plain(url: URL) -> str:
@@ -73,8 +73,8 @@ async def objects(url: URL) -> list[str]:
 
 async def revision(url: URL) -> str | None:
     async with connected(url) as connection:
-        found: str | None = await connection.fetchval("SELECT version_num FROM public.alembic_version")
-        return found
+        number: str | None = await connection.fetchval("SELECT version_num FROM public.alembic_version")
+        return number
 
 
 async def execute(url: URL, statement: str) -> None:

@@ -1,4 +1,4 @@
-"""Migrating with the command `alembic`: up, down, up again, and the database compared with the models."""
+"""Migrations with the command `alembic`: upgrade, downgrade, upgrade again, and comparison with the models."""
 
 import asyncio
 import shutil
@@ -14,7 +14,7 @@ from ledger.embedded import installed_binaries
 from projections.worker import fold_page
 from tests.events import campaign, cost, reserve
 from tests.log.helpers import connected, query, record, until
-from tests.migrations.helpers import HEAD, REPOSITORY, alembic, execute, must, objects, plain, revision
+from tests.migrations.helpers import HEAD, REPOSITORY, alembic, execute, objects, plain, revision, run_alembic
 
 ADVISORY_LOCK = 0x6C65646765720001
 WAITING = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
@@ -22,20 +22,22 @@ WAITING = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT gra
 
 @pytest.fixture
 async def migrated(database_url: URL) -> list[str]:
-    """What is in a database that `ledger migrate` has migrated."""
+    """The objects of a database that `ledger migrate` has migrated."""
     return await objects(database_url)
 
 
-async def test_up_down_and_up_again_leave_what_they_should(an_empty_database: URL, migrated: list[str]) -> None:
+async def test_upgrade_downgrade_and_upgrade_leave_the_expected_objects(
+    an_empty_database: URL, migrated: list[str]
+) -> None:
     url = an_empty_database
     empty = await objects(url)
 
-    await must(url, "upgrade", "head")
+    await run_alembic(url, "upgrade", "head")
     after_upgrade = await objects(url)
-    checked = await must(url, "check")
-    await must(url, "downgrade", "base")
+    checked = await run_alembic(url, "check")
+    await run_alembic(url, "downgrade", "base")
     after_downgrade = await objects(url)
-    await must(url, "upgrade", "head")
+    await run_alembic(url, "upgrade", "head")
 
     assert (empty, after_upgrade) == ([], migrated)
     assert "No new upgrade operations detected" in checked
@@ -46,24 +48,24 @@ async def test_up_down_and_up_again_leave_what_they_should(an_empty_database: UR
     )
 
 
-async def test_the_sql_written_for_whoever_runs_it_by_hand_does_the_same(
-    an_empty_database: URL, migrated: list[str]
-) -> None:
-    script = await must(an_empty_database, "upgrade", "head", "--sql")
+async def test_the_generated_sql_script_has_the_same_effect(an_empty_database: URL, migrated: list[str]) -> None:
+    script = await run_alembic(an_empty_database, "upgrade", "head", "--sql")
     psql = [shutil.which("psql") or str(installed_binaries() / "psql"), "-XqvON_ERROR_STOP=1", plain(an_empty_database)]
 
-    fed = subprocess.run(psql, input=script, capture_output=True, text=True)
+    psql_result = subprocess.run(psql, input=script, capture_output=True, text=True)
 
-    # A role that may not make roles, or not hand its tables over, is told so; these are not always superusers.
-    told = ("so these are left out", "may not hand everything over")
-    complaints = [line for line in fed.stderr.splitlines() if not any(words in line for words in told)]
-    assert (fed.returncode, complaints) == (0, [])
+    # A user that may not create roles, or may not transfer its tables, gets warnings; these users are not superusers.
+    expected_warnings = ("so these are left out", "may not hand everything over")
+    complaints = [
+        line for line in psql_result.stderr.splitlines() if not any(words in line for words in expected_warnings)
+    ]
+    assert (psql_result.returncode, complaints) == (0, [])
     assert await objects(an_empty_database) == migrated
     assert await revision(an_empty_database) == HEAD
-    assert "No new upgrade operations detected" in await must(an_empty_database, "check")
+    assert "No new upgrade operations detected" in await run_alembic(an_empty_database, "check")
 
 
-async def test_a_migrated_database_takes_events_and_shows_them(an_empty_database: URL) -> None:
+async def test_a_migrated_database_records_events_and_folds_them(an_empty_database: URL) -> None:
     database, opened = Database(an_empty_database), campaign("10")
     await migrate(database)
 
@@ -74,8 +76,8 @@ async def test_a_migrated_database_takes_events_and_shows_them(an_empty_database
     await database.close()
 
 
-async def test_the_history_and_the_current_revision_are_told(database_url: URL, empty_database_url: URL) -> None:
-    history = await must(database_url, "history")
+async def test_the_history_and_the_current_revision_are_printed(database_url: URL, empty_database_url: URL) -> None:
+    history = await run_alembic(database_url, "history")
 
     assert [line.split(",")[0] for line in history.splitlines()] == [
         "0003 -> 0004 (head)",
@@ -83,11 +85,11 @@ async def test_the_history_and_the_current_revision_are_told(database_url: URL, 
         "0001 -> 0002",
         "<base> -> 0001",
     ]
-    assert await must(database_url, "current") == f"{HEAD} (head)\n"
-    assert await must(empty_database_url, "current") == ""
+    assert await run_alembic(database_url, "current") == f"{HEAD} (head)\n"
+    assert await run_alembic(empty_database_url, "current") == ""
 
 
-# One drift after the other, and how the check names it.
+# Drifts, and how the check names each.
 DRIFTS = {
     "ALTER TABLE campaigns DROP COLUMN revenue": "'add_column', None, 'campaigns', Column('revenue'",
     "ALTER TABLE campaigns ADD COLUMN colour text": "'remove_column', None, 'campaigns', Column('colour'",
@@ -104,29 +106,29 @@ DRIFTS = {
 
 
 @pytest.mark.parametrize("drifts", [["CREATE INDEX stray ON agent_jobs (retry_count)"], list(DRIFTS)])
-async def test_a_drift_between_database_and_models_is_found(database_url: URL, drifts: list[str]) -> None:
+async def test_a_drift_between_database_and_models_is_detected(database_url: URL, drifts: list[str]) -> None:
     await execute(database_url, ";".join(drifts))
 
-    said = await alembic(database_url, "check")
+    result = await alembic(database_url, "check")
 
-    assert said.code != 0
-    assert "New upgrade operations detected" in said.out
-    assert [drift for drift in drifts if DRIFTS[drift] not in said.out] == []
+    assert result.code != 0
+    assert "New upgrade operations detected" in result.out
+    assert [drift for drift in drifts if DRIFTS[drift] not in result.out] == []
 
 
-async def test_tables_of_others_beside_ours_are_no_drift(database_url: URL) -> None:
+async def test_tables_of_other_applications_are_no_drift(database_url: URL) -> None:
     await execute(
         database_url, "CREATE TABLE public.of_others (id int); CREATE SCHEMA auth; CREATE TABLE auth.users ()"
     )
 
-    assert "No new upgrade operations detected" in await must(database_url, "check")
+    assert "No new upgrade operations detected" in await run_alembic(database_url, "check")
 
 
-async def test_autogenerate_writes_a_revision_that_does_nothing(database_url: URL, tmp_path: Path) -> None:
+async def test_autogenerate_writes_an_empty_revision(database_url: URL, tmp_path: Path) -> None:
     shutil.copy(REPOSITORY / "alembic.ini", tmp_path)
     shutil.copytree(REPOSITORY / "alembic", tmp_path / "alembic", ignore=shutil.ignore_patterns("__pycache__"))
 
-    said = await alembic(
+    result = await alembic(
         database_url,
         "revision",
         "--autogenerate",
@@ -137,14 +139,14 @@ async def test_autogenerate_writes_a_revision_that_does_nothing(database_url: UR
         configuration=tmp_path / "alembic.ini",
     )
 
-    assert said.code == 0, said.err
-    written = (tmp_path / "alembic" / "versions" / "next_nothing.py").read_text()
-    assert written.count("    pass\n") == 2
-    assert "op." not in written.replace("from alembic import op", "")
-    assert f'down_revision = "{HEAD}"' in written.replace("'", '"')
+    assert result.code == 0, result.err
+    revision_text = (tmp_path / "alembic" / "versions" / "next_nothing.py").read_text()
+    assert revision_text.count("    pass\n") == 2
+    assert "op." not in revision_text.replace("from alembic import op", "")
+    assert f'down_revision = "{HEAD}"' in revision_text.replace("'", '"')
 
 
-async def test_two_migrations_at_once_wait_for_each_other(empty_database_url: URL) -> None:
+async def test_concurrent_migrations_wait_for_each_other(empty_database_url: URL) -> None:
     async with connected(empty_database_url) as holder:
         await holder.execute("SELECT pg_advisory_lock($1)", ADVISORY_LOCK)
         both = [asyncio.create_task(alembic(empty_database_url, "upgrade", "head")) for _ in range(2)]
@@ -155,18 +157,18 @@ async def test_two_migrations_at_once_wait_for_each_other(empty_database_url: UR
         await until(both_wait)
         assert await holder.fetchval("SELECT to_regclass('ledger.events')") is None
         await holder.execute("SELECT pg_advisory_unlock($1)", ADVISORY_LOCK)
-        said = await asyncio.gather(*both)
+        results = await asyncio.gather(*both)
 
-    assert [ended.code for ended in said] == [0, 0], said
+    assert [result.code for result in results] == [0, 0], results
     assert await revision(empty_database_url) == HEAD
 
 
-async def test_a_migration_that_fails_leaves_the_database_as_it_was(empty_database_url: URL) -> None:
+async def test_a_failed_migration_leaves_the_database_unchanged(empty_database_url: URL) -> None:
     await execute(empty_database_url, "CREATE TABLE public.agent_jobs (id int)")
     before = await objects(empty_database_url)
 
-    said = await alembic(empty_database_url, "upgrade", "head")
+    result = await alembic(empty_database_url, "upgrade", "head")
 
-    assert said.code != 0
-    assert "agent_jobs" in said.err
+    assert result.code != 0
+    assert "agent_jobs" in result.err
     assert await objects(empty_database_url) == before

@@ -1,6 +1,6 @@
-"""Migrating where roles may be made, may not be made, or are there already: on servers that have none of them yet.
+"""Migrations if roles can be created, cannot be created, or exist: on servers without the roles of the ledger.
 
-The migrating user is no superuser but owns its database, as with any hosted PostgreSQL.
+The migrating user is not a superuser but owns its database, as on a hosted PostgreSQL.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from projections.worker import fold_page
 from tests.conftest import administer
 from tests.events import campaign, cost, job
 from tests.log.helpers import connected, query, record
-from tests.migrations.helpers import HEAD, alembic, execute, must, objects, revision
+from tests.migrations.helpers import HEAD, alembic, execute, objects, revision, run_alembic
 
 ROLES = ("ledger_owner", "ledger_service", "ledger_reader")
 
@@ -35,8 +35,8 @@ UNION SELECT pg_get_userbyid(nspowner) FROM pg_namespace WHERE nspname = 'ledger
 UNION SELECT pg_get_userbyid(proowner) FROM pg_proc WHERE pronamespace = 'ledger'::regnamespace
 """
 
-# What in this database hangs on the three roles; with anything here they could not be dropped.
-HANGS_ON_ROLES = """
+# Objects in this database that depend on the three roles, which prevent dropping them.
+DEPENDS_ON_ROLES = """
 SELECT count(*) FROM pg_shdepend WHERE refobjid IN (
     SELECT oid FROM pg_roles WHERE rolname IN ('ledger_owner', 'ledger_service', 'ledger_reader')
 ) AND dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
@@ -45,25 +45,25 @@ SELECT count(*) FROM pg_shdepend WHERE refobjid IN (
 
 @pytest.fixture(scope="module")
 def embedded_18() -> Iterator[URL]:
-    """An embedded server beside the session's, whose roles are made already."""
+    """A second embedded server: on the one of the session, the roles exist already."""
     with tempfile.TemporaryDirectory(prefix="ledger-roles-") as home, EmbeddedServer.acquire(Path(home)) as server:
         yield parse_url("DATABASE_URL", server.url)
 
 
 class Cluster(NamedTuple):
-    """A server without the ledger's roles: `url` is its superuser's."""
+    """A server without the roles of the ledger; `url` connects as its superuser."""
 
     url: URL
 
     async def database(self, owner: str, attributes: str = "") -> URL:
-        """An empty database of a new user with these attributes."""
+        """Create an empty database that belongs to a new user with these attributes."""
         name = f"{owner}_{uuid.uuid4().hex[:8]}"
         await administer(self.url, f"CREATE ROLE {name} LOGIN PASSWORD 'secret' {attributes}")
         await administer(self.url, f"CREATE DATABASE {name} OWNER {name}")
         return self.url.set(username=name, password="secret", database=name)
 
     async def app(self, database: URL) -> URL:
-        """A user of the service's, made as the README says."""
+        """Create a database user for the service, as documented."""
         name = f"app_{uuid.uuid4().hex[:8]}"
         await administer(self.url, f"CREATE ROLE {name} LOGIN PASSWORD 'secret' IN ROLE ledger_service")
         return database.set(username=name, password="secret")
@@ -80,8 +80,8 @@ async def cluster(request: pytest.FixtureRequest) -> AsyncIterator[Cluster]:
     async with connected(url) as connection:
         for name in {row[0] for row in await connection.fetch("SELECT datname FROM pg_database")} - databases:
             await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
-        made = {row[0] for row in await connection.fetch("SELECT rolname FROM pg_roles")} - roles
-        for name in sorted(made, key=lambda name: name in ROLES):
+        created = {row[0] for row in await connection.fetch("SELECT rolname FROM pg_roles")} - roles
+        for name in sorted(created, key=lambda name: name in ROLES):
             await connection.execute(f"DROP ROLE {name}")
 
 
@@ -101,49 +101,51 @@ async def scalar(url: URL, statement: str) -> Any:
         return await connection.fetchval(statement)
 
 
-async def works(app: URL, owner: URL) -> None:
-    """The service's work as the one user, the owner's as the other."""
-    database, owners_engine = Database(app), Database(owner)
+async def assert_works(app: URL, owner: URL) -> None:
+    """Append and fold as the user of the service; verify, rebuild and replay as the owner."""
+    database, owner_database = Database(app), Database(owner)
     opened = campaign("100")
     await record(database, opened, job(opened["id"]), cost("3", campaign_id=opened["id"]))
     assert await fold_page(database) == 3
-    await query(owners_engine, "UPDATE public.campaigns SET spend = 99")
+    await query(owner_database, "UPDATE public.campaigns SET spend = 99")
     differences: list[Any] = []
-    report = await verify(owners_engine, differences.append)
-    rebuilt = await rebuild(owners_engine)
-    replayed = await replay_into(owners_engine, "as_it_was", 1)
+    report = await verify(owner_database, differences.append)
+    rebuilt = await rebuild(owner_database)
+    replayed = await replay_into(owner_database, "as_it_was", 1)
     assert (report.differences, report.faults) == (1, [])
     assert (rebuilt.written["campaigns"], replayed.position) == (1, 1)
     assert await query(database, "SELECT spend FROM public.campaigns") == [(3,)]
-    assert await query(owners_engine, "SELECT spend FROM as_it_was.campaigns") == [(0,)]
+    assert await query(owner_database, "SELECT spend FROM as_it_was.campaigns") == [(0,)]
     await database.close()
-    await owners_engine.close()
+    await owner_database.close()
 
 
-async def test_a_user_who_may_make_roles_hands_everything_to_the_owner_and_works_on(cluster: Cluster) -> None:
+async def test_a_user_that_may_create_roles_transfers_everything_to_the_owner_and_keeps_access(
+    cluster: Cluster,
+) -> None:
     url = await cluster.database("migrator", "CREATEROLE")
 
-    said = await alembic(url, "upgrade", "head")
+    result = await alembic(url, "upgrade", "head")
 
-    assert (said.code, "WARN" in said.err.upper()) == (0, False), said.err
+    assert (result.code, "WARN" in result.err.upper()) == (0, False), result.err
     assert await owners(url) == {"ledger_owner"}
-    assert "No new upgrade operations detected" in await must(url, "check")
-    await works(await cluster.app(url), url)
+    assert "No new upgrade operations detected" in await run_alembic(url, "check")
+    await assert_works(await cluster.app(url), url)
 
 
-async def test_a_user_who_may_make_no_roles_leaves_them_out_and_says_so(cluster: Cluster) -> None:
+async def test_a_user_that_may_not_create_roles_migrates_without_them_and_logs_a_warning(cluster: Cluster) -> None:
     url = await cluster.database("migrator")
 
-    said = await alembic(url, "upgrade", "head")
+    result = await alembic(url, "upgrade", "head")
 
-    assert (said.code, await revision(url)) == (0, HEAD)
-    assert "may not make roles, so these are left out: ledger_owner, ledger_service, ledger_reader" in said.err
+    assert (result.code, await revision(url)) == (0, HEAD)
+    assert "may not make roles, so these are left out: ledger_owner, ledger_service, ledger_reader" in result.err
     assert await owners(url) == {url.username}
     assert await scalar(url, "SELECT count(*) FROM pg_class WHERE relrowsecurity") == 5
-    await works(url, url)
+    await assert_works(url, url)
 
 
-async def test_roles_that_an_administrator_makes_later_are_taken_up(cluster: Cluster) -> None:
+async def test_roles_created_later_by_an_administrator_are_used(cluster: Cluster) -> None:
     url = await cluster.database("migrator")
     await migrated(url)
 
@@ -154,66 +156,66 @@ async def test_roles_that_an_administrator_makes_later_are_taken_up(cluster: Clu
     await execute(url, "CALL ledger.grant_roles()")
 
     assert await owners(url) == {"ledger_owner"}
-    await works(await cluster.app(url), url)
+    await assert_works(await cluster.app(url), url)
 
 
-async def test_where_the_owners_role_is_somebody_elses_the_tables_stay_with_who_made_them(cluster: Cluster) -> None:
+async def test_without_membership_in_the_owner_role_the_migrating_user_keeps_the_tables(cluster: Cluster) -> None:
     first, second = await cluster.database("first", "CREATEROLE"), await cluster.database("second")
     await migrated(first)
 
-    said = await alembic(second, "upgrade", "head")
+    result = await alembic(second, "upgrade", "head")
 
-    assert said.code == 0
-    assert "may not hand everything over to ledger_owner" in said.err
+    assert result.code == 0
+    assert "may not hand everything over to ledger_owner" in result.err
     assert (await owners(first), await owners(second)) == ({"ledger_owner"}, {second.username})
-    await works(await cluster.app(second), second)
+    await assert_works(await cluster.app(second), second)
 
 
-async def test_databases_of_one_server_may_be_migrated_at_the_same_moment(cluster: Cluster) -> None:
+async def test_databases_of_one_server_can_be_migrated_concurrently(cluster: Cluster) -> None:
     urls = [await cluster.database("migrator", "CREATEROLE") for _ in range(2)]
     urls += [(await cluster.database("other")).set(username=cluster.url.username, password=cluster.url.password)]
 
-    said = await asyncio.gather(*(alembic(url, "upgrade", "head") for url in urls))
+    results = await asyncio.gather(*(alembic(url, "upgrade", "head") for url in urls))
 
-    assert [ended.code for ended in said] == [0, 0, 0], said
+    assert [result.code for result in results] == [0, 0, 0], results
     assert [await revision(url) for url in urls] == [HEAD] * 3
-    await works(await cluster.app(urls[0]), urls[0])
+    await assert_works(await cluster.app(urls[0]), urls[0])
 
 
-async def test_a_migration_waits_for_another_database_that_is_making_the_roles(cluster: Cluster) -> None:
+async def test_a_migration_waits_for_another_database_that_is_creating_the_roles(cluster: Cluster) -> None:
     url = await cluster.database("migrator", "CREATEROLE")
     async with connected(cluster.url) as other:
-        making = other.transaction()
-        await making.start()
+        creation = other.transaction()
+        await creation.start()
         await other.execute("CREATE ROLE ledger_service NOLOGIN")
         migrating = asyncio.create_task(alembic(url, "upgrade", "head"))
         waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query ~ 'grant_roles'"
         async with asyncio.timeout(30), connected(cluster.url) as watcher:
             while not await watcher.fetchval(waiting):
                 await asyncio.sleep(0.05)
-        await making.commit()
-        said = await migrating
+        await creation.commit()
+        result = await migrating
 
-    assert said.code == 0, said.err
+    assert result.code == 0, result.err
     assert await owners(url) == {"ledger_owner"}
 
 
-async def test_going_back_takes_rights_away_and_leaves_the_roles(cluster: Cluster) -> None:
+async def test_a_downgrade_revokes_privileges_and_keeps_the_roles(cluster: Cluster) -> None:
     url = await cluster.database("migrator", "CREATEROLE")
     await migrated(url, "0003")
     before = await objects(url)
     await migrated(url)
 
-    await must(url, "downgrade", "0003")
+    await run_alembic(url, "downgrade", "0003")
 
     assert (await objects(url), await owners(url)) == (before, {url.username})
-    assert await scalar(url, HANGS_ON_ROLES) == 0
+    assert await scalar(url, DEPENDS_ON_ROLES) == 0
     assert await scalar(url, "SELECT count(*) FROM pg_class WHERE relrowsecurity") == 0
     assert await scalar(url, "SELECT count(*) FROM pg_roles WHERE rolname LIKE 'ledger\\_%'") == 3
     assert await scalar(url, "SELECT has_function_privilege('pg_monitor', 'ledger.refuse_change()', 'EXECUTE')")
 
 
-async def test_a_reset_leaves_the_services_user_able_to_work(cluster: Cluster) -> None:
+async def test_after_a_reset_the_user_of_the_service_still_has_access(cluster: Cluster) -> None:
     url = await cluster.database("migrator", "CREATEROLE")
     await migrated(url)
     app = await cluster.app(url)
@@ -222,17 +224,17 @@ async def test_a_reset_leaves_the_services_user_able_to_work(cluster: Cluster) -
     await migrated(url)
 
     assert await owners(url) == {"ledger_owner"}
-    await works(app, url)
+    await assert_works(app, url)
 
 
-async def test_a_table_that_belongs_to_another_user_is_not_taken_from_him(cluster: Cluster) -> None:
+async def test_a_table_of_another_user_keeps_its_owner(cluster: Cluster) -> None:
     url = await cluster.database("migrator")
     await migrated(url, "0003")
 
-    said = await alembic(url.set(username=cluster.url.username, password=cluster.url.password), "upgrade", "head")
+    result = await alembic(url.set(username=cluster.url.username, password=cluster.url.password), "upgrade", "head")
 
-    assert said.code == 0, said.err
-    assert "may not hand everything over" in said.err
+    assert result.code == 0, result.err
+    assert "may not hand everything over" in result.err
     assert {url.username} == await owners(url) - {cluster.url.username}
     database = Database(url)
     await record(database, campaign())

@@ -1,4 +1,4 @@
-"""Who may do what with everything that the migrations make: a table of a later migration must be given its rights."""
+"""Privileges on all objects of the migrations: a table of a later migration must be granted too."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -30,7 +30,7 @@ WHERE nspname IN ('ledger', 'public') AND relkind IN ('r', 'p', 'v', 'm', 'f', '
 ORDER BY 1
 """
 
-# Column privileges too: none are given.
+# Table privileges; the tests check separately that there are no column privileges.
 GRANTED = """
 SELECT nspname || '.' || relname AS name, CASE grantee WHEN 0 THEN 'PUBLIC' ELSE pg_get_userbyid(grantee) END AS role,
     array_agg(DISTINCT privilege_type) AS privileges, bool_or(is_grantable) AS is_grantable
@@ -52,7 +52,7 @@ async def catalog(database_url: URL) -> AsyncIterator[Any]:
         yield connection
 
 
-async def test_each_role_has_on_each_table_what_it_needs_and_nothing_more(catalog: Any) -> None:
+async def test_each_role_has_exactly_the_expected_privileges_on_each_table(catalog: Any) -> None:
     granted: dict[str, dict[str, set[str]]] = {"ledger_service": {}, "ledger_reader": {}}
     for row in await catalog.fetch(GRANTED):
         granted.setdefault(row["role"], {})[row["name"]] = set(row["privileges"])
@@ -65,7 +65,7 @@ async def test_each_role_has_on_each_table_what_it_needs_and_nothing_more(catalo
     )
 
 
-async def test_every_table_in_public_has_row_security_with_the_policies_of_its_roles(catalog: Any) -> None:
+async def test_every_table_in_public_has_row_security_and_a_policy_for_each_role(catalog: Any) -> None:
     tables = [row for row in await catalog.fetch(TABLES) if row["name"].startswith("public.")]
 
     policies = {
@@ -80,17 +80,17 @@ async def test_every_table_in_public_has_row_security_with_the_policies_of_its_r
     }
 
 
-async def test_views_look_with_the_rights_of_whoever_asks(catalog: Any) -> None:
-    await catalog.execute("CREATE VIEW public.careless AS SELECT 1 AS one")
+async def test_views_use_the_privileges_of_the_invoker(catalog: Any) -> None:
+    await catalog.execute("CREATE VIEW public.unsafe AS SELECT 1 AS one")
 
     views = [row for row in await catalog.fetch(TABLES) if row["relkind"] in (b"v", b"m")]
-    careless = [row["name"] for row in views if "security_invoker=true" not in (row["reloptions"] or ())]
+    unsafe = [row["name"] for row in views if "security_invoker=true" not in (row["reloptions"] or ())]
 
-    # The one made here shows that this test would find one.
-    assert careless == ["public.careless"]
+    # The view created above shows that this test detects such views.
+    assert unsafe == ["public.unsafe"]
 
 
-async def test_functions_are_called_by_the_service_alone_and_those_that_act_for_the_owner_have_a_fixed_path(
+async def test_only_the_service_may_call_functions_and_security_definers_have_a_fixed_search_path(
     catalog: Any,
 ) -> None:
     routines = await catalog.fetch(ROUTINES)
@@ -111,7 +111,7 @@ def _has_fixed_path(config: list[str] | None) -> bool:
     return "search_path=pg_catalog, pg_temp" in (config or ())
 
 
-async def test_everything_belongs_to_an_owner_that_nobody_logs_in_as(catalog: Any) -> None:
+async def test_everything_belongs_to_a_role_that_cannot_log_in(catalog: Any) -> None:
     owners = {row["owner"] for row in [*await catalog.fetch(TABLES), *await catalog.fetch(ROUTINES)]}
     schema_owner = await catalog.fetchval("SELECT pg_get_userbyid(nspowner) FROM pg_namespace WHERE nspname = 'ledger'")
     attributes = await catalog.fetch(
@@ -124,16 +124,16 @@ async def test_everything_belongs_to_an_owner_that_nobody_logs_in_as(catalog: An
     assert not any(any(flags) for _, *flags in attributes)
 
 
-async def test_strangers_may_make_nothing_in_either_schema(catalog: Any) -> None:
+async def test_other_users_may_create_nothing_in_either_schema(catalog: Any) -> None:
     granted = await catalog.fetch("""
         SELECT nspname, CASE grantee WHEN 0 THEN 'PUBLIC' ELSE pg_get_userbyid(grantee) END AS role, privilege_type
         FROM pg_namespace, aclexplode(nspacl) WHERE nspname IN ('ledger', 'public') AND grantee <> nspowner
     """)
 
-    rights = {tuple(row) for row in granted}
+    privileges = {tuple(row) for row in granted}
 
-    # Others may have tables of their own beside ours: the way into `public` stays open, our tables there are closed.
-    assert rights == {
+    # Other applications may have tables in `public`, so the schema stays usable; the tables of the ledger are closed.
+    assert privileges == {
         ("ledger", "ledger_service", "USAGE"),
         ("public", "PUBLIC", "USAGE"),
         ("public", "ledger_owner", "CREATE"),

@@ -1,4 +1,4 @@
-"""What the service's role may do, and what the server refuses it: with a user made as an operator makes one."""
+"""What the role ledger_service may do and what PostgreSQL refuses it, with a user created as documented."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -15,8 +15,8 @@ from tests.log.helpers import connected, record
 EVENT_TABLES = ("events", *PARTITIONS)
 EVENTS = "SELECT events::text FROM ledger.events ORDER BY position"
 
-# Whatever may be tried on a table of events.
-ON_EVENTS = [
+# Statements that would change a table of events.
+EVENT_CHANGES = [
     "UPDATE ledger.{table} SET actor = 'somebody'",
     "UPDATE ledger.{table} SET text = NULL, text_salt = NULL",
     "DELETE FROM ledger.{table}",
@@ -39,8 +39,8 @@ ON_EVENTS = [
     "LOCK TABLE ledger.{table} IN ACCESS EXCLUSIVE MODE",
 ]
 
-# The ways around.
-AROUND = [
+# Statements that would circumvent the privileges.
+CIRCUMVENTIONS = [
     "SET session_replication_role = replica",
     "SET ROLE ledger_owner",
     "SET SESSION AUTHORIZATION ledger_owner",
@@ -83,7 +83,7 @@ AROUND = [
 
 @pytest.fixture
 async def recorded(service_url: URL) -> None:
-    """An event in each category that has them, written by the service's own code as its own user."""
+    """An event in each category, appended by the code of the service as the user of the service."""
     database = Database(service_url)
     opened = campaign()
     await record(database, opened, job(opened["id"]), content(), cost(description="For tea"))
@@ -103,87 +103,85 @@ async def owner(database_url: URL) -> AsyncIterator[Any]:
 
 
 async def refusals(connection: Any, statements: list[str]) -> dict[str, str]:
-    """How each statement ended: the name of the error, or that it passed."""
-    ended = {}
+    """Run each statement and roll it back; return the name of its error, or "passed"."""
+    outcomes = {}
     for statement in statements:
         attempt = connection.transaction()
         await attempt.start()
         try:
             await connection.execute(statement)
-            ended[statement] = "passed"
+            outcomes[statement] = "passed"
         except asyncpg.PostgresError as error:
-            ended[statement] = type(error).__name__
+            outcomes[statement] = type(error).__name__
         finally:
             await attempt.rollback()
-    return ended
+    return outcomes
 
 
-async def test_the_server_refuses_the_service_every_change_of_events(service: Any, owner: Any) -> None:
+async def test_every_change_of_events_is_refused(service: Any, owner: Any) -> None:
     before = await owner.fetch(EVENTS)
-    statements = [statement.format(table=table) for table in EVENT_TABLES for statement in ON_EVENTS]
+    statements = [statement.format(table=table) for table in EVENT_TABLES for statement in EVENT_CHANGES]
 
-    ended = await refusals(service, statements)
+    outcomes = await refusals(service, statements)
 
-    assert ended == dict.fromkeys(statements, "InsufficientPrivilegeError")
+    assert outcomes == dict.fromkeys(statements, "InsufficientPrivilegeError")
     assert (await owner.fetch(EVENTS), len(before)) == (before, 4)
 
 
-async def test_what_the_service_grants_itself_gives_it_nothing(service: Any) -> None:
+async def test_the_service_cannot_grant_itself_privileges(service: Any) -> None:
     await service.execute("GRANT ALL ON ledger.events, ledger.job_events TO CURRENT_USER WITH GRANT OPTION")
 
-    ended = await refusals(service, ["UPDATE ledger.events SET actor = 'somebody'", "DELETE FROM ledger.job_events"])
+    outcomes = await refusals(service, ["UPDATE ledger.events SET actor = 'somebody'", "DELETE FROM ledger.job_events"])
 
-    assert set(ended.values()) == {"InsufficientPrivilegeError"}
-
-
-async def test_the_server_refuses_the_service_every_way_around(service: Any) -> None:
-    ended = await refusals(service, AROUND)
-
-    assert ended == dict.fromkeys(AROUND, "InsufficientPrivilegeError")
+    assert set(outcomes.values()) == {"InsufficientPrivilegeError"}
 
 
-async def test_the_owner_of_the_log_cannot_be_become_by_any_user_of_the_service(service: Any, owner: Any) -> None:
+async def test_every_circumvention_is_refused(service: Any) -> None:
+    outcomes = await refusals(service, CIRCUMVENTIONS)
+
+    assert outcomes == dict.fromkeys(CIRCUMVENTIONS, "InsufficientPrivilegeError")
+
+
+async def test_the_service_cannot_become_the_administrator(service: Any, owner: Any) -> None:
     administrator = await owner.fetchval("SELECT session_user")
 
-    ended = await refusals(service, [f"SET ROLE {administrator}", f"SET SESSION AUTHORIZATION {administrator}"])
+    outcomes = await refusals(service, [f"SET ROLE {administrator}", f"SET SESSION AUTHORIZATION {administrator}"])
 
-    assert set(ended.values()) == {"InsufficientPrivilegeError"}
+    assert set(outcomes.values()) == {"InsufficientPrivilegeError"}
 
 
 @pytest.mark.parametrize("table", EVENT_TABLES)
-async def test_the_service_may_insert_and_copy_events_and_read_them(service: Any, table: str) -> None:
+async def test_the_service_may_insert_copy_and_read_events(service: Any, table: str) -> None:
     category = "job" if table == "events" else table.removesuffix("_events")
     others = ", ".join(column for column in EVENT_COLUMNS if column not in ("category", "stream_id"))
-    again = await service.fetch(f"SELECT '{category}', gen_random_uuid(), {others} FROM ledger.events LIMIT 1")
+    rows = await service.fetch(f"SELECT '{category}', gen_random_uuid(), {others} FROM ledger.events LIMIT 1")
     columns = ("category", "stream_id", *others.split(", "))
 
     inserted = await service.execute(
         f"INSERT INTO ledger.{table} (category, stream_id, {others}) "
         f"SELECT '{category}', gen_random_uuid(), {others} FROM ledger.events LIMIT 1"
     )
-    copied = await service.copy_records_to_table(table, schema_name="ledger", columns=columns, records=again)
+    copied = await service.copy_records_to_table(table, schema_name="ledger", columns=columns, records=rows)
 
     assert (inserted, copied) == ("INSERT 0 1", "COPY 1")
     assert await service.fetchval(f"SELECT count(*) FROM ledger.{table} WHERE category = '{category}'") >= 2
 
 
-async def test_erasing_a_text_takes_text_and_salt_of_one_event_and_nothing_else(service: Any, owner: Any) -> None:
+async def test_erasing_deletes_text_and_salt_of_one_event_and_changes_nothing_else(service: Any, owner: Any) -> None:
     others = ", ".join(column for column in EVENT_COLUMNS if column not in ("text", "text_salt"))
-    kept = f"SELECT ROW({others})::text FROM ledger.events ORDER BY position"
+    unchanged = f"SELECT ROW({others})::text FROM ledger.events ORDER BY position"
     texts = "SELECT position FROM ledger.events WHERE text IS NOT NULL AND text_salt IS NOT NULL ORDER BY position"
-    before, had_text = await owner.fetch(kept), [row[0] for row in await owner.fetch(texts)]
+    before, had_text = await owner.fetch(unchanged), [row[0] for row in await owner.fetch(texts)]
 
-    answers = [await service.fetchval("SELECT ledger.erase_text($1)", position) for position in (4, 4, 999, None)]
+    results = [await service.fetchval("SELECT ledger.erase_text($1)", position) for position in (4, 4, 999, None)]
 
-    assert answers == [True, False, False, False]
+    assert results == [True, False, False, False]
     assert [row[0] for row in await owner.fetch(texts)] == [position for position in had_text if position != 4]
     assert 4 in had_text
-    assert await owner.fetch(kept) == before
+    assert await owner.fetch(unchanged) == before
 
 
-async def test_tables_functions_and_a_path_of_the_callers_own_do_not_mislead_the_erasure(
-    service: Any, owner: Any
-) -> None:
+async def test_the_erasure_ignores_tables_functions_and_the_search_path_of_the_caller(service: Any, owner: Any) -> None:
     await service.execute("""
         CREATE TEMPORARY TABLE events (position bigint, text text, text_salt text);
         INSERT INTO pg_temp.events VALUES (4, 'mine', 'mine');
@@ -205,15 +203,15 @@ async def test_tables_functions_and_a_path_of_the_callers_own_do_not_mislead_the
     assert await service.fetch("SELECT name FROM pg_temp.taken") == []
 
 
-async def test_nobody_else_may_erase(owner: Any, recorded: None) -> None:
+async def test_other_roles_may_not_erase(owner: Any, recorded: None) -> None:
     await owner.execute("SET ROLE ledger_reader")
 
-    ended = await refusals(owner, ["SELECT ledger.erase_text(4)", "SELECT FROM ledger.events"])
+    outcomes = await refusals(owner, ["SELECT ledger.erase_text(4)", "SELECT FROM ledger.events"])
 
-    assert set(ended.values()) == {"InsufficientPrivilegeError"}
+    assert set(outcomes.values()) == {"InsufficientPrivilegeError"}
 
 
-async def test_a_reader_reads_the_read_models_and_nothing_else(owner: Any, recorded: None) -> None:
+async def test_a_reader_may_only_read_the_read_models(owner: Any, recorded: None) -> None:
     models = ("campaigns", "content_assets", "agent_jobs", "budget_entries")
     await owner.execute(
         "INSERT INTO public.campaigns (id, name, budget, currency, start_date, created_at, updated_at, position) "
@@ -221,14 +219,14 @@ async def test_a_reader_reads_the_read_models_and_nothing_else(owner: Any, recor
     )
     await owner.execute("SET ROLE ledger_reader")
 
-    seen = await owner.fetchval("SELECT count(*) FROM public.campaigns")
-    ended = await refusals(
+    count = await owner.fetchval("SELECT count(*) FROM public.campaigns")
+    outcomes = await refusals(
         owner,
         [f"{verb} public.{model}" for model in models for verb in ("DELETE FROM", "TRUNCATE", "SELECT FROM")]
         + ["UPDATE public.campaigns SET budget = 2", "TABLE public.alembic_version", "TABLE ledger.events"],
     )
 
-    assert seen == 1
-    passed = [statement for statement, end in ended.items() if end == "passed"]
+    assert count == 1
+    passed = [statement for statement, outcome in outcomes.items() if outcome == "passed"]
     assert passed == [f"SELECT FROM public.{model}" for model in models]
-    assert set(ended.values()) == {"passed", "InsufficientPrivilegeError"}
+    assert set(outcomes.values()) == {"passed", "InsufficientPrivilegeError"}

@@ -1,7 +1,7 @@
-"""On a server whose schema `public` is open to the network: roles and default privileges as Supabase has them.
+"""A server whose schema `public` is reachable from the network, with the roles and privileges of Supabase.
 
-`anon` and `authenticated` are who asks over HTTP; `service_role` is whoever holds the project's secret key, and row
-level security does not apply to it: for all three only privileges stand between the network and the tables.
+`anon` and `authenticated` are the roles of HTTP requests; `service_role` is the role of requests with the secret key of
+the project, which bypasses row level security. Only privileges protect the tables from all three.
 """
 
 import shutil
@@ -13,14 +13,14 @@ import pytest
 from sqlalchemy import URL
 
 from tests.log.helpers import connected
-from tests.migrations.helpers import REPOSITORY, alembic, must
-from tests.migrations.test_migrating_with_roles import Cluster, cluster, embedded_18, migrated, owners, works
+from tests.migrations.helpers import REPOSITORY, alembic, run_alembic
+from tests.migrations.test_migrating_with_roles import Cluster, assert_works, cluster, embedded_18, migrated, owners
 
 __all__ = ["cluster", "embedded_18"]
 
 API_ROLES = ("anon", "authenticated", "service_role")
 
-OPEN = """
+OPEN_DEFAULTS = """
 GRANT USAGE ON SCHEMA public TO anon, authenticated, service_role;
 ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON TABLES TO anon, authenticated, service_role;
 ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON SEQUENCES TO anon, authenticated, service_role;
@@ -66,23 +66,23 @@ def upgrade():
 """
 
 
-@pytest.fixture(params=["who may make roles", "who may not", "superuser"])
+@pytest.fixture(params=["may create roles", "may not create roles", "superuser"])
 async def supabase(request: pytest.FixtureRequest, cluster: Cluster) -> AsyncIterator[URL]:
-    """A database with these roles and defaults, nothing migrated yet; the URL of who migrates it."""
-    attributes = {"who may make roles": "CREATEROLE", "superuser": "SUPERUSER"}.get(request.param, "")
+    """An empty database with these roles and defaults; the URL connects as the user that migrates it."""
+    attributes = {"may create roles": "CREATEROLE", "superuser": "SUPERUSER"}.get(request.param, "")
     url = await cluster.database("postgres_like", attributes)
     async with connected(cluster.url) as connection:
         await connection.execute("CREATE ROLE anon; CREATE ROLE authenticated; CREATE ROLE service_role BYPASSRLS")
     async with connected(url) as connection:
-        await connection.execute(OPEN)
+        await connection.execute(OPEN_DEFAULTS)
     return url
 
 
-async def passed(url: URL, cluster: Cluster, role: str) -> list[str]:
-    """What a role may do with our tables, tried statement by statement."""
-    ours = cluster.url.set(database=url.database)
-    done = []
-    async with connected(ours) as connection:
+async def permitted(url: URL, cluster: Cluster, role: str) -> list[str]:
+    """Return the statements that a role may run on the tables of the ledger, by running each."""
+    as_superuser = cluster.url.set(database=url.database)
+    allowed = []
+    async with connected(as_superuser) as connection:
         tables = [row[0] for row in await connection.fetch(TABLES)]
         assert len(tables) >= 17
         for table in tables:
@@ -95,28 +95,28 @@ async def passed(url: URL, cluster: Cluster, role: str) -> list[str]:
                 await connection.execute(f"SET LOCAL ROLE {role}")
                 try:
                     await connection.execute(statement.format(table=table, column=column))
-                    done.append(statement.format(table=table, column=column))
+                    allowed.append(statement.format(table=table, column=column))
                 except asyncpg.InsufficientPrivilegeError:
                     pass
                 finally:
                     await attempt.rollback()
-        done += [row[0] for row in await connection.fetch(FUNCTIONS, role)]
+        allowed += [row[0] for row in await connection.fetch(FUNCTIONS, role)]
         if await connection.fetchval("SELECT has_schema_privilege($1, 'ledger', 'USAGE, CREATE')", role):
-            done.append("schema ledger")
+            allowed.append("schema ledger")
         if await connection.fetchval("SELECT has_schema_privilege($1, 'public', 'CREATE')", role):
-            done.append("CREATE in public")
-    return done
+            allowed.append("CREATE in public")
+    return allowed
 
 
-async def test_the_roles_of_the_network_may_do_nothing_at_all(supabase: URL, cluster: Cluster) -> None:
+async def test_the_roles_of_http_requests_may_do_nothing(supabase: URL, cluster: Cluster) -> None:
     await migrated(supabase)
 
-    may = {role: await passed(supabase, cluster, role) for role in API_ROLES}
+    statements = {role: await permitted(supabase, cluster, role) for role in API_ROLES}
 
-    assert may == {role: [] for role in API_ROLES}
+    assert statements == {role: [] for role in API_ROLES}
 
 
-async def test_without_the_roles_migration_they_could_do_everything(supabase: URL, cluster: Cluster) -> None:
+async def test_without_migration_0004_they_could_do_everything(supabase: URL, cluster: Cluster) -> None:
     await migrated(supabase, "0002")
     async with connected(supabase) as connection:
         granted = await connection.fetchval("SELECT has_table_privilege('anon', 'public.campaigns', 'TRUNCATE')")
@@ -124,42 +124,44 @@ async def test_without_the_roles_migration_they_could_do_everything(supabase: UR
     assert granted
 
 
-async def test_tables_of_others_are_left_as_they_are(supabase: URL) -> None:
+async def test_privileges_on_other_tables_are_unchanged(supabase: URL) -> None:
     await migrated(supabase)
 
     async with connected(supabase) as connection:
-        kept = await connection.fetchval("SELECT has_table_privilege('anon', 'public.of_others', 'SELECT, TRUNCATE')")
+        unchanged = await connection.fetchval(
+            "SELECT has_table_privilege('anon', 'public.of_others', 'SELECT, TRUNCATE')"
+        )
 
-    assert kept
+    assert unchanged
 
 
-async def test_what_later_migrations_make_is_closed_too(supabase: URL, cluster: Cluster, tmp_path: Path) -> None:
+async def test_objects_of_later_migrations_are_closed_too(supabase: URL, cluster: Cluster, tmp_path: Path) -> None:
     await migrated(supabase)
     shutil.copy(REPOSITORY / "alembic.ini", tmp_path)
     shutil.copytree(REPOSITORY / "alembic", tmp_path / "alembic", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "alembic" / "versions" / "later.py").write_text(LATER)
-    # The configuration's own folder goes before the checkout in the path: there are no packages in it.
-    said = await alembic(supabase, "upgrade", "head", configuration=tmp_path / "alembic.ini")
-    assert said.code == 0, said.err
+    # The folder of the configuration precedes the checkout in the import path; it contains no packages.
+    result = await alembic(supabase, "upgrade", "head", configuration=tmp_path / "alembic.ini")
+    assert result.code == 0, result.err
 
-    may = {role: await passed(supabase, cluster, role) for role in API_ROLES}
+    statements = {role: await permitted(supabase, cluster, role) for role in API_ROLES}
 
     callable_by_all = ["later()"] if await owners(supabase) == {supabase.username} else []
-    assert may == dict.fromkeys(API_ROLES, callable_by_all)
+    assert statements == dict.fromkeys(API_ROLES, callable_by_all)
     async with connected(supabase) as connection:
         assert await connection.fetchval("SELECT to_regclass('public.later') IS NOT NULL")
 
 
-async def test_the_service_works_beside_them(supabase: URL, cluster: Cluster) -> None:
+async def test_the_service_works_on_such_a_server(supabase: URL, cluster: Cluster) -> None:
     await migrated(supabase)
 
     has_roles = await owners(supabase) == {"ledger_owner"}
-    await works(await cluster.app(supabase) if has_roles else supabase, supabase)
+    await assert_works(await cluster.app(supabase) if has_roles else supabase, supabase)
 
 
-async def test_migrating_back_and_forth_opens_nothing(supabase: URL, cluster: Cluster) -> None:
+async def test_a_downgrade_and_an_upgrade_grant_nothing(supabase: URL, cluster: Cluster) -> None:
     await migrated(supabase)
-    await must(supabase, "downgrade", "0003")
+    await run_alembic(supabase, "downgrade", "0003")
     async with connected(supabase) as connection:
         grants = (
             "SELECT count(*) FROM information_schema.table_privileges WHERE grantee = ANY ($1) AND table_name <> $2"
@@ -167,6 +169,6 @@ async def test_migrating_back_and_forth_opens_nothing(supabase: URL, cluster: Cl
         after_downgrade = await connection.fetchval(grants, list(API_ROLES), "of_others")
     await migrated(supabase)
 
-    may = {role: await passed(supabase, cluster, role) for role in API_ROLES}
+    statements = {role: await permitted(supabase, cluster, role) for role in API_ROLES}
 
-    assert (after_downgrade, may) == (0, {role: [] for role in API_ROLES})
+    assert (after_downgrade, statements) == (0, {role: [] for role in API_ROLES})

@@ -1,6 +1,6 @@
-"""A budget is a promise: under any concurrency, over any number of processes, no hold breaks a limit.
+"""Budgets under concurrency: with any number of clients and processes, no hold exceeds a limit.
 
-LEDGER_TEST_SECONDS sets how long the cycles run (default 5; the full minute with 60).
+LEDGER_TEST_SECONDS sets the duration of the cycles (default 5).
 """
 
 import asyncio
@@ -31,7 +31,7 @@ SECONDS = float(os.environ.get("LEDGER_TEST_SECONDS", "5"))
 
 @asynccontextmanager
 async def api_process(database_url: URL) -> AsyncIterator[str]:
-    """A `ledger serve` of its own on this database; its address."""
+    """Run `ledger serve` in a separate process on this database; yield its address."""
     environment = {**os.environ, "DATABASE_URL": database_url.render_as_string(hide_password=False)}
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "ledger", "serve", "--no-auth", "--port", "0",
@@ -47,16 +47,16 @@ async def api_process(database_url: URL) -> AsyncIterator[str]:
         await process.wait()
 
 
-async def post(client: aiohttp.ClientSession, address: str, sent: dict[str, Any]) -> tuple[int, Any]:
-    async with client.post(f"http://{address}/v1/events", json=sent) as answer:
+async def post(client: aiohttp.ClientSession, address: str, event: dict[str, Any]) -> tuple[int, Any]:
+    async with client.post(f"http://{address}/v1/events", json=event) as answer:
         return answer.status, await answer.json(content_type=None)
 
 
 async def balances_at_every_position(database: Database, campaign_id: str) -> list[tuple[int, Decimal, Decimal]]:
-    """Replay the log by hand: (position, spent, held) of the campaign after each of its cost events."""
+    """Compute from the log (position, spent, held) of the campaign after each of its cost events."""
     spent = held = Decimal(0)
     open_holds: dict[Any, Decimal] = {}
-    found = []
+    balances = []
     async for page in read_all(database, EventFilter(categories=("cost",))):
         for stored in page:
             assert str(stored.campaign_id) == campaign_id
@@ -66,14 +66,14 @@ async def balances_at_every_position(database: Database, campaign_id: str) -> li
             elif stored.type in ("cost.settled", "cost.released", "cost.expired"):
                 held -= open_holds.pop(stored.stream_id)
                 spent += Decimal(data.get("cost", "0"))
-                found.append((stored.position, spent, held))
+                balances.append((stored.position, spent, held))
                 continue
             else:
                 assert stored.type == "cost.denied"
                 continue
             held += open_holds[stored.stream_id]
-            found.append((stored.position, spent, held))
-    return found
+            balances.append((stored.position, spent, held))
+    return balances
 
 
 @pytest.mark.parametrize("processes", [1, 3])
@@ -96,7 +96,7 @@ async def test_64_clients_get_exactly_the_holds_that_fit(processes: int, databas
 
 
 @pytest.mark.parametrize("processes", [1, 3])
-async def test_cycles_of_reserve_settle_and_release_never_pass_the_limit(
+async def test_cycles_of_reserve_settle_and_release_never_exceed_the_limit(
     processes: int, database_url: URL, database: Database
 ) -> None:
     limit = Decimal("5.00")
@@ -106,13 +106,10 @@ async def test_cycles_of_reserve_settle_and_release_never_pass_the_limit(
     async with AsyncExitStack() as stack, aiohttp.ClientSession() as client:
         addresses = [await stack.enter_async_context(api_process(database_url)) for _ in range(processes)]
         await post(client, addresses[0], created)
-        until = time.monotonic() + SECONDS
+        end = time.monotonic() + SECONDS
 
         outcomes = await asyncio.gather(
-            *(
-                _cycle(client, addresses, created["id"], random.Random(seed + number), until)
-                for number in range(CLIENTS)
-            )
+            *(_cycle(client, addresses, created["id"], random.Random(seed + number), end) for number in range(CLIENTS))
         )
 
     total: Counter[int] = sum(outcomes, Counter())
@@ -123,21 +120,21 @@ async def test_cycles_of_reserve_settle_and_release_never_pass_the_limit(
 
 
 async def _cycle(
-    client: aiohttp.ClientSession, addresses: Sequence[str], campaign_id: str, chance: random.Random, until: float
+    client: aiohttp.ClientSession, addresses: Sequence[str], campaign_id: str, chance: random.Random, end: float
 ) -> Counter[int]:
-    """Reserve, then release or settle at no more than the hold, again and again; the statuses met."""
+    """Reserve, then release or settle at most the hold, repeatedly; return how often each status occurred."""
     statuses: Counter[int] = Counter()
-    while time.monotonic() < until:
-        asked = reserve("0.10", campaign_id=campaign_id)
-        status, _ = await post(client, chance.choice(addresses), asked)
+    while time.monotonic() < end:
+        hold = reserve("0.10", campaign_id=campaign_id)
+        status, _ = await post(client, chance.choice(addresses), hold)
         statuses[status] += 1
         if status != 201:
             continue
-        # Most are released, so that the budget lasts for the whole run.
+        # Most holds are released, so that the budget lasts for the whole run.
         if chance.random() < 0.98:
-            later = event("cost.released", stream_id=asked["id"])
+            later = event("cost.released", stream_id=hold["id"])
         else:
-            later = event("cost.settled", {"cost": chance.choice(["0.0000000001", "0.0001"])}, stream_id=asked["id"])
+            later = event("cost.settled", {"cost": chance.choice(["0.0000000001", "0.0001"])}, stream_id=hold["id"])
         status, answer = await post(client, chance.choice(addresses), later)
         assert status == 201, answer
     return statuses

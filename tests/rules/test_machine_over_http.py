@@ -1,7 +1,7 @@
-"""Over HTTP too, whatever is sent in whatever order: the service decides as the model does and shows what it knows.
+"""A state machine over HTTP: the service decides like the model and shows its state, for any sequence of requests.
 
-The machine of tests/domain, with real requests to a real service on a database of its own an example.
-LEDGER_TEST_EXAMPLES multiplies the examples: 1, the default, makes about 600 steps in ten seconds.
+The machine of tests/domain, with requests to a real service on a new database for each example.
+LEDGER_TEST_EXAMPLES multiplies the number of examples; 1, the default, runs about 600 steps in ten seconds.
 """
 
 import itertools
@@ -31,18 +31,18 @@ SETTINGS = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
 )
 
-ALL = None
+EVERYTHING = None
 
 Rows = dict[str, dict[str, Any]]
 
 
-def naming_its_stream(event: Event) -> Event:
-    """The event as it may be sent: only what opens a stream may leave out which."""
+def with_stream_id(event: Event) -> Event:
+    """Return the event with a stream_id, which only events that open a stream may omit."""
     return event if TRANSITIONS[event["type"]][0] == "" else {"stream_id": event["id"], **event}
 
 
 def as_verdict(answer: dict[str, Any], index: int) -> Verdict:
-    """A receipt or a problem document in the model's words."""
+    """Convert a receipt or a problem document to a verdict of the model."""
     if "type" not in answer:
         return Verdict(None, answer["version"], answer["position"], answer["duplicate"], answer.get("over_budget"))
     slug = answer["type"].removeprefix("/problems/")
@@ -51,14 +51,14 @@ def as_verdict(answer: dict[str, Any], index: int) -> Verdict:
 
 
 def shown(value: Any) -> Any:
-    """A value of the model as the API shows it."""
+    """Return a value of the model as the API shows it."""
     if isinstance(value, Decimal):
         return f"{value.normalize() + 0:f}"
     return value.isoformat(timespec="microseconds").replace("+00:00", "Z") if isinstance(value, datetime) else value
 
 
 def rows_of(model: Model) -> dict[str, Rows]:
-    """What the read models must show, by the path of each: the rows of streams that are not deleted."""
+    """Return the expected rows of the read models by path: those of streams that are not deleted."""
     rows: dict[str, Rows] = {"campaigns": {}, "content-assets": {}, "agent-jobs": {}, "budget-entries": {}}
     paths = dict(zip(("campaign", "content", "job", "cost"), rows, strict=True))
     tokens = {stream["id"]: 0 for stream in model.streams.values()}
@@ -92,19 +92,19 @@ class ServiceMachine(LedgerMachine):
         super().__init__()
         self.service = Service(run, server_url, template, clock=lambda: self.now)
         self.forms = itertools.cycle(itertools.product(("object", "array", "ndjson"), (False, True)))
-        # Small pages first, so that rows are also read back between the events that make them.
-        self.pages = itertools.cycle((1, 2, ALL))
-        self.agree = True
+        # Small pages first, so that rows are also loaded again between the events that change them.
+        self.pages = itertools.cycle((1, 2, EVERYTHING))
+        self.is_consistent = True
 
     def submit(self, events: list[Event], *, independent: bool = False) -> None:
-        self.agree = False
-        super().submit([naming_its_stream(event) for event in events], independent=independent)
+        self.is_consistent = False
+        super().submit([with_stream_id(event) for event in events], independent=independent)
         events_max = next(self.pages)
-        if events_max is ALL:
+        if events_max is EVERYTHING:
             self.compare_read_models()
         else:
             self.service.fold(events_max)
-        self.agree = True
+        self.is_consistent = True
 
     def answer(self, events: list[Event], independent: bool) -> list[Verdict]:
         form, also_independent = next(self.forms)
@@ -129,39 +129,39 @@ class ServiceMachine(LedgerMachine):
         assert status == (201 if new else 200)
         assert answer["position"] == max((receipt["position"] for _, receipt in receipts), default=0)
         assert header == str(answer["position"])
-        return [as_verdict(each, each.get("index", place)) for place, each in enumerate(judged)]
+        return [as_verdict(result, result.get("index", index)) for index, result in enumerate(judged)]
 
     def held(self) -> dict[str, datetime]:
-        """The open holds, and when each is due."""
+        """Return the open holds with their expiry times."""
         held = [stream for stream in self.model.streams.values() if stream["status"] == "held"]
         return {stream["id"]: stream["expires_at"] for stream in held}
 
     @precondition(lambda self: self.held())
     @rule(data=st.data(), late=st.sampled_from([None, -0.000001, 0, 1]))
     def expire(self, data: st.DataObject, late: float | None) -> None:
-        """Expire what is due now, or just before or when a hold is due."""
+        """Expire the holds that are due, after moving the clock to just before, at or after the expiry of a hold."""
         if late is not None:
-            falls_due = data.draw(st.sampled_from(sorted(self.held().values())))
-            self.now = max(self.now, falls_due + timedelta(seconds=late))
+            expiry = data.draw(st.sampled_from(sorted(self.held().values())))
+            self.now = max(self.now, expiry + timedelta(seconds=late))
         due = {entry_id: expires_at for entry_id, expires_at in self.held().items() if expires_at <= self.now}
-        self.agree = False
+        self.is_consistent = False
 
-        assert self.service.sweep() == len(due)
+        assert self.service.expire_holds() == len(due)
 
         expired = self.service.events(after=self.model.position)
         order = [event["stream_id"] for event in expired]
-        # Those due at one moment may come in any order.
+        # Holds with the same expiry time may expire in any order.
         assert [due[entry_id] for entry_id in order] == sorted(due.values())
         assert sorted(order) == sorted(due)
         for event in expired:
-            said = Verdict(None, event["version"], event["position"])
+            verdict = Verdict(None, event["version"], event["position"])
             assert (event["type"], event["actor"], event["recorded_at"]) == ("cost.expired", "ledger", shown(self.now))
-            assert said == self.model.expire(event["stream_id"], self.now)
-        self.agree = True
+            assert verdict == self.model.expire(event["stream_id"], self.now)
+        self.is_consistent = True
 
     def teardown(self) -> None:
         try:
-            if self.agree:
+            if self.is_consistent:
                 self.compare_items(self.compare_read_models())
                 self.compare_budgets()
                 self.audit()
@@ -169,7 +169,7 @@ class ServiceMachine(LedgerMachine):
             self.service.stop()
 
     def compare_read_models(self) -> dict[str, Rows]:
-        """Fold what is left, and compare what the collections list."""
+        """Fold the remaining events, and compare the collections with the model; return their items."""
         while self.service.fold():
             pass
         listed = {}
@@ -198,12 +198,12 @@ class ServiceMachine(LedgerMachine):
                 continue
             limit, spent, held = campaign["limit"], campaign["spent"], campaign["held"]
             expected = {"budget": limit, "spent": spent, "held": held, "available": limit - spent - held}
-            # The machine's clock stands at a time that is long ago.
+            # The clock of the machine is in the past.
             expected |= {"currency": campaign["currency"], "burn_rate_per_day": "0", "days_left": None}
             assert {name: budget[name] for name in expected} == {name: shown(value) for name, value in expected.items()}
 
     def audit(self) -> None:
-        """Read the log as an auditor does, and come to the model's balances from nothing but its events."""
+        """Compute the balances from the events alone, as an auditor does, and compare them with the model."""
         auditor = Auditor()
         for event in self.service.events():
             auditor.read(SimpleNamespace(**{**event, "data": json.dumps(event["data"])}))
@@ -217,6 +217,6 @@ class ServiceMachine(LedgerMachine):
                 assert seen == (stream["limit"], stream["spent"], stream["held"])
 
 
-def test_the_service_decides_as_the_model_does(server_url: URL, template: str) -> None:
+def test_the_service_decides_like_the_model(server_url: URL, template: str) -> None:
     with loop_in_a_thread() as run:
         run_state_machine_as_test(lambda: ServiceMachine(run, server_url, template), settings=SETTINGS)

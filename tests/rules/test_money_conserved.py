@@ -1,6 +1,6 @@
-"""No unit of the tenth decimal is ever lost: events, accounts and read models agree to the last digit.
+"""Conservation of money: events, accounts and read models agree to the tenth decimal.
 
-LEDGER_TEST_COSTS sets how many costs and adjustments are recorded (default 20,000; the full million with 1000000).
+LEDGER_TEST_COSTS sets the number of costs and adjustments (default 20,000; 1000000 for the long run).
 """
 
 import os
@@ -25,12 +25,12 @@ BATCH = 1_000
 
 
 def candidate(name: str, data: dict[str, Any], **envelope: Any) -> Candidate:
-    kind = CATALOGUE[name]
-    return prepare(kind, kind.decoder.decode(msgspec.json.encode(data)), actor="test", **envelope)
+    event_type = CATALOGUE[name]
+    return prepare(event_type, event_type.decoder.decode(msgspec.json.encode(data)), actor="test", **envelope)
 
 
 def random_amount(chance: random.Random) -> Decimal:
-    """An amount of any size up to ten digits, with up to ten decimals."""
+    """Return an amount of up to ten digits and ten decimals."""
     return Decimal(chance.randrange(10 ** chance.randint(1, 20))).scaleb(-10)
 
 
@@ -66,7 +66,7 @@ async def test_events_accounts_and_read_models_agree_to_the_last_digit(database:
 
 
 def _batch(chance: random.Random, campaigns: list[Any], expected: dict[Any, Decimal]) -> Any:
-    """Costs, and for half of them an adjustment up or down, kept in `expected`."""
+    """Yield costs, and adjustments of half of them; add the amounts to `expected`."""
     for _ in range(BATCH * 2 // 3):
         campaign_id = chance.choice(campaigns)
         amount = random_amount(chance)

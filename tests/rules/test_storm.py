@@ -1,6 +1,6 @@
-"""After a storm of whatever clients may send, refused and repeated requests among it, verification finds nothing.
+"""After many random requests, including refused and retried ones, `verify` finds no difference.
 
-LEDGER_TEST_STORM sets how many events are sent (default 1,500; the long run with 100000).
+LEDGER_TEST_STORM sets the number of events (default 1,500; 100000 for the long run).
 """
 
 import os
@@ -30,57 +30,57 @@ from tests.rules.threaded_service import loop_in_a_thread
 
 EVENTS = int(os.environ.get("LEDGER_TEST_STORM", "1500"))
 CONVERSATION_EVENTS = 100
-"""So many are drawn as one example: about what hypothesis allows an example to hold."""
+"""Events drawn as one example: about the most that hypothesis allows."""
 
 EVENTS_FOR_ALL_TYPES = 10_000
-"""In a storm of so many every event type of the catalogue is among them."""
+"""With at least this many events, every event type of the catalogue occurs."""
 
 
-class Asked(NamedTuple):
-    """A request as it was drawn."""
+class DrawnRequest(NamedTuple):
+    """A request drawn by hypothesis."""
 
     events: list[Event]
     independent: bool
 
 
 @st.composite
-def conversations(draw: Any) -> list[Asked]:
-    """Requests about entities of their own, drawn next to the model, so that they mostly mean something."""
+def conversations(draw: Any) -> list[DrawnRequest]:
+    """Draw requests about separate entities, guided by the model, so that most of them are valid."""
     model = Model()
-    # Not drawn: an id says nothing, and examples must not meet.
+    # Not drawn: ids have no meaning, and examples must not share entities.
     base = uuid.uuid4().int & ~0xFFFF
     count = iter(range(0x10000))
     streams: dict[str, list[str]] = {"campaign": [], "content": [], "job": [], "cost": []}
     drawer = Drawer(draw, streams, model, lambda: str(uuid.UUID(int=base + next(count))))
-    told: list[Asked] = []
+    requests: list[DrawnRequest] = []
     sent: list[Event] = []
     while len(sent) < CONVERSATION_EVENTS:
         number, independent = draw(st.sampled_from([1, 1, 1, 2, 6, 12])), draw(st.booleans())
         events = drawer.events(number, NOW) if number > 1 else [drawer.event()]
         if sent and draw(st.integers(0, 9)) == 9:
             events.append(drawer.changed(draw(st.sampled_from(sent[-10:]))))
-        judged = model.apply_independently if independent else model.apply_together
-        judged(events, NOW)
-        told.append(Asked(events, independent))
+        apply = model.apply_independently if independent else model.apply_together
+        apply(events, NOW)
+        requests.append(DrawnRequest(events, independent))
         sent += events
-    return told
+    return requests
 
 
 class Storm:
-    """A ledger that is sent conversations, request by request. Its clock moves on with each."""
+    """Sends conversations to a ledger, request by request. Its clock advances with each request."""
 
     def __init__(self, url: URL) -> None:
         self.database = Database(url)
         self.now: datetime = NOW
         self.sent = self.requests = self.refused = 0
 
-    async def send(self, told: list[Asked]) -> None:
-        """Judge and record a conversation, let holds fall due, and fold what there is."""
+    async def send(self, conversation: list[DrawnRequest]) -> None:
+        """Append a conversation, expire holds in between, and fold the new events."""
         async with Appender(self.database, clock=lambda: self.now) as appender:
-            for asked in told:
-                self.sent += len(asked.events)
+            for drawn in conversation:
+                self.sent += len(drawn.events)
                 self.requests += 1
-                request = Request([candidate(event) for event in asked.events], asked.independent)
+                request = Request([candidate(event) for event in drawn.events], drawn.independent)
                 verdict = await appender.append(request)
                 self.refused += sum(isinstance(answer, Refused) for answer in verdict)
                 self.now += timedelta(seconds=0.7)
@@ -89,7 +89,7 @@ class Storm:
         await fold_page(self.database, 1_000)
 
 
-def test_after_a_storm_of_events_verification_is_clean(database_url: URL) -> None:
+def test_after_many_random_requests_verify_finds_no_difference(database_url: URL) -> None:
     chance = random.randrange(2**32)
     print(f"seed {chance}")
 
@@ -102,17 +102,17 @@ def test_after_a_storm_of_events_verification_is_clean(database_url: URL) -> Non
         suppress_health_check=list(HealthCheck),
     )
     @given(conversations())
-    def blow(told: list[Asked]) -> None:
-        run(storm.send(told))
+    def send(conversation: list[DrawnRequest]) -> None:
+        run(storm.send(conversation))
 
     with loop_in_a_thread() as run:
         storm = Storm(database_url)
-        blow()
+        send()
         while run(fold_page(storm.database)):
             pass
         head = run(value(storm.database, "SELECT position FROM ledger.log_head"))
         types = run(query(storm.database, "SELECT type, count(*) FROM ledger.events GROUP BY type ORDER BY type"))
-        print(f"{storm.sent} events sent in one of {storm.requests} requests, {storm.refused} refused; {dict(types)}")
+        print(f"{storm.sent} events sent in {storm.requests} requests, {storm.refused} refused; {dict(types)}")
 
         report, differences = run(verified(storm.database))
 

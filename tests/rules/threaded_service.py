@@ -1,4 +1,4 @@
-"""A service beside a test that is not async itself: on a database and in a thread of its own, asked over HTTP."""
+"""A service in a separate thread, on a new database, for synchronous tests that use it over HTTP."""
 
 import asyncio
 import json
@@ -28,7 +28,7 @@ Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
 @contextmanager
 def loop_in_a_thread() -> Iterator[Run]:
-    """Run an event loop beside the test; yields what runs a coroutine on it and waits for the result."""
+    """Run an event loop in a thread; yield a function that runs a coroutine on it and waits for the result."""
     loop = uvloop.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="service", daemon=True)
     thread.start()
@@ -41,7 +41,7 @@ def loop_in_a_thread() -> Iterator[Run]:
 
 
 class Service:
-    """The service on a new database, and one connection to it that is kept alive. Nothing is folded unasked."""
+    """The service on a new database, with one persistent HTTP connection. Events are folded only by `fold`."""
 
     def __init__(self, run: Run, server_url: URL, template: str, clock: Callable[[], datetime]) -> None:
         self.run, self.server_url, self.clock = run, server_url, clock
@@ -53,12 +53,12 @@ class Service:
         self.run(self._start(listener))
 
     async def _start(self, listener: Any) -> None:
-        self.leave = asyncio.Event()
-        self.served = asyncio.create_task(self._serve(listener))
+        self.stopping = asyncio.Event()
+        self.serving_task = asyncio.create_task(self._serve(listener))
 
     async def _serve(self, listener: Any) -> None:
         async with serving(self.database, listener, with_worker=False, clock=self.clock):
-            await self.leave.wait()
+            await self.stopping.wait()
 
     def stop(self) -> None:
         self.http.close()
@@ -66,39 +66,39 @@ class Service:
         self.run(administer(self.server_url, f"DROP DATABASE {self.name} WITH (FORCE)"))
 
     async def _stop(self) -> None:
-        self.leave.set()
-        await self.served
+        self.stopping.set()
+        await self.serving_task
         await self.database.close()
 
     def fold(self, events_max: int = PAGE_EVENTS_MAX) -> int:
-        """Fold a page into the read models; how many events that were."""
+        """Fold a page into the read models; return its number of events."""
         folded: int = self.run(fold_page(self.database, events_max))
         return folded
 
-    def sweep(self) -> int:
-        """Expire what is due, as a process beside the one that serves does; how many that were."""
-        expired: int = self.run(self._sweep())
+    def expire_holds(self) -> int:
+        """Expire the holds that are due, as another process does; return their number."""
+        expired: int = self.run(self._expire_holds())
         return expired
 
-    async def _sweep(self) -> int:
+    async def _expire_holds(self) -> int:
         async with Appender(self.database, clock=self.clock) as appender:
             return await expire_due_holds(self.database, appender, self.clock())
 
     def post(self, body: str, content_type: str, mode: str) -> tuple[int, str | None, Any]:
-        """Append; the status, the position said in the header and the JSON answered."""
+        """Append events; return the status, the position in the header and the JSON of the response."""
         headers = {"Content-Type": content_type}
         self.http.request("POST", f"/v1/events?mode={mode}", body.encode(), headers)
         answer = self.http.getresponse()
         return answer.status, answer.headers["Ledger-Position"], json.loads(answer.read())
 
     def get(self, path: str, position: int) -> tuple[int, Any]:
-        """Read what reflects a position; the status and the JSON answered."""
+        """Read with a minimum position; return the status and the JSON of the response."""
         self.http.request("GET", f"/v1/{path}", headers={"Ledger-Min-Position": str(position)})
         answer = self.http.getresponse()
         return answer.status, json.loads(answer.read())
 
     def events(self, after: int = 0) -> list[dict[str, Any]]:
-        """The log after a position, read page by page."""
+        """Read the log after a position, page by page."""
         events: list[dict[str, Any]] = []
         following: int | None = after
         while following is not None:
