@@ -1,4 +1,4 @@
-"""Alembic environment: run migrations over asyncpg, one process at a time, with lock and statement timeouts."""
+"""Alembic environment: run migrations over asyncpg, one process at a time, with timeouts."""
 
 import asyncio
 import logging

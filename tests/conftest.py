@@ -1,4 +1,4 @@
-"""A real PostgreSQL for all tests: one server per run, one database per test, cloned from a migrated template.
+"""A real PostgreSQL for all tests: one server per run, one database per test, cloned from a template.
 
 The server is the embedded one. `--on tls`, `pgbouncer` or `replica` starts another kind from installed packages;
 LEDGER_TEST_DATABASE_URL names an existing server, whose role must be allowed to create databases.

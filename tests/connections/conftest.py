@@ -1,4 +1,4 @@
-"""Servers of other kinds than the one of the whole run; each is started once, when a test first needs it."""
+"""Servers of other kinds than the one of the run; each is started when a test first needs it."""
 
 import uuid
 from collections.abc import AsyncIterator, Iterator

@@ -1,4 +1,4 @@
-"""PostgreSQL restarted, suspended and killed under load: answers in time, retries recorded once, recovery."""
+"""PostgreSQL restarted, suspended, killed under load: answers in time, events recorded once."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""PgBouncer in transaction mode: it is detected, and everything that needs no session works through it."""
+"""PgBouncer in transaction mode: it is detected, and all that needs no session works through it."""
 
 import asyncio
 from pathlib import Path

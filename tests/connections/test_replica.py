@@ -1,4 +1,4 @@
-"""Reads from a streaming replica: correct positions, no older data than requested, and no failed reads in outages."""
+"""Reads from a streaming replica: positions, no older data than requested, outages."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""A pooler with a single server connection: no task keeps it, or needs a second one while it holds the first."""
+"""A pooler with one server connection: no task keeps it, or needs a second one meanwhile."""
 
 import asyncio
 import random

@@ -1,4 +1,4 @@
-"""Servers to test the migrations on: the one of the session, and PostgreSQL 15, the oldest supported version.
+"""Servers to test migrations on: the one of the session, and PostgreSQL 15, the oldest supported.
 
 The users on the latter are not superusers: they own their database, as on a hosted PostgreSQL.
 """

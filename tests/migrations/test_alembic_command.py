@@ -1,4 +1,4 @@
-"""Migrations with the command `alembic`: upgrade, downgrade, upgrade again, and comparison with the models."""
+"""Migrations with the command `alembic`: upgrade, downgrade, drift between database and models."""
 
 import asyncio
 import shutil

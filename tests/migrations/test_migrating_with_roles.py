@@ -1,4 +1,4 @@
-"""Migrations if roles can be created, cannot be created, or exist: on servers without the roles of the ledger.
+"""Migrations on servers without the roles: if they can be created, cannot be, or come later.
 
 The migrating user is not a superuser but owns its database, as on a hosted PostgreSQL.
 """

@@ -1,4 +1,4 @@
-"""What the role ledger_service may do and what PostgreSQL refuses it, with a user created as documented."""
+"""What the role ledger_service may do and what PostgreSQL refuses it, with a documented user."""
 
 from collections.abc import AsyncIterator
 from typing import Any

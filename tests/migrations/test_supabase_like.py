@@ -1,4 +1,4 @@
-"""A server whose schema `public` is reachable from the network, with the roles and privileges of Supabase.
+"""A server whose schema `public` is open to the network, with the roles of Supabase.
 
 `anon` and `authenticated` are the roles of HTTP requests; `service_role` is the role of requests with the secret key of
 the project, which bypasses row level security. Only privileges protect the tables from all three.

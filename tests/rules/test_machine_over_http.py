@@ -1,4 +1,4 @@
-"""A state machine over HTTP: the service decides like the model and shows its state, for any sequence of requests.
+"""A state machine over HTTP: the service decides like the model, for any sequence of requests.
 
 The machine of tests/domain, with requests to a real service on a new database for each example.
 LEDGER_TEST_EXAMPLES multiplies the number of examples; 1, the default, runs about 600 steps in ten seconds.
