@@ -1,4 +1,4 @@
-"""scripts/replay_trace.py: reading and pricing a trace, its events and ids, and posting to a fake service.
+"""scripts/replay_trace.py: reading and pricing a trace, events and ids, posting to a fake service.
 
 The data is the first 200 rows of the Azure LLM inference trace; see `data/README.md`.
 """

@@ -1,5 +1,8 @@
-"""Independent client of a tiled transparency log, written from the C2SP specifications alone (signed-note,
-tlog-checkpoint, tlog-tiles). It uses no code of the ledger and recomputes every hash."""
+"""Independent client of a tiled transparency log, written from the C2SP specifications alone.
+
+The specifications are signed-note, tlog-checkpoint and tlog-tiles. The client uses no code of the ledger and recomputes
+every hash.
+"""
 
 import base64
 import hashlib

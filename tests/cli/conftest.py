@@ -1,4 +1,4 @@
-"""Fixtures: homes of the embedded PostgreSQL, one with a running service and sample data, others stopped.
+"""Homes of the embedded PostgreSQL: one with a running service and sample data, others stopped.
 
 The homes are inside pytest's folder of mode 0700, so when root runs the tests they cover the case of a home in /root.
 """

@@ -1,4 +1,4 @@
-"""The sealed log from the command line: keys, checkpoints, refusals and `ledger audit accept-rollback`."""
+"""The sealed log from the command line: keys, checkpoints, refusals, `ledger audit accept-rollback`."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""`ledger migrate`, `seed`, `status` and `doctor`, and `scripts/seed_data.py`, which does the same as `seed`."""
+"""`ledger migrate`, `seed`, `status` and `doctor`; `scripts/seed_data.py`, which is `ledger seed`."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""`ledger events export` and `import`, and `ledger verify --export`: a log copied to a file and checked there."""
+"""`ledger events export`, `import`, `verify --export`: a log copied to a file and checked there."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""`ledger verify`, `rebuild` and `replay`: their output, their exit codes, and what remains if they are killed."""
+"""`ledger verify`, `rebuild` and `replay`: output, exit codes, and what remains if they are killed."""
 
 import asyncio
 import json

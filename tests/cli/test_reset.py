@@ -1,4 +1,4 @@
-"""`ledger reset` and scripts/db_reset.py: delete everything, but only after a yes, and only on this machine."""
+"""`ledger reset` and scripts/db_reset.py: delete everything, after a yes, and only on this machine."""
 
 import asyncio
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The service user in DATABASE_URL, the owner in DIRECT_DATABASE_URL: each command connects as the right one."""
+"""Service user in DATABASE_URL, owner in DIRECT_DATABASE_URL: each command connects as the right one."""
 
 import asyncio
 import json

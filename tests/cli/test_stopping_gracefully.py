@@ -1,4 +1,4 @@
-"""Graceful shutdown on SIGTERM: accepted requests are recorded and answered, the worker finishes its page."""
+"""Graceful shutdown on SIGTERM: accepted requests are answered, the worker finishes its page."""
 
 import asyncio
 import signal

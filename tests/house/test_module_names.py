@@ -1,4 +1,4 @@
-"""A file name has one meaning: modules share it only if they are about the same thing in several layers."""
+"""A file name has one meaning: modules share it only if they are about one thing in several layers."""
 
 from collections import defaultdict
 
