@@ -126,7 +126,7 @@ def parse_url(name: str, value: str) -> URL:
         url = make_url(value)
     except (ArgumentError, ValueError):
         raise ConfigError(
-            f"{name} is not a database URL; it should look like postgresql://user:password@host:5432/database, "
+            f"{name} is not a database URL; the expected form is postgresql://user:password@host:5432/database, "
             "with the characters @ / # % : ? of a password percent-encoded (or give DB_HOST, DB_USER, DB_PASSWORD …)"
         ) from None
     if url.drivername not in ("postgres", "postgresql", "postgresql+asyncpg"):

@@ -9,7 +9,7 @@ def test_delays_grow_by_the_factor_up_to_the_maximum() -> None:
     assert [backoff.next() for _ in range(5)] == [1.0, 3.0, 9.0, 10.0, 10.0]
 
 
-def test_after_a_reset_the_first_delay_comes_again() -> None:
+def test_a_reset_starts_over_with_the_first_delay() -> None:
     backoff = Backoff(0.5)
     delays = [backoff.next(), backoff.next()]
 

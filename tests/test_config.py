@@ -122,7 +122,7 @@ def test_the_environment_takes_precedence_over_a_dotenv_file(settings: Reader) -
     assert (read.port, read.host, read.home, read.log_level) == (9001, "::1", Path("/srv/ledger"), "DEBUG")
 
 
-def test_by_default_settings_come_from_the_process_and_the_working_directory(
+def test_the_default_sources_are_the_environment_and_the_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in [name for name in os.environ if name.startswith(("DB_", "DATABASE_", "DIRECT_", "LEDGER_"))]:

@@ -9,7 +9,7 @@ from ledger.api.descriptions import ENVELOPE, FIELDS, PARAMETERS, describe
 from ledger.api.problems import STATUS, Problem
 from ledger.api.routes import Route
 from ledger.domain.codec import Day
-from ledger.log.decode import SENT, AnyEvent
+from ledger.log.decode import EVENT_STRUCTS, AnyEvent
 
 Schema = dict[str, Any]
 
@@ -95,7 +95,7 @@ def _adapt(schema: Any) -> None:
 
 def _describe(components: dict[str, Schema]) -> None:
     """Add the description of every field; what its type says follows."""
-    envelopes = {struct.__name__ for struct in SENT.values()}
+    envelopes = {struct.__name__ for struct in EVENT_STRUCTS.values()}
     for name, schema in components.items():
         descriptions = ENVELOPE if name in envelopes else FIELDS
         for field, field_schema in schema.get("properties", {}).items():

@@ -22,13 +22,15 @@ from ledger.embedded.errors import EmbeddedError
 from ledger.embedded.postmaster import Postmaster, remove_reused_pid_file, running_postmaster
 
 ROLE = DATABASE = "ledger"
-WAIT_SECONDS_MAX = 120
-CONNECT_SECONDS_MAX = 4
+ANSWER_SECONDS_MAX = 120
+"""Timeout for a server to start or stop and to answer, including crash recovery."""
+
+PSQL_CONNECT_SECONDS_MAX = 4
 LOG_BYTES_MAX = 10 * 1024 * 1024
 
 # Passed on the command line, so that no change of postgresql.conf opens the server to the network.
 # fsync and synchronous_commit keep their default, on, which the durability of the ledger depends on.
-SETTINGS = {
+SERVER_SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
     "max_connections": "200",
@@ -84,7 +86,7 @@ class Cluster:
         Raises:
             EmbeddedError: it does not start, does not answer in time, or refuses the password.
         """
-        deadline = time.monotonic() + WAIT_SECONDS_MAX
+        deadline = time.monotonic() + ANSWER_SECONDS_MAX
         for leftover in self.folder.glob("initialising-*"):
             shutil.rmtree(leftover, ignore_errors=True)
         if not self.data.exists():
@@ -101,7 +103,7 @@ class Cluster:
                 )
             if time.monotonic() > deadline:
                 raise EmbeddedError(
-                    f"PostgreSQL (process {postmaster.pid}) runs but did not answer in {WAIT_SECONDS_MAX} s: "
+                    f"PostgreSQL (process {postmaster.pid}) runs but did not answer in {ANSWER_SECONDS_MAX} s: "
                     f"{complaint}\n{self._log_end()}\n"
                     "Next: start again if it is still recovering; otherwise stop that process first."
                 )
@@ -117,7 +119,7 @@ class Cluster:
         # Checked first: pg_ctl would signal any process that the pid file names.
         if running_postmaster(self.data) is None:
             return
-        result = self._run("pg_ctl", "stop", "-w", f"-t{WAIT_SECONDS_MAX}", "-m", "fast", "-D", str(self.data))
+        result = self._run("pg_ctl", "stop", "-w", f"-t{ANSWER_SECONDS_MAX}", "-m", "fast", "-D", str(self.data))
         if postmaster := running_postmaster(self.data):
             raise EmbeddedError(
                 f"PostgreSQL (process {postmaster.pid}) did not stop: {result.stderr.strip()}\n"
@@ -152,12 +154,12 @@ class Cluster:
             remove_reused_pid_file(self.data)
             _write_durably(port_file, str(port))
             log_start = self.log.stat().st_size
-            settings = {**SETTINGS, "port": port}
+            settings = {**SERVER_SETTINGS, "port": port}
             options = " ".join(f"-c {shlex.quote(f'{name}={value}')}" for name, value in settings.items())
             # If pg_ctl were interrupted before it writes the pid file, nothing would stop the server that it starts.
             with _interruptions_deferred():
                 result = self._run(
-                    *("pg_ctl", "start", "-w", f"-t{WAIT_SECONDS_MAX}", "-D", str(self.data)),
+                    *("pg_ctl", "start", "-w", f"-t{ANSWER_SECONDS_MAX}", "-D", str(self.data)),
                     *("-l", str(self.log), "-o", options),
                 )
             # Even if pg_ctl failed: a server that a killed process started may be running by now.
@@ -179,7 +181,7 @@ class Cluster:
         # SCRAM only: another server on this port must not receive the password.
         target = f"host=127.0.0.1 port={port} user={ROLE} dbname=postgres require_auth=scram-sha-256"
         result = self._run(
-            *("psql", "-X", "-q", "-w", "-vON_ERROR_STOP=1", f"{target} connect_timeout={CONNECT_SECONDS_MAX}"),
+            *("psql", "-X", "-q", "-w", "-vON_ERROR_STOP=1", f"{target} connect_timeout={PSQL_CONNECT_SECONDS_MAX}"),
             stdin=CREATE_DATABASE_IF_MISSING,
             PGPASSWORD=self.password,
         )
@@ -201,7 +203,7 @@ class Cluster:
             env={"PATH": os.defpath, "LC_ALL": "C", **environment},
             cwd="/",
             start_new_session=True,
-            timeout=WAIT_SECONDS_MAX + 30,
+            timeout=ANSWER_SECONDS_MAX + 30,
             check=False,
             **user,
         )

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from ledger.embedded.account import make_folder, user_name
-from ledger.embedded.cluster import DATABASE, ROLE, WAIT_SECONDS_MAX, Cluster
+from ledger.embedded.cluster import ANSWER_SECONDS_MAX, DATABASE, ROLE, Cluster
 from ledger.embedded.errors import EmbeddedError
 from ledger.embedded.postmaster import Postmaster
 
@@ -26,6 +26,13 @@ class EmbeddedServer:
     pid: int
 
     def __init__(self, cluster: Cluster, users_lock: int, postmaster: Postmaster) -> None:
+        """Make the object for a running server; use `acquire` instead.
+
+        Args:
+            cluster: the data folder of the server.
+            users_lock: the file descriptor of users.lock, with a shared lock.
+            postmaster: the running server.
+        """
         self.url = f"postgresql://{ROLE}:{cluster.password}@127.0.0.1:{postmaster.port}/{DATABASE}"
         self.pid = postmaster.pid
         self._cluster = cluster
@@ -36,7 +43,7 @@ class EmbeddedServer:
         """Create the server of a home on first use, start or adopt it, and register this process as a user.
 
         Raises:
-            EmbeddedError: the server does not answer within `WAIT_SECONDS_MAX`, or cannot run on this system.
+            EmbeddedError: the server does not answer within `ANSWER_SECONDS_MAX`, or cannot run on this system.
         """
         with _plain_errors(home):
             cluster = Cluster(home)
@@ -111,7 +118,7 @@ def _leave(cluster: Cluster, users_lock: int) -> None:
 def _start_lock(folder: Path) -> Iterator[None]:
     """Hold start.lock while a server is created, started, adopted or stopped; wait for it for a limited time."""
     lock = _open_lock(folder / "start.lock")
-    seconds_max = 3 * WAIT_SECONDS_MAX
+    seconds_max = 3 * ANSWER_SECONDS_MAX
     deadline = time.monotonic() + seconds_max
     try:
         while not _locked_now(lock):

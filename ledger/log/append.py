@@ -2,8 +2,8 @@
 
 It takes five round trips for a group of any size: BEGIN with its timeouts, lock and load, COPY, store, COMMIT. If
 another group waits already, its BEGIN is sent with the COMMIT, so that its lock is requested before any client is
-answered. A sixth round trip, only for a group that refuses a hold, looks for a `cost.denied` event of before; events of
-the category `ledger`, mostly erasures, take up to three more. Durability is PostgreSQL's: when `append` returns, the
+answered. A sixth round trip, only for a group that refuses a hold, selects earlier `cost.denied` events; events of the
+category `ledger`, mostly erasures, take up to three more. Durability is PostgreSQL's: when `append` returns, the
 events are on disk.
 """
 

@@ -35,7 +35,7 @@ class NewEvent(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, tag_fie
     data: Any
 
 
-def _sent(name: str, payload: type[EventData]) -> type[NewEvent]:
+def _event_struct(name: str, payload: type[EventData]) -> type[NewEvent]:
     # "data" may be absent if none of its fields is required.
     required = any(field.required for field in msgspec.structs.fields(payload))
     data: Any = ("data", payload) if required else ("data", payload, msgspec.field(default_factory=payload))
@@ -52,10 +52,10 @@ def _sent(name: str, payload: type[EventData]) -> type[NewEvent]:
     return struct
 
 
-SENT = {name: _sent(name, kind.payload) for name, kind in CATALOGUE.items() if not kind.by_service}
+EVENT_STRUCTS = {name: _event_struct(name, kind.payload) for name, kind in CATALOGUE.items() if not kind.by_service}
 
 AnyEvent: Any = None
-for _struct in SENT.values():
+for _struct in EVENT_STRUCTS.values():
     AnyEvent = _struct if AnyEvent is None else AnyEvent | _struct
 
 _decoder: msgspec.json.Decoder[NewEvent] = msgspec.json.Decoder(AnyEvent, dec_hook=decode_hook)

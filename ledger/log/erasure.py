@@ -13,7 +13,7 @@ from ledger.log.appender import Appender
 from ledger.log.prepare import prepare
 
 # None of these columns ever changes, so they can be read before the head lock is taken.
-TARGET = "SELECT category, stream_id, type AS event_type, size FROM ledger.events WHERE position = $1"
+ERASURE_TARGET = "SELECT category, stream_id, type AS event_type, size FROM ledger.events WHERE position = $1"
 
 
 class Erasure(msgspec.Struct):
@@ -50,7 +50,7 @@ async def erase(
         Overloaded, DatabaseUnavailable: see `Appender.append`.
     """
     async with database.connection() as connection:
-        target = await connection.fetchrow(TARGET, position)
+        target = await connection.fetchrow(ERASURE_TARGET, position)
     if target is None:
         raise NotFound(f"there is no event at position {position}")
     payload = PayloadErased(position=position, **target, by=by, reason=reason)

@@ -38,7 +38,7 @@ async def expire_due_holds(database: Database, appender: Appender, now: datetime
     Several processes may do so at the same time: a hold that has expired already is refused, which has no effect.
 
     Args:
-        database: where the holds are.
+        database: the database of the log.
         appender: records the events.
         now: the time to compare with, the same as the appender's; the clock of the database server when None.
 
@@ -56,7 +56,7 @@ async def expire_holds(database: Database, appender: Appender, signal: LogSignal
     """Expire holds as they become due, until cancelled; sleeps until the next one is due or the log grows.
 
     Args:
-        database: where the holds are.
+        database: the database of the log.
         appender: records the events.
         signal: notified when the log grows.
     """

@@ -216,7 +216,16 @@ async def read_head(connection: Connection) -> int:
 
 
 async def read_stream_version(connection: Connection, category: str, stream_id: UUID) -> int:
-    """Return the version of a stream; 0 if the stream does not exist."""
+    """Return the version of a stream.
+
+    Args:
+        connection: a connection to the database of the log.
+        category: the category of the stream.
+        stream_id: the id of the stream.
+
+    Returns:
+        the version of its last event; 0 if the stream does not exist.
+    """
     version = await connection.fetchval(STREAM_VERSION, category, stream_id)
     return int(version or 0)
 

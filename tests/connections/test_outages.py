@@ -89,7 +89,7 @@ class Load:
 
 
 @pytest.mark.parametrize("outage", [restart, suspend, kill])
-async def test_in_an_outage_under_load_answers_come_in_time_and_each_event_is_recorded_once(
+async def test_an_outage_under_load_delays_no_answer_too_long_and_records_each_event_once(
     plain_server: PostgreSQL, migrated: URL, outage: Callable[[PostgreSQL], None]
 ) -> None:
     database = Database(migrated, statement_seconds_max=STATEMENT_SECONDS_MAX)

@@ -152,7 +152,7 @@ async def test_the_database_uses_the_builtin_unicode_locale(shared: tuple[Path, 
 
 
 def test_a_start_that_fails_shows_the_end_of_the_server_log(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(cluster.SETTINGS, "no_such_setting", "1")
+    monkeypatch.setitem(cluster.SERVER_SETTINGS, "no_such_setting", "1")
 
     with pytest.raises(EmbeddedError, match='unrecognized configuration parameter "no_such_setting"'):
         EmbeddedServer.acquire(home)

@@ -161,8 +161,8 @@ async def test_a_server_that_does_not_answer_is_named_in_the_error_and_keeps_run
     user = ServerUser(home)
     pid, url = user.server()
     user.kill()
-    monkeypatch.setattr(cluster, "WAIT_SECONDS_MAX", 1)
-    monkeypatch.setattr(cluster, "CONNECT_SECONDS_MAX", 1)
+    monkeypatch.setattr(cluster, "ANSWER_SECONDS_MAX", 1)
+    monkeypatch.setattr(cluster, "PSQL_CONNECT_SECONDS_MAX", 1)
 
     os.kill(pid, signal.SIGSTOP)
     try:

@@ -33,7 +33,7 @@ async def test_text_and_salt_are_deleted_and_the_erasure_is_recorded(database: D
     before = await query(database, UNCHANGED)
     size = await value(database, "SELECT size FROM ledger.events WHERE position = 1")
 
-    (erasure,) = await erased(database, 1, reason="The customer asked")
+    (erasure,) = await erased(database, 1, reason="Requested by the customer")
 
     assert await query(database, UNCHANGED) == before
     assert await query(database, "SELECT text::text, text_salt FROM ledger.events WHERE position = 1") == [(None, None)]
@@ -49,7 +49,7 @@ async def test_text_and_salt_are_deleted_and_the_erasure_is_recorded(database: D
         "size": size,
         "by": "somebody",
     }
-    assert msgspec.json.decode(text) == {"reason": "The customer asked"}
+    assert msgspec.json.decode(text) == {"reason": "Requested by the customer"}
     assert (erasure.position, erasure.recorded_position, erasure.event_type) == (1, 3, "campaign.created")
 
 

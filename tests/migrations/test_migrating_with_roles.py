@@ -1,4 +1,4 @@
-"""Migrations on servers without the roles: if they can be created, cannot be, or come later.
+"""Migrations on servers without the roles: if they can be created, cannot, or are created later.
 
 The migrating user is not a superuser but owns its database, as on a hosted PostgreSQL.
 """

@@ -116,7 +116,7 @@ async def test_a_rebuild_fills_a_new_column_the_worker_maintains_it_and_an_erasu
     drift = await alembic(database_url, "check", configuration=next_release / "alembic.ini")
 
     assert (folded_by_old_release, empty) == (3, [(None,), (None,)])
-    assert "agent_jobs: 2 rows written, 0 removed" in rebuilt.out
+    assert "agent_jobs:     2 rows written, 0 removed" in rebuilt.out
     assert filled == [("Before",), ("Meanwhile",)]
     assert maintained == [("Before",), ("Meanwhile",), ("After",)]
     assert erased == [(None,), ("Meanwhile",), (None,)]
