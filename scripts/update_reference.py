@@ -19,7 +19,6 @@ from ledger.api.app import ROUTES
 from ledger.api.openapi import build
 from ledger.api.problems import STATUS
 from ledger.cli.main import main as command_line
-from ledger.domain.access import PERMISSIONS
 from ledger.domain.catalogue import CATALOGUE
 from ledger.domain.codec import EventData, plans_of
 from ledger.domain.event_type import CATEGORIES, EventType
@@ -121,10 +120,6 @@ def _bounds(schema: dict[str, Any]) -> Iterator[str]:
 def http() -> str:
     """Return the reference of the HTTP API."""
     document = build(ROUTES)
-    roles = {
-        permission: [role.value for role, allowed in PERMISSIONS.items() if permission in allowed]
-        for permission in {route.needs for route in ROUTES if route.needs}
-    }
     parts = [
         f"# HTTP\n\n{GENERATED}\n`GET /openapi.json` is the same as OpenAPI 3.1, with every schema. Errors are problem "
         "documents (RFC 9457): `type`, `title`, `status`, `detail`, and members that programs can act on.\n",
@@ -133,11 +128,10 @@ def http() -> str:
     ]
     for route in ROUTES:
         operation = document["paths"][route.path][route.method.lower()]
-        who = ", ".join(roles[route.needs]) if route.needs else "everybody, without a key"
         parts.append(f"\n## `{route.method} {route.path}`\n\n{_paragraph(operation['summary'])}\n")
         if description := operation.get("description"):
             parts.append(f"\n{_paragraph(description)}\n")
-        parts.append(f"\nFor: {who}. Answers: {', '.join(map(str, sorted(route.answers)))}.")
+        parts.append(f"\nResponses: {', '.join(map(str, sorted(route.responses)))}.")
         if route.problems:
             parts.append(f" Problems: {', '.join(f'`{slug}`' for slug in route.problems)}.")
         parts.append("\n")

@@ -1,4 +1,4 @@
-"""The composition root: routes, middleware and the parts of a running service."""
+"""The HTTP service: all routes, middleware, and the parts of a running service, wired together."""
 
 import asyncio
 import socket
@@ -61,25 +61,25 @@ BACKLOG = 1024
 
 
 def make_app(services: Services) -> web.Application:
-    """Make the aiohttp application over a running service's parts."""
+    """Return the aiohttp application that serves all routes."""
     app = web.Application(middlewares=[observe, answer_with_problems], client_max_size=BODY_BYTES_MAX)
     app[SERVICES] = services
     app.on_response_prepare.append(set_security_headers)
-    app.on_shutdown.append(_end_feed)
+    app.on_shutdown.append(_close_feed)
     app.add_routes([route.definition() for route in ROUTES])
     return app
 
 
-async def _end_feed(app: web.Application) -> None:
-    """End the answers that never end by themselves, before aiohttp waits for every answer."""
+async def _close_feed(app: web.Application) -> None:
+    """End the event streams, which would otherwise last forever, before aiohttp waits for every response."""
     app[SERVICES].feed.close()
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Bind the port before anything else is started; 0 takes a free one.
+    """Bind the port before anything else is started; port 0 takes a free one.
 
     Raises:
-        OSError: it is taken, or not ours to take.
+        OSError: the port is in use, or binding it is not permitted.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
@@ -107,17 +107,22 @@ async def serving(
     clock: Callable[[], datetime] | None = None,
     connections_max: int = CONNECTIONS_MAX,
 ) -> AsyncIterator[None]:
-    """Serve the API while inside; leaving answers what was accepted.
+    """Serve the API inside the context; on exit, finish the requests that were accepted.
 
     Args:
-        with_worker: keep the read models and expire holds in this process too.
-        sealer: seal the log in this process too.
-        key_ring: the keys that callers must have; None: everybody may do everything.
-        rate_limits: how often a key may ask.
-        direct: a way past the pooler, where `database` goes through one.
+        database: the primary.
+        listener: the bound socket, from `listen`.
+        with_worker: also update the read models and expire holds in this process.
+        sealer: also seal the log in this process.
+        key_ring: the API keys; None: no authentication.
+        rate_limits: the limit of requests per key; None: no limit.
+        direct: a connection past the pooler, if `database` uses one.
         replica: a streaming replica to read from.
-        clock: what events are recorded by; the server's own when None.
-        connections_max: how many clients' connections may be open; one more is answered 503 and closed.
+        clock: the time of recording; None: the database server's clock.
+        connections_max: the most open client connections; further ones get 503 and are closed.
+
+    Yields:
+        Nothing; the service accepts connections.
     """
     telemetry = Telemetry()
     async with (
@@ -142,10 +147,7 @@ async def serving(
             rate_limits=rate_limits,
             replica=Replica(replica) if replica is not None else None,
         )
-        runner = web.AppRunner(
-            make_app(services),
-            shutdown_timeout=SHUTDOWN_SECONDS,
-        )
+        runner = web.AppRunner(make_app(services), shutdown_timeout=SHUTDOWN_SECONDS)
         await runner.setup()
         assert runner.server is not None
         factory = connection_factory(runner.server, connections_max, telemetry)

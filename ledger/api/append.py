@@ -1,4 +1,4 @@
-"""POST /v1/events: append events, atomically or each separately."""
+"""POST /v1/events: append events, all or nothing (atomic) or each separately (independent)."""
 
 from typing import Annotated, Any, Literal
 
@@ -8,7 +8,7 @@ from aiohttp import web
 from ledger.api import problems
 from ledger.api.auth import CALLER
 from ledger.api.parameters import read_query
-from ledger.api.routes import Route, json_response
+from ledger.api.routes import NDJSON, Route, json_response
 from ledger.api.services import Services
 from ledger.domain.access import Caller
 from ledger.domain.errors import InvalidEvent, LedgerError, Malformed, Refused
@@ -20,13 +20,13 @@ IDEMPOTENCY_KEY_CHARACTERS_MAX = 255
 
 
 class AppendQuery(msgspec.Struct, forbid_unknown_fields=True):
-    """`independent`: each event is judged by itself; otherwise all or nothing."""
+    """Whether events are appended all or nothing, or each separately."""
 
     mode: Literal["atomic", "independent"] = "atomic"
 
 
 class Appended(msgspec.Struct):
-    """Every event is in the log; `position` is the highest of them."""
+    """All events are in the log."""
 
     position: int
     events: list[Receipt]
@@ -36,17 +36,17 @@ _RESULTS = [{"$ref": f"#/components/schemas/{name}"} for name in ("Receipt", "Pr
 
 
 class IndependentResults(msgspec.Struct):
-    """Each event's receipt or problem, in the order of the request; `position` is the highest recorded, or 0."""
+    """With `mode=independent`: a receipt or a problem for each event."""
 
     position: int
     results: Annotated[list[Any], msgspec.Meta(extra_json_schema={"items": {"anyOf": _RESULTS}})]
 
 
 async def append_events(request: web.Request, services: Services) -> web.StreamResponse:
-    """Record events."""
+    """Append the events of the request body."""
     query = read_query(request, AppendQuery)
     async with services.request_bodies.read(request) as body:
-        texts, is_batch = split_body(body, ndjson=request.content_type == "application/x-ndjson")
+        texts, is_batch = split_body(body, ndjson=request.content_type == NDJSON)
         key = _idempotency_key(request)
         if query.mode == "independent":
             return await _append_independent(services, texts, request[CALLER], key)
@@ -68,10 +68,10 @@ async def _append_atomic(
                 return problems.response(decoded, index if is_batch else None)
     if errors:
         return problems.response(InvalidEvent(errors), errors[0]["index"] if is_batch else None)
-    verdict = await services.appender.append(Request(candidates))
-    receipts = [receipt for receipt in verdict if isinstance(receipt, Receipt)]
+    outcomes = await services.appender.append(Request(candidates))
+    receipts = [outcome for outcome in outcomes if isinstance(outcome, Receipt)]
     if len(receipts) < len(candidates):
-        refusal = verdict[0]
+        refusal = outcomes[0]
         assert isinstance(refusal, Refused)
         services.telemetry.count_refusal(refusal.slug)
         return problems.response(refusal, refusal.index if is_batch else None)
@@ -83,21 +83,21 @@ async def _append_atomic(
 async def _append_independent(
     services: Services, texts: list[bytes], caller: Caller, key: str | None
 ) -> web.StreamResponse:
-    answers = await append_each(services.appender, texts, caller, key)
-    for answer in answers:
-        if isinstance(answer, LedgerError):
-            services.telemetry.count_refusal(answer.slug)
+    outcomes = await append_each(services.appender, texts, caller, key)
+    for outcome in outcomes:
+        if isinstance(outcome, LedgerError):
+            services.telemetry.count_refusal(outcome.slug)
     results = [
-        answer if isinstance(answer, Receipt) else problems.document(answer, index)
-        for index, answer in enumerate(answers)
+        outcome if isinstance(outcome, Receipt) else problems.document(outcome, index)
+        for index, outcome in enumerate(outcomes)
     ]
-    position = max((answer.position for answer in answers if isinstance(answer, Receipt)), default=0)
+    position = max((outcome.position for outcome in outcomes if isinstance(outcome, Receipt)), default=0)
     return json_response(IndependentResults(position, results), position=position)
 
 
 def _idempotency_key(request: web.Request) -> str | None:
     key = request.headers.get("Idempotency-Key")
-    # Bytes that are no UTF-8 arrive as lone surrogates.
+    # aiohttp decodes bytes that are not UTF-8 as lone surrogates, which are not printable.
     if key is not None and not (1 <= len(key) <= IDEMPOTENCY_KEY_CHARACTERS_MAX and key.isprintable()):
         raise Malformed(f"Idempotency-Key must have 1 to {IDEMPOTENCY_KEY_CHARACTERS_MAX} printable characters")
     return key
@@ -108,8 +108,8 @@ ROUTES = [
         "POST",
         "/v1/events",
         append_events,
-        "Record events: an object, an array, or NDJSON; all or nothing unless mode=independent.",
-        answers={201: Appended, 200: (Appended, IndependentResults)},
+        "Append events.",
+        responses={201: Appended, 200: (Appended, IndependentResults)},
         query=AppendQuery,
         body=AnyEvent,
         headers=("Idempotency-Key",),
@@ -130,5 +130,8 @@ ROUTES = [
             "overloaded",
             "database-unavailable",
         ),
+        description="By default all events are appended or none: 201, or 200 if all of them are duplicates. A problem "
+        "then has the `index` of the event that was refused. With `mode=independent` each event is accepted or refused "
+        "separately, and the status is 200.",
     )
 ]

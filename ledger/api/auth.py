@@ -1,4 +1,4 @@
-"""Who is asking: the key of a request, and what it may do."""
+"""Authentication: the API key of a request (Authorization: Bearer) and whether its role may use the route."""
 
 from aiohttp import web
 
@@ -10,19 +10,27 @@ CALLER: web.RequestKey[Caller] = web.RequestKey("caller", Caller)
 
 
 async def authenticate(request: web.Request, services: Services, needs: Permission) -> Caller:
-    """Find out who is asking.
+    """Identify the caller and check its permission.
+
+    Args:
+        request: the request with the header `Authorization`.
+        services: the parts of the running service; without `keys`, everything is allowed.
+        needs: the permission that the route needs.
+
+    Returns:
+        The caller.
 
     Raises:
-        Unauthenticated: without a good key.
-        Forbidden: the key's role does not allow it.
+        Unauthenticated: the key is missing, unknown, expired or revoked.
+        Forbidden: the key's role does not have the permission.
     """
     if services.keys is None:
         return LOCAL
     scheme, _, key = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not key:
-        raise Unauthenticated("send a key: Authorization: Bearer lgr_... (`ledger keys create` makes one)")
+        raise Unauthenticated("send an API key: `Authorization: Bearer lgr_...`; `ledger keys create` creates one")
     caller = await services.keys.authenticate(key.strip())
     if not caller.may(needs):
-        confined = " and is confined to campaigns" if caller.allowed_campaign_ids is not None else ""
-        raise Forbidden(f"this key is of the role {caller.role.value}{confined}: it may not do this")
+        restricted = " that is restricted to certain campaigns" if caller.allowed_campaign_ids is not None else ""
+        raise Forbidden(f"a key with role `{caller.role.value}`{restricted} may not use this endpoint")
     return caller

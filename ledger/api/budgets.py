@@ -20,7 +20,7 @@ DAYS = Decimal(7)
 
 
 class Budget(msgspec.Struct):
-    """A campaign's balances. `burn_rate_per_day` is the cost of the last 7 days over 7; `days_left` null at 0."""
+    """A campaign's budget: what is spent, held and available."""
 
     budget: Money
     spent: Money
@@ -33,7 +33,7 @@ class Budget(msgspec.Struct):
 
 
 async def get_budget(request: web.Request, services: Services) -> web.StreamResponse:
-    """Answer with a campaign's balances."""
+    """Return a campaign's budget."""
     query = read_query(request, MinPositionQuery)
     campaign_id = path_uuid(request)
     await wait_for_read_models(request, services, query.min_position)
@@ -62,7 +62,7 @@ ROUTES = [
         "GET",
         "/v1/campaigns/{id}/budget",
         get_budget,
-        "Read a campaign's balances.",
+        "Read a campaign's budget.",
         {200: Budget},
         MinPositionQuery,
         problems=("not-found", "malformed", "projection-behind", "database-unavailable"),

@@ -1,4 +1,4 @@
-"""Client connections: their number, and time limits for request heads and for reading answers."""
+"""Limits of client connections: how many may be open, time for request headers, time for slow readers."""
 
 import asyncio
 import logging
@@ -17,132 +17,148 @@ from ledger.domain.errors import LedgerError, Malformed, Overloaded
 logger = logging.getLogger(__name__)
 
 KEEPALIVE_SECONDS = 75.0
-"""A connection on which nothing is asked is closed after so long."""
+"""An idle connection is closed after this time."""
 
 HEAD_SECONDS_MAX = 20.0
-"""The first line and the headers of a request come within this, from their first byte on."""
+"""Timeout for the request line and headers, from their first byte."""
 
-TAKEN_BYTES_MIN = 64 * 1024
-TAKING_SECONDS_MAX = 30.0
-"""Who takes no 64 KiB of an answer in so long is dropped: what is not taken lies in memory."""
+READ_BYTES_MIN = 64 * 1024
+READ_SECONDS_MAX = 30.0
+"""Slow-reader timeout: a client that reads less than 64 KiB in this time is disconnected, since unread output is
+buffered in memory."""
 
 REJECTED_SECONDS = 1.0
-"""Who is turned away has so long to read why."""
+"""A rejected client has this time to read the response."""
 
 OTHER_FILES = 256
-"""Open files that are no client's: the database's connections, listeners, logs."""
+"""Open files other than client connections: database connections, listening sockets, logs."""
 
 
-def raise_open_file_limit(wanted: int) -> int:
-    """As many connections as wanted, or as many as the system's limit of open files leaves."""
+def raise_open_file_limit(connections: int) -> int:
+    """Raise the soft limit of open files as needed for `connections`; return how many connections it allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = wanted + OTHER_FILES
+    needed = connections + OTHER_FILES
     if soft != resource.RLIM_INFINITY and soft < needed:
         soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    possible = wanted if soft == resource.RLIM_INFINITY else min(wanted, max(1, soft - OTHER_FILES))
-    if possible < wanted:
-        logger.warning("open files are limited to %s: at most %s connections are taken, not %s", soft, possible, wanted)
-    return possible
+    allowed = connections if soft == resource.RLIM_INFINITY else min(connections, max(1, soft - OTHER_FILES))
+    if allowed < connections:
+        logger.warning(
+            "the limit of open files is %s: accepting at most %s connections, not %s", soft, allowed, connections
+        )
+    return allowed
 
 
 def connection_factory(
     server: web.Server, connections_max: int, telemetry: Telemetry
 ) -> Callable[[], asyncio.Protocol]:
-    """What makes the protocol of each new connection: a client's, or past the limit one that says so and closes."""
+    """Return a function that makes the protocol of each new connection.
+
+    Args:
+        server: the aiohttp server.
+        connections_max: the most open connections; further ones are rejected before a parser or task is created.
+        telemetry: counts the connections.
+
+    Returns:
+        The function, for `loop.create_server`.
+    """
     loop = asyncio.get_running_loop()
 
-    def take() -> asyncio.Protocol:
+    def make_protocol() -> asyncio.Protocol:
         if telemetry.connections >= connections_max:
             telemetry.count_rejected_connection()
             return RejectedConnection()
-        return Connection(server, telemetry, loop=loop, keepalive_timeout=KEEPALIVE_SECONDS, access_log=None)
+        return ClientConnection(server, telemetry, loop=loop, keepalive_timeout=KEEPALIVE_SECONDS, access_log=None)
 
-    return take
+    return make_protocol
 
 
 class RejectedConnection(asyncio.Protocol):
-    """A connection past the limit: it costs next to nothing, is told to come again, and is closed."""
+    """A connection over the limit: it gets 503 and is closed, without a parser or a task."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Say why, without waiting for what is asked."""
+        """Respond at once, without reading the request."""
         transport = cast(asyncio.Transport, transport)
-        body = msgspec.json.encode(problems.document(Overloaded("too many connections are open; try again")))
+        body = msgspec.json.encode(problems.document(Overloaded("too many open connections; retry in 1 s")))
         transport.write(
             b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nRetry-After: 1\r\n"
             b"Connection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
         )
-        # Closed at once with something unread, the system would reset it, and the answer would be lost on the way.
+        # If the socket were closed with unread input, the kernel would send a reset, and the client might lose the
+        # response.
         transport.write_eof()
         asyncio.get_running_loop().call_later(REJECTED_SECONDS, transport.abort)
 
 
-class Connection(RequestHandler):
-    """aiohttp's side of a connection, with bounds of time, and errors before any route as problem documents."""
+class ClientConnection(RequestHandler):
+    """aiohttp's protocol of a connection, with timeouts; errors outside all routes become problem documents."""
 
-    __slots__ = ("_head_timer", "_taking_timer", "_telemetry", "_untaken")
+    __slots__ = ("_head_timer", "_read_timer", "_telemetry", "_unread_bytes")
 
-    def __init__(self, server: web.Server, telemetry: Telemetry, **given: Any) -> None:
-        super().__init__(server, **given)
+    def __init__(self, server: web.Server, telemetry: Telemetry, **options: Any) -> None:
+        super().__init__(server, **options)
         self._telemetry = telemetry
         self._head_timer: asyncio.TimerHandle | None = None
-        self._taking_timer: asyncio.TimerHandle | None = None
-        self._untaken = 0
+        self._read_timer: asyncio.TimerHandle | None = None
+        self._unread_bytes = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Count it."""
+        """Count the connection as open."""
         self._telemetry.count_connection(1)
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Count it no more."""
+        """Count the connection as closed."""
         self._telemetry.count_connection(-1)
-        self._end_head_timer()
-        self._end_taking_timer()
+        self._cancel_head_timer()
+        self._cancel_read_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Read on; a request's head that has begun must be whole in time, however steadily it trickles."""
+        """Parse the data; start the timeout for the head of a request with its first byte.
+
+        `_waiter` is pending while aiohttp waits for the rest of a head.
+        """
         super().data_received(data)
         if self._waiter is None or self._waiter.done():
-            self._end_head_timer()
+            self._cancel_head_timer()
         elif self._head_timer is None:
             self._head_timer = self._loop.call_later(HEAD_SECONDS_MAX, self.force_close)
 
     def pause_writing(self) -> None:
-        """The client takes less than is written: see from now on that it takes something."""
+        """Start the slow-reader timeout: the write buffer is full."""
         super().pause_writing()
-        self._watch_taking()
+        self._start_read_timer()
 
     def resume_writing(self) -> None:
-        """It has taken nearly all."""
+        """End the slow-reader timeout: the client has read nearly everything."""
         super().resume_writing()
-        self._end_taking_timer()
+        self._cancel_read_timer()
 
-    def _watch_taking(self) -> None:
+    def _start_read_timer(self) -> None:
         assert self.transport is not None
-        self._untaken = self.transport.get_write_buffer_size()
-        self._taking_timer = self._loop.call_later(TAKING_SECONDS_MAX, self._look_at_taking)
+        self._unread_bytes = self.transport.get_write_buffer_size()
+        self._read_timer = self._loop.call_later(READ_SECONDS_MAX, self._check_reading)
 
-    def _look_at_taking(self) -> None:
+    def _check_reading(self) -> None:
         transport = self.transport
         if transport is None:
             return
-        if transport.get_write_buffer_size() > self._untaken - TAKEN_BYTES_MIN:
-            logger.info("a client that does not read its answer was dropped")
+        if transport.get_write_buffer_size() > self._unread_bytes - READ_BYTES_MIN:
+            logger.info("disconnected a client that does not read its response")
             transport.abort()
         else:
-            self._watch_taking()
+            self._start_read_timer()
 
-    def _end_head_timer(self) -> None:
+    def _cancel_head_timer(self) -> None:
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
 
-    def _end_taking_timer(self) -> None:
-        if self._taking_timer is not None:
-            self._taking_timer.cancel()
-            self._taking_timer = None
+    def _cancel_read_timer(self) -> None:
+        if self._read_timer is not None:
+            self._read_timer.cancel()
+            self._read_timer = None
 
     def handle_error(
         self,
@@ -151,20 +167,32 @@ class Connection(RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Answer what aiohttp cannot read, or a bug outside every route; neither is logged or shown as it was sent.
+        """Respond to a request that aiohttp cannot parse, or to a bug outside all routes.
 
-        aiohttp's own message quotes the line at fault, which may be the one with the key.
+        aiohttp's `message` quotes the line at fault, which may hold an API key: it is neither logged nor sent.
+
+        Args:
+            request: the request, as far as it was read.
+            status: the HTTP status; below 500 the request is at fault.
+            exc: the error.
+            message: aiohttp's message.
+
+        Returns:
+            A problem document, after which the connection is closed.
+
+        Raises:
+            ConnectionError: a response was already begun.
         """
         if request.writer.output_size > 0:
-            raise ConnectionError("an answer has begun; no other can be sent")
+            raise ConnectionError("a response was already begun; no other can be sent")
         if status < 500:
-            logger.info("a request could not be read: %s", type(exc).__name__)
+            logger.info("a request could not be parsed: %s", type(exc).__name__)
             error: LedgerError = Malformed(
-                "this is no HTTP request that can be read, or its address or a header is longer than 8 KiB"
+                "this is not a valid HTTP request, or its URL or a header is longer than 8 KiB"
             )
         else:
-            logger.error("a request failed outside every route: %s", type(exc).__name__)
-            error = LedgerError("the service failed on this request; its log says why")
-        answer = problems.response(error)
-        answer.force_close()
-        return answer
+            logger.error("a request failed outside all routes: %s", type(exc).__name__)
+            error = LedgerError(problems.INTERNAL_ERROR)
+        response = problems.response(error)
+        response.force_close()
+        return response

@@ -1,4 +1,4 @@
-"""The four read models as collections and items."""
+"""GET /v1/campaigns, content-assets, agent-jobs, budget-entries: pages with filters and sort, items, as_of."""
 
 from datetime import datetime
 from enum import Enum
@@ -39,14 +39,14 @@ from projections.tables import AGENT_JOBS, BUDGET_ENTRIES, CAMPAIGNS, CONTENT_AS
 
 
 class CampaignsQuery(PageQuery, kw_only=True):
-    """Filters: comma means any of."""
+    """Filters of campaigns."""
 
     name: tuple[str, ...] | None = None
     status: tuple[CampaignStatus, ...] | None = None
 
 
 class ContentAssetsQuery(PageQuery, kw_only=True):
-    """Filters: comma means any of."""
+    """Filters of content assets."""
 
     title: tuple[str, ...] | None = None
     content_type: tuple[ContentType, ...] | None = None
@@ -56,7 +56,7 @@ class ContentAssetsQuery(PageQuery, kw_only=True):
 
 
 class AgentJobsQuery(PageQuery, kw_only=True):
-    """Filters: comma means any of."""
+    """Filters of agent jobs."""
 
     agent_type: tuple[AgentType, ...] | None = None
     status: tuple[JobStatus, ...] | None = None
@@ -64,7 +64,7 @@ class AgentJobsQuery(PageQuery, kw_only=True):
 
 
 class BudgetEntriesQuery(PageQuery, kw_only=True):
-    """Filters: comma means any of; `occurred_after` is inclusive, `occurred_before` exclusive."""
+    """Filters of budget entries."""
 
     resource_type: tuple[ResourceType, ...] | None = None
     status: tuple[EntryStatus, ...] | None = None
@@ -76,15 +76,16 @@ class BudgetEntriesQuery(PageQuery, kw_only=True):
 
 
 class ItemQuery(MinPositionQuery, forbid_unknown_fields=True):
-    """`as_of`: as it stood at a position, or at a time of recording; both inclusive, neither in the future."""
+    """The point in time of an item."""
 
     as_of: str | None = None
 
 
 class Collection(NamedTuple):
-    """What makes one collection differ from another."""
+    """A read model as an HTTP resource; `noun` names one of its items."""
 
     path: str
+    noun: str
     model: ReadModel[Any]
     view: type[msgspec.Struct]
     query: type[PageQuery]
@@ -93,10 +94,16 @@ class Collection(NamedTuple):
 
 COLLECTIONS = (
     Collection(
-        "/v1/campaigns", CAMPAIGNS, CampaignView, CampaignsQuery, ("id", "created_at", "name", "status", "spend")
+        "/v1/campaigns",
+        "campaign",
+        CAMPAIGNS,
+        CampaignView,
+        CampaignsQuery,
+        ("id", "created_at", "name", "status", "spend"),
     ),
     Collection(
         "/v1/content-assets",
+        "content asset",
         CONTENT_ASSETS,
         ContentAssetView,
         ContentAssetsQuery,
@@ -104,6 +111,7 @@ COLLECTIONS = (
     ),
     Collection(
         "/v1/agent-jobs",
+        "agent job",
         AGENT_JOBS,
         AgentJobView,
         AgentJobsQuery,
@@ -111,6 +119,7 @@ COLLECTIONS = (
     ),
     Collection(
         "/v1/budget-entries",
+        "budget entry",
         BUDGET_ENTRIES,
         BudgetEntryView,
         BudgetEntriesQuery,
@@ -154,12 +163,12 @@ async def _list(request: web.Request, services: Services, collection: Collection
             after=after,
             limit=query.limit,
         )
-    following = write_cursor(model, query.sort, keys, rows[-1]) if has_more else None
+    cursor = write_cursor(model, query.sort, keys, rows[-1]) if has_more else None
     items = [complete(collection.view, row) for row in rows]
-    answer = json_response({"items": items, "next": following}, position=position)
-    if following is not None:
-        answer.headers["Link"] = f'<{_with_cursor(request.rel_url, following)}>; rel="next"'
-    return answer
+    response = json_response({"items": items, "next": cursor}, position=position)
+    if cursor is not None:
+        response.headers["Link"] = f'<{_with_cursor(request.rel_url, cursor)}>; rel="next"'
+    return response
 
 
 def _with_cursor(url: URL, cursor: str) -> URL:
@@ -178,7 +187,7 @@ async def _item(request: web.Request, services: Services, collection: Collection
             connection, collection.model, stored_columns(collection.view), item_id
         )
     if row is None or not caller.may_see(campaign_id):
-        raise NotFound(f"there is nothing with id {item_id} in {collection.path}")
+        raise NotFound(f"there is no {collection.noun} {item_id}")
     return json_response(complete(collection.view, row), position=position)
 
 
@@ -189,7 +198,7 @@ async def _item_as_of(
         position = await resolve_position(connection, parse_point_in_time(as_of))
     row = await row_as_of(services.read_database, collection.model, item_id, position)
     if row is None or not caller.may_see(getattr(row, collection.model.campaign_column)):
-        raise NotFound(f"there was nothing with id {item_id} in {collection.path} at position {position}")
+        raise NotFound(f"there was no {collection.noun} {item_id} at position {position}")
     return json_response(show(collection.view, msgspec.structs.asdict(row)), position=position)
 
 
@@ -203,26 +212,28 @@ def _routes(collection: Collection) -> list[Route]:
     page = msgspec.defstruct(
         f"{collection.view.__name__.removesuffix('View')}Page",
         [("items", list[collection.view]), ("next", str | None)],  # type: ignore[name-defined]
-        namespace={"__doc__": "A page; `next` is the cursor of the next one, null on the last."},
+        namespace={"__doc__": "A page of items."},
     )
-    name = collection.path.removeprefix("/v1/")
+    columns = ", ".join(f"`{name}`" for name in collection.sortable)
+    article = "an" if collection.noun.startswith("a") else "a"
     waits = ("malformed", "projection-behind", "database-unavailable")
     return [
         Route(
             "GET",
             collection.path,
             list_items,
-            f"List {name}.",
+            f"List {collection.path.removeprefix('/v1/').replace('-', ' ')}.",
             {200: page},
             collection.query,
             problems=waits,
             from_replica=True,
+            description=f"Sortable columns: {columns}. The header `Link` has the URL of the next page.",
         ),
         Route(
             "GET",
             f"{collection.path}/{{id}}",
             get_item,
-            f"Read one of {name}.",
+            f"Read {article} {collection.noun}.",
             {200: collection.view},
             ItemQuery,
             problems=("not-found", *waits),

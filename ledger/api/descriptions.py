@@ -11,7 +11,7 @@ from projections.positions import MIN_POSITION_SECONDS_MAX
 
 _ANY_OF = "Separate several values with commas; any of them matches."
 _SUBSTITUTE = "`null` if it has none."
-_READ_FROM = f"Waits for at most {MIN_POSITION_SECONDS_MAX:.0f} s, then answers 503 `projection-behind`."
+_READ_FROM = f"Waits for at most {MIN_POSITION_SECONDS_MAX:.0f} s, then responds 503 `projection-behind`."
 
 ENVELOPE = {
     "type": "The event type.",
@@ -78,7 +78,7 @@ FIELDS = {
     "index": "The index of the event in the request; absent if the request had a single event.",
     "input_data": "The input of the job: any JSON object. Free text; it can be erased.",
     "items": "The items.",
-    "key": "The API key. It is shown only in this answer; store it.",
+    "key": "The API key. It is in this response only; store it.",
     "lag_events": "Events in the log that are not yet reflected.",
     "lag_seconds": "Age of the oldest event that is not yet reflected, in seconds; 0 if there is none.",
     "last_error": "What stops the read models; `null` while they run.",
@@ -159,7 +159,7 @@ FIELDS = {
     "Receipt.id": "The event's id.",
     "Spend.currency": "ISO 4217 code; there is a sum for each currency.",
 }
-"""Fields of requests and answers."""
+"""Fields of requests and responses."""
 
 PARAMETERS = {
     "after": "Only events after this position (exclusive).",

@@ -1,4 +1,4 @@
-"""GET /v1/events/stream: the log as Server-Sent Events, one coroutine a listener, at its own pace."""
+"""GET /v1/events/stream: the log as Server-Sent Events (SSE), with heartbeats and resumption by Last-Event-ID."""
 
 import asyncio
 import logging
@@ -13,7 +13,7 @@ from aiohttp import web
 from ledger.api.auth import CALLER, authenticate
 from ledger.api.live_feed import LiveFeed
 from ledger.api.parameters import Position, read_position, read_query
-from ledger.api.recent_events import Part
+from ledger.api.recent_events import Chunk
 from ledger.api.routes import EVENT_STREAM, Route
 from ledger.api.services import Services
 from ledger.domain.errors import Forbidden, Unauthenticated
@@ -24,24 +24,24 @@ logger = logging.getLogger(__name__)
 
 HEARTBEAT = b": \n\n"
 HEARTBEAT_SECONDS = 15.0
-"""After so long without an event comes a comment: proxies keep the connection, and who has gone is noticed."""
+"""A comment is sent after this time without an event: proxies keep the connection, and a lost client is noticed."""
 
 RECHECK_SECONDS = 1.5
-"""An open feed looks so often whether its key is still good: with the key ring's own delay, within five seconds."""
+"""Interval of authenticating an open stream again: with the key ring's delay, a revoked key ends it within 5 s."""
 
 WRITE_BYTES = 64 * 1024
 WRITE_SECONDS_MAX = 30.0
-"""Who does not take so much in so long is dropped."""
+"""Timeout for a write of this many bytes; a client that reads more slowly is disconnected."""
 
 RETRY_MILLISECONDS_MIN = 1_000
 RETRY_MILLISECONDS_MAX = 3_000
-"""Each is told another pause before it reconnects: after a restart they do not all come at once."""
+"""Each client gets a random reconnection delay, so that not all reconnect at once after a restart."""
 
 HEADERS = {"Content-Type": EVENT_STREAM, "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
 class FeedQuery(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Which events, and after which position; comma means any of."""
+    """Which events to stream, and after which position."""
 
     after: Position | None = None
     category: tuple[Category, ...] = ()
@@ -50,129 +50,140 @@ class FeedQuery(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     campaign_id: UUID | None = None
     agent_job_id: UUID | None = None
 
+    def event_filter(self, after: int, allowed_campaign_ids: frozenset[UUID] | None) -> EventFilter:
+        """Return the filter for events after a position that the caller may see."""
+        streams = (self.stream_id,) if self.stream_id is not None else ()
+        return EventFilter(
+            after, None, self.category, self.type, streams, self.campaign_id, self.agent_job_id, allowed_campaign_ids
+        )
 
-class Listener:
-    """One client's way through the log."""
 
-    def __init__(self, feed: LiveFeed, answer: web.StreamResponse, wanted: EventFilter) -> None:
+class EventStream:
+    """One client's response: writes the events as fast as the client reads them."""
+
+    def __init__(self, feed: LiveFeed, response: web.StreamResponse, event_filter: EventFilter) -> None:
+        """Make a stream.
+
+        Args:
+            feed: the source of events.
+            response: the prepared response.
+            event_filter: the events to write, and the position after which to start.
+        """
         self._feed = feed
-        self._answer = answer
-        self._wanted = wanted
+        self._response = response
+        self._filter = event_filter
         self._clock = asyncio.get_running_loop().time
-        self._written = self._clock()
+        self._written_at = self._clock()
 
-    async def follow(self) -> None:
-        """Write every event wanted until the feed is closed.
+    async def run(self) -> None:
+        """Write every matching event until the feed is closed.
 
         Raises:
-            ConnectionError: the client has gone.
+            ConnectionError: the client has disconnected.
             TimeoutError: the client does not read.
         """
-        position = self._wanted.after
-        # The id is for a browser that loses its connection before the first event: it resumes from here too.
+        position = self._filter.after
+        # The id is for a browser that loses its connection before the first event: it resumes from here as well.
         retry = RETRY_MILLISECONDS_MIN + secrets.randbelow(RETRY_MILLISECONDS_MAX - RETRY_MILLISECONDS_MIN)
         await self._write(b"retry: %d\nid: %d\n\n" % (retry, position))
         while not self._feed.closed:
-            # Taken before looking, so that nothing that comes meanwhile is slept through.
-            seen = self._feed.news.generation
-            part = self._feed.recent(self._wanted, position)
-            if part is None:
-                part = await self._alive_during(self._feed.catch_up(self._wanted, position))
-            position = part.position
-            if part.frames:
-                await self._write(part.frames)
-            elif self._heartbeat_in() <= 0:
+            # Read before the check below, so that no notification is missed between the check and the wait.
+            seen = self._feed.updated.generation
+            chunk = self._feed.next_chunk(self._filter, position)
+            if chunk is None:
+                chunk = await self._send_heartbeats_during(self._feed.catch_up(self._filter, position))
+            position = chunk.position
+            if chunk.frames:
+                await self._write(chunk.frames)
+            elif self._seconds_to_heartbeat() <= 0:
                 await self._write(HEARTBEAT)
-            if self._feed.is_ahead_of(position):
-                # A client that reads fast never makes write() wait: let the others have their turn.
+            if self._feed.has_events_after(position):
+                # write() never waits for a client that reads fast: let other tasks run.
                 await asyncio.sleep(0)
             else:
-                await self._feed.news.wait(seen, self._heartbeat_in())
+                await self._feed.updated.wait(seen, self._seconds_to_heartbeat())
 
-    async def _alive_during(self, reading: Coroutine[Any, Any, Part]) -> Part:
-        """Go on with heartbeats while the log is read, which in an outage may take long."""
+    async def _send_heartbeats_during(self, reading: Coroutine[Any, Any, Chunk]) -> Chunk:
+        """Send heartbeats while the log is read, which may take long during an outage."""
         task = asyncio.create_task(reading)
         try:
-            while not (await asyncio.wait({task}, timeout=max(0.0, self._heartbeat_in())))[0]:
+            while not (await asyncio.wait({task}, timeout=max(0.0, self._seconds_to_heartbeat())))[0]:
                 await self._write(HEARTBEAT)
             return task.result()
         finally:
             task.cancel()
 
-    def _heartbeat_in(self) -> float:
-        return self._written + HEARTBEAT_SECONDS - self._clock()
+    def _seconds_to_heartbeat(self) -> float:
+        return self._written_at + HEARTBEAT_SECONDS - self._clock()
 
     async def _write(self, frames: bytes) -> None:
         rest = memoryview(frames)
         while rest:
             async with asyncio.timeout(WRITE_SECONDS_MAX):
-                await self._answer.write(rest[:WRITE_BYTES])
+                await self._response.write(rest[:WRITE_BYTES])
             rest = rest[WRITE_BYTES:]
-        self._written = self._clock()
+        self._written_at = self._clock()
 
 
-async def listen(request: web.Request, services: Services) -> web.StreamResponse:
-    """Follow the log from where the client left off, or from its head."""
+async def stream_events(request: web.Request, services: Services) -> web.StreamResponse:
+    """Stream events until the client disconnects, the key is revoked, or the service shuts down."""
     query = read_query(request, FeedQuery)
     after = query.after
-    # A browser that reconnects sends both: the address it was given at first, and how far it has come since.
+    # A browser that reconnects sends both: the URL it was given, and the last position it received.
     if (last := request.headers.get("Last-Event-ID")) is not None:
         after = read_position(last, "the header Last-Event-ID")
     if after is None:
-        after = await services.feed.log_head()
-    streams = (query.stream_id,) if query.stream_id is not None else ()
-    allowed_campaign_ids = request[CALLER].allowed_campaign_ids
-    wanted = EventFilter(
-        after, None, query.category, query.type, streams, query.campaign_id, query.agent_job_id, allowed_campaign_ids
-    )
-    answer = web.StreamResponse(headers=HEADERS)
-    await answer.prepare(request)
+        after = await services.feed.read_head()
+    event_filter = query.event_filter(after, request[CALLER].allowed_campaign_ids)
+    response = web.StreamResponse(headers=HEADERS)
+    await response.prepare(request)
     try:
-        async with services.feed.listening():
-            following = asyncio.ensure_future(Listener(services.feed, answer, wanted).follow())
+        async with services.feed.subscribe():
+            streaming = asyncio.ensure_future(EventStream(services.feed, response, event_filter).run())
             revoked = asyncio.ensure_future(_until_revoked(request, services))
             try:
-                await asyncio.wait((following, revoked), return_when=asyncio.FIRST_COMPLETED)
-                if following.done():
-                    following.result()
+                await asyncio.wait((streaming, revoked), return_when=asyncio.FIRST_COMPLETED)
+                if streaming.done():
+                    streaming.result()
             finally:
-                following.cancel()
+                streaming.cancel()
                 revoked.cancel()
-            await answer.write_eof()
+            await response.write_eof()
     except ConnectionError:
-        logger.debug("a listener has gone")
-    except Exception as error:  # noqa: BLE001 (the answer has begun: it can only be broken off)
-        logger.warning(
-            "a listener was dropped: %s", "it did not read" if isinstance(error, TimeoutError) else repr(error)
-        )
+        logger.debug("an event stream's client has disconnected")
+    except Exception as error:  # noqa: BLE001 (the response has begun: it can only be aborted)
+        reason = "the client does not read" if isinstance(error, TimeoutError) else repr(error)
+        logger.warning("aborted an event stream: %s", reason)
         if request.transport is not None:
             request.transport.abort()
-    return answer
+    return response
 
 
 async def _until_revoked(request: web.Request, services: Services) -> None:
-    """Return once the key that the feed was opened with is no longer good."""
+    """Return once the key that opened the stream is no longer valid."""
     while True:
         await asyncio.sleep(RECHECK_SECONDS)
         try:
             await authenticate(request, services, "events")
         except (Unauthenticated, Forbidden):
             return
-        except Exception as error:  # noqa: BLE001 (an outage ends no feed)
-            logger.debug("a listener's key could not be looked up: %s", type(error).__name__)
+        except Exception as error:  # noqa: BLE001 (an outage does not end a stream)
+            logger.debug("an event stream's key could not be checked: %s", type(error).__name__)
 
 
 ROUTES = [
     Route(
         "GET",
         "/v1/events/stream",
-        listen,
-        "Listen to the log: Server-Sent Events from Last-Event-ID, else from after, else from now on.",
+        stream_events,
+        "Follow the log live.",
         {200: EventView},
         FeedQuery,
         problems=("malformed", "database-unavailable"),
         headers=("Last-Event-ID",),
         media=(EVENT_STREAM,),
         needs="events",
+        description="Server-Sent Events: first the events after `Last-Event-ID` or `after`, then new ones as they are "
+        f"appended. Without both, only new ones. A comment is sent every {HEARTBEAT_SECONDS:.0f} s without an event.",
     )
 ]

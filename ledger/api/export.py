@@ -3,7 +3,7 @@
 import msgspec
 from aiohttp import web
 
-from ledger.api.events import whole_or_broken_off
+from ledger.api.events import complete_or_abort
 from ledger.api.parameters import Position, read_query
 from ledger.api.routes import NDJSON, Route
 from ledger.api.services import Services
@@ -13,28 +13,28 @@ from ledger.log.read import EventFilter, read_all_salted, read_head
 
 
 class ExportQuery(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Which events: `after` is exclusive; `until` inclusive, the last event there is where it is absent."""
+    """Which events to export."""
 
     after: Position = 0
     until: Position | None = None
 
 
 async def get_export(request: web.Request, services: Services) -> web.StreamResponse:
-    """Every line of the range, or an answer that is broken off."""
+    """Stream every line of the range; if that fails, abort the connection."""
     query = read_query(request, ExportQuery)
     async with services.database.connection() as connection:
-        # Fewer events than were asked for would look like all of them.
+        # Checked, because an export that ends before `until` would look complete.
         until = await read_head(connection) if query.until is None else await resolve_position(connection, query.until)
     pages = read_all_salted(services.database, EventFilter(query.after, until))
-    # Read before the answer begins: a database that is away is still answered with a problem document.
+    # Read before the response begins, so that an outage of the database is still a problem document.
     page = await anext(pages, None)
-    answer = web.StreamResponse(headers={"Content-Type": NDJSON})
-    await answer.prepare(request)
-    async with whole_or_broken_off(request, answer):
+    response = web.StreamResponse(headers={"Content-Type": NDJSON})
+    await response.prepare(request)
+    async with complete_or_abort(request, response):
         while page:
-            await answer.write(b"".join(map(write_line, page)))
+            await response.write(b"".join(map(write_line, page)))
             page = await anext(pages, None)
-    return answer
+    return response
 
 
 ROUTES = [
@@ -42,11 +42,13 @@ ROUTES = [
         "GET",
         "/v1/log/export",
         get_export,
-        "Export the log, an event a line.",
+        "Export the log.",
         {200: str},
         ExportQuery,
         problems=("malformed", "database-unavailable"),
         media=(NDJSON,),
         needs="audit",
+        description="One event per line, exactly as it is hashed, with its free text and salt. Verify the file without "
+        "the service with `ledger verify --export`.",
     )
 ]

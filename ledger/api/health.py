@@ -1,4 +1,4 @@
-"""Is it alive, and is it ready?"""
+"""GET /healthz (liveness) and /readyz (readiness: database, migrations, read models, sealer)."""
 
 import asyncio
 from typing import Literal
@@ -15,20 +15,20 @@ from ledger.database.migrations import current_revision, expected_revision
 from projections.queries import projection_status
 
 READY_SECONDS_MAX = 5.0
-"""Load balancers wait no longer; a pooler whose server is away lets a query wait for minutes."""
+"""Timeout of the readiness check, as of load balancers. A pooler whose server is down holds a query for minutes."""
 
 LAG_SECONDS_MAX = 60.0
-"""Further behind than this, the read models are no longer what a dashboard should show."""
+"""The longest lag at which the read models count as ready."""
 
 
 class Health(msgspec.Struct):
-    """The process answers."""
+    """The process is alive."""
 
     status: Literal["ok"] = "ok"
 
 
 class Readiness(msgspec.Struct):
-    """Each check says "ok" or, in plain words, what is wrong."""
+    """The result of each check: `ok`, or what is wrong."""
 
     status: Literal["ok", "unavailable"]
     database: str
@@ -38,18 +38,18 @@ class Readiness(msgspec.Struct):
 
 
 async def healthz(request: web.Request, services: Services) -> web.StreamResponse:
-    """The process answers; nothing else is looked at."""
+    """Respond without any check: the process is alive."""
     return json_response(Health())
 
 
 async def readyz(request: web.Request, services: Services) -> web.StreamResponse:
-    """Whether requests can be served as they should be."""
+    """Respond 200 if every check passes, else 503."""
     try:
         async with asyncio.timeout(READY_SECONDS_MAX):
             readiness = await _check(services)
     except (*CONNECTION_ERRORS, SQLAlchemyError, TimeoutError) as error:
-        unknown = "unknown, the database does not answer"
-        readiness = Readiness("unavailable", f"does not answer ({type(error).__name__})", unknown, unknown, unknown)
+        unknown = "unknown: the database does not respond"
+        readiness = Readiness("unavailable", f"does not respond ({type(error).__name__})", unknown, unknown, unknown)
     return json_response(readiness, status=200 if readiness.status == "ok" else 503)
 
 
@@ -57,20 +57,20 @@ async def _check(services: Services) -> Readiness:
     async with services.database.engine.connect() as connection:
         current, expected = await current_revision(connection), expected_revision()
     if current != expected:
-        trouble = f"at {current}, this release needs {expected}: run `ledger migrate`"
-        return Readiness("unavailable", "ok", trouble, "unknown until migrated", "unknown until migrated")
+        problem = f"at {current}, this release needs {expected}: run `ledger migrate`"
+        return Readiness("unavailable", "ok", problem, "unknown until migrated", "unknown until migrated")
     async with services.database.connection() as connection:
-        standing = await projection_status(connection)
-        sealing = await tree_store.read_seal_status(connection)
-    projections = standing.trouble() or "ok"
-    if projections == "ok" and standing.lag_seconds > LAG_SECONDS_MAX:
-        projections = f"{standing.lag_seconds:.0f} s behind: is a worker running?"
-    sealer = sealing.problem() or ("ok" if sealing.verifier_key else "not sealed: no key yet")
-    is_ready = projections == "ok" and sealing.problem() is None
+        status = await projection_status(connection)
+        seal = await tree_store.read_seal_status(connection)
+    projections = status.trouble() or "ok"
+    if projections == "ok" and status.lag_seconds > LAG_SECONDS_MAX:
+        projections = f"{status.lag_seconds:.0f} s behind: is a worker running?"
+    sealer = seal.problem() or ("ok" if seal.verifier_key else "not sealed: no key yet")
+    is_ready = projections == "ok" and seal.problem() is None
     return Readiness("ok" if is_ready else "unavailable", "ok", "ok", projections, sealer)
 
 
 ROUTES = [
-    Route("GET", "/healthz", healthz, "Is the process alive?", {200: Health}, needs=None),
-    Route("GET", "/readyz", readyz, "Can it serve?", {200: Readiness, 503: Readiness}, needs=None),
+    Route("GET", "/healthz", healthz, "Check liveness.", {200: Health}, needs=None),
+    Route("GET", "/readyz", readyz, "Check readiness.", {200: Readiness, 503: Readiness}, needs=None),
 ]

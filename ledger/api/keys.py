@@ -1,4 +1,4 @@
-"""API keys, for admins."""
+"""API keys over HTTP: GET, POST and DELETE /v1/keys, for admins."""
 
 from datetime import datetime
 from typing import Annotated
@@ -19,7 +19,7 @@ Name = Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
 
 
 class NewKey(msgspec.Struct, forbid_unknown_fields=True):
-    """`campaign_ids`: what the key is confined to; absent or null: nothing."""
+    """An API key to create."""
 
     name: Name
     role: Role
@@ -28,7 +28,7 @@ class NewKey(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class KeyView(msgspec.Struct, kw_only=True):
-    """A key, without its secret."""
+    """An API key, without its secret."""
 
     id: str
     name: str
@@ -41,18 +41,18 @@ class KeyView(msgspec.Struct, kw_only=True):
 
 
 class CreatedKey(KeyView, kw_only=True):
-    """A key that was just made: `key` is shown this once."""
+    """A new API key, with its secret."""
 
     key: str
 
 
 class KeyList(msgspec.Struct):
-    """Every key, the oldest first."""
+    """Every API key, oldest first."""
 
     items: list[KeyView]
 
 
-def _shown(key: keys.Key) -> dict[str, object]:
+def _view(key: keys.Key) -> dict[str, object]:
     return {
         name: time_text(value) if isinstance(value, datetime) else value
         for name, value in msgspec.structs.asdict(key).items()
@@ -60,33 +60,33 @@ def _shown(key: keys.Key) -> dict[str, object]:
 
 
 async def list_keys(request: web.Request, services: Services) -> web.StreamResponse:
-    """Every key."""
+    """Return every key."""
     async with services.database.connection() as connection:
-        found = await keys.list_keys(connection)
-    return json_response({"items": [_shown(key) for key in found]})
+        every_key = await keys.list_keys(connection)
+    return json_response({"items": [_view(key) for key in every_key]})
 
 
 async def create_key(request: web.Request, services: Services) -> web.StreamResponse:
-    """Make a key."""
+    """Create a key."""
     try:
         async with services.request_bodies.read(request) as body:
-            wanted = msgspec.json.decode(body, type=NewKey)
-        if not wanted.name.isprintable():
+            new = msgspec.json.decode(body, type=NewKey)
+        if not new.name.isprintable():
             raise msgspec.ValidationError("name must be printable")
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Malformed(f"the key cannot be read: {error}") from None
+        raise Malformed(f"cannot read the key: {error}") from None
     async with services.database.connection() as connection:
-        key, text = await keys.create_key(
-            connection, wanted.name, wanted.role, campaign_ids=wanted.campaign_ids, expires_at=wanted.expires_at
+        key, secret = await keys.create_key(
+            connection, new.name, new.role, campaign_ids=new.campaign_ids, expires_at=new.expires_at
         )
-    return json_response({**_shown(key), "key": text}, status=201)
+    return json_response({**_view(key), "key": secret}, status=201)
 
 
 async def revoke_key(request: web.Request, services: Services) -> web.StreamResponse:
-    """Revoke a key; within five seconds it is refused everywhere."""
+    """Revoke a key; within 5 s all processes refuse it."""
     async with services.database.connection() as connection:
         key = await keys.revoke_key(connection, request.match_info["key"])
-    return json_response(_shown(key))
+    return json_response(_view(key))
 
 
 ROUTES = [
@@ -94,7 +94,7 @@ ROUTES = [
         "GET",
         "/v1/keys",
         list_keys,
-        "List the keys.",
+        "List the API keys.",
         {200: KeyList},
         problems=("database-unavailable",),
         needs="admin",
@@ -103,19 +103,21 @@ ROUTES = [
         "POST",
         "/v1/keys",
         create_key,
-        "Make a key; its text is shown this once.",
+        "Create an API key.",
         {201: CreatedKey},
         body=NewKey,
         problems=("malformed", "name-taken", "too-large", "unsupported-media-type", "database-unavailable"),
         needs="admin",
+        description="The key is in this response only. `campaign_ids` restricts it to these campaigns.",
     ),
     Route(
         "DELETE",
         "/v1/keys/{key}",
         revoke_key,
-        "Revoke a key by its id or name.",
+        "Revoke an API key.",
         {200: KeyView},
         problems=("not-found", "database-unavailable"),
         needs="admin",
+        description="Within 5 s it is refused everywhere, and its event streams end.",
     ),
 ]

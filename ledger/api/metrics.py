@@ -1,4 +1,4 @@
-"""What an operator's Prometheus reads."""
+"""GET /metrics: Prometheus metrics of the log, the read models, the sealer, holds and connections."""
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
@@ -11,39 +11,43 @@ from projections.queries import projection_status
 
 
 async def get_metrics(request: web.Request, services: Services) -> web.StreamResponse:
-    """The figures of this moment; the database is asked once a scrape."""
+    """Respond with the current metrics; the database is queried once per scrape."""
     async with services.database.connection() as connection:
-        standing = await projection_status(connection)
-        sealing = await tree_store.read_seal_status(connection)
+        projection = await projection_status(connection)
+        seal = await tree_store.read_seal_status(connection)
         holds = await connection.fetchval("SELECT count(*) FROM ledger.holds")
     registry = CollectorRegistry()
 
     def gauge(name: str, help_text: str, value: float) -> None:
         Gauge(name, help_text, registry=registry).set(value)
 
-    gauge("ledger_head_position", "Position of the last event in the log.", standing.head)
-    gauge("ledger_projection_position", "Position that the read models reflect.", standing.position)
-    gauge("ledger_projection_lag_events", "Events not yet folded.", standing.lag_events)
-    gauge("ledger_projection_lag_seconds", "Age of the oldest event not yet folded.", standing.lag_seconds)
-    gauge("ledger_sealed_events", "Events under the last signed checkpoint.", sealing.size)
-    gauge("ledger_seal_lag_seconds", "Age of the oldest event not yet sealed.", max(0.0, sealing.lag_seconds))
-    gauge("ledger_seal_refused", "1 while the sealer refuses to sign.", sealing.refusal is not None)
-    statuses = Gauge("ledger_projection_status", "1 for the status they are in.", ["status"], registry=registry)
+    gauge("ledger_head_position", "Position of the last event in the log.", projection.head)
+    gauge("ledger_projection_position", "Position of the last event that the read models reflect.", projection.position)
+    gauge("ledger_projection_lag_events", "Events not yet in the read models.", projection.lag_events)
+    gauge(
+        "ledger_projection_lag_seconds",
+        "Age of the oldest event not yet in the read models.",
+        projection.lag_seconds,
+    )
+    gauge("ledger_sealed_events", "Events under the last signed checkpoint.", seal.size)
+    gauge("ledger_seal_lag_seconds", "Age of the oldest event not yet sealed.", max(0.0, seal.lag_seconds))
+    gauge("ledger_seal_refused", "1 while the sealer refuses to sign.", seal.refusal is not None)
+    statuses = Gauge("ledger_projection_status", "1 for the current status.", ["status"], registry=registry)
     for status in ("running", "failing", "paused"):
-        statuses.labels(status).set(standing.status == status)
-    failure = standing.failure
+        statuses.labels(status).set(projection.status == status)
+    failure = projection.failure
     stopped = Gauge(
         "ledger_projection_failed_position",
-        "Position of the event that stops the read models, by its type and the error; 0: it is no event's fault.",
+        "Position of the event that stops the read models, by event type and error; 0 if the error has another cause.",
         ["type", "error"],
         registry=registry,
     )
     if failure is not None:
         stopped.labels(failure.type, failure.error[:200]).set(failure.position)
-    gauge("ledger_open_holds", "Holds neither settled, released nor expired.", holds)
+    gauge("ledger_open_holds", "Holds that are not settled, released or expired.", holds)
     pool = services.database.engine.pool
     in_use = pool.checkedout() if isinstance(pool, QueuePool) else 0
-    gauge("ledger_pool_connections", "Connections of this process that are in use.", in_use)
+    gauge("ledger_pool_connections", "Database connections of this process in use.", in_use)
     body = generate_latest(services.telemetry.registry) + generate_latest(registry)
     return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
@@ -53,7 +57,7 @@ ROUTES = [
         "GET",
         "/metrics",
         get_metrics,
-        "Read the figures for Prometheus.",
+        "Read the metrics, in the format of Prometheus.",
         {200: str},
         problems=("database-unavailable",),
         media=(PLAIN,),

@@ -1,4 +1,4 @@
-"""The outermost middleware: every request gets a name, is counted, and can be logged."""
+"""Middleware: X-Request-ID, request metrics, access log, errors to problem documents, security headers."""
 
 import logging
 import random
@@ -24,34 +24,34 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 @web.middleware
 async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Name the request by its `X-Request-ID`, or anew; count it; log it where everything is logged."""
+    """Set the request id (`X-Request-ID`, else a new one), count the request, and log it at level debug."""
     began = time.monotonic()
     sent = request.headers.get("X-Request-ID")
     request_id = sent if sent is not None and _REQUEST_ID.fullmatch(sent) else f"{random.getrandbits(128):032x}"
-    # A connection serves many requests one after the other: what was said of the last must not cling to this.
+    # A connection's requests share one context: replace what the previous request has set.
     REQUEST_CONTEXT.set({"request_id": request_id})
     request[REQUEST_ID] = request_id
-    answer = await handler(request)
+    response = await handler(request)
     resource = request.match_info.route.resource
     route = resource.canonical if resource is not None else "none"
-    # One label for all methods that somebody may invent: labels stay in memory.
+    # Labels stay in memory, so all unknown methods share one.
     method = request.method if request.method in hdrs.METH_ALL else "other"
-    request.app[SERVICES].telemetry.count_request(method, route, answer.status)
+    request.app[SERVICES].telemetry.count_request(method, route, response.status)
     if logger.isEnabledFor(logging.DEBUG):
-        about = {
+        fields = {
             "method": request.method,
             "path": request.path,
-            "status": answer.status,
+            "status": response.status,
             "seconds": round(time.monotonic() - began, 6),
-            "position": answer.headers.get("Ledger-Position"),
+            "position": response.headers.get("Ledger-Position"),
         }
-        logger.debug("answered", extra=about)
-    return answer
+        logger.debug("responded", extra=fields)
+    return response
 
 
 @web.middleware
 async def answer_with_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turn every error into its problem document; nothing of a bug is shown but that there was one."""
+    """Turn every error into its problem document; of a bug, clients see only that it happened."""
     try:
         return await handler(request)
     except LedgerError as error:
@@ -62,18 +62,18 @@ async def answer_with_problems(request: web.Request, handler: Handler) -> web.St
         return problems.http_exception_response(error)
     except (*CONNECTION_ERRORS, SQLAlchemyError, TimeoutError) as error:
         logger.warning("%s %s: the database failed: %s", request.method, request.path, type(error).__name__)
-        return problems.response(DatabaseUnavailable("the database did not answer; try again"))
+        return problems.response(DatabaseUnavailable("the database did not respond; try again"))
     except Exception:
         logger.exception("%s %s failed", request.method, request.path)
-        return problems.response(LedgerError("the service failed on this request; its log says why"))
+        return problems.response(LedgerError(problems.INTERNAL_ERROR))
 
 
-async def set_security_headers(request: web.Request, answer: web.StreamResponse) -> None:
-    """What every answer says beside itself, streams included: its request's name, and nothing that helps an attacker.
+async def set_security_headers(request: web.Request, response: web.StreamResponse) -> None:
+    """Set headers of every response, streams included: request id, no sniffing, no shared caching, no server version.
 
-    Answers are for the key that asked: no cache may give them to another, nor a browser take them for a page.
+    A response is meant for one API key: a cache must not serve it to another.
     """
-    headers = answer.headers
+    headers = response.headers
     if REQUEST_ID in request:
         headers["X-Request-ID"] = request[REQUEST_ID]
     headers["Server"] = "ledger"

@@ -1,7 +1,7 @@
 """GET /openapi.json: the OpenAPI 3.1 document, generated from the routes and structs of the service.
 
-Client generators must read it without a warning. They know no NDJSON: if it is not one of several media types of an
-answer, it is listed under `x-media-types` instead of `content`.
+Client generators must read it without a warning. They do not support NDJSON, so request bodies and responses that are
+NDJSON only are listed under `x-media-types` instead of `content`.
 """
 
 import re
@@ -14,7 +14,7 @@ from aiohttp import web
 import ledger
 from ledger.api.append import IDEMPOTENCY_KEY_CHARACTERS_MAX
 from ledger.api.descriptions import PARAMETERS, describe
-from ledger.api.openapi_schemas import REFERENCE, Schema, Schemas, answer_types
+from ledger.api.openapi_schemas import REFERENCE, Schema, Schemas, response_types
 from ledger.api.parameters import POSITION_MAX
 from ledger.api.problems import CONTENT_TYPE, STATUS
 from ledger.api.routes import EVENT_STREAM, JSON, NDJSON, OCTETS, PLAIN, Route, json_response
@@ -119,7 +119,10 @@ def _operation(route: Route, schemas: Schemas) -> dict[str, Any]:
             *_header_parameters(route),
         ],
         "responses": {
-            **{str(status): _response(route, answer, schemas) for status, answer in route.answers.items()},
+            **{
+                str(status): _response(route, response_types(kinds), schemas)
+                for status, kinds in route.responses.items()
+            },
             **_problem_responses(route),
         },
     }
@@ -156,8 +159,8 @@ def _request_body(route: Route, schema: Schema) -> dict[str, Any]:
     }
 
 
-def _response(route: Route, answer: Any, schemas: Schemas) -> dict[str, Any]:
-    kinds = answer_types(answer)
+def _response(route: Route, type_or_types: Any, schemas: Schemas) -> dict[str, Any]:
+    kinds = response_types(type_or_types)
     choices = [schemas.of(kind) for kind in kinds]
     schema = choices[0] if len(choices) == 1 else {"anyOf": choices}
     content = {media: {"schema": schema if media == JSON else TEXT_SCHEMAS[media]} for media in route.media}
@@ -207,5 +210,5 @@ def _problem_responses(route: Route) -> dict[str, Any]:
     return {
         str(status): {"description": ", ".join(dict.fromkeys(slugs)), "content": problem}
         for status, slugs in sorted(by_status.items())
-        if status not in route.answers
+        if status not in route.responses
     }

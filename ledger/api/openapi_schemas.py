@@ -1,4 +1,4 @@
-"""JSON schemas of the OpenAPI document, generated from the structs of requests and answers."""
+"""JSON schemas of the OpenAPI document, generated from the structs of requests and responses."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,13 +20,13 @@ NEW_EVENT = "NewEvent"
 
 
 class Schemas:
-    """The schemas of everything that the routes take and answer."""
+    """The schemas of all parameters, request bodies and responses of the routes."""
 
     def __init__(self, routes: Sequence[Route]) -> None:
         types: list[Any] = [Problem, AnyEvent]
         for route in routes:
             types += [kind for kind in (route.query, route.body) if kind is not None]
-            types += [kind for answer in route.answers.values() for kind in answer_types(answer)]
+            types += [kind for kinds in route.responses.values() for kind in response_types(kinds)]
         schemas, components = msgspec.json.schema_components(types, schema_hook=_schema_hook, ref_template=REFERENCE)
         self._by_type = dict(zip(map(str, types), schemas, strict=True))
         _adapt([components, *schemas])
@@ -37,7 +37,7 @@ class Schemas:
         self._by_type[str(AnyEvent)] = {"$ref": REFERENCE.format(name=NEW_EVENT)}
 
     def of(self, kind: Any) -> Schema:
-        """Return the schema of a type: a reference, unless it is a plain one."""
+        """Return the schema of a type: a reference if it is a struct or an enum."""
         return self._by_type[str(kind)]
 
     def query_parameters(self, query: type[msgspec.Struct]) -> list[Schema]:
@@ -54,9 +54,9 @@ class Schemas:
         return {"title": NEW_EVENT, "description": description, **self._by_type[str(AnyEvent)]}
 
 
-def answer_types(answer: Any) -> tuple[Any, ...]:
-    """Return the types of an answer of a route: one, or several any of which it may be."""
-    return answer if isinstance(answer, tuple) else (answer,)
+def response_types(response: Any) -> tuple[Any, ...]:
+    """Return the types that a response of a route may have; one type may stand without a tuple."""
+    return response if isinstance(response, tuple) else (response,)
 
 
 def _query_parameter(name: str, field: Schema, description: str, *, is_required: bool) -> Schema:

@@ -1,4 +1,4 @@
-"""Sort orders and cursors of the collections, as query parameters spell them."""
+"""Pagination of collections: sort orders and keyset cursors as query parameters."""
 
 import base64
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ DIGITS_MAX = 40
 
 
 class PageQuery(MinPositionQuery, kw_only=True, forbid_unknown_fields=True):
-    """What every collection takes. `sort`: comma-separated columns, `-` before one for descending, nulls last."""
+    """Parameters of every collection."""
 
     limit: Annotated[int, msgspec.Meta(ge=1, le=LIMIT_MAX)] = LIMIT_DEFAULT
     cursor: str | None = None
@@ -37,47 +37,66 @@ CURSOR_TYPES: dict[Kind, Any] = {"id": UUID, "time": Instant, "money": Decimal, 
 
 
 def read_sort(sort: str, sortable: Sequence[str]) -> list[SortKey]:
-    """Read the order asked for; `id` is the last key always, so that every order is total.
+    """Parse a sort order; `id` is always the last key, so that every order is total.
 
     Raises:
-        Malformed: it names a column that cannot be sorted by, or one twice.
+        Malformed: it names a column that cannot be sorted by, or a column twice.
     """
     keys: list[SortKey] = []
     for part in [*sort.split(","), "id"]:
         name = part.removeprefix("-")
         if name not in sortable:
-            raise Malformed(f"cannot sort by {name!r}; possible: {', '.join(sortable)}")
+            raise Malformed(f"cannot sort by {name!r}; sortable columns: {', '.join(sortable)}")
         if any(key.column == name for key in keys):
             if part == "id" and len(keys) == len(sort.split(",")):
                 continue
-            raise Malformed(f"{name!r} stands twice in sort")
+            raise Malformed(f"sort has {name!r} twice")
         keys.append(SortKey(name, part.startswith("-")))
     return keys
 
 
 def write_cursor(model: ReadModel[Any], sort: str, keys: list[SortKey], row: str) -> str:
-    """The cursor of the rows after this one, given as JSON."""
-    # The rest of it stays unread: people's JSON may hold numbers that ours cannot.
+    """Write the cursor of the page after a row.
+
+    Args:
+        model: the read model.
+        sort: the query parameter `sort`.
+        keys: the parsed `sort`.
+        row: the last row of the page, as JSON.
+
+    Returns:
+        The cursor, URL-safe.
+    """
+    # Other columns stay undecoded: JSON objects of clients may have numbers that Python cannot represent.
     fields = msgspec.json.decode(row, type=dict[str, msgspec.Raw])
     values = [fields[key.column] for key in keys]
     return base64.urlsafe_b64encode(msgspec.json.encode([model.name, sort, values])).decode().rstrip("=")
 
 
 def read_cursor(cursor: str, model: ReadModel[Any], sort: str, keys: list[SortKey]) -> list[Any]:
-    """The values of the row that a page starts after.
+    """Read the values of the row after which a page starts.
+
+    Args:
+        cursor: the query parameter `cursor`.
+        model: the read model.
+        sort: the query parameter `sort`.
+        keys: the parsed `sort`.
+
+    Returns:
+        The values of the row, one for each key.
 
     Raises:
-        Malformed: it is not a cursor of this collection and this order.
+        Malformed: it is not a cursor of this collection and sort order.
     """
     try:
         padded = cursor.encode() + b"=" * (-len(cursor) % 4)
         decoded = base64.b64decode(padded, b"-_", validate=True)
-        *of, values = msgspec.json.decode(decoded, type=tuple[str, str, list[Any]])
-        if of != [model.name, sort] or len(values) != len(keys):
+        *source, values = msgspec.json.decode(decoded, type=tuple[str, str, list[Any]])
+        if source != [model.name, sort] or len(values) != len(keys):
             raise ValueError
         return [_typed(model, key.column, value) for key, value in zip(keys, values, strict=True)]
     except (ValueError, RecursionError, OverflowError):
-        raise Malformed("the cursor is not one of this collection and sort; start again without a cursor") from None
+        raise Malformed("the cursor belongs to another collection or sort; start again without a cursor") from None
 
 
 def _typed(model: ReadModel[Any], column: str, value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problem documents: the one place that knows which error is which status."""
+"""Problem documents (RFC 9457): the HTTP status of each error, and responses to errors."""
 
 from typing import Any
 
@@ -9,6 +9,8 @@ from ledger.domain.errors import LedgerError, RateLimited, Unauthenticated, Unav
 from ledger.log.decode import BODY_TOO_LARGE
 
 CONTENT_TYPE = "application/problem+json"
+
+INTERNAL_ERROR = "the service failed on this request; see its log"
 
 STATUS = {
     "malformed": 400,
@@ -37,7 +39,7 @@ STATUS = {
 
 
 class Problem(msgspec.Struct, omit_defaults=True):
-    """An RFC 9457 problem document; further members depend on its type."""
+    """A problem document (RFC 9457); further members depend on its type."""
 
     type: str
     title: str
@@ -47,11 +49,7 @@ class Problem(msgspec.Struct, omit_defaults=True):
 
 
 def document(error: LedgerError, index: int | None = None) -> dict[str, Any]:
-    """The problem document of an error.
-
-    Args:
-        index: which event of a batch it concerns.
-    """
+    """Return the problem document of an error; `index` is that of the event in a batch."""
     problem = {
         "type": f"/problems/{error.slug}",
         "title": error.title,
@@ -65,7 +63,7 @@ def document(error: LedgerError, index: int | None = None) -> dict[str, Any]:
 
 
 def response(error: LedgerError, index: int | None = None) -> web.Response:
-    """The HTTP answer to an error."""
+    """Return the response to an error; `index` is that of the event in a batch."""
     headers = {}
     if isinstance(error, Unavailable | RateLimited):
         headers["Retry-After"] = str(error.retry_after_seconds)
@@ -77,17 +75,18 @@ def response(error: LedgerError, index: int | None = None) -> web.Response:
 
 
 def problem_response(problem: dict[str, Any], headers: dict[str, str] | None = None) -> web.Response:
-    """The HTTP answer with a problem document."""
+    """Return the response with a problem document."""
     return web.Response(
         body=msgspec.json.encode(problem), status=problem["status"], content_type=CONTENT_TYPE, headers=headers
     )
 
 
 def http_exception_response(error: web.HTTPException) -> web.Response:
+    """Return the response to an error that aiohttp raised: no such path, method not allowed, body too large."""
     slug = {404: "not-found", 405: "method-not-allowed", 413: "too-large"}.get(error.status, "malformed")
     details = {
-        404: "there is nothing at this address; see /openapi.json",
-        405: "this address does not take this method; see the Allow header and /openapi.json",
+        404: "this path does not exist; see /openapi.json",
+        405: "this path does not support the method; see the `Allow` header and /openapi.json",
         413: BODY_TOO_LARGE,
     }
     headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}

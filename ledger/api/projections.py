@@ -13,7 +13,7 @@ from projections.tables import NAMES
 
 
 class Projection(msgspec.Struct):
-    """How far one read model is. The four move together, on one checkpoint."""
+    """The status of one read model. All of them share one checkpoint."""
 
     name: str
     status: Literal["running", "failing", "paused"]
@@ -25,13 +25,13 @@ class Projection(msgspec.Struct):
 
 
 class Projections(msgspec.Struct):
-    """Every read model."""
+    """The status of every read model."""
 
     items: list[Projection]
 
 
 async def get_projections(request: web.Request, services: Services) -> web.StreamResponse:
-    """Answer with the status of the read models."""
+    """Return the status of the read models."""
     async with services.database.connection() as connection:
         status = await queries.projection_status(connection)
     items = [
@@ -54,7 +54,7 @@ ROUTES = [
         "GET",
         "/v1/projections",
         get_projections,
-        "See how far the read models are.",
+        "Read the status of the read models.",
         {200: Projections},
         problems=("malformed", "database-unavailable"),
     )

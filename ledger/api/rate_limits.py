@@ -1,6 +1,6 @@
-"""How many requests a key may make, told in the headers of draft-ietf-httpapi-ratelimit-headers.
+"""Rate limits: requests per API key in a fixed window, with RateLimit headers (draft-ietf-httpapi-ratelimit-headers).
 
-Counted by each process for itself: so many processes, so many times the limit.
+Each process counts separately, so the effective limit is the limit times the number of processes.
 """
 
 import math
@@ -14,23 +14,27 @@ from ledger.domain.errors import RateLimited
 
 
 class RateLimits:
-    """The counters of one process."""
+    """The request counters of one process."""
 
     def __init__(self, limit: RateLimitItem) -> None:
         self._limit = limit
         self._limiter = FixedWindowRateLimiter(MemoryStorage())
         self._policy = f'"key";q={limit.amount};w={limit.get_expiry()}'
+        self._window = (
+            limit.GRANULARITY.name if limit.multiples == 1 else f"{limit.multiples} {limit.GRANULARITY.name}s"
+        )
 
     def count(self, name: str) -> dict[str, str]:
-        """Count a request of a key, and return the headers that tell how it stands.
+        """Count a request of a key, and return the headers with its remaining quota.
 
         Raises:
-            RateLimited: it has made too many.
+            RateLimited: the limit is exceeded.
         """
-        is_within = self._limiter.hit(self._limit, name)
+        is_allowed = self._limiter.hit(self._limit, name)
         stats = self._limiter.get_window_stats(self._limit, name)
         seconds = max(1, math.ceil(stats.reset_time - time.time()))
         headers = {"RateLimit-Policy": self._policy, "RateLimit": f'"key";r={stats.remaining};t={seconds}'}
-        if not is_within:
-            raise RateLimited(f"this key has made {self._limit}; go on in {seconds} s", seconds, headers)
+        if not is_allowed:
+            detail = f"rate limit of {self._limit.amount:,} requests per {self._window} exceeded; retry in {seconds} s"
+            raise RateLimited(detail, seconds, headers)
         return headers

@@ -1,8 +1,8 @@
 """The streaming replica: whether it is available, checked at most once a second.
 
-Only a replica's successful answers are used. A replica lags a little and may be down, so any error may be due to
-that, and the primary answers instead; `routes.py` decides. `Ledger-Position` is read by the same statement as the
-answer, from whichever server that is.
+Only successful responses from a replica are used. A replica lags a little and may be down, so any error may be due to
+that, and the primary serves the request instead; see `routes.py`. `Ledger-Position` is read by the same statement as
+the data, so it is right for both servers.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ OUTAGE_SECONDS = 5.0
 """After a failure, the replica is not used and not checked for this time."""
 
 WAIT_SECONDS_MAX = 1.0
-"""The longest wait for the replica to reach a minimum position; then the primary answers."""
+"""The longest wait for the replica to reach a minimum position; then the primary serves the request."""
 
 
 class Replica:
@@ -43,15 +43,15 @@ class Replica:
                 async with asyncio.timeout(CHECK_SECONDS_MAX), self.database.connection() as connection:
                     await connection.execute("SELECT")
                 self.record_result(None)
-            except Exception as error:  # noqa: BLE001 (whatever the error is, the primary answers)
+            except Exception as error:  # noqa: BLE001 (whatever the error is, the primary serves the request)
                 self.record_result(error)
         return self._is_available
 
     def record_result(self, error: Exception | None) -> None:
         """Record a success (None) or a failure; log the start and the end of an outage, not every request."""
         if error is not None and self._is_available:
-            logger.warning("the replica does not answer (%s); reading from the primary", type(error).__name__)
+            logger.warning("the replica does not respond (%s); reading from the primary", type(error).__name__)
         elif error is None and not self._is_available:
-            logger.warning("the replica answers again")
+            logger.warning("the replica responds again")
         self._is_available = error is None
         self._next_check_at = time.monotonic() + (CHECK_SECONDS if error is None else OUTAGE_SECONDS)

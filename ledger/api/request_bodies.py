@@ -1,4 +1,4 @@
-"""Reading bodies: in bounded time, and of all requests together in bounded memory."""
+"""Reading of request bodies: at most 16 MiB each, 128 MiB in total, and 30 s; gzip and deflate."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -13,31 +13,32 @@ from ledger.log.decode import BODY_BYTES_MAX, BODY_TOO_LARGE
 BODY_SECONDS_MAX = 30.0
 
 SMALL_BODY_BYTES = 64 * 1024
-"""Bodies up to this size are not counted: connections bound them."""
+"""Bodies up to this size are not counted: the limit of connections bounds them."""
 
-TOGETHER_BYTES_MAX = 128 * 1024 * 1024
-"""Larger bodies that are being read or answered, all together; past it they are refused until some are done."""
+TOTAL_BYTES_MAX = 128 * 1024 * 1024
+"""Limit of all larger bodies whose requests are in progress; over it, further ones are refused."""
 
 MEDIA = ("application/json", "application/x-ndjson")
 
 
 class RequestBodies:
-    """The bodies of one process."""
+    """The request bodies in the memory of one process."""
 
     def __init__(self) -> None:
         self._bytes = 0
 
     @asynccontextmanager
     async def read(self, request: web.Request) -> AsyncIterator[bytes]:
-        """Read the body of a request, and count it while inside.
+        """Read the body of a request, and count its size inside the context.
 
         Raises:
-            UnsupportedMediaType, TooLarge: of what it says to be.
-            Malformed: it is cut off, does not come in time, or is not what its encoding says.
-            Overloaded: too much is being read.
+            UnsupportedMediaType: the Content-Type is another than JSON or NDJSON.
+            TooLarge: the body is larger than 16 MiB.
+            Malformed: the body is incomplete, takes too long, or does not match its Content-Encoding.
+            Overloaded: the bodies in progress are too large in total.
         """
         if request.headers.get("Content-Type") and request.content_type not in MEDIA:
-            raise UnsupportedMediaType(f"{request.content_type} is not understood; send {' or '.join(MEDIA)}")
+            raise UnsupportedMediaType(f"{request.content_type} is not supported; send {' or '.join(MEDIA)}")
         if (request.content_length or 0) > BODY_BYTES_MAX:
             raise TooLarge(BODY_TOO_LARGE)
         counted = 0
@@ -48,8 +49,8 @@ class RequestBodies:
             self._bytes += len(part)
             if counted > BODY_BYTES_MAX:
                 raise TooLarge(BODY_TOO_LARGE)
-            if self._bytes > TOGETHER_BYTES_MAX:
-                raise Overloaded("too many large bodies are being read; send this again in a second")
+            if self._bytes > TOTAL_BYTES_MAX:
+                raise Overloaded("too many large request bodies at the same time; retry in 1 s")
 
         try:
             yield await _read(request, count)
@@ -61,7 +62,7 @@ async def _read(request: web.Request, count: Callable[[bytes], None]) -> bytes:
     length, content = request.content_length, request.content
     is_small = length is not None and length <= SMALL_BODY_BYTES and "Content-Encoding" not in request.headers
     if is_small and content.is_eof() and content.exception() is None:
-        # All of it came with the head of the request: there is nothing to wait for.
+        # The whole body was received together with the headers.
         return content.read_nowait()
     try:
         async with asyncio.timeout(BODY_SECONDS_MAX):
@@ -73,6 +74,6 @@ async def _read(request: web.Request, count: Callable[[bytes], None]) -> bytes:
                 parts.append(part)
             return b"".join(parts)
     except TimeoutError:
-        raise Malformed(f"the body did not come within {BODY_SECONDS_MAX:.0f} seconds") from None
+        raise Malformed(f"the body was not received within {BODY_SECONDS_MAX:.0f} s") from None
     except RequestPayloadError:
-        raise Malformed("the body is cut off, or not what its Content-Encoding says") from None
+        raise Malformed("the body is incomplete or does not match its Content-Encoding") from None

@@ -1,4 +1,4 @@
-"""Route: a handler, its parameters, answers, problems and permission; authentication and dispatch.
+"""Route: a handler, its parameters, responses, problems and permission; authentication and dispatch.
 
 The OpenAPI document is generated from the same routes.
 """
@@ -27,13 +27,13 @@ class Route(NamedTuple):
     """One method of one path.
 
     Attributes:
-        answers: the type returned with each status, or a tuple of types any of which it may be.
+        responses: the type of the response with each status, or a tuple if it is one of several.
         query: the struct of the query parameters.
-        problems: slugs of the problems that it may answer, besides those of every route.
+        problems: slugs of the problems that it may return, besides those of every route.
         headers: optional request headers that it reads.
-        media: the media types in which it answers.
+        media: the media types of its responses.
         needs: the permission that a caller needs; None: no authentication.
-        from_replica: whether a replica may answer; then the handler reads from `services.read_database`.
+        from_replica: whether the replica may serve it; then the handler reads from `services.read_database`.
         description: details for the OpenAPI document, in sentences.
     """
 
@@ -41,7 +41,7 @@ class Route(NamedTuple):
     path: str
     handler: Handler
     summary: str
-    answers: dict[int, Any]
+    responses: dict[int, Any]
     query: type[msgspec.Struct] | None = None
     body: Any = None
     problems: tuple[str, ...] = ()
@@ -63,21 +63,19 @@ class Route(NamedTuple):
         return web.RouteDef(self.method, path, handle, options)
 
 
-def json_response(answer: Any, *, status: int = 200, position: int | None = None) -> web.Response:
-    """Encode an answer as JSON.
+def json_response(content: Any, *, status: int = 200, position: int | None = None) -> web.Response:
+    """Make a JSON response.
 
     Args:
-        answer: what msgspec can encode.
+        content: a struct, dict or list that msgspec can encode.
         status: the HTTP status.
-        position: the position that the answer reflects, for the header `Ledger-Position`.
+        position: the position that the content reflects, for the header `Ledger-Position`.
 
     Returns:
         The response.
     """
     headers = {"Ledger-Position": str(position)} if position is not None else None
-    return web.Response(
-        body=msgspec.json.encode(answer), status=status, content_type="application/json", headers=headers
-    )
+    return web.Response(body=msgspec.json.encode(content), status=status, content_type=JSON, headers=headers)
 
 
 async def _dispatch(route: Route, request: web.Request) -> web.StreamResponse:
@@ -93,18 +91,18 @@ async def _dispatch(route: Route, request: web.Request) -> web.StreamResponse:
     if route.query is None and request.query_string and request.query:
         raise Malformed(f"unknown query parameter {next(iter(request.query))!r}")
     if route.from_replica and services.replica is not None:
-        answer = await _answer_from_replica(route.handler, request, services, services.replica)
+        response = await _respond_from_replica(route.handler, request, services, services.replica)
     else:
-        answer = await route.handler(request, services)
-    if headers and not answer.prepared:
-        answer.headers.update(headers)
-    return answer
+        response = await route.handler(request, services)
+    if headers and not response.prepared:
+        response.headers.update(headers)
+    return response
 
 
-async def _answer_from_replica(
+async def _respond_from_replica(
     handler: Handler, request: web.Request, services: Services, replica: Replica
 ) -> web.StreamResponse:
-    """Have a handler answer from the replica; if it raises, answer from the primary."""
+    """Call a handler on the replica; if it raises, call it on the primary."""
     started = time.monotonic()
     if await replica.is_available():
         try:
@@ -112,7 +110,7 @@ async def _answer_from_replica(
                 request, services._replace(read_database=replica.database, wait_seconds_max=WAIT_SECONDS_MAX)
             )
         except LedgerError:
-            # Replication lag may be the only reason for it.
+            # Replication lag may be the only reason.
             pass
         except Exception as error:
             if request.transport is None or request.transport.is_closing():

@@ -36,7 +36,7 @@ class Services(NamedTuple):
 
     @property
     def reads_from_replica(self) -> bool:
-        """Whether this request is answered from the replica."""
+        """Whether the replica serves this request."""
         return self.read_database is not self.database
 
 

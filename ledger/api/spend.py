@@ -21,7 +21,7 @@ SpendKey = Literal["day", "resource_type", "model_used", "provider", "campaign_i
 
 
 class SpendQuery(MinPositionQuery, kw_only=True, forbid_unknown_fields=True):
-    """Which costs, by `occurred_at`: `from` is inclusive, `to` exclusive; comma separates keys."""
+    """Which costs to sum, and by which keys."""
 
     group_by: tuple[SpendKey, ...] = ()
     start: Instant | None = msgspec.field(name="from", default=None)
@@ -30,7 +30,7 @@ class SpendQuery(MinPositionQuery, kw_only=True, forbid_unknown_fields=True):
 
 
 class Spend(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """A sum of settled costs; the keys are those of `group_by`."""
+    """A sum of settled costs, with the keys of `group_by`."""
 
     day: str | None | msgspec.UnsetType = msgspec.UNSET
     resource_type: str | None | msgspec.UnsetType = msgspec.UNSET
@@ -46,16 +46,16 @@ class Spend(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class SpendPage(msgspec.Struct):
-    """The sums, in the order of their keys."""
+    """The sums, ordered by their keys."""
 
     items: list[Spend]
 
 
 async def get_spend(request: web.Request, services: Services) -> web.StreamResponse:
-    """Answer with the sums of settled costs."""
+    """Return the sums of settled costs."""
     query = read_query(request, SpendQuery)
     if len(set(query.group_by)) < len(query.group_by):
-        raise Malformed("a key stands twice in group_by")
+        raise Malformed("group_by has a key twice")
     await wait_for_read_models(request, services, query.min_position)
     keys: list[Any] = list(query.group_by)
     async with services.read_database.connection() as connection:
@@ -80,10 +80,11 @@ ROUTES = [
         "GET",
         "/v1/spend",
         get_spend,
-        "Sum what was spent.",
+        "Sum the settled costs.",
         {200: SpendPage},
         SpendQuery,
         problems=("malformed", "projection-behind", "database-unavailable"),
         from_replica=True,
+        description="Adjustments count with their entry. There is a sum for each currency.",
     )
 ]

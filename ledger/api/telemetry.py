@@ -1,4 +1,4 @@
-"""What is counted of a running service."""
+"""Prometheus counters of a running service: requests, connections, refusals, append groups."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -11,31 +11,37 @@ class Telemetry:
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
-        # The library finds a counter by its labels in ten times the time that it takes to count.
-        self._answered: dict[tuple[str, str, int], Counter] = {}
+        # Finding a counter by its labels takes the library ten times as long as counting.
+        self._request_counters: dict[tuple[str, str, int], Counter] = {}
         self._requests = Counter(
-            "ledger_requests", "Requests answered.", ["method", "route", "status"], registry=registry
+            "ledger_requests", "Requests served.", ["method", "route", "status"], registry=registry
         )
         self._refusals = Counter("ledger_refusals", "Events refused, by problem.", ["problem"], registry=registry)
         self.connections = 0
-        gauge = Gauge("ledger_connections", "Clients' connections that are open.", registry=registry)
+        gauge = Gauge("ledger_connections", "Open client connections.", registry=registry)
         gauge.set_function(lambda: self.connections)
         self._rejected_connections = Counter(
-            "ledger_connections_turned_away", "Connections past the limit, answered 503.", registry=registry
+            "ledger_connections_turned_away", "Connections over the limit, rejected with 503.", registry=registry
         )
         self._group_events = Histogram(
             "ledger_group_events", "Events recorded in one transaction.", buckets=GROUP_BUCKETS, registry=registry
         )
         self._group_seconds = Histogram(
-            "ledger_append_seconds", "Time of an append transaction.", buckets=SECONDS_BUCKETS, registry=registry
+            "ledger_append_seconds", "Duration of an append transaction.", buckets=SECONDS_BUCKETS, registry=registry
         )
 
     def count_request(self, method: str, route: str, status: int) -> None:
-        """Count a request."""
+        """Count a request.
+
+        Args:
+            method: the HTTP method.
+            route: the path of the route, with placeholders.
+            status: the HTTP status of the response.
+        """
         key = method, route, status
-        counter = self._answered.get(key)
+        counter = self._request_counters.get(key)
         if counter is None:
-            counter = self._answered[key] = self._requests.labels(*key)
+            counter = self._request_counters[key] = self._requests.labels(*key)
         counter.inc()
 
     def count_connection(self, change: int) -> None:
@@ -43,7 +49,7 @@ class Telemetry:
         self.connections += change
 
     def count_rejected_connection(self) -> None:
-        """Count a connection past the limit."""
+        """Count a connection over the limit."""
         self._rejected_connections.inc()
 
     def count_refusal(self, problem: str) -> None:
@@ -51,6 +57,6 @@ class Telemetry:
         self._refusals.labels(problem).inc()
 
     def observe_group(self, events: int, seconds: float) -> None:
-        """Count a group of appends."""
+        """Record the number of events and the duration of an append transaction."""
         self._group_events.observe(events)
         self._group_seconds.observe(seconds)

@@ -1,9 +1,9 @@
-"""The audit log as C2SP tlog-tiles serves it, and proofs for those who do not compute them themselves."""
+"""GET /v1/log: checkpoint, key and tiles of the audit log (C2SP tlog-tiles); inclusion and consistency proofs."""
 
 import base64
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import msgspec
 from aiohttp import web
@@ -17,9 +17,6 @@ from ledger.audit.tiles import TILE_WIDTH, Tile, TilePathError, encode_bundle, p
 from ledger.database import Connection
 from ledger.domain.errors import LedgerError, Malformed, NotFound
 
-if TYPE_CHECKING:
-    pass
-
 IMMUTABLE = {"Cache-Control": "public, max-age=31536000, immutable"}
 FRESH = {"Cache-Control": "no-cache"}
 
@@ -27,21 +24,21 @@ EventPosition = Annotated[int, msgspec.Meta(ge=1, le=POSITION_MAX)]
 
 
 class InclusionQuery(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Which event, in the tree of which size; without one in the last sealed tree."""
+    """The event to prove, and the tree."""
 
     position: EventPosition
     size: Position | None = None
 
 
 class ConsistencyQuery(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """From which size to which; without `to` up to the last sealed tree."""
+    """The two trees."""
 
     start: Position = msgspec.field(name="from")
     end: Position | None = msgspec.field(name="to", default=None)
 
 
 class InclusionProof(msgspec.Struct):
-    """That a leaf is in the tree (RFC 6962, section 2.1.1); hashes in base64."""
+    """Proof that an event is in the tree (RFC 6962, section 2.1.1)."""
 
     leaf_index: int
     tree_size: int
@@ -49,7 +46,7 @@ class InclusionProof(msgspec.Struct):
 
 
 class ConsistencyProof(msgspec.Struct):
-    """That a tree extends an earlier one (RFC 6962, section 2.1.2); hashes in base64."""
+    """Proof that a tree extends an earlier one (RFC 6962, section 2.1.2)."""
 
     start: int = msgspec.field(name="from")
     end: int = msgspec.field(name="to")
@@ -57,59 +54,59 @@ class ConsistencyProof(msgspec.Struct):
 
 
 async def get_checkpoint(request: web.Request, services: Services) -> web.StreamResponse:
-    """The last signed checkpoint."""
+    """Return the last signed checkpoint."""
     async with _tree(services) as (_, sealed):
         pass
     return web.Response(body=sealed.note, content_type=PLAIN, charset="utf-8", headers=FRESH)
 
 
 async def get_key(request: web.Request, services: Services) -> web.StreamResponse:
-    """The verifier key."""
+    """Return the verifier key."""
     async with _tree(services) as (_, sealed):
         pass
     return web.Response(text=f"{sealed.verifier_key}\n", content_type=PLAIN, headers=FRESH)
 
 
 async def get_tile(request: web.Request, services: Services) -> web.StreamResponse:
-    """A tile, or an entry bundle."""
-    # Not as aiohttp has decoded it: there is one way to write each path.
+    """Return a tile of hashes, or a bundle of entries."""
+    # The raw path, not decoded by aiohttp: each tile has exactly one path.
     path = request.raw_path.partition("?")[0].removeprefix("/v1/log/tile/")
     try:
-        wanted = parse_path(path)
+        tile = parse_path(path)
     except TilePathError as error:
         raise Malformed(str(error)) from None
     async with _tree(services) as (connection, sealed):
-        level = wanted.level if isinstance(wanted, Tile) else 0
-        if wanted.width > tile_width(level, wanted.index, sealed.size):
-            raise NotFound(f"there is no tile {path}: {sealed.size} events are sealed")
-        if isinstance(wanted, Tile):
-            body = await tree_store.read_hashes(connection, wanted)
+        level = tile.level if isinstance(tile, Tile) else 0
+        if tile.width > tile_width(level, tile.index, sealed.size):
+            raise NotFound(f"there is no tile {path}: only {sealed.size} events are sealed")
+        if isinstance(tile, Tile):
+            body = await tree_store.read_hashes(connection, tile)
         else:
-            first = wanted.index * TILE_WIDTH
-            body = encode_bundle(await tree_store.read_entries(connection, first, first + wanted.width))
+            first = tile.index * TILE_WIDTH
+            body = encode_bundle(await tree_store.read_entries(connection, first, first + tile.width))
     return web.Response(body=body, content_type=OCTETS, headers=IMMUTABLE)
 
 
 @asynccontextmanager
-async def _tree(services: Services) -> "AsyncIterator[tuple[Connection, tree_store.SealedTree]]":
-    """The sealed tree and a connection to read it in one snapshot: an operator may just be giving it up."""
-    refused = None
+async def _tree(services: Services) -> AsyncIterator[tuple[Connection, tree_store.SealedTree]]:
+    """Yield the sealed tree and a connection to read it in one snapshot: an operator may be discarding it."""
+    refusal = None
     async with services.database.connection() as connection:
         try:
             async with connection.transaction(isolation="repeatable_read", readonly=True):
                 sealed = await tree_store.read_sealed_tree(connection)
                 if sealed.note is None:
-                    raise NotFound("the log is not sealed yet: see `ledger up` and `ledger worker`")
+                    raise NotFound("the log is not sealed yet; run `ledger up` or `ledger worker`")
                 yield connection, sealed
         except LedgerError as error:
-            # That is an answer; the connection is as good as before.
-            refused = error
-    if refused is not None:
-        raise refused
+            # Raised after the connection is back in the pool: it is still usable.
+            refusal = error
+    if refusal is not None:
+        raise refusal
 
 
 async def get_inclusion(request: web.Request, services: Services) -> web.StreamResponse:
-    """Prove that an event is in the log."""
+    """Return an inclusion proof of an event."""
     query = read_query(request, InclusionQuery)
     async with _tree(services) as (connection, sealed):
         _require_sealed(query.position, sealed)
@@ -117,38 +114,38 @@ async def get_inclusion(request: web.Request, services: Services) -> web.StreamR
         try:
             groups = inclusion_nodes(query.position - 1, size)
         except ProofError:
-            raise Malformed(f"position {query.position} is not among the {size} events of this tree") from None
+            raise Malformed(f"position {query.position} is not in the tree of {size} events") from None
         hashes = await tree_store.read_subtrees(connection, groups)
-    return json_response(InclusionProof(query.position - 1, size, [_text(found) for found in hashes]))
+    return json_response(InclusionProof(query.position - 1, size, [_base64(node) for node in hashes]))
 
 
 async def get_consistency(request: web.Request, services: Services) -> web.StreamResponse:
-    """Prove that the log at one size is the beginning of the log at another."""
+    """Return a proof that a tree extends an earlier one."""
     query = read_query(request, ConsistencyQuery)
     async with _tree(services) as (connection, sealed):
         end = _sealed_size(sealed, query.end)
         try:
             groups = consistency_nodes(query.start, end)
         except ProofError as error:
-            raise Malformed(f"from must not be more than to: {error}") from None
+            raise Malformed(f"`from` must not be greater than `to`: {error}") from None
         hashes = await tree_store.read_subtrees(connection, groups)
-    return json_response(ConsistencyProof(query.start, end, [_text(found) for found in hashes]))
+    return json_response(ConsistencyProof(query.start, end, [_base64(node) for node in hashes]))
 
 
-def _sealed_size(sealed: tree_store.SealedTree, wanted: int | None) -> int:
-    if wanted is None:
+def _sealed_size(sealed: tree_store.SealedTree, size: int | None) -> int:
+    if size is None:
         return sealed.size
-    _require_sealed(wanted, sealed)
-    return wanted
+    _require_sealed(size, sealed)
+    return size
 
 
-def _require_sealed(wanted: int, sealed: tree_store.SealedTree) -> None:
-    if wanted > sealed.size:
-        raise NotFound(f"the log is sealed up to {sealed.size} events, not {wanted} yet")
+def _require_sealed(events: int, sealed: tree_store.SealedTree) -> None:
+    if events > sealed.size:
+        raise NotFound(f"the log is sealed up to {sealed.size} events, not yet up to {events}")
 
 
-def _text(found: bytes) -> str:
-    return base64.b64encode(found).decode()
+def _base64(node: bytes) -> str:
+    return base64.b64encode(node).decode()
 
 
 _READS = ("malformed", "not-found", "database-unavailable")
@@ -168,7 +165,7 @@ ROUTES = [
         "GET",
         "/v1/log/key",
         get_key,
-        "Read the verifier key.",
+        "Read the verifier key, with which checkpoints are verified.",
         {200: str},
         problems=_READS,
         media=(PLAIN,),
@@ -198,7 +195,7 @@ ROUTES = [
         "GET",
         "/v1/log/proof/consistency",
         get_consistency,
-        "Prove that the log was only appended to.",
+        "Prove that the log was only appended to between two sizes.",
         {200: ConsistencyProof},
         ConsistencyQuery,
         problems=_READS,

@@ -17,8 +17,8 @@ from ledger.domain.cost import EntryStatus, ResourceType
 from ledger.domain.job import AgentType, JobStatus
 from projections.tables import READ_MODELS
 
-Money = Annotated[str, msgspec.Meta(pattern=r"^-?\d+(\.\d+)?$", description="exact, in plain notation")]
-Time = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"}, description="UTC, microseconds")]
+Money = Annotated[str, msgspec.Meta(pattern=r"^-?\d+(\.\d+)?$", description="Exact decimal in plain notation.")]
+Time = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"}, description="UTC, with microseconds.")]
 Json = Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"type": "object"})]
 
 JSON_COLUMNS = frozenset().union(*(model.json_columns for model in READ_MODELS))
@@ -138,46 +138,46 @@ _times = msgspec.json.Decoder(_Times)
 
 
 def complete(view: type[msgspec.Struct], selected: str) -> msgspec.Raw:
-    """Add what is derived to the JSON of a row, with the columns of `stored_columns`."""
+    """Add the derived figures to the JSON of a row that has the columns of `stored_columns`."""
     if view is CampaignView:
         balances = _balances.decode(selected)
-        derived = _of_campaign(balances.budget, balances.spend)
+        derived = _campaign_figures(balances.budget, balances.spend)
     elif view is AgentJobView:
         times = _times.decode(selected)
-        derived = _of_job(times.started_at, times.completed_at)
+        derived = _job_figures(times.started_at, times.completed_at)
     else:
         return msgspec.Raw(selected)
     return msgspec.Raw(merge(selected.encode(), msgspec.json.encode(derived)))
 
 
 def show(view: type[V], row: Mapping[str, Any]) -> V:
-    """Show a row of the values that a table's columns have."""
-    shown = {name: _show(row[name]) for name in stored_columns(view)}
+    """Make the view of a row, given as the values of its columns."""
+    shown = {name: _to_json_value(row[name]) for name in stored_columns(view)}
     for name in JSON_COLUMNS & shown.keys():
         if shown[name] is not None:
             shown[name] = msgspec.Raw(shown[name].encode())
     if view is CampaignView:
-        shown |= _of_campaign(row["budget"], row["spend"])
+        shown |= _campaign_figures(row["budget"], row["spend"])
     elif view is AgentJobView:
-        shown |= _of_job(row["started_at"], row["completed_at"])
+        shown |= _job_figures(row["started_at"], row["completed_at"])
     return view(**shown)
 
 
-def _show(value: Any) -> Any:
+def _to_json_value(value: Any) -> Any:
     kind = type(value)
     if kind is Decimal:
         return money.plain(value)
     return time_text(value) if kind is datetime else value
 
 
-def _of_campaign(budget: Decimal, spend: Decimal) -> dict[str, Any]:
+def _campaign_figures(budget: Decimal, spend: Decimal) -> dict[str, Any]:
     return {
         "budget_remaining": money.plain(money.subtract(budget, spend)),
         "budget_used_percentage": money.plain(money.percentage(spend, budget)),
     }
 
 
-def _of_job(started: datetime | None, completed: datetime | None) -> dict[str, Any]:
+def _job_figures(started: datetime | None, completed: datetime | None) -> dict[str, Any]:
     if started is None or completed is None:
         return {"duration_seconds": None}
     return {"duration_seconds": (completed - started).total_seconds()}

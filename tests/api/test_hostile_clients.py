@@ -237,7 +237,7 @@ async def test_past_the_limit_of_connections_one_more_is_told_to_come_again(data
 async def test_who_does_not_read_his_answer_is_dropped_and_who_reads_slowly_is_not(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_connections, "TAKING_SECONDS_MAX", 1.0)
+    monkeypatch.setattr(client_connections, "READ_SECONDS_MAX", 1.0)
     await record(database, *(job(input_data={"text": "x" * 900_000}) for _ in range(12)))
     listener = listen("127.0.0.1", 0)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"

@@ -7,9 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import URL
 
-from ledger.api import event_stream as api_listener
-from ledger.api import live_feed as api_feed
-from ledger.api import recent_events as api_window
+from ledger.api import event_stream, live_feed, recent_events
 from ledger.database import Database
 from ledger.log import notifications as log_bell
 from ledger.log.appender import Appender
@@ -82,10 +80,10 @@ async def test_a_position_past_the_head_waits(service: Service) -> None:
 @pytest.fixture
 def small_window(monkeypatch: pytest.MonkeyPatch) -> None:
     """Listeners are soon behind: a window of few events, and small pages to catch up by."""
-    monkeypatch.setattr(api_window, "WINDOW_EVENTS_MAX", 20)
-    monkeypatch.setattr(api_window, "PART_EVENTS_MAX", 3)
-    monkeypatch.setattr(api_feed, "BATCH_EVENTS_MAX", 10)
-    monkeypatch.setattr(api_feed, "CATCH_UP_EVENTS_MAX", 7)
+    monkeypatch.setattr(recent_events, "RECENT_EVENTS_MAX", 20)
+    monkeypatch.setattr(recent_events, "CHUNK_EVENTS_MAX", 3)
+    monkeypatch.setattr(live_feed, "BATCH_EVENTS_MAX", 10)
+    monkeypatch.setattr(live_feed, "CATCH_UP_EVENTS_MAX", 7)
 
 
 async def append_many(service: Service, count: int) -> None:
@@ -119,7 +117,7 @@ async def test_reconnecting_anywhere_under_a_writer_leaves_no_gap_and_no_repeat(
 async def test_who_is_far_behind_catches_up_while_events_go_on(
     service: Service, small_window: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    caught_up = count_calls(monkeypatch, api_feed.LiveFeed, "catch_up")
+    caught_up = count_calls(monkeypatch, live_feed.LiveFeed, "catch_up")
     await service.append(*(cost() for _ in range(300)))
 
     async with (
@@ -144,7 +142,7 @@ async def test_who_is_far_behind_catches_up_while_events_go_on(
 async def test_filters_are_those_of_the_log_live_and_when_catching_up(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(api_listener, "HEARTBEAT_SECONDS", 0.2)
+    monkeypatch.setattr(event_stream, "HEARTBEAT_SECONDS", 0.2)
     first, second = campaign(), campaign()
     queued, asset = job(first["id"]), content(campaign_id=second["id"])
     held = reserve("1", campaign_id=second["id"])
@@ -197,7 +195,7 @@ async def test_a_large_event_arrives_whole(service: Service) -> None:
 
 
 async def test_comments_come_while_there_is_nothing_wanted(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api_listener, "HEARTBEAT_SECONDS", 0.1)
+    monkeypatch.setattr(event_stream, "HEARTBEAT_SECONDS", 0.1)
 
     async with listening(service.client) as idle, listening(service.client, category="job") as narrow:
         await idle.heartbeat()
@@ -288,8 +286,8 @@ async def test_it_takes_no_other_method(shared: Service, method: str) -> None:
 async def test_the_database_is_left_alone_while_nobody_listens(
     service: Service, monkeypatch: pytest.MonkeyPatch, looks_often: None
 ) -> None:
-    looks = count_calls(monkeypatch, api_feed, "read_head")
-    beginnings = count_calls(monkeypatch, api_feed, "RecentEvents")
+    looks = count_calls(monkeypatch, live_feed, "read_head")
+    beginnings = count_calls(monkeypatch, live_feed, "RecentEvents")
     await service.append(cost())
     await asyncio.sleep(0.3)
     assert looks == []

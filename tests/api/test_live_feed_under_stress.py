@@ -9,9 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from ledger.api import event_stream as api_listener
-from ledger.api import live_feed as api_feed
-from ledger.api import recent_events as api_window
+from ledger.api import event_stream, live_feed, recent_events
 from ledger.api.app import SHUTDOWN_SECONDS, listen, serving
 from ledger.database import Database
 from tests.api.helpers import count_calls, eventually
@@ -28,28 +26,28 @@ Outage = Callable[[bool], Awaitable[None]]
 def pages(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The pages of the log that the feed has read."""
     found: list[Any] = []
-    original = api_feed.read_page
+    original = live_feed.read_page
 
     async def read_page(*arguments: Any) -> Any:
         page = await original(*arguments)
         found.append([event.position for event in page])
         return page
 
-    monkeypatch.setattr(api_feed, "read_page", read_page)
+    monkeypatch.setattr(live_feed, "read_page", read_page)
     return found
 
 
 @pytest.fixture
-def windows(monkeypatch: pytest.MonkeyPatch) -> list[api_window.RecentEvents]:
+def windows(monkeypatch: pytest.MonkeyPatch) -> list[recent_events.RecentEvents]:
     """The windows that the feed has made."""
-    made: list[api_window.RecentEvents] = []
+    made: list[recent_events.RecentEvents] = []
 
-    class Noted(api_window.RecentEvents):
+    class Noted(recent_events.RecentEvents):
         def __init__(self, position: int) -> None:
             super().__init__(position)
             made.append(self)
 
-    monkeypatch.setattr(api_feed, "RecentEvents", Noted)
+    monkeypatch.setattr(live_feed, "RecentEvents", Noted)
     return made
 
 
@@ -99,12 +97,12 @@ async def ended_whole(raw: socket.socket) -> bool:
 
 async def test_who_does_not_read_is_dropped_and_holds_up_nobody(
     service: Service,
-    windows: list[api_window.RecentEvents],
+    windows: list[recent_events.RecentEvents],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(api_listener, "WRITE_SECONDS_MAX", 1.0)
-    monkeypatch.setattr(api_window, "WINDOW_BYTES_MAX", 1024 * 1024)
+    monkeypatch.setattr(event_stream, "WRITE_SECONDS_MAX", 1.0)
+    monkeypatch.setattr(recent_events, "RECENT_BYTES_MAX", 1024 * 1024)
     large = content(content="n" * 200_000)
 
     async with deaf(service, "?after=0") as live, listening(service.client) as reader:
@@ -127,8 +125,8 @@ async def test_who_does_not_read_is_dropped_and_holds_up_nobody(
 async def test_who_reads_slowly_falls_behind_and_still_gets_everything(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(api_window, "WINDOW_BYTES_MAX", 1024 * 1024)
-    caught_up = count_calls(monkeypatch, api_feed.LiveFeed, "catch_up")
+    monkeypatch.setattr(recent_events, "RECENT_BYTES_MAX", 1024 * 1024)
+    caught_up = count_calls(monkeypatch, live_feed.LiveFeed, "catch_up")
     large = content(content="n" * 200_000)
 
     async with listening(service.client) as slow, listening(service.client) as quick:
@@ -146,7 +144,7 @@ def dropped(caplog: pytest.LogCaptureFixture, count: int = 1) -> Callable[[], Aw
 
     async def condition() -> bool:
         said = [record.getMessage() for record in caplog.records if record.name == "ledger.api.event_stream"]
-        return said == ["a listener was dropped: it did not read"] * count
+        return said == ["aborted an event stream: the client does not read"] * count
 
     return condition
 
@@ -154,8 +152,8 @@ def dropped(caplog: pytest.LogCaptureFixture, count: int = 1) -> Callable[[], Aw
 async def test_listeners_outlast_an_outage_and_it_is_told_once(
     service: Service, outage: Outage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(api_listener, "HEARTBEAT_SECONDS", 0.2)
-    monkeypatch.setattr(api_feed, "RETRY_SECONDS_MAX", 0.2)
+    monkeypatch.setattr(event_stream, "HEARTBEAT_SECONDS", 0.2)
+    monkeypatch.setattr(live_feed, "RETRY_SECONDS_MAX", 0.2)
     monkeypatch.setattr("ledger.log.notifications.IDLE_SECONDS_MAX", 0.1)
     monkeypatch.setattr("ledger.log.notifications.QUIET_SECONDS_MAX", 0.1)
     await service.append(cost(), cost())
@@ -214,7 +212,7 @@ async def test_the_service_stops_at_once_with_listeners_open(database: Database,
 
 
 async def test_the_feed_begins_again_over_a_log_that_was_reset(
-    service: Service, windows: list[api_window.RecentEvents], monkeypatch: pytest.MonkeyPatch
+    service: Service, windows: list[recent_events.RecentEvents], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ledger.log.notifications.IDLE_SECONDS_MAX", 0.1)
     monkeypatch.setattr("ledger.log.notifications.QUIET_SECONDS_MAX", 0.1)

@@ -34,7 +34,7 @@ async def test_a_line_of_the_log_names_request_key_and_position(
                 given = answer.headers["X-Request-ID"]
         await running.stop()
     lines = [json.loads(line) for line in running.errors.read_text().splitlines() if line.startswith("{")]
-    answered = {line["request_id"]: line for line in lines if line["event"] == "answered"}
+    answered = {line["request_id"]: line for line in lines if line["event"] == "responded"}
 
     appended = answered["my-request.1"]
     assert echoed == "my-request.1"
@@ -109,7 +109,7 @@ POST = "Content-Type: application/json"
 async def test_bodies_that_are_too_much_together_are_refused_until_some_are_done(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(request_bodies, "TOGETHER_BYTES_MAX", 300_000)
+    monkeypatch.setattr(request_bodies, "TOTAL_BYTES_MAX", 300_000)
     body = json.dumps([cost(description="x" * 450) for _ in range(400)]).encode()
     assert 200_000 < len(body) < 300_000
     small = json.dumps(cost()).encode()
@@ -139,7 +139,7 @@ async def test_a_body_that_does_not_come_in_time_is_malformed_and_who_leaves_giv
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(request_bodies, "BODY_SECONDS_MAX", 0.5)
-    monkeypatch.setattr(request_bodies, "TOGETHER_BYTES_MAX", 300_000)
+    monkeypatch.setattr(request_bodies, "TOTAL_BYTES_MAX", 300_000)
     admin = await made(database, "boss", "admin")
     head = request("POST", "/v1/events", POST, f"Authorization: {admin['Authorization']}", "Content-Length: 250000")
 

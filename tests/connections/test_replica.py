@@ -153,7 +153,7 @@ async def test_reads_succeed_during_an_outage_of_the_replica_and_use_it_again_af
 
     async def is_back() -> bool:
         await position_of(service, "/v1/spend")
-        return "the replica answers again" in caplog.text
+        return "the replica responds again" in caplog.text
 
     await eventually(is_back)
     assert answers == [(200, 1)] * 31
