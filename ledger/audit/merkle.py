@@ -4,7 +4,7 @@ A proof is computed in two steps, so that the caller can fetch hashes in between
 `root_nodes`, `inclusion_nodes` and `consistency_nodes` list the complete subtrees that are needed, and `combine`
 computes one hash from them. A run of hashes is one `bytes` of 32 bytes each, which is how tiles store them.
 
-`leaf_hash`, `verify_inclusion` and `verify_consistency` are also for auditors: `docs/auditing.md` shows how.
+`leaf_hash`, `verify_inclusion` and `verify_consistency` are also for auditors: `docs/guides/auditors.md` shows how.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """Signed notes (C2SP signed-note v1.0.0, Ed25519): text and signatures; signer and verifier keys.
 
 Keys are encoded like those of Go's golang.org/x/mod/sumdb/note, so Go tools can read them. Only `Signer.secret_text`
-reveals a private key. `Verifier` and `open_note` are also for auditors: `docs/auditing.md` shows how.
+reveals a private key. `Verifier` and `open_note` are also for auditors: `docs/guides/auditors.md` shows how.
 """
 
 import base64

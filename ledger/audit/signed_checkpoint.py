@@ -1,6 +1,6 @@
 """Checkpoints of the sealed log (C2SP tlog-checkpoint v1.0.0): origin, size and Merkle root as a note.
 
-`Checkpoint.parse` is also for auditors: `docs/auditing.md` shows how.
+`Checkpoint.parse` is also for auditors: `docs/guides/auditors.md` shows how.
 """
 
 import re

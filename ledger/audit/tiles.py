@@ -4,7 +4,7 @@ Only every eighth level of the tree is stored; the hashes of the levels between 
 index N holds up to 256 hashes: those of the complete subtrees over 256**L leaves each, from number N * 256 on. An entry
 bundle holds the entries whose leaf hashes are in a tile of level 0.
 
-`tile_path`, `bundle_path` and `decode_bundle` are the client's side, for auditors: `docs/auditing.md` shows how.
+`tile_path`, `bundle_path` and `decode_bundle` are the client's side, for auditors: `docs/guides/auditors.md` shows how.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""`docs/auditing.md`: every command runs as written, on full and partial bundles; outputs compared."""
+"""`docs/guides/auditors.md`: every command runs as written, on full and partial bundles; outputs compared."""
 
 import asyncio
 import re
@@ -18,7 +18,7 @@ from tests.audit.sealing import ORIGIN, RecordingFiles, entries_of, fill, sealer
 from tests.cli.helpers import REPOSITORY, environment
 
 SIZE = 678
-GUIDE = (REPOSITORY / "docs" / "auditing.md").read_text()
+GUIDE = (REPOSITORY / "docs" / "guides" / "auditors.md").read_text()
 COMMANDS = [re.sub(r"(?m)^  ", "", block) for block in re.findall(r"(?ms)^ *```sh\n(.*?)^ *```$", GUIDE)]
 """The shell blocks; the last one is indented, as part of a list."""
 CREATE_KEY = "$(.venv/bin/ledger keys create auditor --role auditor)"
@@ -51,7 +51,7 @@ async def execute(script: str, folder: Path, env: dict[str, str]) -> list[str]:
 def checkout(tmp_path: Path) -> Path:
     """A folder in which the commands find the interpreter and the command `ledger` of this checkout."""
     if missing := [tool for tool in TOOLS if shutil.which(tool) is None]:
-        pytest.skip(f"NOT TESTED: the commands of docs/auditing.md; install {', '.join(missing)}")
+        pytest.skip(f"NOT TESTED: the commands of docs/guides/auditors.md; install {', '.join(missing)}")
     folder = tmp_path / "checkout"
     folder.mkdir()
     (folder / ".venv").symlink_to(sys.prefix)

@@ -41,7 +41,7 @@ class Block(NamedTuple):
 def documents() -> list[Path]:
     """Return the documents whose commands are run."""
     docs = REPOSITORY / "docs"
-    return [REPOSITORY / "README.md", docs / "auditing.md", *sorted((docs / "guides").glob("*.md"))]
+    return [REPOSITORY / "README.md", *sorted((docs / "guides").glob("*.md"))]
 
 
 def blocks(document: Path) -> list[Block]:
