@@ -1,10 +1,10 @@
-"""Job events, and what costs move, folded into `agent_jobs`."""
+"""Folds job events, and the amounts of cost events, into `agent_jobs`."""
 
 from ledger.domain import job, money
 from ledger.domain.codec import EventData
 from ledger.domain.lifecycle import Transition
 from ledger.log.read import StoredEvent
-from projections.rows import AgentJobRow, CampaignRow, Movement, Rows, add_count, raw_text
+from projections.rows import AgentJobRow, AmountChange, CampaignRow, Rows, add_count, json_text
 
 
 def fold(
@@ -14,10 +14,19 @@ def fold(
     rows: Rows[AgentJobRow],
     campaigns: Rows[CampaignRow],
 ) -> None:
-    """Fold a job event; a job counts in the currency of its campaign."""
+    """Fold a job event. A job's currency is that of its campaign.
+
+    Args:
+        event: the stored event.
+        payload: its decoded data.
+        transition: the status that its type leads to.
+        rows: the jobs that the page touches.
+        campaigns: the campaigns that the page touches.
+    """
     if isinstance(payload, job.JobQueued):
-        of = campaigns.get(payload.campaign_id)
-        rows.add(_queued(event, payload, of.currency if of else payload.currency or money.DEFAULT_CURRENCY))
+        campaign = campaigns.get(payload.campaign_id)
+        currency = campaign.currency if campaign else payload.currency or money.DEFAULT_CURRENCY
+        rows.add(_new_row(event, payload, currency))
         return
     if isinstance(payload, job.JobDeleted):
         rows.delete(event.stream_id)
@@ -35,25 +44,31 @@ def fold(
     elif transition.to in job.ENDED:
         row.completed_at = event.occurred_at
         if isinstance(payload, job.JobCompleted):
-            row.output_data = raw_text(payload.output_data)
+            row.output_data = json_text(payload.output_data)
         elif isinstance(payload, job.JobFailed):
-            # Erased, it is "".
+            # An erased message reads as "".
             row.error_message = payload.error_message or None
 
 
-def move(event: StoredEvent, movement: Movement, rows: Rows[AgentJobRow]) -> None:
-    """Move cost, held and tokens of the job that a cost event counts for."""
+def add_amounts(event: StoredEvent, change: AmountChange, rows: Rows[AgentJobRow]) -> None:
+    """Add the amounts and tokens of a cost event to its job, if it has one.
+
+    Args:
+        event: the cost event.
+        change: the amounts to add.
+        rows: the jobs that the page touches.
+    """
     row = rows.change(event.agent_job_id, event)
     if row is None:
         return
-    if movement.cost:
-        row.cost = money.add(row.cost, movement.cost)
-    if movement.held:
-        row.held = money.add(row.held, movement.held)
-    row.tokens_used = add_count(row.tokens_used, movement.tokens_used)
+    if change.cost:
+        row.cost = money.add(row.cost, change.cost)
+    if change.held:
+        row.held = money.add(row.held, change.held)
+    row.tokens_used = add_count(row.tokens_used, change.tokens_used)
 
 
-def _queued(event: StoredEvent, payload: job.JobQueued, currency: str) -> AgentJobRow:
+def _new_row(event: StoredEvent, payload: job.JobQueued, currency: str) -> AgentJobRow:
     return AgentJobRow(
         id=event.stream_id,
         created_at=event.recorded_at,
@@ -64,5 +79,5 @@ def _queued(event: StoredEvent, payload: job.JobQueued, currency: str) -> AgentJ
         currency=currency,
         campaign_id=payload.campaign_id,
         budget=payload.budget,
-        input_data=raw_text(payload.input_data),
+        input_data=json_text(payload.input_data),
     )

@@ -14,11 +14,11 @@ from ledger.domain.ledger_events import PAYLOAD_ERASED
 from ledger.log.read import PAGE_EVENTS_MAX, EventFilter, StoredEvent, read_all
 from projections import campaigns
 from projections.erasures import erased_by
-from projections.fold import ReadModels, fold_event, needed_by
+from projections.fold import PageRows, fold_event, needed_by
 from projections.replay import ReplayError
-from projections.rows import BudgetEntryRow, CampaignRow, Row, Rows
+from projections.rows import BudgetEntryRow, CampaignRow, R, Row, Rows
 from projections.skips import read_skips
-from projections.tables import AGENT_JOBS, BUDGET_ENTRIES, CAMPAIGNS, R, ReadModel
+from projections.tables import AGENT_JOBS, BUDGET_ENTRIES, CAMPAIGNS, ReadModel
 
 
 async def row_as_of(database: Database, model: ReadModel[R], row_id: UUID, position: int) -> R | None:
@@ -36,20 +36,20 @@ async def row_as_of(database: Database, model: ReadModel[R], row_id: UUID, posit
     Raises:
         ReplayError: an event cannot be folded, and no operator has decided to skip it.
     """
-    models = ReadModels.empty()
+    rows = PageRows.empty()
     first = True
     async for page in read_all(database, _concerning(model, row_id, position), PAGE_EVENTS_MAX):
         if first and model in (AGENT_JOBS, BUDGET_ENTRIES):
-            await _open_references(database, models, page[0])
+            await _open_references(database, rows, page[0])
         first = False
         if model is not BUDGET_ENTRIES:
             entry_ids = needed_by(page)[BUDGET_ENTRIES.name]
-            models = models._replace(budget_entries=await _entries(database, entry_ids, page[0].position - 1))
-        await _fold(database, page, models)
-    row = models.of(model).get(row_id)
+            rows = rows._replace(budget_entries=await _entries(database, entry_ids, page[0].position - 1))
+        await _fold(database, page, rows)
+    row = rows.of(model).get(row_id)
     if row is not None:
         if isinstance(row, CampaignRow):
-            campaigns.rate(row)
+            campaigns.update_roi(row)
         await _set_null(database, model, row, position)
         await _apply_erasures(database, model, row, position)
     return row
@@ -64,28 +64,28 @@ def _concerning(model: ReadModel[Any], row_id: UUID, position: int) -> EventFilt
     return EventFilter(until=position, categories=(model.category,), stream_ids=(row_id,))
 
 
-async def _open_references(database: Database, models: ReadModels, first: StoredEvent) -> None:
+async def _open_references(database: Database, rows: PageRows, first: StoredEvent) -> None:
     """Fold what opened the campaign and the job that a row's first event names: the row inherits their currency."""
     job_id = first.agent_job_id if first.category == "cost" else None
     queued = await _read(database, _opening_types("job"), [job_id])
     campaign_ids = [first.campaign_id, *(event.campaign_id for event in queued)]
     created = await _read(database, _opening_types("campaign"), campaign_ids)
-    await _fold(database, [*created, *queued], models)
+    await _fold(database, [*created, *queued], rows)
 
 
 async def _entries(database: Database, entry_ids: list[UUID], until: int) -> Rows[BudgetEntryRow]:
-    models = ReadModels.empty()
+    rows = PageRows.empty()
     if entry_ids:
         streams = EventFilter(until=until, categories=("cost",), stream_ids=tuple(entry_ids))
         async for page in read_all(database, streams, PAGE_EVENTS_MAX):
-            await _fold(database, page, models)
-    return models.budget_entries
+            await _fold(database, page, rows)
+    return rows.budget_entries
 
 
-async def _fold(database: Database, events: list[StoredEvent], models: ReadModels) -> None:
+async def _fold(database: Database, events: list[StoredEvent], rows: PageRows) -> None:
     for event in events:
         try:
-            fold_event(event, models)
+            fold_event(event, rows)
         except Exception as error:
             async with database.connection() as connection:
                 if event.position not in await read_skips(connection):
@@ -93,7 +93,7 @@ async def _fold(database: Database, events: list[StoredEvent], models: ReadModel
 
 
 async def _set_null(database: Database, model: ReadModel[Any], row: Row, position: int) -> None:
-    """Do what ON DELETE SET NULL had done to the row by then."""
+    """Set the references that ON DELETE SET NULL had set to null by this position."""
     for column, target, _ in model.set_null_references:
         if await _read(database, _deleting_types(target.category), [getattr(row, column)], position):
             setattr(row, column, None)
@@ -104,7 +104,7 @@ async def _apply_erasures(database: Database, model: ReadModel[Any], row: Row, p
     for event in await _read(database, (PAYLOAD_ERASED,), [row.id], position):
         erased = erased_by(event)
         if erased is not None and erased.category == model.category and event.position > row.position:
-            row.touch(event)
+            row.mark_updated(event)
 
 
 def _opening_types(category: str) -> tuple[str, ...]:
@@ -118,9 +118,9 @@ def _deleting_types(category: str) -> tuple[str, ...]:
 async def _read(
     database: Database, types: tuple[str, ...], stream_ids: Iterable[UUID | None], until: int | None = None
 ) -> list[StoredEvent]:
-    """Return the events of these types in these streams."""
+    """Return the events of these types in these streams; None among the ids is ignored."""
     named = tuple({stream_id for stream_id in stream_ids if stream_id is not None})
     if not named:
         return []
-    wanted = EventFilter(until=until, types=types, stream_ids=named)
-    return [event async for page in read_all(database, wanted, PAGE_EVENTS_MAX) for event in page]
+    selection = EventFilter(until=until, types=types, stream_ids=named)
+    return [event async for page in read_all(database, selection, PAGE_EVENTS_MAX) for event in page]

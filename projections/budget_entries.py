@@ -1,9 +1,9 @@
-"""Cost events folded into `budget_entries`, and what they move elsewhere."""
+"""Folds cost events into `budget_entries`, and computes by how much they change a job and a campaign."""
 
 from ledger.domain import cost, money
 from ledger.domain.codec import EventData
 from ledger.log.read import StoredEvent
-from projections.rows import AgentJobRow, BudgetEntryRow, CampaignRow, Movement, Rows, add_count
+from projections.rows import AgentJobRow, AmountChange, BudgetEntryRow, CampaignRow, Rows, add_count
 
 
 def fold(
@@ -12,23 +12,34 @@ def fold(
     rows: Rows[BudgetEntryRow],
     campaigns: Rows[CampaignRow],
     jobs: Rows[AgentJobRow],
-) -> Movement | None:
-    """Fold a cost event and return what it moves on its job and campaign; None for a denied hold, which is no entry."""
+) -> AmountChange | None:
+    """Fold a cost event.
+
+    Args:
+        event: the stored event.
+        payload: its decoded data.
+        rows: the entries that the page touches.
+        campaigns: the campaigns that the page touches.
+        jobs: the jobs that the page touches.
+
+    Returns:
+        the amounts to add to its job and campaign; None for a denied hold, which has no row.
+    """
     if isinstance(payload, cost.CostDenied):
         return None
     if isinstance(payload, cost.CostRecorded | cost.CostReserved):
-        of = campaigns.get(event.campaign_id) or jobs.get(event.agent_job_id)
-        row = _opened(event, payload, payload.currency or (of.currency if of else money.DEFAULT_CURRENCY))
-        rows.add(row)
-        return Movement(row.cost, row.held, row.tokens_used)
-    changed = rows.change(event.stream_id, event)
-    assert changed is not None, "an event on an entry that was never opened"
-    cost_before, held_before, tokens_before = changed.cost, changed.held, changed.tokens_used
-    _change(event, payload, changed)
-    return Movement(
-        money.subtract(changed.cost, cost_before),
-        money.subtract(changed.held, held_before),
-        changed.tokens_used - tokens_before,
+        parent = campaigns.get(event.campaign_id) or jobs.get(event.agent_job_id)
+        new = _new_row(event, payload, payload.currency or (parent.currency if parent else money.DEFAULT_CURRENCY))
+        rows.add(new)
+        return AmountChange(new.cost, new.held, new.tokens_used)
+    row = rows.change(event.stream_id, event)
+    assert row is not None, "an event on an entry that was never opened"
+    cost_before, held_before, tokens_before = row.cost, row.held, row.tokens_used
+    _change(event, payload, row)
+    return AmountChange(
+        money.subtract(row.cost, cost_before),
+        money.subtract(row.held, held_before),
+        row.tokens_used - tokens_before,
     )
 
 
@@ -49,7 +60,7 @@ def _change(event: StoredEvent, payload: EventData, row: BudgetEntryRow) -> None
         row.held = money.ZERO
 
 
-def _opened(event: StoredEvent, payload: cost.CostRecorded | cost.CostReserved, currency: str) -> BudgetEntryRow:
+def _new_row(event: StoredEvent, payload: cost.CostRecorded | cost.CostReserved, currency: str) -> BudgetEntryRow:
     row = BudgetEntryRow(
         id=event.stream_id,
         created_at=event.recorded_at,
@@ -59,7 +70,7 @@ def _opened(event: StoredEvent, payload: cost.CostRecorded | cost.CostReserved, 
         status="held",
         currency=currency,
         occurred_at=event.occurred_at,
-        # Resolved when it was appended: named, or inherited from the job.
+        # The append resolved it: as sent, or inherited from the job.
         campaign_id=event.campaign_id,
         agent_job_id=event.agent_job_id,
         model_used=payload.model_used,

@@ -1,16 +1,23 @@
-"""Campaign events, and what costs move, folded into `campaigns`."""
+"""Folds campaign events, and the amounts of cost events, into `campaigns`."""
 
 from ledger.domain import campaign, money
 from ledger.domain.codec import EventData
 from ledger.domain.lifecycle import Transition
 from ledger.log.read import StoredEvent
-from projections.rows import CampaignRow, Movement, Rows, add_count
+from projections.rows import AmountChange, CampaignRow, Rows, add_count
 
 
 def fold(event: StoredEvent, payload: EventData, transition: Transition, rows: Rows[CampaignRow]) -> None:
-    """Fold a campaign event."""
+    """Fold a campaign event.
+
+    Args:
+        event: the stored event.
+        payload: its decoded data.
+        transition: the status that its type leads to.
+        rows: the campaigns that the page touches.
+    """
     if isinstance(payload, campaign.CampaignCreated):
-        rows.add(_created(event, payload))
+        rows.add(_new_row(event, payload))
         return
     if isinstance(payload, campaign.CampaignDeleted):
         rows.delete(event.stream_id)
@@ -32,23 +39,29 @@ def fold(event: StoredEvent, payload: EventData, transition: Transition, rows: R
         row.revenue = money.add(row.revenue, payload.revenue or money.ZERO)
 
 
-def move(event: StoredEvent, movement: Movement, rows: Rows[CampaignRow]) -> None:
-    """Move spend and held of the campaign that a cost event counts for, if it still exists."""
+def add_amounts(event: StoredEvent, change: AmountChange, rows: Rows[CampaignRow]) -> None:
+    """Add the amounts of a cost event to its campaign, if that still exists.
+
+    Args:
+        event: the cost event.
+        change: the amounts to add.
+        rows: the campaigns that the page touches.
+    """
     row = rows.change(event.campaign_id, event)
     if row is None:
         return
-    if movement.held:
-        row.held = money.add(row.held, movement.held)
-    if movement.cost:
-        row.spend = money.add(row.spend, movement.cost)
+    if change.held:
+        row.held = money.add(row.held, change.held)
+    if change.cost:
+        row.spend = money.add(row.spend, change.cost)
 
 
-def rate(row: CampaignRow) -> None:
-    """Note what the campaign returns, once its revenue and spend have come to rest."""
+def update_roi(row: CampaignRow) -> None:
+    """Compute `roi` from revenue and spend; called once for each row of a page, after its last event."""
     row.roi = money.return_on_investment(row.revenue, row.spend)
 
 
-def _created(event: StoredEvent, payload: campaign.CampaignCreated) -> CampaignRow:
+def _new_row(event: StoredEvent, payload: campaign.CampaignCreated) -> CampaignRow:
     return CampaignRow(
         id=event.stream_id,
         created_at=event.recorded_at,

@@ -1,36 +1,32 @@
-"""How far the read models have come, and what stops them: one row of `ledger.projection_checkpoints`.
+"""The checkpoint of the read models, a row of `ledger.projection_checkpoints`: the position they reflect, and failures.
 
-Statuses: `running`; `failing`, it is tried again by itself; `paused`, an operator must decide (`ledger projections`).
+Its status is `running`; `failing`: the worker retries; or `paused`: an operator must decide (`ledger projections`).
 """
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from ledger.database import Connection
 
-if TYPE_CHECKING:
-    pass
-
 GROUP = "read_models"
 """The name of the one checkpoint that all read models share, so that they agree with each other at every position."""
 
-TRY_LOCK = """
-SELECT position, status FROM ledger.projection_checkpoints WHERE name = 'read_models' FOR UPDATE SKIP LOCKED
-"""
-
-LOCK = """
-SELECT position FROM ledger.projection_checkpoints WHERE name = 'read_models' FOR UPDATE
-"""
-
 READ_POSITION = "SELECT position FROM ledger.projection_checkpoints WHERE name = 'read_models'"
 
-READ = """
+READ_CHECKPOINT = """
 SELECT position, status, last_error::text AS last_error FROM ledger.projection_checkpoints WHERE name = 'read_models'
 """
 
-MOVE = """
+LOCK_CHECKPOINT = """
+SELECT position FROM ledger.projection_checkpoints WHERE name = 'read_models' FOR UPDATE
+"""
+
+TRY_LOCK_CHECKPOINT = """
+SELECT position, status FROM ledger.projection_checkpoints WHERE name = 'read_models' FOR UPDATE SKIP LOCKED
+"""
+
+ADVANCE_CHECKPOINT = """
 UPDATE ledger.projection_checkpoints
 SET position = $1, updated_at = clock_timestamp(), status = 'running', last_error = NULL
 WHERE name = 'read_models'
@@ -47,9 +43,9 @@ UPDATE ledger.projection_checkpoints SET status = 'running', last_error = NULL W
 
 
 class Failure(msgspec.Struct):
-    """Why the read models stand still: shown by `/v1/projections`, `/readyz` and `ledger status`.
+    """Why the read models do not advance: shown by `/v1/projections`, `/readyz` and `ledger status`.
 
-    `position` and `type` are those of the event that cannot be folded; position 0: it is no event's fault.
+    `position` and `type` are those of the event that cannot be folded; position 0: no event is the cause.
     """
 
     type: str
@@ -58,14 +54,15 @@ class Failure(msgspec.Struct):
     failed_at: str
 
     @classmethod
-    def of(cls, error: Exception, position: int = 0, event_type: str | None = None) -> "Failure":
-        """Describe an error."""
-        said = f"{type(error).__name__}: {error}" if event_type else str(error)
-        return cls(event_type or type(error).__name__, position, said, datetime.now(UTC).isoformat(timespec="seconds"))
+    def from_error(cls, error: Exception, position: int = 0, event_type: str | None = None) -> "Failure":
+        """Describe an error, and the event that caused it, if one did."""
+        message = f"{type(error).__name__}: {error}" if event_type else str(error)
+        failed_at = datetime.now(UTC).isoformat(timespec="seconds")
+        return cls(event_type or type(error).__name__, position, message, failed_at)
 
 
 class CheckpointStatus(msgspec.Struct):
-    """Where the read models stand."""
+    """The checkpoint as stored."""
 
     position: int
     status: str
@@ -80,13 +77,17 @@ async def read_position(connection: Connection) -> int:
 
 
 async def read_checkpoint_status(connection: Connection) -> CheckpointStatus:
-    """Read where the read models stand."""
-    row = await connection.fetchrow(READ)
+    """Read the checkpoint."""
+    row = await connection.fetchrow(READ_CHECKPOINT)
     assert row is not None
-    failure = msgspec.json.decode(row["last_error"], type=Failure) if row["last_error"] else None
-    return CheckpointStatus(row["position"], row["status"], failure)
+    return CheckpointStatus(row["position"], row["status"], decode_failure(row["last_error"]))
+
+
+def decode_failure(last_error: str | None) -> Failure | None:
+    """Decode the column `last_error` of the checkpoint."""
+    return msgspec.json.decode(last_error, type=Failure) if last_error else None
 
 
 async def record_failure(connection: Connection, status: str, failure: Failure) -> None:
-    """Write down that the read models fail, or pause; a pause stays as it is until an operator ends it."""
+    """Record that the read models are `failing` or `paused`; a pause stays until an operator ends it."""
     await connection.execute(RECORD_FAILURE, status, msgspec.json.encode(failure).decode())

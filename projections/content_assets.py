@@ -1,16 +1,23 @@
-"""Content events folded into `content_assets`."""
+"""Folds content events into `content_assets`."""
 
 from ledger.domain import content
 from ledger.domain.codec import EventData
 from ledger.domain.lifecycle import Transition
 from ledger.log.read import StoredEvent
-from projections.rows import ContentAssetRow, Rows, raw_text
+from projections.rows import ContentAssetRow, Rows, json_text
 
 
 def fold(event: StoredEvent, payload: EventData, transition: Transition, rows: Rows[ContentAssetRow]) -> None:
-    """Fold a content event."""
+    """Fold a content event.
+
+    Args:
+        event: the stored event.
+        payload: its decoded data.
+        transition: the status that its type leads to.
+        rows: the assets that the page touches.
+    """
     if isinstance(payload, content.ContentCreated):
-        rows.add(_created(event, payload))
+        rows.add(_new_row(event, payload))
         return
     if isinstance(payload, content.ContentDeleted):
         rows.delete(event.stream_id)
@@ -21,12 +28,12 @@ def fold(event: StoredEvent, payload: EventData, transition: Transition, rows: R
     if isinstance(payload, content.ContentRevised):
         row.title = payload.title if payload.title is not None else row.title
         row.content = payload.content if payload.content is not None else row.content
-        row.metadata = raw_text(payload.metadata) or row.metadata
+        row.metadata = json_text(payload.metadata) or row.metadata
     elif isinstance(payload, content.ContentAssigned):
         row.campaign_id = payload.campaign_id
 
 
-def _created(event: StoredEvent, payload: content.ContentCreated) -> ContentAssetRow:
+def _new_row(event: StoredEvent, payload: content.ContentCreated) -> ContentAssetRow:
     return ContentAssetRow(
         id=event.stream_id,
         created_at=event.recorded_at,
@@ -36,8 +43,8 @@ def _created(event: StoredEvent, payload: content.ContentCreated) -> ContentAsse
         content=payload.content,
         content_type=payload.content_type.value,
         status="draft",
-        metadata=raw_text(payload.metadata) or "{}",
-        # Resolved when it was appended: named, or inherited from the job.
+        metadata=json_text(payload.metadata) or "{}",
+        # The append resolved it: as sent, or inherited from the job.
         campaign_id=event.campaign_id,
         agent_job_id=event.agent_job_id,
     )

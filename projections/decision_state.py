@@ -1,45 +1,42 @@
-"""What appends are judged by (balances, open holds, stream heads) against a temporary replay that reached the head.
+"""Compares and corrects the state that appends are judged by: balances, open holds and stream heads.
 
-Balances are held against the sums of the replayed entries, not against the replayed balances: two ways to one figure.
+They are compared with a temporary replay that has reached the head. A balance is compared with the sums of the replayed
+entries, not with a replayed balance: the same figure, computed in two ways.
 """
 
 from collections.abc import AsyncIterator, Sequence
-from typing import TYPE_CHECKING
 
 from ledger.database import Connection
 from ledger.domain.catalogue import sql_list
 from projections import differences, stream_heads
 from projections.differences import Difference
 
-if TYPE_CHECKING:
-    pass
+DELETED_CAMPAIGN = sql_list(lambda event_type: event_type.category == "campaign" and event_type.deletes_stream)
+SET_CAMPAIGN_BUDGET = sql_list(lambda event_type: event_type.category == "campaign" and event_type.sets_budget)
 
-DELETED_CAMPAIGN = sql_list(lambda kind: kind.category == "campaign" and kind.deletes_stream)
-SET_CAMPAIGN_BUDGET = sql_list(lambda kind: kind.category == "campaign" and kind.sets_budget)
-
-REPLAYED = f"""
+REPLAYED_ACCOUNTS_AND_HOLDS = f"""
 CREATE TEMPORARY TABLE replayed_accounts ON COMMIT DROP AS
-WITH of_campaign AS (
+WITH by_campaign AS (
     SELECT campaign_id AS id, sum(cost) AS spent, sum(held) AS held
     FROM pg_temp.budget_entries WHERE campaign_id IS NOT NULL GROUP BY campaign_id
-), of_job AS (
+), by_job AS (
     SELECT agent_job_id AS id, sum(cost) AS spent, sum(held) AS held
     FROM pg_temp.budget_entries WHERE agent_job_id IS NOT NULL GROUP BY agent_job_id
 )
 SELECT 'campaign' AS scope, id, currency::text AS currency, budget,
-    coalesce(spent, 0)::numeric(38, 10) AS spent, coalesce(of_campaign.held, 0)::numeric(38, 10) AS held
-FROM pg_temp.campaigns LEFT JOIN of_campaign USING (id)
+    coalesce(spent, 0)::numeric(38, 10) AS spent, coalesce(by_campaign.held, 0)::numeric(38, 10) AS held
+FROM pg_temp.campaigns LEFT JOIN by_campaign USING (id)
 UNION ALL
--- A deleted campaign has no row any more: its terms are those of its last events.
+-- A deleted campaign has no row: its currency and budget are those of its last events.
 (SELECT DISTINCT ON (stream_id) 'campaign', stream_id, first.data ->> 'currency',
     (terms.data ->> 'budget')::numeric(20, 10), coalesce(spent, 0)::numeric(38, 10), coalesce(held, 0)::numeric(38, 10)
 FROM ledger.campaign_events AS deleted JOIN ledger.campaign_events AS first USING (stream_id)
-JOIN ledger.campaign_events AS terms USING (stream_id) LEFT JOIN of_campaign ON of_campaign.id = stream_id
+JOIN ledger.campaign_events AS terms USING (stream_id) LEFT JOIN by_campaign ON by_campaign.id = stream_id
 WHERE deleted.type IN ({DELETED_CAMPAIGN}) AND first.version = 1
     AND terms.type IN ({SET_CAMPAIGN_BUDGET})
 ORDER BY stream_id, terms.version DESC)
 UNION ALL
-SELECT 'job', id, currency::text, budget, spent, of_job.held FROM of_job JOIN pg_temp.agent_jobs USING (id);
+SELECT 'job', id, currency::text, budget, spent, by_job.held FROM by_job JOIN pg_temp.agent_jobs USING (id);
 
 CREATE TEMPORARY TABLE replayed_holds ON COMMIT DROP AS
 SELECT id, held AS amount, campaign_id, agent_job_id, expires_at FROM pg_temp.budget_entries WHERE status = 'held';
@@ -89,7 +86,7 @@ LATERAL (VALUES {PRESENCE.format(live="live.stream_id", replayed="replayed.strea
 WHERE cell.differs
 """  # noqa: S608
 
-MEND_ACCOUNTS = (
+CORRECT_ACCOUNTS = (
     """
     DELETE FROM ledger.accounts AS live WHERE NOT EXISTS (
         SELECT FROM pg_temp.replayed_accounts WHERE scope = live.scope AND id = live.account_id
@@ -110,7 +107,7 @@ MEND_ACCOUNTS = (
     """,
 )
 
-MEND_HOLDS = (
+CORRECT_HOLDS = (
     """
     DELETE FROM ledger.holds AS live
     WHERE NOT EXISTS (SELECT FROM pg_temp.replayed_holds WHERE id = live.stream_id)
@@ -126,55 +123,60 @@ MEND_HOLDS = (
 )
 
 
-# Appends were judged with what a skipped event says, and the replay lacks it: what it concerns is taken as it stands.
-SKIPPED = """
-CREATE TEMPORARY TABLE of_skipped ON COMMIT DROP AS
+# Appends were judged with the skipped events, which the replay lacks: the state of their streams is taken as it is.
+SKIPPED_STREAMS = """
+CREATE TEMPORARY TABLE skipped_streams ON COMMIT DROP AS
 SELECT DISTINCT concerned.id FROM ledger.events, unnest(ARRAY[stream_id, campaign_id, agent_job_id]) AS concerned (id)
 WHERE position = ANY ($1::bigint[]) AND concerned.id IS NOT NULL
 """
 
-EXCEPT_SKIPPED = """
-DELETE FROM pg_temp.replayed_accounts WHERE id IN (SELECT id FROM pg_temp.of_skipped);
+KEEP_SKIPPED_STREAMS = """
+DELETE FROM pg_temp.replayed_accounts WHERE id IN (SELECT id FROM pg_temp.skipped_streams);
 INSERT INTO pg_temp.replayed_accounts (scope, id, currency, budget, spent, held)
 SELECT scope, account_id, currency, budget, spent, held
-FROM ledger.accounts WHERE account_id IN (SELECT id FROM pg_temp.of_skipped);
+FROM ledger.accounts WHERE account_id IN (SELECT id FROM pg_temp.skipped_streams);
 
-DELETE FROM pg_temp.replayed_holds WHERE id IN (SELECT id FROM pg_temp.of_skipped);
+DELETE FROM pg_temp.replayed_holds WHERE id IN (SELECT id FROM pg_temp.skipped_streams);
 INSERT INTO pg_temp.replayed_holds (id, amount, campaign_id, agent_job_id, expires_at)
 SELECT stream_id, amount, campaign_id, agent_job_id, expires_at
-FROM ledger.holds WHERE stream_id IN (SELECT id FROM pg_temp.of_skipped);
+FROM ledger.holds WHERE stream_id IN (SELECT id FROM pg_temp.skipped_streams);
 
-DELETE FROM pg_temp.replayed_streams WHERE stream_id IN (SELECT id FROM pg_temp.of_skipped);
+DELETE FROM pg_temp.replayed_streams WHERE stream_id IN (SELECT id FROM pg_temp.skipped_streams);
 INSERT INTO pg_temp.replayed_streams (category, stream_id, version, state)
 SELECT category, stream_id, version, state
-FROM ledger.streams WHERE stream_id IN (SELECT id FROM pg_temp.of_skipped);
+FROM ledger.streams WHERE stream_id IN (SELECT id FROM pg_temp.skipped_streams);
 """
 
 
-async def compare_with_replay(connection: Connection, skipped: Sequence[int]) -> AsyncIterator[Difference]:
-    """Every difference, inside the caller's snapshot, at whose head the replay stands.
+async def compare_with_replay(connection: Connection, skipped_positions: Sequence[int]) -> AsyncIterator[Difference]:
+    """Yield every difference, inside the caller's snapshot; the replay has reached its head.
 
     Args:
-        skipped: the positions that the replay has left out.
+        connection: inside a repeatable-read transaction.
+        skipped_positions: the positions of the events that the replay has skipped.
     """
-    await _prepare(connection, skipped)
+    await _prepare(connection, skipped_positions)
     for table, query in (("ledger.accounts", ACCOUNTS), ("ledger.holds", HOLDS), ("ledger.streams", STREAMS)):
         async for difference in differences.read_differences(connection, table, query):
             yield difference
 
 
-async def mend(connection: Connection, skipped: Sequence[int]) -> dict[str, int]:
-    """Make all of it what the log says; the caller holds the head's lock, so that appends wait.
+async def correct(connection: Connection, skipped_positions: Sequence[int]) -> dict[str, int]:
+    """Write what differs from the replay. The caller holds the head lock, so that appends wait.
+
+    Args:
+        connection: inside a transaction.
+        skipped_positions: the positions of the events that the replay has skipped.
 
     Returns:
-        rows changed by table.
+        rows changed, by table.
     """
-    await _prepare(connection, skipped)
+    await _prepare(connection, skipped_positions)
     changed = {}
     for table, statements in (
-        ("ledger.accounts", MEND_ACCOUNTS),
-        ("ledger.holds", MEND_HOLDS),
-        ("ledger.streams", stream_heads.MEND),
+        ("ledger.accounts", CORRECT_ACCOUNTS),
+        ("ledger.holds", CORRECT_HOLDS),
+        ("ledger.streams", stream_heads.CORRECT_STREAMS),
     ):
         changed[table] = 0
         for statement in statements:
@@ -182,10 +184,10 @@ async def mend(connection: Connection, skipped: Sequence[int]) -> dict[str, int]
     return changed
 
 
-async def _prepare(connection: Connection, skipped: Sequence[int]) -> None:
-    """Make the temporary tables of what the log says, until the end of the transaction."""
-    await connection.execute(REPLAYED)
-    await connection.execute(stream_heads.REPLAYED)
-    if skipped:
-        await connection.execute(SKIPPED, list(skipped))
-        await connection.execute(EXCEPT_SKIPPED)
+async def _prepare(connection: Connection, skipped_positions: Sequence[int]) -> None:
+    """Create the temporary tables with the expected state; they are dropped at the end of the transaction."""
+    await connection.execute(REPLAYED_ACCOUNTS_AND_HOLDS)
+    await connection.execute(stream_heads.REPLAYED_STREAMS)
+    if skipped_positions:
+        await connection.execute(SKIPPED_STREAMS, list(skipped_positions))
+        await connection.execute(KEEP_SKIPPED_STREAMS)

@@ -1,4 +1,4 @@
-"""What the live tables hold against what a replay says: as differences to show, or as ids to mend."""
+"""Compares the live tables with a replay: differences cell by cell to show, or the ids of rows to correct."""
 
 from collections.abc import AsyncIterator, Iterable
 from functools import cache
@@ -10,11 +10,11 @@ from ledger.database import Connection
 from projections.replay import TEMPORARY
 from projections.tables import REFERENCED_FIRST, ReadModel
 
-FETCHED_MAX = 500
+PREFETCHED_ROWS = 500
 
 
 class Difference(msgspec.Struct):
-    """A cell that is not what the log says. Column `row`: the whole row is missing on one side."""
+    """A cell whose live value differs from the replayed one. Column `row`: the whole row is missing on one side."""
 
     table: str
     id: str
@@ -24,7 +24,13 @@ class Difference(msgspec.Struct):
 
 
 def comparable(model: ReadModel[Any], row: str, column: str) -> str:
-    """Return SQL for a column's value that can be compared: PostgreSQL has no equality of `json`, but of its text."""
+    """Return SQL for a column's value that can be compared: `json` has no equality, but its text does.
+
+    Args:
+        model: the read model.
+        row: SQL for the row, such as an alias.
+        column: of the read model.
+    """
     return f"{row}.{column}::text" if column in model.json_columns else f"{row}.{column}"
 
 
@@ -63,20 +69,29 @@ def _cells(model: ReadModel[Any]) -> str:
 
 
 async def compare_read_models(connection: Connection) -> AsyncIterator[Difference]:
-    """Every difference between the read models and a temporary replay, inside the caller's snapshot."""
+    """Yield every difference between the read models and a temporary replay, inside the caller's snapshot."""
     for model in REFERENCED_FIRST:
         async for difference in read_differences(connection, model.name, _cells(model)):
             yield difference
 
 
 async def read_differences(connection: Connection, table: str, query: str) -> AsyncIterator[Difference]:
-    """The rows (id, name, live, replayed) of a query as differences of a table."""
-    async for row in connection.cursor(query, prefetch=FETCHED_MAX):
+    """Yield the rows of a query as differences.
+
+    Args:
+        connection: inside a transaction.
+        table: in which the differences are.
+        query: selects `id`, `name` (of the column), `live` and `replayed`.
+
+    Yields:
+        one difference for each row.
+    """
+    async for row in connection.cursor(query, prefetch=PREFETCHED_ROWS):
         yield Difference(table, row["id"], row["name"], row["live"], row["replayed"])
 
 
-async def note_differing(connection: Connection, models: Iterable[ReadModel[Any]]) -> None:
-    """Keep the ids of rows that differ in a temporary table `differing (table_name, id)`."""
+async def collect_differing_ids(connection: Connection, models: Iterable[ReadModel[Any]]) -> None:
+    """Store the ids of rows that differ in a temporary table `differing (table_name, id)`."""
     await connection.execute(
         "CREATE TEMPORARY TABLE differing (table_name text, id uuid, PRIMARY KEY (table_name, id))"
     )

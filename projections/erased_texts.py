@@ -1,7 +1,7 @@
-"""What the log says of a row's texts after an erasure, by the very code of the fold."""
+"""Reads from the log which texts a row has after an erasure: its stream's events are folded once more."""
 
 from collections.abc import AsyncIterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -10,18 +10,15 @@ from ledger.database import Connection
 from ledger.domain.ledger_events import PAYLOAD_ERASED
 from ledger.log.read import EventFilter, StoredEvent, read_page
 from projections.erasures import Texts, erased_by
-from projections.fold import ReadModels, fold_event
+from projections.fold import PageRows, fold_event
 from projections.skips import read_skips
 from projections.tables import READ_MODELS_BY_CATEGORY, ReadModel
 
-if TYPE_CHECKING:
-    pass
 
+async def read_remaining_texts(connection: Connection, events: Sequence[StoredEvent]) -> dict[int, Texts]:
+    """Return the texts that rows have after the erasures among these events, by position of the erasure.
 
-async def read_texts(connection: Connection, events: Sequence[StoredEvent]) -> dict[int, Texts]:
-    """The texts that rows have after the erasures among these events, by the erasures' positions.
-
-    Each stream is told once, and only its own events: they alone carry its texts.
+    Each stream is read once, and only its own events: no others carry its texts.
     """
     erasures: dict[tuple[str, UUID], list[int]] = {}
     for event in events:
@@ -30,43 +27,42 @@ async def read_texts(connection: Connection, events: Sequence[StoredEvent]) -> d
     texts: dict[int, Texts] = {}
     for (category, stream_id), positions in erasures.items():
         model = READ_MODELS_BY_CATEGORY[category]
-        models = ReadModels.empty()
-        told = EventFilter(categories=(category,), stream_ids=(stream_id,))
+        rows = PageRows.empty()
         for after, until in zip([0, *positions], positions, strict=False):
-            await _tell(connection, EventFilter(after, until, told.categories, stream_ids=told.stream_ids), models)
-            texts[until] = _texts(models, model, stream_id)
+            await _fold(connection, EventFilter(after, until, (category,), stream_ids=(stream_id,)), rows)
+            texts[until] = _texts(rows, model, stream_id)
     return texts
 
 
-async def _tell(connection: Connection, wanted: EventFilter, models: ReadModels) -> None:
-    async for event in _read(connection, wanted):
+async def _fold(connection: Connection, selection: EventFilter, rows: PageRows) -> None:
+    async for event in _read(connection, selection):
         try:
-            fold_event(event, models)
+            fold_event(event, rows)
         except Exception:
-            # The tables have passed it as well.
+            # An operator may have skipped the event: then the tables lack it too.
             if event.position not in await read_skips(connection):
                 raise
 
 
-def _texts(models: ReadModels, model: ReadModel[Any], stream_id: UUID) -> Texts:
-    row = models.of(model).get(stream_id)
+def _texts(rows: PageRows, model: ReadModel[Any], stream_id: UUID) -> Texts:
+    row = rows.of(model).get(stream_id)
     return {column: getattr(row, column) for column in model.free_text_columns} if row is not None else {}
 
 
-async def read_forgetting(connection: Connection, position: int) -> set[tuple[str, str]]:
-    """The rows, by table and id, that an erasure past this position concerns: their texts are about to go."""
-    forgetting = set()
-    wanted = EventFilter(after=position, categories=("ledger",), types=(PAYLOAD_ERASED,))
-    async for event in _read(connection, wanted):
+async def read_pending_erasures(connection: Connection, position: int) -> set[tuple[str, str]]:
+    """Return the rows, by table and id, whose erasure is past this position: their texts will change."""
+    pending = set()
+    selection = EventFilter(after=position, categories=("ledger",), types=(PAYLOAD_ERASED,))
+    async for event in _read(connection, selection):
         erased = erased_by(event)
         if erased is not None and (model := READ_MODELS_BY_CATEGORY.get(erased.category)) is not None:
-            forgetting.add((model.name, str(erased.stream_id)))
-    return forgetting
+            pending.add((model.name, str(erased.stream_id)))
+    return pending
 
 
-async def _read(connection: Connection, wanted: EventFilter) -> AsyncIterator[StoredEvent]:
-    """Events page by page, on this connection."""
-    while page := await read_page(connection, wanted):
+async def _read(connection: Connection, selection: EventFilter) -> AsyncIterator[StoredEvent]:
+    """Yield events, read page by page on this connection."""
+    while page := await read_page(connection, selection):
         for event in page:
             yield event
-        wanted = msgspec.structs.replace(wanted, after=page[-1].position)
+        selection = msgspec.structs.replace(selection, after=page[-1].position)

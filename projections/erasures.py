@@ -1,7 +1,7 @@
-"""Erasures folded into the row of the stream that lost a text.
+"""Folds erasures into the row of the stream whose text was erased.
 
-The row shows from then on what the events of its stream say without it: '', {} or null, or an older text that was not
-erased. What they say is read from the log (`projections.texts`) and handed in.
+From then on the row shows its stream's events without that text: '', {} or null, or an older text that was not erased.
+These texts are read from the log (`projections.erased_texts`) and passed in.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ Texts = Mapping[str, str | None]
 
 
 def erased_by(event: StoredEvent) -> PayloadErased | None:
-    """What an event says was erased; None where it is no erasure."""
+    """Return the data of an erasure; None for any other event."""
     if event.type != PAYLOAD_ERASED:
         return None
     payload = decode_stored(event.type, event.schema_version, event.data, event.text)
@@ -25,8 +25,16 @@ def erased_by(event: StoredEvent) -> PayloadErased | None:
     return payload
 
 
-def fold(event: StoredEvent, erased: PayloadErased, rows: Rows[Any], texts: Mapping[int, Texts]) -> None:
-    """Fold an erasure; a row that was deleted stays so."""
+def fold_erasure(event: StoredEvent, erased: PayloadErased, rows: Rows[Any], texts: Mapping[int, Texts]) -> None:
+    """Fold an erasure; a row that was deleted stays deleted.
+
+    Args:
+        event: the erasure.
+        erased: its decoded data.
+        rows: of the read model that the erased event's stream has a row in.
+        texts: the row's texts from then on, by position of an erasure. If this one is missing, the row's events were
+            read after the erasure, so that the row has these texts already.
+    """
     row = rows.change(erased.stream_id, event)
     if row is not None and event.position in texts:
-        rows.retell(row, texts[event.position])
+        rows.overwrite_texts(row, texts[event.position])

@@ -1,4 +1,4 @@
-"""A page of events folded into the four read models together, so that they agree with each other at every moment."""
+"""Folds a page of events into the rows of all four read models together, so that they agree at every position."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Self
@@ -8,14 +8,14 @@ from ledger.domain.catalogue import CATALOGUE, decode_stored
 from ledger.log.read import StoredEvent
 from projections import agent_jobs, budget_entries, campaigns, content_assets, erasures
 from projections.erasures import Texts
-from projections.rows import AgentJobRow, BudgetEntryRow, CampaignRow, ContentAssetRow, Rows
-from projections.tables import READ_MODELS, READ_MODELS_BY_CATEGORY, R, ReadModel
+from projections.rows import AgentJobRow, BudgetEntryRow, CampaignRow, ContentAssetRow, R, Rows
+from projections.tables import READ_MODELS, READ_MODELS_BY_CATEGORY, ReadModel
 
 NO_TEXTS: Mapping[int, Texts] = {}
 
 
-class ReadModels(NamedTuple):
-    """The rows that a page touches."""
+class PageRows(NamedTuple):
+    """The rows that a page of events touches, by read model."""
 
     campaigns: Rows[CampaignRow]
     agent_jobs: Rows[AgentJobRow]
@@ -24,7 +24,7 @@ class ReadModels(NamedTuple):
 
     @classmethod
     def empty(cls) -> Self:
-        """Return no rows at all: events are folded into them from their streams' first ones on."""
+        """Return no rows: for events that are folded from the first one of their streams on."""
         return cls(Rows(), Rows(), Rows(), Rows())
 
     def of(self, model: ReadModel[R]) -> Rows[R]:
@@ -61,55 +61,66 @@ def needed_by(events: Iterable[StoredEvent]) -> dict[str, list[UUID]]:
     }
 
 
-def fold(events: Sequence[StoredEvent], models: ReadModels, texts: Mapping[int, Texts] = NO_TEXTS) -> None:
-    """Fold events in the order of their positions into the rows they need.
+def fold_events(events: Sequence[StoredEvent], rows: PageRows, texts: Mapping[int, Texts] = NO_TEXTS) -> None:
+    """Fold events, in the order of their positions, into the rows they need.
 
     Args:
-        texts: by position of an erasure, the texts that its row has from then on. None need be given where all
-            events are folded from their first on and were read after the erasures.
+        events: a page of the log, or a part of one.
+        rows: with the rows of `needed_by`.
+        texts: by position of an erasure, the texts that its row has from then on. Not needed if all events are folded
+            from the first on and were read after the erasures.
 
     Raises:
         UnknownEventTypeError: an event of a newer release.
     """
     for event in events:
-        fold_event(event, models, texts)
-    _forget_deleted(models)
-    for row in models.campaigns.touched:
-        campaigns.rate(row)
+        fold_event(event, rows, texts)
+    _set_null(rows)
+    for row in rows.campaigns.unwritten:
+        campaigns.update_roi(row)
 
 
-def fold_event(event: StoredEvent, models: ReadModels, texts: Mapping[int, Texts] = NO_TEXTS) -> None:
-    """Fold one event; what a campaign returns is not rated. Of the ledger's own events only erasures change a row."""
+def fold_event(event: StoredEvent, rows: PageRows, texts: Mapping[int, Texts] = NO_TEXTS) -> None:
+    """Fold one event, but leave `roi` as it is. Of the ledger's own events, only erasures change a row.
+
+    Args:
+        event: the stored event.
+        rows: with the rows that the event needs.
+        texts: as for `fold_events`.
+
+    Raises:
+        UnknownEventTypeError: an event of a newer release.
+    """
     if event.category == "ledger":
         erased = erasures.erased_by(event)
         if erased is not None and (model := READ_MODELS_BY_CATEGORY.get(erased.category)) is not None:
-            erasures.fold(event, erased, models.of(model), texts)
+            erasures.fold_erasure(event, erased, rows.of(model), texts)
         return
     payload = decode_stored(event.type, event.schema_version, event.data, event.text)
     transition = CATALOGUE[event.type].transition
     if event.category == "cost":
-        movement = budget_entries.fold(event, payload, models.budget_entries, models.campaigns, models.agent_jobs)
-        if movement is not None:
-            agent_jobs.move(event, movement, models.agent_jobs)
-            campaigns.move(event, movement, models.campaigns)
+        change = budget_entries.fold(event, payload, rows.budget_entries, rows.campaigns, rows.agent_jobs)
+        if change is not None:
+            agent_jobs.add_amounts(event, change, rows.agent_jobs)
+            campaigns.add_amounts(event, change, rows.campaigns)
     elif event.category == "job":
-        agent_jobs.fold(event, payload, transition, models.agent_jobs, models.campaigns)
+        agent_jobs.fold(event, payload, transition, rows.agent_jobs, rows.campaigns)
     elif event.category == "content":
-        content_assets.fold(event, payload, transition, models.content_assets)
+        content_assets.fold(event, payload, transition, rows.content_assets)
     else:
-        campaigns.fold(event, payload, transition, models.campaigns)
+        campaigns.fold(event, payload, transition, rows.campaigns)
 
 
-def _forget_deleted(models: ReadModels) -> None:
+def _set_null(rows: PageRows) -> None:
     """Do for the rows in memory what ON DELETE SET NULL does in the database."""
     for model in READ_MODELS:
-        for reference in model.set_null_references:
-            deleted = models.of(reference.target)
+        for column, target, _ in model.set_null_references:
+            deleted = rows.of(target)
             if deleted.has_deleted:
-                _set_null(models.of(model).touched, reference.column, deleted)
+                _forget_deleted(rows.of(model).unwritten, column, deleted)
 
 
-def _set_null(rows: list[Any], column: str, deleted: Rows[Any]) -> None:
+def _forget_deleted(rows: list[Any], column: str, deleted: Rows[Any]) -> None:
     for row in rows:
         if deleted.was_deleted(getattr(row, column)):
             setattr(row, column, None)

@@ -1,6 +1,6 @@
-"""The four read models as SQLAlchemy 2 models; `select(Campaign)` works as in any SQLAlchemy program.
+"""SQLAlchemy models of the four read models, for programs that read the tables: `select(Campaign)`.
 
-The worker writes the tables set-wise (`projections.writer`); these models are for everybody who reads them.
+The worker does not use a session: it writes the tables set-wise (`projections.writer`).
 """
 
 import uuid
@@ -61,18 +61,18 @@ LARGE_FREE_TEXT = {"free_text": True, "large": True}
 
 
 def lower_case(enum: type[Enum]) -> SqlEnum:
-    """A varchar holding the enum's values; the check that goes with it is `one_of`."""
+    """Return the type of a varchar column for the enum's values; `one_of` is its check constraint."""
     return SqlEnum(enum, native_enum=False, create_constraint=False, length=32, values_callable=_values)
 
 
 def one_of(column: str, enum: type[Enum]) -> CheckConstraint:
-    """The check that only the enum's values are in the column."""
+    """Return the check constraint that allows only the enum's values in a column."""
     values = ", ".join(f"'{value}'" for value in _values(enum))
     return CheckConstraint(f"{column} IN ({values})", name=column)
 
 
 def newest_first(table: str) -> Index:
-    """The index behind the collections' default order."""
+    """Return the index for the default order of the collections."""
     return Index(f"{table}_newest_first_idx", text("created_at DESC"), "id")
 
 
@@ -81,8 +81,8 @@ def _values(enum: type[Enum]) -> list[str]:
 
 
 class Base(DeclarativeBase):
-    """Every read model: `created_at` and `updated_at` are the recording times of the row's first and last event,
-    `position` is that of the last.
+    """The columns of every read model: `created_at` is the time of recording of a row's first event, `updated_at` that
+    of its last, `position` the position of its last.
     """
 
     metadata = MetaData(naming_convention=NAMING)
@@ -94,7 +94,7 @@ class Base(DeclarativeBase):
 
 
 class Campaign(Base):
-    """A campaign with its budget, what was spent and is held of it, and what it brought."""
+    """A campaign with its budget, spend, holds and results."""
 
     __tablename__ = "campaigns"
     __table_args__ = (
@@ -127,12 +127,12 @@ class Campaign(Base):
 
     @property
     def budget_remaining(self) -> Decimal:
-        """The budget less what was spent; negative where it was overspent."""
+        """The budget minus the spend; negative if the campaign is over budget."""
         return money.subtract(self.budget, self.spend)
 
     @property
     def budget_used_percentage(self) -> Decimal:
-        """What was spent in percent of the budget; 0 where the budget is 0."""
+        """The spend in percent of the budget; 0 if the budget is 0."""
         return money.percentage(self.spend, self.budget)
 
     def __repr__(self) -> str:
@@ -140,7 +140,7 @@ class Campaign(Base):
 
 
 class AgentJob(Base):
-    """A job of an agent, with what it cost."""
+    """A job of an agent, with its cost."""
 
     __tablename__ = "agent_jobs"
     __table_args__ = (
@@ -177,7 +177,7 @@ class AgentJob(Base):
 
     @property
     def duration_seconds(self) -> float | None:
-        """Seconds from start to end; None until both are known."""
+        """Seconds from start to completion; None until both are known."""
         if self.started_at is None or self.completed_at is None:
             return None
         return (self.completed_at - self.started_at).total_seconds()
@@ -187,7 +187,7 @@ class AgentJob(Base):
 
 
 class ContentAsset(Base):
-    """A piece of content. `metadata` is reserved on a declarative class: the attribute is `asset_metadata`."""
+    """A piece of content. Its column `metadata` is the attribute `asset_metadata`: SQLAlchemy reserves `metadata`."""
 
     __tablename__ = "content_assets"
     __table_args__ = (
@@ -224,7 +224,7 @@ class BudgetEntry(Base):
         one_of("status", EntryStatus),
         CheckConstraint("cost >= 0", name="cost"),
         CheckConstraint("tokens_used >= 0", name="tokens_used"),
-        # Only a held entry holds money, and it holds some and has cost nothing yet.
+        # A held entry holds more than 0 and costs 0; any other entry holds 0.
         CheckConstraint("CASE status WHEN 'held' THEN held > 0 AND cost = 0 ELSE held = 0 END", name="held"),
         CheckConstraint("status <> 'held' OR expires_at IS NOT NULL", name="expires_at"),
         Index(None, "campaign_id", "occurred_at"),

@@ -1,23 +1,21 @@
-"""Named statements over the read models, for the API. Each answers together with the position it reflects."""
+"""Queries of the read models: items, pages, budgets, spend, and status. Each returns the position it reflects."""
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
+import asyncpg
 import msgspec
 
 from ledger.database import Connection
 from ledger.log.read import PAGE_CHARACTERS_MAX
 from projections import collection_sql
-from projections.checkpoint import GROUP, Failure
+from projections.checkpoint import GROUP, Failure, decode_failure
 from projections.collection_sql import Filter, SortKey
 from projections.tables import ReadModel
 
-if TYPE_CHECKING:
-    import asyncpg
-
-PROJECTIONS = """
+PROJECTION_STATUS = """
 SELECT checkpoint.status, checkpoint.position, head.position AS head, checkpoint.last_error::text AS last_error,
     coalesce(extract(epoch FROM clock_timestamp() - (
         SELECT recorded_at FROM ledger.events WHERE events.position = checkpoint.position + 1
@@ -37,7 +35,7 @@ FROM ledger.projection_checkpoints AS checkpoint LEFT JOIN campaigns AS campaign
 WHERE checkpoint.name = $1
 """
 
-SPEND_KEYS = {
+SPEND_GROUPS = {
     "day": "to_char(entry.occurred_at AT TIME ZONE 'UTC', 'YYYY-MM-DD')",
     "resource_type": "entry.resource_type",
     "model_used": "entry.model_used",
@@ -46,10 +44,11 @@ SPEND_KEYS = {
     "agent_job_id": "entry.agent_job_id",
     "agent_type": "job.agent_type",
 }
+"""What spend can be grouped by, in SQL."""
 
 
 class ProjectionStatus(msgspec.Struct):
-    """Where the read models stand in the log, and what stops them."""
+    """How far the read models are behind the log, and what stops them."""
 
     status: Literal["running", "failing", "paused"]
     position: int
@@ -58,58 +57,75 @@ class ProjectionStatus(msgspec.Struct):
     lag_seconds: float
     failure: Failure | None
 
-    def trouble(self) -> str | None:
-        """In plain words what is wrong; None while they run."""
+    def problem(self) -> str | None:
+        """Describe in one sentence why the read models do not advance; None while they run."""
         if self.status == "running":
             return None
-        what = f"{self.status} at position {self.position}"
+        state = f"{self.status} at position {self.position}"
         if self.failure is None:
-            return what
+            return state
         if not self.failure.position:
-            return f"{what}: {self.failure.type}: {self.failure.error}"
-        return f"{what}: {self.failure.type} at position {self.failure.position} fails with {self.failure.error}"
+            return f"{state}: {self.failure.type}: {self.failure.error}"
+        return f"{state}: {self.failure.type} at position {self.failure.position} fails with {self.failure.error}"
 
 
 async def projection_status(connection: Connection) -> ProjectionStatus:
-    """Where the projections stand."""
-    row = await connection.fetchrow(PROJECTIONS, GROUP)
+    """Read the status of the read models."""
+    row = await connection.fetchrow(PROJECTION_STATUS, GROUP)
     assert row is not None
-    failure = msgspec.json.decode(row["last_error"], type=Failure) if row["last_error"] else None
-    lag_events = row["head"] - row["position"]
     return ProjectionStatus(
-        row["status"], row["position"], row["head"], lag_events, max(0.0, row["lag_seconds"]), failure
+        row["status"],
+        row["position"],
+        row["head"],
+        lag_events=row["head"] - row["position"],
+        lag_seconds=max(0.0, row["lag_seconds"]),
+        failure=decode_failure(row["last_error"]),
     )
 
 
-async def budget(connection: Connection, campaign_id: UUID, now: datetime) -> "asyncpg.Record":
-    """A campaign's balances, and what was spent in the seven days before `now`; all None where it does not exist."""
+async def read_budget(connection: Connection, campaign_id: UUID, now: datetime) -> asyncpg.Record:
+    """Read a campaign's balances and its spend in the seven days before a time.
+
+    Args:
+        connection: of the primary or a replica.
+        campaign_id: of the campaign.
+        now: the end of the seven days.
+
+    Returns:
+        `checkpoint` (the position reflected), `budget`, `spend`, `held`, `currency` and `last_7_days`; all but the
+        first are None if the campaign does not exist.
+    """
     record = await connection.fetchrow(BUDGET, GROUP, campaign_id, now)
     assert record is not None
     return record
 
 
-async def spend(
+async def read_spend(
     connection: Connection,
-    keys: list[str],
+    groups: list[str],
     start: datetime | None,
     end: datetime | None,
     campaign_id: UUID | None,
     allowed_campaign_ids: Collection[UUID] | None,
-) -> tuple[int, list["asyncpg.Record"]]:
-    """What was settled, summed by keys out of `SPEND_KEYS` and always by currency too.
+) -> tuple[int, list[asyncpg.Record]]:
+    """Sum settled costs by groups, and always by currency too.
 
     Args:
-        start, end: of `occurred_at`, start inclusive, end exclusive; None: open.
-        allowed_campaign_ids: only costs of these campaigns; None: all.
+        connection: of the primary or a replica.
+        groups: keys of `SPEND_GROUPS`.
+        start: of the period of `occurred_at`, inclusive; None: no start.
+        end: of that period, exclusive; None: no end.
+        campaign_id: only costs of this campaign; None: of any.
+        allowed_campaign_ids: only costs of these campaigns; None: of any.
 
     Returns:
-        the position reflected, and rows of the keys, currency, cost, tokens_used, entries.
+        the position reflected, and rows of the groups, `currency`, `cost`, `tokens_used` and `entries`.
     """
-    names = [*keys, "currency"]
-    selected = ", ".join(f"{SPEND_KEYS.get(key, 'entry.currency')} AS {key}" for key in names)
+    names = [*groups, "currency"]
+    selected = ", ".join(f"{SPEND_GROUPS.get(name, 'entry.currency')} AS {name}" for name in names)
     numbers = ", ".join(str(number) for number in range(1, len(names) + 1))
     query = f"""
-        SELECT checkpoint.position AS checkpoint, found.*
+        SELECT checkpoint.position AS checkpoint, sums.*
         FROM ledger.projection_checkpoints AS checkpoint LEFT JOIN LATERAL (
             SELECT {selected}, sum(entry.cost) AS cost, sum(entry.tokens_used)::numeric AS tokens_used,
                 count(*) AS entries
@@ -120,10 +136,10 @@ async def spend(
                 AND ($4::uuid IS NULL OR entry.campaign_id = $4)
                 AND ($5::uuid[] IS NULL OR entry.campaign_id = ANY ($5))
             GROUP BY {numbers}
-        ) AS found ON true
+        ) AS sums ON true
         WHERE checkpoint.name = $1
-        ORDER BY {", ".join(f"found.{name}" for name in names)}
-    """  # noqa: S608 (the names are keys of SPEND_KEYS)
+        ORDER BY {", ".join(f"sums.{name}" for name in names)}
+    """  # noqa: S608 (the names are keys of SPEND_GROUPS)
     rows = await connection.fetch(
         query, GROUP, start, end, campaign_id, None if allowed_campaign_ids is None else list(allowed_campaign_ids)
     )
@@ -199,7 +215,7 @@ async def read_page(
     # and plans the statement again for every call. JSON is made of the rows shown alone: a text past the bound is
     # never read from disk.
     query = f"""
-        SELECT checkpoint.position AS checkpoint, found.*
+        SELECT checkpoint.position AS checkpoint, page.*
         FROM ledger.projection_checkpoints AS checkpoint LEFT JOIN LATERAL (
             SELECT {collection_sql.row_as_json(model, columns)} AS selected, running, number FROM (
                 SELECT *, {size} AS size,
@@ -208,9 +224,9 @@ async def read_page(
                 FROM {model.name} AS t WHERE {" AND ".join(conditions) or "true"} ORDER BY {order} LIMIT {limit + 1}
             ) AS t
             WHERE running - size < {PAGE_CHARACTERS_MAX}
-        ) AS found ON true
+        ) AS page ON true
         WHERE checkpoint.name = $1
-        ORDER BY found.number
+        ORDER BY page.number
     """  # noqa: S608 (fixed names; the values are arguments)
     rows = await connection.fetch(query, *arguments)
     position = rows[0]["checkpoint"]

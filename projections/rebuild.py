@@ -1,9 +1,9 @@
-"""ledger rebuild: the read models made what the log says, while reads and appends go on.
+"""`ledger rebuild`: corrects the read models from a replay of the log, while reads and appends continue.
 
-The log is replayed beside the live tables and compared with them in a snapshot. Then, in one transaction that only
-the worker waits for: take the checkpoint, fold what came since, and write the differing rows. Grants, views and
-foreign keys stay, since the tables do. Balances, holds and streams, which appends are judged by, are compared as
-well; only where one of them is wrong do appends wait for the moment that mends it.
+The log is replayed beside the live tables and compared with them in a snapshot. Then one transaction, which only the
+worker waits for, locks the checkpoint, folds the events since the snapshot, and writes the rows that differ. The tables
+stay, and with them their grants, views and foreign keys. Balances, holds and streams, which appends are judged by, are
+compared too; only if one of them is wrong, appends wait while it is corrected.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -18,13 +18,13 @@ from ledger.log.append import LOCK_HEAD
 from ledger.log.notifications import notify_other_processes
 from ledger.log.read import read_head
 from projections import checkpoint, decision_state, differences
-from projections.replay import TEMPORARY, Progress, Replay, ReplayError, Touched
+from projections.replay import TEMPORARY, ChangedRow, Progress, Replay, ReplayError
 from projections.skips import Skip
 from projections.tables import NAMES, REFERENCED_FIRST, ReadModel
-from projections.verify import COMPARING, catch_up
+from projections.verify import ALLOW_SEQUENTIAL_SCANS, catch_up
 
-# "ledger rebuild" as a number.
-TRY_LOCK = "SELECT pg_try_advisory_lock(x'6c65646765720002'::bigint)"
+# An advisory lock: "ledger" in ASCII, and 2 for rebuild.
+TRY_LOCK_REBUILD = "SELECT pg_try_advisory_lock(x'6c65646765720002'::bigint)"
 
 TIMEOUTS = "SET LOCAL lock_timeout = '30s'"
 
@@ -40,32 +40,33 @@ WHERE id IN (SELECT id FROM {schema}.differing WHERE table_name = '{table}')
     AND NOT EXISTS (SELECT FROM {schema}.{table} AS replayed WHERE replayed.id = public.{table}.id)
 """
 
-BOUND = """
+IS_REFERENCED = """
 SELECT EXISTS (
     SELECT FROM public.{other} AS referring JOIN {schema}.differing ON differing.id = referring.{column}
     WHERE table_name = '{table}' AND NOT EXISTS (SELECT FROM {schema}.{table} WHERE id = referring.{column})
 )
 """
 
-ALL_FOUR = "`ledger rebuild` without --projection mends all four."
+REBUILD_ALL = "Run `ledger rebuild` without --projection to rebuild all four."
 
-NOTE_TOUCHED = """
+ADD_DIFFERING = """
 INSERT INTO {schema}.differing SELECT * FROM unnest($1::text[], $2::uuid[]) ON CONFLICT DO NOTHING
 """
 
 
 class RebuildRunningError(LedgerError):
-    """Another rebuild is at work."""
+    """Another rebuild is running."""
 
 
 class DependentTableError(LedgerError):
-    """The table cannot be mended alone: another refers to it or is referred to."""
+    """A foreign key binds the table to another one, so that it cannot be rebuilt alone."""
 
 
-class Rebuilt(msgspec.Struct):
-    """What a rebuild did: rows written and removed by table, at which position; balances only where they were wrong.
+class RebuildReport(msgspec.Struct):
+    """The result of a rebuild: rows written and removed by table, and the position that the read models are at.
 
-    `not_compared` says why balances could not be compared, where they could not.
+    `written` includes the tables of balances, holds and streams only if one of them was wrong. `not_compared` is the
+    reason if these could not be compared.
     """
 
     position: int
@@ -80,96 +81,100 @@ async def rebuild(
     tables: Collection[str] = NAMES,
     progress: Progress = lambda position: None,
     begin: Callable[[int], None] = lambda events: None,
-) -> Rebuilt:
-    """Write what differs from the log, in one transaction.
+) -> RebuildReport:
+    """Write the rows that differ from a replay, in one transaction.
 
     Args:
-        tables: names of the read models to mend.
+        database: with a session, so not behind a transaction-mode pooler.
+        tables: names of the read models to rebuild.
+        progress: called with the position that the replay has reached.
         begin: called with the number of events once it is known.
 
+    Returns:
+        the rows written and removed.
+
     Raises:
-        RebuildRunningError: only one may run at a time.
-        DependentTableError: a foreign key binds a table to one that was not named; nothing was changed.
+        RebuildRunningError: another rebuild is running.
+        DependentTableError: a foreign key binds a table to one that is not in `tables`; nothing was changed.
         ReplayError: an event cannot be folded; nothing was changed.
     """
     models = tuple(model for model in REFERENCED_FIRST if model.name in tables)
     async with database.connection() as connection:
-        if not await connection.fetchval(TRY_LOCK):
-            raise RebuildRunningError("another rebuild is at work on this database; wait until it has ended")
+        if not await connection.fetchval(TRY_LOCK_REBUILD):
+            raise RebuildRunningError("another rebuild is running on this database; wait until it has ended")
         replay = Replay(database, connection, TEMPORARY, progress)
         begin(await read_head(connection))
         await replay.create_tables()
         await catch_up(connection, replay)
         async with connection.transaction(isolation="repeatable_read"):
-            standing = await checkpoint.read_checkpoint_status(connection)
-            await replay.advance(min(standing.position, await read_head(connection)))
-            await connection.execute(COMPARING)
-            await differences.note_differing(connection, models)
+            await replay.advance(min(await checkpoint.read_position(connection), await read_head(connection)))
+            await connection.execute(ALLOW_SEQUENTIAL_SCANS)
+            await differences.collect_differing_ids(connection, models)
         async with connection.transaction():
-            rebuilt = await _merge(connection, replay, models)
+            report = await _merge(connection, replay, models)
         if models == REFERENCED_FIRST:
             try:
-                rebuilt.written |= await _mend_balances(connection, replay)
+                report.written |= await _correct_decision_state(connection, replay)
             except ReplayError as error:
-                rebuilt.not_compared = error.detail
-        # With the connection go its lock and its temporary tables.
+                report.not_compared = error.detail
+        # Releases its lock and drops its temporary tables.
         await connection.close()
-    # A worker that had given up tries again.
+    # Wakes a worker that had paused.
     await notify_other_processes(database)
-    return rebuilt
+    return report
 
 
-async def _merge(connection: Connection, replay: Replay, models: Sequence[ReadModel[Any]]) -> Rebuilt:
+async def _merge(connection: Connection, replay: Replay, models: Sequence[ReadModel[Any]]) -> RebuildReport:
     await connection.execute(TIMEOUTS)
-    position = await connection.fetchval(checkpoint.LOCK)
-    touched: set[Touched] = set()
-    await replay.advance(min(position, await read_head(connection)), touched)
-    await connection.execute(NOTE_TOUCHED.format(schema=TEMPORARY), *_columns(touched, models))
+    position = await connection.fetchval(checkpoint.LOCK_CHECKPOINT)
+    changed: set[ChangedRow] = set()
+    await replay.advance(min(position, await read_head(connection)), changed)
+    await connection.execute(ADD_DIFFERING.format(schema=TEMPORARY), *_columns(changed, models))
     written, removed = {}, {}
-    await _require_unbound(connection, models)
+    await _require_unreferenced(connection, models)
     for model in models:
         try:
             written[model.name] = _count(await connection.execute(_merge_statement(model)))
         except asyncpg.ForeignKeyViolationError as error:
-            raise DependentTableError(f"{model.name} cannot be mended alone: {error.detail} {ALL_FOUR}") from error
-    # Rows that refer to what goes have been mended by now.
+            raise DependentTableError(f"{model.name} cannot be rebuilt alone: {error.detail} {REBUILD_ALL}") from error
+    # The rows that referred to the deleted ones have been corrected above.
     for model in reversed(models):
         removed[model.name] = _count(await connection.execute(REMOVE.format(schema=TEMPORARY, table=model.name)))
-    # Where it stood unless that was past the log's end, and what stopped the worker may be mended.
-    await connection.execute(checkpoint.MOVE, replay.position)
-    return Rebuilt(replay.position, written, removed, replay.skipped)
+    # The same position, unless it was past the log's end. Clears a failure, since its cause may have been corrected.
+    await connection.execute(checkpoint.ADVANCE_CHECKPOINT, replay.position)
+    return RebuildReport(replay.position, written, removed, replay.skipped)
 
 
-async def _require_unbound(connection: Connection, models: Sequence[ReadModel[Any]]) -> None:
-    """Refuse to take rows away that others refer to: these would be changed, or even taken away, with them."""
+async def _require_unreferenced(connection: Connection, models: Sequence[ReadModel[Any]]) -> None:
+    """Refuse to delete rows that other tables refer to: their foreign keys would change or delete those rows too."""
     for other in (model for model in REFERENCED_FIRST if model not in models):
         for column, target, _ in other.references:
-            bound = BOUND.format(schema=TEMPORARY, table=target.name, other=other.name, column=column)
-            if target in models and await connection.fetchval(bound):
+            is_referenced = IS_REFERENCED.format(schema=TEMPORARY, table=target.name, other=other.name, column=column)
+            if target in models and await connection.fetchval(is_referenced):
                 raise DependentTableError(
-                    f"{target.name} cannot be mended alone: rows of {other.name} refer to rows that must go. {ALL_FOUR}"
+                    f"{target.name} cannot be rebuilt alone: rows of {other.name} refer to rows that must be deleted. "
+                    f"{REBUILD_ALL}"
                 )
 
 
-async def _mend_balances(connection: Connection, replay: Replay) -> dict[str, int]:
+async def _correct_decision_state(connection: Connection, replay: Replay) -> dict[str, int]:
     async with connection.transaction(isolation="repeatable_read"):
         await replay.advance(await read_head(connection))
-        await connection.execute(COMPARING)
-        wrong = [
-            difference.table async for difference in decision_state.compare_with_replay(connection, replay.left_out)
-        ]
-    if not wrong:
+        await connection.execute(ALLOW_SEQUENTIAL_SCANS)
+        differing = decision_state.compare_with_replay(connection, replay.skipped_positions)
+        is_correct = not [difference async for difference in differing]
+    if is_correct:
         return {}
     async with connection.transaction():
         await connection.execute(TIMEOUTS)
         await replay.advance(await connection.fetchval(LOCK_HEAD))
-        await connection.execute(COMPARING)
-        return await decision_state.mend(connection, replay.left_out)
+        await connection.execute(ALLOW_SEQUENTIAL_SCANS)
+        return await decision_state.correct(connection, replay.skipped_positions)
 
 
-def _columns(touched: set[Touched], models: Sequence[ReadModel[Any]]) -> tuple[list[str], list[object]]:
+def _columns(changed: set[ChangedRow], models: Sequence[ReadModel[Any]]) -> tuple[list[str], list[object]]:
     tables = {model.name for model in models}
-    rows = [row for row in touched if row.table in tables]
+    rows = [row for row in changed if row.table in tables]
     return [row.table for row in rows], [row.id for row in rows]
 
 

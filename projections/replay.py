@@ -1,14 +1,13 @@
-"""The log folded into tables of its own, up to any point, by the very code of the worker.
+"""`Replay`: folds the log into tables of another schema, up to any position. Verify, rebuild and time travel use it.
 
-Verification, rebuild and time travel are this one thing. Events are read in short transactions, since they never
-change and a long snapshot would keep dead versions of hot rows alive; the next page is read while one is written.
+The worker's own code does the folding. Events are read in short transactions: they never change, and a long snapshot
+would keep dead versions of frequently updated rows alive.
 """
 
-import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing
+from collections.abc import Callable
+from functools import partial
 from itertools import product
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import MetaData
@@ -17,20 +16,18 @@ from sqlalchemy.schema import AddConstraint, CreateIndex, ExecutableDDLElement, 
 
 from ledger.database import Connection, Database
 from ledger.domain.errors import LedgerError
-from ledger.log.read import EventFilter, StoredEvent, read_all
+from ledger.log.read import StoredEvent
 from ledger.log.tables import NAMING
-from projections.page import PAGE_EVENTS_MAX, apply_page, is_events_fault
+from projections.page import FOLD_PAGE_EVENTS_MAX, apply_page, is_events_fault
+from projections.prefetch import PageReader
 from projections.skips import Skip, read_skips
 from projections.tables import REFERENCED_FIRST
 
-if TYPE_CHECKING:
-    pass
-
 TEMPORARY = "pg_temp"
-"""The schema of tables that go with their connection, however it ends."""
+"""The schema of temporary tables, which are dropped when their connection closes."""
 
-BEGIN = "SET LOCAL lock_timeout = '10s'; SET LOCAL enable_seqscan = off"
-"""The tables begin empty and are never analysed meanwhile: without this, plans made for a few rows would stay."""
+PAGE_SETTINGS = "SET LOCAL lock_timeout = '10s'; SET LOCAL enable_seqscan = off"
+"""The tables start empty and are not analysed while they fill: sequential scans, planned for a few rows, would stay."""
 
 CREATE_TABLE = """
 CREATE TABLE {schema}.{table} (LIKE public.{table} INCLUDING DEFAULTS INCLUDING CONSTRAINTS, PRIMARY KEY (id))
@@ -57,7 +54,7 @@ class ReplayError(LedgerError):
         self.position = event.position
 
 
-class Touched(NamedTuple):
+class ChangedRow(NamedTuple):
     """A row that a replay has written or deleted."""
 
     table: str
@@ -65,7 +62,7 @@ class Touched(NamedTuple):
 
 
 class Replay:
-    """The four tables in a schema, as they stood at a position."""
+    """The read models in a schema, at the position that the replay has reached."""
 
     def __init__(
         self,
@@ -74,12 +71,13 @@ class Replay:
         schema: str,
         progress: Progress = lambda position: None,
     ) -> None:
-        """Make a replay; nothing is in the database yet.
+        """Make a replay; nothing is created in the database yet.
 
         Args:
-            database: where events are read.
-            connection: what writes the tables.
-            schema: where they are; it exists and is empty.
+            database: prefetches events.
+            connection: reads events and writes the tables.
+            schema: of the tables; it exists and is empty.
+            progress: called after each page.
         """
         self._database = database
         self._connection = connection
@@ -91,58 +89,61 @@ class Replay:
         self.skipped: list[Skip] = []
 
     @property
-    def left_out(self) -> list[int]:
+    def skipped_positions(self) -> list[int]:
         """The positions of the skipped events."""
         return [skip.position for skip in self.skipped]
 
     async def create_tables(self) -> None:
-        """Make the tables, without what slows loading down."""
+        """Create the tables, without the indexes and foreign keys that would slow down loading."""
         for model in REFERENCED_FIRST:
             await self._connection.execute(CREATE_TABLE.format(schema=self._schema, table=model.name))
         if await read_skips(self._connection):
-            # What the live tables' foreign keys have refused after a skip must be refused here.
+            # A skip may have made foreign keys of the live tables refuse later events: the replay must refuse them too.
             await self.add_indexes()
 
-    async def advance(self, until: int, touched: set[Touched] | None = None) -> None:
-        """Fold what lies between the position reached and this one.
+    async def advance(self, until: int, changed: set[ChangedRow] | None = None) -> None:
+        """Fold the events between the position reached and another one.
 
         Args:
-            touched: the rows that were written or deleted are added here.
+            until: the position of the last event to fold.
+            changed: the rows written or deleted are added to it.
 
         Raises:
-            ReplayError: an event cannot be folded, and no operator has let the read models pass it.
+            ReplayError: an event cannot be folded, and no operator has decided to skip it.
         """
         self._skips = await read_skips(self._connection)
-        wanted = EventFilter(after=self.position, until=until)
-        # Closed at once where an event cannot be folded: the page read ahead has a connection.
-        async with aclosing(_read_ahead(read_all(self._database, wanted, PAGE_EVENTS_MAX))) as pages:
-            async for page in pages:
-                await self._apply(page, touched)
+        reader = PageReader(self._database, until)
+        try:
+            while page := await reader.read(self._connection, self.position, FOLD_PAGE_EVENTS_MAX):
+                await self._apply(page, reader, changed)
                 self.position = page[-1].position
                 self._progress(self.position)
+        finally:
+            await reader.close()
         self.position = max(self.position, until)
         await self._set_null()
 
-    async def _apply(self, page: list[StoredEvent], touched: set[Touched] | None) -> None:
+    async def _apply(self, page: list[StoredEvent], reader: PageReader, changed: set[ChangedRow] | None) -> None:
         try:
             async with self._connection.transaction():
-                await self._connection.execute(BEGIN)
-                parts = await apply_page(self._connection, page, self._schema)
+                await self._connection.execute(PAGE_SETTINGS)
+                prefetch = partial(reader.prefetch, page, FOLD_PAGE_EVENTS_MAX)
+                parts = await apply_page(self._connection, page, self._schema, prefetch)
         except Exception as error:
             if not is_events_fault(error):
                 raise
             if len(page) > 1:
-                # By halves, until what cannot be folded stands alone.
-                await self._apply(page[: len(page) // 2], touched)
-                await self._apply(page[len(page) // 2 :], touched)
+                # Halve the page until the event that cannot be folded is alone.
+                await self._apply(page[: len(page) // 2], reader, changed)
+                await self._apply(page[len(page) // 2 :], reader, changed)
             elif page[0].position in self._skips:
                 self.skipped.append(self._skips[page[0].position])
             else:
                 raise ReplayError(page[0], error) from error
         else:
-            if touched is not None:
-                for models, model in product(parts, REFERENCED_FIRST):
-                    touched.update(Touched(model.name, row_id) for row_id in models.of(model).ids)
+            if changed is not None:
+                for rows, model in product(parts, REFERENCED_FIRST):
+                    changed.update(ChangedRow(model.name, row_id) for row_id in rows.of(model).ids)
 
     async def _set_null(self) -> None:
         for model in REFERENCED_FIRST:
@@ -152,7 +153,7 @@ class Replay:
                 )
 
     async def add_indexes(self) -> None:
-        """Make the indexes and foreign keys of the live tables, and gather statistics."""
+        """Create the indexes and foreign keys of the live tables, and collect statistics."""
         if self._is_indexed:
             return
         self._is_indexed = True
@@ -168,15 +169,3 @@ class Replay:
             for statement in statements:
                 await self._connection.execute(str(statement.compile(dialect=dialect)))
             await self._connection.execute(f"ANALYZE {table.fullname}")
-
-
-async def _read_ahead(pages: AsyncIterator[list[StoredEvent]]) -> AsyncGenerator[list[StoredEvent]]:
-    """The same pages, each read while the one before it is at work."""
-    reading = asyncio.ensure_future(anext(pages, None))
-    try:
-        while (page := await reading) is not None:
-            reading = asyncio.ensure_future(anext(pages, None))
-            yield page
-    finally:
-        reading.cancel()
-        await asyncio.gather(reading, return_exceptions=True)

@@ -1,8 +1,7 @@
-"""The rows of the read models while a page of events is folded into them.
+"""Rows of the read models in memory, while a page of events is folded into them.
 
-A row's fields are its table's columns. `None` in a column listed in a table's `kept` columns means "as it is in the
-database": large texts are neither loaded nor written again when an event does not change them. An erasure sets them
-all anew.
+A row's fields are its table's columns. In a large column, `None` means "as stored in the database": such texts are
+neither loaded nor written again if no event changes them. An erasure overwrites all of them.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,15 +20,15 @@ COUNTER_MAX = 2**63 - 1
 
 
 class Row(msgspec.Struct, kw_only=True, gc=False):
-    """What every read model's row begins with."""
+    """The columns that every read model has."""
 
     id: UUID
     created_at: datetime
     updated_at: datetime
     position: int
 
-    def touch(self, event: StoredEvent) -> None:
-        """Note that this event was folded in."""
+    def mark_updated(self, event: StoredEvent) -> None:
+        """Record that this event was folded in."""
         self.updated_at = event.recorded_at
         self.position = event.position
 
@@ -107,7 +106,7 @@ R = TypeVar("R", bound=Row)
 
 
 class Rows(Generic[R]):
-    """The rows of one table that a page touches: loaded, and then new, changed or deleted."""
+    """The rows of one table that a page of events touches: loaded, inserted, changed or deleted."""
 
     def __init__(self, loaded: Iterable[R] = ()) -> None:
         self._rows = {row.id: row for row in loaded}
@@ -115,58 +114,58 @@ class Rows(Generic[R]):
         self._changed: dict[UUID, None] = {}
         self._deleted: dict[UUID, None] = {}
         self._inserted: set[UUID] = set()
-        self._retold: set[UUID] = set()
+        self._overwritten: set[UUID] = set()
 
     def get(self, row_id: UUID | None) -> R | None:
-        """The row, for reading."""
+        """Return a row for reading; None if there is none."""
         return self._rows.get(row_id) if row_id is not None else None
 
     def change(self, row_id: UUID | None, event: StoredEvent) -> R | None:
-        """The row, to be changed by this event; None where it was deleted."""
+        """Return a row that this event will change; None if it was deleted."""
         row = self.get(row_id)
         if row is not None:
-            row.touch(event)
+            row.mark_updated(event)
             self._changed[row.id] = None
         return row
 
     def add(self, row: R) -> None:
-        """Put a new row."""
+        """Add a new row."""
         self._rows[row.id] = row
         self._changed[row.id] = None
 
-    def retell(self, row: R, texts: Mapping[str, str | None]) -> None:
-        """Set all texts of a changed row anew: from here on `None` means null in its kept columns too."""
+    def overwrite_texts(self, row: R, texts: Mapping[str, str | None]) -> None:
+        """Set all texts of a changed row: from here on, `None` means null in its large columns too."""
         for column, value in texts.items():
             setattr(row, column, value)
-        self._retold.add(row.id)
+        self._overwritten.add(row.id)
 
     def delete(self, row_id: UUID) -> None:
-        """Take a row away."""
+        """Delete a row."""
         self._rows.pop(row_id, None)
         self._changed.pop(row_id, None)
         self._deleted[row_id] = None
 
     def was_deleted(self, row_id: UUID | None) -> bool:
-        """Whether this page took the row away."""
+        """Whether this page deleted the row."""
         return row_id in self._deleted
 
     @property
     def ids(self) -> set[UUID]:
-        """Ids of the rows that were added, changed or deleted."""
+        """The ids of all rows that this page inserted, changed or deleted."""
         return {*self._inserted, *self._changed, *self._deleted}
 
     @property
     def has_deleted(self) -> bool:
-        """Whether this page took any row away."""
+        """Whether this page deleted any row."""
         return bool(self._deleted)
 
     @property
-    def touched(self) -> list[R]:
+    def unwritten(self) -> list[R]:
         """Rows to insert or update."""
         return [self._rows[row_id] for row_id in self._changed]
 
     def take_new(self) -> list[R]:
-        """Rows to insert; from here on they count as loaded."""
+        """Return the rows to insert; from here on they count as loaded."""
         new = [self._rows[row_id] for row_id in self._changed if row_id not in self._loaded]
         for row in new:
             del self._changed[row.id]
@@ -175,36 +174,36 @@ class Rows(Generic[R]):
         return new
 
     @property
-    def changed(self) -> list[R]:
-        """Rows to update; kept columns whose value is None stay as they are."""
-        kept = self._loaded - self._retold
-        return [self._rows[row_id] for row_id in self._changed if row_id in kept]
+    def to_update(self) -> list[R]:
+        """Rows to update; large columns that are None keep their stored value."""
+        ids = self._loaded - self._overwritten
+        return [self._rows[row_id] for row_id in self._changed if row_id in ids]
 
     @property
-    def retold(self) -> list[R]:
+    def to_overwrite(self) -> list[R]:
         """Rows to update in every column."""
-        retold = self._loaded & self._retold
-        return [self._rows[row_id] for row_id in self._changed if row_id in retold]
+        ids = self._loaded & self._overwritten
+        return [self._rows[row_id] for row_id in self._changed if row_id in ids]
 
     @property
-    def deleted(self) -> list[UUID]:
-        """Ids of rows to delete."""
+    def to_delete(self) -> list[UUID]:
+        """Ids of the rows to delete."""
         return [row_id for row_id in self._deleted if row_id in self._loaded]
 
 
-class Movement(msgspec.Struct, frozen=True, gc=False):
-    """What a cost event moves on the job and the campaign it counts for."""
+class AmountChange(msgspec.Struct, frozen=True, gc=False):
+    """By how much a cost event changes the figures of the job and the campaign that it counts for."""
 
     cost: Decimal
     held: Decimal
     tokens_used: int
 
 
-def add_count(count: int, more: int | None) -> int:
-    """Add to a counter, never past what a bigint holds nor below zero."""
-    return max(0, min(COUNTER_MAX, count + (more or 0)))
+def add_count(count: int, increment: int | None) -> int:
+    """Return the sum of a counter and an increment, never more than a bigint holds nor less than zero."""
+    return max(0, min(COUNTER_MAX, count + (increment or 0)))
 
 
-def raw_text(value: msgspec.Raw) -> str | None:
-    """The JSON text of a raw value; None where it is absent."""
+def json_text(value: msgspec.Raw) -> str | None:
+    """Return the text of a raw JSON value; None if it is absent."""
     return bytes(value).decode() or None

@@ -1,10 +1,8 @@
-"""Events that an operator let the read models pass, and the two ways on from a pause.
+"""Events that an operator decided to skip, and how a pause of the read models ends: retry or skip.
 
-A skip is itself an event, with who and why; nothing else is written. Whoever meets an event that cannot be folded,
-worker or replay, looks here: so a skipped event counts again as soon as a release can fold it.
+A skip is itself an event, with the operator and the reason; nothing else is written. The worker and every replay look
+for a skip only when an event cannot be folded, so a skipped event counts again once a release can fold it.
 """
-
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -18,13 +16,12 @@ from ledger.log.notifications import notify_other_processes
 from ledger.log.prepare import prepare
 from projections import checkpoint
 
-if TYPE_CHECKING:
-    pass
-
 SKIPS = f"""
 SELECT data::text AS data, text::text AS text, recorded_at
 FROM ledger.ledger_events WHERE type = '{type_of(ProjectionSkipped).name}' ORDER BY position
-"""  # noqa: S608 (fixed texts)
+"""  # noqa: S608 (fixed text)
+
+ERROR_CHARACTERS_MAX = 2000
 
 
 class NothingToSkipError(LedgerError):
@@ -32,7 +29,7 @@ class NothingToSkipError(LedgerError):
 
 
 class Skip(msgspec.Struct):
-    """A skip as it is reported. `reason` is empty once it was erased."""
+    """A skip as it is shown. `reason` is empty once it was erased."""
 
     position: int
     event_type: str
@@ -42,50 +39,58 @@ class Skip(msgspec.Struct):
 
 
 async def read_skips(connection: Connection) -> dict[int, Skip]:
-    """Every skip ever decided, by the position of the event skipped."""
+    """Return every skip in the log, by the position of the skipped event."""
     skips = {}
     for row in await connection.fetch(SKIPS):
-        said = {**msgspec.json.decode(row["data"]), **msgspec.json.decode(row["text"] or "{}")}
-        skips[said["position"]] = Skip(
-            said["position"],
-            said["event_type"],
-            said["by"],
-            said.get("reason", ""),
+        fields = {**msgspec.json.decode(row["data"]), **msgspec.json.decode(row["text"] or "{}")}
+        skips[fields["position"]] = Skip(
+            fields["position"],
+            fields["event_type"],
+            fields["by"],
+            fields.get("reason", ""),
             row["recorded_at"].isoformat(timespec="seconds"),
         )
     return skips
 
 
 async def skip(database: Database, appender: Appender, *, by: str, reason: str) -> ProjectionSkipped:
-    """Let the read models pass the event that stops them; the worker goes on at once.
+    """Skip the event that stops the read models; the worker continues at once.
 
     Args:
-        by: who decided it.
+        database: reads the failure and clears it.
+        appender: records the skip.
+        by: the operator.
+        reason: free text.
+
+    Returns:
+        the recorded skip.
 
     Raises:
-        NothingToSkipError: no event stops them.
+        NothingToSkipError: no event stops the read models.
     """
     async with database.connection() as connection:
-        standing = await checkpoint.read_checkpoint_status(connection)
-    failure = standing.failure
-    if failure is None or failure.position != standing.position + 1:
-        raise NothingToSkipError(f"no event stops the read models: they are {standing.status} at {standing.position}")
-    decided = ProjectionSkipped(
+        status = await checkpoint.read_checkpoint_status(connection)
+    failure = status.failure
+    if failure is None or failure.position != status.position + 1:
+        raise NothingToSkipError(
+            f"no event stops the read models: they are {status.status} at position {status.position}"
+        )
+    skipped = ProjectionSkipped(
         projection=checkpoint.GROUP,
         position=failure.position,
         event_type=failure.type,
         by=by,
-        error=failure.error[:2000],
+        error=failure.error[:ERROR_CHARACTERS_MAX],
         reason=reason,
     )
-    (verdict,) = await appender.append(Request([prepare(type_of(ProjectionSkipped), decided, actor="local")]))
-    assert isinstance(verdict, Receipt), verdict
+    (receipt,) = await appender.append(Request([prepare(type_of(ProjectionSkipped), skipped, actor="local")]))
+    assert isinstance(receipt, Receipt), receipt
     await retry(database)
-    return decided
+    return skipped
 
 
 async def retry(database: Database) -> None:
-    """Have the worker try again what it gave up."""
+    """Clear the failure of the read models and wake the worker, which tries again."""
     async with database.connection() as connection:
         await connection.execute(checkpoint.CLEAR_FAILURE)
     await notify_other_processes(database)

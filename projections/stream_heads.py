@@ -1,16 +1,16 @@
-"""Versions and decision states of the streams, as the events and a temporary replay that reached the head say.
+"""SQL for the expected versions and states of all streams (`ledger.streams`), from the events and a temporary replay.
 
-What a row does not hold is in the events: a job's first one, an asset's last. Of a stream that was deleted only the
-status still decides anything.
+What is not in a stream's row is in its events: a job's first one, an asset's last. Of a deleted stream, only the status
+still affects decisions.
 """
 
-# As the states are written: seconds, and microseconds where there are some.
+# The format of times in the stored states: seconds, and microseconds unless they are 0.
 TIME = """
 to_char({0} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS')
     || CASE to_char({0}, 'US') WHEN '000000' THEN '' ELSE to_char({0}, '.US') END || 'Z'
 """
 
-REPLAYED = f"""
+REPLAYED_STREAMS = f"""
 CREATE TEMPORARY TABLE replayed_streams ON COMMIT DROP AS
 WITH stream AS (
     SELECT category, stream_id, count(*) AS version FROM ledger.events
@@ -45,9 +45,9 @@ DIFFERS = """
 CASE WHEN replayed.state ->> 0 = 'deleted' THEN live.state ->> 0 IS DISTINCT FROM 'deleted'
     ELSE live.state::jsonb <> replayed.state::jsonb END
 """
-"""In SQL over a live and a replayed stream: whether their states decide differently."""
+"""SQL: whether the states of a live and a replayed stream lead to different decisions."""
 
-MEND = (
+CORRECT_STREAMS = (
     """
     DELETE FROM ledger.streams AS live WHERE NOT EXISTS (
         SELECT FROM pg_temp.replayed_streams WHERE category = live.category AND stream_id = live.stream_id

@@ -7,15 +7,13 @@ Every list of tables or columns is derived from here. What kind a column is (mon
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from typing import Any, Generic, Literal, NamedTuple
 
 from sqlalchemy import JSON, DateTime, Integer, Numeric, String, Table, Uuid
 from sqlalchemy.types import TypeEngine
 
 from projections.models import AgentJob, Base, BudgetEntry, Campaign, ContentAsset
-from projections.rows import AgentJobRow, BudgetEntryRow, CampaignRow, ContentAssetRow, Row
-
-R = TypeVar("R", bound=Row)
+from projections.rows import AgentJobRow, BudgetEntryRow, CampaignRow, ContentAssetRow, R
 
 Kind = Literal["id", "time", "money", "integer", "json", "text"]
 """What a column holds. `money` is any exact decimal."""

@@ -1,7 +1,6 @@
-"""ledger verify: the tables against the log that they come from, and the log against its own rules."""
+"""`ledger verify`: compares the tables with a replay of the log, and checks the log itself."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -12,21 +11,19 @@ from ledger.database import Connection, Database
 from ledger.log.read import read_head
 from projections import checkpoint, decision_state, differences
 from projections.differences import Difference
-from projections.erased_texts import read_forgetting
+from projections.erased_texts import read_pending_erasures
 from projections.replay import TEMPORARY, Progress, Replay, ReplayError
 from projections.skips import Skip
 from projections.tables import READ_MODELS_BY_NAME
 
-if TYPE_CHECKING:
-    pass
+SNAPSHOT_EVENTS_MAX = 2_000
+"""A replay that is at most this far behind the tables folds the rest inside the snapshot."""
 
-NEAR_EVENTS = 2_000
-"""So close to the tables' position the rest is folded inside the snapshot."""
+FAULTS_SHOWN_MAX = 100
+"""The most faults of the log that are listed of each kind."""
 
-SHOWN_MAX = 100
-"""Faults of the log itself are listed up to this many of a kind."""
-
-COMPARING = "SET LOCAL enable_seqscan = on"
+ALLOW_SEQUENTIAL_SCANS = "SET LOCAL enable_seqscan = on"
+"""Comparisons read whole tables; the replay had turned these scans off."""
 
 ORDER_FAULTS = """
 SELECT position, before, recorded_at, recorded_before FROM (
@@ -55,8 +52,8 @@ WHERE head.position <> last.position OR head.recorded_at < last.recorded_at
 """
 
 
-class Report(msgspec.Struct):
-    """What a verification found. `position` is where the tables stand, `head` where the log does."""
+class VerificationReport(msgspec.Struct):
+    """The result of a verification. `position` is that of the tables, `head` that of the log."""
 
     position: int = 0
     head: int = 0
@@ -66,29 +63,34 @@ class Report(msgspec.Struct):
 
     @property
     def is_clean(self) -> bool:
-        """Whether the tables are what the log says, and the log is whole."""
+        """Whether the tables equal the replay, and the log has no faults."""
         return not self.faults and not self.differences
 
 
 async def verify(
     database: Database,
     on_difference: Callable[[Difference], None],
-    kept: LocalCheckpoint | None = None,
+    local_checkpoint: LocalCheckpoint | None = None,
     progress: Progress = lambda position: None,
     begin: Callable[[int], None] = lambda events: None,
-) -> Report:
-    """Replay the log beside the live tables, and compare all of it in one snapshot. Nothing is changed.
+) -> VerificationReport:
+    """Replay the log beside the live tables and compare everything in one snapshot. Nothing is changed.
 
     Args:
-        on_difference: called with each difference as it is found.
-        kept: what is known of the sealed log outside the database.
+        database: with a session, so not behind a transaction-mode pooler.
+        on_difference: called with each difference when it is found.
+        local_checkpoint: the sealed checkpoint that is stored outside the database.
+        progress: called with the position that the replay has reached.
         begin: called with the number of events once it is known.
+
+    Returns:
+        the faults, and the number of differences.
     """
-    report = Report()
+    report = VerificationReport()
     async with database.connection() as connection:
-        # First, and by itself: a log with a gap may be one that cannot be replayed.
+        # First, and apart from the replay: a log with a gap may not be replayable.
         async with connection.transaction(isolation="repeatable_read"):
-            await _look_at_log(connection, report, kept)
+            await _check_log(connection, report, local_checkpoint)
         report.faults += [fault async for fault in column_check.find_column_faults(connection, report.head)]
         replay = Replay(database, connection, TEMPORARY, progress)
         begin(report.head)
@@ -100,30 +102,34 @@ async def verify(
         except ReplayError as error:
             report.faults.append(error.detail)
         report.skipped = replay.skipped
-        # With the connection go its temporary tables.
+        # Drops its temporary tables.
         await connection.close()
     return report
 
 
 async def catch_up(connection: Connection, replay: Replay) -> None:
-    """Bring a replay close to where the tables stand, in short transactions."""
+    """Advance a replay close to the position of the tables, in short transactions."""
     while True:
-        reached = min((await checkpoint.read_checkpoint_status(connection)).position, await read_head(connection))
-        if reached - replay.position <= NEAR_EVENTS:
+        reached = min(await checkpoint.read_position(connection), await read_head(connection))
+        if reached - replay.position <= SNAPSHOT_EVENTS_MAX:
             return
         await replay.advance(reached)
 
 
-async def _look_at_log(connection: Connection, report: Report, kept: LocalCheckpoint | None) -> None:
-    await _where(connection, report)
-    report.faults += await _faults_of_log(connection)
-    report.faults += await find_seal_faults(connection, kept, SHOWN_MAX)
+async def _check_log(
+    connection: Connection, report: VerificationReport, local_checkpoint: LocalCheckpoint | None
+) -> None:
+    await _read_positions(connection, report)
+    report.faults += await _find_log_faults(connection)
+    report.faults += await find_seal_faults(connection, local_checkpoint, FAULTS_SHOWN_MAX)
     if report.position > report.head:
-        report.faults.append(f"the tables are at position {report.position:,}, past the log's end at {report.head:,}")
+        report.faults.append(
+            f"the tables are at position {report.position:,}, past the end of the log at {report.head:,}"
+        )
 
 
-async def _where(connection: Connection, report: Report) -> None:
-    report.position = (await checkpoint.read_checkpoint_status(connection)).position
+async def _read_positions(connection: Connection, report: VerificationReport) -> None:
+    report.position = await checkpoint.read_position(connection)
     report.head = await read_head(connection)
 
 
@@ -131,34 +137,34 @@ async def _compare(
     database: Database,
     connection: Connection,
     replay: Replay,
-    report: Report,
+    report: VerificationReport,
     on_difference: Callable[[Difference], None],
 ) -> None:
-    await _where(connection, report)
+    await _read_positions(connection, report)
     await replay.advance(min(report.position, report.head))
-    await connection.execute(COMPARING)
+    await connection.execute(ALLOW_SEQUENTIAL_SCANS)
     async with database.connection() as latest:
-        forgetting = await read_forgetting(latest, report.position)
+        pending_erasures = await read_pending_erasures(latest, report.position)
     async for difference in differences.compare_read_models(connection):
         is_text = difference.column in READ_MODELS_BY_NAME[difference.table].free_text_columns
-        if is_text and (difference.table, difference.id) in forgetting:
-            # Gone from the log, but the tables have yet to come to the erasure.
+        if is_text and (difference.table, difference.id) in pending_erasures:
+            # The text is erased in the log, but the tables have not folded the erasure yet.
             continue
         report.differences += 1
         on_difference(difference)
-    # What appends are judged by stands at the head, which the tables may not have reached.
+    # The state that appends are judged by is that of the head, which the tables may not have reached.
     await replay.advance(report.head)
-    await connection.execute(COMPARING)
-    async for difference in decision_state.compare_with_replay(connection, replay.left_out):
+    await connection.execute(ALLOW_SEQUENTIAL_SCANS)
+    async for difference in decision_state.compare_with_replay(connection, replay.skipped_positions):
         report.differences += 1
         on_difference(difference)
 
 
-async def _faults_of_log(connection: Connection) -> list[str]:
+async def _find_log_faults(connection: Connection) -> list[str]:
     faults = []
-    for row in await connection.fetch(ORDER_FAULTS, SHOWN_MAX):
+    for row in await connection.fetch(ORDER_FAULTS, FAULTS_SHOWN_MAX):
         if row["position"] != row["before"] + 1:
-            faults.append(f"position {row['position']} comes after {row['before']}: positions must have no gaps")
+            faults.append(f"position {row['position']} follows {row['before']}: positions must have no gaps")
         else:
             faults.append(
                 f"position {row['position']} was recorded at {row['recorded_at'].isoformat()}, before its predecessor "
@@ -167,11 +173,11 @@ async def _faults_of_log(connection: Connection) -> list[str]:
     faults += [
         f"{row['category']} stream {row['stream_id']} has version {row['version']} after {row['before']} "
         f"(position {row['position']}): versions must have no gaps"
-        for row in await connection.fetch(VERSION_FAULTS, SHOWN_MAX)
+        for row in await connection.fetch(VERSION_FAULTS, FAULTS_SHOWN_MAX)
     ]
     for row in await connection.fetch(HEAD_FAULT):
         if row["position"] != row["last"]:
-            faults.append(f"the log's head says {row['position']} events, its last event is at {row['last']}")
+            faults.append(f"the log's head is {row['position']}, but its last event has position {row['last']}")
         else:
             faults.append("the log's head was recorded before its last event")
     return faults

@@ -1,7 +1,8 @@
-"""The worker: lock the checkpoint, read a page, fold it, write the rows, move the checkpoint, commit.
+"""The worker: lock the checkpoint, read a page, fold it, write the rows, advance the checkpoint, commit.
 
-Rows and checkpoint move in one transaction, so replay is exactly-once. Any number of workers may run anywhere: the
-checkpoint row, taken with SKIP LOCKED, picks one a page, and a killed worker's lock goes with its connection.
+Rows and checkpoint change in one transaction, so every event is folded exactly once. Any number of workers may run
+anywhere: the checkpoint row, locked with SKIP LOCKED, selects one for each page, and PostgreSQL releases the lock of a
+worker that is killed.
 """
 
 import asyncio
@@ -17,32 +18,34 @@ from ledger.log.notifications import LogSignal
 from ledger.log.read import EventFilter, StoredEvent, read_page
 from projections import checkpoint
 from projections.checkpoint import Failure
-from projections.page import PAGE_EVENTS_MAX, apply_page, is_events_fault
+from projections.page import FOLD_PAGE_EVENTS_MAX, apply_page, is_events_fault
 from projections.prefetch import PageReader
 from projections.skips import read_skips
 
 logger = logging.getLogger(__name__)
 
 IDLE_SECONDS_MIN = 0.005
-"""An idle worker looks for new events after this long, then after twice as long, and so on; sooner when woken."""
+"""The first pause of an idle worker before it polls again; each pause is twice the last. A notification ends it."""
 
 STANDBY_SECONDS = 0.5
-"""While another worker is at it, this one looks so often whether it still is."""
+"""How often a worker tries to take over while another one holds the checkpoint."""
 
 SMALL_PAGE_EVENTS = 500
 GATHER_SECONDS = 0.004
-"""After a page smaller than that the worker lets events gather for so long."""
+"""The pause after a page of fewer than `SMALL_PAGE_EVENTS` events, so that more of them gather."""
 
 RETRY_SECONDS_MIN = 0.08
 RETRY_SECONDS_MAX = 30.0
 
 OUTAGE_SECONDS_MAX = 2.0
-"""Where the database is at fault: to ask whether it is back costs little, and every second shows in the tables."""
+"""The longest pause if the database failed: a retry is cheap, and each second of delay shows in the tables."""
 
 TRIES_MAX = 5
-"""An event that cannot be folded so many times, with longer and longer pauses, waits for an operator."""
+"""After this many failed tries, an event that cannot be folded pauses the read models until an operator decides."""
 
-BEGIN = """
+DECIDE = "`ledger projections retry read_models` or `ledger projections skip read_models --reason ...`"
+
+BEGIN_PAGE = """
 BEGIN ISOLATION LEVEL READ COMMITTED;
 SET LOCAL lock_timeout = '10s';
 SET LOCAL statement_timeout = '60s';
@@ -62,9 +65,10 @@ class PageError(LedgerError):
 
 
 class Worker:
-    """Keeps the read models. Run it as a task; `stop` lets it finish its page."""
+    """Maintains the read models. Run it as a task; `stop` lets it finish its page."""
 
     def __init__(self, database: Database, signal: LogSignal | None = None) -> None:
+        """Make a worker; `signal` wakes it when the log grows, without one it polls."""
         self._database = database
         self._signal = signal or LogSignal()
         self._stopping = asyncio.Event()
@@ -73,12 +77,12 @@ class Worker:
         self._reader = PageReader(database)
 
     def stop(self) -> None:
-        """Ask the worker to end after the page it is at."""
+        """Make the worker stop after its current page."""
         self._stopping.set()
         self._signal.notify()
 
     async def run(self) -> None:
-        """Fold pages until stopped; failures are recorded, shown, and tried again with back-off."""
+        """Fold pages until stopped; failures are recorded and retried with back-off."""
         try:
             await self._run()
         finally:
@@ -86,64 +90,58 @@ class Worker:
 
     async def _run(self) -> None:
         idle = Backoff(IDLE_SECONDS_MIN)
-        page_events = PAGE_EVENTS_MAX
-        # A worker that has just started may be a release that can fold what stopped the last one.
-        even_paused = True
+        page_events = FOLD_PAGE_EVENTS_MAX
+        # A worker that has just started may be of a release that can fold the event that paused the last one.
+        ignore_pause = True
         while not self._stopping.is_set():
             seen = self._signal.generation
             try:
-                folded = await self._fold_or_pass(page_events, even_paused)
-            except Exception as error:  # noqa: BLE001 (recorded, shown, logged and tried again)
+                folded = await self._fold_or_skip(page_events, ignore_pause)
+            except Exception as error:  # noqa: BLE001 (recorded, logged and retried)
                 if isinstance(error, PageError):
-                    # Halve the page until what cannot be folded stands alone; what comes before it is folded.
+                    # Halve the page until the event that cannot be folded is alone; the ones before it are folded.
                     page_events = max(1, error.events // 2)
                     if error.is_events_fault and error.events > 1:
                         continue
                 await self._fail(error)
-                even_paused = False
+                ignore_pause = False
                 continue
-            even_paused = False
+            ignore_pause = False
             if folded is None:
                 await _wait(self._stopping, STANDBY_SECONDS)
                 continue
             self._reset_tries()
-            page_events = min(PAGE_EVENTS_MAX, page_events * 2)
+            page_events = min(FOLD_PAGE_EVENTS_MAX, page_events * 2)
             if not folded:
                 await self._signal.wait(seen, idle.next(self._signal.idle_seconds_max))
                 continue
             idle.reset()
             if folded < SMALL_PAGE_EVENTS:
-                # Under a stream of small groups: fewer, larger pages leave the machine to those who append.
+                # While small groups are appended steadily, fewer and larger pages leave more of the machine to appends.
                 await _wait(self._stopping, GATHER_SECONDS)
 
-    async def _fold_or_pass(self, page_events: int, even_paused: bool) -> int | None:
-        """Fold a page, as `fold_page` does; an event that an operator decided to skip counts as folded."""
+    async def _fold_or_skip(self, page_events: int, ignore_pause: bool) -> int | None:
+        """Fold a page like `fold_page`; an event that an operator decided to skip counts as folded."""
         try:
-            return await fold_page(self._database, page_events, even_paused=even_paused, reader=self._reader)
+            return await fold_page(self._database, page_events, ignore_pause=ignore_pause, reader=self._reader)
         except PageError as failed:
-            if failed.is_events_fault and failed.events == 1 and await self._pass_skipped(failed):
+            if failed.is_events_fault and failed.events == 1 and await self._skip(failed):
                 return 1
             raise
 
     async def _fail(self, error: Exception) -> None:
-        """Write the failure down, and wait before the next try."""
+        """Record the failure and wait before the next try."""
         self._tries += 1
-        cause = error.__cause__ if isinstance(error, PageError) else error
-        assert isinstance(cause, Exception)
-        status, failure, seconds_max = "failing", Failure.of(cause), OUTAGE_SECONDS_MAX
-        if isinstance(error, PageError) and error.is_events_fault:
-            failure, seconds_max = Failure.of(cause, error.position, error.event_type), RETRY_SECONDS_MAX
-            # An event of a newer release will be folded by that release's workers: for them it must not be paused.
-            if self._tries >= TRIES_MAX and not isinstance(cause, UnknownEventTypeError):
-                status = "paused"
+        status, failure, seconds_max = self._assess(error)
         seconds = self._retry.next(seconds_max)
-        outlook = "paused: see `ledger projections`" if status == "paused" else f"next try in {seconds:.1f} s"
-        logger.error("the read models are %s at %s, %s", status, failure.position or "work", outlook, exc_info=error)
+        at = f" at position {failure.position}" if failure.position else ""
+        next_step = f"retry in {seconds:.1f} s" if status == "failing" else f"decide with {DECIDE}"
+        logger.error("the read models are %s%s; %s", status, at, next_step, exc_info=error)
         try:
             async with self._database.connection() as connection:
                 await checkpoint.record_failure(connection, status, failure)
         except Exception:
-            logger.exception("how the read models are could not be written down")
+            logger.exception("the failure of the read models could not be recorded in the database")
             await _wait(self._stopping, seconds)
             return
         if status == "paused":
@@ -151,17 +149,28 @@ class Worker:
         else:
             await self._back_off(seconds)
 
+    def _assess(self, error: Exception) -> tuple[str, Failure, float]:
+        """Return the status of the read models after an error, its description, and the longest pause in seconds."""
+        cause = error.__cause__ if isinstance(error, PageError) else error
+        assert isinstance(cause, Exception)
+        if not isinstance(error, PageError) or not error.is_events_fault:
+            return "failing", Failure.from_error(cause), OUTAGE_SECONDS_MAX
+        # The workers of a newer release will fold its events: for them the read models must not be paused.
+        is_paused = self._tries >= TRIES_MAX and not isinstance(cause, UnknownEventTypeError)
+        failure = Failure.from_error(cause, error.position, error.event_type)
+        return "paused" if is_paused else "failing", failure, RETRY_SECONDS_MAX
+
     def _reset_tries(self) -> None:
         self._tries = 0
         self._retry.reset()
 
     async def _back_off(self, seconds: float) -> None:
-        """Wait so long; less where an operator clears the failure, who rings then."""
+        """Wait; less if an operator clears the failure, which also notifies the worker."""
         clock = asyncio.get_running_loop().time
         end = clock() + seconds
         while not self._stopping.is_set():
             seen = self._signal.generation
-            # A busy log rings all the time: look no more often than this.
+            # A busy log notifies all the time: that must not become a query each time.
             await _wait(self._stopping, min(STANDBY_SECONDS, end - clock()))
             if clock() >= end or await self._is_cleared():
                 return
@@ -173,20 +182,20 @@ class Worker:
                 return (await checkpoint.read_checkpoint_status(connection)).status == "running"
         return False
 
-    async def _pass_skipped(self, failed: PageError) -> bool:
-        """Move past an event that cannot be folded where an operator decided so."""
+    async def _skip(self, failed: PageError) -> bool:
+        """Advance past an event that cannot be folded, if an operator decided to skip it."""
         async with self._database.connection() as connection:
-            decided = (await read_skips(connection)).get(failed.position)
-            if decided is None:
+            skip = (await read_skips(connection)).get(failed.position)
+            if skip is None:
                 return False
-            await connection.execute(BEGIN)
-            position = await connection.fetchval(checkpoint.LOCK)
+            await connection.execute(BEGIN_PAGE)
+            position = await connection.fetchval(checkpoint.LOCK_CHECKPOINT)
             if position == failed.position - 1:
-                await connection.execute(checkpoint.MOVE, failed.position)
+                await connection.execute(checkpoint.ADVANCE_CHECKPOINT, failed.position)
             await connection.execute("COMMIT")
-        # The next event has had no try yet.
-        self._tries = 0
-        logger.warning("position %d is skipped, as %s decided: %s", decided.position, decided.by, decided.reason)
+        # The next event has not been tried yet.
+        self._reset_tries()
+        logger.warning("the event at position %d is skipped, as %s decided: %s", skip.position, skip.by, skip.reason)
         return True
 
 
@@ -198,27 +207,30 @@ async def _wait(event: asyncio.Event, seconds: float) -> None:
 
 async def fold_page(
     database: Database,
-    events_max: int = PAGE_EVENTS_MAX,
+    events_max: int = FOLD_PAGE_EVENTS_MAX,
     *,
-    even_paused: bool = False,
+    ignore_pause: bool = False,
     reader: PageReader | None = None,
 ) -> int | None:
-    """Fold the next page of events into the read models.
+    """Fold the next page of events into the read models, in one transaction.
 
     Args:
-        reader: of the pages, where more than one will be folded; it may have read this one ahead.
+        database: lends the connection.
+        events_max: the most events of the page.
+        ignore_pause: whether to try even if the read models are paused.
+        reader: prefetches pages for a caller that folds several; it may have prefetched this one.
 
     Returns:
-        how many events were folded, 0 where there are none; None where another worker is at it, or where they are
-        paused.
+        how many events were folded, 0 if there are none; None if another worker holds the checkpoint, or the read
+        models are paused.
 
     Raises:
-        PageError: nothing of the page was kept.
+        PageError: the page could not be folded; nothing was written.
     """
     async with database.connection() as connection:
-        await connection.execute(BEGIN)
-        row = await connection.fetchrow(checkpoint.TRY_LOCK)
-        if row is None or (row["status"] == "paused" and not even_paused):
+        await connection.execute(BEGIN_PAGE)
+        row = await connection.fetchrow(checkpoint.TRY_LOCK_CHECKPOINT)
+        if row is None or (row["status"] == "paused" and not ignore_pause):
             await connection.execute("ROLLBACK")
             return None
         if reader is None:
@@ -227,14 +239,14 @@ async def fold_page(
             page = await reader.read(connection, row["position"], events_max)
         if not page:
             if row["status"] != "running":
-                # Whatever it was has passed.
+                # The cause of the failure has gone.
                 await connection.execute(checkpoint.CLEAR_FAILURE)
             await connection.execute("COMMIT")
             return 0
         try:
-            read_on = partial(reader.read_on, page, events_max) if reader else None
-            await apply_page(connection, page, "public", read_on)
-            await connection.execute(checkpoint.MOVE, page[-1].position)
+            prefetch = partial(reader.prefetch, page, events_max) if reader else None
+            await apply_page(connection, page, "public", prefetch)
+            await connection.execute(checkpoint.ADVANCE_CHECKPOINT, page[-1].position)
         except Exception as error:
             raise PageError(page, error) from error
         await connection.execute("COMMIT")

@@ -1,4 +1,4 @@
-"""Loading and writing the rows of a page set-wise: a handful of statements whatever the page's size."""
+"""Loads and writes the rows of a page set-wise: a handful of statements, whatever the page's size."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -8,16 +8,16 @@ from uuid import UUID
 import msgspec
 
 from ledger.database import Connection
-from projections.fold import ReadModels
-from projections.rows import Row, Rows
-from projections.tables import READ_MODELS, REFERENCED_FIRST, R, ReadModel
+from projections.fold import PageRows
+from projections.rows import R, Row, Rows
+from projections.tables import READ_MODELS, REFERENCED_FIRST, ReadModel
 
 SENT_AS = {
     "id": "uuid",
     "time": "timestamptz",
     "integer": "bigint",
     "money": "numeric",
-    # JSON is sent as text, which preserves it to the last blank.
+    # JSON is sent as text, which preserves it to the last space.
     "json": "text",
     "text": "text",
 }
@@ -25,13 +25,13 @@ SENT_AS = {
 
 
 class Statements(NamedTuple):
-    """The SQL of one table in one schema."""
+    """The SQL of one table in one schema. `overwrite` updates every column, `update` keeps large ones that are null."""
 
     columns: tuple[str, ...]
     select: str
     insert: str
     update: str
-    retell: str
+    overwrite: str
     delete: str
 
 
@@ -66,20 +66,18 @@ def statements(schema: str, model: ReadModel[Any]) -> Statements:
     )
 
 
-async def load(connection: Connection, needed: Mapping[str, list[UUID]], schema: str = "public") -> ReadModels:
-    """Load the rows that a page needs.
+async def load_rows(connection: Connection, needed: Mapping[str, list[UUID]], schema: str = "public") -> PageRows:
+    """Load the rows that a page needs, without their large columns.
 
     Args:
-        connection: inside the transaction that will write them.
+        connection: inside the transaction that will write the rows.
         needed: ids by table.
         schema: of the tables.
 
     Returns:
-        the rows; large columns are left out.
+        the rows that exist.
     """
-    return ReadModels(
-        **{model.name: await _load(connection, model, needed[model.name], schema) for model in READ_MODELS}
-    )
+    return PageRows(**{model.name: await _load(connection, model, needed[model.name], schema) for model in READ_MODELS})
 
 
 async def _load(connection: Connection, model: ReadModel[R], ids: list[UUID], schema: str) -> Rows[R]:
@@ -90,30 +88,42 @@ async def _load(connection: Connection, model: ReadModel[R], ids: list[UUID], sc
     return Rows(model.row(**dict(zip(sql.columns, record, strict=True))) for record in records)
 
 
-def take_new(models: ReadModels) -> list[bytes]:
-    """What must be inserted into each table, as JSON; the models count it as loaded from here on."""
-    return [_json(models.of(model).take_new()) for model in REFERENCED_FIRST]
+def take_inserts(rows: PageRows) -> list[bytes]:
+    """Return the rows to insert into each table, as JSON; from here on they count as loaded."""
+    return [_json(rows.of(model).take_new()) for model in REFERENCED_FIRST]
 
 
-async def insert(connection: Connection, new: Sequence[bytes], schema: str = "public") -> None:
-    """Insert new rows, referenced ones first."""
-    for model, rows in zip(REFERENCED_FIRST, new, strict=True):
+async def insert_rows(connection: Connection, inserts: Sequence[bytes], schema: str = "public") -> None:
+    """Insert rows into every table, in the order of `REFERENCED_FIRST`.
+
+    Args:
+        connection: inside a transaction.
+        inserts: from `take_inserts`.
+        schema: of the tables.
+    """
+    for model, rows in zip(REFERENCED_FIRST, inserts, strict=True):
         await _send(connection, statements(schema, model).insert, rows)
 
 
-async def change(connection: Connection, models: ReadModels, schema: str = "public") -> None:
-    """Write what changed of rows that were there; deletions last, when nothing points there any more."""
+async def write_changes(connection: Connection, rows: PageRows, schema: str = "public") -> None:
+    """Update and delete rows; deletions come last, when no row refers to the deleted ones any more.
+
+    Args:
+        connection: inside a transaction.
+        rows: whose new rows have been inserted.
+        schema: of the tables.
+    """
     for model in REFERENCED_FIRST:
-        sql, rows = statements(schema, model), models.of(model)
-        await _send(connection, sql.update, _json(rows.changed))
-        await _send(connection, sql.retell, _json(rows.retold))
+        sql, changed = statements(schema, model), rows.of(model)
+        await _send(connection, sql.update, _json(changed.to_update))
+        await _send(connection, sql.overwrite, _json(changed.to_overwrite))
     for model in reversed(REFERENCED_FIRST):
-        if deleted := models.of(model).deleted:
-            await connection.execute(statements(schema, model).delete, deleted)
+        if ids := rows.of(model).to_delete:
+            await connection.execute(statements(schema, model).delete, ids)
 
 
 def _json(rows: Sequence[Row]) -> bytes:
-    """Rows as JSON, at once: they may go on changing before it is sent."""
+    """Encode rows at once: they may change before they are sent."""
     return msgspec.json.encode(rows) if rows else b""
 
 

@@ -38,7 +38,7 @@ async def get_budget(request: web.Request, services: Services) -> web.StreamResp
     campaign_id = path_uuid(request)
     await wait_for_read_models(request, services, query.min_position)
     async with services.read_database.connection() as connection:
-        row = await queries.budget(connection, campaign_id, datetime.now(UTC))
+        row = await queries.read_budget(connection, campaign_id, datetime.now(UTC))
     if row["budget"] is None or not request[CALLER].may_see(campaign_id):
         raise NotFound(f"there is no campaign {campaign_id}")
     available = money.subtract(money.subtract(row["budget"], row["spend"]), row["held"])

@@ -62,7 +62,7 @@ async def _check(services: Services) -> Readiness:
     async with services.database.connection() as connection:
         status = await projection_status(connection)
         seal = await tree_store.read_seal_status(connection)
-    projections = status.trouble() or "ok"
+    projections = status.problem() or "ok"
     if projections == "ok" and status.lag_seconds > LAG_SECONDS_MAX:
         projections = f"{status.lag_seconds:.0f} s behind: is a worker running?"
     sealer = seal.problem() or ("ok" if seal.verifier_key else "not sealed: no key yet")

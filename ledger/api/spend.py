@@ -59,7 +59,7 @@ async def get_spend(request: web.Request, services: Services) -> web.StreamRespo
     await wait_for_read_models(request, services, query.min_position)
     keys: list[Any] = list(query.group_by)
     async with services.read_database.connection() as connection:
-        position, rows = await queries.spend(
+        position, rows = await queries.read_spend(
             connection, keys, query.start, query.end, query.campaign_id, request[CALLER].allowed_campaign_ids
         )
     items = [

@@ -182,7 +182,7 @@ def _check_user(user: roles.RoleStatus, *, is_embedded: bool) -> Check:
 
 async def _check_worker(connection: Connection) -> Check:
     status = await projection_status(connection)
-    if problem := status.trouble():
+    if problem := status.problem():
         return Check("worker", "problem", f"the read models are {problem}")
     if status.lag_events and status.lag_seconds > LAG_SECONDS_MAX:
         lag = f"the read models are {counted(status.lag_events, 'event')} behind, for {status.lag_seconds:,.0f} s now"

@@ -19,12 +19,12 @@ from ledger.cli.settings import settings_for, signing_files
 from ledger.domain.errors import Malformed
 from ledger.log.point_in_time import parse_point_in_time
 from projections.differences import Difference
-from projections.rebuild import Rebuilt
+from projections.rebuild import RebuildReport
 from projections.rebuild import rebuild as rebuild_tables
 from projections.skips import Skip
-from projections.snapshots import Replayed, replay_into
+from projections.snapshots import Snapshot, replay_into
 from projections.tables import NAMES
-from projections.verify import Report
+from projections.verify import VerificationReport
 from projections.verify import verify as verify_tables
 
 VALUE_CHARACTERS_MAX = 100
@@ -58,7 +58,7 @@ def verify(export: Path | None, checkpoint: Path | None, key: str | None, home: 
     sys.exit(0 if report.is_clean else 1)
 
 
-def _print_report(report: Report) -> None:
+def _print_report(report: VerificationReport) -> None:
     _print_skips(report.skipped)
     for fault in report.faults:
         click.echo(f"Fault: {fault}")
@@ -74,7 +74,7 @@ def _print_report(report: Report) -> None:
 
 async def _verify(
     url: URL, differences: list[Difference], local_checkpoint: LocalCheckpoint | None, as_json: bool
-) -> Report:
+) -> VerificationReport:
     async with migrated_database(url, needs_session=True) as database:
         with progress_bar("Replaying") as bar:
 
@@ -120,7 +120,7 @@ def rebuild(projection: str | None, home: Path | None, as_json: bool) -> None:
         click.echo(f"The balances were not compared: {rebuilt.not_compared}")
 
 
-async def _rebuild(url: URL, tables: Iterable[str]) -> Rebuilt:
+async def _rebuild(url: URL, tables: Iterable[str]) -> RebuildReport:
     async with migrated_database(url, needs_session=True) as database:
         with progress_bar("Replaying") as bar:
             return await rebuild_tables(database, list(tables), bar.progress, bar.begin)
@@ -152,7 +152,7 @@ def replay(until: str, schema: str, home: Path | None, as_json: bool) -> None:
     click.echo(f"Query {replayed.schema}.campaigns and so on; remove it with: DROP SCHEMA {replayed.schema} CASCADE")
 
 
-async def _replay(url: URL, until: int | datetime, schema: str) -> Replayed:
+async def _replay(url: URL, until: int | datetime, schema: str) -> Snapshot:
     async with migrated_database(url, needs_session=True) as database:
         with progress_bar("Replaying") as bar:
             return await replay_into(database, schema, until, bar.progress, bar.begin)

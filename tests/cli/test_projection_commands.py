@@ -116,7 +116,7 @@ async def test_a_skip_without_a_paused_event_is_an_error_and_a_wrong_name_is_wro
     )
 
     assert nothing.code == 1
-    assert nothing.err == "Error: no event stops the read models: they are running at 0\n"
+    assert nothing.err == "Error: no event stops the read models: they are running at position 0\n"
     assert [result.code for result in (unknown, unknown_retry, no_reason, empty_reason)] == [2] * 4
     assert "'everything' is not one of" in unknown.err
     assert "campaigns" in unknown.err

@@ -93,7 +93,7 @@ async def test_one_table_is_rebuilt_alone_or_the_error_names_what_else_it_needs(
     assert (alone.code, json.loads(alone.out)["written"]) == (0, {"campaigns": 1})
     assert {name for (name,) in await query(database, "SELECT title FROM content_assets")} == {"Changed"}
     assert bound.code == 1
-    assert "budget_entries cannot be mended alone" in bound.err
+    assert "budget_entries cannot be rebuilt alone" in bound.err
     assert "`ledger rebuild` without --projection mends all four" in bound.err
     assert misspelt.code == 2
 
@@ -240,4 +240,4 @@ async def test_a_second_rebuild_at_the_same_time_is_refused(
         assert await asyncio.wait_for(first.process.wait(), 30) == 0
 
     assert (second.code, second.out) == (1, "")
-    assert "another rebuild is at work" in second.err
+    assert "another rebuild is running" in second.err

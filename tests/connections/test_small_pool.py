@@ -54,7 +54,7 @@ async def test_a_long_log_is_sealed_with_one_connection(
 async def test_a_worker_far_behind_reads_on_the_connection_that_it_holds(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prefetch, "AHEAD_EVENTS_MIN", 2)
+    monkeypatch.setattr(prefetch, "PREFETCH_EVENTS_MIN", 2)
     await record(database, *(cost() for _ in range(50)))
     reader = CountingReader(database)
 

@@ -16,7 +16,7 @@ from ledger.domain.service_events import hold_expiry
 from ledger.domain.working_state import WorkingState
 from ledger.log.append import append
 from ledger.log.read import EventFilter, StoredEvent, read_all
-from projections.fold import ReadModels, fold
+from projections.fold import PageRows, fold_events
 from projections.prefetch import PageReader
 from projections.tables import READ_MODELS
 from projections.worker import Worker
@@ -79,11 +79,10 @@ class MemoryLog:
 
 def folded(events: Sequence[StoredEvent]) -> Tables:
     """The tables as one fold of these events makes them, in memory."""
-    models = ReadModels.empty()
-    fold(events, models)
+    rows = PageRows.empty()
+    fold_events(events, rows)
     return {
-        model.name: {row.id: msgspec.structs.asdict(row) for row in models.of(model).take_new()}
-        for model in READ_MODELS
+        model.name: {row.id: msgspec.structs.asdict(row) for row in rows.of(model).take_new()} for model in READ_MODELS
     }
 
 

@@ -20,7 +20,7 @@ _forking.set_forkserver_preload([__name__])
 
 def work(url: URL, page_events_max: int) -> None:
     """Fold pages of at most so many events until SIGTERM."""
-    worker_module.PAGE_EVENTS_MAX = page_events_max
+    worker_module.FOLD_PAGE_EVENTS_MAX = page_events_max
     uvloop.run(_work(url))
 
 

@@ -14,7 +14,7 @@ from ledger.domain.ledger_events import ProjectionSkipped
 from ledger.log.appender import Appender
 from ledger.log.prepare import prepare
 from projections.differences import Difference
-from projections.verify import Report, verify
+from projections.verify import VerificationReport, verify
 from projections.worker import fold_page
 from tests.events import cost, job, reserve
 from tests.log.helpers import connected, query, receipts, request, until
@@ -47,7 +47,7 @@ async def told_and_folded(database: Database) -> None:
     await fold_everything(database)
 
 
-async def verified(database: Database) -> tuple[Report, set[Found]]:
+async def verified(database: Database) -> tuple[VerificationReport, set[Found]]:
     """What a verification reports and finds."""
     found: list[Difference] = []
     report = await verify(database, found.append)

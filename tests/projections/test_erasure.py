@@ -16,11 +16,11 @@ from ledger.log.prepare import prepare
 from projections import page
 from projections.as_of import row_as_of
 from projections.differences import Difference
-from projections.erased_texts import read_texts
+from projections.erased_texts import read_remaining_texts
 from projections.rebuild import rebuild
 from projections.snapshots import replay_into
 from projections.tables import READ_MODELS, READ_MODELS_BY_NAME
-from projections.verify import Report, verify
+from projections.verify import VerificationReport, verify
 from projections.worker import fold_page
 from tests.conftest import Service
 from tests.events import campaign, content, cost, follow, job, reserve
@@ -47,7 +47,7 @@ async def all_folded(database: Database) -> Tables:
     return await tables(database)
 
 
-async def verified(database: Database) -> tuple[Report, list[Difference]]:
+async def verified(database: Database) -> tuple[VerificationReport, list[Difference]]:
     differences: list[Difference] = []
     return await verify(database, differences.append), differences
 
@@ -150,11 +150,11 @@ async def test_a_page_with_many_erasures_is_applied_in_parts_that_bring_few_text
     parts: list[int] = []
 
     async def counted(connection: Any, events: Any) -> Any:
-        texts = await read_texts(connection, events)
+        texts = await read_remaining_texts(connection, events)
         parts.append(len(texts))
         return texts
 
-    monkeypatch.setattr(page, "read_texts", counted)
+    monkeypatch.setattr(page, "read_remaining_texts", counted)
     monkeypatch.setattr(page, "ERASURES_MAX", 2)
     await record(database, *(content(title=str(number)) for number in range(5)))
     await erased(database, 1, 2, 3, 4, 5)

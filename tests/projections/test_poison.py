@@ -220,7 +220,9 @@ async def test_where_nothing_is_stopped_there_is_nothing_to_skip(database: Datab
     await record(database, cost())
     await fold_page(database)
 
-    with pytest.raises(skips.NothingToSkipError, match="no event stops the read models: they are running at 1"):
+    with pytest.raises(
+        skips.NothingToSkipError, match="no event stops the read models: they are running at position 1"
+    ):
         await skip(database)
 
     assert await head(database) == 1
@@ -321,7 +323,7 @@ async def test_a_database_that_is_not_as_it_must_be_is_no_events_fault(
 async def test_waiting_for_a_lock_in_vain_is_no_events_fault(
     database: Database, database_url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker_module, "BEGIN", worker_module.BEGIN.replace("'10s'", "'10ms'"))
+    monkeypatch.setattr(worker_module, "BEGIN_PAGE", worker_module.BEGIN_PAGE.replace("'10s'", "'10ms'"))
     async with connected(database_url) as holder:
         await holder.execute("BEGIN; LOCK TABLE budget_entries")
 

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.direct
 
 @pytest.fixture
 def reader(database: Database, monkeypatch: pytest.MonkeyPatch) -> CountingReader:
-    monkeypatch.setattr(prefetch, "AHEAD_EVENTS_MIN", 2)
+    monkeypatch.setattr(prefetch, "PREFETCH_EVENTS_MIN", 2)
     return CountingReader(database)
 
 

@@ -190,7 +190,7 @@ async def test_a_row_whose_job_is_not_there_needs_the_other_table(database: Data
     with pytest.raises(DependentTableError) as refusal:
         await rebuild(database, ["budget_entries"])
 
-    assert "budget_entries cannot be mended alone" in refusal.value.detail
+    assert "budget_entries cannot be rebuilt alone" in refusal.value.detail
     assert 'is not present in table "agent_jobs"' in refusal.value.detail
     assert await contents(database) == before
     await rebuild(database)
@@ -218,7 +218,7 @@ async def test_a_row_that_must_go_is_not_taken_away_under_others_that_refer_to_i
     )
     before = await contents(database)
 
-    with pytest.raises(DependentTableError, match=f"{table} cannot be mended alone: rows of {other} refer to rows"):
+    with pytest.raises(DependentTableError, match=f"{table} cannot be rebuilt alone: rows of {other} refer to rows"):
         await rebuild(database, [table])
 
     assert await contents(database) == before
@@ -235,14 +235,14 @@ async def test_what_is_appended_and_folded_while_it_compares_is_not_lost(
     # What the worker folds next inherits the wrong currency, in rows that were not there to be compared.
     await tamper(database_url, "UPDATE campaigns SET currency = 'EUR'")
     await record(database, job(opened["id"]), cost("1", campaign_id=opened["id"]), campaign())
-    note_differing = rebuild_module.differences.note_differing
+    collect_differing_ids = rebuild_module.differences.collect_differing_ids
 
     async def noted_while_the_worker_goes_on(*arguments: Any) -> None:
-        await note_differing(*arguments)
+        await collect_differing_ids(*arguments)
         await fold_everything(database)
         assert await value(database, "SELECT currency FROM agent_jobs") == "EUR"
 
-    monkeypatch.setattr(rebuild_module.differences, "note_differing", noted_while_the_worker_goes_on)
+    monkeypatch.setattr(rebuild_module.differences, "collect_differing_ids", noted_while_the_worker_goes_on)
 
     rebuilt = await rebuild(database)
 
@@ -258,7 +258,7 @@ async def test_a_second_one_is_refused_while_the_first_is_at_work(database: Data
         first = asyncio.create_task(rebuild(database))
         await somebody_waits()
 
-        with pytest.raises(RebuildRunningError, match="another rebuild is at work"):
+        with pytest.raises(RebuildRunningError, match="another rebuild is running"):
             await rebuild(other)
 
     await first

@@ -40,7 +40,7 @@ async def replayed(database: Database, until: Any) -> Any:
 async def test_at_positions_of_the_story_it_is_the_fold_of_what_came_before(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replay_module, "PAGE_EVENTS_MAX", 7)
+    monkeypatch.setattr(replay_module, "FOLD_PAGE_EVENTS_MAX", 7)
     await tell(database, story())
     events = await stored(database)
 
@@ -59,7 +59,7 @@ async def test_at_positions_by_chance_it_is_the_fold_of_what_came_before(
     deletions = [event.position for event in events if event.type.endswith(".deleted")]
 
     for position in [*deletions[:4], *(chance.randint(0, len(events)) for _ in range(POSITIONS))]:
-        monkeypatch.setattr(replay_module, "PAGE_EVENTS_MAX", chance.choice([20, 50, 20_000]))
+        monkeypatch.setattr(replay_module, "FOLD_PAGE_EVENTS_MAX", chance.choice([20, 50, 20_000]))
         assert await replayed(database, position) == folded(events[:position]), position
 
 
@@ -67,7 +67,7 @@ async def test_at_positions_by_chance_it_is_the_fold_of_what_came_before(
 async def test_what_pointed_to_a_row_deleted_on_a_later_page_points_nowhere(
     database: Database, monkeypatch: pytest.MonkeyPatch, page_events: int
 ) -> None:
-    monkeypatch.setattr(replay_module, "PAGE_EVENTS_MAX", page_events)
+    monkeypatch.setattr(replay_module, "FOLD_PAGE_EVENTS_MAX", page_events)
     for event in DELETION:
         await record(database, event)
     events = await stored(database)
@@ -276,7 +276,7 @@ async def test_two_into_one_schema_at_once_make_it_once(database: Database, data
         first = asyncio.create_task(replay_into(database, "as_was", 30))
         await somebody_waits()
 
-        with pytest.raises(SnapshotError, match="another replay into as_was is at work"):
+        with pytest.raises(SnapshotError, match="another replay into as_was is running"):
             await replay_into(other, "as_was", 20)
     assert (await first).position == 30
     await other.close()
@@ -285,7 +285,7 @@ async def test_two_into_one_schema_at_once_make_it_once(database: Database, data
 async def test_a_replay_that_is_broken_off_leaves_nothing(
     database: Database, database_url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replay_module, "PAGE_EVENTS_MAX", 5)
+    monkeypatch.setattr(replay_module, "FOLD_PAGE_EVENTS_MAX", 5)
     await told_and_folded(database)
     before = await relations(database)
     reached = asyncio.Event()

@@ -320,7 +320,7 @@ async def test_it_is_always_clean_while_a_writer_and_the_worker_run(database: Da
 LOG_FAULTS = {
     "a gap": (
         ["DELETE FROM ledger.events WHERE position = 5"],
-        "position 6 comes after 4: positions must have no gaps",
+        "position 6 follows 4: positions must have no gaps",
     ),
     "a version": (
         ["UPDATE ledger.events SET version = 77 WHERE position = 4"],
@@ -332,11 +332,11 @@ LOG_FAULTS = {
     ),
     "the tail": (
         ["DELETE FROM ledger.events WHERE position > 50"],
-        "the log's head says {head} events, its last event is at 50",
+        "the log's head is {head}, but its last event has position 50",
     ),
     "the head": (
         ["UPDATE ledger.log_head SET position = position + 3"],
-        "the log's head says {more} events, its last event is at {head}",
+        "the log's head is {more}, but its last event has position {head}",
     ),
     "the head's time": (
         ["UPDATE ledger.log_head SET recorded_at = '2000-01-01'"],
@@ -344,7 +344,7 @@ LOG_FAULTS = {
     ),
     "the checkpoint": (
         ["UPDATE ledger.projection_checkpoints SET position = 1000"],
-        "the tables are at position 1,000, past the log's end at {head}",
+        "the tables are at position 1,000, past the end of the log at {head}",
     ),
 }
 

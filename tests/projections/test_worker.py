@@ -156,7 +156,7 @@ async def test_what_pointed_to_a_deleted_row_points_nowhere_wherever_the_page_en
 async def test_several_workers_at_once_fold_each_event_once(
     database: Database, database_url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker_module, "PAGE_EVENTS_MAX", 7)
+    monkeypatch.setattr(worker_module, "FOLD_PAGE_EVENTS_MAX", 7)
     opened = campaign("1000")
     engines = [Database(database_url, pool_size=2) for _ in range(4)]
     async with working(*engines), Appender(database) as appender:

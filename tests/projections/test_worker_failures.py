@@ -90,7 +90,7 @@ async def test_the_error_is_cleared_by_whichever_worker_folds_the_next_page(
 async def test_a_failure_while_there_is_nothing_to_fold_is_cleared_once_it_has_passed(
     database: Database, database_url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker_module, "BEGIN", worker_module.BEGIN.replace("'10s'", "'10ms'"))
+    monkeypatch.setattr(worker_module, "BEGIN_PAGE", worker_module.BEGIN_PAGE.replace("'10s'", "'10ms'"))
     async with connected(database_url) as holder:
         await holder.execute("BEGIN; LOCK TABLE ledger.events IN ACCESS EXCLUSIVE MODE")
         async with working(database):
