@@ -15,6 +15,7 @@ from ledger.database import Connection, Database
 from ledger.database.engine import connect_arguments
 from ledger.database.migrations import migrate
 from ledger.embedded import installed_binaries
+from ledger.log.read import read_head
 
 EMPTY_TEMPLATE = "template_empty"
 
@@ -155,4 +156,4 @@ class Environment:
     async def head_position(self, url: URL) -> int:
         """Return the position of the last event in the log."""
         async with self.connection(url) as connection:
-            return int(await connection.fetchval("SELECT position FROM ledger.log_head"))
+            return await read_head(connection)

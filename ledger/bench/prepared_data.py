@@ -16,6 +16,8 @@ from ledger.domain.errors import Refused
 from ledger.domain.event import Request
 from ledger.log.append import append
 from ledger.log.decode import read_candidate, split_body
+from ledger.log.read import read_head
+from projections.checkpoint import read_position
 from projections.worker import fold_page
 
 EVENTS_PER_TRANSACTION = 2_000
@@ -85,7 +87,7 @@ async def fold_all(database: Database) -> None:
 
 async def wait_until_folded(connection: Connection) -> None:
     """Wait until the worker has folded every event that is in the log now."""
-    head = await connection.fetchval("SELECT position FROM ledger.log_head")
+    head = await read_head(connection)
     async with aclosing(poll_checkpoint(connection)) as positions:
         async for position in positions:
             if position >= head:
@@ -95,5 +97,5 @@ async def wait_until_folded(connection: Connection) -> None:
 async def poll_checkpoint(connection: Connection) -> AsyncGenerator[int]:
     """Yield the position up to which the read models are folded, every 5 ms."""
     while True:
-        yield await connection.fetchval("SELECT position FROM ledger.projection_checkpoints WHERE name = 'read_models'")
+        yield await read_position(connection)
         await asyncio.sleep(0.005)
