@@ -1,6 +1,7 @@
 """Descriptions of every field and parameter in the OpenAPI document, in one place.
 
-A key is the name of a field or parameter, or `Schema.name` if it means something else in that schema.
+A key is the name of a field or parameter, or `Schema.name` if it means something else in that schema. A field of a new
+event type that has no key is described in its struct, by `msgspec.Meta(description=…)`.
 `tests/api/test_openapi.py` fails if one is missing or unused.
 """
 
@@ -221,21 +222,27 @@ PARAMETERS = {
 """Query parameters, headers, and path parameters (`path.name` if a query parameter has the same name)."""
 
 
-def describe(descriptions: dict[str, str], owner: str, name: str) -> str:
+def describe(descriptions: dict[str, str], owner: str, name: str, declared: str = "") -> str:
     """Return the description of `name` in `owner`.
 
     Args:
         descriptions: `ENVELOPE`, `FIELDS` or `PARAMETERS`.
         owner: the schema or query struct.
         name: the field or parameter.
+        declared: the description in the struct, used if this module has none.
 
     Returns:
         The description.
 
     Raises:
-        LookupError: there is none; add it to this module.
+        LookupError: there is none; add it to the struct or to this module.
     """
     for key in (f"{owner}.{name}", name):
         if key in descriptions:
             return descriptions[key]
-    raise LookupError(f"{owner}.{name} has no description in ledger/api/descriptions.py")
+    if declared:
+        return declared
+    raise LookupError(
+        f"{owner}.{name} has no description: add msgspec.Meta(description=…) to the field, or a line to "
+        "ledger/api/descriptions.py"
+    )

@@ -100,5 +100,12 @@ def _describe(components: dict[str, Schema]) -> None:
         descriptions = ENVELOPE if name in envelopes else FIELDS
         for field, field_schema in schema.get("properties", {}).items():
             about_type = field_schema.get("description", "")
-            field_schema["description"] = f"{describe(descriptions, name, field)} {about_type}".rstrip()
+            text = describe(descriptions, name, field, _declared_description(field_schema))
+            field_schema["description"] = text if about_type in text else f"{text} {about_type}"
     components["Problem"]["properties"]["type"]["description"] += f" The names are {', '.join(STATUS)}."
+
+
+def _declared_description(schema: Schema) -> str:
+    """Return the description that a field's type has in its struct; that of an optional field is one level down."""
+    choices = [schema, *schema.get("anyOf", ())]
+    return next((choice["description"] for choice in choices if "description" in choice), "")
