@@ -12,7 +12,8 @@ from tests.log.helpers import connected
 from tests.servers.kinds import direct_url
 
 REPOSITORY = Path(__file__).parents[2]
-HEAD = "0004"
+REVISIONS = sorted(path.name.partition("_")[0] for path in (REPOSITORY / "alembic" / "versions").glob("*.py"))
+HEAD = REVISIONS[-1]
 
 # All objects in the database except those of PostgreSQL itself, by kind and name.
 OBJECTS = """

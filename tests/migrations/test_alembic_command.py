@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 import subprocess
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,17 @@ from ledger.embedded import installed_binaries
 from projections.worker import fold_page
 from tests.events import campaign, cost, reserve
 from tests.log.helpers import connected, query, record, until
-from tests.migrations.helpers import HEAD, REPOSITORY, alembic, execute, objects, plain, revision, run_alembic
+from tests.migrations.helpers import (
+    HEAD,
+    REPOSITORY,
+    REVISIONS,
+    alembic,
+    execute,
+    objects,
+    plain,
+    revision,
+    run_alembic,
+)
 
 ADVISORY_LOCK = 0x6C65646765720001
 WAITING = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
@@ -79,14 +90,16 @@ async def test_a_migrated_database_records_events_and_folds_them(an_empty_databa
 async def test_the_history_and_the_current_revision_are_printed(database_url: URL, empty_database_url: URL) -> None:
     history = await run_alembic(database_url, "history")
 
-    assert [line.split(",")[0] for line in history.splitlines()] == [
-        "0003 -> 0004 (head)",
-        "0002 -> 0003",
-        "0001 -> 0002",
-        "<base> -> 0001",
-    ]
+    *earlier, latest = [f"{before} -> {after}" for before, after in pairwise(["<base>", *REVISIONS])]
+    assert [line.split(",")[0] for line in history.splitlines()] == [f"{latest} (head)", *reversed(earlier)]
     assert await run_alembic(database_url, "current") == f"{HEAD} (head)\n"
     assert await run_alembic(empty_database_url, "current") == ""
+
+
+async def test_the_migrations_create_the_tables_of_the_models(database_url: URL) -> None:
+    checked = await alembic(database_url, "check")
+
+    assert checked.code == 0, f"add a migration to alembic/versions for these changes of the models: {checked.out}"
 
 
 # Drifts, and how the check names each.

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import URL
 
 from tests.log.helpers import connected
-from tests.migrations.helpers import REPOSITORY, alembic, run_alembic
+from tests.migrations.helpers import HEAD, REPOSITORY, alembic, run_alembic
 from tests.migrations.test_migrating_with_roles import Cluster, assert_works, cluster, embedded_18, migrated, owners
 
 __all__ = ["cluster", "embedded_18"]
@@ -50,11 +50,11 @@ SELECT oid::regprocedure::text FROM pg_proc
 WHERE pronamespace IN ('ledger'::regnamespace, 'public'::regnamespace) AND has_function_privilege($1, oid, 'EXECUTE')
 """
 
-LATER = """
+LATER = f"""
 from alembic import op
 
 revision = "later"
-down_revision = "0004"
+down_revision = "{HEAD}"
 branch_labels = None
 depends_on = None
 

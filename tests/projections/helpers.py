@@ -18,7 +18,7 @@ from ledger.log.append import append
 from ledger.log.read import EventFilter, StoredEvent, read_all
 from projections.fold import PageRows, fold_events
 from projections.prefetch import PageReader
-from projections.tables import READ_MODELS
+from projections.tables import READ_MODELS, READ_MODELS_BY_NAME
 from projections.worker import Worker
 from tests.domain.contract import TRANSITIONS
 from tests.domain.helpers import events_of_type
@@ -75,6 +75,12 @@ class MemoryLog:
 
     def rows(self, table: str) -> list[dict[str, Any]]:
         return list(folded(self.events)[table].values())
+
+
+def defaults(table: str) -> dict[str, Any]:
+    """Return the columns of a read model that may be absent when a row is opened, with their first values."""
+    fields = msgspec.structs.fields(READ_MODELS_BY_NAME[table].row)
+    return {field.name: field.default for field in fields if field.default is not msgspec.NODEFAULT}
 
 
 def folded(events: Sequence[StoredEvent]) -> Tables:

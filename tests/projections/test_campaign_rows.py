@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 
 from tests.events import campaign, cost, follow, job, reserve
-from tests.projections.helpers import NOON, MemoryLog
+from tests.projections.helpers import NOON, MemoryLog, defaults
 
 
 def changed(*later: tuple[str, dict[str, Any]], **data: Any) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def test_a_campaign_is_created_as_a_draft_with_nothing_spent() -> None:
 
     log.append(opened)
 
-    assert log.row("campaigns", opened) == {
+    assert log.row("campaigns", opened) == defaults("campaigns") | {
         "id": UUID(opened["id"]),
         "created_at": NOON,
         "updated_at": NOON,

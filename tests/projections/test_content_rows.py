@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 
 from tests.events import campaign, content, follow, job
-from tests.projections.helpers import NOON, MemoryLog
+from tests.projections.helpers import NOON, MemoryLog, defaults
 
 
 def test_an_asset_is_created_as_a_draft_with_its_texts_as_sent() -> None:
@@ -18,7 +18,7 @@ def test_an_asset_is_created_as_a_draft_with_its_texts_as_sent() -> None:
 
     log.append(opened, drafted)
 
-    assert log.row("content_assets", drafted) == {
+    assert log.row("content_assets", drafted) == defaults("content_assets") | {
         "id": UUID(drafted["id"]),
         "created_at": NOON + timedelta(seconds=1),
         "updated_at": NOON + timedelta(seconds=1),

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from tests.events import campaign, cost, follow, job, reserve
 from tests.log.helpers import request
-from tests.projections.helpers import NOON, MemoryLog, expire
+from tests.projections.helpers import NOON, MemoryLog, defaults, expire
 
 AT = datetime(2024, 6, 1, tzinfo=UTC)
 WHEN = "2024-06-01T00:00:00Z"
@@ -32,7 +32,7 @@ def test_a_recorded_cost_is_settled() -> None:
 
     log.append(opened, queued, recorded)
 
-    assert log.row("budget_entries", recorded) == {
+    assert log.row("budget_entries", recorded) == defaults("budget_entries") | {
         "id": UUID(recorded["id"]),
         "created_at": second(2),
         "updated_at": second(2),

@@ -8,7 +8,7 @@ import pytest
 
 from projections.rows import COUNTER_MAX, add_count
 from tests.events import campaign, cost, follow, job, reserve
-from tests.projections.helpers import NOON, MemoryLog
+from tests.projections.helpers import NOON, MemoryLog, defaults
 
 AT = datetime(2024, 6, 1, tzinfo=UTC)
 
@@ -19,7 +19,7 @@ def test_a_job_is_queued_with_its_input_as_sent() -> None:
 
     log.append(opened, queued)
 
-    assert log.row("agent_jobs", queued) == {
+    assert log.row("agent_jobs", queued) == defaults("agent_jobs") | {
         "id": UUID(queued["id"]),
         "created_at": NOON + timedelta(seconds=1),
         "updated_at": NOON + timedelta(seconds=1),
