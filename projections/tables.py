@@ -70,7 +70,7 @@ class ReadModel(Generic[R]):
     @cached_property
     def kinds(self) -> dict[str, Kind]:
         """The kind of each column."""
-        return {name: _kind(self.table.c[name].type) for name in self.columns}
+        return {column.name: _kind(column.type) for column in self.table.columns}
 
     @cached_property
     def free_text_columns(self) -> tuple[str, ...]:
@@ -94,7 +94,7 @@ class ReadModel(Generic[R]):
     @cached_property
     def references(self) -> tuple[Reference, ...]:
         """Foreign keys to other read models."""
-        keys = ((name, key) for name in self.columns for key in self.table.c[name].foreign_keys)
+        keys = ((column.name, key) for column in self.table.columns for key in column.foreign_keys)
         return tuple(
             Reference(name, READ_MODELS_BY_NAME[key.column.table.name], key.ondelete or "NO ACTION")
             for name, key in keys

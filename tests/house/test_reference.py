@@ -2,12 +2,12 @@
 
 import re
 
-from scripts.source_texts import REPOSITORY
+from scripts.source_texts import REPOSITORY, relative
 from scripts.update_reference import pages
 
 
 def test_the_generated_pages_are_up_to_date() -> None:
-    outdated = [path.name for path, text in pages().items() if path.read_text() != text]
+    outdated = [relative(path) for path, text in pages().items() if path.read_text() != text]
 
     assert outdated == [], "run scripts/update_reference.py"
 

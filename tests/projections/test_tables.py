@@ -7,6 +7,7 @@ the columns that differ are the ones.
 import json
 from collections.abc import Iterator
 from datetime import timedelta
+from itertools import product
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -73,18 +74,20 @@ def texts_of(event_type: EventType, changed: FieldPlan | None = None) -> dict[st
     return {plan.name: text(plan, "another text" if plan == changed else "a text") for plan in plans}
 
 
+def openings(category: str) -> list[StoredEvent]:
+    """Return the events that open a row of a category; a denied hold opens a stream, but no row."""
+    types = [kind for kind in CATALOGUE.values() if kind.category == category]
+    return [stored(kind, 0, 1, texts_of(kind)) for kind in types if kind.opens_stream and not kind.denies_hold]
+
+
 def histories(event_type: EventType, changed: FieldPlan | None) -> Iterator[list[StoredEvent]]:
     """Streams that end with an event of this type: after each type that may open them, with each golden data."""
-    same_category = [other for other in CATALOGUE.values() if other.category == event_type.category]
-    openings = [stored(other, 0, 1, texts_of(other)) for other in same_category if other.opens_stream]
     for case in range(len(golden(event_type.name, event_type.schema_version))):
         if event_type.opens_stream:
             yield [stored(event_type, case, 1, texts_of(event_type, changed))]
             continue
-        for opening in openings:
-            # A denied hold opens a stream, but no row.
-            if any(folded([opening]).values()):
-                yield [opening, stored(event_type, case, 2, texts_of(event_type, changed))]
+        for opening in openings(event_type.category):
+            yield [opening, stored(event_type, case, 2, texts_of(event_type, changed))]
 
 
 def fed_by(event_type: EventType, plan: FieldPlan) -> set[Fed]:
@@ -112,9 +115,43 @@ def test_every_column_that_free_text_is_folded_into_is_erasable(event_type: Even
 
 
 def test_every_column_declared_as_free_text_depends_on_some_text() -> None:
-    fed = {(model, column) for each in WITH_FREE_TEXT for model, column, _ in fed_by(*each.values)}
+    fed = {f"{model.name}.{column}" for each in WITH_FREE_TEXT for model, column, _ in fed_by(*each.values)}
+    declared = {f"{model.name}.{column}" for model in READ_MODELS for column in model.free_text_columns}
 
-    assert fed == {(model, column) for model in READ_MODELS for column in model.free_text_columns}
+    assert declared - fed == set(), "columns declared as free text into which no event's free text is folded"
+
+
+def streams_before(event_type: EventType) -> Iterator[list[StoredEvent]]:
+    """Yield streams in which an event of this type is possible, one for each type that leads to such a status."""
+    if event_type.opens_stream:
+        yield []
+    for earlier in CATALOGUE.values():
+        if earlier.category == event_type.category and earlier.transition.to in event_type.transition.allowed_from:
+            opening = [] if earlier.opens_stream else openings(earlier.category)[:1]
+            yield [*opening, stored(earlier, 0, len(opening) + 1, texts_of(earlier))]
+
+
+def row_after(events: list[StoredEvent], model: ReadModel[Any]) -> dict[str, Any] | None:
+    """Return the row of the stream, without the columns that every event changes."""
+    row = folded(events)[model.name].get(STREAM_ID)
+    return {column: row[column] for column in row.keys() - {"updated_at", "position"}} if row else None
+
+
+@pytest.mark.parametrize(
+    "event_type",
+    [kind for kind in CATALOGUE.values() if kind.category in READ_MODELS_BY_CATEGORY and not kind.denies_hold],
+    ids=lambda event_type: event_type.name,
+)
+def test_every_event_type_changes_its_row(event_type: EventType) -> None:
+    model = READ_MODELS_BY_CATEGORY[event_type.category]
+    texts = [None, *(plan for plan in plans_of(event_type.payload) if plan.is_free_text)]
+    cases = range(len(golden(event_type.name, event_type.schema_version)))
+
+    assert any(
+        row_after([*before, stored(event_type, case, len(before) + 1, texts_of(event_type, changed))], model)
+        != row_after(before, model)
+        for before, case, changed in product(list(streams_before(event_type)), cases, texts)
+    ), f"{event_type.name} changes no column of {model.name}: fold it in projections/{model.name}.py"
 
 
 def test_every_large_column_is_free_text() -> None:
@@ -124,7 +161,10 @@ def test_every_large_column_is_free_text() -> None:
 
 @pytest.mark.parametrize("model", READ_MODELS, ids=lambda model: model.name)
 def test_a_rows_fields_are_its_tables_columns(model: ReadModel[Any]) -> None:
-    assert set(model.columns) == {column.name for column in model.table.columns}
+    fields, columns = set(model.columns), {column.name for column in model.table.columns}
+
+    assert columns - fields == set(), f"columns of {model.name} that {model.row.__name__} in projections/rows.py lacks"
+    assert fields - columns == set(), f"fields of {model.row.__name__} that {model.name} in projections/models.py lacks"
 
 
 def test_every_table_comes_after_those_that_it_refers_to() -> None:
