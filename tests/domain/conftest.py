@@ -1,4 +1,4 @@
-"""Hypothesis profiles: `default` for every run; HYPOTHESIS_PROFILE=thorough searches for minutes."""
+"""Hypothesis profiles: `default`; HYPOTHESIS_PROFILE=thorough searches for minutes, `quick` for seconds."""
 
 import os
 
@@ -12,4 +12,5 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 settings.register_profile("thorough", settings.get_profile("default"), max_examples=1_000, stateful_step_count=80)
+settings.register_profile("quick", settings.get_profile("default"), max_examples=10)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))

@@ -1,54 +1,33 @@
 """A new column of a read model is a migration and a rebuild: the recipe of ARCHITECTURE.md, followed on a copy."""
 
-import shutil
 from pathlib import Path
 
 import pytest
 from sqlalchemy import URL
 
 from ledger.database import Database
-from ledger.database.migrations import expected_revision
 from projections.worker import fold_page
-from tests.cli.helpers import PYTHON, CommandResult, environment, ledger, started
-from tests.cli.helpers import run as run_program
+from tests.cli.helpers import CommandResult, ledger, started
 from tests.events import follow, job
 from tests.log.helpers import query, record
-from tests.migrations.helpers import REPOSITORY, alembic
+from tests.migrations.helpers import alembic
+from tests.next_release import Edit, NextRelease, add_column
 from tests.projections.helpers import folded_up_to
 
-NEXT_REVISION = f"{int(expected_revision()) + 1:04}"
-
-MIGRATION = f'''"""The latest progress message of a job."""
-
-from alembic import op
-
-revision = "{NEXT_REVISION}"
-down_revision = "{expected_revision()}"
-branch_labels = None
-depends_on = None
-
-
-def upgrade() -> None:
-    op.execute("ALTER TABLE agent_jobs ADD COLUMN message varchar(1000)")
-
-
-def downgrade() -> None:
-    op.execute("ALTER TABLE agent_jobs DROP COLUMN message")
-'''
-
-# File, a line of it, and what is inserted below that line. The column holds free text, and its model says so.
+# The column holds free text, and its model says so.
 EDITS = [
-    (
+    add_column("job_message", "agent_jobs", "message varchar(1000)"),
+    Edit(
         "projections/models.py",
         "    progress: Mapped[Decimal | None] = mapped_column(Amount)\n",
         "    message: Mapped[str | None] = mapped_column(String(1000), info=FREE_TEXT)\n",
     ),
-    (
+    Edit(
         "projections/rows.py",
         "    progress: Decimal | None = None\n",
         "    message: str | None = None\n",
     ),
-    (
+    Edit(
         "projections/agent_jobs.py",
         "        row.progress = payload.progress if payload.progress is not None else row.progress\n",
         # Erased, it is null: the same as never reported.
@@ -58,29 +37,18 @@ EDITS = [
 
 
 @pytest.fixture
-def next_release(tmp_path: Path) -> Path:
+def next_release(tmp_path: Path) -> NextRelease:
     """A copy of this checkout with one more column."""
-    copy = tmp_path / "next release"
-    copy.mkdir()
-    ignored = shutil.ignore_patterns("__pycache__")
-    for folder in ("ledger", "projections", "alembic", "tests"):
-        shutil.copytree(REPOSITORY / folder, copy / folder, ignore=ignored)
-    for file in ("alembic.ini", "pyproject.toml"):
-        shutil.copy(REPOSITORY / file, copy / file)
-    (copy / "alembic" / "versions" / f"{NEXT_REVISION}_job_message.py").write_text(MIGRATION)
-    for name, line, below in EDITS:
-        path = copy / name
-        text = path.read_text()
-        assert text.count(line) == 1, f"{name} has changed: adapt this test and the recipe"
-        path.write_text(text.replace(line, line + below))
-    return copy
+    release = NextRelease(tmp_path / "next release")
+    release.edit(EDITS)
+    return release
 
 
 MESSAGES = "SELECT message FROM agent_jobs ORDER BY created_at, id"
 
 
 async def test_a_rebuild_fills_a_new_column_the_worker_maintains_it_and_an_erasure_clears_it(
-    database: Database, database_url: URL, next_release: Path, tmp_path: Path
+    database: Database, database_url: URL, next_release: NextRelease, tmp_path: Path
 ) -> None:
     before, meanwhile, after = job(), job(), job()
 
@@ -90,7 +58,7 @@ async def test_a_rebuild_fills_a_new_column_the_worker_maintains_it_and_an_erasu
             await record(database, event)
 
     async def run(*arguments: str) -> CommandResult:
-        ended = await ledger(*arguments, database=database_url, PYTHONPATH=str(next_release))
+        ended = await ledger(*arguments, database=database_url, PYTHONPATH=str(next_release.folder))
         assert ended.code == 0, ended
         return ended
 
@@ -104,7 +72,7 @@ async def test_a_rebuild_fills_a_new_column_the_worker_maintains_it_and_an_erasu
     rebuilt = await run("rebuild")
     filled = await query(database, MESSAGES)
     await report(after, "After")
-    async with started(tmp_path, "worker", database=database_url, PYTHONPATH=str(next_release)):
+    async with started(tmp_path, "worker", database=database_url, PYTHONPATH=str(next_release.folder)):
         await folded_up_to(database, 9)
         maintained = await query(database, MESSAGES)
         for position in ("3", "9"):
@@ -113,7 +81,7 @@ async def test_a_rebuild_fills_a_new_column_the_worker_maintains_it_and_an_erasu
     erased = await query(database, MESSAGES)
     verified = await run("verify")
     rebuilt_again = await run("rebuild")
-    drift = await alembic(database_url, "check", configuration=next_release / "alembic.ini")
+    drift = await alembic(database_url, "check", configuration=next_release.folder / "alembic.ini")
 
     assert (folded_by_old_release, empty) == (3, [(None,), (None,)])
     assert "agent_jobs:     2 rows written, 0 removed" in rebuilt.out
@@ -121,20 +89,19 @@ async def test_a_rebuild_fills_a_new_column_the_worker_maintains_it_and_an_erasu
     assert maintained == [("Before",), ("Meanwhile",), ("After",)]
     assert erased == [(None,), ("Meanwhile",), (None,)]
     assert "Clean" in verified.out
-    assert "agent_jobs: 0 rows written, 0 removed" in rebuilt_again.out
+    assert "agent_jobs:     0 rows written, 0 removed" in rebuilt_again.out
     assert drift.code == 0, drift
 
 
 @pytest.mark.parametrize("forgotten", [False, True])
-async def test_a_column_of_free_text_that_is_not_declared_as_such_fails_a_test_that_names_it(
-    next_release: Path, forgotten: bool
+def test_a_column_of_free_text_that_is_not_declared_as_such_fails_a_test_that_names_it(
+    next_release: NextRelease, forgotten: bool
 ) -> None:
-    models = next_release / "projections" / "models.py"
+    models = next_release.folder / "projections" / "models.py"
     if forgotten:
         models.write_text(models.read_text().replace("String(1000), info=FREE_TEXT)", "String(1000))"))
-    pytest_ = (PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/projections/test_tables.py")
 
-    ended = await run_program(*pytest_, env=environment(PYTHONPATH=str(next_release)), cwd=next_release)
+    code, output = next_release.run_tests("tests/projections/test_tables.py")
 
-    assert ended.code == (1 if forgotten else 0), ended.out
-    assert ("agent_jobs.message depends on job.progressed.message, which is free text" in ended.out) == forgotten
+    assert code == (1 if forgotten else 0), output
+    assert ("agent_jobs.message depends on job.progressed.message, which is free text" in output) == forgotten
