@@ -16,7 +16,7 @@ from tests.api.test_bad_parameters import COLLECTIONS, MALFORMED, SOMETHING, ref
 from tests.conftest import Service
 from tests.events import campaign, cost
 from tests.log.helpers import record
-from tests.projections.helpers import NOON, folded, stored, story, tell
+from tests.projections.helpers import NOON, append_requests, folded, sample_history, stored
 
 PATHS = {collection.model.name: collection for collection in SHOWN}
 TABLES = {"campaign": "campaigns", "job": "agent_jobs", "content": "content_assets", "cost": "budget_entries"}
@@ -31,7 +31,7 @@ async def item(service: Service, address: str, as_of: int | str) -> tuple[int, s
 @pytest.fixture(scope="module")
 async def told(shared: Service) -> Service:
     """A service whose log is the story."""
-    await tell(shared.database, story())
+    await append_requests(shared.database, sample_history())
     return shared
 
 

@@ -13,7 +13,7 @@ from ledger.audit.signed_checkpoint import Checkpoint
 from ledger.domain.event import Recorded
 from ledger.log.read import SaltedEvent
 from tests.audit import naive
-from tests.projections.helpers import MemoryLog, story
+from tests.projections.helpers import MemoryLog, sample_history
 
 ORIGIN = "ledger.example/log"
 SIGNER = Signer.generate(ORIGIN)
@@ -31,7 +31,7 @@ def recorded(*requests: object) -> list[Recorded]:
 
 
 def recorded_story() -> list[Recorded]:
-    return recorded(*story())
+    return recorded(*sample_history())
 
 
 def erased(event: Recorded) -> Recorded:

@@ -20,8 +20,8 @@ from tests.domain.test_machine import WorkingStateMachine
 from tests.events import campaign, cost, follow, job, reserve
 from tests.log.erasures import erased
 from tests.log.helpers import connected, query, record, request
-from tests.projections.helpers import story, tell
-from tests.projections.test_worker import by_chance
+from tests.projections.helpers import append_requests, sample_history
+from tests.projections.test_worker import random_history
 from tests.rules.threaded_service import Run, loop_in_a_thread
 from tests.servers.kinds import direct_url
 
@@ -233,7 +233,7 @@ async def test_the_list_of_faults_is_limited_and_no_page_is_missed(
 
 
 async def test_the_story_has_no_faults_with_or_without_its_texts(database: Database) -> None:
-    await tell(database, story())
+    await append_requests(database, sample_history())
     before = await faults(database)
     with_text = await query(database, "SELECT position FROM ledger.events WHERE text IS NOT NULL")
 
@@ -244,7 +244,7 @@ async def test_the_story_has_no_faults_with_or_without_its_texts(database: Datab
 
 @pytest.mark.parametrize("seed", range(3))
 async def test_random_logs_have_no_faults(database: Database, seed: int) -> None:
-    await tell(database, by_chance(random.Random(seed), 500))
+    await append_requests(database, random_history(random.Random(seed), 500))
 
     assert await faults(database) == []
 
@@ -256,7 +256,7 @@ async def test_a_cost_after_the_deletion_of_its_campaign_has_no_faults(database:
     await record(database, deleted, free, held, follow(held, "cost.released"), follow(deleted, "campaign.deleted"))
 
     adjusted = follow(free, "cost.adjusted", {"amount": "1", "reason": "After all"})
-    await tell(database, [request(adjusted), request(follow(held, "cost.settled", {"cost": "2"}))])
+    await append_requests(database, [request(adjusted), request(follow(held, "cost.settled", {"cost": "2"}))])
 
     assert await faults(database) == []
 

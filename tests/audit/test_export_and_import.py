@@ -27,7 +27,7 @@ from projections.worker import fold_page
 from tests.audit.exports import export_of, line_of, recorded
 from tests.events import campaign, content, cost, follow, job, reserve
 from tests.log.helpers import query, record, request, value
-from tests.projections.helpers import NOON, expire, stored, story, tables, tell
+from tests.projections.helpers import NOON, append_requests, expiry_request, sample_history, stored, tables
 
 EVENTS = """
 SELECT position, category, stream_id, version, id, type, schema_version, occurred_at, recorded_at, actor, campaign_id,
@@ -98,7 +98,7 @@ def page_events_max(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPa
 async def test_every_event_type_is_imported_with_the_state_that_appends_need(
     database: Database, empty_ledger: Database
 ) -> None:
-    await tell(database, [*story(), Request([SKIP])])
+    await append_requests(database, [*sample_history(), Request([SKIP])])
     event_types = {name for (name,) in await query(database, "SELECT DISTINCT type FROM ledger.events")}
 
     position = await imported(empty_ledger, await exported(database))
@@ -109,7 +109,7 @@ async def test_every_event_type_is_imported_with_the_state_that_appends_need(
 
 
 async def test_erased_texts_are_imported_as_erased(database: Database, empty_ledger: Database) -> None:
-    await tell(database, story())
+    await append_requests(database, sample_history())
     for at in await query(
         database, "SELECT position FROM ledger.events WHERE text IS NOT NULL ORDER BY position LIMIT 8"
     ):
@@ -153,14 +153,14 @@ async def append_to(database: Database, request: Request) -> list[object]:
 
 
 async def test_later_appends_are_judged_as_in_the_original(database: Database, empty_ledger: Database) -> None:
-    await tell(database, [request(event, independent=True) for event in HISTORY])
+    await append_requests(database, [request(event, independent=True) for event in HISTORY])
     await imported(empty_ledger, await exported(database))
     afterwards = [
         *(request(event) for event in HISTORY if event is not DENIED),
         request({**OVER, "data": {**OVER["data"], "cost": "31"}}),
         request({**ASSET, "data": {**ASSET["data"], "title": "Another"}}),
         request(follow(HELD, "cost.settled", {"cost": "5"}, expected_version=1)),
-        expire(OVERDUE),
+        expiry_request(OVERDUE),
         request(reserve("5", campaign_id=OPENED["id"])),
         request(reserve("4", campaign_id=OPENED["id"]), independent=True),
         request(reserve("1", agent_job_id=QUEUED["id"]), independent=True),
@@ -240,7 +240,7 @@ async def test_a_failed_import_names_the_line_and_changes_nothing(
 
 
 async def test_both_ledgers_have_the_same_leaf_hashes(database: Database, empty_ledger: Database) -> None:
-    await tell(database, story())
+    await append_requests(database, sample_history())
     await imported(empty_ledger, await exported(database))
     head = await value(database, "SELECT position FROM ledger.log_head")
 

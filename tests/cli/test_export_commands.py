@@ -14,7 +14,7 @@ from tests.cli.helpers import CommandResult, ledger
 from tests.conftest import administer
 from tests.events import campaign, cost
 from tests.log.helpers import record, value
-from tests.projections.helpers import story, tell
+from tests.projections.helpers import append_requests, sample_history
 
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
 """The URL of no database: a command that succeeds with it needs none."""
@@ -51,7 +51,7 @@ async def verify(
 async def test_an_export_can_be_imported_into_an_empty_ledger_and_verified(
     server_url: URL, template: str, database_url: URL, database: Database, tmp_path: Path, name: str
 ) -> None:
-    await tell(database, story())
+    await append_requests(database, sample_history())
     events = await value(database, EVENTS)
     copy = server_url.set(database=f"{database_url.database}_copy")
     await administer(server_url, f"CREATE DATABASE {copy.database} TEMPLATE {template}")

@@ -19,7 +19,7 @@ from tests.cli.helpers import CommandResult, environment, ledger, started
 from tests.events import campaign
 from tests.log.helpers import query, record, value
 from tests.projections.helpers import folded, stored, tables
-from tests.projections.replaying import contents, locked, relations, skipped, tamper, told_and_folded
+from tests.projections.replaying import append_sample_and_fold, contents, locked, relations, skipped, tamper
 from tests.projections.test_worker_failures import poison
 
 
@@ -40,7 +40,7 @@ async def run_in_thread(*command: str, database: URL) -> CommandResult:
 
 
 async def test_a_clean_ledger_is_verified_with_exit_code_0(database_url: URL, database: Database) -> None:
-    await told_and_folded(database)
+    await append_sample_and_fold(database)
     head = await value(database, "SELECT position FROM ledger.log_head")
 
     in_words = await run_in_thread("verify", database=database_url)
@@ -60,7 +60,7 @@ async def test_a_clean_ledger_is_verified_with_exit_code_0(database_url: URL, da
 async def test_a_changed_cell_is_reported_with_exit_code_1_and_corrected_by_a_rebuild(
     database_url: URL, database: Database
 ) -> None:
-    await told_and_folded(database)
+    await append_sample_and_fold(database)
     ((row_id, spend),) = await query(database, "SELECT id::text, spend::text FROM campaigns")
     await tamper(database_url, "UPDATE campaigns SET spend = 5.5")
 
@@ -82,7 +82,7 @@ async def test_a_changed_cell_is_reported_with_exit_code_1_and_corrected_by_a_re
 async def test_one_table_is_rebuilt_alone_or_the_error_names_what_else_it_needs(
     database_url: URL, database: Database
 ) -> None:
-    await told_and_folded(database)
+    await append_sample_and_fold(database)
     await tamper(database_url, "UPDATE campaigns SET name = 'Changed'", "UPDATE content_assets SET title = 'Changed'")
 
     alone = await run_in_thread("rebuild", "--projection", "campaigns", "--json", database=database_url)
@@ -99,7 +99,7 @@ async def test_one_table_is_rebuilt_alone_or_the_error_names_what_else_it_needs(
 
 
 async def test_a_replay_prints_the_schema_and_the_position(database_url: URL, database: Database) -> None:
-    await told_and_folded(database)
+    await append_sample_and_fold(database)
 
     by_position = await run_in_thread("replay", "--until", "20", "--schema", "as_was", database=database_url)
     by_time = await run_in_thread(
@@ -199,7 +199,7 @@ async def interrupted(folder: Path, url: URL, number: int, *command: str) -> int
 async def test_a_killed_replay_leaves_no_schema_of_that_name_and_the_next_one_succeeds(
     database_url: URL, database: Database, tmp_path: Path
 ) -> None:
-    await told_and_folded(database)
+    await append_sample_and_fold(database)
     command = ("replay", "--until", "30", "--schema", "as_was")
 
     killed = await interrupted(tmp_path, database_url, signal.SIGKILL, *command)
@@ -217,7 +217,7 @@ async def test_a_killed_replay_leaves_no_schema_of_that_name_and_the_next_one_su
 async def test_ctrl_c_leaves_the_database_unchanged(
     database_url: URL, database: Database, tmp_path: Path, command: list[Any]
 ) -> None:
-    await told_and_folded(database)
+    await append_sample_and_fold(database)
     await tamper(database_url, "UPDATE campaigns SET name = 'Changed'")
     before = await contents(database), await relations(database)
 
@@ -230,7 +230,7 @@ async def test_ctrl_c_leaves_the_database_unchanged(
 async def test_a_second_rebuild_at_the_same_time_is_refused(
     database_url: URL, database: Database, tmp_path: Path
 ) -> None:
-    await told_and_folded(database)
+    await append_sample_and_fold(database)
     async with AsyncExitStack() as stack:
         async with locked(database_url, "SELECT FROM ledger.projection_checkpoints FOR UPDATE") as wait_for_waiter:
             first = await stack.enter_async_context(started(tmp_path, "rebuild", database=database_url))

@@ -136,7 +136,7 @@ async def folded_up_to(database: Database, wanted: int) -> None:
     await until(reached)
 
 
-def story() -> list[Request]:
+def sample_history() -> list[Request]:
     """Requests that record every event type of the catalogue: edits, deletions, and what is deleted under others."""
     launch, gone, spare = campaign("100", description="A text"), campaign("5"), campaign("7", end_date="2025-12-31")
     writer, failing, dropped = job(launch["id"], budget="50"), job(gone["id"], max_retries=3), job(spare["id"])
@@ -169,7 +169,7 @@ def story() -> list[Request]:
     told.extend([settled, released, overdue, forgotten, spent, cost("1"), free, too_much])
     then(settled, "cost.settled", {"cost": "7", "tokens_used": 9})
     then(released, "cost.released")
-    told.append(expire(overdue))
+    told.append(expiry_request(overdue))
     then(overdue, "cost.settled", {"cost": "11"})
     then(spent, "cost.adjusted", {"amount": "-0.5", "tokens_used": -20, "reason": "Too much"})
     for step in ("submitted", "rejected", "submitted", "approved", "published"):
@@ -198,12 +198,12 @@ def story() -> list[Request]:
     return [step if isinstance(step, Request) else request(step) for step in told]
 
 
-def expire(held: dict[str, Any]) -> Request:
+def expiry_request(held: dict[str, Any]) -> Request:
     """What the sweeper asks for."""
     return Request([hold_expiry(UUID(held["id"]), uuid4())])
 
 
-async def tell(database: Database, requests: Sequence[Request]) -> None:
+async def append_requests(database: Database, requests: Sequence[Request]) -> None:
     """Append requests, each a second after the last, as `MemoryLog` does."""
     now = NOON
     async with database.connection() as connection:

@@ -18,7 +18,7 @@ from projections.verify import VerificationReport, verify
 from projections.worker import fold_page
 from tests.events import cost, job, reserve
 from tests.log.helpers import connected, query, receipts, request, until
-from tests.projections.helpers import position, story, tell
+from tests.projections.helpers import append_requests, position, sample_history
 
 CONTENTS = {
     "public": ("campaigns", "agent_jobs", "content_assets", "budget_entries"),
@@ -41,9 +41,9 @@ async def fold_everything(database: Database) -> None:
         pass
 
 
-async def told_and_folded(database: Database) -> None:
+async def append_sample_and_fold(database: Database) -> None:
     """The story, and the tables up to its end."""
-    await tell(database, story())
+    await append_requests(database, sample_history())
     await fold_everything(database)
 
 

@@ -21,9 +21,9 @@ from projections.tables import (
 )
 from tests.events import campaign, cost, follow, job, reserve
 from tests.log.helpers import record
-from tests.projections.helpers import folded, stored, story, tell
+from tests.projections.helpers import append_requests, folded, sample_history, stored
 from tests.projections.replaying import skipped
-from tests.projections.test_worker import by_chance
+from tests.projections.test_worker import random_history
 from tests.projections.test_worker_failures import poison
 
 
@@ -47,7 +47,7 @@ async def test_every_row_of_the_story_is_the_fold_of_what_came_before(
     database: Database, monkeypatch: pytest.MonkeyPatch, page_events: int
 ) -> None:
     monkeypatch.setattr(as_of_module, "PAGE_EVENTS_MAX", page_events)
-    await tell(database, story())
+    await append_requests(database, sample_history())
     events = await stored(database)
 
     # At every position it is tried over HTTP, in tests/api.
@@ -62,7 +62,7 @@ async def test_rows_of_logs_by_chance_are_the_fold_of_what_came_before(
 ) -> None:
     monkeypatch.setattr(as_of_module, "PAGE_EVENTS_MAX", 3)
     chance = random.Random(seed)
-    await tell(database, by_chance(chance, 150))
+    await append_requests(database, random_history(chance, 150))
     events = await stored(database)
 
     await assert_every_row_is_the_folds(database, [chance.randint(0, len(events)) for _ in range(4)])

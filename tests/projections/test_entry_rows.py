@@ -7,7 +7,7 @@ from uuid import UUID
 
 from tests.events import campaign, cost, follow, job, reserve
 from tests.log.helpers import request
-from tests.projections.helpers import NOON, MemoryLog, defaults, expire
+from tests.projections.helpers import NOON, MemoryLog, defaults, expiry_request
 
 AT = datetime(2024, 6, 1, tzinfo=UTC)
 WHEN = "2024-06-01T00:00:00Z"
@@ -113,7 +113,7 @@ def test_an_expired_hold_holds_nothing_and_may_still_be_settled() -> None:
     log, held = held_by(expires_in=1)
     before = log.row("budget_entries", held)
 
-    log.append(expire(held))
+    log.append(expiry_request(held))
     expired = log.row("budget_entries", held)
     log.append(follow(held, "cost.settled", {"cost": "3"}))
     settled = log.row("budget_entries", held)

@@ -26,8 +26,8 @@ from tests.conftest import Service
 from tests.events import campaign, content, cost, follow, job, reserve
 from tests.log.erasures import erased
 from tests.log.helpers import query, record, request, value
-from tests.projections.helpers import Tables, folded, position, stored, story, tables, tell
-from tests.projections.test_worker import by_chance
+from tests.projections.helpers import Tables, append_requests, folded, position, sample_history, stored, tables
+from tests.projections.test_worker import random_history
 
 pytestmark = pytest.mark.direct
 
@@ -134,7 +134,7 @@ async def test_a_deleted_row_stays_deleted(database: Database, table: str) -> No
 async def test_a_denied_hold_and_the_ledgers_own_events_have_no_row_to_change(database: Database) -> None:
     await record(database, LAUNCH)
     denied = request(reserve("1000", campaign_id=LAUNCH["id"], description="A text"), independent=True)
-    await tell(database, [denied])
+    await append_requests(database, [denied])
     before = await all_folded(database)
 
     # The denial's text, and then the reason for that.
@@ -196,11 +196,11 @@ async def test_erasures_by_chance_leave_the_tables_equal_to_the_replay_of_every_
     chance = random.Random(seed)
     last_erasure = checked = 0
     for _ in range(8):
-        await tell(database, by_chance(chance, 40))
+        await append_requests(database, random_history(chance, 40))
         with_text = [at for (at,) in await query(database, WITH_TEXT)]
         for erasure in await erased(database, *chance.sample(with_text, min(7, len(with_text)))):
             last_erasure = erasure.recorded_position
-        await tell(database, by_chance(chance, 20))
+        await append_requests(database, random_history(chance, 20))
         while await fold_page(database, chance.choice([1, 3, 20])):
             reached = await position(database)
             if reached >= last_erasure:
@@ -214,7 +214,7 @@ async def test_erasures_by_chance_leave_the_tables_equal_to_the_replay_of_every_
 
 @pytest.mark.parametrize("sizes", [1, 7, 5_000])
 async def test_every_text_of_the_story_can_be_erased(database: Database, sizes: int) -> None:
-    await tell(database, story())
+    await append_requests(database, sample_history())
     before = await all_folded(database)
     with_text = await query(database, WITH_TEXT)
 

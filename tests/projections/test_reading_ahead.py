@@ -11,7 +11,7 @@ from projections.worker import fold_page
 from tests.audit.sealing import without_triggers
 from tests.events import content
 from tests.log.helpers import record
-from tests.projections.helpers import CountingReader, folded, position, stored, story, tables, tell
+from tests.projections.helpers import CountingReader, append_requests, folded, position, sample_history, stored, tables
 
 pytestmark = pytest.mark.direct
 """Behind a pooler nothing is read ahead."""
@@ -24,7 +24,7 @@ def reader(database: Database, monkeypatch: pytest.MonkeyPatch) -> CountingReade
 
 
 async def test_each_is_folded_once(database: Database, reader: CountingReader) -> None:
-    await tell(database, story())
+    await append_requests(database, sample_history())
 
     # Pages grow and shrink, and one worker folds what the other has read ahead.
     for size in itertools.cycle([3, 2, 7]):

@@ -20,12 +20,12 @@ from tests.events import campaign, cost, follow, job
 from tests.log.helpers import connected, query, record, until, value
 from tests.projections.helpers import folded, folded_up_to, position, stored, tables, working
 from tests.projections.replaying import (
+    append_sample_and_fold,
     at_least,
     contents,
     fold_everything,
     locked,
     tamper,
-    told_and_folded,
     verified,
     writing,
 )
@@ -59,7 +59,7 @@ WHERE connamespace = 'public'::regnamespace ORDER BY 1, 2
 async def test_everything_that_was_changed_is_mended_and_nothing_else_is_written(
     database: Database, database_url: URL
 ) -> None:
-    await told_and_folded(database)
+    await append_sample_and_fold(database)
     before = await contents(database)
     await tamper(database_url, *RUIN)
 
@@ -75,7 +75,7 @@ async def test_everything_that_was_changed_is_mended_and_nothing_else_is_written
 
 
 async def test_a_view_grants_and_foreign_keys_stay(database: Database, database_url: URL) -> None:
-    await told_and_folded(database)
+    await append_sample_and_fold(database)
     role = f"reader_{uuid4().hex[:8]}"
     await query(database, f"CREATE ROLE {role}")
     await query(database, f"GRANT SELECT ON campaigns TO {role}")
@@ -169,7 +169,7 @@ async def _is_true(condition: bool) -> bool:
 async def test_one_table_alone_is_mended_and_the_others_stay_as_they_are(
     database: Database, database_url: URL, table: str
 ) -> None:
-    await told_and_folded(database)
+    await append_sample_and_fold(database)
     before = await tables(database)
     await tamper(database_url, *RUIN[:4])
     ruined = await tables(database)
@@ -183,7 +183,7 @@ async def test_one_table_alone_is_mended_and_the_others_stay_as_they_are(
 
 
 async def test_a_row_whose_job_is_not_there_needs_the_other_table(database: Database, database_url: URL) -> None:
-    await told_and_folded(database)
+    await append_sample_and_fold(database)
     await tamper(database_url, "DELETE FROM agent_jobs", "DELETE FROM budget_entries")
     before = await contents(database)
 
@@ -207,7 +207,7 @@ async def test_a_row_whose_job_is_not_there_needs_the_other_table(database: Data
 async def test_a_row_that_must_go_is_not_taken_away_under_others_that_refer_to_it(
     database: Database, database_url: URL, table: str, other: str, change: str
 ) -> None:
-    await told_and_folded(database)
+    await append_sample_and_fold(database)
     strange = str(uuid4())
     first = f"(SELECT id FROM {table} ORDER BY id LIMIT 1)"
     columns = ", ".join(column for column in READ_MODELS_BY_NAME[table].columns if column != "id")
@@ -251,7 +251,7 @@ async def test_what_is_appended_and_folded_while_it_compares_is_not_lost(
 
 
 async def test_a_second_one_is_refused_while_the_first_is_at_work(database: Database, database_url: URL) -> None:
-    await told_and_folded(database)
+    await append_sample_and_fold(database)
     await tamper(database_url, *RUIN)
     other = Database(database_url)
     async with locked(database_url, "SELECT FROM ledger.projection_checkpoints FOR UPDATE") as somebody_waits:
@@ -279,7 +279,7 @@ async def test_an_empty_ledger_is_rebuilt_to_nothing(database: Database, databas
 async def test_a_checkpoint_past_the_end_is_brought_back_so_that_nothing_is_missed(
     database: Database, database_url: URL
 ) -> None:
-    await told_and_folded(database)
+    await append_sample_and_fold(database)
     await tamper(database_url, "UPDATE ledger.projection_checkpoints SET position = 1000")
 
     await rebuild(database)
@@ -325,7 +325,7 @@ async def test_an_unknown_event_among_those_folded_stops_it_and_nothing_is_chang
 async def test_an_unknown_event_that_the_tables_have_not_reached_leaves_only_the_balances_uncompared(
     database: Database, database_url: URL
 ) -> None:
-    await told_and_folded(database)
+    await append_sample_and_fold(database)
     await poison(database)
     await tamper(database_url, *RUIN, "UPDATE ledger.accounts SET spent = spent + 1")
 

@@ -19,9 +19,9 @@ from projections.replay import ReplayError
 from projections.snapshots import SnapshotError, replay_into
 from tests.events import campaign, cost
 from tests.log.helpers import query, record, value
-from tests.projections.helpers import NOON, folded, stored, story, tables, tell
-from tests.projections.replaying import contents, locked, relations, tamper, told_and_folded
-from tests.projections.test_worker import DELETION, by_chance
+from tests.projections.helpers import NOON, append_requests, folded, sample_history, stored, tables
+from tests.projections.replaying import append_sample_and_fold, contents, locked, relations, tamper
+from tests.projections.test_worker import DELETION, random_history
 from tests.projections.test_worker_failures import poison
 
 pytestmark = pytest.mark.direct
@@ -41,7 +41,7 @@ async def test_at_positions_of_the_story_it_is_the_fold_of_what_came_before(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(replay_module, "FOLD_PAGE_EVENTS_MAX", 7)
-    await tell(database, story())
+    await append_requests(database, sample_history())
     events = await stored(database)
 
     deletions = [event.position for event in events if event.type.endswith(".deleted")]
@@ -54,7 +54,7 @@ async def test_at_positions_by_chance_it_is_the_fold_of_what_came_before(
     database: Database, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     chance = random.Random(seed)
-    await tell(database, by_chance(chance, 300))
+    await append_requests(database, random_history(chance, 300))
     events = await stored(database)
     deletions = [event.position for event in events if event.type.endswith(".deleted")]
 
@@ -77,7 +77,7 @@ async def test_what_pointed_to_a_row_deleted_on_a_later_page_points_nowhere(
 
 
 async def test_a_time_is_inclusive_and_may_lie_between_two_events_or_before_all(database: Database) -> None:
-    await tell(database, story())
+    await append_requests(database, sample_history())
     events = await stored(database)
     second, microsecond = timedelta(seconds=1), timedelta(microseconds=1)
 
@@ -133,7 +133,7 @@ SHAPES = {
 
 @pytest.mark.parametrize("shape", SHAPES)
 async def test_its_tables_are_like_the_live_ones_and_refer_to_each_other(database: Database, shape: str) -> None:
-    await told_and_folded(database)
+    await append_sample_and_fold(database)
     await replay_into(database, "as_was", 20)
 
     async def found(schema: str) -> list[str]:
@@ -151,7 +151,7 @@ async def test_its_tables_are_like_the_live_ones_and_refer_to_each_other(databas
 
 
 async def test_the_live_tables_stay_as_they_are(database: Database) -> None:
-    await told_and_folded(database)
+    await append_sample_and_fold(database)
     before = await contents(database)
 
     await replay_into(database, "as_was", 20)
@@ -270,7 +270,7 @@ async def test_an_event_that_cannot_be_folded_leaves_no_schema(database: Databas
 
 
 async def test_two_into_one_schema_at_once_make_it_once(database: Database, database_url: URL) -> None:
-    await told_and_folded(database)
+    await append_sample_and_fold(database)
     other = Database(database_url)
     async with locked(database_url, "LOCK TABLE ledger.events IN ACCESS EXCLUSIVE MODE") as somebody_waits:
         first = asyncio.create_task(replay_into(database, "as_was", 30))
@@ -286,7 +286,7 @@ async def test_a_replay_that_is_broken_off_leaves_nothing(
     database: Database, database_url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(replay_module, "FOLD_PAGE_EVENTS_MAX", 5)
-    await told_and_folded(database)
+    await append_sample_and_fold(database)
     before = await relations(database)
     reached = asyncio.Event()
     running = asyncio.create_task(replay_into(database, "as_was", 40, lambda position: reached.set()))

@@ -13,15 +13,15 @@ from projections.tables import REFERENCED_FIRST
 from projections.worker import fold_page
 from tests.events import campaign, cost, reserve
 from tests.log.helpers import query, record, request, until, value
-from tests.projections.helpers import story, tell, working
+from tests.projections.helpers import append_requests, sample_history, working
 from tests.projections.replaying import (
     Found,
+    append_sample_and_fold,
     at_least,
     contents,
     fold_everything,
     relations,
     tamper,
-    told_and_folded,
     verified,
     writing,
 )
@@ -100,7 +100,7 @@ def test_every_cell_has_a_change() -> None:
 async def told(shared_database_url: URL) -> Any:
     """An database on a database with the story, for tests that put back what they change."""
     database = Database(shared_database_url)
-    await told_and_folded(database)
+    await append_sample_and_fold(database)
     yield database
     await database.close()
 
@@ -149,7 +149,7 @@ async def test_every_changed_cell_is_found_and_nothing_else(
 
 
 async def test_rows_deleted_inserted_or_renamed_are_found_on_both_sides(database: Database, database_url: URL) -> None:
-    await tell(database, [*story(), request(campaign())])
+    await append_requests(database, [*sample_history(), request(campaign())])
     await fold_everything(database)
     expected = set()
     for table in COLUMNS:
@@ -195,7 +195,7 @@ JUDGED_BY = {
 async def test_what_appends_are_judged_by_is_compared_and_rebuilt(
     database: Database, database_url: URL, table: str
 ) -> None:
-    await told_and_folded(database)
+    await append_sample_and_fold(database)
     await record(database, opened := campaign("50"), reserve("2", campaign_id=opened["id"]))
     await fold_everything(database)
     key = "account_id" if table == "accounts" else "stream_id"
@@ -244,7 +244,7 @@ async def test_every_part_of_a_streams_state_is_compared_and_rebuilt(
 async def test_rows_that_appends_are_judged_by_are_missed_and_noticed(
     database: Database, database_url: URL, table: str
 ) -> None:
-    await told_and_folded(database)
+    await append_sample_and_fold(database)
     await record(database, opened := campaign("50"), reserve("2", campaign_id=opened["id"]))
     await fold_everything(database)
     key = "account_id" if table == "accounts" else "stream_id"
@@ -270,7 +270,7 @@ async def test_rows_that_appends_are_judged_by_are_missed_and_noticed(
 
 
 async def test_looking_changes_nothing(database: Database, database_url: URL) -> None:
-    await told_and_folded(database)
+    await append_sample_and_fold(database)
     await tamper(database_url, "UPDATE campaigns SET spend = spend + 1", "UPDATE ledger.accounts SET spent = spent + 1")
     before = await contents(database), await relations(database)
 
@@ -288,7 +288,7 @@ async def test_an_empty_ledger_is_clean(database: Database) -> None:
 
 @pytest.mark.parametrize("folded", [0, 1, 30])
 async def test_tables_that_lag_behind_are_compared_where_they_stand(database: Database, folded: int) -> None:
-    await tell(database, story())
+    await append_requests(database, sample_history())
     if folded:
         await fold_page(database, folded)
     head = await value(database, "SELECT position FROM ledger.log_head")
@@ -353,7 +353,7 @@ LOG_FAULTS = {
 async def test_a_log_that_breaks_its_own_rules_is_told_what_and_where(
     database: Database, database_url: URL, what: str
 ) -> None:
-    await told_and_folded(database)
+    await append_sample_and_fold(database)
     head = await value(database, "SELECT position FROM ledger.log_head")
     statements, fault = LOG_FAULTS[what]
     await tamper(database_url, *statements)

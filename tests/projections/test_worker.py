@@ -23,7 +23,16 @@ from projections.worker import Worker, fold_page
 from tests.domain.helpers import DATA as REQUIRED_DATA
 from tests.events import campaign, content, cost, follow, job, reserve
 from tests.log.helpers import connected, gathered, query, record, request, until, value
-from tests.projections.helpers import folded, folded_up_to, position, stored, story, tables, tell, working
+from tests.projections.helpers import (
+    append_requests,
+    folded,
+    folded_up_to,
+    position,
+    sample_history,
+    stored,
+    tables,
+    working,
+)
 
 pytestmark = pytest.mark.every_connection
 
@@ -39,14 +48,14 @@ OF_ENTITIES = {name for name, kind in CATALOGUE.items() if kind.category != "led
 
 
 def test_the_story_has_every_event_type_of_the_catalogue() -> None:
-    told = {asked.candidates[0].event_type.name for asked in story()} | {"cost.denied"}
+    told = {asked.candidates[0].event_type.name for asked in sample_history()} | {"cost.denied"}
 
     assert told == OF_ENTITIES
 
 
 @pytest.mark.parametrize("sizes", [[1], [2], [3], [7], [1, 30], [13, 1, 1], [5_000]])
 async def test_the_tables_are_the_same_wherever_pages_end(database: Database, sizes: list[int]) -> None:
-    await tell(database, story())
+    await append_requests(database, sample_history())
 
     await fold_all(database, sizes)
 
@@ -60,7 +69,7 @@ async def test_the_tables_are_the_same_wherever_pages_end(database: Database, si
 async def test_the_tables_are_the_same_wherever_parts_of_a_page_end(
     database: Database, monkeypatch: pytest.MonkeyPatch, part: int
 ) -> None:
-    await tell(database, story())
+    await append_requests(database, sample_history())
     monkeypatch.setattr(page, "PART_EVENTS", part)
 
     await fold_all(database, [5_000])
@@ -80,7 +89,7 @@ DATA: dict[str, dict[str, Any]] = REQUIRED_DATA | {
 
 
 # Over few entities, so that they meet, and are deleted under others.
-def by_chance(chance: random.Random, number: int) -> list[Request]:
+def random_history(chance: random.Random, number: int) -> list[Request]:
     """Requests of one event each, which may or may not be allowed."""
     opened: dict[str, list[dict[str, Any]]] = {"campaign": [], "job": [], "content": [], "cost": []}
 
@@ -112,7 +121,7 @@ async def test_tables_folded_in_pages_by_chance_equal_one_fold_of_the_log(
     database: Database, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     chance = random.Random(seed)
-    await tell(database, by_chance(chance, 600))
+    await append_requests(database, random_history(chance, 600))
 
     await fold_all(database, [chance.choice([1, 2, 5, 20, 100]) for _ in range(50)])
 
