@@ -1,4 +1,4 @@
-"""The checkpoint of the read models, a row of `ledger.projection_checkpoints`: the position they reflect, and failures.
+"""The checkpoint of the read models: the position they reflect, and why they stopped, in one row.
 
 Its status is `running`; `failing`: the worker retries; or `paused`: an operator must decide (`ledger projections`).
 """

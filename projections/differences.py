@@ -1,4 +1,4 @@
-"""Compares the live tables with a replay: differences cell by cell to show, or the ids of rows to correct."""
+"""Compare the live tables with a replay: cell by cell to show, or as ids of rows to correct."""
 
 from collections.abc import AsyncIterator, Iterable
 from functools import cache

@@ -1,4 +1,4 @@
-"""Folds a page of events into the rows of all four read models together, so that they agree at every position."""
+"""Fold a page of events into all four read models together, so that they agree at every position."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Self

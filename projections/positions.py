@@ -1,4 +1,4 @@
-"""Wait until the read models, or a replica's log, reach a position: what `min_position` asks of a read."""
+"""Wait until the read models, or a replica's log, reach a position: the wait behind `min_position`."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

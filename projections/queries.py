@@ -1,4 +1,4 @@
-"""Queries of the read models: items, pages, budgets, spend, and status. Each returns the position it reflects."""
+"""Queries of the read models: items, pages, budgets, spend, status, and the position they reflect."""
 
 from collections.abc import Collection, Sequence
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""`ledger rebuild`: corrects the read models from a replay of the log, while reads and appends continue.
+"""`ledger rebuild`: correct the read models from a replay, while reads and appends continue.
 
 The log is replayed beside the live tables and compared with them in a snapshot. Then one transaction, which only the
 worker waits for, locks the checkpoint, folds the events since the snapshot, and writes the rows that differ. The tables

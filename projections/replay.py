@@ -1,4 +1,4 @@
-"""`Replay`: folds the log into tables of another schema, up to any position. Verify, rebuild and time travel use it.
+"""`Replay`: fold the log into another schema, up to any position; for verify, rebuild, time travel.
 
 The worker's own code does the folding. Events are read in short transactions: they never change, and a long snapshot
 would keep dead versions of frequently updated rows alive.

@@ -1,4 +1,4 @@
-"""`ledger replay`: the read models at a position or time in the past, in a new schema, for queries (time travel)."""
+"""`ledger replay`: the read models at a past position or time, in a new schema (time travel)."""
 
 import re
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""SQL for the expected versions and states of all streams (`ledger.streams`), from the events and a temporary replay.
+"""SQL for the expected versions and states of all streams, from the events and a temporary replay.
 
 What is not in a stream's row is in its events: a job's first one, an asset's last. Of a deleted stream, only the status
 still affects decisions.

@@ -1,4 +1,4 @@
-"""The worker: lock the checkpoint, read a page, fold it, write the rows, advance the checkpoint, commit.
+"""The worker: lock the checkpoint, read a page, fold it, write the rows, move the checkpoint, commit.
 
 Rows and checkpoint change in one transaction, so every event is folded exactly once. Any number of workers may run
 anywhere: the checkpoint row, locked with SKIP LOCKED, selects one for each page, and PostgreSQL releases the lock of a

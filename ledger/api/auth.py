@@ -1,4 +1,4 @@
-"""Authentication: the API key of a request (Authorization: Bearer) and whether its role may use the route."""
+"""Authentication: the API key of a request (Authorization: Bearer), and the permission of its role."""
 
 from aiohttp import web
 

@@ -1,4 +1,4 @@
-"""GET /v1/campaigns, content-assets, agent-jobs, budget-entries: pages with filters and sort, items, as_of."""
+"""GET /v1/campaigns, content-assets, agent-jobs, budget-entries: pages, filters, sort, items, as_of."""
 
 from datetime import datetime
 from enum import Enum

@@ -1,4 +1,4 @@
-"""GET /v1/events/stream: the log as Server-Sent Events (SSE), with heartbeats and resumption by Last-Event-ID."""
+"""GET /v1/events/stream: the log as Server-Sent Events (SSE); heartbeats, resumption by Last-Event-ID."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""Middleware: X-Request-ID, request metrics, access log, errors to problem documents, security headers."""
+"""Middleware: X-Request-ID, request metrics, access log, problem documents, security headers."""
 
 import logging
 import random

@@ -1,6 +1,7 @@
-"""Rate limits: requests per API key in a fixed window, with RateLimit headers (draft-ietf-httpapi-ratelimit-headers).
+"""Rate limits: requests per API key in a fixed window, with RateLimit headers (IETF draft).
 
-Each process counts separately, so the effective limit is the limit times the number of processes.
+The headers are those of draft-ietf-httpapi-ratelimit-headers. Each process counts separately, so the effective limit is
+the limit times the number of processes.
 """
 
 import math

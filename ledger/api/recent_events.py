@@ -1,4 +1,4 @@
-"""Window of recent events in memory for event streams, each encoded once; at most 10,000 events or 16 MiB."""
+"""Recent events in memory for event streams, each encoded once; at most 10,000 events or 16 MiB."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""GET /v1/log: checkpoint, key and tiles of the audit log (C2SP tlog-tiles); inclusion and consistency proofs."""
+"""GET /v1/log: checkpoint, key and tiles of the sealed log (C2SP), inclusion and consistency proofs."""
 
 import base64
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""`docs/guides/auditors.md`: every command runs as written, on full and partial bundles; outputs compared."""
+"""`docs/guides/auditors.md`: every command runs as written, on full and partial bundles."""
 
 import asyncio
 import re

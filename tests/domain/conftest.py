@@ -1,4 +1,4 @@
-"""Hypothesis profiles: `default`; HYPOTHESIS_PROFILE=thorough searches for minutes, `quick` for seconds."""
+"""Hypothesis profiles: `default`; by HYPOTHESIS_PROFILE, `thorough` for minutes, `quick` for seconds."""
 
 import os
 

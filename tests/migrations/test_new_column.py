@@ -1,4 +1,4 @@
-"""A new column of a read model is a migration and a rebuild: the recipe of ARCHITECTURE.md, followed on a copy."""
+"""A new column of a read model is a migration and a rebuild, tested on a copy of the repository."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Workers are killed with SIGKILL at random times while events arrive: each event is still folded exactly once.
+"""Workers are killed with SIGKILL at random while events arrive: each event is folded exactly once.
 
 LEDGER_TEST_KILLS=100 kills more of them.
 """

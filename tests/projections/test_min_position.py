@@ -1,4 +1,4 @@
-"""The consistency token: an append returns its position, and a read may require at least that position."""
+"""The consistency token: an append returns its position, and a read may require that position."""
 
 import asyncio
 from decimal import Decimal

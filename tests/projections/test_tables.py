@@ -1,4 +1,4 @@
-"""The descriptors of the read models agree with the rows, the tables and the free text of the event types.
+"""The descriptors of the read models agree with rows, tables, and the free text of the event types.
 
 Which columns an event's free text feeds is not listed anywhere: each event is folded twice, with one text changed, and
 the columns that differ are the ones.
