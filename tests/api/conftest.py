@@ -1,4 +1,4 @@
-"""A service that a whole file of tests shares, for those that leave nothing behind or look only at what is theirs."""
+"""A service shared by all tests of a file, for tests that check only what they created."""
 
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -15,7 +15,7 @@ from tests.servers.kinds import replica_url
 
 @pytest.fixture(scope="module")
 async def shared(server_url: URL, template: str, working_as: Callable[[URL], URL]) -> AsyncIterator[Service]:
-    """The whole service on a database of the file's own."""
+    """A whole service on its own database, shared by the tests of a file."""
     name = f"shared_{uuid.uuid4().hex[:12]}"
     await administer(server_url, f"CREATE DATABASE {name} TEMPLATE {template}")
     database_url = server_url.set(database=name)
@@ -34,7 +34,7 @@ async def shared(server_url: URL, template: str, working_as: Callable[[URL], URL
 
 @pytest.fixture
 async def outage(server_url: URL, database_url: URL) -> Callable[[bool], Awaitable[None]]:
-    """Take the database away (True) and give it back (False)."""
+    """Return a function that starts (True) and ends (False) an outage of the database."""
 
     async def change(out: bool) -> None:
         name = database_url.database

@@ -1,4 +1,4 @@
-"""What the tests of the API share."""
+"""Helpers of the API tests."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ WAIT_SECONDS_MAX = 10.0
 async def send(
     service: Service, body: Any, *, headers: dict[str, str] | None = None, **parameters: str
 ) -> tuple[int, Any]:
-    """Post a body exactly as it is, as JSON unless the headers say otherwise; the status and the JSON answered.
+    """Post a body as it is, as JSON unless the headers name another type; return the status and the JSON response.
 
     A refusal must be a problem document that agrees with itself.
     """
@@ -34,12 +34,12 @@ async def send(
 
 
 def request_for(*events: dict[str, Any]) -> Request:
-    """Events as an appender takes them, without HTTP."""
+    """Return the request of these events to an appender, without HTTP."""
     return Request([read_candidate(json.dumps(event).encode(), 0, "local", None) for event in events])
 
 
 def assert_is_problem(document: dict[str, Any], status: int) -> None:
-    """A problem document has its four members, and its status is that of the answer."""
+    """Assert that a problem document has its four members and the status of the response."""
     assert document["type"].startswith("/problems/")
     assert document["status"] == status
     assert document["title"]
@@ -47,22 +47,22 @@ def assert_is_problem(document: dict[str, Any], status: int) -> None:
 
 
 def slug(problem: dict[str, Any]) -> str:
-    """Which problem it is."""
+    """Return the slug of a problem document."""
     return str(problem["type"]).removeprefix("/problems/")
 
 
 def ndjson(events: Iterable[dict[str, Any]]) -> bytes:
-    """Events, one a line."""
+    """Encode events as NDJSON."""
     return b"".join(json.dumps(event).encode() + b"\n" for event in events)
 
 
 def without(event: dict[str, Any], *names: str) -> dict[str, Any]:
-    """The event without some fields of its envelope."""
+    """Return the event without these fields of its envelope."""
     return {name: value for name, value in event.items() if name not in names}
 
 
 async def log(service: Service, **filters: Any) -> list[dict[str, Any]]:
-    """The events that are wanted, in the order of their positions; at most 5,000."""
+    """Return the events that match, ordered by position; at most 5,000."""
     page = await service.get("/v1/events", limit=5000, **filters)
     assert page["next_after"] is None
     events: list[dict[str, Any]] = page["events"]
@@ -70,16 +70,16 @@ async def log(service: Service, **filters: Any) -> list[dict[str, Any]]:
 
 
 async def eventually(condition: Callable[[], Awaitable[Any]]) -> Any:
-    """Wait until the condition says something true, and return it."""
+    """Wait until the condition returns something true, and return it."""
     deadline = time.monotonic() + WAIT_SECONDS_MAX
     while not (found := await condition()):
-        assert time.monotonic() < deadline, "this did not come true in time"
+        assert time.monotonic() < deadline, "the condition did not become true in time"
         await asyncio.sleep(0.02)
     return found
 
 
 def count_calls(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> list[Any]:
-    """Note the arguments of each call of a function that goes on as it was."""
+    """Replace a function by one that also records its arguments; return the list of calls."""
     calls: list[Any] = []
     original = getattr(owner, name)
 
@@ -92,7 +92,7 @@ def count_calls(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> list[
 
 
 async def follow_pages(service: Service, path: str, **parameters: Any) -> list[dict[str, Any]]:
-    """Follow the cursors of a collection to its end; every row in the order it came."""
+    """Follow the cursors of a collection to its end; return every row in order."""
     items: list[dict[str, Any]] = []
     page = await service.get(path, **parameters)
     while True:

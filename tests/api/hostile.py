@@ -1,4 +1,4 @@
-"""Clients that speak HTTP by hand, badly or never to the end."""
+"""Clients that write raw HTTP: invalid, incomplete or endless requests."""
 
 import asyncio
 import json
@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 from yarl import URL
 
 ANSWER_SECONDS_MAX = 5.0
-"""Generous: everybody else is answered within this, whatever the hostile do."""
+"""A generous limit: other clients get a response within this time, whatever hostile clients do."""
 
 
 class Answer(NamedTuple):
-    """What came back on a connection until it was closed, or the answer was whole."""
+    """What was received on a connection until it was closed or the response was complete."""
 
     status: int
     headers: dict[str, str]
@@ -22,15 +22,15 @@ class Answer(NamedTuple):
 
     @property
     def problem(self) -> str:
-        """Which problem it is, of a document that says the same as the status line."""
+        """The slug of the problem document, whose status must be that of the status line."""
         assert self.headers["content-type"] == "application/problem+json", self
         document: dict[str, Any] = json.loads(self.body)
         assert document["status"] == self.status
         return str(document["type"]).removeprefix("/problems/")
 
 
-class Wire:
-    """A connection whose bytes are written by hand."""
+class RawConnection:
+    """A connection on which a test writes raw bytes."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
@@ -40,7 +40,7 @@ class Wire:
         await self._writer.drain()
 
     async def answer(self, seconds: float = 10.0, *, has_body: bool = True) -> Answer:
-        """Wait for an answer that says its length; that to a HEAD has no body even so."""
+        """Wait for a response with a Content-Length; the response to a HEAD has no body."""
         async with asyncio.timeout(seconds):
             head = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             first, *lines = head.strip().split("\r\n")
@@ -49,7 +49,7 @@ class Wire:
         return Answer(int(first.split()[1]), headers, body)
 
     async def is_closed(self, seconds: float) -> bool:
-        """Wait until the service closes the connection; whatever it still says is read."""
+        """Return whether the service closes the connection in time; read what it still sends."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 with suppress(ConnectionError):
@@ -63,39 +63,39 @@ class Wire:
 
 
 @asynccontextmanager
-async def wired(url: str, number: int = 1) -> AsyncIterator[list[Wire]]:
-    """So many connections."""
-    place = URL(url)
-    wires: list[Wire] = []
+async def raw_connections(url: str, number: int = 1) -> AsyncIterator[list[RawConnection]]:
+    """Open `number` connections."""
+    host_and_port = URL(url)
+    connections: list[RawConnection] = []
     try:
-        while len(wires) < number:
-            wires.append(Wire(*await asyncio.open_connection(place.host, place.port)))
-        yield wires
+        while len(connections) < number:
+            connections.append(RawConnection(*await asyncio.open_connection(host_and_port.host, host_and_port.port)))
+        yield connections
     finally:
-        for wire in wires:
-            wire.close()
+        for connection in connections:
+            connection.close()
 
 
-async def asked(url: str, *parts: bytes) -> Answer:
-    """What a connection of its own is answered to these bytes."""
-    async with wired(url) as (wire,):
+async def response_to(url: str, *parts: bytes) -> Answer:
+    """Send these bytes on a new connection; return the response."""
+    async with raw_connections(url) as (connection,):
         with suppress(ConnectionError):
             for part in parts:
-                await wire.send(part)
-        return await wire.answer(has_body=not parts[0].startswith(b"HEAD "))
+                await connection.send(part)
+        return await connection.answer(has_body=not parts[0].startswith(b"HEAD "))
 
 
 def request(method: str, path: str, *headers: str, body: bytes = b"") -> bytes:
-    """A request as bytes; of headers only those given, and Host."""
+    """Encode a request with these headers and Host."""
     return "\r\n".join([f"{method} {path} HTTP/1.1", "Host: ledger", *headers, "", ""]).encode() + body
 
 
-async def slowest(url: str, path: str, times: int) -> float:
-    """Seconds of the slowest of so many reads, each on a connection of its own."""
+async def slowest_read(url: str, path: str, times: int) -> float:
+    """Return the seconds of the slowest_read of `times` reads, each on a new connection."""
     worst = 0.0
     for _ in range(times):
         began = time.monotonic()
-        answer = await asked(url, request("GET", path, "Connection: close"))
+        answer = await response_to(url, request("GET", path, "Connection: close"))
         assert answer.status == 200, answer
         worst = max(worst, time.monotonic() - began)
     return worst

@@ -1,4 +1,4 @@
-"""As much of JSON Schema 2020-12 as the API's own document uses, so that answers can be held against it."""
+"""A validator of the part of JSON Schema 2020-12 that the OpenAPI document uses."""
 
 import re
 from typing import Any
@@ -19,28 +19,28 @@ CHECKED |= {"pattern", "minLength", "maxLength", "minimum", "maximum", "minItems
 
 
 class Schemas:
-    """The schemas of a document, by the references to them."""
+    """The schemas of an OpenAPI document."""
 
     def __init__(self, document: dict[str, Any]) -> None:
         self._document = document
 
     def resolve(self, reference: str) -> Any:
-        """What a reference points to; raises KeyError where it points nowhere."""
-        found: Any = self._document
+        """Return the target of a reference; raises KeyError if there is none."""
+        target: Any = self._document
         for part in reference.removeprefix("#/").split("/"):
-            found = found[part]
-        return found
+            target = target[part]
+        return target
 
     def errors(self, schema: Any, value: Any, path: str = "$") -> list[str]:
-        """What of a value is not as its schema says; schemas may use nothing but what is known here."""
+        """Return each place at which a value violates its schema; fail if the schema uses an unsupported keyword."""
         unknown = set(schema) - CHECKED - ANNOTATIONS
-        assert not unknown, f"this small validator does not know {unknown}"
+        assert not unknown, f"this validator does not support {unknown}"
         if "$ref" in schema:
             return self.errors(self.resolve(schema["$ref"]), value, path)
         wrong = [f"{path}: {value!r} is not {schema}"]
-        for keyword, wanted in (("anyOf", range(1, 99)), ("oneOf", (1,))):
+        for keyword, allowed_counts in (("anyOf", range(1, 99)), ("oneOf", (1,))):
             matching = [one for one in schema.get(keyword, []) if not self.errors(one, value, path)]
-            if keyword in schema and len(matching) not in wanted:
+            if keyword in schema and len(matching) not in allowed_counts:
                 return wrong
         types = schema.get("type", [])
         kinds = [types] if isinstance(types, str) else types

@@ -1,4 +1,4 @@
-"""Server-Sent Events as a client reads them: WHATWG HTML, section 9.2.6, as far as the service uses it."""
+"""A client of Server-Sent Events: the part of WHATWG HTML, section 9.2.6, that the service uses."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ SECONDS_MAX = 20.0
 
 
 class Stream:
-    """An open answer; everything that does not come in time fails. `last` is where to resume from."""
+    """An open response; reads fail after a timeout. `last` is the id to resume after."""
 
     def __init__(self, answer: aiohttp.ClientResponse) -> None:
         self.answer = answer
@@ -21,7 +21,7 @@ class Stream:
         self._buffer = b""
 
     async def block(self) -> dict[str, str] | None:
-        """The fields up to the next empty line, a comment under the name of nothing; None at the end."""
+        """Return the fields up to the next empty line, a comment under an empty name; None at the end."""
         async with asyncio.timeout(SECONDS_MAX):
             while b"\n\n" not in self._buffer:
                 received = await self.answer.content.readany()
@@ -34,7 +34,7 @@ class Stream:
         return {name: value for name, _, value in lines}
 
     async def event(self) -> dict[str, Any] | None:
-        """The next event, past the comments; None at the end. Its fields must agree with its data."""
+        """Return the next event, without comments; None at the end. Its fields must agree with its data."""
         while (block := await self.block()) == {"": ""}:
             pass
         if block is None:
@@ -46,25 +46,25 @@ class Stream:
         return event
 
     async def take(self, count: int) -> list[dict[str, Any]]:
-        """So many events."""
+        """Return the next `count` events."""
         events = [await self.event() for _ in range(count)]
         assert None not in events, "the answer ended early"
         return [event for event in events if event is not None]
 
     async def positions(self, count: int) -> list[int]:
-        """The positions of so many events."""
+        """Return the positions of the next `count` events."""
         return [event["position"] for event in await self.take(count)]
 
     async def heartbeat(self) -> None:
-        """The next block, which must be a comment."""
+        """Read the next block, which must be a comment."""
         assert await self.block() == {"": ""}
 
 
 @asynccontextmanager
-async def listening(
+async def open_stream(
     client: aiohttp.ClientSession, *, last: int | str | None = None, **parameters: Any
 ) -> AsyncIterator[Stream]:
-    """Listen: the answer has begun, and told where it begins and how long to wait before one comes again."""
+    """Open an event stream, whose first block has the id to resume after and the reconnection delay."""
     headers = {"Last-Event-ID": str(last)} if last is not None else {}
     async with client.get(PATH, params=parameters, headers=headers) as answer:
         assert answer.status == 200, await answer.text()

@@ -1,4 +1,4 @@
-"""POST /v1/events on a running service."""
+"""POST /v1/events: receipts, batches, duplicates, idempotency keys, expected versions, refusals."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ from tests.events import campaign, content, cost, event, follow, job, reserve
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 
 
-async def test_a_recorded_event_is_answered_with_its_receipt(service: Service) -> None:
+async def test_an_appended_event_returns_its_receipt(service: Service) -> None:
     created = campaign()
 
     status, answer = await service.post(created)
@@ -26,7 +26,7 @@ async def test_a_recorded_event_is_answered_with_its_receipt(service: Service) -
     }
 
 
-async def test_the_read_model_follows(shared: Service) -> None:
+async def test_the_read_model_reflects_an_appended_event(shared: Service) -> None:
     created = campaign(budget="1")
 
     await shared.append(created, cost("1.5", campaign_id=created["id"]))
@@ -35,7 +35,7 @@ async def test_the_read_model_follows(shared: Service) -> None:
     assert shown["spend"] == "1.5"
 
 
-async def test_an_array_is_recorded_in_its_order(service: Service) -> None:
+async def test_an_array_is_appended_in_order(service: Service) -> None:
     created = campaign()
     events = [created, follow(created, "campaign.activated"), cost("1", campaign_id=created["id"])]
 
@@ -47,7 +47,7 @@ async def test_an_array_is_recorded_in_its_order(service: Service) -> None:
     assert [(receipt["position"], receipt["version"]) for receipt in answer["events"]] == [(1, 1), (2, 2), (3, 1)]
 
 
-async def test_lines_are_recorded_in_their_order_and_blank_ones_skipped(shared: Service) -> None:
+async def test_ndjson_lines_are_appended_in_order_and_blank_lines_skipped(shared: Service) -> None:
     events = [cost(), cost(), cost()]
     first, second, third = ndjson(events).splitlines()
 
@@ -58,13 +58,13 @@ async def test_lines_are_recorded_in_their_order_and_blank_ones_skipped(shared: 
 
 
 @pytest.mark.parametrize("media_type", ["application/json; charset=utf-8", "APPLICATION/JSON", ""])
-async def test_json_is_understood_however_it_is_declared(shared: Service, media_type: str) -> None:
+async def test_json_is_accepted_under_every_declared_type(shared: Service, media_type: str) -> None:
     status, _ = await send(shared, json.dumps(cost()), headers={"Content-Type": media_type})
 
     assert status == 201
 
 
-async def test_a_repeated_event_gets_its_first_receipt_again_and_is_not_written_twice(service: Service) -> None:
+async def test_a_repeated_event_returns_its_first_receipt_and_is_not_written_twice(service: Service) -> None:
     created, other = campaign(), campaign()
     await service.append(created, other)
 
@@ -78,7 +78,7 @@ async def test_a_repeated_event_gets_its_first_receipt_again_and_is_not_written_
     assert await service.head() == 2
 
 
-async def test_a_batch_with_something_new_is_201_and_says_what_is_a_repeat(service: Service) -> None:
+async def test_a_batch_with_a_new_event_is_201_and_marks_duplicates(service: Service) -> None:
     known, new = cost(), cost()
     await service.append(known)
 
@@ -91,7 +91,7 @@ async def test_a_batch_with_something_new_is_201_and_says_what_is_a_repeat(servi
 
 
 @pytest.mark.parametrize("mode", ["atomic", "independent"])
-async def test_the_header_says_the_highest_position(service: Service, mode: str) -> None:
+async def test_the_position_header_is_the_highest_position(service: Service, mode: str) -> None:
     events = [cost(), cost()]
 
     for _ in range(2):
@@ -100,7 +100,7 @@ async def test_the_header_says_the_highest_position(service: Service, mode: str)
             assert (await answer.json())["position"] == 2
 
 
-async def test_independent_events_are_each_judged_by_themselves(service: Service) -> None:
+async def test_independent_events_are_accepted_or_refused_separately(service: Service) -> None:
     good, repeated = cost(), cost()
     await service.append(repeated)
     misspelt = {**cost(), "kost": 1}
@@ -119,7 +119,7 @@ async def test_independent_events_are_each_judged_by_themselves(service: Service
     assert (slug(results[3]), results[3]["status"]) == ("unknown-reference", 422)
 
 
-async def test_an_unreadable_line_does_not_stop_independent_ones(service: Service) -> None:
+async def test_an_invalid_line_does_not_stop_independent_events(service: Service) -> None:
     lines = ndjson([cost()]) + b"{broken\n" + ndjson([cost()])
 
     status, answer = await send(service, lines, headers=NDJSON, mode="independent")
@@ -151,7 +151,7 @@ def _refused_batches() -> list[Any]:
 
 
 @pytest.mark.parametrize(("events", "status", "name", "index"), _refused_batches())
-async def test_of_a_refused_batch_nothing_is_written_and_the_problem_says_which_event_it_was(
+async def test_a_refused_batch_writes_nothing_and_names_the_refused_event(
     shared: Service, events: list[dict[str, Any]], status: int, name: str, index: int
 ) -> None:
     head = await shared.head()
@@ -164,7 +164,7 @@ async def test_of_a_refused_batch_nothing_is_written_and_the_problem_says_which_
     assert (await shared.problem(f"/v1/streams/campaign/{events[0]['id']}"))[0] == 404
 
 
-async def test_a_broken_line_of_a_batch_is_named_by_its_index_too(shared: Service) -> None:
+async def test_an_invalid_line_of_a_batch_is_named_by_its_index(shared: Service) -> None:
     head = await shared.head()
 
     status, problem = await send(shared, ndjson([cost()]) + b"{broken\n", headers=NDJSON)
@@ -173,7 +173,7 @@ async def test_a_broken_line_of_a_batch_is_named_by_its_index_too(shared: Servic
     assert await shared.head() == head
 
 
-async def test_every_event_of_a_wrong_shape_is_named(shared: Service) -> None:
+async def test_every_invalid_event_is_named(shared: Service) -> None:
     events = [{**cost(), "kost": 1}, cost(), event("no.such"), cost(amount="NaN")]
 
     _, problem = await shared.post(events)
@@ -185,14 +185,14 @@ async def test_every_event_of_a_wrong_shape_is_named(shared: Service) -> None:
     ]
 
 
-async def test_a_single_event_that_is_refused_has_no_index(shared: Service) -> None:
+async def test_the_refusal_of_a_single_event_has_no_index(shared: Service) -> None:
     _, problem = await shared.post(cost(campaign_id=UNKNOWN))
 
     assert slug(problem) == "unknown-reference"
     assert "index" not in problem
 
 
-async def test_a_request_repeated_with_its_idempotency_key_is_the_same_events(shared: Service) -> None:
+async def test_a_request_repeated_with_its_idempotency_key_returns_the_same_events(shared: Service) -> None:
     body = json.dumps([without(campaign(), "id"), without(content(), "id")])
     headers = {"Idempotency-Key": "order 66, größer"}
 
@@ -205,7 +205,7 @@ async def test_a_request_repeated_with_its_idempotency_key_is_the_same_events(sh
     assert {uuid.UUID(receipt["id"]).version for receipt in first["events"]} == {5}
 
 
-async def test_another_idempotency_key_is_another_event_and_ids_that_are_sent_count_more(shared: Service) -> None:
+async def test_another_idempotency_key_makes_another_event_and_explicit_ids_take_precedence(shared: Service) -> None:
     named = cost()
     anonymous = without(named, "id")
 
@@ -215,7 +215,7 @@ async def test_another_idempotency_key_is_another_event_and_ids_that_are_sent_co
     assert statuses == [201, 201, 201, 200]
 
 
-async def test_an_idempotency_key_used_for_something_else_is_a_conflict(shared: Service) -> None:
+async def test_an_idempotency_key_reused_for_another_event_is_a_conflict(shared: Service) -> None:
     headers = {"Idempotency-Key": "another"}
     await send(shared, json.dumps(without(cost("1"), "id")), headers=headers)
 
@@ -224,7 +224,7 @@ async def test_an_idempotency_key_used_for_something_else_is_a_conflict(shared: 
     assert (status, slug(problem)) == (409, "event-id-conflict")
 
 
-async def test_an_event_without_id_and_key_gets_a_new_one_that_sorts_by_time(shared: Service) -> None:
+async def test_an_event_without_id_and_key_gets_a_new_id_that_sorts_by_time(shared: Service) -> None:
     first, second = await shared.append(without(cost(), "id"), without(cost(), "id"))
 
     assert {uuid.UUID(receipt["id"]).version for receipt in (first, second)} == {7}
@@ -232,7 +232,7 @@ async def test_an_event_without_id_and_key_gets_a_new_one_that_sorts_by_time(sha
     assert first["stream_id"] == first["id"]
 
 
-async def test_the_expected_version_is_that_before_the_event(shared: Service) -> None:
+async def test_the_expected_version_is_the_version_before_the_event(shared: Service) -> None:
     created = {**campaign(), "expected_version": 0}
 
     receipts = await shared.append(
@@ -244,7 +244,7 @@ async def test_the_expected_version_is_that_before_the_event(shared: Service) ->
     assert [receipt["version"] for receipt in receipts] == [1, 2, 3]
 
 
-async def test_another_version_than_expected_is_a_conflict_that_says_both(shared: Service) -> None:
+async def test_a_version_conflict_names_the_expected_and_the_actual_version(shared: Service) -> None:
     created = campaign()
     await shared.append(created, follow(created, "campaign.activated"))
 
@@ -256,7 +256,7 @@ async def test_another_version_than_expected_is_a_conflict_that_says_both(shared
     assert [event["type"] for event in stored] == ["campaign.created", "campaign.activated"]
 
 
-async def test_only_one_of_many_who_expect_the_same_version_succeeds(shared: Service) -> None:
+async def test_only_one_of_many_requests_with_the_same_expected_version_succeeds(shared: Service) -> None:
     created = campaign()
     await shared.append(created)
     changes = [follow(created, "campaign.details_changed", {"name": f"{n}"}, expected_version=1) for n in range(20)]

@@ -1,4 +1,4 @@
-"""Facts and promises over HTTP: what is over budget, what is refused for money, and holds that end."""
+"""Costs and holds over HTTP: over budget, refused holds, settling, release and expiry."""
 
 import asyncio
 import json
@@ -16,11 +16,11 @@ pytestmark = pytest.mark.every_connection
 
 
 async def entry_of(service: Service, opened: dict[str, Any]) -> Any:
-    """The read model's row of an entry."""
+    """Return the row of an entry in the read model."""
     return await service.get(f"/v1/budget-entries/{opened['id']}")
 
 
-async def test_two_hundred_single_requests_at_once_get_every_position_once(service: Service) -> None:
+async def test_two_hundred_concurrent_requests_get_every_position_once(service: Service) -> None:
     costs = [cost() for _ in range(200)]
 
     answers = await asyncio.gather(*(service.post(sent) for sent in costs))
@@ -35,7 +35,7 @@ async def test_two_hundred_single_requests_at_once_get_every_position_once(servi
     assert {event["id"]: event["position"] for event in stored} == {r["id"]: r["position"] for r in receipts}
 
 
-async def test_the_versions_of_streams_that_many_write_to_at_once_have_no_gap(shared: Service) -> None:
+async def test_versions_of_streams_with_concurrent_writers_have_no_gap(shared: Service) -> None:
     created = [campaign() for _ in range(4)]
     await shared.append(*created)
     changes = [follow(one, "campaign.details_changed", {"name": f"{n}"}) for n in range(50) for one in created]
@@ -46,11 +46,11 @@ async def test_the_versions_of_streams_that_many_write_to_at_once_have_no_gap(sh
     for one in created:
         stored = await log(shared, stream_id=one["id"])
         assert [event["version"] for event in stored] == list(range(1, 52))
-        told = {receipt["version"]: receipt["id"] for receipt in receipts if receipt["stream_id"] == one["id"]}
-        assert told == {event["version"]: event["id"] for event in stored[1:]}
+        by_version = {receipt["version"]: receipt["id"] for receipt in receipts if receipt["stream_id"] == one["id"]}
+        assert by_version == {event["version"]: event["id"] for event in stored[1:]}
 
 
-async def test_refused_requests_never_harm_their_neighbours(shared: Service) -> None:
+async def test_refused_requests_do_not_affect_requests_of_the_same_group(shared: Service) -> None:
     created = campaign(budget="60")
     await shared.append(created)
     of = {"campaign_id": created["id"]}
@@ -69,7 +69,7 @@ async def test_refused_requests_never_harm_their_neighbours(shared: Service) -> 
     assert {event["id"] for event in recorded} == {sent["id"] for sent in good}
 
 
-async def test_a_full_queue_says_so_at_once_and_takes_events_again_later(
+async def test_a_full_queue_is_503_at_once_and_accepts_events_again_later(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(appender, "QUEUE_EVENTS_MAX", 10)
@@ -83,7 +83,7 @@ async def test_a_full_queue_says_so_at_once_and_takes_events_again_later(
     async with service.database.engine.begin() as holder:
 
         async def blocked() -> int:
-            # A transaction looks at the activity once, unless told to look again.
+            # A transaction sees pg_stat_activity as of its first read, unless the snapshot is cleared.
             await holder.execute(text("SELECT pg_stat_clear_snapshot()"))
             found: int = await holder.scalar(waiting)
             return found
@@ -94,16 +94,16 @@ async def test_a_full_queue_says_so_at_once_and_takes_events_again_later(
         others = [asyncio.create_task(post(batch)) for batch in batches[1:]]
         refused = [await task for _, task in zip(range(2), asyncio.as_completed(others), strict=False)]
         assert not first.done()
-    taken = [await first, *(await asyncio.gather(*others))]
+    responses = [await first, *(await asyncio.gather(*others))]
 
     assert [(status, slug(problem)) for status, _, problem in refused] == [(503, "overloaded")] * 2
     assert all(retry_after >= 1 for _, retry_after, _ in refused)
-    assert sorted(status for status, _, _ in taken) == [201, 201, 503, 503]
+    assert sorted(status for status, _, _ in responses) == [201, 201, 503, 503]
     assert [(await service.post(batch))[0] for batch in batches].count(201) == 2
     assert await service.head() == 24
 
 
-async def test_one_of_two_racing_holds_gets_the_last_of_the_money(shared: Service) -> None:
+async def test_one_of_two_racing_holds_gets_the_rest_of_the_budget(shared: Service) -> None:
     created = campaign(budget="10")
     await shared.append(created)
 
@@ -112,7 +112,7 @@ async def test_one_of_two_racing_holds_gets_the_last_of_the_money(shared: Servic
     assert sorted(status for status, _ in answers) == [201] * 3 + [402] * 17
 
 
-async def test_a_cost_past_its_limits_is_kept_and_says_so_also_when_it_is_repeated(shared: Service) -> None:
+async def test_a_cost_over_budget_is_recorded_and_marked_in_its_receipt_also_when_repeated(shared: Service) -> None:
     created = campaign(budget="2")
     queued = job(created["id"], budget="1")
     within, past_job, past_both = (cost("1", agent_job_id=queued["id"]) for _ in range(3))
@@ -127,7 +127,7 @@ async def test_a_cost_past_its_limits_is_kept_and_says_so_also_when_it_is_repeat
     assert (await shared.get(f"/v1/campaigns/{created['id']}"))["spend"] == "3"
 
 
-async def test_settling_for_more_than_there_is_says_so(shared: Service) -> None:
+async def test_settling_over_budget_is_recorded_and_marked_in_the_receipt(shared: Service) -> None:
     created = campaign(budget="10")
     held = reserve("10", campaign_id=created["id"])
     await shared.append(created, held)
@@ -137,7 +137,7 @@ async def test_settling_for_more_than_there_is_says_so(shared: Service) -> None:
     assert receipt["over_budget"] == ["campaign"]
 
 
-async def test_a_refused_hold_says_by_which_limits_and_what_is_left(shared: Service) -> None:
+async def test_a_refused_hold_names_the_limits_and_what_is_available(shared: Service) -> None:
     created = campaign(budget="10", currency="EUR")
     queued = job(created["id"], budget="5")
     of = {"agent_job_id": queued["id"]}
@@ -154,7 +154,7 @@ async def test_a_refused_hold_says_by_which_limits_and_what_is_left(shared: Serv
     ]
 
 
-async def test_a_refused_hold_leaves_its_denial_in_the_log_and_no_entry(shared: Service) -> None:
+async def test_a_refused_hold_is_logged_as_denied_and_has_no_entry(shared: Service) -> None:
     created = campaign(budget="1")
     asked = reserve("2", campaign_id=created["id"], description="Why not")
     await shared.append(created)
@@ -171,7 +171,7 @@ async def test_a_refused_hold_leaves_its_denial_in_the_log_and_no_entry(shared: 
     assert (await shared.get("/v1/budget-entries", campaign_id=created["id"]))["items"] == []
 
 
-async def test_a_refused_hold_repeated_adds_nothing_until_something_changed_and_may_then_succeed(
+async def test_a_repeated_refused_hold_adds_nothing_until_the_budget_changes_and_may_then_succeed(
     shared: Service,
 ) -> None:
     created = campaign(budget="1")
@@ -207,7 +207,7 @@ async def test_a_refusal_is_logged_for_independent_events_but_not_for_a_batch(sh
     assert denied["data"]["reserve_id"] == asked["id"]
 
 
-async def test_a_transition_that_is_not_possible_says_the_status_and_what_would_do(shared: Service) -> None:
+async def test_an_illegal_transition_names_the_status_and_the_allowed_ones(shared: Service) -> None:
     created, unknown = campaign(), campaign()
     await shared.append(created)
 
@@ -220,7 +220,7 @@ async def test_a_transition_that_is_not_possible_says_the_status_and_what_would_
         )
     ]
 
-    # The contract gives this problem a member `status`, which is the stream's.
+    # `status` is the HTTP status; the status of the stream is `stream_status`.
     assert [status for status, _ in answers] == [409, 409, 409]
     assert {slug(problem) for _, problem in answers} == {"illegal-transition"}
     assert [(problem["stream_status"], problem["allowed_from"]) for _, problem in answers] == [
@@ -230,7 +230,7 @@ async def test_a_transition_that_is_not_possible_says_the_status_and_what_would_
     ]
 
 
-async def test_an_ending_job_releases_its_holds_which_are_not_in_the_receipts(shared: Service) -> None:
+async def test_a_job_that_ends_releases_its_holds_which_are_not_in_the_receipts(shared: Service) -> None:
     created = campaign()
     queued = job(created["id"])
     held = [reserve("2", agent_job_id=queued["id"]) for _ in range(3)]
@@ -249,7 +249,7 @@ async def test_an_ending_job_releases_its_holds_which_are_not_in_the_receipts(sh
     assert (await shared.get(f"/v1/campaigns/{created['id']}"))["held"] == "0"
 
 
-async def test_an_ending_job_releases_a_hold_on_a_campaign_that_is_not_its_own(shared: Service) -> None:
+async def test_a_job_that_ends_releases_its_hold_on_another_campaign(shared: Service) -> None:
     created, queued = campaign(), job()
     held = reserve("2", agent_job_id=queued["id"], campaign_id=created["id"])
     await shared.append(created, queued, held)
@@ -261,7 +261,7 @@ async def test_an_ending_job_releases_a_hold_on_a_campaign_that_is_not_its_own(s
     assert (await shared.get(f"/v1/campaigns/{created['id']}"))["held"] == "0"
 
 
-async def test_a_hold_that_ran_out_is_expired_and_its_money_free(shared: Service) -> None:
+async def test_an_overdue_hold_expires_and_frees_its_money(shared: Service) -> None:
     created = campaign(budget="1")
     held = reserve("1", campaign_id=created["id"], expires_in=1)
     await shared.append(created, held)
@@ -279,7 +279,7 @@ async def test_a_hold_that_ran_out_is_expired_and_its_money_free(shared: Service
     assert (await shared.post(reserve("1", campaign_id=created["id"])))[0] == 201
 
 
-async def test_money_that_was_spent_is_a_fact_also_after_its_hold_has_gone(shared: Service) -> None:
+async def test_a_hold_can_be_settled_after_it_expired_or_was_released(shared: Service) -> None:
     created = campaign()
     held = reserve("1", campaign_id=created["id"])
     await shared.append(created, held, follow(held, "cost.released"))

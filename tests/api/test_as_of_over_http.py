@@ -1,5 +1,6 @@
-"""`?as_of=` on the four items: the row as it stood at a position or a time, 404 before and after it was."""
+"""`?as_of=` on items: the row as of a position or a time, 404 before it existed and after it was deleted."""
 
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 from urllib.parse import quote
@@ -10,6 +11,7 @@ import pytest
 from ledger.api.collections import COLLECTIONS as SHOWN
 from ledger.api.views import show
 from ledger.domain.codec import time_text
+from ledger.log import expiry
 from projections import as_of as as_of_module
 from tests.api.helpers import slug
 from tests.api.test_bad_parameters import COLLECTIONS, MALFORMED, SOMETHING, refused
@@ -23,20 +25,27 @@ TABLES = {"campaign": "campaigns", "job": "agent_jobs", "content": "content_asse
 
 
 async def item(service: Service, address: str, as_of: int | str) -> tuple[int, str | None, Any]:
-    """The status, the position said, and the JSON answered."""
+    """Return the status, the header `Ledger-Position`, and the JSON of an item."""
     async with service.client.get(address, params={"as_of": str(as_of)}) as answer:
         return answer.status, answer.headers.get("Ledger-Position"), await answer.json(content_type=None)
 
 
 @pytest.fixture(scope="module")
-async def told(shared: Service) -> Service:
-    """A service whose log is the story."""
-    await append_requests(shared.database, sample_history())
-    return shared
+async def story_service(shared: Service) -> AsyncIterator[Service]:
+    """A service whose log has the events of the story."""
+
+    async def expire_nothing(*_: Any) -> int:
+        return 0
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        # The story is in the past: the service would expire its holds meanwhile, recorded now.
+        monkeypatch.setattr(expiry, "expire_due_holds", expire_nothing)
+        await append_requests(shared.database, sample_history())
+        yield shared
 
 
-async def test_at_every_position_each_item_is_what_the_fold_of_the_log_so_far_says(told: Service) -> None:
-    events = await stored(told.database)
+async def test_as_of_every_position_each_item_equals_the_fold_of_the_log(story_service: Service) -> None:
+    events = await stored(story_service.database)
     entities = {(TABLES[event.category], event.stream_id) for event in events}
     missing = 0
 
@@ -45,24 +54,24 @@ async def test_at_every_position_each_item_is_what_the_fold_of_the_log_so_far_sa
         for table, row_id in entities:
             row = rows[table].get(row_id)
 
-            status, said, answer = await item(told, f"{PATHS[table].path}/{row_id}", position)
+            status, returned_position, answer = await item(story_service, f"{PATHS[table].path}/{row_id}", position)
 
             if row is None:
                 missing += 1
                 assert (status, slug(answer)) == (404, "not-found")
                 continue
             expected = msgspec.json.decode(msgspec.json.encode(show(PATHS[table].view, row)))
-            assert (status, said, answer) == (200, str(position), expected)
+            assert (status, returned_position, answer) == (200, str(position), expected)
     assert missing > 20
 
 
-async def test_now_it_is_what_the_read_model_shows(told: Service) -> None:
-    head = await told.head()
+async def test_as_of_the_head_an_item_equals_the_read_model(story_service: Service) -> None:
+    head = await story_service.head()
     for table, collection in PATHS.items():
-        for listed in (await told.get(collection.path, limit=500))["items"]:
+        for listed in (await story_service.get(collection.path, limit=500))["items"]:
             address = f"{collection.path}/{listed['id']}"
 
-            assert await item(told, address, head) == (200, str(head), listed), table
+            assert await item(story_service, address, head) == (200, str(head), listed), table
 
 
 async def test_a_time_is_inclusive_to_the_microsecond(service: Service) -> None:
@@ -92,23 +101,25 @@ async def test_a_time_is_inclusive_to_the_microsecond(service: Service) -> None:
     ]
 
 
-async def test_a_time_may_be_told_in_any_zone(told: Service) -> None:
-    events = await stored(told.database)
+async def test_a_time_may_have_any_zone(story_service: Service) -> None:
+    events = await stored(story_service.database)
     address = f"/v1/campaigns/{events[0].stream_id}"
 
-    answers = [await item(told, address, text) for text in ("2025-01-01T13:00:20+01:00", "2025-01-01T12:00:20Z", "21")]
+    answers = [
+        await item(story_service, address, text) for text in ("2025-01-01T13:00:20+01:00", "2025-01-01T12:00:20Z", "21")
+    ]
 
     assert answers[0] == answers[1] == answers[2]
     assert answers[0][0] == 200
 
 
-async def test_pages_make_no_difference(told: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    events = await stored(told.database)
+async def test_page_boundaries_make_no_difference(story_service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    events = await stored(story_service.database)
     addresses = [f"{PATHS[table].path}/{row_id}" for table, rows in folded(events).items() for row_id in rows]
-    in_one = [await item(told, address, len(events)) for address in addresses]
+    in_one = [await item(story_service, address, len(events)) for address in addresses]
     monkeypatch.setattr(as_of_module, "PAGE_EVENTS_MAX", 1)
 
-    assert [await item(told, address, len(events)) for address in addresses] == in_one
+    assert [await item(story_service, address, len(events)) for address in addresses] == in_one
     assert {status for status, *_ in in_one} == {200}
 
 
@@ -143,17 +154,17 @@ BAD_MOMENTS = [
 
 
 @pytest.mark.parametrize("name", COLLECTIONS)
-async def test_what_is_neither_a_position_nor_a_time_so_far_is_malformed(shared: Service, name: str) -> None:
+async def test_an_invalid_or_future_point_in_time_is_malformed(shared: Service, name: str) -> None:
     for text in BAD_MOMENTS:
         assert await refused(shared, f"/v1/{name}/{SOMETHING}?as_of={quote(text)}") == MALFORMED, text
 
 
-async def test_as_of_is_for_items_alone(shared: Service) -> None:
+async def test_collections_have_no_as_of(shared: Service) -> None:
     for name in COLLECTIONS:
         assert await refused(shared, f"/v1/{name}?as_of=1") == MALFORMED
 
 
-async def test_it_is_documented_where_it_is_taken(shared: Service) -> None:
+async def test_as_of_is_documented_for_exactly_the_items(shared: Service) -> None:
     document = await shared.get("/openapi.json")
 
     taking = {

@@ -1,4 +1,4 @@
-"""Events of a wrong shape: 422, each error named by its path, nothing written."""
+"""Events with invalid fields: 422, each error with its path, nothing written."""
 
 import json
 from typing import Any
@@ -14,7 +14,7 @@ DAY = "2025-01-01"
 
 
 async def errors_of(service: Service, body: Any) -> list[dict[str, Any]]:
-    """Send what must be refused for its shape; the errors. Nothing is written and the next event is taken."""
+    """Post an invalid event; return the errors. Nothing is written, and the next event is accepted."""
     head = await service.head()
     status, problem = await send(service, body if isinstance(body, str) else json.dumps(body))
     assert (status, slug(problem)) == (422, "invalid-event"), problem
@@ -94,7 +94,7 @@ async def test_an_unknown_field_is_named(shared: Service, sent: dict[str, Any], 
         (follow(content(), "content.assigned"), "$.data.campaign_id"),
     ],
 )
-async def test_what_breaks_a_rule_of_its_field_is_named(shared: Service, sent: dict[str, Any], path: str) -> None:
+async def test_a_value_that_violates_its_field_is_named(shared: Service, sent: dict[str, Any], path: str) -> None:
     assert [error["path"] for error in await errors_of(shared, sent)] == [path]
 
 
@@ -115,7 +115,7 @@ BAD_AMOUNTS = [
 
 @pytest.mark.parametrize("amount", [*BAD_AMOUNTS, *(f'"{amount}"' for amount in BAD_AMOUNTS)])
 @pytest.mark.parametrize(("type_", "field"), [("cost.recorded", "cost"), ("cost.reserved", "amount")])
-async def test_an_amount_out_of_range_is_invalid_as_number_and_as_text(
+async def test_an_amount_out_of_range_is_invalid_as_number_and_as_string(
     shared: Service, amount: str, type_: str, field: str
 ) -> None:
     body = f'{{"type": "{type_}", "data": {{"resource_type": "other", "{field}": {amount}}}}}'
@@ -144,7 +144,7 @@ async def test_an_amount_out_of_range_is_invalid_as_number_and_as_text(
         '"one"',
     ],
 )
-async def test_what_is_no_amount_is_invalid(shared: Service, amount: str) -> None:
+async def test_a_value_that_is_not_an_amount_is_invalid(shared: Service, amount: str) -> None:
     body = f'{{"type": "cost.recorded", "data": {{"resource_type": "other", "cost": {amount}}}}}'
 
     assert [error["path"] for error in await errors_of(shared, body)] == ["$.data.cost"]
@@ -165,7 +165,7 @@ async def test_what_is_no_amount_is_invalid(shared: Service, amount: str) -> Non
         ("1." + "0" * 900, "1"),
     ],
 )
-async def test_an_amount_is_kept_exactly_and_shown_plainly(shared: Service, sent: str, shown: str) -> None:
+async def test_an_amount_is_exact_and_returned_in_plain_notation(shared: Service, sent: str, shown: str) -> None:
     body = f'{{"type": "cost.recorded", "data": {{"resource_type": "other", "cost": {sent}}}}}'
 
     status, answer = await send(shared, body)
@@ -194,12 +194,12 @@ BAD_TIMES: list[Any] = [
 
 
 @pytest.mark.parametrize("when", BAD_TIMES)
-async def test_what_is_no_time_with_its_zone_is_invalid(shared: Service, when: Any) -> None:
+async def test_a_value_that_is_not_a_time_with_a_zone_is_invalid(shared: Service, when: Any) -> None:
     assert [error["path"] for error in await errors_of(shared, {**cost(), "occurred_at": when})] == ["$.occurred_at"]
 
 
 @pytest.mark.parametrize("when", [when for when in BAD_TIMES if when != "2025-01-01"])
-async def test_what_is_neither_a_time_nor_a_date_is_invalid(shared: Service, when: Any) -> None:
+async def test_a_value_that_is_neither_a_time_nor_a_date_is_invalid(shared: Service, when: Any) -> None:
     errors = await errors_of(shared, campaign(start_date=when))
 
     assert [error["path"] for error in errors] == ["$.data.start_date"]
@@ -214,7 +214,7 @@ async def test_what_is_neither_a_time_nor_a_date_is_invalid(shared: Service, whe
         ("2025-01-01t00:00:00z", "2025-01-01T00:00:00.000000Z"),
     ],
 )
-async def test_a_time_anywhere_in_the_calendar_is_kept_in_utc(shared: Service, sent: str, shown: str) -> None:
+async def test_any_time_in_the_calendar_is_stored_in_utc(shared: Service, sent: str, shown: str) -> None:
     recorded = {**cost(), "occurred_at": sent}
 
     (receipt,) = await shared.append(recorded)
@@ -226,15 +226,13 @@ async def test_a_time_anywhere_in_the_calendar_is_kept_in_utc(shared: Service, s
 
 
 @pytest.mark.parametrize("when", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z"])
-async def test_the_first_and_the_last_moment_of_the_calendar_are_not_taken_for_infinity(
-    service: Service, when: str
-) -> None:
-    # The driver writes these two as -infinity and infinity, which no reader of the log could follow.
+async def test_the_first_and_the_last_time_of_the_calendar_are_refused(service: Service, when: str) -> None:
+    # asyncpg writes these two as -infinity and infinity, which readers of the log could not decode.
     assert [error["path"] for error in await errors_of(service, {**cost(), "occurred_at": when})] == ["$.occurred_at"]
     assert [error["path"] for error in await errors_of(service, campaign(start_date=when))] == ["$.data.start_date"]
 
 
-async def test_a_server_in_another_time_zone_changes_nothing(service: Service) -> None:
+async def test_the_time_zone_of_the_server_makes_no_difference(service: Service) -> None:
     # Before the zones of 1883 New York was 4 h 56 min 2 s behind: not an offset that RFC 3339 can write.
     name = service.database_url.database
     async with service.database.engine.begin() as connection:
@@ -256,11 +254,11 @@ async def test_a_server_in_another_time_zone_changes_nothing(service: Service) -
 
 
 def rows_by_day(answer: dict[str, Any]) -> dict[str, str]:
-    """What was spent on each day."""
+    """Return the cost of each day."""
     return {item["day"]: item["cost"] for item in answer["items"]}
 
 
-async def test_sums_may_grow_past_what_one_amount_may_be(shared: Service) -> None:
+async def test_sums_may_exceed_the_maximum_of_one_amount(shared: Service) -> None:
     created = campaign(budget="9999999999")
     of = {"campaign_id": created["id"]}
 

@@ -1,4 +1,4 @@
-"""Bodies that must be refused: each with its own problem, nothing written, and the service none the worse."""
+"""Invalid request bodies: each gets its problem, nothing is written, and the service keeps working."""
 
 import gzip
 import json
@@ -19,13 +19,13 @@ MALFORMED = (400, "malformed")
 INVALID = (422, "invalid-event")
 TOO_LARGE = (413, "too-large")
 DENIAL_OF_SERVICE_SECONDS = 15.0
-"""Nothing that fits into one request may keep everybody else waiting longer; each of these takes well under one."""
+"""The longest that one request may block others; each of these takes much less than 1 s."""
 
 
 async def refused(
     service: Service, body: Any, headers: dict[str, str] | None = None
 ) -> tuple[tuple[int, str], dict[str, Any]]:
-    """Send what must be refused; status and slug, and the problem. Nothing is written and the next event is taken."""
+    """Post an invalid body; return status and slug, and the problem. Nothing is written, the next event is accepted."""
     head = await service.head()
     status, problem = await send(service, body, headers=headers)
     assert status >= 400, problem
@@ -36,13 +36,13 @@ async def refused(
 
 
 def a_cost(amount: str = '"1"', **more: str) -> str:
-    """The JSON of a cost; the arguments are JSON texts."""
+    """Return the JSON of a cost; the arguments are JSON texts."""
     envelope = "".join(f', "{name}": {value}' for name, value in more.items())
     return f'{{"type": "cost.recorded", "data": {{"resource_type": "other", "cost": {amount}}}{envelope}}}'
 
 
 def a_job(input_data: str) -> str:
-    """The JSON of a job with this input, a JSON text."""
+    """Return the JSON of a job with this input, a JSON text."""
     return f'{{"type": "job.queued", "data": {{"agent_type": "analyst", "input_data": {input_data}}}}}'
 
 
@@ -81,36 +81,36 @@ def a_job(input_data: str) -> str:
         "\ufeff" + a_cost(),
     ],
 )
-async def test_what_is_not_json_is_malformed(shared: Service, body: str) -> None:
+async def test_a_body_that_is_not_json_is_malformed(shared: Service, body: str) -> None:
     assert (await refused(shared, body.encode()))[0] == MALFORMED
 
 
 @pytest.mark.parametrize("body", [b"", b"\n \n", b"{broken\n", b'{"type":\n"cost.recorded"}\n'])
-async def test_lines_that_are_not_json_are_malformed(shared: Service, body: bytes) -> None:
+async def test_ndjson_with_an_invalid_line_is_malformed(shared: Service, body: bytes) -> None:
     assert (await refused(shared, body, NDJSON))[0] == MALFORMED
 
 
-@pytest.mark.parametrize("place", ["name", "key", "envelope", "outside"])
+@pytest.mark.parametrize("location", ["name", "key", "envelope", "outside"])
 @pytest.mark.parametrize("wrong", [b"\xff", b"\xc3", b"\xed\xa0\x80", b"\xf5\x80\x80\x80"])
-async def test_what_is_not_utf_8_is_malformed(shared: Service, place: str, wrong: bytes) -> None:
+async def test_a_body_that_is_not_utf_8_is_malformed(shared: Service, location: str, wrong: bytes) -> None:
     body = {
         "name": b'{"type": "campaign.created", "data": {"name": "%s", "budget": 1, "start_date": "2025-01-01"}}',
         "key": a_job('{"%s": 1}').encode(),
         "envelope": b'{"%s": 1}',
         "outside": a_cost().encode() + b"%s",
-    }[place] % wrong
+    }[location] % wrong
 
     assert (await refused(shared, body))[0] == MALFORMED
 
 
 @pytest.mark.parametrize("text", [r"\ud800", r"\udc00", r"\ud800\ud800", r"\udc00\ud800", r"x\ud83dx"])
-@pytest.mark.parametrize("place", ["text", "value", "key"])
-async def test_a_lone_surrogate_is_malformed(shared: Service, place: str, text: str) -> None:
+@pytest.mark.parametrize("location", ["text", "value", "key"])
+async def test_a_lone_surrogate_is_malformed(shared: Service, location: str, text: str) -> None:
     body = {
         "text": f'{{"type": "job.failed", "stream_id": "{job()["id"]}", "data": {{"error_message": "{text}"}}}}',
         "value": a_job(f'{{"a": ["{text}"]}}'),
         "key": a_job(f'{{"a": {{"{text}": 1}}}}'),
-    }[place]
+    }[location]
 
     assert (await refused(shared, body))[0] == MALFORMED
 
@@ -131,7 +131,7 @@ async def test_a_nul_in_any_text_is_invalid(shared: Service, body: str) -> None:
     assert (await refused(shared, body))[0] == INVALID
 
 
-async def test_what_only_looks_like_a_nul_is_fine(shared: Service) -> None:
+async def test_an_escaped_backslash_before_u0000_is_accepted(shared: Service) -> None:
     status, answer = await send(shared, a_job(r'{"a": "\\u0000"}'))
 
     assert status == 201
@@ -141,7 +141,7 @@ async def test_what_only_looks_like_a_nul_is_fine(shared: Service) -> None:
 
 @pytest.mark.parametrize("depth", [101, 5_000, 1_000_000])
 @pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
-async def test_what_is_nested_too_deep_is_malformed(shared: Service, depth: int, opening: str, closing: str) -> None:
+async def test_json_nested_too_deep_is_malformed(shared: Service, depth: int, opening: str, closing: str) -> None:
     # The event, its data and the input itself are three levels more.
     inner = opening * (depth - 3) + "1" + closing * (depth - 3)
 
@@ -149,7 +149,7 @@ async def test_what_is_nested_too_deep_is_malformed(shared: Service, depth: int,
     assert (await refused(shared, inner))[0] in (MALFORMED, INVALID)
 
 
-async def test_a_hundred_levels_are_fine_and_brackets_in_texts_are_none(shared: Service) -> None:
+async def test_a_hundred_levels_are_accepted_and_brackets_in_strings_do_not_count(shared: Service) -> None:
     deepest = json.loads("[" * 97 + '"' + "[{" * 500 + '\\" ["' + "]" * 97)
 
     status, answer = await shared.post(job(input_data={"a": deepest}))
@@ -168,28 +168,28 @@ async def test_a_number_of_thousands_of_digits_is_refused(shared: Service, numbe
 
 
 @pytest.mark.parametrize("digits", [5_000, 1_000_000])
-async def test_a_whole_number_that_readers_cannot_hold_is_refused_inside_objects_too(
+async def test_an_integer_that_clients_cannot_represent_is_refused_inside_objects_too(
     shared: Service, digits: int
 ) -> None:
     assert (await refused(shared, a_job(f'{{"a": [{"9" * digits}]}}')))[0] in (MALFORMED, INVALID)
 
 
 @pytest.mark.parametrize("body", ['"   "', "5", "null", "true", "[5]", "[[]]", "[null]", '["a"]', "[[{}]]"])
-async def test_what_is_no_object_is_invalid(shared: Service, body: str) -> None:
+async def test_an_event_that_is_not_an_object_is_invalid(shared: Service, body: str) -> None:
     what, problem = await refused(shared, body)
 
     assert what == INVALID
     assert problem["errors"][0]["path"] == "$"
 
 
-async def test_more_events_than_five_thousand_are_too_many(shared: Service) -> None:
+async def test_more_than_five_thousand_events_are_too_large(shared: Service) -> None:
     events = [cost() for _ in range(5_001)]
 
     assert (await refused(shared, json.dumps(events)))[0] == TOO_LARGE
     assert (await refused(shared, "\n".join(map(json.dumps, events)), NDJSON))[0] == TOO_LARGE
 
 
-async def test_five_thousand_events_and_sixteen_mebibytes_are_not_too_many(shared: Service) -> None:
+async def test_five_thousand_events_and_sixteen_mebibytes_are_accepted(shared: Service) -> None:
     body = json.dumps([cost() for _ in range(5_000)]).encode()
 
     status, answer = await send(shared, body.ljust(16 * MIB))
@@ -203,13 +203,13 @@ async def _chunks(size_mib: int) -> AsyncIterator[bytes]:
         yield b" " * MIB
 
 
-async def test_a_body_of_more_than_sixteen_mebibytes_is_too_large(shared: Service) -> None:
+async def test_a_body_over_sixteen_mebibytes_is_too_large(shared: Service) -> None:
     assert (await refused(shared, a_cost().encode().ljust(16 * MIB + 1)))[0] == TOO_LARGE
     assert (await refused(shared, b" " * (17 * MIB)))[0] == TOO_LARGE
     assert (await refused(shared, _chunks(17)))[0] == TOO_LARGE
 
 
-async def test_a_small_body_that_unpacks_to_half_a_gibibyte_is_too_large_and_never_held_in_memory(
+async def test_a_small_body_that_decompresses_to_half_a_gibibyte_is_too_large_and_never_in_memory(
     shared: Service,
 ) -> None:
     packer = zlib.compressobj(1, zlib.DEFLATED, 31)
@@ -222,7 +222,7 @@ async def test_a_small_body_that_unpacks_to_half_a_gibibyte_is_too_large_and_nev
     assert psutil.Process().memory_info().rss - memory_before < 128 * MIB
 
 
-async def test_a_packed_body_is_unpacked_and_one_that_cannot_be_is_malformed(shared: Service) -> None:
+async def test_a_compressed_body_is_decompressed_and_an_invalid_one_is_malformed(shared: Service) -> None:
     packed = gzip.compress(a_cost().encode())
 
     status, _ = await send(shared, packed, headers={"Content-Encoding": "gzip"})
@@ -248,7 +248,7 @@ async def test_another_content_type_is_not_supported(shared: Service, media_type
         pytest.param("[" * (16 * MIB), MALFORMED, id="millions of levels"),
     ],
 )
-async def test_no_body_keeps_the_others_waiting(shared: Service, body: str, what: tuple[int, str]) -> None:
+async def test_no_body_blocks_other_requests(shared: Service, body: str, what: tuple[int, str]) -> None:
     started = time.monotonic()
 
     found, _ = await refused(shared, body)
@@ -257,7 +257,7 @@ async def test_no_body_keeps_the_others_waiting(shared: Service, body: str, what
     assert time.monotonic() - started < DENIAL_OF_SERVICE_SECONDS
 
 
-async def test_a_key_that_is_no_text_is_malformed(shared: Service) -> None:
+async def test_an_idempotency_key_that_is_not_printable_is_malformed(shared: Service) -> None:
     too_long = {"Idempotency-Key": "k" * 256}
 
     assert (await refused(shared, a_cost(), too_long))[0] == MALFORMED
@@ -265,7 +265,7 @@ async def test_a_key_that_is_no_text_is_malformed(shared: Service) -> None:
 
 
 @pytest.mark.parametrize("type_", ["cost.expired", "cost.denied", "cost.invented", "payload_erased", "", "job", "*"])
-async def test_a_type_that_nobody_may_send_is_invalid(shared: Service, type_: str) -> None:
+async def test_an_unknown_or_internal_event_type_is_invalid(shared: Service, type_: str) -> None:
     what, problem = await refused(shared, json.dumps(event(type_, stream_id=cost()["id"])))
 
     assert what == INVALID

@@ -1,4 +1,4 @@
-"""Parameters, paths, headers and cursors that must be refused, and addresses that do not exist."""
+"""Invalid parameters, paths, headers and cursors, and paths that do not exist."""
 
 import asyncio
 import base64
@@ -19,7 +19,7 @@ COLLECTIONS = ("campaigns", "content-assets", "agent-jobs", "budget-entries")
 
 
 async def refused(service: Service, address: str, **headers: str) -> tuple[int, str]:
-    """Read what must be refused; status and slug of the problem. The address is sent as it is."""
+    """Read a URL that must be refused; return status and slug. The URL is sent as it is."""
     async with service.client.get(URL(address, encoded=True), headers=headers) as answer:
         assert answer.content_type == "application/problem+json", await answer.text()
         problem = await answer.json(content_type=None)
@@ -46,7 +46,7 @@ READS = [
 
 
 @pytest.mark.parametrize("path", READS)
-async def test_an_unknown_query_parameter_is_malformed_everywhere(shared: Service, path: str) -> None:
+async def test_an_unknown_query_parameter_is_malformed_on_every_route(shared: Service, path: str) -> None:
     assert await refused(shared, f"{path}?colour=red") == MALFORMED
     assert await refused(shared, f"{path}?=") == MALFORMED
 
@@ -94,7 +94,7 @@ async def test_a_bad_limit_of_events_is_malformed(shared: Service, limit: str) -
 
 
 @pytest.mark.parametrize("position", [*BAD_NUMBERS, str(2**63)])
-async def test_what_is_no_position_is_malformed(shared: Service, position: str) -> None:
+async def test_an_invalid_position_is_malformed(shared: Service, position: str) -> None:
     for parameter in ("after", "until"):
         assert await refused(shared, f"/v1/events?{parameter}={position}") == MALFORMED
     assert await refused(shared, f"/v1/campaigns?min_position={position}") == MALFORMED
@@ -105,7 +105,7 @@ async def test_what_is_no_position_is_malformed(shared: Service, position: str) 
         assert await refused(shared, "/v1/campaigns", **{"Ledger-Min-Position": position}) == MALFORMED
 
 
-async def test_positions_far_beyond_the_head_are_fine(shared: Service) -> None:
+async def test_positions_beyond_the_head_are_accepted(shared: Service) -> None:
     beyond = 2**63 - 1
 
     page = await shared.get("/v1/events", after=beyond)
@@ -118,7 +118,7 @@ async def test_positions_far_beyond_the_head_are_fine(shared: Service) -> None:
 @pytest.mark.parametrize(
     "text", ["", "1", "x" * 36, SOMETHING[:-1], SOMETHING + "0", "null", "NULL", "Null", "%00", "%FF", "..."]
 )
-async def test_what_is_no_uuid_is_malformed(shared: Service, text: str) -> None:
+async def test_an_invalid_uuid_is_malformed(shared: Service, text: str) -> None:
     if text:
         for path in ("/v1/campaigns/{}", "/v1/campaigns/{}/budget", "/v1/campaigns/{}/timeline", "/v1/streams/job/{}"):
             assert await refused(shared, path.format(text)) == MALFORMED
@@ -146,7 +146,7 @@ async def test_what_is_no_uuid_is_malformed(shared: Service, text: str) -> None:
         "2025-01-01T00:00:00+00:00",
     ],
 )
-async def test_what_is_no_time_with_its_zone_is_malformed(shared: Service, when: str) -> None:
+async def test_an_invalid_time_or_one_without_a_zone_is_malformed(shared: Service, when: str) -> None:
     for name in COLLECTIONS:
         assert await refused(shared, f"/v1/{name}?created_after={when}") == MALFORMED
         assert await refused(shared, f"/v1/{name}?created_before={when}") == MALFORMED
@@ -175,7 +175,7 @@ async def test_what_is_no_time_with_its_zone_is_malformed(shared: Service, when:
         "/v1/spend?group_by=currency",
     ],
 )
-async def test_a_value_that_cannot_be_is_malformed(shared: Service, address: str) -> None:
+async def test_an_invalid_value_is_malformed(shared: Service, address: str) -> None:
     assert await refused(shared, address) == MALFORMED
 
 
@@ -185,7 +185,7 @@ async def test_a_bad_sort_is_malformed(shared: Service, sort: str) -> None:
 
 
 def cursor(sort: str, *values: Any) -> str:
-    """A cursor as the service writes them now, to be tampered with."""
+    """Return a cursor in the format of the service, to be tampered with."""
     return base64.urlsafe_b64encode(json.dumps([sort, values]).encode()).decode().rstrip("=")
 
 
@@ -193,7 +193,7 @@ def cursor(sort: str, *values: Any) -> str:
     "text",
     ["", "x", "null", "%00", "a%00b", "%D9%A1", "W10", "bnVsbA", "====", "A" * 5_000, "W1td", "eyJhIjoxfQ", "-_-_"],
 )
-async def test_a_cursor_from_nowhere_is_malformed(shared: Service, text: str) -> None:
+async def test_an_invented_cursor_is_malformed(shared: Service, text: str) -> None:
     for name in COLLECTIONS:
         assert await refused(shared, f"/v1/{name}?cursor={text}") == MALFORMED
 
@@ -220,7 +220,7 @@ A_TIME = ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", "2025-01-01T
         *(("name", value) for value in (5, None, "a\0b", ["a"], "\ud800")),
     ],
 )
-async def test_a_cursor_that_was_tampered_with_is_malformed_and_costs_nothing(
+async def test_a_cursor_with_an_invalid_value_is_malformed_without_a_query(
     shared: Service, sort: str, value: Any
 ) -> None:
     started = time.monotonic()
@@ -245,7 +245,7 @@ async def test_a_cursor_of_another_shape_is_malformed(shared: Service, values: l
     + [f"/v1/{name}/{SOMETHING}" for name in COLLECTIONS]
     + [f"/v1/campaigns/{SOMETHING}/{rest}" for rest in ("budget", "timeline", "beer")],
 )
-async def test_what_is_not_there_is_not_found(shared: Service, path: str) -> None:
+async def test_a_path_or_item_that_does_not_exist_is_not_found(shared: Service, path: str) -> None:
     assert await refused(shared, path) == (404, "not-found")
 
 
@@ -260,7 +260,7 @@ async def test_what_is_not_there_is_not_found(shared: Service, path: str) -> Non
         ("POST", "/healthz", {"GET"}),
     ],
 )
-async def test_another_method_is_refused_with_those_that_are_allowed(
+async def test_another_method_is_405_with_the_allowed_methods(
     shared: Service, method: str, path: str, allowed: set[str]
 ) -> None:
     async with shared.client.request(method, path) as answer:
@@ -273,7 +273,7 @@ async def test_another_method_is_refused_with_those_that_are_allowed(
 
 
 @pytest.mark.parametrize("header", [b"Idempotency-Key: \xff\xfe", b"Content-Type: text/\xff", b"Content-Type: \xff"])
-async def test_a_header_that_is_not_utf_8_is_the_senders_mistake(shared: Service, header: bytes) -> None:
+async def test_a_header_that_is_not_utf_8_is_malformed(shared: Service, header: bytes) -> None:
     head = await shared.head()
     body = json.dumps({"type": "cost.recorded", "data": {"resource_type": "other", "cost": 1}}).encode()
     address = shared.client._base_url
@@ -292,12 +292,12 @@ async def test_a_header_that_is_not_utf_8_is_the_senders_mistake(shared: Service
 
 @pytest.mark.parametrize("path", ["/healthz", "/v1/projections", "/v1/campaigns", "/v1/events"])
 @pytest.mark.parametrize("empty", ["?", "?&", "?&&&"])
-async def test_a_query_string_without_parameters_is_none(shared: Service, path: str, empty: str) -> None:
+async def test_a_query_string_without_parameters_is_accepted(shared: Service, path: str, empty: str) -> None:
     async with shared.client.get(URL(path + empty, encoded=True)) as answer:
         assert answer.status == 200
 
 
-async def test_after_all_this_the_service_is_ready_and_takes_events(shared: Service) -> None:
+async def test_after_all_these_requests_the_service_is_ready_and_accepts_events(shared: Service) -> None:
     assert (await shared.get("/readyz"))["status"] == "ok"
     assert (await shared.append(cost()))[0]["version"] == 1
     assert uuid.UUID((await shared.get("/v1/budget-entries"))["items"][0]["id"])

@@ -8,11 +8,11 @@ from tests.events import campaign, cost, follow, reserve
 
 
 def days_ago(days: float) -> str:
-    """A time so many days ago."""
+    """Return the time `days` ago."""
     return (datetime.now(UTC) - timedelta(days=days)).isoformat()
 
 
-async def test_a_budget_says_what_is_spent_held_available_and_how_long_it_will_do(shared: Service) -> None:
+async def test_a_budget_has_spent_held_available_burn_rate_and_days_left(shared: Service) -> None:
     created = campaign(budget="100", currency="EUR")
     of = {"campaign_id": created["id"]}
     await shared.append(
@@ -37,7 +37,7 @@ async def test_a_budget_says_what_is_spent_held_available_and_how_long_it_will_d
     }
 
 
-async def test_a_campaign_that_burns_nothing_lasts_for_an_unknown_time(shared: Service) -> None:
+async def test_without_costs_in_the_last_week_days_left_is_null(shared: Service) -> None:
     created = campaign(budget="0")
     old = {**cost("5", campaign_id=created["id"]), "occurred_at": days_ago(8)}
     await shared.append(created)
@@ -51,7 +51,7 @@ async def test_a_campaign_that_burns_nothing_lasts_for_an_unknown_time(shared: S
     assert (budget["available"], budget["used_percentage"]) == ("-5", "0")
 
 
-async def test_a_campaign_that_is_overdrawn_has_no_day_left(shared: Service) -> None:
+async def test_an_exceeded_budget_has_no_days_left(shared: Service) -> None:
     created = campaign(budget="1")
     await shared.append(created, cost("8", campaign_id=created["id"]))
 
@@ -60,7 +60,7 @@ async def test_a_campaign_that_is_overdrawn_has_no_day_left(shared: Service) -> 
     assert (budget["available"], budget["used_percentage"], budget["days_left"]) == ("-7", "800", "0")
 
 
-async def test_the_burn_rate_goes_by_when_it_happened_and_counts_adjustments_with_their_entry(
+async def test_the_burn_rate_is_by_time_of_occurrence_and_counts_adjustments_with_their_entry(
     shared: Service,
 ) -> None:
     created = campaign()

@@ -1,4 +1,4 @@
-"""The four collections: what is shown of a row, filters, and what becomes of deleted rows."""
+"""Collections: columns and derived figures, filters, order, and deleted rows."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -19,7 +19,7 @@ LATER = "2025-03-01T12:00:00.000001Z"
 
 @pytest.fixture(scope="module")
 async def things(shared: Service) -> Named:
-    """A few rows in every collection, by name."""
+    """Create a few rows in every collection; return their ids by name."""
     spring = campaign(name="Spring")
     comma = campaign(name="Spring, summer\\ & more")
     quiet = campaign(name="null")
@@ -50,7 +50,7 @@ async def things(shared: Service) -> Named:
 
 
 @pytest.mark.parametrize(
-    ("name", "filters", "wanted"),
+    ("name", "filters", "expected"),
     [
         ("campaigns", {}, "spring comma quiet"),
         ("campaigns", {"name": "Spring"}, "spring"),
@@ -92,17 +92,17 @@ async def things(shared: Service) -> Named:
         ("budget-entries", {"occurred_before": "2025-03-01T13:00:00.000001+01:00"}, "early"),
     ],
 )
-async def test_filters_narrow_and_commas_mean_any_of(
-    shared: Service, things: Named, name: str, filters: dict[str, str], wanted: str
+async def test_filters_select_rows_with_any_of_their_values(
+    shared: Service, things: Named, name: str, filters: dict[str, str], expected: str
 ) -> None:
-    given = {
+    parameters = {
         field: ",".join(things[part]["id"] for part in value.split(",")) if field.endswith("_id") else value
         for field, value in filters.items()
     }
 
-    page = await shared.get(f"/v1/{name}", **given)
+    page = await shared.get(f"/v1/{name}", **parameters)
 
-    assert {item["id"] for item in page["items"]} == {things[one]["id"] for one in wanted.split()}
+    assert {item["id"] for item in page["items"]} == {things[one]["id"] for one in expected.split()}
 
 
 @pytest.mark.parametrize("name", ["campaigns", "content-assets", "agent-jobs", "budget-entries"])
@@ -123,7 +123,7 @@ async def test_created_after_is_inclusive_and_created_before_exclusive(
     assert {item["id"] for item in before["items"]} == {item["id"] for item in items} - same
 
 
-async def test_the_newest_come_first_and_ties_go_by_id(shared: Service, things: Named) -> None:
+async def test_rows_are_ordered_by_newest_first_then_by_id(shared: Service, things: Named) -> None:
     for name in ("campaigns", "content-assets", "agent-jobs", "budget-entries"):
         items = await follow_pages(shared, f"/v1/{name}", limit=1)
 
@@ -131,7 +131,7 @@ async def test_the_newest_come_first_and_ties_go_by_id(shared: Service, things: 
         assert items == sorted(by_id, key=lambda item: item["created_at"], reverse=True)
 
 
-async def test_a_campaign_is_shown_with_its_derived_figures(service: Service) -> None:
+async def test_a_campaign_has_its_derived_figures(service: Service) -> None:
     created = campaign(budget="3", description="D", currency="EUR", start_date="2025-01-01T01:00:00+01:00")
     spent, held = cost("1", campaign_id=created["id"]), reserve("0.50", campaign_id=created["id"])
     metrics = {"impressions": 5, "clicks": 4, "conversions": 3, "revenue": "1.50"}
@@ -165,7 +165,7 @@ async def test_a_campaign_is_shown_with_its_derived_figures(service: Service) ->
     }
 
 
-async def test_a_campaign_without_a_budget_has_used_nothing_of_it(service: Service) -> None:
+async def test_a_campaign_with_a_budget_of_0_has_used_0_percent(service: Service) -> None:
     created = campaign(budget="0")
     await service.append(created, cost("1", campaign_id=created["id"]))
 
@@ -174,7 +174,7 @@ async def test_a_campaign_without_a_budget_has_used_nothing_of_it(service: Servi
     assert (shown["budget_used_percentage"], shown["budget_remaining"], shown["roi"]) == ("0", "-1", "-1")
 
 
-async def test_a_job_is_shown_with_its_duration_and_its_objects(service: Service) -> None:
+async def test_a_job_has_its_duration_and_its_json_objects(service: Service) -> None:
     queued = job(input_data={"b": [1.50, {"ü": None}], "a": ""}, budget="7.0")
     started = {**follow(queued, "job.started"), "occurred_at": "2025-01-01T00:00:00Z"}
     completed = {**follow(queued, "job.completed"), "occurred_at": "2025-01-01T00:01:00.25Z"}
@@ -210,7 +210,7 @@ async def test_a_job_is_shown_with_its_duration_and_its_objects(service: Service
     }
 
 
-async def test_what_was_deleted_is_gone_and_what_pointed_to_it_stays_as_it_was(service: Service) -> None:
+async def test_a_deleted_row_is_gone_and_rows_that_refer_to_it_are_unchanged(service: Service) -> None:
     created, queued = campaign(), job()
     of_campaign, of_job = content(campaign_id=created["id"]), content(agent_job_id=queued["id"])
     job_of_campaign = job(created["id"])
@@ -231,7 +231,7 @@ async def test_what_was_deleted_is_gone_and_what_pointed_to_it_stays_as_it_was(s
     assert [item["id"] for item in (await service.get("/v1/content-assets"))["items"]] == [of_job["id"]]
 
 
-async def test_a_denied_hold_is_no_entry_and_a_settled_one_tells_what_it_cost(service: Service) -> None:
+async def test_a_denied_hold_has_no_entry_and_a_settled_one_has_its_cost(service: Service) -> None:
     created = campaign(budget="1")
     held = reserve("1", campaign_id=created["id"], model_used="asked", provider="P", description="D")
     settled = {"cost": "0.25", "tokens_used": 3, "model_used": "taken"}

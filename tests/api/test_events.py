@@ -1,4 +1,4 @@
-"""GET /v1/events and its kin: every event, in the order of its position."""
+"""GET /v1/events, one event, streams and timelines: filters, pages, NDJSON, canonical form."""
 
 import json
 import uuid
@@ -27,13 +27,13 @@ async def lines(service: Service, path: str = "/v1/events", **parameters: Any) -
 
 
 async def positions(service: Service, path: str = "/v1/events", **parameters: Any) -> list[int]:
-    """The positions of the events that are answered on one page."""
+    """Return the positions of the events of one page."""
     return [event["position"] for event in (await service.get(path, **parameters))["events"]]
 
 
 @pytest.fixture(scope="module")
 async def story(shared: Service) -> dict[str, dict[str, Any]]:
-    """A log of eleven events, at the positions 1 to 11; what it is made of, by name."""
+    """Append eleven events at the positions 1 to 11; return the first events of their streams by name."""
     first, second = campaign(), campaign()
     queued = job(first["id"])
     asset = content(campaign_id=second["id"])
@@ -47,7 +47,7 @@ async def story(shared: Service) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    ("filters", "wanted"),
+    ("filters", "expected"),
     [
         ({}, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]),
         ({"after": "0"}, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]),
@@ -68,14 +68,14 @@ async def story(shared: Service) -> dict[str, dict[str, Any]]:
         ({"category": "cost", "after": "7", "limit": "2"}, [8, 9]),
     ],
 )
-async def test_filters_narrow_and_commas_mean_any_of(
-    shared: Service, story: Any, filters: dict[str, str], wanted: list[int]
+async def test_filters_select_events_with_any_of_their_values(
+    shared: Service, story: Any, filters: dict[str, str], expected: list[int]
 ) -> None:
-    assert await positions(shared, **filters) == wanted
+    assert await positions(shared, **filters) == expected
 
 
 @pytest.mark.parametrize(
-    ("filters", "wanted"),
+    ("filters", "expected"),
     [
         ({"campaign_id": "first"}, [1, 3, 4, 7, 11]),
         ({"campaign_id": "second"}, [2, 5, 6, 8, 10]),
@@ -87,19 +87,19 @@ async def test_filters_narrow_and_commas_mean_any_of(
         ({"agent_job_id": "held"}, []),
     ],
 )
-async def test_filters_by_what_an_event_counts_for_combine(
-    shared: Service, story: dict[str, dict[str, Any]], filters: dict[str, str], wanted: list[int]
+async def test_filters_by_campaign_and_job_combine(
+    shared: Service, story: dict[str, dict[str, Any]], filters: dict[str, str], expected: list[int]
 ) -> None:
     by_id = {name: story[of]["id"] for name, of in filters.items()}
 
-    assert await positions(shared, **by_id) == wanted
-    assert [event["position"] for event in await lines(shared, **by_id)] == wanted
-    if wanted:
-        assert await positions(shared, **by_id, until=wanted[-1] - 1) == wanted[:-1]
+    assert await positions(shared, **by_id) == expected
+    assert [event["position"] for event in await lines(shared, **by_id)] == expected
+    if expected:
+        assert await positions(shared, **by_id, until=expected[-1] - 1) == expected[:-1]
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 10, 11, 12])
-async def test_following_next_after_gives_each_event_once_and_ends(shared: Service, story: Any, limit: int) -> None:
+async def test_following_next_after_returns_each_event_once(shared: Service, story: Any, limit: int) -> None:
     found: list[int] = []
     after: int | None = 0
     pages = 0
@@ -113,14 +113,14 @@ async def test_following_next_after_gives_each_event_once_and_ends(shared: Servi
     assert pages == -(-11 // limit)
 
 
-async def test_next_after_is_null_where_the_filter_leaves_nothing_more(shared: Service, story: Any) -> None:
+async def test_next_after_is_null_if_no_more_events_match(shared: Service, story: Any) -> None:
     page = await shared.get("/v1/events", category="job", limit=2)
 
     assert [event["position"] for event in page["events"]] == [3, 4]
     assert (page["next_after"], page["head"]) == (None, 11)
 
 
-async def test_lines_are_the_events_of_the_pages_whatever_the_limit(shared: Service, story: Any) -> None:
+async def test_ndjson_has_the_events_of_all_pages_whatever_the_limit(shared: Service, story: Any) -> None:
     page = await shared.get("/v1/events")
 
     assert await lines(shared) == page["events"]
@@ -137,7 +137,7 @@ async def test_an_event_is_read_by_its_position(shared: Service, story: dict[str
     assert (await shared.problem("/v1/events/12"))[0] == 404
 
 
-async def test_a_stream_is_answered_whole_with_its_version_as_etag(
+async def test_a_stream_is_returned_whole_with_its_version_as_etag(
     shared: Service, story: dict[str, dict[str, Any]]
 ) -> None:
     path = f"/v1/streams/cost/{story['held']['id']}"
@@ -167,7 +167,7 @@ async def test_the_same_id_in_another_category_is_another_stream(service: Servic
     assert (await service.problem(f"/v1/streams/job/{same_id}"))[0] == 404
 
 
-async def test_the_timeline_is_what_counts_for_a_campaign(shared: Service, story: dict[str, dict[str, Any]]) -> None:
+async def test_a_timeline_has_the_events_of_a_campaign(shared: Service, story: dict[str, dict[str, Any]]) -> None:
     path = f"/v1/campaigns/{story['first']['id']}/timeline"
 
     assert await positions(shared, path) == [1, 3, 4, 7, 11]
@@ -178,7 +178,7 @@ async def test_the_timeline_is_what_counts_for_a_campaign(shared: Service, story
     assert [event["position"] for event in await lines(shared, path)] == [1, 3, 4, 7, 11]
 
 
-async def test_the_timeline_of_a_deleted_campaign_stays(service: Service) -> None:
+async def test_a_deleted_campaign_keeps_its_timeline(service: Service) -> None:
     created = campaign()
     await service.append(created, follow(created, "campaign.deleted", {"reason": "A mistake"}))
 
@@ -236,7 +236,7 @@ async def test_an_event_is_returned_in_its_canonical_form(service: Service) -> N
     }
 
 
-async def test_what_was_not_said_is_left_out_and_what_it_counts_for_is_resolved(service: Service) -> None:
+async def test_absent_fields_are_omitted_and_campaign_and_job_are_resolved(service: Service) -> None:
     created = campaign()
     queued = job(created["id"])
     spent = cost("0.000125", agent_job_id=queued["id"], tokens_used=7)

@@ -1,4 +1,4 @@
-"""Reading much of the log: pages are bounded in size, streams in memory, and a slow reader holds nobody up."""
+"""Large reads of the log: pages are bounded in size, streams in memory, slow readers block nobody."""
 
 import asyncio
 import json
@@ -21,18 +21,18 @@ from tests.events import content, cost, follow, job
 MIB = 1024 * 1024
 ACCEPT_NDJSON = {"Accept": NDJSON["Content-Type"]}
 PAGE_BYTES_MAX = 10 * MIB
-"""A page of 8 Mi characters of plain text, and what is around it."""
+"""A page of 8 Mi characters of plain text, with its JSON."""
 
 
 async def append_large(service: Service, count: int, characters: int) -> list[str]:
-    """Append assets of one stream each, with this much text; their ids in order."""
+    """Append `count` assets with texts of this length; return their ids in order."""
     assets = [content(content=chr(ord("a") + number % 26) * characters) for number in range(count)]
     for asset in assets:
         await service.append(asset)
     return [asset["id"] for asset in assets]
 
 
-async def test_pages_of_large_events_are_cut_by_size_and_lose_none(service: Service) -> None:
+async def test_pages_of_large_events_are_bounded_in_size_and_lose_no_event(service: Service) -> None:
     ids = await append_large(service, 20, 900_000)
 
     found: list[str] = []
@@ -51,7 +51,7 @@ async def test_pages_of_large_events_are_cut_by_size_and_lose_none(service: Serv
     assert len(sizes) == 3
 
 
-async def test_lines_streams_and_timelines_of_large_events_are_whole(service: Service) -> None:
+async def test_ndjson_streams_and_timelines_of_large_events_are_complete(service: Service) -> None:
     asset = content(content="a" * 900_000)
     await service.append(asset)
     for number in range(19):
@@ -74,7 +74,7 @@ async def _lines(answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
     assert rest == b""
 
 
-async def test_an_event_larger_than_a_page_is_a_page_of_its_own(service: Service) -> None:
+async def test_an_event_larger_than_a_page_is_a_page_alone(service: Service) -> None:
     large = job(input_data={"text": "x" * (12 * MIB)})
     await service.append(cost(), large, cost())
 
@@ -88,7 +88,7 @@ async def test_an_event_larger_than_a_page_is_a_page_of_its_own(service: Service
     assert pages == [[1], [2], [3]]
 
 
-async def test_a_reader_of_lines_is_not_kept_going_by_a_writer(service: Service, monkeypatch: Any) -> None:
+async def test_ndjson_ends_although_events_are_appended_meanwhile(service: Service, monkeypatch: Any) -> None:
     monkeypatch.setattr(read, "PAGE_EVENTS_MAX", 10)
     monkeypatch.setattr(read.read_page, "__defaults__", (10, None))
     await service.append(*(cost() for _ in range(30)))
@@ -106,19 +106,19 @@ async def test_a_reader_of_lines_is_not_kept_going_by_a_writer(service: Service,
     assert [json.loads(line)["position"] for line in body.splitlines()] == list(range(1, 31))
 
 
-async def test_what_breaks_off_does_not_end_as_if_it_were_whole(service: Service, monkeypatch: Any) -> None:
+async def test_an_aborted_response_does_not_end_like_a_complete_one(service: Service, monkeypatch: Any) -> None:
     asset = content()
     revisions = [follow(asset, "content.revised", {"title": f"{number}"}) for number in range(30)]
     await service.append(asset, *revisions)
     original = read.read_page
     pages = 0
 
-    async def fail_on_the_second_page(connection: Any, wanted: Any, limit: int = 0) -> Any:
+    async def fail_on_the_second_page(connection: Any, event_filter: Any, limit: int = 0) -> Any:
         nonlocal pages
         pages += 1
         if pages % 2 == 0:
             raise ConnectionResetError("the database went away")
-        return await original(connection, wanted, 10)
+        return await original(connection, event_filter, 10)
 
     monkeypatch.setattr(read, "read_page", fail_on_the_second_page)
 
@@ -128,9 +128,7 @@ async def test_what_breaks_off_does_not_end_as_if_it_were_whole(service: Service
                 await answer.read()
 
 
-async def test_slow_readers_hold_back_what_is_read_for_them_and_hold_up_nobody_else(
-    service: Service, monkeypatch: Any
-) -> None:
+async def test_slow_readers_delay_their_own_pages_and_block_nobody_else(service: Service, monkeypatch: Any) -> None:
     await append_large(service, 40, 900_000)
     original = read.read_page
     pages = 0
@@ -141,7 +139,7 @@ async def test_slow_readers_hold_back_what_is_read_for_them_and_hold_up_nobody_e
         return await original(*arguments)
 
     monkeypatch.setattr(read, "read_page", count)
-    # More readers than the pool has connections, none of which reads what is sent.
+    # More clients than the pool has connections; none of them reads its response.
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(service.client._base_url, connector=connector, read_bufsize=1024) as client:
         readers = [await client.get("/v1/events", headers=ACCEPT_NDJSON) for _ in range(12)]
@@ -161,7 +159,7 @@ async def test_slow_readers_hold_back_what_is_read_for_them_and_hold_up_nobody_e
 
 
 async def _serve(service: Service, home: Any) -> tuple[subprocess.Popen[str], str]:
-    """Run `ledger serve` on the service's database, as a process of its own."""
+    """Run `ledger serve` on the service's database, in another process."""
     environment = os.environ | {
         "DATABASE_URL": service.database_url.render_as_string(hide_password=False),
         "LEDGER_HOME": str(home),
@@ -193,6 +191,6 @@ async def test_the_memory_of_an_export_does_not_grow_with_the_log(service: Servi
 
     assert count == 30_000
     assert size > 20 * MIB
-    # A page or two are in memory; as objects, all six would take two or three times the size of the answer.
+    # One or two pages are in memory; as objects, all six would take two or three times the size of the response.
     assert rss_peak - rss_before < 32 * MIB
     assert exit_code == 0

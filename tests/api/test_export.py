@@ -1,4 +1,4 @@
-"""`GET /v1/log/export`: the log line by line as it is hashed, whole or broken off."""
+"""GET /v1/log/export: every event as it is hashed; complete, or aborted."""
 
 from collections.abc import AsyncIterator
 
@@ -19,13 +19,13 @@ EXPORT = "/v1/log/export"
 
 
 async def positions(service: Service, **parameters: str) -> list[int]:
-    """The positions of the lines answered."""
+    """Return the positions of the exported lines."""
     async with service.client.get(EXPORT, params=parameters) as answer:
         assert (answer.status, answer.content_type) == (200, "application/x-ndjson")
         return [line.event.position for line in read(await answer.read())]
 
 
-async def test_it_has_every_event_as_it_is_hashed_and_with_its_text(service: Service) -> None:
+async def test_an_export_has_every_event_as_it_is_hashed_with_its_text(service: Service) -> None:
     await service.append(campaign(description="A text"), content(), cost())
     await query(service.database, "UPDATE ledger.events SET text = NULL, text_salt = NULL WHERE position = 2")
 
@@ -36,7 +36,7 @@ async def test_it_has_every_event_as_it_is_hashed_and_with_its_text(service: Ser
     assert [line.event.text is None for line in lines] == [False, True, True]
 
 
-async def test_a_range_is_exclusive_at_its_beginning_and_inclusive_at_its_end(service: Service) -> None:
+async def test_after_is_exclusive_and_until_inclusive(service: Service) -> None:
     await service.append(*(cost() for _ in range(5)))
 
     assert await positions(service) == [1, 2, 3, 4, 5]
@@ -45,7 +45,7 @@ async def test_a_range_is_exclusive_at_its_beginning_and_inclusive_at_its_end(se
     assert await positions(service, until="0") == []
 
 
-async def test_an_end_that_the_log_has_not_reached_is_refused_because_less_would_look_whole(service: Service) -> None:
+async def test_an_end_beyond_the_head_is_refused(service: Service) -> None:
     await service.append(cost())
 
     status, problem = await service.problem(EXPORT, until="2")
@@ -55,17 +55,17 @@ async def test_an_end_that_the_log_has_not_reached_is_refused_because_less_would
 
 
 @pytest.mark.parametrize("parameters", [{"after": "-1"}, {"until": "x"}, {"limit": "1"}])
-async def test_parameters_that_cannot_be_read_are_refused(service: Service, parameters: dict[str, str]) -> None:
+async def test_invalid_parameters_are_refused(service: Service, parameters: dict[str, str]) -> None:
     status, problem = await service.problem(EXPORT, **parameters)
 
     assert (status, problem["type"]) == (400, "/problems/malformed")
 
 
-async def test_an_export_that_fails_half_way_is_broken_off(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_export_that_fails_midway_is_aborted(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     await service.append(cost(), cost())
 
-    async def failing(database: Database, wanted: EventFilter) -> AsyncIterator[list[SaltedEvent]]:
-        async for page in read_all_salted(database, wanted):
+    async def failing(database: Database, event_filter: EventFilter) -> AsyncIterator[list[SaltedEvent]]:
+        async for page in read_all_salted(database, event_filter):
             yield page[:1]
             raise OSError("the database went away")
 
@@ -75,12 +75,12 @@ async def test_an_export_that_fails_half_way_is_broken_off(service: Service, mon
         await positions(service)
 
 
-async def test_an_export_that_fails_before_it_begins_is_answered_with_a_problem(
+async def test_an_export_that_fails_before_it_begins_returns_a_problem(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await service.append(cost())
 
-    async def failing(database: Database, wanted: EventFilter) -> AsyncIterator[list[SaltedEvent]]:
+    async def failing(database: Database, event_filter: EventFilter) -> AsyncIterator[list[SaltedEvent]]:
         raise OSError("the database is away")
         yield []
 

@@ -1,7 +1,7 @@
-"""Requests drawn from the service's own OpenAPI document, right and wrong ones, with a key of each role and without.
+"""Requests generated from the OpenAPI document, valid and invalid, with a key of each role and without.
 
-Whatever is sent, the answer is one that the document names: status, media type, headers and body; never a 500; and what
-the document forbids is not taken. `LEDGER_TEST_FUZZ=200` draws so many requests of each kind for each operation.
+Every response is a documented one (status, media type, headers, body), never a 500, and invalid requests are refused.
+`LEDGER_TEST_FUZZ=200` sets the number of requests of each kind for each operation.
 A failure prints the request as a curl command.
 """
 
@@ -24,34 +24,34 @@ from ledger.api.app import listen, serving
 from ledger.database import Database
 from ledger.domain.access import Role
 from ledger.keys import KeyRing
-from tests.api.test_keys import made
+from tests.api.test_keys import key_header
 from tests.conftest import administer
 from tests.events import campaign, content, cost, follow, job, reserve
 
 EXAMPLES = int(os.environ.get("LEDGER_TEST_FUZZ", "4"))
 SECONDS_MAX = 30.0
-"""Of one request; only a hang takes so long."""
+"""Timeout of one request; only a hang takes this long."""
 
 FEED = "/v1/events/stream"
 FEED_SECONDS_MAX = 2.0
 FEED_EXAMPLES_MAX = 3
-"""A live feed has no end: its head, and what comes within this, are enough."""
+"""An event stream has no end: its headers, and what is received within this time, are enough."""
 
 
 def no_bug(ctx: Any, response: Any, case: Any) -> None:
-    """Not `not_a_server_error`: 503 says that a position is not reached yet, and is in the document."""
+    """Fail on 500. Not `not_a_server_error`: 503 (position not reached yet) is a documented response."""
     assert response.status_code != 500, response.content
 
 
 def no_wrong_data_taken(ctx: Any, response: Any, case: Any) -> None:
-    """What the document forbids is refused; in mode=independent by the result of each event, within a 200."""
+    """Fail if an invalid request is accepted; with mode=independent each event's result counts, within a 200."""
     if case.path == "/v1/events" and case.method == "POST" and (case.query or {}).get("mode") == "independent":
         return
     conformance.negative_data_rejection(ctx, response, case)
 
 
 def fits_its_schema(ctx: Any, response: Any, case: Any) -> None:
-    """The body fits; that of the feed is text in OpenAPI 3.1, which schemathesis compares with each event's fields."""
+    """Fail if a body violates its schema; except event streams, which schemathesis compares with an event's schema."""
     if case.path != FEED:
         conformance.response_schema_conformance(ctx, response, case)
 
@@ -63,29 +63,29 @@ CHECKS = [
     conformance.response_headers_conformance,
     fits_its_schema,
     no_wrong_data_taken,
-    # Not positive_data_acceptance: what fits the schema may still be refused by a rule that no schema can say
-    # (a cursor of another collection, a key twice in group_by, a cost for which the budget has no room).
-    # Not ignored_auth, missing_required_header, unsupported_method: test_owasp.py asks these of every route.
+    # Not positive_data_acceptance: a valid request may be refused by a rule that a schema cannot express
+    # (a cursor of another collection, a key twice in group_by, a hold for which the budget has no room).
+    # Not ignored_auth, missing_required_header, unsupported_method: test_owasp.py checks them on every route.
     # Not use_after_free, ensure_resource_availability: they follow a resource from POST to DELETE, and there is none.
 ]
 
 
 class Fuzzed(NamedTuple):
-    """Where the service is, the header of a key of each role, and something that exists for every path."""
+    """The URL of the service, the header of a key of each role, and existing values for path parameters."""
 
     url: str
     headers: dict[str, dict[str, str]]
-    there: dict[str, dict[str, Any]]
+    existing: dict[str, dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
 async def fuzzed(server_url: URL, template: str, working_as: Callable[[URL], URL]) -> AsyncIterator[Fuzzed]:
-    """A service that asks for keys, on a database of its own with something of everything in it."""
+    """A service with authentication, on its own database with some rows of every kind."""
     name = f"fuzz_{uuid.uuid4().hex[:12]}"
     await administer(server_url, f"CREATE DATABASE {name} TEMPLATE {template}")
     database = Database(working_as(server_url.set(database=name)))
-    # Names that nobody draws: a revocation must not hit a key in use.
-    headers = {role.value: await made(database, f"{role.value} {uuid.uuid4()}", role.value) for role in Role}
+    # Names that are not generated: a revocation must not hit a key in use.
+    headers = {role.value: await key_header(database, f"{role.value} {uuid.uuid4()}", role.value) for role in Role}
     opened, queued, asset, held = campaign(), job(), content(), reserve()
     events = [opened, queued, job(opened["id"]), asset, held, cost("2", campaign_id=opened["id"], model_used="m")]
     events += [follow(queued, "job.started"), follow(held, "cost.settled", {"cost": "1"})]
@@ -98,15 +98,15 @@ async def fuzzed(server_url: URL, template: str, working_as: Callable[[URL], URL
         async with client.post("/v1/events", json=events) as answer:
             assert answer.status == 201
         ids = {"campaigns": opened, "agent-jobs": queued, "content-assets": asset, "budget-entries": held}
-        there = {f"/v1/{noun}/": {"id": event["id"]} for noun, event in ids.items()}
-        there |= {"/v1/events/{": {"position": 3}, "/v1/streams/": {"category": "cost", "stream_id": held["id"]}}
-        yield Fuzzed(url, headers, there)
+        existing = {f"/v1/{noun}/": {"id": event["id"]} for noun, event in ids.items()}
+        existing |= {"/v1/events/{": {"position": 3}, "/v1/streams/": {"category": "cost", "stream_id": held["id"]}}
+        yield Fuzzed(url, headers, existing)
     await database.close()
     await administer(server_url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def operations(url: str) -> Iterator[Any]:
-    """Every operation of the document that the service shows."""
+    """Yield every operation of the service's OpenAPI document."""
     schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
     schema.config.max_stream_events = 1
     for found in schema.get_all_operations():
@@ -114,16 +114,18 @@ def operations(url: str) -> Iterator[Any]:
 
 
 def fuzz(operation: Any, headers: dict[str, str], fixed: dict[str, Any] | None, mode: GenerationMode) -> None:
-    """Draw requests to an operation, and check each answer."""
-    given: dict[str, Any] = {"path_parameters": fixed} if fixed else {}
+    """Generate requests for an operation, and check each response."""
+    fixed_parameters: dict[str, Any] = {"path_parameters": fixed} if fixed else {}
     is_feed = operation.path == FEED
     seconds = FEED_SECONDS_MAX if is_feed else SECONDS_MAX
     if mode is GenerationMode.POSITIVE:
         names = {parameter.name for parameter in (*operation.query, *operation.headers)}
-        # A feed that begins with something, and reads that do not wait five seconds for what will not be.
-        given["query"] = {name: 0 for name in ("min_position",) if name in names} | ({"after": 0} if is_feed else {})
-        given["headers"] = {name: "0" for name in ("Ledger-Min-Position",) if name in names}
-    # Always the same requests, no memory between runs, and no limit of time that a busy machine could pass.
+        # A stream that begins with events, and reads that do not wait 5 s for a position that is never reached.
+        fixed_parameters["query"] = {name: 0 for name in ("min_position",) if name in names} | (
+            {"after": 0} if is_feed else {}
+        )
+        fixed_parameters["headers"] = {name: "0" for name in ("Ledger-Min-Position",) if name in names}
+    # Deterministic requests, no database of examples, and no deadline that a busy machine could exceed.
     drawing = hypothesis.settings(
         max_examples=min(EXAMPLES, FEED_EXAMPLES_MAX) if is_feed else EXAMPLES,
         derandomize=True,
@@ -137,21 +139,21 @@ def fuzz(operation: Any, headers: dict[str, str], fixed: dict[str, Any] | None, 
     with requests.Session() as session:
 
         @drawing
-        @hypothesis.given(case=operation.as_strategy(generation_mode=mode, **given))
-        def ask(case: Any) -> None:
+        @hypothesis.given(case=operation.as_strategy(generation_mode=mode, **fixed_parameters))
+        def check_response(case: Any) -> None:
             case.call_and_validate(session=session, headers=headers, checks=CHECKS, timeout=seconds)
 
-        ask()
+        check_response()
 
 
 @pytest.mark.parametrize("role", [*(role.value for role in Role), None])
-async def test_every_answer_is_one_that_the_document_names(fuzzed: Fuzzed, role: str | None) -> None:
+async def test_every_response_is_documented(fuzzed: Fuzzed, role: str | None) -> None:
     headers = fuzzed.headers[role] if role is not None else {}
 
     def fuzz_all() -> list[str]:
         faults = []
         for operation in operations(fuzzed.url):
-            fixed = next((what for path, what in fuzzed.there.items() if operation.path.startswith(path)), None)
+            fixed = next((values for path, values in fuzzed.existing.items() if operation.path.startswith(path)), None)
             kinds: list[tuple[GenerationMode, dict[str, Any] | None]] = [
                 (GenerationMode.POSITIVE, None),
                 (GenerationMode.NEGATIVE, None),

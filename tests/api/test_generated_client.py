@@ -41,7 +41,7 @@ def package(generated: subprocess.CompletedProcess[str], monkeypatch: pytest.Mon
         del sys.modules[name]
 
 
-def test_the_document_gives_a_generator_nothing_to_warn_about(generated: subprocess.CompletedProcess[str]) -> None:
+def test_the_generator_reads_the_document_without_a_warning(generated: subprocess.CompletedProcess[str]) -> None:
     output = generated.stdout + generated.stderr
 
     assert generated.returncode == 0, output

@@ -1,4 +1,4 @@
-"""Is it alive, is it ready? In plain words where it is not."""
+"""/healthz and /readyz: what is wrong, in words; outages are 503 until the database is back."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.every_connection
 
 @asynccontextmanager
 async def served(database: Database, *, with_worker: bool = True) -> AsyncIterator[aiohttp.ClientSession]:
-    """A service on this database."""
+    """Serve this database; yield a client."""
     listener = listen("127.0.0.1", 0)
     port = listener.getsockname()[1]
     async with (
@@ -34,15 +34,15 @@ async def served(database: Database, *, with_worker: bool = True) -> AsyncIterat
 
 
 async def readiness(client: aiohttp.ClientSession) -> tuple[int, dict[str, Any]]:
-    """Ask whether it is ready, and check that it is alive whatever the answer."""
+    """Return the status and body of /readyz; /healthz must be 200 in any case."""
     async with client.get("/healthz") as answer:
         assert (answer.status, await answer.json()) == (200, {"status": "ok"})
     async with client.get("/readyz") as answer:
         return answer.status, await answer.json(content_type=None)
 
 
-def says(client: aiohttp.ClientSession, status: int) -> Callable[[], Awaitable[dict[str, Any] | None]]:
-    """A condition: readiness is answered with this status."""
+def has_status(client: aiohttp.ClientSession, status: int) -> Callable[[], Awaitable[dict[str, Any] | None]]:
+    """Return a condition for `eventually`: /readyz responds with this status."""
 
     async def condition() -> dict[str, Any] | None:
         found, body = await readiness(client)
@@ -64,7 +64,7 @@ async def test_a_service_with_all_its_parts_is_ready(shared: Service) -> None:
     )
 
 
-async def test_a_database_that_is_not_migrated_is_said_with_what_to_do(empty_database_url: URL) -> None:
+async def test_an_unmigrated_database_is_reported_with_the_next_step(empty_database_url: URL) -> None:
     database = Database(empty_database_url)
     async with served(database) as client:
         status, body = await readiness(client)
@@ -74,13 +74,13 @@ async def test_a_database_that_is_not_migrated_is_said_with_what_to_do(empty_dat
 
         await migrate(database)
 
-        await eventually(says(client, 200))
+        await eventually(has_status(client, 200))
         async with client.post("/v1/events", json=cost()) as answer:
             assert answer.status == 201
     await database.close()
 
 
-async def test_a_missing_worker_is_noticed_by_the_lag(database: Database) -> None:
+async def test_a_missing_worker_is_reported_by_the_lag(database: Database) -> None:
     def two_minutes_ago() -> datetime:
         return datetime.now(UTC) - timedelta(minutes=2)
 
@@ -100,14 +100,14 @@ async def test_a_missing_worker_is_noticed_by_the_lag(database: Database) -> Non
         assert 119 < one["lag_seconds"] < 180
 
 
-async def test_a_worker_that_fails_is_told_with_where_and_recovers(service: Service) -> None:
+async def test_a_failing_worker_is_reported_with_its_position_and_recovers(service: Service) -> None:
     await service.append(cost())
     await service.get("/v1/spend")
     async with service.database.engine.begin() as connection:
         await connection.execute(text("ALTER TABLE budget_entries RENAME TO mislaid"))
     await service.append(cost(), event("cost.recorded", {"resource_type": "other", "cost": "2"}))
 
-    body = await eventually(says(service.client, 503))
+    body = await eventually(has_status(service.client, 503))
 
     assert (body["status"], body["database"]) == ("unavailable", "ok")
     assert "failing at position 1" in body["projections"]
@@ -120,12 +120,12 @@ async def test_a_worker_that_fails_is_told_with_where_and_recovers(service: Serv
     async with service.database.engine.begin() as connection:
         await connection.execute(text("ALTER TABLE mislaid RENAME TO budget_entries"))
 
-    await eventually(says(service.client, 200))
+    await eventually(has_status(service.client, 200))
     assert (await service.get("/v1/spend"))["items"][0]["cost"] == "4"
     assert (await (await service.client.get("/v1/projections")).json())["items"][0]["last_error"] is None
 
 
-async def test_a_database_that_is_away_is_answered_with_503_everywhere_and_found_again(
+async def test_an_unreachable_database_is_503_on_every_route_until_it_is_back(
     service: Service, outage: Callable[[bool], Awaitable[None]]
 ) -> None:
     await service.append(cost())
@@ -133,7 +133,7 @@ async def test_a_database_that_is_away_is_answered_with_503_everywhere_and_found
 
     await outage(True)
     _, body = await readiness(service.client)
-    # A pooler takes connections in and lets them wait, so the answer is a time limit's; all at once, not one by one.
+    # A pooler accepts connections and lets them wait until the timeout, so all requests are sent at once.
     async with asyncio.timeout(45):
         answers = await asyncio.gather(
             *(service.client.get(path) for path in paths),
@@ -147,14 +147,14 @@ async def test_a_database_that_is_away_is_answered_with_503_everywhere_and_found
     assert [answer.status for answer in answers] == [503] * len(answers)
     assert {problem["type"] for problem in problems} == {"/problems/database-unavailable"}
     assert all(answer.headers["Retry-After"] for answer in answers)
-    await eventually(says(service.client, 200))
+    await eventually(has_status(service.client, 200))
     await service.append(cost())
     assert (await service.get("/v1/spend"))["items"][0]["entries"] == 2
 
 
-async def test_a_read_whose_connection_is_cut_is_answered_with_503(database: Database, database_url: URL) -> None:
+async def test_a_read_whose_connection_is_terminated_is_503(database: Database, database_url: URL) -> None:
     other = Database(database_url)
-    # Without a replica: it would be read from that.
+    # Without a replica, which would serve the read.
     async with served(database, with_worker=False) as client, other.engine.connect() as holder:
         await holder.execute(text("LOCK TABLE campaigns IN ACCESS EXCLUSIVE MODE"))
         reading = asyncio.create_task(client.get("/v1/campaigns").__aenter__())

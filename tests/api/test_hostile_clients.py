@@ -1,4 +1,4 @@
-"""Clients that are slow, endless or lie: a real `ledger serve` goes on answering others, and stays small."""
+"""Slow, endless and lying clients: a real `ledger serve` keeps serving others, within bounded memory."""
 
 import asyncio
 import gzip
@@ -19,7 +19,7 @@ from ledger.api.client_connections import HEAD_SECONDS_MAX
 from ledger.api.request_bodies import BODY_SECONDS_MAX
 from ledger.database import Database
 from ledger.log.decode import BODY_BYTES_MAX
-from tests.api.hostile import ANSWER_SECONDS_MAX, Wire, asked, request, slowest, wired
+from tests.api.hostile import ANSWER_SECONDS_MAX, RawConnection, raw_connections, request, response_to, slowest_read
 from tests.cli.helpers import Running, started
 from tests.conftest import Service
 from tests.events import cost, job
@@ -29,14 +29,14 @@ MIB = 1024 * 1024
 RSS_BYTES_MAX = 300 * MIB
 SLOW_CLIENTS = 1_000
 CLOSING_SECONDS = 15.0
-"""After a time limit: what aiohttp goes on reading for, and a busy machine."""
+"""Allowance after a timeout: aiohttp reads on for a while, and the machine may be busy."""
 
 POST = "Content-Type: application/json"
 
 
 @pytest.fixture(autouse=True)
 def many_files() -> Iterator[None]:
-    """Let this process open as many sockets as it needs."""
+    """Raise the open-file limit of this process to its hard limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4_096)), hard))
     yield
@@ -44,7 +44,7 @@ def many_files() -> Iterator[None]:
 
 
 class Served:
-    """A service in a process of its own."""
+    """A service in another process."""
 
     def __init__(self, running: Running, url: str) -> None:
         self.running, self.url = running, url
@@ -55,7 +55,9 @@ class Served:
 
     async def append(self) -> None:
         body = json.dumps(cost()).encode()
-        answer = await asked(self.url, request("POST", "/v1/events", POST, f"Content-Length: {len(body)}", body=body))
+        answer = await response_to(
+            self.url, request("POST", "/v1/events", POST, f"Content-Length: {len(body)}", body=body)
+        )
         assert answer.status == 201, answer
 
 
@@ -68,35 +70,42 @@ async def served(database_url: URL, tmp_path: Path) -> AsyncIterator[Served]:
         assert "Traceback" not in running.errors.read_text()
 
 
-async def trickle(wire: Wire, data: bytes) -> None:
-    """Send a byte, wait, and so on, until the other side has had enough."""
+async def trickle(connection: RawConnection, data: bytes) -> None:
+    """Send the data byte by byte, with pauses, until the service closes the connection."""
     with suppress(ConnectionError):
         for byte in data:
-            await wire.send(bytes([byte]))
+            await connection.send(bytes([byte]))
             await asyncio.sleep(1)
 
 
-async def test_a_thousand_slow_clients_keep_nobody_waiting_and_are_closed_in_time(served: Served) -> None:
+async def test_a_thousand_slow_clients_delay_nobody_and_are_disconnected_in_time(served: Served) -> None:
     head = request("GET", "/healthz", "X-Filler: " + "x" * 1_000)
     long_body = request("POST", "/v1/events", POST, "Content-Length: 60000", body=b" " * 1_000)
     chunks = request("POST", "/v1/events", POST, "Transfer-Encoding: chunked", body=b"3e8\r\n" + b" " * 100)
-    async with wired(served.url, SLOW_CLIENTS) as wires, asyncio.TaskGroup() as group:
-        trickling, half, chunked, idle = wires[:400], wires[400:600], wires[600:700], wires[700:]
-        tasks = [group.create_task(trickle(wire, head)) for wire in trickling]
-        for wires_of, sent in ((half, long_body), (chunked, chunks), (idle, request("GET", "/healthz"))):
-            for wire in wires_of:
-                await wire.send(sent)
-        were_answered = [(await wire.answer()).status for wire in idle]
+    async with raw_connections(served.url, SLOW_CLIENTS) as connections, asyncio.TaskGroup() as group:
+        trickling, half, chunked, idle = (
+            connections[:400],
+            connections[400:600],
+            connections[600:700],
+            connections[700:],
+        )
+        tasks = [group.create_task(trickle(connection, head)) for connection in trickling]
+        for batch, sent in ((half, long_body), (chunked, chunks), (idle, request("GET", "/healthz"))):
+            for connection in batch:
+                await connection.send(sent)
+        were_answered = [(await connection.answer()).status for connection in idle]
 
-        worst = await slowest(served.url, "/v1/campaigns", 50)
+        worst = await slowest_read(served.url, "/v1/campaigns", 50)
         for _ in range(20):
             async with asyncio.timeout(ANSWER_SECONDS_MAX):
                 await served.append()
         rss = served.rss
-        heads = asyncio.gather(*(wire.is_closed(HEAD_SECONDS_MAX + CLOSING_SECONDS) for wire in trickling))
+        heads = asyncio.gather(*(connection.is_closed(HEAD_SECONDS_MAX + CLOSING_SECONDS) for connection in trickling))
         seconds = BODY_SECONDS_MAX + CLOSING_SECONDS
-        bodies = await asyncio.gather(*(wire.answer(seconds) for wire in half + chunked))
-        closed = await heads + await asyncio.gather(*(wire.is_closed(CLOSING_SECONDS) for wire in half + chunked))
+        bodies = await asyncio.gather(*(connection.answer(seconds) for connection in half + chunked))
+        closed = await heads + await asyncio.gather(
+            *(connection.is_closed(CLOSING_SECONDS) for connection in half + chunked)
+        )
         for task in tasks:
             task.cancel()
 
@@ -126,27 +135,25 @@ async def test_a_thousand_slow_clients_keep_nobody_waiting_and_are_closed_in_tim
     ],
     ids=lambda sent: repr(sent[:40]),
 )
-async def test_what_is_no_readable_request_is_a_problem_and_the_end_of_its_connection(
-    shared: Service, sent: bytes
-) -> None:
-    async with wired(str(shared.client._base_url)) as (wire,):
-        await wire.send(sent)
-        answer = await wire.answer()
-        is_closed = await wire.is_closed(5)
+async def test_an_unparsable_request_gets_a_problem_and_its_connection_is_closed(shared: Service, sent: bytes) -> None:
+    async with raw_connections(str(shared.client._base_url)) as (connection,):
+        await connection.send(sent)
+        answer = await connection.answer()
+        is_closed = await connection.is_closed(5)
 
     assert (answer.status, answer.problem, is_closed) == (400, "malformed", True)
     assert b"Traceback" not in answer.body
     assert b"xxxx" not in answer.body
 
 
-async def test_a_content_length_that_lies_makes_no_event_of_what_follows(shared: Service) -> None:
+async def test_a_wrong_content_length_does_not_turn_the_rest_into_an_event(shared: Service) -> None:
     url, body = str(shared.client._base_url), json.dumps(job()).encode()
     head = await shared.head()
 
-    short = await asked(url, request("POST", "/v1/events", POST, f"Content-Length: {len(body) - 1}", body=body))
-    huge = await asked(url, request("POST", "/v1/events", POST, f"Content-Length: {2**40}", body=body))
-    async with wired(url) as (wire,):
-        await wire.send(request("POST", "/v1/events", POST, f"Content-Length: {len(body) + 1}", body=body))
+    short = await response_to(url, request("POST", "/v1/events", POST, f"Content-Length: {len(body) - 1}", body=body))
+    huge = await response_to(url, request("POST", "/v1/events", POST, f"Content-Length: {2**40}", body=body))
+    async with raw_connections(url) as (connection,):
+        await connection.send(request("POST", "/v1/events", POST, f"Content-Length: {len(body) + 1}", body=body))
 
     assert (short.status, short.problem) == (400, "malformed")
     assert (huge.status, huge.problem) == (413, "too-large")
@@ -154,21 +161,21 @@ async def test_a_content_length_that_lies_makes_no_event_of_what_follows(shared:
 
 
 async def endless(url: str) -> tuple[int, int]:
-    """Send chunks without end; what is answered, and how many bytes were sent until then."""
+    """Send chunks without end; return the status of the response, and the bytes sent until then."""
     chunk = b"10000\r\n" + b" " * 65_536 + b"\r\n"
     sent = 0
-    async with wired(url) as (wire,):
-        await wire.send(request("POST", "/v1/events", POST, "Transfer-Encoding: chunked"))
-        answering = asyncio.create_task(wire.answer(60))
+    async with raw_connections(url) as (connection,):
+        await connection.send(request("POST", "/v1/events", POST, "Transfer-Encoding: chunked"))
+        answering = asyncio.create_task(connection.answer(60))
         with suppress(ConnectionError):
             while not answering.done():
-                await wire.send(chunk)
+                await connection.send(chunk)
                 sent += 65_536
                 await asyncio.sleep(0)
         return (await answering).status, sent
 
 
-async def test_bodies_without_end_and_bodies_that_unpack_to_gigabytes_are_cut_off_and_memory_stays_bounded(
+async def test_endless_bodies_and_compression_bombs_are_refused_in_bounded_memory(
     served: Served,
 ) -> None:
     bomb = gzip.compress(gzip.compress(b" " * 512 * MIB, 1), 1)
@@ -184,14 +191,18 @@ async def test_bodies_without_end_and_bodies_that_unpack_to_gigabytes_are_cut_of
 
     watching = asyncio.create_task(watch())
     streams = asyncio.gather(*(endless(served.url) for _ in range(20)))
-    waited = await slowest(served.url, "/healthz", 20)
+    waited = await slowest_read(served.url, "/healthz", 20)
     statuses, sizes = zip(*await streams, strict=True)
-    bombs = await asyncio.gather(*(asked(served.url, request("POST", "/v1/events", *headers), once) for _ in range(20)))
-    twice = await asked(served.url, request("POST", "/v1/events", *headers[:2], f"Content-Length: {len(bomb)}"), bomb)
+    bombs = await asyncio.gather(
+        *(response_to(served.url, request("POST", "/v1/events", *headers), once) for _ in range(20))
+    )
+    twice = await response_to(
+        served.url, request("POST", "/v1/events", *headers[:2], f"Content-Length: {len(bomb)}"), bomb
+    )
     watching.cancel()
     await served.append()
 
-    # 503 where all that is read together is the limit.
+    # 503 if the total of all bodies exceeds its limit first.
     assert set(statuses) <= {413, 503}
     assert 413 in statuses
     assert {answer.status for answer in bombs} <= {413, 503}
@@ -201,25 +212,25 @@ async def test_bodies_without_end_and_bodies_that_unpack_to_gigabytes_are_cut_of
     assert worst_rss < RSS_BYTES_MAX
 
 
-async def test_past_the_limit_of_connections_one_more_is_told_to_come_again(database_url: URL, tmp_path: Path) -> None:
+async def test_a_connection_over_the_limit_gets_503_with_retry_after(database_url: URL, tmp_path: Path) -> None:
     most = {"LEDGER_CONNECTIONS_MAX": "30"}
     async with (
         started(tmp_path, "serve", "--no-auth", "--port", "0", database=database_url, **most) as running,
-        wired(await running.url(), 30) as wires,
+        raw_connections(await running.url(), 30) as connections,
     ):
         url = running.output.split("The ledger is at ")[1].split()[0]
-        await wires[0].send(request("GET", "/healthz"))
-        within = await wires[0].answer()
-        async with wired(url, 20) as more:
+        await connections[0].send(request("GET", "/healthz"))
+        within = await connections[0].answer()
+        async with raw_connections(url, 20) as more:
             await more[0].send(request("GET", "/healthz"))
-            refused = [await wire.answer() for wire in more]
-            closed = [await wire.is_closed(5) for wire in more]
-        await wires[0].send(request("GET", "/metrics"))
-        metrics = (await wires[0].answer()).body.decode()
-        wires[1].close()
+            refused = [await connection.answer() for connection in more]
+            closed = [await connection.is_closed(5) for connection in more]
+        await connections[0].send(request("GET", "/metrics"))
+        metrics = (await connections[0].answer()).body.decode()
+        connections[1].close()
 
         async def is_taken() -> bool:
-            return (await asked(url, request("GET", "/healthz"))).status == 200
+            return (await response_to(url, request("GET", "/healthz"))).status == 200
 
         async with asyncio.timeout(5):
             while not await is_taken():
@@ -234,7 +245,7 @@ async def test_past_the_limit_of_connections_one_more_is_told_to_come_again(data
     assert "ledger_connections_turned_away_total 20.0" in metrics
 
 
-async def test_who_does_not_read_his_answer_is_dropped_and_who_reads_slowly_is_not(
+async def test_a_client_that_does_not_read_is_disconnected_and_a_slow_one_is_not(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client_connections, "READ_SECONDS_MAX", 1.0)

@@ -1,4 +1,4 @@
-"""API keys: what each role may do, what a confined key sees, and how long a key is good."""
+"""API keys: roles, keys restricted to campaigns, expiry, revocation, rate limits."""
 
 import asyncio
 import json
@@ -35,36 +35,36 @@ ALLOWED = {
 
 @asynccontextmanager
 async def served(database: Database, rate_limits: RateLimits | None = None) -> AsyncIterator[str]:
-    """A service that asks for keys; where it is."""
+    """Serve with authentication; yield the URL."""
     listener = listen("127.0.0.1", 0)
     async with serving(database, listener, with_worker=True, key_ring=KeyRing(database), rate_limits=rate_limits):
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
-async def made(database: Database, name: str, role: str, **given: Any) -> dict[str, str]:
-    """The header of a new key."""
+async def key_header(database: Database, name: str, role: str, **options: Any) -> dict[str, str]:
+    """Create a key; return its header."""
     async with database.connection() as connection:
-        _, text = await keys.create_key(connection, name, Role(role), **given)
+        _, text = await keys.create_key(connection, name, Role(role), **options)
     return {"Authorization": f"Bearer {text}"}
 
 
-async def status_of(client: aiohttp.ClientSession, method: str, path: str, **given: Any) -> int:
-    async with client.request(method, path, **given) as answer:
+async def status_of(client: aiohttp.ClientSession, method: str, path: str, **options: Any) -> int:
+    async with client.request(method, path, **options) as answer:
         return answer.status
 
 
 def address(path: str) -> str:
-    some = "11111111-1111-4111-8111-111111111111"
-    return path.format(id=some, stream_id=some, position=1, category="job", tile="0/000", key="nobody")
+    some_id = "11111111-1111-4111-8111-111111111111"
+    return path.format(id=some_id, stream_id=some_id, position=1, category="job", tile="0/000", key="nobody")
 
 
-async def test_each_role_may_do_what_the_table_of_roles_says_on_every_route(database: Database) -> None:
-    headers = {role.value: await made(database, role.value, role.value) for role in Role}
+async def test_each_role_may_use_exactly_the_routes_of_the_table_of_roles(database: Database) -> None:
+    headers = {role.value: await key_header(database, role.value, role.value) for role in Role}
     wrong = []
     async with served(database) as url, aiohttp.ClientSession(url) as client:
         for route in ROUTES:
             for role, header in headers.items():
-                # A live feed begins to answer, and would go on.
+                # An event stream begins, and does not end.
                 status = await status_of(client, route.method, address(route.path), headers=header)
                 expected = route.needs is None or role in ALLOWED[route.needs]
                 if (status not in (401, 403)) != expected:
@@ -76,8 +76,8 @@ async def test_each_role_may_do_what_the_table_of_roles_says_on_every_route(data
     assert wrong == []
 
 
-async def test_what_a_role_may_append_depends_on_the_category_and_the_key_is_the_actor(database: Database) -> None:
-    headers = {role.value: await made(database, f"the {role.value}", role.value) for role in Role}
+async def test_roles_may_append_certain_categories_and_the_key_is_the_actor(database: Database) -> None:
+    headers = {role.value: await key_header(database, f"the {role.value}", role.value) for role in Role}
     async with served(database) as url, aiohttp.ClientSession(url) as client:
         statuses = {
             role: [
@@ -99,14 +99,14 @@ async def test_what_a_role_may_append_depends_on_the_category_and_the_key_is_the
 
 
 @pytest.mark.parametrize(
-    "given",
+    "authorization",
     ["", "Bearer", "Basic abc", "Bearer lgr_abc", "Bearer " + "x" * 5_000, "Bearer lgr_000000000000_" + "0" * 38],
 )
-async def test_what_is_no_key_is_401_and_told_how_to_send_one(database: Database, given: str) -> None:
+async def test_a_missing_or_invalid_key_is_401_with_how_to_send_one(database: Database, authorization: str) -> None:
     async with (
         served(database) as url,
         aiohttp.ClientSession(url) as client,
-        client.get("/v1/campaigns", headers={"Authorization": given}) as answer,
+        client.get("/v1/campaigns", headers={"Authorization": authorization}) as answer,
     ):
         status, challenge = answer.status, answer.headers["WWW-Authenticate"]
         problem = await answer.json(content_type=None)
@@ -114,8 +114,8 @@ async def test_what_is_no_key_is_401_and_told_how_to_send_one(database: Database
     assert (status, challenge, problem["type"]) == (401, "Bearer", "/problems/unauthenticated")
 
 
-async def test_a_changed_secret_is_refused_although_its_checksum_fits(database: Database) -> None:
-    header = await made(database, "somebody", "admin")
+async def test_a_changed_secret_is_refused_although_its_checksum_is_valid(database: Database) -> None:
+    header = await key_header(database, "somebody", "admin")
     text = header["Authorization"].removeprefix("Bearer ")[:-CHECKSUM_CHARACTERS]
     changed = text[:-1] + ("A" if text[-1] != "A" else "B")
     forged = changed + keys._checksum(changed)
@@ -129,10 +129,13 @@ async def test_a_changed_secret_is_refused_although_its_checksum_fits(database: 
     assert text.split("_")[2] not in stored
 
 
-async def test_a_key_is_refused_once_it_was_revoked_or_has_expired(database: Database) -> None:
-    admin = await made(database, "boss", "admin")
+async def test_a_revoked_or_expired_key_is_refused(database: Database) -> None:
+    admin = await key_header(database, "boss", "admin")
     soon = datetime.now(UTC) + timedelta(seconds=2)
-    revoked, expiring = await made(database, "gone", "viewer"), await made(database, "short", "viewer", expires_at=soon)
+    revoked, expiring = (
+        await key_header(database, "gone", "viewer"),
+        await key_header(database, "short", "viewer", expires_at=soon),
+    )
 
     async with served(database) as url, aiohttp.ClientSession(url) as client:
         before = [await status_of(client, "GET", "/v1/campaigns", headers=header) for header in (revoked, expiring)]
@@ -148,16 +151,16 @@ async def test_a_key_is_refused_once_it_was_revoked_or_has_expired(database: Dat
     assert before == [200, 200]
 
 
-async def test_keys_are_made_and_listed_over_http_and_shown_once(database: Database) -> None:
-    admin = await made(database, "boss", "admin")
-    wanted = {"name": "writer", "role": "agent", "campaign_ids": ["11111111-1111-4111-8111-111111111111"]}
+async def test_keys_are_created_and_listed_over_http_and_shown_once(database: Database) -> None:
+    admin = await key_header(database, "boss", "admin")
+    new_key = {"name": "writer", "role": "agent", "campaign_ids": ["11111111-1111-4111-8111-111111111111"]}
 
     async with served(database) as url, aiohttp.ClientSession(url, headers=admin) as client:
-        async with client.post("/v1/keys", json=wanted) as answer:
+        async with client.post("/v1/keys", json=new_key) as answer:
             status, shown = answer.status, await answer.json()
-        again = await status_of(client, "POST", "/v1/keys", json=wanted)
+        again = await status_of(client, "POST", "/v1/keys", json=new_key)
         bad = [
-            await status_of(client, "POST", "/v1/keys", json={**wanted, **change})
+            await status_of(client, "POST", "/v1/keys", json={**new_key, **change})
             for change in ({"name": ""}, {"name": "x" * 101}, {"role": "king"}, {"campaign_ids": []}, {"more": 1})
         ]
         async with client.get("/v1/keys") as answer:
@@ -171,7 +174,7 @@ async def test_keys_are_made_and_listed_over_http_and_shown_once(database: Datab
 
 
 class World:
-    """Two campaigns with a job, an asset and a cost each, and things of no campaign."""
+    """Two campaigns with a job, an asset and a cost each, and some without a campaign."""
 
     def __init__(self) -> None:
         self.mine, self.other = campaign("100"), campaign("100")
@@ -186,36 +189,36 @@ class World:
 
 @pytest.fixture
 async def world(database: Database, database_url: URL) -> AsyncIterator[tuple[World, aiohttp.ClientSession]]:
-    """The world, and a manager who is confined to one of its campaigns."""
+    """Serve the world; yield it with the client of a manager key restricted to one of its campaigns."""
     world = World()
-    admin = await made(database, "boss", "admin")
-    confined = await made(database, "confined", "manager", campaign_ids=[UUID(world.mine["id"])])
+    admin = await key_header(database, "boss", "admin")
+    restricted = await key_header(database, "restricted", "manager", campaign_ids=[UUID(world.mine["id"])])
     async with served(database) as url:
         async with aiohttp.ClientSession(url, headers=admin) as client:
             assert await status_of(client, "POST", "/v1/events", json=world.events) == 201
             assert await status_of(client, "GET", "/v1/spend?min_position=11") == 200
-        async with aiohttp.ClientSession(url, headers=confined) as client:
+        async with aiohttp.ClientSession(url, headers=restricted) as client:
             yield world, client
 
 
-async def test_a_confined_key_sees_only_what_counts_for_its_campaigns(
+async def test_a_restricted_key_sees_only_what_is_attributed_to_its_campaigns(
     world: tuple[World, aiohttp.ClientSession],
 ) -> None:
-    there, client = world
-    mine = {there.mine["id"], *(part["id"] for part in there.parts["mine"])}
+    objects, client = world
+    mine = {objects.mine["id"], *(part["id"] for part in objects.parts["mine"])}
     collections = ("campaigns", "agent-jobs", "content-assets", "budget-entries")
 
-    seen: set[str] = set()
+    visible: set[str] = set()
     for collection in collections:
         async with client.get(f"/v1/{collection}") as answer:
-            seen |= {item["id"] for item in (await answer.json())["items"]}
+            visible |= {item["id"] for item in (await answer.json())["items"]}
     async with client.get("/v1/events") as answer:
         events = (await answer.json())["events"]
     async with client.get("/v1/spend") as answer:
         spent = (await answer.json())["items"]
     items: dict[str, list[int]] = {}
-    for name, owner in (("mine", there.mine), ("other", there.other)):
-        queued, asset, spending = there.parts[name]
+    for name, owner in (("mine", objects.mine), ("other", objects.other)):
+        queued, asset, spending = objects.parts[name]
         paths = [
             f"/v1/campaigns/{owner['id']}",
             f"/v1/campaigns/{owner['id']}?as_of=11",
@@ -232,7 +235,7 @@ async def test_a_confined_key_sees_only_what_counts_for_its_campaigns(
         items[name] = [await status_of(client, "GET", path) for path in paths]
     closed = [await status_of(client, "GET", path) for path in ("/v1/log/checkpoint", "/v1/keys", "/metrics")]
 
-    assert seen == mine
+    assert visible == mine
     assert {event["stream_id"] for event in events} == mine
     assert [item["cost"] for item in spent] == ["2"]
     assert set(items["mine"]) == {200}
@@ -240,26 +243,26 @@ async def test_a_confined_key_sees_only_what_counts_for_its_campaigns(
     assert closed == [403] * 3
 
 
-async def test_a_confined_key_touches_only_what_counts_for_its_campaigns_and_learns_nothing_of_others(
+async def test_a_restricted_key_writes_only_to_its_campaigns_and_learns_nothing_of_others(
     world: tuple[World, aiohttp.ClientSession],
 ) -> None:
-    there, client = world
-    mine, other, nowhere = there.parts["mine"][0], there.parts["other"][0], job()
-    asset = there.parts["mine"][1]
-    own = {"campaign_id": there.mine["id"]}
-    foreign = {"campaign_id": there.other["id"]}
+    objects, client = world
+    mine, other, nowhere = objects.parts["mine"][0], objects.parts["other"][0], job()
+    asset = objects.parts["mine"][1]
+    own = {"campaign_id": objects.mine["id"]}
+    foreign = {"campaign_id": objects.other["id"]}
     unknown = {"campaign_id": nowhere["id"]}
     allowed = [job(**own), cost(**own), reserve(**own), content(**own), cost(agent_job_id=mine["id"])]
-    allowed += [follow(mine, "job.started"), follow(there.mine, "campaign.activated"), there.parts["mine"][2]]
+    allowed += [follow(mine, "job.started"), follow(objects.mine, "campaign.activated"), objects.parts["mine"][2]]
     refused = {
         403: [campaign(), job(), cost(), content(), job(**foreign), cost(**foreign), cost(**unknown)]
         + [follow(asset, "content.assigned", data) for data in (foreign, {"campaign_id": None})],
         404: [
             follow(other, "job.started"),
             follow(nowhere, "job.started"),
-            follow(there.other, "campaign.activated"),
-            follow(there.parts["other"][2], "cost.adjusted", {"amount": "-1", "reason": "Mine"}),
-            there.parts["other"][2],
+            follow(objects.other, "campaign.activated"),
+            follow(objects.parts["other"][2], "cost.adjusted", {"amount": "-1", "reason": "Mine"}),
+            objects.parts["other"][2],
         ],
         422: [cost(agent_job_id=other["id"]), cost(agent_job_id=nowhere["id"])],
     }
@@ -274,8 +277,8 @@ async def test_a_confined_key_touches_only_what_counts_for_its_campaigns_and_lea
     assert answers == {status: [status] * len(events) for status, events in refused.items()}
 
 
-async def test_a_key_that_asks_too_often_is_told_when_to_go_on(database: Database) -> None:
-    first, second = await made(database, "first", "viewer"), await made(database, "second", "viewer")
+async def test_a_key_over_its_rate_limit_gets_429_with_retry_after(database: Database) -> None:
+    first, second = await key_header(database, "first", "viewer"), await key_header(database, "second", "viewer")
     async with (
         served(database, RateLimits(limits.parse("3/minute"))) as url,
         aiohttp.ClientSession(url) as client,
@@ -293,12 +296,12 @@ async def test_a_key_that_asks_too_often_is_told_when_to_go_on(database: Databas
     assert other == 200
 
 
-async def test_a_live_feed_ends_when_its_key_is_revoked(database: Database) -> None:
-    admin, listening = await made(database, "boss", "admin"), await made(database, "ear", "auditor")
+async def test_an_event_stream_ends_when_its_key_is_revoked(database: Database) -> None:
+    admin, subscriber = await key_header(database, "boss", "admin"), await key_header(database, "ear", "auditor")
     async with (
         served(database) as url,
         aiohttp.ClientSession(url) as client,
-        client.get("/v1/events/stream", headers=listening) as answer,
+        client.get("/v1/events/stream", headers=subscriber) as answer,
     ):
         await answer.content.readline()
         assert await status_of(client, "DELETE", "/v1/keys/ear", headers=admin) == 200
@@ -308,7 +311,7 @@ async def test_a_live_feed_ends_when_its_key_is_revoked(database: Database) -> N
     assert b"event:" not in rest
 
 
-def test_nobody_can_send_the_actor() -> None:
+def test_clients_cannot_set_the_actor() -> None:
     sent = event("job.queued", {"agent_type": "analyst", "input_data": {}}, actor="somebody else")
 
     with pytest.raises(InvalidEvent, match="unknown field `actor`"):

@@ -1,4 +1,4 @@
-"""GET /v1/events/stream: what a listener gets, from where, and in which order."""
+"""GET /v1/events/stream: which events a subscriber gets, from which position, in which order."""
 
 import asyncio
 import random
@@ -13,13 +13,13 @@ from ledger.log import notifications as log_bell
 from ledger.log.appender import Appender
 from ledger.log.notifications import notify_other_processes
 from tests.api.helpers import count_calls, request_for, slug
-from tests.api.sse import PATH, listening
+from tests.api.sse import PATH, open_stream
 from tests.conftest import Service
 from tests.events import campaign, content, cost, follow, job, reserve
 
 
 async def test_events_arrive_as_they_are_appended_with_their_position_as_id(service: Service) -> None:
-    async with listening(service.client) as stream:
+    async with open_stream(service.client) as stream:
         created = campaign(name='Say "hi"\n\r für \u2028 alle')
         receipts = await service.append(created, content(content="A\n\nB", campaign_id=created["id"]))
         receipts += await service.append(cost("0.5", campaign_id=created["id"]))
@@ -32,33 +32,33 @@ async def test_events_arrive_as_they_are_appended_with_their_position_as_id(serv
     assert stream.answer.headers["X-Accel-Buffering"] == "no"
 
 
-async def test_without_a_place_to_begin_it_begins_at_the_head(service: Service) -> None:
+async def test_without_a_position_the_stream_begins_at_the_head(service: Service) -> None:
     await service.append(cost(), cost())
 
-    async with listening(service.client) as stream:
+    async with open_stream(service.client) as stream:
         await service.append(cost())
 
         assert await stream.positions(1) == [3]
 
 
-async def test_who_loses_a_live_connection_before_the_first_event_misses_nothing(service: Service) -> None:
+async def test_a_client_that_reconnects_before_the_first_event_misses_nothing(service: Service) -> None:
     await service.append(cost(), cost())
-    async with listening(service.client) as stream:
+    async with open_stream(service.client) as stream:
         assert stream.last == 2
     await service.append(cost())
 
-    async with listening(service.client, last=stream.last) as again:
+    async with open_stream(service.client, last=stream.last) as again:
         assert await again.positions(1) == [3]
 
 
-async def test_it_resumes_after_a_position_and_the_header_wins(service: Service) -> None:
+async def test_a_stream_resumes_after_a_position_and_the_header_takes_precedence(service: Service) -> None:
     await service.append(*(cost() for _ in range(6)))
 
     async with (
-        listening(service.client, after=0) as whole,
-        listening(service.client, after=4) as after,
-        listening(service.client, last=3) as last,
-        listening(service.client, last=5, after=1) as both,
+        open_stream(service.client, after=0) as whole,
+        open_stream(service.client, after=4) as after,
+        open_stream(service.client, last=3) as last,
+        open_stream(service.client, last=5, after=1) as both,
     ):
         assert await whole.positions(6) == [1, 2, 3, 4, 5, 6]
         assert await after.positions(2) == [5, 6]
@@ -66,10 +66,10 @@ async def test_it_resumes_after_a_position_and_the_header_wins(service: Service)
         assert await both.positions(1) == [6]
 
 
-async def test_a_position_past_the_head_waits(service: Service) -> None:
+async def test_a_position_beyond_the_head_waits(service: Service) -> None:
     await service.append(cost(), cost())
 
-    async with listening(service.client) as live, listening(service.client, last=4) as waiting:
+    async with open_stream(service.client) as live, open_stream(service.client, last=4) as waiting:
         for _ in range(4):
             await service.append(cost())
 
@@ -79,7 +79,7 @@ async def test_a_position_past_the_head_waits(service: Service) -> None:
 
 @pytest.fixture
 def small_window(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Listeners are soon behind: a window of few events, and small pages to catch up by."""
+    """Subscribers fall behind soon: a window of few events, and small pages to catch up."""
     monkeypatch.setattr(recent_events, "RECENT_EVENTS_MAX", 20)
     monkeypatch.setattr(recent_events, "CHUNK_EVENTS_MAX", 3)
     monkeypatch.setattr(live_feed, "BATCH_EVENTS_MAX", 10)
@@ -87,7 +87,7 @@ def small_window(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def append_many(service: Service, count: int) -> None:
-    """Append in groups of all sizes, with all pauses."""
+    """Append `count` events in groups of various sizes, with various pauses."""
     while count:
         group = min(count, random.randint(1, 12))
         await service.append(*(cost() for _ in range(group)))
@@ -96,25 +96,25 @@ async def append_many(service: Service, count: int) -> None:
 
 
 @pytest.mark.parametrize("window", ["large", "small"])
-async def test_reconnecting_anywhere_under_a_writer_leaves_no_gap_and_no_repeat(
+async def test_reconnecting_anywhere_during_appends_leaves_no_gap_and_no_duplicate(
     service: Service, window: str, request: pytest.FixtureRequest
 ) -> None:
     if window == "small":
         request.getfixturevalue("small_window")
     found: list[int] = []
 
-    async with asyncio.TaskGroup() as tasks, listening(service.client):
+    async with asyncio.TaskGroup() as tasks, open_stream(service.client):
         tasks.create_task(append_many(service, 400))
         while len(found) < 400:
             at = found[-1] if found else 0
-            place = {"last": at} if random.random() < 0.5 else {"after": at}
-            async with listening(service.client, **place) as stream:
+            start = {"last": at} if random.random() < 0.5 else {"after": at}
+            async with open_stream(service.client, **start) as stream:
                 found += await stream.positions(min(400 - len(found), random.choice([1, 2, 5, 40, 80])))
 
     assert found == list(range(1, 401))
 
 
-async def test_who_is_far_behind_catches_up_while_events_go_on(
+async def test_a_client_far_behind_catches_up_during_appends(
     service: Service, small_window: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caught_up = count_calls(monkeypatch, live_feed.LiveFeed, "catch_up")
@@ -122,9 +122,9 @@ async def test_who_is_far_behind_catches_up_while_events_go_on(
 
     async with (
         asyncio.TaskGroup() as tasks,
-        listening(service.client) as live,
-        listening(service.client, after=0) as behind,
-        listening(service.client, after=0, category="job") as narrow,
+        open_stream(service.client) as live,
+        open_stream(service.client, after=0) as behind,
+        open_stream(service.client, after=0, category="job") as narrow,
     ):
         tasks.create_task(append_many(service, 300))
         assert await behind.positions(600) == list(range(1, 601))
@@ -139,7 +139,7 @@ async def test_who_is_far_behind_catches_up_while_events_go_on(
     assert len(caught_up) == before, "until it was in the window"
 
 
-async def test_filters_are_those_of_the_log_live_and_when_catching_up(
+async def test_filters_are_the_same_live_and_when_catching_up(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(event_stream, "HEARTBEAT_SECONDS", 0.2)
@@ -163,12 +163,12 @@ async def test_filters_are_those_of_the_log_live_and_when_catching_up(
         {"stream_id": asset["id"], "campaign_id": first["id"]},
     ]
 
-    async def expect(narrowed: dict[str, str], started: asyncio.Event, **place: int) -> None:
-        async with listening(service.client, **narrowed, **place) as stream:
+    async def expect(narrowed: dict[str, str], started: asyncio.Event, **start: int) -> None:
+        async with open_stream(service.client, **narrowed, **start) as stream:
             started.set()
             await appended.wait()
-            wanted = (await service.get("/v1/events", **narrowed))["events"]
-            assert await stream.take(len(wanted)) == wanted
+            expected = (await service.get("/v1/events", **narrowed))["events"]
+            assert await stream.take(len(expected)) == expected
             await stream.heartbeat()
 
     appended = asyncio.Event()
@@ -185,7 +185,7 @@ async def test_filters_are_those_of_the_log_live_and_when_catching_up(
 
 
 async def test_a_large_event_arrives_whole(service: Service) -> None:
-    async with listening(service.client) as stream:
+    async with open_stream(service.client) as stream:
         await service.append(content(content="é" * 1_000_000), cost())
 
         large, small = await stream.take(2)
@@ -194,10 +194,10 @@ async def test_a_large_event_arrives_whole(service: Service) -> None:
     assert small["position"] == 2
 
 
-async def test_comments_come_while_there_is_nothing_wanted(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_heartbeats_are_sent_while_no_event_matches(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_stream, "HEARTBEAT_SECONDS", 0.1)
 
-    async with listening(service.client) as idle, listening(service.client, category="job") as narrow:
+    async with open_stream(service.client) as idle, open_stream(service.client, category="job") as narrow:
         await idle.heartbeat()
         await idle.heartbeat()
         writing = asyncio.create_task(append_many(service, 200))
@@ -208,44 +208,44 @@ async def test_comments_come_while_there_is_nothing_wanted(service: Service, mon
 
 
 @pytest.fixture
-def ends_no_wait_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who waits for the signal never looks for himself."""
+def never_polls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tasks that wait for a notification never poll."""
     monkeypatch.setattr(log_bell, "IDLE_SECONDS_MAX", 600.0)
 
 
 @pytest.fixture
-def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who waits for the signal soon looks for himself."""
+def polls_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tasks that wait for a notification poll often."""
     monkeypatch.setattr(log_bell, "IDLE_SECONDS_MAX", 0.1)
     monkeypatch.setattr(log_bell, "QUIET_SECONDS_MAX", 0.1)
 
 
-async def append_elsewhere(database_url: URL, *, tell: bool) -> None:
-    """Append as another process does."""
+async def append_in_another_process(database_url: URL, *, notifies: bool) -> None:
+    """Append like another process, with a notification or without."""
     other = Database(database_url)
     async with Appender(other) as appender:
         await appender.append(request_for(cost()))
-    if tell:
+    if notifies:
         await notify_other_processes(other)
     await other.close()
 
 
-async def test_what_another_process_appended_and_told_arrives(ends_no_wait_by_itself: None, service: Service) -> None:
-    async with listening(service.client) as stream:
-        await append_elsewhere(service.database_url, tell=True)
+async def test_events_of_another_process_arrive_by_notification(never_polls: None, service: Service) -> None:
+    async with open_stream(service.client) as stream:
+        await append_in_another_process(service.database_url, notifies=True)
 
         assert await stream.positions(1) == [1]
 
 
-async def test_what_another_process_appended_without_a_word_is_found(looks_often: None, service: Service) -> None:
-    async with listening(service.client) as stream:
-        await append_elsewhere(service.database_url, tell=False)
+async def test_events_of_another_process_are_found_by_polling(polls_often: None, service: Service) -> None:
+    async with open_stream(service.client) as stream:
+        await append_in_another_process(service.database_url, notifies=False)
 
         assert await stream.positions(1) == [1]
 
 
 @pytest.mark.parametrize("last", ["", "x", "-1", "+1", "1.0", "1e3", "0x1", "9223372036854775808", "1,2", "١"])
-async def test_a_last_event_id_that_is_no_position_is_malformed(shared: Service, last: str) -> None:
+async def test_an_invalid_last_event_id_is_malformed(shared: Service, last: str) -> None:
     async with shared.client.get(PATH, headers={"Last-Event-ID": last}) as answer:
         problem = await answer.json(content_type=None)
 
@@ -266,7 +266,7 @@ async def test_a_last_event_id_that_is_no_position_is_malformed(shared: Service,
         {"colour": "red"},
     ],
 )
-async def test_bad_parameters_are_malformed_whatever_the_header_says(
+async def test_invalid_parameters_are_malformed_whatever_the_header(
     shared: Service, parameters: dict[str, str]
 ) -> None:
     async with shared.client.get(PATH, params=parameters, headers={"Last-Event-ID": "0"}) as answer:
@@ -277,38 +277,38 @@ async def test_bad_parameters_are_malformed_whatever_the_header_says(
 
 
 @pytest.mark.parametrize("method", ["HEAD", "POST", "DELETE"])
-async def test_it_takes_no_other_method(shared: Service, method: str) -> None:
+async def test_other_methods_are_not_allowed(shared: Service, method: str) -> None:
     async with shared.client.request(method, PATH) as answer:
         assert answer.status == 405
         assert answer.headers["Allow"] == "GET"
 
 
-async def test_the_database_is_left_alone_while_nobody_listens(
-    service: Service, monkeypatch: pytest.MonkeyPatch, looks_often: None
+async def test_the_database_is_not_read_without_subscribers(
+    service: Service, monkeypatch: pytest.MonkeyPatch, polls_often: None
 ) -> None:
-    looks = count_calls(monkeypatch, live_feed, "read_head")
+    reads = count_calls(monkeypatch, live_feed, "read_head")
     beginnings = count_calls(monkeypatch, live_feed, "RecentEvents")
     await service.append(cost())
     await asyncio.sleep(0.3)
-    assert looks == []
+    assert reads == []
 
-    async with listening(service.client) as stream:
+    async with open_stream(service.client) as stream:
         await service.append(cost())
         assert await stream.positions(1) == [2]
-    await until_quiet(service, looks)
+    await wait_until_idle(service, reads)
 
     await service.append(cost())
     head = await service.head()
-    async with listening(service.client, after=1) as stream:
+    async with open_stream(service.client, after=1) as stream:
         assert await stream.positions(2) == [2, 3]
-    assert beginnings == [(1,), (head,)], "what came meanwhile is not read for all"
+    assert beginnings == [(1,), (head,)], "events appended meanwhile were read"
 
 
-async def until_quiet(service: Service, looks: list[Any]) -> None:
-    """Wait until the feed has noticed that nobody listens: it looks no more, whatever is appended."""
+async def wait_until_idle(service: Service, reads: list[Any]) -> None:
+    """Wait until the feed no longer reads the log although events are appended: it has no subscribers."""
     async with asyncio.timeout(20):
         seen = -1
-        while seen != len(looks):
-            seen = len(looks)
+        while seen != len(reads):
+            seen = len(reads)
             await service.append(cost())
             await asyncio.sleep(0.3)

@@ -1,4 +1,4 @@
-"""GET /v1/events/stream when there are many, when one does not read, when the database is away, and at the end."""
+"""GET /v1/events/stream with many subscribers, slow readers, outages, shutdown, and a reset log."""
 
 import asyncio
 import socket
@@ -13,7 +13,7 @@ from ledger.api import event_stream, live_feed, recent_events
 from ledger.api.app import SHUTDOWN_SECONDS, listen, serving
 from ledger.database import Database
 from tests.api.helpers import count_calls, eventually
-from tests.api.sse import PATH, Stream, listening
+from tests.api.sse import PATH, Stream, open_stream
 from tests.conftest import Service
 from tests.events import content, cost, job
 
@@ -24,7 +24,7 @@ Outage = Callable[[bool], Awaitable[None]]
 
 @pytest.fixture
 def pages(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The pages of the log that the feed has read."""
+    """Record the pages of the log that the feed reads."""
     found: list[Any] = []
     original = live_feed.read_page
 
@@ -39,19 +39,19 @@ def pages(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 @pytest.fixture
 def windows(monkeypatch: pytest.MonkeyPatch) -> list[recent_events.RecentEvents]:
-    """The windows that the feed has made."""
-    made: list[recent_events.RecentEvents] = []
+    """Record the windows that the feed creates."""
+    created: list[recent_events.RecentEvents] = []
 
-    class Noted(recent_events.RecentEvents):
+    class RecordedWindow(recent_events.RecentEvents):
         def __init__(self, position: int) -> None:
             super().__init__(position)
-            made.append(self)
+            created.append(self)
 
-    monkeypatch.setattr(live_feed, "RecentEvents", Noted)
-    return made
+    monkeypatch.setattr(live_feed, "RecentEvents", RecordedWindow)
+    return created
 
 
-async def test_an_event_reaches_hundreds_of_listeners_by_one_look_at_the_log(
+async def test_an_event_reaches_hundreds_of_subscribers_by_one_read_of_the_log(
     service: Service, pages: list[Any]
 ) -> None:
     address = str(service.client._base_url)
@@ -59,7 +59,7 @@ async def test_an_event_reaches_hundreds_of_listeners_by_one_look_at_the_log(
         aiohttp.ClientSession(address, connector=aiohttp.TCPConnector(limit=0)) as client,
         AsyncExitStack() as stack,
     ):
-        opening = (stack.enter_async_context(listening(client)) for _ in range(LISTENERS))
+        opening = (stack.enter_async_context(open_stream(client)) for _ in range(LISTENERS))
         streams: list[Stream] = list(await asyncio.gather(*opening))
         assert pages == []
 
@@ -71,8 +71,8 @@ async def test_an_event_reaches_hundreds_of_listeners_by_one_look_at_the_log(
 
 
 @asynccontextmanager
-async def deaf(service: Service, query: str = "") -> AsyncIterator[socket.socket]:
-    """A listener that takes the headers and never reads again."""
+async def unread_stream(service: Service, query: str = "") -> AsyncIterator[socket.socket]:
+    """Open an event stream whose client reads the headers and nothing more."""
     address = service.client._base_url
     assert address is not None
     loop = asyncio.get_running_loop()
@@ -85,8 +85,8 @@ async def deaf(service: Service, query: str = "") -> AsyncIterator[socket.socket
         yield raw
 
 
-async def ended_whole(raw: socket.socket) -> bool:
-    """Whether the answer comes to its proper end, a chunk of no length, rather than being broken off."""
+async def ended_properly(raw: socket.socket) -> bool:
+    """Return whether the response ends properly, with an empty chunk, instead of being aborted."""
     received = b""
     async with asyncio.timeout(20):
         with suppress(ConnectionResetError):
@@ -95,7 +95,7 @@ async def ended_whole(raw: socket.socket) -> bool:
     return received == b"0\r\n\r\n"
 
 
-async def test_who_does_not_read_is_dropped_and_holds_up_nobody(
+async def test_a_client_that_does_not_read_is_aborted_and_delays_nobody(
     service: Service,
     windows: list[recent_events.RecentEvents],
     monkeypatch: pytest.MonkeyPatch,
@@ -105,31 +105,31 @@ async def test_who_does_not_read_is_dropped_and_holds_up_nobody(
     monkeypatch.setattr(recent_events, "RECENT_BYTES_MAX", 1024 * 1024)
     large = content(content="n" * 200_000)
 
-    async with deaf(service, "?after=0") as live, listening(service.client) as reader:
+    async with unread_stream(service, "?after=0") as live, open_stream(service.client) as reader:
         for position in range(1, 81):
             await service.append(large | {"id": content()["id"]})
             assert await reader.positions(1) == [position]
             assert all(window.size <= 1024 * 1024 for window in windows)
 
-        await eventually(dropped(caplog))
-        assert not await ended_whole(live)
+        await eventually(aborted(caplog))
+        assert not await ended_properly(live)
 
-        async with deaf(service, "?after=0") as behind:
-            await eventually(dropped(caplog, 2))
-            assert not await ended_whole(behind)
+        async with unread_stream(service, "?after=0") as behind:
+            await eventually(aborted(caplog, 2))
+            assert not await ended_properly(behind)
         await service.append(cost())
         assert await reader.positions(1) == [81]
     assert len(windows) == 1
 
 
-async def test_who_reads_slowly_falls_behind_and_still_gets_everything(
+async def test_a_slow_client_falls_behind_and_still_gets_everything(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recent_events, "RECENT_BYTES_MAX", 1024 * 1024)
     caught_up = count_calls(monkeypatch, live_feed.LiveFeed, "catch_up")
     large = content(content="n" * 200_000)
 
-    async with listening(service.client) as slow, listening(service.client) as quick:
+    async with open_stream(service.client) as slow, open_stream(service.client) as quick:
         for position in range(1, 101):
             await service.append(large | {"id": content()["id"]})
             assert await quick.positions(1) == [position]
@@ -139,17 +139,17 @@ async def test_who_reads_slowly_falls_behind_and_still_gets_everything(
     assert caught_up
 
 
-def dropped(caplog: pytest.LogCaptureFixture, count: int = 1) -> Callable[[], Awaitable[bool]]:
-    """A condition: so many listeners were dropped because they did not read."""
+def aborted(caplog: pytest.LogCaptureFixture, count: int = 1) -> Callable[[], Awaitable[bool]]:
+    """Return a condition for `eventually`: `count` streams were aborted because the client did not read."""
 
     async def condition() -> bool:
-        said = [record.getMessage() for record in caplog.records if record.name == "ledger.api.event_stream"]
-        return said == ["aborted an event stream: the client does not read"] * count
+        logged = [record.getMessage() for record in caplog.records if record.name == "ledger.api.event_stream"]
+        return logged == ["aborted an event stream: the client does not read"] * count
 
     return condition
 
 
-async def test_listeners_outlast_an_outage_and_it_is_told_once(
+async def test_streams_outlast_an_outage_which_is_logged_once(
     service: Service, outage: Outage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(event_stream, "HEARTBEAT_SECONDS", 0.2)
@@ -157,13 +157,13 @@ async def test_listeners_outlast_an_outage_and_it_is_told_once(
     monkeypatch.setattr("ledger.log.notifications.IDLE_SECONDS_MAX", 0.1)
     monkeypatch.setattr("ledger.log.notifications.QUIET_SECONDS_MAX", 0.1)
     await service.append(cost(), cost())
-    async with listening(service.client) as live, listening(service.client, last=1) as resumed:
+    async with open_stream(service.client) as live, open_stream(service.client, last=1) as resumed:
         assert await resumed.positions(1) == [2]
 
         await outage(True)
         async with (
-            listening(service.client, after=0) as behind,
-            listening(service.client, last=1, category="job") as jobs,
+            open_stream(service.client, after=0) as behind,
+            open_stream(service.client, last=1, category="job") as jobs,
         ):
             for _ in range(5):
                 for stream in (live, resumed, behind, jobs):
@@ -176,18 +176,22 @@ async def test_listeners_outlast_an_outage_and_it_is_told_once(
             await eventually(lambda: appended(service, job()))
             assert await live.positions(1) == await resumed.positions(1) == await jobs.positions(1) == [3]
             assert await behind.positions(1) == [3]
-    told = [record.getMessage() for record in caplog.records if record.name == "ledger.api.live_feed"]
-    assert len(told) == 2
-    assert told[0].startswith("the live feed cannot read the log: ")
-    assert told[1] == "the live feed reads the log again"
+    logged = [record.getMessage() for record in caplog.records if record.name == "ledger.api.live_feed"]
+    assert len(logged) == 2
+    assert logged[0].startswith("the live feed cannot read the log: ")
+    assert logged[1] == "the live feed reads the log again"
 
 
 async def appended(service: Service, event: dict[str, Any]) -> bool:
-    """Whether the event could be appended; sent again it counts once."""
+    """Return whether the event could be appended; it may be sent again."""
     return (await service.post(event))[0] in (200, 201)
 
 
-async def test_the_service_stops_at_once_with_listeners_open(database: Database, database_url: Any) -> None:
+async def test_the_service_stops_at_once_with_open_streams(
+    database: Database, database_url: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # More time than in production, so that a busy machine does not abort the streams that are read.
+    monkeypatch.setattr(live_feed, "CLOSE_SECONDS", SHUTDOWN_SECONDS / 4)
     listener = listen("127.0.0.1", 0)
     async with (
         aiohttp.ClientSession(f"http://127.0.0.1:{listener.getsockname()[1]}") as client,
@@ -196,28 +200,28 @@ async def test_the_service_stops_at_once_with_listeners_open(database: Database,
         async with AsyncExitStack() as stack_of_service:
             await stack_of_service.enter_async_context(serving(database, listener, with_worker=False))
             service = Service(client, database, database_url)
-            streams = [await stack.enter_async_context(listening(client)) for _ in range(20)]
-            deaf_one = await stack.enter_async_context(deaf(service))
+            streams = [await stack.enter_async_context(open_stream(client)) for _ in range(20)]
+            deaf_one = await stack.enter_async_context(unread_stream(service))
             for _ in range(40):
                 await service.append(content(content="n" * 200_000))
             for stream in streams:
                 assert await stream.positions(40) == list(range(1, 41))
 
-            # Without the feed's own end aiohttp would wait for the answers that never end.
+            # If the feed did not end its streams, aiohttp would wait for them.
             async with asyncio.timeout(SHUTDOWN_SECONDS / 2):
                 await stack_of_service.aclose()
 
         assert [await stream.event() for stream in streams] == [None] * 20
-        assert not await ended_whole(deaf_one)
+        assert not await ended_properly(deaf_one)
 
 
-async def test_the_feed_begins_again_over_a_log_that_was_reset(
+async def test_the_feed_starts_over_after_the_log_was_reset(
     service: Service, windows: list[recent_events.RecentEvents], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ledger.log.notifications.IDLE_SECONDS_MAX", 0.1)
     monkeypatch.setattr("ledger.log.notifications.QUIET_SECONDS_MAX", 0.1)
     await service.append(cost(), cost(), cost())
-    async with listening(service.client), listening(service.client, after=0) as stream:
+    async with open_stream(service.client), open_stream(service.client, after=0) as stream:
         assert await stream.positions(3) == [1, 2, 3]
 
         async with service.database.engine.begin() as connection:
@@ -225,11 +229,11 @@ async def test_the_feed_begins_again_over_a_log_that_was_reset(
             await connection.exec_driver_sql("DELETE FROM ledger.events")
             await connection.exec_driver_sql("UPDATE ledger.log_head SET position = 0")
 
-        async def begun_again() -> bool:
+        async def started_over() -> bool:
             return [window.head for window in windows] == [3, 0]
 
-        await eventually(begun_again)
+        await eventually(started_over)
         await service.append(job())
-        async with listening(service.client, after=0) as fresh:
+        async with open_stream(service.client, after=0) as fresh:
             (event,) = await fresh.take(1)
     assert (event["position"], event["type"]) == (1, "job.queued")

@@ -1,4 +1,4 @@
-"""Inclusion and consistency proofs over HTTP, verified; and everything one could ask for that cannot be proved."""
+"""Inclusion and consistency proofs over HTTP, verified; and requests that cannot be proved."""
 
 import base64
 import uuid
@@ -47,7 +47,7 @@ class Log(NamedTuple):
 
 @pytest.fixture(scope="module")
 async def log(server_url: URL, template: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Log]:
-    """700 events, sealed bit by bit, and one that is not."""
+    """Serve a log of 700 events, sealed step by step, and one that is not sealed."""
     url = server_url.set(database=f"proofs_{uuid.uuid4().hex[:12]}")
     await clone(server_url.set(database=template), url)
     home: Path = tmp_path_factory.mktemp("home")
@@ -60,7 +60,7 @@ async def log(server_url: URL, template: str, tmp_path_factory: pytest.TempPathF
         yield Log(client, naive.leaf_hashes((await entries_of(database))[:-1]))
 
 
-async def test_every_event_is_proved_in_every_small_tree_that_has_it(log: Log) -> None:
+async def test_every_event_has_a_valid_inclusion_proof_in_every_small_tree(log: Log) -> None:
     for size in range(1, SIZE + 1):
         for position in range(1, size + 1):
             proof = await log.inclusion(position, size)
@@ -69,7 +69,7 @@ async def test_every_event_is_proved_in_every_small_tree_that_has_it(log: Log) -
             verify_inclusion(log.leaves[position - 1], position - 1, size, proof, log.root(size))
 
 
-async def test_every_small_tree_is_proved_to_be_the_beginning_of_every_larger_one(log: Log) -> None:
+async def test_every_small_tree_has_a_valid_consistency_proof_to_every_larger_one(log: Log) -> None:
     for new in range(1, SIZE + 1):
         for old in range(1, new + 1):
             proof = await log.consistency(old, new)
@@ -79,7 +79,7 @@ async def test_every_small_tree_is_proved_to_be_the_beginning_of_every_larger_on
 
 
 @pytest.mark.parametrize("size", LARGE)
-async def test_larger_trees_are_proved_too(log: Log, size: int) -> None:
+async def test_proofs_of_larger_trees_are_valid(log: Log, size: int) -> None:
     for position in {1, 2, size // 2, 256, 257, size - 1, size}:
         if 1 <= position <= size:
             proof = await log.inclusion(position, size)
@@ -88,14 +88,14 @@ async def test_larger_trees_are_proved_too(log: Log, size: int) -> None:
             verify_consistency(position, size, log.root(position), log.root(size), proof)
 
 
-async def test_a_proof_shows_nothing_about_another_event(log: Log) -> None:
+async def test_a_proof_is_invalid_for_another_event(log: Log) -> None:
     proof = await log.inclusion(5, SIZE)
 
     with pytest.raises(ProofError):
         verify_inclusion(log.leaves[5], 4, SIZE, proof, log.root(SIZE))
 
 
-async def test_without_a_size_the_last_sealed_tree_is_meant(log: Log) -> None:
+async def test_the_default_size_is_the_last_sealed_tree(log: Log) -> None:
     inclusion = (await get_json(log.client, "/v1/log/proof/inclusion", position=3))[1]
     consistency = (await get_json(log.client, "/v1/log/proof/consistency", **{"from": 3}))[1]
 
@@ -105,7 +105,7 @@ async def test_without_a_size_the_last_sealed_tree_is_meant(log: Log) -> None:
 
 
 @pytest.mark.parametrize("to", [0, 1, 700])
-async def test_the_empty_tree_is_the_beginning_of_every_tree_without_proof(log: Log, to: int) -> None:
+async def test_a_proof_from_the_empty_tree_is_empty(log: Log, to: int) -> None:
     assert await log.consistency(0, to) == []
 
 
@@ -140,7 +140,7 @@ async def test_the_empty_tree_is_the_beginning_of_every_tree_without_proof(log: 
     ],
     ids=str,
 )
-async def test_what_makes_no_sense_is_refused(log: Log, path: str, parameters: dict[str, Any]) -> None:
+async def test_invalid_requests_are_malformed(log: Log, path: str, parameters: dict[str, Any]) -> None:
     status, problem = await get_json(log.client, f"/v1/log/proof/{path}", **parameters)
 
     assert (status, slug(problem)) == (400, "malformed")
@@ -159,14 +159,14 @@ async def test_what_makes_no_sense_is_refused(log: Log, path: str, parameters: d
     ],
     ids=str,
 )
-async def test_what_is_not_sealed_yet_is_not_there_yet(log: Log, path: str, parameters: dict[str, Any]) -> None:
+async def test_what_is_not_sealed_yet_is_not_found(log: Log, path: str, parameters: dict[str, Any]) -> None:
     status, problem = await get_json(log.client, f"/v1/log/proof/{path}", **parameters)
 
     assert (status, slug(problem)) == (404, "not-found")
     assert "sealed up to 700 events" in problem["detail"]
 
 
-async def test_the_audit_log_is_described_with_its_parameters(log: Log) -> None:
+async def test_the_document_lists_the_parameters_of_the_audit_log(log: Log) -> None:
     paths = (await get_json(log.client, "/openapi.json"))[1]["paths"]
 
     described = {

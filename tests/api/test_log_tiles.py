@@ -1,4 +1,4 @@
-"""Checkpoint, tiles and entry bundles over HTTP, read by a client that was written from the C2SP texts alone."""
+"""Checkpoint, tiles and entry bundles over HTTP, read by an independent C2SP client."""
 
 import asyncio
 import random
@@ -35,34 +35,32 @@ from tests.log.helpers import record
 STEPS = [0, 1, 2, 255, 256, 257]
 
 
-async def test_at_every_size_the_log_is_what_another_implementation_makes_of_its_events(
-    database: Database, tmp_path: Path
-) -> None:
+async def test_at_every_size_another_implementation_computes_the_same_tree(database: Database, tmp_path: Path) -> None:
     sealer = await sealer_of(database, RecordingFiles(tmp_path))
-    seen: list[Head] = []
+    heads: list[Head] = []
     chance = random.Random(7)
     steps = [*STEPS, *(257 + 300 * number + chance.randrange(300) for number in range(4))]
     async with served(database) as client:
         log = TileClient(client)
         for size in steps:
-            at = seen[-1].size if seen else 0
+            at = heads[-1].size if heads else 0
             if size > at:
                 await record(database, *(cost(description=f"a cost, the {number}th") for number in range(at, size)))
             await sealer.seal()
 
             head = await log.head()
-            entries = await log.walk(head, tuple(seen))
+            entries = await log.walk(head, tuple(heads))
 
             assert (head.origin, head.size) == (ORIGIN, size)
             assert entries == await entries_of(database)
-            seen.append(head)
+            heads.append(head)
     other = pymerkle.InmemoryTree(algorithm="sha256")
     for entry in entries:
         other.append_entry(entry)
-    assert [other.get_root(head.size) for head in seen if head.size] == [head.root for head in seen if head.size]
+    assert [other.get_root(head.size) for head in heads if head.size] == [head.root for head in heads if head.size]
 
 
-async def test_the_sample_data_of_every_kind_is_sealed_as_its_entries_say(database: Database, tmp_path: Path) -> None:
+async def test_the_sample_data_of_every_category_is_sealed(database: Database, tmp_path: Path) -> None:
     async with Appender(database) as appender, served(database) as client:
         await sample_data.seed(database, appender)
         await (await sealer_of(database, RecordingFiles(tmp_path))).seal()
@@ -74,7 +72,7 @@ async def test_the_sample_data_of_every_kind_is_sealed_as_its_entries_say(databa
     assert len(entries) > 20
 
 
-async def test_a_tile_of_the_second_level_comes_with_65536_events(database: Database, tmp_path: Path) -> None:
+async def test_65536_events_make_a_tile_of_the_second_level(database: Database, tmp_path: Path) -> None:
     sealer = await sealer_of(database, RecordingFiles(tmp_path))
     async with served(database) as client:
         log = TileClient(client)
@@ -90,7 +88,11 @@ async def test_a_tile_of_the_second_level_comes_with_65536_events(database: Data
             tile = await log.tile(0, index, 256 if index < 256 else 1)
             hashes += [tile[at : at + 32] for at in range(0, len(tile), 32)]
         tiles = naive.tiles(hashes)
-        found = {place: await log.tile(*place, len(tile) // 32) for place, tile in tiles.items() if place[0]}
+        found = {
+            coordinates: await log.tile(*coordinates, len(tile) // 32)
+            for coordinates, tile in tiles.items()
+            if coordinates[0]
+        }
         bundle = await log.tile("entries", 255, 256)
         proof = (await get_json(client, "/v1/log/proof/inclusion", position=65_537))[1]
         between = (await get_json(client, "/v1/log/proof/consistency", **{"from": 65_536}))[1]
@@ -98,7 +100,7 @@ async def test_a_tile_of_the_second_level_comes_with_65536_events(database: Data
     assert (before.size, head.size) == (65_536, 65_537)
     assert (naive.root(hashes[:-1]), naive.root(hashes)) == (before.root, head.root)
     assert sorted(found) == [(1, 0), (2, 0)]
-    assert found == {place: tile for place, tile in tiles.items() if place[0]}
+    assert found == {coordinates: tile for coordinates, tile in tiles.items() if coordinates[0]}
     assert naive.leaf_hashes(split_bundle(bundle)) == hashes[65_280:65_536]
     assert proof["leaf_index"] == 65_536
     assert len(proof["hashes"]) == len(between["hashes"]) == 1
@@ -108,7 +110,7 @@ async def test_a_tile_of_the_second_level_comes_with_65536_events(database: Data
 async def sealed(
     server_url: URL, template: str, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[aiohttp.ClientSession]:
-    """A client of a log with 300 events sealed and two more that are not."""
+    """Yield a client of a log with 300 sealed events and two more that are not sealed."""
     url = server_url.set(database=f"tiles_{uuid.uuid4().hex[:12]}")
     await clone(server_url.set(database=template), url)
     async with open_database(url) as database, served(database) as client:
@@ -119,7 +121,7 @@ async def sealed(
 
 
 async def raw(client: aiohttp.ClientSession, target: str) -> tuple[int, bytes]:
-    """Ask for exactly these bytes: clients tidy paths up."""
+    """Request exactly this path: clients normalize paths."""
     url = client._base_url
     assert url is not None
     assert url.host is not None
@@ -132,7 +134,7 @@ async def raw(client: aiohttp.ClientSession, target: str) -> tuple[int, bytes]:
 
 
 @pytest.mark.parametrize("name", ["0/000", "0/001.p/44", "0/001.p/1", "0/000.p/255", "1/000.p/1", "entries/001.p/44"])
-async def test_a_tile_is_served_in_every_width_that_it_has_had(sealed: aiohttp.ClientSession, name: str) -> None:
+async def test_a_tile_is_served_in_every_width_up_to_its_own(sealed: aiohttp.ClientSession, name: str) -> None:
     status, body = await raw(sealed, f"/v1/log/tile/{name}")
 
     width = int(name.partition(".p/")[2] or 256)
@@ -159,7 +161,7 @@ async def test_a_tile_is_served_in_every_width_that_it_has_had(sealed: aiohttp.C
         "entries/002.p/1",
     ],
 )
-async def test_what_the_log_has_not_reached_is_not_there(sealed: aiohttp.ClientSession, name: str) -> None:
+async def test_tiles_beyond_the_sealed_tree_are_not_found(sealed: aiohttp.ClientSession, name: str) -> None:
     status, problem = await get_json(sealed, f"/v1/log/tile/{name}")
 
     assert (status, slug(problem)) == (404, "not-found")
@@ -211,20 +213,20 @@ async def test_what_the_log_has_not_reached_is_not_there(sealed: aiohttp.ClientS
         "0/000%20",
     ],
 )
-async def test_a_path_that_is_written_in_another_way_is_no_tile(sealed: aiohttp.ClientSession, name: str) -> None:
+async def test_each_tile_has_exactly_one_path(sealed: aiohttp.ClientSession, name: str) -> None:
     status, body = await raw(sealed, "/v1/log/tile/" + name)
 
     assert status in (400, 404)
     assert b'"type":"/problems/' in body
 
 
-async def test_parameters_of_a_tile_are_refused(sealed: aiohttp.ClientSession) -> None:
+async def test_a_tile_has_no_parameters(sealed: aiohttp.ClientSession) -> None:
     status, problem = await get_json(sealed, "/v1/log/tile/0/000", width=3)
 
     assert (status, slug(problem)) == (400, "malformed")
 
 
-async def test_nothing_is_there_before_the_first_seal(database: Database) -> None:
+async def test_before_the_first_seal_everything_is_not_found(database: Database) -> None:
     await record(database, cost())
     addresses = ["checkpoint", "key", "tile/0/000.p/1", "tile/entries/000.p/1"]
     addresses += ["proof/inclusion?position=1", "proof/consistency?from=0"]
@@ -235,7 +237,7 @@ async def test_nothing_is_there_before_the_first_seal(database: Database) -> Non
     assert {(status, slug(problem)) for status, problem in answers} == {(404, "not-found")}
 
 
-async def test_the_checkpoint_is_asked_for_anew_each_time_and_tiles_are_kept_for_ever(
+async def test_the_checkpoint_is_not_cached_and_tiles_are_cached_forever(
     sealed: aiohttp.ClientSession,
 ) -> None:
     caching = {}
@@ -243,17 +245,17 @@ async def test_the_checkpoint_is_asked_for_anew_each_time_and_tiles_are_kept_for
         async with sealed.get(f"/v1/log/{name}") as answer:
             caching[name] = answer.headers["Cache-Control"], answer.headers["Content-Type"]
 
-    kept = ("public, max-age=31536000, immutable", "application/octet-stream")
+    cached = ("public, max-age=31536000, immutable", "application/octet-stream")
     assert caching == {
         "checkpoint": ("no-cache", "text/plain; charset=utf-8"),
         "key": ("no-cache", "text/plain; charset=utf-8"),
-        "tile/0/000": kept,
-        "tile/entries/000": kept,
-        "tile/0/001.p/3": kept,
+        "tile/0/000": cached,
+        "tile/entries/000": cached,
+        "tile/0/001.p/3": cached,
     }
 
 
-async def test_a_tile_that_is_not_whole_is_not_served(database: Database, tmp_path: Path) -> None:
+async def test_an_incomplete_tile_is_not_served(database: Database, tmp_path: Path) -> None:
     await fill(database, 3)
     await (await sealer_of(database, RecordingFiles(tmp_path))).seal()
     async with served(database) as client:
@@ -262,10 +264,10 @@ async def test_a_tile_that_is_not_whole_is_not_served(database: Database, tmp_pa
         cut = [await get_json(client, f"/v1/log/{name}") for name in ("tile/0/000.p/3", "proof/inclusion?position=1")]
         async with database.engine.begin() as connection:
             await connection.exec_driver_sql("DELETE FROM ledger.log_tiles")
-        gone = await get_json(client, "/v1/log/tile/0/000.p/1")
+        missing = await get_json(client, "/v1/log/tile/0/000.p/1")
         async with client.get("/v1/log/tile/0/000.p/1") as answer:
             caching = answer.headers.get("Cache-Control")
 
-    assert [(status, slug(problem)) for status, problem in (*cut, gone)] == [(500, "internal-error")] * 3
-    assert "tile 0 of level 0" in gone[1]["detail"]
+    assert [(status, slug(problem)) for status, problem in (*cut, missing)] == [(500, "internal-error")] * 3
+    assert "tile 0 of level 0" in missing[1]["detail"]
     assert caching == "no-store"

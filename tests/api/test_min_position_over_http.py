@@ -24,7 +24,7 @@ READ_MODELS = [
 
 @pytest.mark.parametrize("path", READ_MODELS)
 @pytest.mark.parametrize("by", ["parameter", "header"])
-async def test_a_read_waits_for_the_position_asked_for_and_says_which_it_shows(
+async def test_a_read_waits_for_the_minimum_position_and_returns_the_position_it_reflects(
     shared: Service, path: str, by: str
 ) -> None:
     created = campaign()
@@ -39,7 +39,7 @@ async def test_a_read_waits_for_the_position_asked_for_and_says_which_it_shows(
         assert int(answer.headers["Ledger-Position"]) >= receipt["position"]
 
 
-async def test_a_position_that_is_not_reached_in_five_seconds_is_answered_so(shared: Service) -> None:
+async def test_a_position_that_is_not_reached_within_five_seconds_is_503(shared: Service) -> None:
     created = campaign()
     await shared.append(created)
     started = time.monotonic()
@@ -48,7 +48,7 @@ async def test_a_position_that_is_not_reached_in_five_seconds_is_answered_so(sha
         async with shared.client.get(path, headers=headers) as answer:
             return answer.status, answer.headers.get("Retry-After"), await answer.json(content_type=None)
 
-    # More of them than there are connections: nobody else may have to wait for one.
+    # More reads than the pool has connections: other requests must not wait for one.
     reads = [read(f"/v1/{path.format(created['id'])}?min_position={NEVER}") for path in READ_MODELS * 3]
     reads.append(read("/v1/spend", **{"Ledger-Min-Position": str(NEVER)}))
     waiting = asyncio.gather(*reads)

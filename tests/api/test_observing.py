@@ -1,4 +1,4 @@
-"""What an operator sees of the service: log lines that name request, key and position, and the figures of /metrics."""
+"""Observability: log lines with request, key and position; /metrics; limits of request bodies."""
 
 import asyncio
 import json
@@ -12,18 +12,18 @@ from sqlalchemy import URL
 
 from ledger.api import request_bodies
 from ledger.database import Database
-from tests.api.hostile import request, wired
-from tests.api.test_keys import made, served, status_of
+from tests.api.hostile import raw_connections, request
+from tests.api.test_keys import key_header, served, status_of
 from tests.cli.helpers import started
 from tests.conftest import Service
 from tests.events import campaign, cost, reserve
 from tests.log.helpers import until
 
 
-async def test_a_line_of_the_log_names_request_key_and_position(
+async def test_a_log_line_has_request_id_key_and_position(
     database: Database, database_url: URL, tmp_path: Path
 ) -> None:
-    header = await made(database, "the writer", "agent")
+    header = await key_header(database, "the writer", "agent")
     settings = {"LEDGER_LOG_LEVEL": "DEBUG", "LEDGER_LOG_FORMAT": "json"}
     async with started(tmp_path, "serve", "--port", "0", database=database_url, **settings) as running:
         async with aiohttp.ClientSession(await running.url(), headers=header) as client:
@@ -31,23 +31,23 @@ async def test_a_line_of_the_log_names_request_key_and_position(
             async with client.post("/v1/events", json=[cost(), cost()], headers=named) as answer:
                 echoed = answer.headers["X-Request-ID"]
             async with client.get("/nowhere", headers={"X-Request-ID": "forged id"}) as answer:
-                given = answer.headers["X-Request-ID"]
+                request_id = answer.headers["X-Request-ID"]
         await running.stop()
     lines = [json.loads(line) for line in running.errors.read_text().splitlines() if line.startswith("{")]
-    answered = {line["request_id"]: line for line in lines if line["event"] == "responded"}
+    lines_by_request = {line["request_id"]: line for line in lines if line["event"] == "responded"}
 
-    appended = answered["my-request.1"]
+    appended = lines_by_request["my-request.1"]
     assert echoed == "my-request.1"
     assert (appended["key"], appended["position"], appended["status"]) == ("the writer", "2", 201)
     assert (appended["method"], appended["path"], appended["level"]) == ("POST", "/v1/events", "debug")
     assert appended["seconds"] > 0
-    # What could be taken for something else in a log is not taken over; a key that was not looked up is not named.
-    assert re.fullmatch("[0-9a-f]{32}", given)
-    assert "key" not in answered[given]
+    # A request id that could be mistaken in a log is replaced; a key that was not authenticated is not logged.
+    assert re.fullmatch("[0-9a-f]{32}", request_id)
+    assert "key" not in lines_by_request[request_id]
 
 
-async def figures(client: aiohttp.ClientSession) -> dict[str, float]:
-    """What /metrics says, by name and labels."""
+async def metrics(client: aiohttp.ClientSession) -> dict[str, float]:
+    """Return the values of /metrics, by name and labels."""
     async with client.get("/metrics") as answer:
         text = await answer.text()
     return {
@@ -56,7 +56,7 @@ async def figures(client: aiohttp.ClientSession) -> dict[str, float]:
     }
 
 
-async def test_the_figures_tell_requests_groups_latency_lag_holds_refusals_pool_and_connections(
+async def test_metrics_have_requests_groups_latency_lag_holds_refusals_pool_and_connections(
     service: Service,
 ) -> None:
     opened = campaign("10")
@@ -67,12 +67,12 @@ async def test_the_figures_tell_requests_groups_latency_lag_holds_refusals_pool_
     assert (await service.problem("/v1/campaigns", limit="0"))[0] == 400
 
     async def caught_up() -> dict[str, float] | None:
-        found = await figures(service.client)
+        found = await metrics(service.client)
         return found if found["ledger_projection_lag_events"] == 0 else None
 
     found = await until(caught_up)
 
-    # The refusal is an event too: cost.denied.
+    # The refusal is an event as well: cost.denied.
     assert found["ledger_head_position"] == found["ledger_projection_position"] == 4
     assert found['ledger_requests_total{method="POST",route="/v1/events",status="201"}'] == 2
     assert found['ledger_requests_total{method="POST",route="/v1/events",status="402"}'] == 1
@@ -90,14 +90,14 @@ async def test_the_figures_tell_requests_groups_latency_lag_holds_refusals_pool_
     assert found["ledger_connections_turned_away_total"] == 0
 
 
-async def test_addresses_that_lead_nowhere_make_no_new_figures(shared: Service) -> None:
-    """A label for each address that somebody invents would fill the memory."""
+async def test_unknown_paths_share_one_label(shared: Service) -> None:
+    """A label for each invented path would fill the memory."""
     await shared.problem("/invented")
-    before = await figures(shared.client)
+    before = await metrics(shared.client)
     for number in range(20):
         assert (await shared.problem(f"/invented/{number}"))[0] == 404
-    before |= await figures(shared.client)
-    after = await figures(shared.client)
+    before |= await metrics(shared.client)
+    after = await metrics(shared.client)
 
     assert set(after) == set(before)
     assert after['ledger_requests_total{method="GET",route="none",status="404"}'] == 21
@@ -106,20 +106,20 @@ async def test_addresses_that_lead_nowhere_make_no_new_figures(shared: Service) 
 POST = "Content-Type: application/json"
 
 
-async def test_bodies_that_are_too_much_together_are_refused_until_some_are_done(
+async def test_bodies_over_the_total_limit_are_refused_until_others_are_done(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(request_bodies, "TOTAL_BYTES_MAX", 300_000)
     body = json.dumps([cost(description="x" * 450) for _ in range(400)]).encode()
     assert 200_000 < len(body) < 300_000
     small = json.dumps(cost()).encode()
-    admin = await made(database, "boss", "admin")
+    admin = await key_header(database, "boss", "admin")
     lines = (POST, f"Authorization: {admin['Authorization']}")
 
     def sent(of: bytes) -> bytes:
         return request("POST", "/v1/events", *lines, f"Content-Length: {len(of)}")
 
-    async with served(database) as url, wired(url, 3) as (first, second, third):
+    async with served(database) as url, raw_connections(url, 3) as (first, second, third):
         await first.send(sent(body) + body[:-1])
         await asyncio.sleep(0.3)
         await second.send(sent(body) + body)
@@ -127,20 +127,20 @@ async def test_bodies_that_are_too_much_together_are_refused_until_some_are_done
         await third.send(sent(small) + small)
         passed = await third.answer()
         await first.send(body[-1:])
-        taken = await first.answer()
+        accepted = await first.answer()
         await third.send(sent(body) + body)
         after = await third.answer()
 
     assert (refused.status, refused.problem, refused.headers["retry-after"]) == (503, "overloaded", "1")
-    assert [answer.status for answer in (passed, taken, after)] == [201, 201, 200]
+    assert [answer.status for answer in (passed, accepted, after)] == [201, 201, 200]
 
 
-async def test_a_body_that_does_not_come_in_time_is_malformed_and_who_leaves_gives_its_room_back(
+async def test_a_body_that_takes_too_long_is_malformed_and_disconnected_clients_free_their_memory(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(request_bodies, "BODY_SECONDS_MAX", 0.5)
     monkeypatch.setattr(request_bodies, "TOTAL_BYTES_MAX", 300_000)
-    admin = await made(database, "boss", "admin")
+    admin = await key_header(database, "boss", "admin")
     head = request("POST", "/v1/events", POST, f"Authorization: {admin['Authorization']}", "Content-Length: 250000")
 
     async def room() -> Any:
@@ -149,7 +149,7 @@ async def test_a_body_that_does_not_come_in_time_is_malformed_and_who_leaves_giv
 
     async with (
         served(database) as url,
-        wired(url, 2) as (late, leaving),
+        raw_connections(url, 2) as (late, leaving),
         aiohttp.ClientSession(url, headers=admin) as client,
     ):
         await late.send(head + b" " * 200_000)

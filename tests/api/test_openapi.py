@@ -1,4 +1,4 @@
-"""The OpenAPI document says what the service does, and nothing else."""
+"""The OpenAPI document describes exactly what the service does."""
 
 import re
 from collections import Counter
@@ -21,9 +21,8 @@ from tests.conftest import Service
 from tests.domain.contract import TRANSITIONS
 from tests.events import campaign, content, cost, event, follow, job, reserve
 
-SOMETHING = "11111111-1111-4111-8111-111111111111"
+SOME_ID = "11111111-1111-4111-8111-111111111111"
 
-# Keys, roles and limits of rate come with the issues that bring them.
 NOT_YET = {"unauthenticated", "forbidden", "rate-limited"}
 SLUGS = {
     *("malformed", "unauthenticated", "forbidden", "not-found", "too-large", "unsupported-media-type", "rate-limited"),
@@ -35,7 +34,7 @@ SLUGS = {
 
 @pytest.fixture(scope="module")
 async def document(shared: Service) -> Any:
-    """The document, as a client gets it."""
+    """The document, as served."""
     async with shared.client.get("/openapi.json") as answer:
         assert answer.status == 200
         assert answer.content_type == "application/json"
@@ -43,14 +42,14 @@ async def document(shared: Service) -> Any:
 
 
 def operations(document: Any) -> Iterator[tuple[str, str, Any]]:
-    """Path, method and operation of each."""
+    """Yield path, method and operation of each operation."""
     for path, item in document["paths"].items():
         for method, operation in item.items():
             yield path, method, operation
 
 
 def nodes(value: Any) -> Iterator[dict[str, Any]]:
-    """Every object of the document."""
+    """Yield every object of the document."""
     if isinstance(value, dict):
         yield value
         for member in value.values():
@@ -76,7 +75,7 @@ async def test_it_is_an_openapi_3_1_document(document: Any) -> None:
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+", name) for name in document["components"]["schemas"])
 
 
-async def test_every_reference_leads_somewhere_and_every_schema_is_used(document: Any) -> None:
+async def test_every_reference_resolves_and_every_schema_is_used(document: Any) -> None:
     references = {node["$ref"] for node in nodes(document) if "$ref" in node}
 
     for reference in references:
@@ -145,7 +144,7 @@ async def test_defaults_and_limits_are_listed(document: Any) -> None:
     assert parameter("/v1/campaigns", "sort")["default"] == "-created_at,id"
 
 
-async def test_it_names_exactly_the_routes_there_are(document: Any) -> None:
+async def test_it_lists_exactly_the_routes(document: Any) -> None:
     app = make_app(None)  # type: ignore[arg-type]
     served = {
         (route.resource.canonical, route.method)
@@ -157,25 +156,25 @@ async def test_it_names_exactly_the_routes_there_are(document: Any) -> None:
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
-async def test_every_parameter_is_listed_and_no_other(document: Any, route: Route) -> None:
+async def test_it_lists_exactly_the_parameters(document: Any, route: Route) -> None:
     parameters = document["paths"][route.path][route.method.lower()]["parameters"]
-    by_place = {
-        place: [parameter["name"] for parameter in parameters if parameter["in"] == place]
-        for place in ("query", "path")
+    by_location = {
+        location: [parameter["name"] for parameter in parameters if parameter["in"] == location]
+        for location in ("query", "path")
     }
 
     fields = structs.fields(route.query) if route.query else ()
-    taken = [field.encode_name for field in fields]
+    accepted = [field.encode_name for field in fields]
     needed = [field.encode_name for field in fields if field.required]
-    assert sorted(by_place["query"]) == sorted(taken)
-    assert by_place["path"] == re.findall(r"{(\w+)}", route.path)
+    assert sorted(by_location["query"]) == sorted(accepted)
+    assert by_location["path"] == re.findall(r"{(\w+)}", route.path)
     assert len({(parameter["in"], parameter["name"]) for parameter in parameters}) == len(parameters)
     for parameter in parameters:
         assert parameter["schema"]
         assert parameter["required"] == (parameter["in"] == "path" or parameter["name"] in needed)
 
 
-async def test_the_headers_that_are_understood_are_listed(document: Any) -> None:
+async def test_the_supported_headers_are_listed(document: Any) -> None:
     def headers(path: str, method: str) -> set[str]:
         parameters = document["paths"][path][method]["parameters"]
         return {parameter["name"] for parameter in parameters if parameter["in"] == "header"}
@@ -186,7 +185,7 @@ async def test_the_headers_that_are_understood_are_listed(document: Any) -> None
     assert headers("/v1/events/stream", "get") == {"Last-Event-ID"}
 
 
-async def test_lines_are_listed_wherever_they_are_answered(document: Any) -> None:
+async def test_ndjson_is_listed_for_the_operations_that_return_it(document: Any) -> None:
     in_lines = {
         path for path, _, operation in operations(document) if "x-ndjson" in str(operation["responses"].get("200"))
     }
@@ -194,14 +193,14 @@ async def test_lines_are_listed_wherever_they_are_answered(document: Any) -> Non
     assert in_lines == {"/v1/events", "/v1/campaigns/{id}/timeline", "/v1/log/export"}
 
 
-async def test_the_live_feed_is_listed_as_server_sent_events_alone(document: Any) -> None:
+async def test_the_event_stream_is_listed_as_server_sent_events_only(document: Any) -> None:
     answer = document["paths"]["/v1/events/stream"]["get"]["responses"]["200"]
 
     assert list(answer["content"]) == ["text/event-stream"]
 
 
 def sent_types(document: Any) -> dict[str, Any]:
-    """The schemas of the events that may be sent, by type."""
+    """Return the schemas of the events that clients may send, by type."""
     body = document["paths"]["/v1/events"]["post"]["requestBody"]
     assert {*body["content"], *body["x-media-types"]} == {"application/json", "application/x-ndjson"}
     schemas = Schemas(document)
@@ -211,7 +210,7 @@ def sent_types(document: Any) -> dict[str, Any]:
     return {struct["properties"]["type"]["enum"][0]: struct for struct in sent}
 
 
-async def test_every_event_that_may_be_sent_is_described_and_none_that_may_not(document: Any) -> None:
+async def test_exactly_the_events_that_clients_may_send_are_described(document: Any) -> None:
     described = sent_types(document)
 
     assert set(described) == {name for name, kind in CATALOGUE.items() if not kind.by_service}
@@ -228,18 +227,18 @@ EXAMPLES = [
     job(),
     job(budget="1", currency="EUR", max_retries=3),
     cost(),
-    {**cost(), "occurred_at": "2025-01-01T00:00:00Z", "expected_version": 0, "correlation_id": SOMETHING},
+    {**cost(), "occurred_at": "2025-01-01T00:00:00Z", "expected_version": 0, "correlation_id": SOME_ID},
     reserve(expires_in=1),
     follow(campaign(), "campaign.metrics_recorded", {"clicks": 1, "revenue": "1.5"}),
     follow(job(), "job.progressed", {"progress": "0.5"}),
     follow(job(), "job.completed", {"output_data": {"a": 1}}),
     follow(cost(), "cost.adjusted", {"amount": "-1", "reason": "R"}),
-    {"type": "job.started", "stream_id": SOMETHING},
+    {"type": "job.started", "stream_id": SOME_ID},
 ]
 
 
 @pytest.mark.parametrize("sent", EXAMPLES, ids=lambda sent: str(sent["type"]))
-async def test_what_may_be_sent_fits_its_schema_with_money_as_text_and_as_number(
+async def test_valid_events_match_their_schema_with_money_as_string_and_as_number(
     document: Any, sent: dict[str, Any]
 ) -> None:
     schemas = Schemas(document)
@@ -270,13 +269,13 @@ async def test_what_may_be_sent_fits_its_schema_with_money_as_text_and_as_number
         job(budget=[1]),
     ],
 )
-async def test_what_may_not_be_sent_does_not_fit_its_schema(document: Any, sent: dict[str, Any]) -> None:
+async def test_invalid_events_do_not_match_their_schema(document: Any, sent: dict[str, Any]) -> None:
     assert Schemas(document).errors(sent_types(document)[sent["type"]], sent)
 
 
 @pytest.fixture(scope="module")
-async def something(shared: Service) -> dict[str, str]:
-    """Something of everything, in most states; values for the parameters of paths."""
+async def examples(shared: Service) -> dict[str, str]:
+    """Create rows of every kind in most statuses; return values for path parameters."""
     created, queued, asset, held = campaign(), job(), content(), reserve(campaign_id=None)
     spent = cost("200", campaign_id=created["id"])
     await shared.append(created, campaign(budget="0"), queued, job(created["id"], budget="1.5"), asset, held, spent)
@@ -284,7 +283,7 @@ async def something(shared: Service) -> dict[str, str]:
         follow(queued, "job.started"),
         follow(queued, "job.completed", {"output_data": {}}),
         follow(held, "cost.settled", {"cost": "1", "tokens_used": 3}),
-        {**cost("1", model_used="m"), "correlation_id": SOMETHING, "causation_id": SOMETHING},
+        {**cost("1", model_used="m"), "correlation_id": SOME_ID, "causation_id": SOME_ID},
     )
     return {"campaigns": created["id"], "agent-jobs": queued["id"], "content-assets": asset["id"], "cost": held["id"]}
 
@@ -294,12 +293,12 @@ GETS = [path for path in IN_JSON if path != "/openapi.json" and not path.startsw
 
 
 @pytest.mark.parametrize("path", GETS)
-async def test_what_is_answered_fits_its_schema(
-    shared: Service, document: Any, something: dict[str, str], path: str
+async def test_responses_match_their_schema(
+    shared: Service, document: Any, examples: dict[str, str], path: str
 ) -> None:
     noun = path.split("/")[2] if path.count("/") > 1 else ""
-    item = something["cost"] if noun == "budget-entries" else something.get(noun, "")
-    address = path.format(id=item, position=1, category="cost", stream_id=something["cost"])
+    item = examples["cost"] if noun == "budget-entries" else examples.get(noun, "")
+    address = path.format(id=item, position=1, category="cost", stream_id=examples["cost"])
     parameters = {"group_by": "day,resource_type,model_used,agent_type"} if path == "/v1/spend" else {}
 
     answer = await shared.get(address, **parameters)
@@ -319,7 +318,7 @@ async def test_what_is_answered_fits_its_schema(
         ([], "atomic", "400"),
     ],
 )
-async def test_what_is_answered_to_an_append_fits_its_schema(
+async def test_responses_to_an_append_match_their_schema(
     shared: Service, document: Any, body: Any, mode: str, status: str
 ) -> None:
     answered, answer = await shared.post(body, mode=mode)

@@ -1,7 +1,7 @@
-"""The OWASP API Security Top 10 (2023), a row at a time.
+"""The OWASP API Security Top 10 (2023), one risk after the other.
 
-API10, unsafe consumption of other APIs, has no test: the service asks nobody but its database, whose answers
-are its own (API7 below shows that it opens no other connection).
+API10, unsafe consumption of other APIs, has no test: the service calls no other service. It connects only to its own
+database (see API7 below).
 """
 
 import asyncio
@@ -21,8 +21,8 @@ from ledger.api.app import ROUTES
 from ledger.api.rate_limits import RateLimits
 from ledger.database import Database
 from ledger.domain.access import Role
-from tests.api.hostile import asked, request
-from tests.api.test_keys import World, address, made, served, status_of
+from tests.api.hostile import request, response_to
+from tests.api.test_keys import World, address, key_header, served, status_of
 from tests.events import campaign, content, cost, event, follow, job, reserve
 from tests.log.helpers import value
 
@@ -31,32 +31,34 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", 
 INSIDE = re.compile(
     r'Traceback|File "|\.py\b|asyncpg|sqlalchemy|aiohttp|SELECT |INSERT |UPDATE |WHERE |pg_|ledger\.\w+_|/site-pack'
 )
-"""What no caller needs to know of: the inside of the service."""
+"""Internals of the service, which no response may reveal."""
 
 
 class Two(NamedTuple):
-    """A world of two campaigns, and for each role a key confined to the first."""
+    """A world of two campaigns, and for each role a key restricted to the first."""
 
     world: World
     url: str
     admin: dict[str, str]
-    confined: dict[str, dict[str, str]]
+    restricted: dict[str, dict[str, str]]
 
 
 @pytest.fixture
 async def two(database: Database, database_url: URL) -> AsyncIterator[Two]:
     world = World()
-    admin = await made(database, "boss", "admin")
+    admin = await key_header(database, "boss", "admin")
     mine = [UUID(world.mine["id"])]
-    confined = {role.value: await made(database, f"own {role.value}", role.value, campaign_ids=mine) for role in Role}
+    restricted = {
+        role.value: await key_header(database, f"own {role.value}", role.value, campaign_ids=mine) for role in Role
+    }
     async with served(database) as url, aiohttp.ClientSession(url, headers=admin) as client:
         assert await status_of(client, "POST", "/v1/events", json=world.events) == 201
         assert await status_of(client, "GET", f"/v1/spend?min_position={len(world.events)}") == 200
-        yield Two(world, url, admin, confined)
+        yield Two(world, url, admin, restricted)
 
 
 def foreign_addresses(world: World) -> list[str]:
-    """Every GET of the document whose path names an object, with every object of the other campaign and of none."""
+    """Return every GET path of an object, for every object of the other campaign and of none."""
     nouns = {"campaigns": [world.other]}
     for position, noun in enumerate(("agent-jobs", "content-assets", "budget-entries")):
         nouns[noun] = [world.parts[whose][position] for whose in ("other", "none")]
@@ -83,7 +85,7 @@ def foreign_addresses(world: World) -> list[str]:
     return found
 
 
-async def test_api1_broken_object_level_authorization_no_route_shows_another_campaigns_objects(two: Two) -> None:
+async def test_api1_broken_object_level_authorization_no_route_shows_foreign_objects(two: Two) -> None:
     addresses = foreign_addresses(two.world)
     assert len(addresses) > 20
     wrong = []
@@ -91,7 +93,7 @@ async def test_api1_broken_object_level_authorization_no_route_shows_another_cam
         for path in addresses:
             assert await status_of(client, "GET", path, headers=two.admin) == 200
             for as_of in ("", "?as_of=11") if re.match(r"/v1/(?!events|streams)[a-z-]+/[^/]+$", path) else ("",):
-                for role, header in two.confined.items():
+                for role, header in two.restricted.items():
                     status = await status_of(client, "GET", path + as_of, headers=header)
                     hidden = (403, 404) if role in ("viewer", "agent") else (404,)
                     if status not in hidden:
@@ -100,7 +102,9 @@ async def test_api1_broken_object_level_authorization_no_route_shows_another_cam
     assert wrong == []
 
 
-async def test_api1_broken_object_level_authorization_no_filter_or_cursor_shows_them_either(two: Two) -> None:
+async def test_api1_broken_object_level_authorization_no_filter_or_cursor_shows_foreign_objects(
+    two: Two,
+) -> None:
     world = two.world
     owned = {"campaign_id": world.other["id"], "stream_id": world.other["id"]}
     owned["agent_job_id"] = world.parts["other"][0]["id"]
@@ -110,12 +114,12 @@ async def test_api1_broken_object_level_authorization_no_filter_or_cursor_shows_
             fields = route.query.__struct_fields__ if route.query and route.method == "GET" else ()
             asks = [{name: owned[name]} for name in fields if name in owned] + [{}]
             if "sort" in fields:
-                # The cursor of somebody who sees everything.
+                # The cursor of a key that sees everything.
                 async with client.get(route.path, params={"limit": "1"}, headers=two.admin) as answer:
                     asks.append({"cursor": (await answer.json())["next"]})
             if not fields or "{" in route.path or route.needs == "audit":
                 continue
-            for role, header in two.confined.items():
+            for role, header in two.restricted.items():
                 for parameters in asks:
                     text = await read(client, route.path, header, parameters)
                     leaks += [(role, route.path, parameters, hit) for hit in foreign_ids(world) if hit in text]
@@ -124,10 +128,10 @@ async def test_api1_broken_object_level_authorization_no_filter_or_cursor_shows_
 
 
 async def read(client: aiohttp.ClientSession, path: str, header: dict[str, str], parameters: dict[str, Any]) -> str:
-    """All that is answered; of the live feed, told from the beginning on, what comes at once."""
+    """Return the whole body; of the event stream, from position 0, what is received at once."""
     is_feed = path.endswith("/stream")
-    given = {**parameters, "after": "0"} if is_feed else parameters
-    async with client.get(path, params=given, headers=header) as answer:
+    query = {**parameters, "after": "0"} if is_feed else parameters
+    async with client.get(path, params=query, headers=header) as answer:
         assert answer.status in (200, 403), await answer.text()
         if not is_feed or answer.status != 200:
             return await answer.text()
@@ -143,7 +147,9 @@ def foreign_ids(world: World) -> list[str]:
     return [world.other["id"], *(part["id"] for whose in ("other", "none") for part in world.parts[whose])]
 
 
-async def test_api1_broken_object_level_authorization_no_role_appends_to_them(two: Two, database: Database) -> None:
+async def test_api1_broken_object_level_authorization_no_role_appends_to_foreign_objects(
+    two: Two, database: Database
+) -> None:
     world = two.world
     queued, asset, spent = world.parts["other"]
     foreign, mine = {"campaign_id": world.other["id"]}, {"campaign_id": world.mine["id"]}
@@ -161,7 +167,7 @@ async def test_api1_broken_object_level_authorization_no_role_appends_to_them(tw
     before = await value(database, "SELECT count(*) FROM ledger.events")
     statuses = set()
     async with aiohttp.ClientSession(two.url) as client:
-        for role, header in two.confined.items():
+        for role, header in two.restricted.items():
             for sent in attempts:
                 statuses.add(await status_of(client, "POST", "/v1/events", json=sent, headers=header))
             if role in ("agent", "manager", "admin"):
@@ -174,8 +180,8 @@ async def test_api1_broken_object_level_authorization_no_role_appends_to_them(tw
     assert await value(database, "SELECT count(*) FROM ledger.events") == before
 
 
-async def test_api2_broken_authentication_a_key_is_taken_from_its_header_alone(database: Database) -> None:
-    header = await made(database, "boss", "admin")
+async def test_api2_broken_authentication_a_key_is_read_from_its_header_only(database: Database) -> None:
+    header = await key_header(database, "boss", "admin")
     key = header["Authorization"].removeprefix("Bearer ")
     elsewhere: list[dict[str, Any]] = [
         {"params": {"key": key}},
@@ -193,8 +199,8 @@ async def test_api2_broken_authentication_a_key_is_taken_from_its_header_alone(d
 
     async with served(database) as url, aiohttp.ClientSession(url) as client:
         good = await status_of(client, "GET", "/v1/keys", headers=header)
-        statuses = [await status_of(client, "GET", "/v1/keys", **given) for given in elsewhere]
-        # Nothing that is shown of a key is enough to make it.
+        statuses = [await status_of(client, "GET", "/v1/keys", **value) for value in elsewhere]
+        # Nothing that is shown of a key suffices to authenticate.
         async with client.get("/v1/keys", headers=header) as answer:
             listed = await answer.text()
 
@@ -202,29 +208,41 @@ async def test_api2_broken_authentication_a_key_is_taken_from_its_header_alone(d
     assert key.split("_")[2] not in listed
 
 
-async def test_api3_broken_object_property_level_authorization_nobody_sets_what_the_service_decides(
+async def test_api3_broken_object_property_level_authorization_clients_cannot_set_what_the_service_decides(
     database: Database,
 ) -> None:
-    admin = await made(database, "boss", "admin")
-    own = {"position": 1, "version": 9, "actor": "x", "recorded_at": "2025-01-01T00:00:00Z", "category": "job"}
-    own |= {"schema_version": 7, "campaign_id": str(uuid4()), "agent_job_id": str(uuid4()), "over_budget": False}
+    admin = await key_header(database, "boss", "admin")
+    decided_by_service = {
+        "position": 1,
+        "version": 9,
+        "actor": "x",
+        "recorded_at": "2025-01-01T00:00:00Z",
+        "category": "job",
+    }
+    decided_by_service |= {
+        "schema_version": 7,
+        "campaign_id": str(uuid4()),
+        "agent_job_id": str(uuid4()),
+        "over_budget": False,
+    }
     decided = {"spend": "1", "held": "1", "status": "completed", "roi": "1", "cost": "1", "retry_count": 1}
     key = {"name": "new", "role": "viewer"}
     for_keys = {"id": "x" * 12, "created_at": None, "revoked_at": None, "last_used_at": None, "secret_sha256": "00"}
 
     async with served(database) as url, aiohttp.ClientSession(url, headers=admin) as client:
         envelopes = [
-            await status_of(client, "POST", "/v1/events", json=job() | {name: given}) for name, given in own.items()
+            await status_of(client, "POST", "/v1/events", json=job() | {name: value})
+            for name, value in decided_by_service.items()
         ]
         payloads = [
-            await status_of(client, "POST", "/v1/events", json=job(**{name: given})) for name, given in decided.items()
+            await status_of(client, "POST", "/v1/events", json=job(**{name: value})) for name, value in decided.items()
         ]
         written = [
             await status_of(client, "POST", "/v1/events", json=event(name, {}, stream_id=str(uuid4())))
             for name in ("cost.expired", "cost.denied", "ledger.payload_erased", "ledger.projection_skipped")
         ]
         keys = [
-            await status_of(client, "POST", "/v1/keys", json={**key, name: given}) for name, given in for_keys.items()
+            await status_of(client, "POST", "/v1/keys", json={**key, name: value}) for name, value in for_keys.items()
         ]
 
     assert {*envelopes, *payloads, *written} == {422}
@@ -232,9 +250,9 @@ async def test_api3_broken_object_property_level_authorization_nobody_sets_what_
     assert await value(database, "SELECT count(*) FROM ledger.events") == 0
 
 
-async def test_api4_unrestricted_resource_consumption_whatever_is_asked_is_bounded(database: Database) -> None:
+async def test_api4_unrestricted_resource_consumption_every_request_is_bounded(database: Database) -> None:
     """Bodies, slow clients and connections: test_bad_input.py and test_hostile_clients.py."""
-    admin = await made(database, "boss", "admin")
+    admin = await key_header(database, "boss", "admin")
     too_much = [
         *(f"{route.path}?limit={10**9}" for route in ROUTES if route.query and has(route.query, "limit")),
         "/v1/events?limit=5001",
@@ -249,7 +267,7 @@ async def test_api4_unrestricted_resource_consumption_whatever_is_asked_is_bound
     ):
         many = await status_of(client, "POST", "/v1/events", json=[cost() for _ in range(5_001)])
         refused = [await status_of(client, "GET", address(path)) for path in too_much]
-        # The rate counts every answer of a key, refusals too.
+        # The rate limit counts every response to a key, refusals included.
         rest = [await status_of(client, "GET", "/v1/campaigns?limit=0") for _ in range(60)]
 
     assert many == 413
@@ -261,12 +279,12 @@ def has(query: Any, name: str) -> bool:
     return name in query.__struct_fields__
 
 
-async def test_api5_broken_function_level_authorization_no_method_or_spelling_leads_around_the_roles(
+async def test_api5_broken_function_level_authorization_no_method_or_spelling_bypasses_the_roles(
     database: Database,
 ) -> None:
     """Each role on each route: test_keys.py."""
-    viewer = await made(database, "low", "viewer")
-    await made(database, "victim", "viewer")
+    viewer = await key_header(database, "low", "viewer")
+    await key_header(database, "victim", "viewer")
     tricks: list[tuple[str, str, dict[str, str]]] = [
         (method, path, {})
         for method in METHODS
@@ -276,24 +294,24 @@ async def test_api5_broken_function_level_authorization_no_method_or_spelling_le
     spellings = ("/V1/keys", "//v1/keys", "/v1//keys", "/v1/keys/", "/v1/./keys", "/v1/x/../keys", "/%76%31/keys")
     tricks += [("GET", path, {}) for path in spellings]
     instead = {"X-HTTP-Method-Override": "DELETE", "X-Original-URL": "/healthz", "X-Forwarded-For": "127.0.0.1"}
-    tricks += [("GET", "/v1/keys", {name: given}) for name, given in instead.items()]
+    tricks += [("GET", "/v1/keys", {name: value}) for name, value in instead.items()]
 
     async with served(database) as url:
-        lines = [f"{name}: {given}" for name, given in viewer.items()]
+        lines = [f"{name}: {value}" for name, value in viewer.items()]
         statuses = []
         for method, path, more in tricks:
-            extra = [f"{name}: {given}" for name, given in more.items()]
-            answer = await asked(url, request(method, path, "Connection: close", *lines, *extra))
+            extra = [f"{name}: {value}" for name, value in more.items()]
+            answer = await response_to(url, request(method, path, "Connection: close", *lines, *extra))
             statuses.append((method, path, answer.status))
 
     assert [found for found in statuses if found[2] not in (403, 404, 405)] == []
     assert await value(database, "SELECT count(*) FROM ledger.api_keys WHERE revoked_at IS NOT NULL") == 0
 
 
-async def test_api6_unrestricted_access_to_sensitive_business_flows_money_cannot_be_promised_twice(
+async def test_api6_unrestricted_access_to_sensitive_business_flows_money_cannot_be_held_twice(
     database: Database,
 ) -> None:
-    agent, admin = await made(database, "agent", "agent"), await made(database, "boss", "admin")
+    agent, admin = await key_header(database, "agent", "agent"), await key_header(database, "boss", "admin")
     opened = campaign("10")
 
     async with served(database) as url, aiohttp.ClientSession(url) as client:
@@ -314,10 +332,10 @@ async def test_api6_unrestricted_access_to_sensitive_business_flows_money_cannot
     assert (sorted(statuses), raised) == ([201] * 10 + [402] * 40, 403)
 
 
-async def test_api7_server_side_request_forgery_no_address_that_a_caller_gives_is_ever_asked(
+async def test_api7_server_side_request_forgery_no_url_of_a_client_is_ever_requested(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    admin = await made(database, "boss", "admin")
+    admin = await key_header(database, "boss", "admin")
     with socket.socket() as trap:
         trap.bind(("127.0.0.1", 0))
         trap.listen()

@@ -1,4 +1,4 @@
-"""The OWASP API Security Top 10 (2023), API8 and API9: what the service tells without being asked, and what it has."""
+"""The OWASP API Security Top 10 (2023), API8 and API9: headers, errors, logs, and undocumented routes."""
 
 import json
 import logging
@@ -13,21 +13,21 @@ from ledger.api import append
 from ledger.api.app import ROUTES
 from ledger.api.routes import Route
 from ledger.database import Database
-from tests.api.hostile import asked, request
-from tests.api.test_keys import address, made, served, status_of
+from tests.api.hostile import request, response_to
+from tests.api.test_keys import address, key_header, served, status_of
 from tests.api.test_owasp import INSIDE, METHODS
 from tests.cli.helpers import ledger, started
 from tests.conftest import Service
 from tests.events import cost
 
 
-async def test_api8_security_misconfiguration_every_answer_says_how_it_may_be_used(database: Database) -> None:
-    admin = await made(database, "boss", "admin")
+async def test_api8_security_misconfiguration_every_response_has_security_headers(database: Database) -> None:
+    admin = await key_header(database, "boss", "admin")
     wrong = []
     async with served(database) as url, aiohttp.ClientSession(url, headers=admin) as client:
         for route in ROUTES:
-            for given in ({}, {"Authorization": "Bearer x"}, {"Origin": "https://evil.example"}):
-                async with client.request(route.method, address(route.path), headers=given) as answer:
+            for headers_sent in ({}, {"Authorization": "Bearer x"}, {"Origin": "https://evil.example"}):
+                async with client.request(route.method, address(route.path), headers=headers_sent) as answer:
                     headers = answer.headers
                     if (
                         headers["X-Content-Type-Options"] != "nosniff"
@@ -38,15 +38,15 @@ async def test_api8_security_misconfiguration_every_answer_says_how_it_may_be_us
                         or "Set-Cookie" in headers
                         or "text/html" in headers["Content-Type"]
                     ):
-                        wrong.append((route.method, route.path, given, dict(headers)))
+                        wrong.append((route.method, route.path, headers_sent, dict(headers)))
 
     assert wrong == []
 
 
-async def test_api8_security_misconfiguration_an_error_shows_nothing_of_the_inside(
+async def test_api8_security_misconfiguration_an_error_reveals_no_internals(
     database: Database, database_url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    admin = await made(database, "boss", "admin")
+    admin = await key_header(database, "boss", "admin")
     key = admin["Authorization"].removeprefix("Bearer ")
 
     async def broken(*arguments: Any) -> None:
@@ -54,7 +54,7 @@ async def test_api8_security_misconfiguration_an_error_shows_nothing_of_the_insi
 
     texts = []
     async with served(database) as url, aiohttp.ClientSession(url, headers=admin) as client:
-        for method, path, given in (
+        for method, path, headers_sent in (
             ("GET", "/v1/campaigns?name='; DROP TABLE campaigns; --&sort=nonsense", {}),
             ("GET", "/v1/campaigns?cursor=eyJhIjoxfQ", {}),
             ("GET", "/v1/campaigns/' OR 1=1", {}),
@@ -67,7 +67,7 @@ async def test_api8_security_misconfiguration_an_error_shows_nothing_of_the_insi
             ("GET", "/nowhere", {}),
             ("PUT", "/v1/campaigns", {}),
         ):
-            async with client.request(method, path, **given) as answer:
+            async with client.request(method, path, **headers_sent) as answer:
                 assert 400 <= answer.status < 500, path
                 texts.append(await answer.text())
         monkeypatch.setattr(append, "split_body", broken)
@@ -75,7 +75,7 @@ async def test_api8_security_misconfiguration_an_error_shows_nothing_of_the_insi
             assert answer.status == 500
             texts.append(await answer.text())
         raw = request("GET", "/healthz", f"Authorization: Bearer {key}\x00")
-        texts.append((await asked(url, raw)).body.decode())
+        texts.append((await response_to(url, raw)).body.decode())
 
     assert [text for text in texts if INSIDE.search(text) or key in text] == []
 
@@ -84,21 +84,21 @@ async def test_api8_security_misconfiguration_a_real_process_logs_no_key_and_no_
     database_url: URL, tmp_path: Path
 ) -> None:
     settings = {"LEDGER_LOG_LEVEL": "DEBUG", "LEDGER_LOG_FORMAT": "json"}
-    said = await ledger("keys", "create", "boss", "--role", "admin", "--json", database=database_url)
-    key = json.loads(said.out)["key"]
+    created = await ledger("keys", "create", "boss", "--role", "admin", "--json", database=database_url)
+    key = json.loads(created.out)["key"]
     header = {"Authorization": f"Bearer {key}"}
     async with started(tmp_path, "serve", "--port", "0", database=database_url, **settings) as running:
         url = await running.url()
         async with aiohttp.ClientSession(url) as client:
-            for given in (header, {"Authorization": f"Bearer {key[:-1]}"}, {"Authorization": f"Basic {key}"}):
-                await status_of(client, "GET", "/v1/keys", headers=given)
-                await status_of(client, "POST", "/v1/events", headers=given, data="{")
-                await status_of(client, "GET", "/v1/campaigns", headers=given, params={"key": key})
+            for headers_sent in (header, {"Authorization": f"Bearer {key[:-1]}"}, {"Authorization": f"Basic {key}"}):
+                await status_of(client, "GET", "/v1/keys", headers=headers_sent)
+                await status_of(client, "POST", "/v1/events", headers=headers_sent, data="{")
+                await status_of(client, "GET", "/v1/campaigns", headers=headers_sent, params={"key": key})
             made_now = await client.post("/v1/keys", headers=header, json={"name": "new", "role": "viewer"})
             new = (await made_now.json())["key"]
-        await asked(url, request("GET", "/healthz", f"Authorization: Bearer {key}\x00"))
-        await asked(url, request("GET", "/healthz", f"Authorization: Bearer {key}" + "x" * 10_000))
-        await asked(url, request("GET", f"/{key} with spaces"))
+        await response_to(url, request("GET", "/healthz", f"Authorization: Bearer {key}\x00"))
+        await response_to(url, request("GET", "/healthz", f"Authorization: Bearer {key}" + "x" * 10_000))
+        await response_to(url, request("GET", f"/{key} with spaces"))
         code = await running.stop()
     log = running.errors.read_text()
 
@@ -109,7 +109,7 @@ async def test_api8_security_misconfiguration_a_real_process_logs_no_key_and_no_
     assert "Traceback" not in log
 
 
-async def test_api8_security_misconfiguration_a_database_that_refuses_is_not_told_about(
+async def test_api8_security_misconfiguration_a_database_error_reveals_no_details(
     database_url: URL, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -125,7 +125,7 @@ async def test_api8_security_misconfiguration_a_database_that_refuses_is_not_tol
     assert "a-wrong-password-7" not in caplog.text
 
 
-async def test_api9_improper_inventory_management_only_what_the_document_names_answers(shared: Service) -> None:
+async def test_api9_improper_inventory_management_only_documented_routes_respond(shared: Service) -> None:
     async with shared.client.get("/openapi.json") as answer:
         document = await answer.json()
     url = str(shared.client._base_url)
@@ -135,11 +135,11 @@ async def test_api9_improper_inventory_management_only_what_the_document_names_a
         for method in METHODS:
             if method == "CONNECT" or (method, path) in named or path == "/v1/events/stream":
                 continue
-            answered = await asked(url, request(method, address(path), "Connection: close"))
-            if answered.status != 405 or sorted(answered.headers["allow"].split(",")) != sorted(
+            response = await response_to(url, request(method, address(path), "Connection: close"))
+            if response.status != 405 or sorted(response.headers["allow"].split(",")) != sorted(
                 found for found, of in named if of == path
             ):
-                wrong.append((method, path, answered.status, answered.headers.get("allow")))
+                wrong.append((method, path, response.status, response.headers.get("allow")))
     for path in (
         *("/", "/v1", "/v1/", "/v2/events", "/v0/events", "/api", "/docs", "/swagger.json", "/openapi.yaml", "/admin"),
         *(
@@ -153,9 +153,9 @@ async def test_api9_improper_inventory_management_only_what_the_document_names_a
             "/favicon.ico",
         ),
     ):
-        answered = await asked(url, request("GET", path, "Connection: close"))
-        if answered.status not in (400, 404) or "json" not in answered.headers["content-type"]:
-            wrong.append(("GET", path, answered.status, ""))
+        response = await response_to(url, request("GET", path, "Connection: close"))
+        if response.status not in (400, 404) or "json" not in response.headers["content-type"]:
+            wrong.append(("GET", path, response.status, ""))
 
     assert wrong == []
     assert named == {(route.method, route.path) for route in ROUTES}

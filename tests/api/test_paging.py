@@ -1,4 +1,4 @@
-"""Cursors: every row exactly once and in order, whatever the sort, the limit, and who writes meanwhile."""
+"""Cursors: every row exactly once and in order, for every sort and limit, also during appends."""
 
 import random
 import re
@@ -24,14 +24,14 @@ SORTABLE = {
         *("occurred_at", "created_at", "cost", "id"),
     ),
 }
-# Collation and case are the database's business; these sort the same everywhere.
+# Names that sort the same under every collation.
 NAMES = ("a", "b", "bb", "c", "d")
 MODELS: tuple[str | None, ...] = (None, "m1", "m2", "m3, with comma")
 
 
 @pytest.fixture(scope="module")
-async def crowd(shared: Service) -> None:
-    """Some thirty rows in each collection, with many ties and nulls, made in a few requests."""
+async def many_rows(shared: Service) -> None:
+    """Create about thirty rows in each collection, with many ties and nulls."""
     chance = random.Random(66)
     for _ in range(3):
         campaigns = [campaign(name=chance.choice(NAMES)) for _ in range(10)]
@@ -63,12 +63,12 @@ async def crowd(shared: Service) -> None:
 
 
 def sort_key(item: dict[str, Any], name: str) -> Any:
-    """What a column sorts by."""
+    """Return the sort key of a column."""
     return Decimal(item[name]) if name in ("cost", "spend") else item[name]
 
 
 def in_order(items: Iterable[dict[str, Any]], sort: str) -> list[dict[str, Any]]:
-    """The rows as the contract orders them: nulls last whatever the direction, ties by id."""
+    """Return the rows in the specified order: nulls last in both directions, ties by id."""
     ordered = list(items)
     parts = sort.split(",")
     for part in reversed(parts if parts[-1] in ("id", "-id") else [*parts, "id"]):
@@ -93,8 +93,8 @@ SORTS += [
 
 
 @pytest.mark.parametrize(("name", "sort"), SORTS)
-async def test_following_the_cursors_gives_each_row_once_and_in_order(
-    shared: Service, crowd: None, name: str, sort: str
+async def test_following_the_cursors_returns_each_row_once_and_in_order(
+    shared: Service, many_rows: None, name: str, sort: str
 ) -> None:
     everything = (await shared.get(f"/v1/{name}", limit=500))["items"]
 
@@ -105,7 +105,7 @@ async def test_following_the_cursors_gives_each_row_once_and_in_order(
 
 
 @pytest.mark.parametrize("limit", [1, 2, 29, 30, 31, 35, 36, 37, 500])
-async def test_no_limit_loses_or_repeats_a_row(shared: Service, crowd: None, limit: int) -> None:
+async def test_no_limit_loses_or_repeats_a_row(shared: Service, many_rows: None, limit: int) -> None:
     everything = (await shared.get("/v1/budget-entries", limit=500))["items"]
 
     found = await follow_pages(shared, "/v1/budget-entries", limit=limit, sort="model_used,-campaign_id")
@@ -113,7 +113,9 @@ async def test_no_limit_loses_or_repeats_a_row(shared: Service, crowd: None, lim
     assert found == in_order(everything, "model_used,-campaign_id")
 
 
-async def test_the_last_page_has_no_cursor_and_an_empty_collection_one_empty_page(shared: Service, crowd: None) -> None:
+async def test_the_last_page_has_no_cursor_and_an_empty_collection_has_one_page(
+    shared: Service, many_rows: None
+) -> None:
     count = len((await shared.get("/v1/campaigns", limit=500))["items"])
 
     exact = await shared.get("/v1/campaigns", limit=count)
@@ -125,14 +127,14 @@ async def test_the_last_page_has_no_cursor_and_an_empty_collection_one_empty_pag
     assert empty == {"items": [], "next": None}
 
 
-async def test_fifty_rows_are_a_page_unless_another_limit_is_given(shared: Service, crowd: None) -> None:
+async def test_a_page_has_fifty_rows_by_default(shared: Service, many_rows: None) -> None:
     await shared.append(*(content(title="z") for _ in range(30)))
 
     assert len((await shared.get("/v1/content-assets"))["items"]) == 50
     assert len((await shared.get("/v1/content-assets", limit=500))["items"]) >= 60
 
 
-async def test_cursors_keep_the_filters_in_their_link_which_works_as_it_is(shared: Service, crowd: None) -> None:
+async def test_the_link_of_the_next_page_keeps_the_filters_and_works(shared: Service, many_rows: None) -> None:
     awkward = 'a\\, b+c & d=e;f/g?h#i%20<j> "k" \'ü\\'
     named = [campaign(name=awkward.replace("\\,", ",")) for _ in range(5)]
     await shared.append(*named)
@@ -159,8 +161,8 @@ async def test_cursors_keep_the_filters_in_their_link_which_works_as_it_is(share
 
 
 @pytest.mark.parametrize("sort", ["-created_at,id", "created_at", "name", "-name", "spend"])
-async def test_rows_that_come_meanwhile_neither_hide_nor_repeat_the_others(
-    shared: Service, crowd: None, sort: str
+async def test_rows_created_meanwhile_neither_hide_nor_repeat_others(
+    shared: Service, many_rows: None, sort: str
 ) -> None:
     before = (await shared.get("/v1/campaigns", limit=500))["items"]
 
@@ -180,7 +182,7 @@ async def test_rows_that_come_meanwhile_neither_hide_nor_repeat_the_others(
     assert [one for one in found if one in old] == [item["id"] for item in in_order(before, sort)]
 
 
-async def test_large_texts_cut_a_page_by_size_and_lose_no_row(service: Service) -> None:
+async def test_pages_of_large_texts_are_bounded_in_size_and_lose_no_row(service: Service) -> None:
     assets = [content(content="x" * 900_000, metadata={"m": "y" * 300_000}) for _ in range(16)]
     jobs = [job(input_data={"text": "z" * (3 * MIB)}) for _ in range(6)]
     for one in (*assets, *jobs):
@@ -202,6 +204,6 @@ async def test_large_texts_cut_a_page_by_size_and_lose_no_row(service: Service) 
 
         assert sorted(found) == sorted(row["id"] for row in rows)
         assert len(found) == len(rows)
-        # A page ends with the row that goes past eight mebibytes.
+        # A page ends with the row that exceeds 8 MiB.
         assert max(sizes) < 12 * MIB
         assert len(sizes) >= 3

@@ -4,7 +4,7 @@ from tests.conftest import Service
 from tests.events import cost
 
 
-async def test_the_projections_say_how_far_they_are(shared: Service) -> None:
+async def test_projections_report_position_and_lag(shared: Service) -> None:
     (receipt,) = await shared.append(cost())
     await shared.get("/v1/spend")
 

@@ -1,4 +1,4 @@
-"""The window of recent events: whole from its floor to its head, and never larger than it may be."""
+"""The window of recent events: complete from floor to head, bounded in events and bytes."""
 
 import random
 import uuid
@@ -15,7 +15,7 @@ EVERYTHING = EventFilter()
 
 
 def stored(position: int, characters: int = 10, category: str = "cost") -> StoredEvent:
-    """An event as the log holds it."""
+    """Return a stored event."""
     data = f'{{"notes":"{"n" * characters}"}}'
     ids = (uuid.UUID(int=position), 1, uuid.UUID(int=position))
     return StoredEvent(
@@ -23,17 +23,17 @@ def stored(position: int, characters: int = 10, category: str = "cost") -> Store
     )
 
 
-def all_parts(window: RecentEvents, wanted: EventFilter, after: int) -> bytes:
-    """Everything that a listener takes from there, part by part."""
-    taken = b""
+def all_chunks(window: RecentEvents, event_filter: EventFilter, after: int) -> bytes:
+    """Return everything that a subscriber takes from there, chunk by chunk."""
+    frames = b""
     while after < window.head:
-        part = window.next_chunk(wanted, after)
-        assert part.position > after
-        taken, after = taken + part.frames, part.position
-    return taken
+        chunk = window.next_chunk(event_filter, after)
+        assert chunk.position > after
+        frames, after = frames + chunk.frames, chunk.position
+    return frames
 
 
-def test_parts_are_every_event_once_in_order_from_wherever_one_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_have_every_event_once_in_order_from_any_position(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recent_events, "CHUNK_BYTES", 1_000)
     monkeypatch.setattr(recent_events, "CHUNK_EVENTS_MAX", 7)
     events = [stored(position, category=random.choice(["cost", "job"])) for position in range(6, 106)]
@@ -42,13 +42,13 @@ def test_parts_are_every_event_once_in_order_from_wherever_one_begins(monkeypatc
     window.append(events[30:], 105)
 
     for after in (5, 6, 34, 35, 36, 104, 105):
-        assert all_parts(window, EVERYTHING, after) == b"".join(map(server_sent_event, events[after - 5 :]))
+        assert all_chunks(window, EVERYTHING, after) == b"".join(map(server_sent_event, events[after - 5 :]))
     jobs = b"".join(server_sent_event(event) for event in events if event.category == "job")
-    assert all_parts(window, EventFilter(categories=("job",)), 5) == jobs
+    assert all_chunks(window, EventFilter(categories=("job",)), 5) == jobs
     assert window.next_chunk(EVERYTHING, 2**62) == (b"", 2**62)
 
 
-def test_it_holds_no_more_events_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_window_has_at_most_its_limit_of_events(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recent_events, "RECENT_EVENTS_MAX", 10)
     window = RecentEvents(0)
 
@@ -58,12 +58,12 @@ def test_it_holds_no_more_events_than_it_may(monkeypatch: pytest.MonkeyPatch) ->
         assert len(window) <= 10
         assert window.floor == window.head - len(window)
 
-    assert all_parts(window, EVERYTHING, 89) == b"".join(
+    assert all_chunks(window, EVERYTHING, 89) == b"".join(
         server_sent_event(stored(position)) for position in range(90, 100)
     )
 
 
-def test_it_holds_no_more_bytes_than_it_may_but_always_the_newest_event(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_window_has_at_most_its_limit_of_bytes_but_always_the_newest_event(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recent_events, "RECENT_BYTES_MAX", 20_000)
     window = RecentEvents(0)
     sizes = [random.choice([10, 3_000, 50_000]) for _ in range(50)] + [50_000]
@@ -75,4 +75,4 @@ def test_it_holds_no_more_bytes_than_it_may_but_always_the_newest_event(monkeypa
         assert window.size <= 20_000 or len(window) == 1
 
     assert len(window) == 1
-    assert all_parts(window, EVERYTHING, 50) == server_sent_event(stored(51, 50_000))
+    assert all_chunks(window, EVERYTHING, 50) == server_sent_event(stored(51, 50_000))

@@ -11,7 +11,7 @@ from tests.events import campaign, cost, follow, job, reserve
 
 @pytest.fixture(scope="module")
 async def spending(shared: Service) -> dict[str, str]:
-    """A campaign, its job, and six costs of it: by id. Five in USD and in no other campaign, one of no campaign."""
+    """Create a campaign, its job and five costs in USD, and a cost in EUR without a campaign; return the ids."""
     created = campaign()
     queued = job(created["id"], agent_type="optimizer")
     of, of_job = {"campaign_id": created["id"]}, {"agent_job_id": queued["id"]}
@@ -29,17 +29,17 @@ async def spending(shared: Service) -> dict[str, str]:
 
 
 def rows(answer: dict[str, Any], *names: str) -> list[tuple[Any, ...]]:
-    """The items of a spend answer as tuples of these columns."""
+    """Return the items of a response as tuples of these columns."""
     return [tuple(item[name] for name in names) for item in answer["items"]]
 
 
 async def spend(service: Service, spending: dict[str, str], **parameters: str) -> dict[str, Any]:
-    """What was spent on the campaign."""
+    """Return the spend of the campaign."""
     answer: dict[str, Any] = await service.get("/v1/spend", campaign_id=spending["campaign"], **parameters)
     return answer
 
 
-async def test_without_a_key_there_is_one_sum_for_each_currency(shared: Service, spending: dict[str, str]) -> None:
+async def test_without_group_by_there_is_one_sum_for_each_currency(shared: Service, spending: dict[str, str]) -> None:
     everything = {"from": "2025-01-01T00:00:00Z", "to": "2025-01-04T00:00:00Z"}
 
     answer = await shared.get("/v1/spend", **everything)
@@ -53,7 +53,7 @@ async def test_without_a_key_there_is_one_sum_for_each_currency(shared: Service,
 
 
 @pytest.mark.parametrize(
-    ("key", "wanted"),
+    ("key", "expected_rows"),
     [
         (
             "day",
@@ -68,14 +68,14 @@ async def test_without_a_key_there_is_one_sum_for_each_currency(shared: Service,
     ],
 )
 async def test_spend_is_summed_by_each_key(
-    shared: Service, spending: dict[str, str], key: str, wanted: list[tuple[Any, ...]]
+    shared: Service, spending: dict[str, str], key: str, expected_rows: list[tuple[Any, ...]]
 ) -> None:
     answer = await spend(shared, spending, group_by=key)
 
     assert [set(item) for item in answer["items"]] == [{key, "currency", "cost", "tokens_used", "entries"}] * len(
-        wanted
+        expected_rows
     )
-    expected = [(spending.get(first, first) if first else None, *rest) for first, *rest in wanted]
+    expected = [(spending.get(first, first) if first else None, *rest) for first, *rest in expected_rows]
     assert rows(answer, key, "cost", "tokens_used", "entries") == expected
 
 
@@ -89,9 +89,7 @@ async def test_several_keys_are_summed_together(shared: Service, spending: dict[
     ]
 
 
-async def test_all_keys_at_once_give_each_cost_and_their_sum_is_the_whole(
-    shared: Service, spending: dict[str, str]
-) -> None:
+async def test_all_keys_together_give_one_sum_for_each_cost(shared: Service, spending: dict[str, str]) -> None:
     keys = "day,resource_type,model_used,provider,campaign_id,agent_job_id,agent_type"
 
     answer = await spend(shared, spending, group_by=keys)
@@ -100,7 +98,7 @@ async def test_all_keys_at_once_give_each_cost_and_their_sum_is_the_whole(
 
 
 @pytest.mark.parametrize(
-    ("bounds", "wanted"),
+    ("bounds", "expected"),
     [
         ({"from": "2025-01-02T00:00:00Z"}, "8.5"),
         ({"to": "2025-01-02T00:00:00Z"}, "7.25"),
@@ -110,19 +108,19 @@ async def test_all_keys_at_once_give_each_cost_and_their_sum_is_the_whole(
         ({"from": "2025-01-04T00:00:00Z", "to": "2025-01-01T00:00:00Z"}, None),
     ],
 )
-async def test_the_bounds_are_from_inclusive_to_exclusive(
-    shared: Service, spending: dict[str, str], bounds: dict[str, str], wanted: str | None
+async def test_from_is_inclusive_and_to_exclusive(
+    shared: Service, spending: dict[str, str], bounds: dict[str, str], expected: str | None
 ) -> None:
     answer = await spend(shared, spending, **bounds)
 
-    assert [item["cost"] for item in answer["items"]] == ([wanted] if wanted else [])
+    assert [item["cost"] for item in answer["items"]] == ([expected] if expected else [])
 
 
-async def test_the_spend_of_an_unknown_campaign_is_nothing(shared: Service) -> None:
+async def test_the_spend_of_an_unknown_campaign_is_empty(shared: Service) -> None:
     assert await shared.get("/v1/spend", campaign_id=campaign()["id"], group_by="day") == {"items": []}
 
 
-async def test_a_release_or_a_denial_is_no_spend(shared: Service) -> None:
+async def test_released_and_denied_holds_are_not_spend(shared: Service) -> None:
     created = campaign(budget="2")
     held = reserve("1", campaign_id=created["id"])
     await shared.append(created, held, follow(held, "cost.released"))

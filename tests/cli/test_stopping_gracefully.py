@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import URL
 
 from ledger.database import Database
-from tests.api.hostile import request, wired
+from tests.api.hostile import raw_connections, request
 from tests.cli.helpers import started
 from tests.events import campaign, cost, job
 from tests.log.helpers import connected, head_locked, query, record, until, value
@@ -25,7 +25,7 @@ async def test_requests_accepted_before_sigterm_are_recorded_as_a_group_and_answ
     opened = campaign("1000")
     async with started(tmp_path, "serve", "--no-auth", "--port", "0", database=database_url) as running:
         url = await running.url()
-        async with aiohttp.ClientSession(url) as client, wired(url, 2) as (idle, keeps):
+        async with aiohttp.ClientSession(url) as client, raw_connections(url, 2) as (idle, keeps):
             await keeps.send(request("GET", "/healthz"))
             assert (await keeps.answer()).status == 200
 
