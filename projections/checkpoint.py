@@ -55,7 +55,16 @@ class Failure(msgspec.Struct):
 
     @classmethod
     def from_error(cls, error: Exception, position: int = 0, event_type: str | None = None) -> "Failure":
-        """Describe an error, and the event that caused it, if one did."""
+        """Describe an error.
+
+        Args:
+            error: what was raised.
+            position: of the event that caused it; 0 if none did.
+            event_type: the type of that event.
+
+        Returns:
+            the failure, which happened now.
+        """
         message = f"{type(error).__name__}: {error}" if event_type else str(error)
         failed_at = datetime.now(UTC).isoformat(timespec="seconds")
         return cls(event_type or type(error).__name__, position, message, failed_at)
@@ -89,5 +98,11 @@ def decode_failure(last_error: str | None) -> Failure | None:
 
 
 async def record_failure(connection: Connection, status: str, failure: Failure) -> None:
-    """Record that the read models are `failing` or `paused`; a pause stays until an operator ends it."""
+    """Record a failure; a pause stays until an operator ends it.
+
+    Args:
+        connection: of the primary.
+        status: `failing` or `paused`.
+        failure: why the read models do not advance.
+    """
     await connection.execute(RECORD_FAILURE, status, msgspec.json.encode(failure).decode())

@@ -55,13 +55,22 @@ def size(model: ReadModel[Any]) -> str:
     return " + ".join(sizes) or "0::bigint"
 
 
-def condition(model: ReadModel[Any], wanted: Filter, parameter: Parameter) -> str:
-    """Return the SQL condition of a filter."""
-    value = parameter(wanted.value)
-    if wanted.operator == "in":
-        element = "uuid" if model.kinds[wanted.column] == "id" else "text"
-        return f"t.{wanted.column} = ANY ({value}::{element}[])"
-    return f"t.{wanted.column} {wanted.operator} {value}"
+def condition(model: ReadModel[Any], filter_: Filter, parameter: Parameter) -> str:
+    """Return the SQL condition of a filter.
+
+    Args:
+        model: the read model.
+        filter_: the filter.
+        parameter: adds a value to the arguments.
+
+    Returns:
+        SQL over the alias `t`.
+    """
+    value = parameter(filter_.value)
+    if filter_.operator == "in":
+        element = "uuid" if model.kinds[filter_.column] == "id" else "text"
+        return f"t.{filter_.column} = ANY ({value}::{element}[])"
+    return f"t.{filter_.column} {filter_.operator} {value}"
 
 
 def order(model: ReadModel[Any], sort: Sequence[SortKey]) -> str:
@@ -81,6 +90,9 @@ def after(model: ReadModel[Any], sort: Sequence[SortKey], values: Sequence[Any],
         sort: the order; its last column is unique.
         values: of the row, one for each sort key; None for null.
         parameter: adds a value to the arguments.
+
+    Returns:
+        SQL over the alias `t`.
     """
     parameters = [None if value is None else parameter(value) for value in values]
     branches = []

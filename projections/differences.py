@@ -30,6 +30,9 @@ def comparable(model: ReadModel[Any], row: str, column: str) -> str:
         model: the read model.
         row: SQL for the row, such as an alias.
         column: of the read model.
+
+    Returns:
+        an SQL expression.
     """
     return f"{row}.{column}::text" if column in model.json_columns else f"{row}.{column}"
 

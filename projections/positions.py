@@ -1,4 +1,4 @@
-"""Wait until the read models, or a replica's log, reach a position: the wait behind `min_position`."""
+"""Wait until the read models, or a replica's log, reach a position (`min_position`)."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -50,7 +50,7 @@ async def wait_for_log(database: Database, position: int, seconds_max: float) ->
 async def _wait(
     database: Database, position: int, seconds_max: float, read: Callable[[Connection], Awaitable[int]], subject: str
 ) -> None:
-    """Poll with back-off: a notification may arrive before the read models have folded the event."""
+    """Poll with back-off: notifications announce appended events, not folded ones."""
     backoff = Backoff(POLL_SECONDS_MIN, POLL_SECONDS_MAX, factor=POLL_GROWTH)
     reached = 0
     try:

@@ -200,6 +200,9 @@ async def read_page(
         sort: the order; its last column is unique.
         after: the values of the sort keys in the last row of the page before; None for the first page.
         limit: rows at most. A page of large rows ends earlier, at `PAGE_CHARACTERS_MAX`.
+
+    Returns:
+        the page.
     """
     arguments: list[Any] = [GROUP]
 

@@ -1,7 +1,7 @@
 """Events that an operator decided to skip, and how a pause of the read models ends: retry or skip.
 
-A skip is itself an event, with the operator and the reason; nothing else is written. The worker and every replay look
-for a skip only when an event cannot be folded, so a skipped event counts again once a release can fold it.
+A skip is itself an event, with the operator and the reason; nothing else is written. The worker and every replay read
+the skips only when an event cannot be folded, so a skipped event counts again once a release can fold it.
 """
 
 import msgspec

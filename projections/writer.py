@@ -106,7 +106,7 @@ async def insert_rows(connection: Connection, inserts: Sequence[bytes], schema: 
 
 
 async def write_changes(connection: Connection, rows: PageRows, schema: str = "public") -> None:
-    """Update and delete rows; deletions come last, when no row refers to the deleted ones any more.
+    """Update rows and then delete rows: by then no row refers to the deleted ones any more.
 
     Args:
         connection: inside a transaction.

@@ -61,7 +61,7 @@ async def test_a_worker_far_behind_reads_on_the_connection_that_it_holds(
     folded = [await fold_page(database, 10, reader=reader) for _ in range(6)]
     await reader.close()
 
-    assert (folded, reader.begun) == ([10, 10, 10, 10, 10, 0], [])
+    assert (folded, reader.started) == ([10, 10, 10, 10, 10, 0], [])
 
 
 async def test_other_tasks_get_the_connection_during_continuous_appends(database: Database) -> None:

@@ -1,4 +1,4 @@
-"""What the tests of the projections share with those of the log."""
+"""Fixtures that are shared with the tests of the log."""
 
 from tests.log.conftest import shared_database_url
 

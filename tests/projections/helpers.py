@@ -1,4 +1,4 @@
-"""A log in memory to fold without any database, and the tables seen without the code under test."""
+"""Helpers: a log in memory, a sample of every event type, and the tables as plain SQL reads them."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -31,22 +31,22 @@ Tables = dict[str, dict[UUID, dict[str, Any]]]
 
 
 class CountingReader(PageReader):
-    """Says after which positions it has begun to read ahead, and after which it has read."""
+    """Counts prefetches: `started` and `finished` list the positions after which one did."""
 
     def __init__(self, database: Database) -> None:
         super().__init__(database)
-        self.begun: list[int] = []
-        self.ahead: list[int] = []
+        self.started: list[int] = []
+        self.finished: list[int] = []
 
     async def _read(self, after: int, events_max: int) -> list[StoredEvent]:
-        self.begun.append(after)
+        self.started.append(after)
         page = await super()._read(after, events_max)
-        self.ahead.append(after)
+        self.finished.append(after)
         return page
 
 
 class MemoryLog:
-    """Judges events as the service does, and keeps what is recorded. Each append is a second after the last."""
+    """Judges events as the service does and stores them in memory. Each append is a second later than the last."""
 
     def __init__(self) -> None:
         self.working_state = WorkingState(0, NOON - timedelta(seconds=1))
@@ -60,17 +60,17 @@ class MemoryLog:
 
     def append(self, *sent: dict[str, Any] | Request) -> None:
         """Append events; those sent as a `Request` may be refused."""
-        for asked in sent:
+        for each in sent:
             self.working_state.recorded_at += timedelta(seconds=1)
-            as_request = asked if isinstance(asked, Request) else request(asked)
+            as_request = each if isinstance(each, Request) else request(each)
             verdict = judge(self.working_state, as_request)
-            assert as_request is asked or all(isinstance(answer, Receipt) for answer in verdict), verdict
+            assert as_request is each or all(isinstance(answer, Receipt) for answer in verdict), verdict
             for denial in self.working_state.denials.values():
                 self.working_state.record(denial.candidate, denial.campaign_id, denial.agent_job_id)
             self.working_state.denials.clear()
 
     def row(self, table: str, opened: dict[str, Any]) -> dict[str, Any]:
-        """The row of an entity, folded from the whole log."""
+        """The row of an entity, folded from the whole log in memory."""
         return folded(self.events)[table][UUID(opened["id"])]
 
     def rows(self, table: str) -> list[dict[str, Any]]:
@@ -84,7 +84,7 @@ def defaults(table: str) -> dict[str, Any]:
 
 
 def folded(events: Sequence[StoredEvent]) -> Tables:
-    """The tables as one fold of these events makes them, in memory."""
+    """The tables that one fold of these events produces, in memory."""
     rows = PageRows.empty()
     fold_events(events, rows)
     return {
@@ -97,7 +97,7 @@ async def stored(database: Database) -> list[StoredEvent]:
 
 
 async def tables(database: Database, schema: str = "public") -> Tables:
-    """The tables as they are in the database."""
+    """The tables in the database."""
     found: Tables = {}
     for model in READ_MODELS:
         columns = model.columns
@@ -114,9 +114,9 @@ async def position(database: Database) -> int:
 
 
 @asynccontextmanager
-async def working(*engines: Database) -> AsyncIterator[list[Worker]]:
+async def running_workers(*databases: Database) -> AsyncIterator[list[Worker]]:
     """Run workers while inside, one for each database."""
-    workers = [Worker(database) for database in engines]
+    workers = [Worker(database) for database in databases]
     async with asyncio.TaskGroup() as tasks:
         for worker in workers:
             tasks.create_task(worker.run())
@@ -127,11 +127,11 @@ async def working(*engines: Database) -> AsyncIterator[list[Worker]]:
                 worker.stop()
 
 
-async def folded_up_to(database: Database, wanted: int) -> None:
+async def folded_up_to(database: Database, target: int) -> None:
     """Wait until the tables reflect this position."""
 
     async def reached() -> bool:
-        return await position(database) >= wanted
+        return await position(database) >= target
 
     await until(reached)
 
@@ -199,14 +199,14 @@ def sample_history() -> list[Request]:
 
 
 def expiry_request(held: dict[str, Any]) -> Request:
-    """What the sweeper asks for."""
+    """The request with which the sweeper expires a hold."""
     return Request([hold_expiry(UUID(held["id"]), uuid4())])
 
 
 async def append_requests(database: Database, requests: Sequence[Request]) -> None:
-    """Append requests, each a second after the last, as `MemoryLog` does."""
+    """Append requests, each a second later than the last, like `MemoryLog`."""
     now = NOON
     async with database.connection() as connection:
-        for asked in requests:
-            await append(connection, [asked], now)
+        for each in requests:
+            await append(connection, [each], now)
             now += timedelta(seconds=1)

@@ -1,4 +1,4 @@
-"""Events that cannot be folded, put into the log by hand, and how the projections say that they stand still."""
+"""Events that cannot be folded (poison events), inserted into the log directly."""
 
 from typing import Any
 
@@ -22,46 +22,46 @@ DELETE FROM ledger.events WHERE type = 'cost.imagined';
 
 
 async def poison(database: Database, type_: str = "cost.imagined", schema_version: int = 1, data: str = "{}") -> int:
-    """Record an event past all judgement, unless told otherwise one that a newer release wrote; its position."""
+    """Insert an event without judging it, by default one of a newer release; return its position."""
     await query(database, INSERT, type_, schema_version, data)
     return int(await value(database, "SELECT position FROM ledger.log_head"))
 
 
 async def cure(url: URL) -> None:
-    """Take the events of the newer release away."""
+    """Delete the events of the newer release."""
     async with connected(url) as connection, connection.transaction():
         await connection.execute(CURE)
 
 
 async def state(database: Database) -> tuple[str, dict[str, Any] | None]:
-    """Status and error of the projections."""
+    """The status of the read models, and their failure."""
     ((status, error),) = await query(database, "SELECT status, last_error::text FROM ledger.projection_checkpoints")
     return status, error and msgspec.json.decode(error)
 
 
 async def stopped(database: Database, status: str) -> dict[str, Any]:
-    """Wait for the projections to be `failing` or `paused`; the error recorded."""
+    """Wait until the read models are `failing` or `paused`; return the recorded failure."""
 
-    async def is_so() -> dict[str, Any] | None:
+    async def has_stopped() -> dict[str, Any] | None:
         found, error = await state(database)
         return error if found == status else None
 
-    error: dict[str, Any] = await until(is_so)
+    error: dict[str, Any] = await until(has_stopped)
     return error
 
 
 async def failed(database: Database) -> dict[str, Any]:
-    """Wait for the projections to fail; the error recorded."""
+    """Wait until the read models are `failing`; return the recorded failure."""
     return await stopped(database, "failing")
 
 
 async def paused(database: Database) -> dict[str, Any]:
-    """Wait for the projections to be given up; the error recorded."""
+    """Wait until the read models are `paused`; return the recorded failure."""
     return await stopped(database, "paused")
 
 
 async def runs_again(database: Database) -> None:
-    """Wait until nothing is said to be wrong."""
+    """Wait until the read models are `running`."""
 
     async def running() -> bool:
         return await state(database) == ("running", None)

@@ -1,4 +1,4 @@
-"""Workers as processes of their own that start at once: forked from one that has imported everything."""
+"""Worker processes that start immediately: forked from a process that has imported everything."""
 
 import asyncio
 import multiprocessing
@@ -19,7 +19,7 @@ _forking.set_forkserver_preload([__name__])
 
 
 def work(url: URL, page_events_max: int) -> None:
-    """Fold pages of at most so many events until SIGTERM."""
+    """Fold pages of at most `page_events_max` events until SIGTERM."""
     worker_module.FOLD_PAGE_EVENTS_MAX = page_events_max
     uvloop.run(_work(url))
 
@@ -37,7 +37,7 @@ async def _work(url: URL) -> None:
 
 @contextmanager
 def worker_process(url: URL, page_events_max: int = 5_000) -> Iterator[BaseProcess]:
-    """A worker at work while inside, killed on leaving."""
+    """Run a worker process while inside; it is killed at the end."""
     process = _forking.Process(target=work, args=(url, page_events_max), daemon=True)
     process.start()
     try:

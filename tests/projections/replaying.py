@@ -1,4 +1,4 @@
-"""What the tests of verification, rebuild and replay share."""
+"""Helpers of the tests of `verify`, `rebuild` and `replay`."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -27,7 +27,7 @@ CONTENTS = {
 
 
 class Found(NamedTuple):
-    """A difference that verification found."""
+    """A difference that a verification found."""
 
     table: str
     id: str
@@ -42,13 +42,13 @@ async def fold_everything(database: Database) -> None:
 
 
 async def append_sample_and_fold(database: Database) -> None:
-    """The story, and the tables up to its end."""
+    """Append the sample history and fold all of it."""
     await append_requests(database, sample_history())
     await fold_everything(database)
 
 
 async def verified(database: Database) -> tuple[VerificationReport, set[Found]]:
-    """What a verification reports and finds."""
+    """Verify; return the report and the differences."""
     found: list[Difference] = []
     report = await verify(database, found.append)
     differences = {Found(each.table, each.id, each.column, each.live, each.replayed) for each in found}
@@ -57,7 +57,7 @@ async def verified(database: Database) -> tuple[VerificationReport, set[Found]]:
 
 
 async def tamper(url: URL, *statements: str) -> None:
-    """Change what no rule of the database would let pass, as one who owns it can."""
+    """Run statements past triggers and foreign keys, as the owner of the database can."""
     async with connected(url) as connection, connection.transaction():
         await connection.execute("SET LOCAL session_replication_role = replica")
         for statement in statements:
@@ -65,7 +65,7 @@ async def tamper(url: URL, *statements: str) -> None:
 
 
 async def contents(database: Database) -> dict[str, list[tuple[Any, ...]]]:
-    """Every row of every table that the ledger keeps, as text."""
+    """Every row of every table of the ledger, as text."""
     return {
         f"{schema}.{table}": await query(database, f"SELECT t::text FROM {schema}.{table} AS t ORDER BY 1")
         for schema, names in CONTENTS.items()
@@ -74,7 +74,7 @@ async def contents(database: Database) -> dict[str, list[tuple[Any, ...]]]:
 
 
 async def relations(database: Database) -> list[tuple[Any, ...]]:
-    """Every schema and relation there is, but for those of a connection."""
+    """Every schema and relation, except temporary ones."""
     return await query(
         database,
         """
@@ -84,19 +84,19 @@ async def relations(database: Database) -> list[tuple[Any, ...]]:
     )
 
 
-async def at_least(database: Database, wanted: int) -> bool:
-    """Whether the tables reflect this position."""
-    return await position(database) >= wanted
+async def at_least(database: Database, target: int) -> bool:
+    """Whether the tables reflect a position."""
+    return await position(database) >= target
 
 
 @asynccontextmanager
 async def writing(database: Database, opened: dict[str, Any]) -> AsyncIterator[list[Receipt]]:
-    """A writer at work while inside, on a campaign that was created; yields the receipts it has had so far."""
+    """Append jobs, costs and holds of a campaign while inside; yields the list of receipts, which grows."""
     written: list[Receipt] = []
-    leaving = asyncio.Event()
+    stopping = asyncio.Event()
 
     async def write(appender: Appender) -> None:
-        while not leaving.is_set():
+        while not stopping.is_set():
             queued = job(opened["id"])
             sent = [queued, cost("0.01", agent_job_id=queued["id"]), reserve("0.01", campaign_id=opened["id"])]
             written.extend(receipts(await appender.append(request(*sent))))
@@ -106,18 +106,16 @@ async def writing(database: Database, opened: dict[str, Any]) -> AsyncIterator[l
         try:
             yield written
         finally:
-            leaving.set()
+            stopping.set()
 
 
 async def skipped(database: Database, at: int) -> None:
-    """Have an operator let the read models pass the event at a position, and the worker try again."""
-    decided = ProjectionSkipped(
+    """Skip the event at a position, as an operator would, and clear the failure."""
+    skip = ProjectionSkipped(
         projection="read_models", position=at, event_type="cost.imagined", by="somebody", error="It fails", reason="Why"
     )
     async with Appender(database) as appender:
-        receipts(
-            await appender.append(Request([prepare(CATALOGUE["ledger.projection_skipped"], decided, actor="local")]))
-        )
+        receipts(await appender.append(Request([prepare(CATALOGUE["ledger.projection_skipped"], skip, actor="local")])))
     await query(database, "UPDATE ledger.projection_checkpoints SET status = 'running', last_error = NULL")
 
 
@@ -128,8 +126,8 @@ SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wai
 
 @asynccontextmanager
 async def locked(url: URL, statement: str) -> AsyncIterator[Callable[[], Awaitable[Any]]]:
-    """Hold what a statement locks while inside; yields a function that waits until somebody else waits for it."""
-    # Two connections: inside a transaction, what others do is seen as it was at the first look.
+    """Hold the lock that a statement takes while inside; yields a function that waits until another session waits."""
+    # Two connections: inside a transaction, pg_stat_activity does not change after it was read once.
     async with connected(url) as holder, connected(url) as watcher, holder.transaction():
         await holder.execute(statement)
         yield lambda: until(lambda: watcher.fetchval(WAITS))

@@ -1,4 +1,4 @@
-"""One row as it stood at a position: what the fold of the log up to there says, wherever pages end."""
+"""`row_as_of`: one row at a position equals the fold of the log up to it, wherever pages end."""
 
 import random
 from collections.abc import Sequence
@@ -27,8 +27,8 @@ from tests.projections.test_worker import random_history
 from tests.projections.test_worker_failures import poison
 
 
-async def assert_every_row_is_the_folds(database: Database, positions: Sequence[int]) -> set[str]:
-    """Compare every row at these positions; the tables that had rows to compare."""
+async def assert_every_row_equals_the_fold(database: Database, positions: Sequence[int]) -> set[str]:
+    """Compare every row at these positions with the fold; return the tables that had rows."""
     events = await stored(database)
     compared = set()
     for position in positions:
@@ -43,21 +43,21 @@ async def assert_every_row_is_the_folds(database: Database, positions: Sequence[
 
 
 @pytest.mark.parametrize("page_events", [1, 2, 5_000])
-async def test_every_row_of_the_story_is_the_fold_of_what_came_before(
+async def test_every_row_of_the_sample_history_equals_the_fold(
     database: Database, monkeypatch: pytest.MonkeyPatch, page_events: int
 ) -> None:
     monkeypatch.setattr(as_of_module, "PAGE_EVENTS_MAX", page_events)
     await append_requests(database, sample_history())
     events = await stored(database)
 
-    # At every position it is tried over HTTP, in tests/api.
-    compared = await assert_every_row_is_the_folds(database, [*range(0, len(events), 9), len(events)])
+    # tests/api tries every position, over HTTP.
+    compared = await assert_every_row_equals_the_fold(database, [*range(0, len(events), 9), len(events)])
 
     assert compared == set(NAMES)
 
 
 @pytest.mark.parametrize("seed", range(2))
-async def test_rows_of_logs_by_chance_are_the_fold_of_what_came_before(
+async def test_every_row_of_a_random_history_equals_the_fold(
     database: Database, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     monkeypatch.setattr(as_of_module, "PAGE_EVENTS_MAX", 3)
@@ -65,10 +65,10 @@ async def test_rows_of_logs_by_chance_are_the_fold_of_what_came_before(
     await append_requests(database, random_history(chance, 150))
     events = await stored(database)
 
-    await assert_every_row_is_the_folds(database, [chance.randint(0, len(events)) for _ in range(4)])
+    await assert_every_row_equals_the_fold(database, [chance.randint(0, len(events)) for _ in range(4)])
 
 
-async def test_a_job_whose_second_page_begins_with_a_cost_keeps_what_came_before(
+async def test_a_job_whose_second_page_begins_with_a_cost_keeps_its_first_page(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(as_of_module, "PAGE_EVENTS_MAX", 2)
@@ -81,7 +81,7 @@ async def test_a_job_whose_second_page_begins_with_a_cost_keeps_what_came_before
     assert msgspec.structs.asdict(row) == folded(await stored(database))["agent_jobs"][UUID(queued["id"])]
 
 
-async def test_currencies_come_from_the_campaign_or_the_job_also_once_the_campaign_is_deleted(
+async def test_currencies_are_inherited_from_the_campaign_or_the_job_even_after_its_deletion(
     database: Database,
 ) -> None:
     euros, gone = campaign(currency="EUR"), campaign(currency="EUR")
@@ -103,10 +103,10 @@ async def test_currencies_come_from_the_campaign_or_the_job_also_once_the_campai
     ]
 
     assert [getattr(row, "currency", None) for row in rows] == ["EUR"] * 5
-    await assert_every_row_is_the_folds(database, range(9))
+    await assert_every_row_equals_the_fold(database, range(9))
 
 
-async def test_nothing_is_there_under_an_id_of_another_kind(database: Database) -> None:
+async def test_an_id_of_another_read_model_has_no_row(database: Database) -> None:
     opened = campaign()
     queued = job(opened["id"])
     await record(database, opened, queued, cost(agent_job_id=queued["id"]))
@@ -117,7 +117,7 @@ async def test_nothing_is_there_under_an_id_of_another_kind(database: Database) 
         assert await row_as_of(database, model, UUID(queued["id"]), 3) is None
 
 
-async def test_an_event_that_cannot_be_folded_is_named_until_it_is_skipped(database: Database) -> None:
+async def test_an_event_that_cannot_be_folded_raises_until_it_is_skipped(database: Database) -> None:
     at = await poison(database)
     ((stream_id,),) = [(event.stream_id,) for event in await stored(database)]
 

@@ -1,4 +1,4 @@
-"""Every campaign event, and what costs move, folded into a campaign's row; without a database."""
+"""Campaign events, and the amounts of cost events, folded into a campaign's row in memory."""
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -12,7 +12,7 @@ from tests.projections.helpers import NOON, MemoryLog, defaults
 
 
 def changed(*later: tuple[str, dict[str, Any]], **data: Any) -> dict[str, Any]:
-    """The columns of a campaign that differ after these events from what they were once it was created."""
+    """The columns of a campaign that these events change after its creation, with their new values."""
     log, opened = MemoryLog(), campaign(**data)
     log.append(opened)
     before = log.row("campaigns", opened)
@@ -63,7 +63,7 @@ def test_a_campaign_is_created_as_a_draft_with_nothing_spent() -> None:
         (["archived"], {"status": "archived"}),
     ],
 )
-def test_its_status_follows_its_events(later: list[str], difference: dict[str, Any]) -> None:
+def test_events_change_the_status(later: list[str], difference: dict[str, Any]) -> None:
     assert changed(*((f"campaign.{step}", {}) for step in later)) == difference
 
 
@@ -77,11 +77,11 @@ def test_its_status_follows_its_events(later: list[str], difference: dict[str, A
         ({}, {}),
     ],
 )
-def test_changed_details_replace_what_they_name(details: dict[str, Any], difference: dict[str, Any]) -> None:
+def test_changed_details_replace_only_the_fields_they_name(details: dict[str, Any], difference: dict[str, Any]) -> None:
     assert changed(("campaign.details_changed", details), description="A text") == difference
 
 
-def test_a_changed_budget_replaces_the_budget() -> None:
+def test_a_new_budget_replaces_the_old_one() -> None:
     assert changed(("campaign.budget_changed", {"budget": "0.5"})) == {"budget": Decimal("0.5")}
 
 
@@ -110,7 +110,7 @@ def test_a_deleted_campaign_has_no_row() -> None:
     assert log.rows("campaigns") == []
 
 
-def test_costs_move_what_is_spent_and_held() -> None:
+def test_costs_change_spend_and_held() -> None:
     log, opened = MemoryLog(), campaign("100")
     held = reserve("20", campaign_id=opened["id"])
     recorded = cost("5.25", campaign_id=opened["id"])
@@ -158,7 +158,7 @@ def test_a_cost_counts_for_the_campaign_of_its_job() -> None:
         ("5", "0", "0"),
     ],
 )
-def test_the_return_is_exact_half_even_to_10_places(revenue: str, spend: str, roi: str) -> None:
+def test_the_roi_is_exact_and_rounded_half_even_to_10_places(revenue: str, spend: str, roi: str) -> None:
     for earlier, later in ((0, 1), (1, 0)):
         log, opened = MemoryLog(), campaign()
         steps = [
@@ -171,7 +171,7 @@ def test_the_return_is_exact_half_even_to_10_places(revenue: str, spend: str, ro
         assert log.row("campaigns", opened)["roi"] == Decimal(roi)
 
 
-def test_sums_grow_past_the_range_of_one_amount() -> None:
+def test_sums_may_exceed_the_range_of_one_amount() -> None:
     log, opened = MemoryLog(), campaign()
     largest = "9999999999.9999999999"
 

@@ -1,4 +1,4 @@
-"""Every content event folded into an asset's row; without a database."""
+"""Content events folded into an asset's row in memory."""
 
 from datetime import timedelta
 from typing import Any
@@ -33,7 +33,7 @@ def test_an_asset_is_created_as_a_draft_with_its_texts_as_sent() -> None:
     }
 
 
-def test_metadata_is_an_empty_object_where_none_was_sent() -> None:
+def test_metadata_is_an_empty_object_if_none_was_sent() -> None:
     log, drafted = MemoryLog(), content()
 
     log.append(drafted)
@@ -62,7 +62,7 @@ def test_an_asset_of_a_job_belongs_to_the_jobs_campaign() -> None:
         (["archived"], "archived"),
     ],
 )
-def test_its_status_follows_its_events(steps: list[str], status: str) -> None:
+def test_events_change_the_status(steps: list[str], status: str) -> None:
     log, drafted = MemoryLog(), content()
 
     log.append(drafted, *(follow(drafted, f"content.{step}") for step in steps))
@@ -86,7 +86,7 @@ def test_its_status_follows_its_events(steps: list[str], status: str) -> None:
         ({}, {}),
     ],
 )
-def test_a_revision_replaces_what_it_names(revision: dict[str, Any], row: dict[str, Any]) -> None:
+def test_a_revision_replaces_only_the_fields_it_names(revision: dict[str, Any], row: dict[str, Any]) -> None:
     log, drafted = MemoryLog(), content(metadata={"a": 1})
     log.append(drafted)
     before = log.row("content_assets", drafted)
@@ -97,7 +97,7 @@ def test_a_revision_replaces_what_it_names(revision: dict[str, Any], row: dict[s
     assert after == before | row | {"position": 2, "updated_at": NOON + timedelta(seconds=1)}
 
 
-def test_an_asset_is_moved_to_a_campaign_and_to_none() -> None:
+def test_an_asset_is_assigned_to_a_campaign_and_to_none() -> None:
     log, opened, drafted = MemoryLog(), campaign(), content()
     log.append(opened, drafted)
 

@@ -1,4 +1,4 @@
-"""Every cost event folded into a budget entry's row; without a database."""
+"""Cost events folded into a budget entry's row in memory."""
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -53,11 +53,11 @@ def test_a_recorded_cost_is_settled() -> None:
     }
 
 
-def test_the_currency_is_the_jobs_where_there_is_no_campaign_and_usd_where_there_is_neither() -> None:
+def test_the_currency_is_that_of_the_job_without_a_campaign_and_usd_without_either() -> None:
     log, queued = MemoryLog(), job(currency="CHF")
-    of_job, of_nobody, named = cost(agent_job_id=queued["id"]), cost(), cost(currency="JPY")
+    of_job, without_parent, explicit = cost(agent_job_id=queued["id"]), cost(), cost(currency="JPY")
 
-    log.append(queued, of_job, of_nobody, named)
+    log.append(queued, of_job, without_parent, explicit)
 
     assert [entry["currency"] for entry in log.rows("budget_entries")] == ["CHF", "USD", "JPY"]
 
@@ -79,7 +79,7 @@ def test_a_reserved_amount_is_held_until_it_expires() -> None:
     assert log.rows("budget_entries")[1]["expires_at"] == second(1) + timedelta(seconds=900)
 
 
-def test_a_settled_hold_costs_what_was_spent_when_it_was_spent() -> None:
+def test_a_settled_hold_has_the_cost_and_the_time_of_the_settlement() -> None:
     log, held = held_by()
     before = log.row("budget_entries", held)
 
@@ -122,7 +122,7 @@ def test_an_expired_hold_holds_nothing_and_may_still_be_settled() -> None:
     assert (settled["status"], settled["cost"], settled["held"]) == ("settled", 3, 0)
 
 
-def test_an_adjustment_changes_cost_and_tokens_and_leaves_the_time_of_the_charge() -> None:
+def test_an_adjustment_changes_cost_and_tokens_but_not_the_time() -> None:
     log, recorded = MemoryLog(), cost("5", tokens_used=10) | {"occurred_at": WHEN}
     log.append(recorded)
     before = log.row("budget_entries", recorded)
@@ -137,7 +137,7 @@ def test_an_adjustment_changes_cost_and_tokens_and_leaves_the_time_of_the_charge
     }
 
 
-def test_a_denied_hold_is_no_entry_and_moves_nothing() -> None:
+def test_a_denied_hold_has_no_entry_and_changes_no_amounts() -> None:
     log, opened = MemoryLog(), campaign("1")
     log.append(opened)
     before = log.row("campaigns", opened)

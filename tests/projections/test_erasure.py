@@ -1,4 +1,4 @@
-"""Erasures reach the read models: the texts go from the rows, the rest stays, and every replay comes to the same."""
+"""Erasures clear the texts of the read models and nothing else; every replay gives the same tables."""
 
 import random
 from typing import Any
@@ -80,7 +80,7 @@ async def clean(database: Database) -> bool:
          [2], {"description": "A text", "cost": 4}),
     ],
 )  # fmt: skip
-async def test_a_row_forgets_the_text_and_keeps_the_rest(
+async def test_an_erasure_clears_the_text_of_a_row_and_nothing_else(
     database: Database, table: str, events: list[dict[str, Any]], erase: list[int], shown: dict[str, Any]
 ) -> None:
     row_id = UUID(events[0]["id"])
@@ -95,12 +95,12 @@ async def test_a_row_forgets_the_text_and_keeps_the_rest(
     assert await clean(database)
 
 
-def test_an_erasure_sets_every_column_that_is_kept_otherwise() -> None:
+def test_every_large_column_is_overwritten_by_an_erasure() -> None:
     assert all(set(model.large_columns) <= set(model.free_text_columns) for model in READ_MODELS)
 
 
 @pytest.mark.parametrize("later", ["content.deleted", None])
-async def test_what_comes_after_it_in_the_same_page_goes_on_from_there(database: Database, later: str | None) -> None:
+async def test_later_events_of_the_same_page_are_folded_on_top_of_it(database: Database, later: str | None) -> None:
     await record(database, POST)
     await fold_page(database)
     await erased(database, 1)
@@ -131,20 +131,20 @@ async def test_a_deleted_row_stays_deleted(database: Database, table: str) -> No
     assert await clean(database)
 
 
-async def test_a_denied_hold_and_the_ledgers_own_events_have_no_row_to_change(database: Database) -> None:
+async def test_erasing_a_denied_hold_or_a_reason_changes_no_row(database: Database) -> None:
     await record(database, LAUNCH)
     denied = request(reserve("1000", campaign_id=LAUNCH["id"], description="A text"), independent=True)
     await append_requests(database, [denied])
     before = await all_folded(database)
 
-    # The denial's text, and then the reason for that.
+    # The text of the denial, and then the reason of that erasure.
     await erased(database, 2, 3)
 
     assert (await all_folded(database), await position(database)) == (before, 4)
     assert await clean(database)
 
 
-async def test_a_page_with_many_erasures_is_applied_in_parts_that_bring_few_texts_into_memory(
+async def test_a_page_with_many_erasures_is_folded_in_parts_to_load_few_texts_at_once(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parts: list[int] = []
@@ -165,8 +165,8 @@ async def test_a_page_with_many_erasures_is_applied_in_parts_that_bring_few_text
     assert await query(database, "SELECT DISTINCT title FROM content_assets") == [("",)]
 
 
-async def everywhere(database: Database, until: int) -> None:
-    """Every row at a position, by the fold of the log and by `as_of`."""
+async def assert_rows_as_of_equal_the_fold(database: Database, until: int) -> None:
+    """Compare `row_as_of` with the fold for every row at a position."""
     events = [event for event in await stored(database) if event.position <= until]
     expected = folded(events)
     for model in READ_MODELS:
@@ -176,7 +176,7 @@ async def everywhere(database: Database, until: int) -> None:
             assert found == expected[model.name].get(row_id), (model.name, row_id, until)
 
 
-async def test_as_of_any_position_a_row_is_what_the_replay_says(database: Database) -> None:
+async def test_as_of_any_position_a_row_equals_the_replay(database: Database) -> None:
     post = content(title="A title", content="A text")
     launch = campaign(description="A text")
     await record(database, launch, post, cost(description="A text", campaign_id=launch["id"]))
@@ -185,11 +185,11 @@ async def test_as_of_any_position_a_row_is_what_the_replay_says(database: Databa
     await erased(database, 2, 4)
 
     for until in range(1, 10):
-        await everywhere(database, until)
+        await assert_rows_as_of_equal_the_fold(database, until)
 
 
 @pytest.mark.parametrize(("seed", "parts"), [(0, 1), (1, 2), (2, 20), (3, 1)])
-async def test_erasures_by_chance_leave_the_tables_equal_to_the_replay_of_every_prefix(
+async def test_random_erasures_leave_the_tables_equal_to_the_replay_of_every_prefix(
     database: Database, monkeypatch: pytest.MonkeyPatch, seed: int, parts: int
 ) -> None:
     monkeypatch.setattr(page, "ERASURES_MAX", parts)
@@ -209,11 +209,11 @@ async def test_erasures_by_chance_leave_the_tables_equal_to_the_replay_of_every_
 
     assert checked > 10
     assert await clean(database)
-    await everywhere(database, chance.randint(last_erasure, await position(database)))
+    await assert_rows_as_of_equal_the_fold(database, chance.randint(last_erasure, await position(database)))
 
 
 @pytest.mark.parametrize("sizes", [1, 7, 5_000])
-async def test_every_text_of_the_story_can_be_erased(database: Database, sizes: int) -> None:
+async def test_every_text_of_the_sample_history_can_be_erased(database: Database, sizes: int) -> None:
     await append_requests(database, sample_history())
     before = await all_folded(database)
     with_text = await query(database, WITH_TEXT)
@@ -245,7 +245,7 @@ def _without_texts(found: Tables) -> Tables:
     }
 
 
-async def test_while_the_tables_have_not_come_to_it_nothing_is_found_but_what_is_wrong(database: Database) -> None:
+async def test_before_the_tables_fold_it_verify_ignores_its_texts_but_nothing_else(database: Database) -> None:
     other = campaign(name="Another")
     await record(database, LAUNCH, other)
     await fold_page(database)
@@ -259,7 +259,7 @@ async def test_while_the_tables_have_not_come_to_it_nothing_is_found_but_what_is
     assert wrong == {(LAUNCH["id"], "budget"), (other["id"], "budget"), (other["id"], "description")}
 
 
-async def test_a_rebuild_and_a_replay_after_it_come_to_the_same(database: Database) -> None:
+async def test_a_rebuild_and_a_replay_after_it_show_no_text(database: Database) -> None:
     await record(database, LAUNCH, POST)
     await fold_page(database)
     await erased(database, 1)
@@ -272,7 +272,7 @@ async def test_a_rebuild_and_a_replay_after_it_come_to_the_same(database: Databa
     assert await query(database, "SELECT name, position FROM before.campaigns") == [("", 1)]
 
 
-async def test_a_rebuild_forgets_what_the_tables_still_show(database: Database) -> None:
+async def test_a_rebuild_clears_an_erased_text_that_the_tables_still_have(database: Database) -> None:
     await record(database, LAUNCH)
     await fold_page(database)
     await erased(database, 1)
@@ -284,7 +284,7 @@ async def test_a_rebuild_forgets_what_the_tables_still_show(database: Database) 
     assert await query(database, "SELECT description FROM public.campaigns") == [(None,)]
 
 
-async def test_an_event_that_was_skipped_does_not_stop_an_erasure_of_its_stream(database: Database) -> None:
+async def test_a_skipped_event_does_not_prevent_an_erasure_in_its_stream(database: Database) -> None:
     await record(database, LAUNCH)
     await query(
         database,
@@ -306,7 +306,7 @@ async def test_an_event_that_was_skipped_does_not_stop_an_erasure_of_its_stream(
     assert [row["name"] for row in (await all_folded(database))["campaigns"].values()] == [""]
 
 
-async def test_it_is_gone_over_http_too(service: Service) -> None:
+async def test_an_erased_text_is_not_shown_over_http(service: Service) -> None:
     await service.append(LAUNCH)
     shown = await service.get(f"/v1/campaigns/{LAUNCH['id']}")
 

@@ -1,4 +1,4 @@
-"""Every job event, and what costs move, folded into a job's row; without a database."""
+"""Job events, and the amounts of cost events, folded into a job's row in memory."""
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -42,16 +42,16 @@ def test_a_job_is_queued_with_its_input_as_sent() -> None:
     }
 
 
-@pytest.mark.parametrize(("given", "currency"), [({"currency": "CHF"}, "CHF"), ({}, "USD")])
-def test_a_job_without_a_campaign_counts_in_its_own_currency(given: dict[str, str], currency: str) -> None:
-    log, queued = MemoryLog(), job(**given)
+@pytest.mark.parametrize(("fields", "currency"), [({"currency": "CHF"}, "CHF"), ({}, "USD")])
+def test_a_job_without_a_campaign_has_the_currency_it_was_sent_with(fields: dict[str, str], currency: str) -> None:
+    log, queued = MemoryLog(), job(**fields)
 
     log.append(queued)
 
     assert (log.row("agent_jobs", queued)["currency"], log.row("agent_jobs", queued)["campaign_id"]) == (currency, None)
 
 
-def test_a_job_that_runs_to_its_end_has_its_times_progress_and_output() -> None:
+def test_a_completed_job_has_its_times_progress_and_output() -> None:
     log, queued = MemoryLog(), job()
     log.append(queued)
 
@@ -79,7 +79,7 @@ def test_a_job_may_complete_without_output() -> None:
     )
 
 
-def test_a_failed_job_tells_why_and_a_retry_clears_it() -> None:
+def test_a_failed_job_has_its_error_message_and_a_retry_clears_it() -> None:
     log, queued = MemoryLog(), job()
     log.append(queued, follow(queued, "job.started"))
 
@@ -94,7 +94,7 @@ def test_a_failed_job_tells_why_and_a_retry_clears_it() -> None:
     assert (retried["started_at"], retried["completed_at"]) == (None, None)
 
 
-def test_a_cancelled_job_has_its_end_and_frees_its_holds() -> None:
+def test_a_cancelled_job_is_completed_and_its_holds_are_released() -> None:
     log, queued = MemoryLog(), job()
     log.append(queued, reserve("5", agent_job_id=queued["id"]), reserve("6", agent_job_id=queued["id"]))
     held = log.row("agent_jobs", queued)["held"]
@@ -115,7 +115,7 @@ def test_a_deleted_job_has_no_row() -> None:
     assert log.rows("agent_jobs") == []
 
 
-def test_costs_move_cost_held_and_tokens() -> None:
+def test_costs_change_cost_held_and_tokens() -> None:
     log, queued = MemoryLog(), job()
     held = reserve("20", agent_job_id=queued["id"])
     recorded = cost("5.25", agent_job_id=queued["id"], tokens_used=100)
@@ -142,7 +142,7 @@ def test_costs_move_cost_held_and_tokens() -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "more", "sum_"),
+    ("count", "increment", "expected"),
     [
         (1, None, 1),
         (COUNTER_MAX - 1, 1, COUNTER_MAX),
@@ -151,5 +151,5 @@ def test_costs_move_cost_held_and_tokens() -> None:
         (5, -7, 0),
     ],
 )
-def test_counters_stop_at_what_a_bigint_holds(count: int, more: int | None, sum_: int) -> None:
-    assert add_count(count, more) == sum_
+def test_counters_stop_at_the_range_of_a_bigint(count: int, increment: int | None, expected: int) -> None:
+    assert add_count(count, increment) == expected

@@ -39,7 +39,7 @@ async def test_a_position_that_is_not_reached_in_time_raises_and_names_the_posit
     await fold_page(database)
 
     with pytest.raises(ProjectionBehind, match="position 2, not yet at 3"):
-        await wait_for_read_models(database, 3, seconds_max=0.05)
+        await wait_for_read_models(database, 3, seconds_max=1)
 
 
 async def test_the_log_is_waited_for_in_the_same_way(database: Database) -> None:
@@ -52,7 +52,7 @@ async def test_the_log_is_waited_for_in_the_same_way(database: Database) -> None
     assert done == set()
     await asyncio.wait_for(waiting, 5)
     with pytest.raises(ProjectionBehind, match="the replica's log is at position 3, not yet at 4"):
-        await wait_for_log(database, 4, seconds_max=0.05)
+        await wait_for_log(database, 4, seconds_max=1)
 
 
 @pytest.mark.parametrize("by_header", [True, False])

@@ -1,4 +1,4 @@
-"""The SQLAlchemy models: reading the tables as in any SQLAlchemy program."""
+"""The SQLAlchemy models, as a program uses them that reads the tables."""
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -51,12 +51,12 @@ async def filled(shared_database_url: URL) -> AsyncIterator[Database]:
 
 @pytest.fixture
 async def session(filled: Database) -> AsyncIterator[AsyncSession]:
-    """A session; what it does is undone."""
+    """A session whose changes are rolled back."""
     async with AsyncSession(filled.engine) as session:
         yield session
 
 
-async def test_a_selected_campaign_prints_its_status_by_its_name(session: AsyncSession) -> None:
+async def test_the_status_of_a_selected_campaign_is_an_enum_member(session: AsyncSession) -> None:
     (found,) = await session.scalars(select(Campaign))
 
     assert f"{found.name} ({found.status})" == "Launch (CampaignStatus.ACTIVE)"
@@ -70,7 +70,7 @@ async def test_rows_are_selected_by_their_enums(session: AsyncSession) -> None:
     assert (list(await session.scalars(active)), list(await session.scalars(drafts))) == (["Launch"], [])
 
 
-async def test_columns_come_as_python_types(session: AsyncSession) -> None:
+async def test_columns_are_python_types(session: AsyncSession) -> None:
     worked = (await session.scalars(select(AgentJob))).one()
     entry = (await session.scalars(select(BudgetEntry))).one()
     asset = (await session.scalars(select(ContentAsset))).one()
@@ -87,7 +87,7 @@ async def test_columns_come_as_python_types(session: AsyncSession) -> None:
     assert asset.asset_metadata == {"keywords": ["a"], "words": 12}
 
 
-async def test_relationships_lead_from_a_campaign_to_everything_of_it(session: AsyncSession) -> None:
+async def test_relationships_lead_from_a_campaign_to_its_jobs_assets_and_costs(session: AsyncSession) -> None:
     whole = select(Campaign).options(
         selectinload(Campaign.content_assets),
         selectinload(Campaign.agent_jobs).selectinload(AgentJob.budget_entries),
@@ -102,7 +102,7 @@ async def test_relationships_lead_from_a_campaign_to_everything_of_it(session: A
     assert [entry.cost for entry in worked.budget_entries] == [Decimal("50.5")]
 
 
-async def test_relationships_lead_back(session: AsyncSession) -> None:
+async def test_relationships_lead_back_to_the_campaign(session: AsyncSession) -> None:
     of_entry = selectinload(BudgetEntry.agent_job).selectinload(AgentJob.campaign)
     (entry,) = await session.scalars(select(BudgetEntry).options(of_entry))
     both = selectinload(ContentAsset.campaign), selectinload(ContentAsset.agent_job)
@@ -114,7 +114,7 @@ async def test_relationships_lead_back(session: AsyncSession) -> None:
     assert entry.agent_job.campaign.name == "Launch"
 
 
-async def test_deleting_through_the_session_leaves_the_rest_to_the_database(session: AsyncSession) -> None:
+async def test_deleting_in_a_session_leaves_references_to_the_foreign_keys(session: AsyncSession) -> None:
     found = (await session.scalars(select(Campaign))).one()
 
     await session.delete(found)
@@ -127,7 +127,7 @@ async def test_deleting_through_the_session_leaves_the_rest_to_the_database(sess
     assert asset.agent_job_id == worked.id
 
 
-async def test_reprs_say_what_it_is(session: AsyncSession) -> None:
+async def test_a_repr_names_the_kind_the_id_and_the_status(session: AsyncSession) -> None:
     found = [(await session.scalars(select(model))).one() for model in (Campaign, AgentJob, ContentAsset, BudgetEntry)]
 
     assert [repr(row) for row in found] == [
@@ -138,7 +138,7 @@ async def test_reprs_say_what_it_is(session: AsyncSession) -> None:
     ]
 
 
-async def test_a_campaign_says_what_is_left_of_its_budget(session: AsyncSession) -> None:
+async def test_a_campaign_computes_its_remaining_budget(session: AsyncSession) -> None:
     found = (await session.scalars(select(Campaign))).one()
 
     assert (found.budget_remaining, found.budget_used_percentage) == (Decimal("149.5"), Decimal("25.25"))
@@ -148,7 +148,7 @@ async def test_a_campaign_says_what_is_left_of_its_budget(session: AsyncSession)
     ("budget", "spend", "remaining", "used"),
     [("0", "0", "0", "0"), ("0", "5", "-5", "0"), ("3", "1", "2", "33.3333333333"), ("2", "5", "-3", "250")],
 )
-def test_the_budget_used_is_0_where_there_is_none(budget: str, spend: str, remaining: str, used: str) -> None:
+def test_the_used_percentage_is_0_if_the_budget_is_0(budget: str, spend: str, remaining: str, used: str) -> None:
     found = Campaign(budget=Decimal(budget), spend=Decimal(spend))
 
     assert (found.budget_remaining, found.budget_used_percentage) == (Decimal(remaining), Decimal(used))
@@ -167,7 +167,7 @@ def test_a_duration_is_known_once_both_times_are(
     assert AgentJob(started_at=started, completed_at=completed).duration_seconds == seconds
 
 
-async def test_the_defaults_of_the_columns_are_those_of_the_contract(database: Database) -> None:
+async def test_the_columns_have_the_defaults_of_the_contract(database: Database) -> None:
     common: dict[str, Any] = {"created_at": START, "updated_at": START, "position": 1}
     campaign_id, job_id = uuid4(), uuid4()
     async with AsyncSession(database.engine) as session:

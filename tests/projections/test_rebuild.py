@@ -1,4 +1,4 @@
-"""ledger rebuild: what was changed is mended while everybody goes on, and only what was changed is written."""
+"""`ledger rebuild` corrects the rows that differ from the log, and only those, while the service runs."""
 
 import asyncio
 import time
@@ -18,7 +18,7 @@ from projections.tables import READ_MODELS_BY_NAME
 from projections.worker import fold_page
 from tests.events import campaign, cost, follow, job
 from tests.log.helpers import connected, query, record, until, value
-from tests.projections.helpers import folded, folded_up_to, position, stored, tables, working
+from tests.projections.helpers import folded, folded_up_to, position, running_workers, stored, tables
 from tests.projections.replaying import (
     append_sample_and_fold,
     at_least,
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.direct
 
 NAMES = ("campaigns", "agent_jobs", "content_assets", "budget_entries")
 
-RUIN = [
+CORRUPTIONS = [
     "UPDATE campaigns SET spend = spend + 1, name = 'Changed', held = held + 5",
     "UPDATE agent_jobs SET cost = cost + 1, input_data = '{}', output_data = NULL",
     "UPDATE content_assets SET title = 'Changed', metadata = '[1]'",
@@ -56,32 +56,30 @@ WHERE connamespace = 'public'::regnamespace ORDER BY 1, 2
 """
 
 
-async def test_everything_that_was_changed_is_mended_and_nothing_else_is_written(
-    database: Database, database_url: URL
-) -> None:
+async def test_every_changed_row_is_corrected_and_no_other_is_written(database: Database, database_url: URL) -> None:
     await append_sample_and_fold(database)
     before = await contents(database)
-    await tamper(database_url, *RUIN)
+    await tamper(database_url, *CORRUPTIONS)
 
     rebuilt = await rebuild(database)
     again = await rebuild(database)
 
-    mended = await contents(database)
-    assert {name for name in before if before[name] != mended[name]} == {"ledger.projection_checkpoints"}
+    corrected = await contents(database)
+    assert {name for name in before if before[name] != corrected[name]} == {"ledger.projection_checkpoints"}
     assert await tables(database) == folded(await stored(database))
     assert rebuilt.removed == {"campaigns": 3, "agent_jobs": 1, "content_assets": 0, "budget_entries": 0}
     assert all(rebuilt.written.values())
     assert (sum(again.written.values()), sum(again.removed.values())) == (0, 0)
 
 
-async def test_a_view_grants_and_foreign_keys_stay(database: Database, database_url: URL) -> None:
+async def test_views_grants_and_foreign_keys_stay(database: Database, database_url: URL) -> None:
     await append_sample_and_fold(database)
     role = f"reader_{uuid4().hex[:8]}"
     await query(database, f"CREATE ROLE {role}")
     await query(database, f"GRANT SELECT ON campaigns TO {role}")
     await query(database, "CREATE VIEW spend_by_name AS SELECT name, spend FROM campaigns")
     dependent, constraints = await query(database, DEPENDENT), await query(database, CONSTRAINTS)
-    await tamper(database_url, *RUIN)
+    await tamper(database_url, *CORRUPTIONS)
 
     await rebuild(database)
 
@@ -103,14 +101,14 @@ FROM campaigns
 
 @asynccontextmanager
 async def reading(url: URL) -> AsyncIterator[tuple[list[Any], list[float]]]:
-    """Readers at work while inside; yields the different states that they saw, and the seconds each read took."""
+    """Read while inside; yields the rows that were read, and the seconds that each read took."""
     seen: list[Any] = []
     seconds: list[float] = []
-    leaving = asyncio.Event()
+    stopping = asyncio.Event()
 
     async def read() -> None:
         async with connected(url) as connection:
-            while not leaving.is_set():
+            while not stopping.is_set():
                 started = time.perf_counter()
                 rows = await connection.fetch(SPEND_AND_ENTRIES)
                 seconds.append(time.perf_counter() - started)
@@ -123,18 +121,18 @@ async def reading(url: URL) -> AsyncIterator[tuple[list[Any], list[float]]]:
         try:
             yield seen, seconds
         finally:
-            leaving.set()
+            stopping.set()
 
 
-async def test_while_a_writer_readers_and_the_worker_run_nobody_waits_sees_half_of_it_or_loses_an_event(
+async def test_readers_see_all_of_it_or_nothing_and_no_event_is_lost_while_the_worker_runs(
     database: Database, database_url: URL
 ) -> None:
     opened = campaign("100000")
     await record(database, opened)
     others = Database(database_url)
-    async with writing(others, opened) as written, working(others):
+    async with writing(others, opened) as written, running_workers(others):
         await until(lambda: at_least(others, 300))
-        # Seven is wrong in every table, by the same cent: a state in between would not add up.
+        # The three tables are wrong by the same 7: a state in between would not add up.
         await tamper(
             database_url,
             "SELECT FROM ledger.projection_checkpoints FOR UPDATE",
@@ -166,23 +164,21 @@ async def _is_true(condition: bool) -> bool:
 
 
 @pytest.mark.parametrize("table", NAMES)
-async def test_one_table_alone_is_mended_and_the_others_stay_as_they_are(
-    database: Database, database_url: URL, table: str
-) -> None:
+async def test_one_table_can_be_rebuilt_alone(database: Database, database_url: URL, table: str) -> None:
     await append_sample_and_fold(database)
     before = await tables(database)
-    await tamper(database_url, *RUIN[:4])
-    ruined = await tables(database)
+    await tamper(database_url, *CORRUPTIONS[:4])
+    corrupted = await tables(database)
 
     rebuilt = await rebuild(database, [table])
 
-    mended = await tables(database)
-    assert ruined[table] != before[table]
-    assert {name: mended[name] == before[name] for name in NAMES} == {name: name == table for name in NAMES}
+    corrected = await tables(database)
+    assert corrupted[table] != before[table]
+    assert {name: corrected[name] == before[name] for name in NAMES} == {name: name == table for name in NAMES}
     assert (rebuilt.written.keys(), rebuilt.removed.keys()) == ({table}, {table})
 
 
-async def test_a_row_whose_job_is_not_there_needs_the_other_table(database: Database, database_url: URL) -> None:
+async def test_a_row_whose_job_is_missing_requires_the_other_table(database: Database, database_url: URL) -> None:
     await append_sample_and_fold(database)
     await tamper(database_url, "DELETE FROM agent_jobs", "DELETE FROM budget_entries")
     before = await contents(database)
@@ -200,21 +196,21 @@ async def test_a_row_whose_job_is_not_there_needs_the_other_table(database: Data
 @pytest.mark.parametrize(
     ("table", "other", "change"),
     [
-        ("agent_jobs", "budget_entries", "UPDATE budget_entries SET agent_job_id = '{strange}'"),
-        ("campaigns", "content_assets", "UPDATE content_assets SET campaign_id = '{strange}'"),
+        ("agent_jobs", "budget_entries", "UPDATE budget_entries SET agent_job_id = '{unknown}'"),
+        ("campaigns", "content_assets", "UPDATE content_assets SET campaign_id = '{unknown}'"),
     ],
 )
-async def test_a_row_that_must_go_is_not_taken_away_under_others_that_refer_to_it(
+async def test_a_wrong_row_that_others_refer_to_is_not_deleted_alone(
     database: Database, database_url: URL, table: str, other: str, change: str
 ) -> None:
     await append_sample_and_fold(database)
-    strange = str(uuid4())
+    unknown = str(uuid4())
     first = f"(SELECT id FROM {table} ORDER BY id LIMIT 1)"
     columns = ", ".join(column for column in READ_MODELS_BY_NAME[table].columns if column != "id")
     await tamper(
         database_url,
-        f"INSERT INTO {table} (id, {columns}) SELECT '{strange}', {columns} FROM {table} WHERE id = {first}",
-        change.format(strange=strange),
+        f"INSERT INTO {table} (id, {columns}) SELECT '{unknown}', {columns} FROM {table} WHERE id = {first}",
+        change.format(unknown=unknown),
     )
     before = await contents(database)
 
@@ -226,23 +222,23 @@ async def test_a_row_that_must_go_is_not_taken_away_under_others_that_refer_to_i
     assert (await verified(database))[1] == set()
 
 
-async def test_what_is_appended_and_folded_while_it_compares_is_not_lost(
+async def test_events_folded_during_the_comparison_are_not_lost(
     database: Database, database_url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = campaign()
     await record(database, opened)
     await fold_everything(database)
-    # What the worker folds next inherits the wrong currency, in rows that were not there to be compared.
+    # The worker folds the next events with the wrong currency, into rows that did not exist during the comparison.
     await tamper(database_url, "UPDATE campaigns SET currency = 'EUR'")
     await record(database, job(opened["id"]), cost("1", campaign_id=opened["id"]), campaign())
     collect_differing_ids = rebuild_module.differences.collect_differing_ids
 
-    async def noted_while_the_worker_goes_on(*arguments: Any) -> None:
+    async def collect_while_the_worker_runs(*arguments: Any) -> None:
         await collect_differing_ids(*arguments)
         await fold_everything(database)
         assert await value(database, "SELECT currency FROM agent_jobs") == "EUR"
 
-    monkeypatch.setattr(rebuild_module.differences, "collect_differing_ids", noted_while_the_worker_goes_on)
+    monkeypatch.setattr(rebuild_module.differences, "collect_differing_ids", collect_while_the_worker_runs)
 
     rebuilt = await rebuild(database)
 
@@ -250,13 +246,13 @@ async def test_what_is_appended_and_folded_while_it_compares_is_not_lost(
     assert await tables(database) == folded(await stored(database))
 
 
-async def test_a_second_one_is_refused_while_the_first_is_at_work(database: Database, database_url: URL) -> None:
+async def test_a_second_rebuild_is_refused_while_the_first_runs(database: Database, database_url: URL) -> None:
     await append_sample_and_fold(database)
-    await tamper(database_url, *RUIN)
+    await tamper(database_url, *CORRUPTIONS)
     other = Database(database_url)
-    async with locked(database_url, "SELECT FROM ledger.projection_checkpoints FOR UPDATE") as somebody_waits:
+    async with locked(database_url, "SELECT FROM ledger.projection_checkpoints FOR UPDATE") as another_waits:
         first = asyncio.create_task(rebuild(database))
-        await somebody_waits()
+        await another_waits()
 
         with pytest.raises(RebuildRunningError, match="another rebuild is running"):
             await rebuild(other)
@@ -267,8 +263,8 @@ async def test_a_second_one_is_refused_while_the_first_is_at_work(database: Data
     assert (await verified(database))[1] == set()
 
 
-async def test_an_empty_ledger_is_rebuilt_to_nothing(database: Database, database_url: URL) -> None:
-    await tamper(database_url, RUIN[-1])
+async def test_an_empty_ledger_is_rebuilt_to_empty_tables(database: Database, database_url: URL) -> None:
+    await tamper(database_url, CORRUPTIONS[-1])
 
     rebuilt = await rebuild(database)
 
@@ -276,7 +272,7 @@ async def test_an_empty_ledger_is_rebuilt_to_nothing(database: Database, databas
     assert await value(database, "SELECT count(*) FROM campaigns") == 0
 
 
-async def test_a_checkpoint_past_the_end_is_brought_back_so_that_nothing_is_missed(
+async def test_a_checkpoint_past_the_end_is_reset_so_that_no_event_is_missed(
     database: Database, database_url: URL
 ) -> None:
     await append_sample_and_fold(database)
@@ -289,13 +285,13 @@ async def test_a_checkpoint_past_the_end_is_brought_back_so_that_nothing_is_miss
     assert (await verified(database))[0].is_clean
 
 
-async def test_a_worker_stopped_by_a_changed_row_goes_on(database: Database, database_url: URL) -> None:
+async def test_a_worker_stopped_by_a_changed_row_continues(database: Database, database_url: URL) -> None:
     opened = campaign()
     await record(database, opened)
     await fold_everything(database)
     await tamper(database_url, "UPDATE campaigns SET id = gen_random_uuid()")
     await record(database, follow(opened, "campaign.activated"))
-    async with working(database):
+    async with running_workers(database):
         await until(lambda: query(database, "SELECT FROM ledger.projection_checkpoints WHERE status <> 'running'"))
 
         await rebuild(database)
@@ -304,9 +300,7 @@ async def test_a_worker_stopped_by_a_changed_row_goes_on(database: Database, dat
     assert await tables(database) == folded(await stored(database))
 
 
-async def test_an_unknown_event_among_those_folded_stops_it_and_nothing_is_changed(
-    database: Database, database_url: URL
-) -> None:
+async def test_an_event_of_unknown_type_stops_it_and_nothing_is_changed(database: Database, database_url: URL) -> None:
     await record(database, campaign())
     at = await poison(database)
     await tamper(
@@ -322,12 +316,12 @@ async def test_an_unknown_event_among_those_folded_stops_it_and_nothing_is_chang
     assert await contents(database) == before
 
 
-async def test_an_unknown_event_that_the_tables_have_not_reached_leaves_only_the_balances_uncompared(
+async def test_an_event_of_unknown_type_past_the_checkpoint_leaves_only_balances_uncompared(
     database: Database, database_url: URL
 ) -> None:
     await append_sample_and_fold(database)
     await poison(database)
-    await tamper(database_url, *RUIN, "UPDATE ledger.accounts SET spent = spent + 1")
+    await tamper(database_url, *CORRUPTIONS, "UPDATE ledger.accounts SET spent = spent + 1")
 
     rebuilt = await rebuild(database)
 

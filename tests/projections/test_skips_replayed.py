@@ -1,4 +1,4 @@
-"""Events that an operator let the read models pass: told by verification, left out by replay, balances kept."""
+"""Skipped events: verify reports them, replays skip them too, and balances include them."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -13,15 +13,15 @@ from projections.rebuild import rebuild
 from projections.snapshots import replay_into
 from tests.events import campaign, content, cost, follow, job, reserve
 from tests.log.helpers import query, record, value
-from tests.projections.helpers import tables, working
+from tests.projections.helpers import running_workers, tables
 from tests.projections.replaying import contents, skipped, verified
 
 pytestmark = pytest.mark.direct
 
 
 @asynccontextmanager
-async def forgotten(monkeypatch: pytest.MonkeyPatch, name: str) -> AsyncIterator[None]:
-    """While inside, the release does not know an event type."""
+async def unknown_type(monkeypatch: pytest.MonkeyPatch, name: str) -> AsyncIterator[None]:
+    """Remove an event type from the catalogue while inside."""
     with monkeypatch.context() as patch:
         patch.delitem(CATALOGUE, name)
         patch.setattr(worker_module, "RETRY_SECONDS_MAX", 0.02)
@@ -29,27 +29,28 @@ async def forgotten(monkeypatch: pytest.MonkeyPatch, name: str) -> AsyncIterator
 
 
 async def folded_skipping(database: Database) -> list[int]:
-    """Let the worker go on to the log's end, skipping whatever stops it; the positions skipped."""
+    """Run the worker to the end of the log, skipping every event that stops it; return their positions."""
     positions: list[int] = []
     head = await value(database, "SELECT max(position) FROM ledger.events")
-    stands = "SELECT position, (last_error ->> 'position')::bigint FROM ledger.projection_checkpoints"
-    async with working(database):
-        while (standing := (await query(database, stands))[0])[0] < head:
-            if standing[1] == standing[0] + 1 and standing[1] not in positions:
-                await skipped(database, standing[1])
-                positions.append(standing[1])
+    status = "SELECT position, (last_error ->> 'position')::bigint FROM ledger.projection_checkpoints"
+    async with running_workers(database):
+        while (row := (await query(database, status))[0])[0] < head:
+            reached, failed_at = row
+            if failed_at == reached + 1 and failed_at not in positions:
+                await skipped(database, failed_at)
+                positions.append(failed_at)
             await asyncio.sleep(0.005)
     return positions
 
 
-async def test_a_skipped_cost_is_told_and_the_balances_keep_what_was_spent(
+async def test_a_skipped_cost_is_reported_and_the_balances_still_include_it(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = campaign("10")
     spent = cost("4", campaign_id=opened["id"])
     await record(database, opened, spent, follow(spent, "cost.adjusted", {"amount": "1", "reason": "More"}))
     await record(database, reserve("2", campaign_id=opened["id"]))
-    async with forgotten(monkeypatch, "cost.adjusted"):
+    async with unknown_type(monkeypatch, "cost.adjusted"):
         positions = await folded_skipping(database)
 
         report, found = await verified(database)
@@ -61,10 +62,12 @@ async def test_a_skipped_cost_is_told_and_the_balances_keep_what_was_spent(
         assert await query(database, "SELECT spend FROM campaigns") == [(4,)]
 
 
-async def test_once_a_release_can_fold_it_it_counts_again(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_skipped_event_counts_again_once_a_release_can_fold_it(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     opened = campaign("10")
     await record(database, opened, cost("4", campaign_id=opened["id"]))
-    async with forgotten(monkeypatch, "cost.recorded"):
+    async with unknown_type(monkeypatch, "cost.recorded"):
         await folded_skipping(database)
 
     report, found = await verified(database)
@@ -77,7 +80,7 @@ async def test_once_a_release_can_fold_it_it_counts_again(database: Database, mo
 
 
 @pytest.mark.parametrize("name", ["job.queued", "campaign.created"])
-async def test_what_depends_on_a_skipped_event_was_skipped_and_is_left_out_too(
+async def test_events_that_depend_on_a_skipped_one_are_skipped_by_replays_too(
     database: Database, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     opened = campaign("10")
@@ -86,7 +89,7 @@ async def test_what_depends_on_a_skipped_event_was_skipped_and_is_left_out_too(
     written = content(agent_job_id=queued["id"])
     await record(database, opened, queued, spent, follow(spent, "cost.adjusted", {"amount": "1", "reason": "More"}))
     await record(database, written, follow(queued, "job.started"), cost("2"))
-    async with forgotten(monkeypatch, name):
+    async with unknown_type(monkeypatch, name):
         positions = await folded_skipping(database)
         before = await contents(database)
 

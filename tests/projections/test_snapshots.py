@@ -1,6 +1,6 @@
-"""ledger replay: the tables as they stood, whole and like the live ones, or nothing at all.
+"""`ledger replay`: the tables at a point in time, complete and like the live ones, or no schema.
 
-LEDGER_TEST_POSITIONS sets how many positions by chance of each log are replayed.
+LEDGER_TEST_POSITIONS sets how many random positions of each log are replayed.
 """
 
 import asyncio
@@ -30,14 +30,14 @@ POSITIONS = int(os.environ.get("LEDGER_TEST_POSITIONS", "5"))
 
 
 async def replayed(database: Database, until: Any) -> Any:
-    """The tables that a replay leaves, which is then dropped."""
+    """Replay into a schema, read its tables, and drop it."""
     await replay_into(database, "as_was", until)
     found = await tables(database, "as_was")
     await query(database, "DROP SCHEMA as_was CASCADE")
     return found
 
 
-async def test_at_positions_of_the_story_it_is_the_fold_of_what_came_before(
+async def test_at_positions_of_the_sample_history_it_equals_the_fold(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(replay_module, "FOLD_PAGE_EVENTS_MAX", 7)
@@ -50,7 +50,7 @@ async def test_at_positions_of_the_story_it_is_the_fold_of_what_came_before(
 
 
 @pytest.mark.parametrize("seed", range(2))
-async def test_at_positions_by_chance_it_is_the_fold_of_what_came_before(
+async def test_at_random_positions_it_equals_the_fold(
     database: Database, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     chance = random.Random(seed)
@@ -64,7 +64,7 @@ async def test_at_positions_by_chance_it_is_the_fold_of_what_came_before(
 
 
 @pytest.mark.parametrize("page_events", [1, 3])
-async def test_what_pointed_to_a_row_deleted_on_a_later_page_points_nowhere(
+async def test_references_to_a_row_deleted_on_a_later_page_are_null(
     database: Database, monkeypatch: pytest.MonkeyPatch, page_events: int
 ) -> None:
     monkeypatch.setattr(replay_module, "FOLD_PAGE_EVENTS_MAX", page_events)
@@ -76,12 +76,12 @@ async def test_what_pointed_to_a_row_deleted_on_a_later_page_points_nowhere(
         assert await replayed(database, position) == folded(events[:position]), position
 
 
-async def test_a_time_is_inclusive_and_may_lie_between_two_events_or_before_all(database: Database) -> None:
+async def test_a_time_is_inclusive_and_may_be_between_two_events_or_before_all(database: Database) -> None:
     await append_requests(database, sample_history())
     events = await stored(database)
     second, microsecond = timedelta(seconds=1), timedelta(microseconds=1)
 
-    for moment in (
+    for time in (
         NOON - microsecond,
         NOON,
         NOON + microsecond,
@@ -89,20 +89,20 @@ async def test_a_time_is_inclusive_and_may_lie_between_two_events_or_before_all(
         NOON + 10 * second,
         NOON + timedelta(days=1),
     ):
-        reached = [event for event in events if event.recorded_at <= moment]
+        reached = [event for event in events if event.recorded_at <= time]
 
-        done = await replay_into(database, "as_was", moment)
+        snapshot = await replay_into(database, "as_was", time)
 
-        assert (done.position, await tables(database, "as_was")) == (len(reached), folded(reached))
+        assert (snapshot.position, await tables(database, "as_was")) == (len(reached), folded(reached))
         await query(database, "DROP SCHEMA as_was CASCADE")
 
 
-async def test_events_of_one_microsecond_are_all_in_or_none(database: Database) -> None:
+async def test_events_of_the_same_microsecond_are_all_included_or_none(database: Database) -> None:
     await record(database, campaign(), campaign(), campaign(), now=NOON)
     await record(database, campaign(), now=NOON + timedelta(microseconds=1))
 
-    moments = [NOON + timedelta(microseconds=more) for more in (-1, 0, 1)]
-    positions = [(await replay_into(database, f"as_was_{n}", moment)).position for n, moment in enumerate(moments)]
+    times = [NOON + timedelta(microseconds=offset) for offset in (-1, 0, 1)]
+    positions = [(await replay_into(database, f"as_was_{n}", time)).position for n, time in enumerate(times)]
 
     assert positions == [0, 3, 4]
 
@@ -132,7 +132,9 @@ SHAPES = {
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-async def test_its_tables_are_like_the_live_ones_and_refer_to_each_other(database: Database, shape: str) -> None:
+async def test_its_tables_have_the_shape_of_the_live_ones_and_refer_to_each_other(
+    database: Database, shape: str
+) -> None:
     await append_sample_and_fold(database)
     await replay_into(database, "as_was", 20)
 
@@ -150,15 +152,15 @@ async def test_its_tables_are_like_the_live_ones_and_refer_to_each_other(databas
     assert names == {"as_was.campaigns", "as_was.agent_jobs"}
 
 
-async def test_the_live_tables_stay_as_they_are(database: Database) -> None:
+async def test_the_live_tables_do_not_change(database: Database) -> None:
     await append_sample_and_fold(database)
     before = await contents(database)
 
     await replay_into(database, "as_was", 20)
 
     assert await contents(database) == before
-    said = await value(database, "SELECT obj_description('as_was'::regnamespace)")
-    assert said == "The ledger as of position 20, recorded 2025-01-01T12:00:19.000000Z"
+    comment = await value(database, "SELECT obj_description('as_was'::regnamespace)")
+    assert comment == "The ledger as of position 20, recorded 2025-01-01T12:00:19.000000Z"
 
 
 BAD_NAMES = [
@@ -187,7 +189,7 @@ BAD_NAMES = [
 
 
 @pytest.mark.parametrize("name", BAD_NAMES)
-async def test_a_name_that_is_no_new_schemas_is_refused(empty_replay: Database, name: str) -> None:
+async def test_a_name_that_cannot_be_a_new_schema_is_refused(empty_replay: Database, name: str) -> None:
     before = await relations(empty_replay)
 
     with pytest.raises(SnapshotError, match="cannot be the schema"):
@@ -203,19 +205,19 @@ async def empty_replay(shared_database_url: URL) -> Any:
     await database.close()
 
 
-async def test_a_roles_own_schema_is_refused_for_it_would_hide_the_live_tables(empty_replay: Database) -> None:
+async def test_the_name_of_a_role_is_refused_since_it_would_hide_the_live_tables(empty_replay: Database) -> None:
     role = await value(empty_replay, "SELECT current_user::text")
 
     with pytest.raises(SnapshotError):
         await replay_into(empty_replay, role, 0)
 
 
-async def test_the_longest_name_and_words_that_are_no_keywords_will_do(database: Database) -> None:
+async def test_the_longest_name_and_unreserved_words_are_accepted(database: Database) -> None:
     for name in ("a" * 50, "_", "name", "q4_2025"):
         assert (await replay_into(database, name, 0)).schema == name
 
 
-async def test_a_schema_that_exists_is_left_alone(database: Database) -> None:
+async def test_an_existing_schema_is_not_touched(database: Database) -> None:
     await query(database, "CREATE SCHEMA mine")
     await query(database, "CREATE TABLE mine.own (id integer)")
     before = await relations(database)
@@ -226,7 +228,7 @@ async def test_a_schema_that_exists_is_left_alone(database: Database) -> None:
     assert await relations(database) == before
 
 
-async def test_a_schema_that_only_looks_like_a_replays_remains_is_left_alone(database: Database) -> None:
+async def test_a_schema_with_the_building_name_that_no_replay_made_is_not_touched(database: Database) -> None:
     await query(database, "CREATE SCHEMA as_was_replaying")
     await query(database, "CREATE TABLE as_was_replaying.own (id integer)")
     before = await relations(database)
@@ -237,22 +239,22 @@ async def test_a_schema_that_only_looks_like_a_replays_remains_is_left_alone(dat
     assert await relations(database) == before
 
 
-@pytest.mark.parametrize("moment", [4, 10**17, NOON + timedelta(days=365 * 900)])
-async def test_what_lies_ahead_is_refused(database: Database, moment: Any) -> None:
+@pytest.mark.parametrize("until", [4, 10**17, NOON + timedelta(days=365 * 900)])
+async def test_a_point_in_time_past_the_log_is_refused(database: Database, until: Any) -> None:
     await record(database, campaign(), campaign(), campaign(), now=NOON)
     before = await relations(database)
 
     with pytest.raises(Malformed):
-        await replay_into(database, "as_was", moment)
+        await replay_into(database, "as_was", until)
 
     assert await relations(database) == before
 
 
 async def test_an_empty_ledger_is_replayed_to_empty_tables(database: Database) -> None:
-    for name, moment in (("by_position", 0), ("by_time", NOON)):
-        done = await replay_into(database, name, moment)
+    for name, until in (("by_position", 0), ("by_time", NOON)):
+        snapshot = await replay_into(database, name, until)
 
-        assert (done.position, done.recorded_at) == (0, None)
+        assert (snapshot.position, snapshot.recorded_at) == (0, None)
         assert not any((await tables(database, name)).values())
 
 
@@ -269,12 +271,12 @@ async def test_an_event_that_cannot_be_folded_leaves_no_schema(database: Databas
     assert (await replay_into(database, "as_was", at - 1)).position == at - 1
 
 
-async def test_two_into_one_schema_at_once_make_it_once(database: Database, database_url: URL) -> None:
+async def test_a_second_replay_into_the_same_schema_is_refused(database: Database, database_url: URL) -> None:
     await append_sample_and_fold(database)
     other = Database(database_url)
-    async with locked(database_url, "LOCK TABLE ledger.events IN ACCESS EXCLUSIVE MODE") as somebody_waits:
+    async with locked(database_url, "LOCK TABLE ledger.events IN ACCESS EXCLUSIVE MODE") as another_waits:
         first = asyncio.create_task(replay_into(database, "as_was", 30))
-        await somebody_waits()
+        await another_waits()
 
         with pytest.raises(SnapshotError, match="another replay into as_was is running"):
             await replay_into(other, "as_was", 20)
@@ -282,7 +284,7 @@ async def test_two_into_one_schema_at_once_make_it_once(database: Database, data
     await other.close()
 
 
-async def test_a_replay_that_is_broken_off_leaves_nothing(
+async def test_a_cancelled_replay_leaves_no_schema(
     database: Database, database_url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(replay_module, "FOLD_PAGE_EVENTS_MAX", 5)
@@ -299,7 +301,7 @@ async def test_a_replay_that_is_broken_off_leaves_nothing(
     assert await relations(database) == before
 
 
-async def test_a_changed_live_row_is_no_part_of_it(database: Database, database_url: URL) -> None:
+async def test_changes_of_live_rows_do_not_affect_it(database: Database, database_url: URL) -> None:
     await record(database, opened := campaign(), cost("2", campaign_id=opened["id"]))
     await tamper(database_url, "UPDATE ledger.accounts SET spent = 77", "DELETE FROM campaigns")
 

@@ -1,4 +1,4 @@
-"""The tables refuse what no event can make: whoever writes there by mistake is told at once."""
+"""Constraints of the tables refuse rows that no event can produce."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -72,7 +72,7 @@ async def test_impossible_rows_are_refused_and_the_error_names_the_column(connec
     assert named == [(table, wrong, f"{table}_{column}_check") for table, wrong, column in REFUSED]
 
 
-async def test_what_every_row_must_have_may_not_be_null(connection: Any) -> None:
+async def test_required_columns_may_not_be_null(connection: Any) -> None:
     required = [(table, column) for table, row in GOOD.items() for column in row]
 
     named = []
@@ -84,7 +84,7 @@ async def test_what_every_row_must_have_may_not_be_null(connection: Any) -> None
     assert named == required
 
 
-async def test_an_entry_needs_its_job_and_an_asset_its_campaign_to_exist(connection: Any) -> None:
+async def test_referenced_jobs_and_campaigns_must_exist(connection: Any) -> None:
     for table, column in [
         ("budget_entries", "agent_job_id"),
         ("content_assets", "agent_job_id"),
@@ -97,7 +97,7 @@ async def test_an_entry_needs_its_job_and_an_asset_its_campaign_to_exist(connect
         assert refusal.value.constraint_name == f"{table}_{column}_fkey"
 
 
-async def test_an_entry_may_name_a_campaign_that_is_gone(connection: Any) -> None:
+async def test_an_entry_may_refer_to_a_deleted_campaign(connection: Any) -> None:
     await connection.execute(insert("budget_entries", GOOD["budget_entries"] | {"campaign_id": "gen_random_uuid()"}))
 
     assert await connection.fetchval("SELECT count(*) FROM budget_entries WHERE campaign_id IS NOT NULL") == 1

@@ -69,7 +69,7 @@ def text(plan: FieldPlan, words: str) -> Any:
 
 
 def texts_of(event_type: EventType, changed: FieldPlan | None = None) -> dict[str, Any]:
-    """A text for every free-text field; that of one field is another."""
+    """A text for every free-text field; the text of the changed field differs."""
     plans = [plan for plan in plans_of(event_type.payload) if plan.is_free_text]
     return {plan.name: text(plan, "another text" if plan == changed else "a text") for plan in plans}
 
@@ -167,7 +167,7 @@ def test_a_rows_fields_are_its_tables_columns(model: ReadModel[Any]) -> None:
     assert fields - columns == set(), f"fields of {model.row.__name__} that {model.name} in projections/models.py lacks"
 
 
-def test_every_table_comes_after_those_that_it_refers_to() -> None:
+def test_tables_are_ordered_by_their_references() -> None:
     names = [model.name for model in REFERENCED_FIRST]
 
     assert names == ["campaigns", "agent_jobs", "content_assets", "budget_entries"]

@@ -1,4 +1,4 @@
-"""Several workers, one active: whoever is left goes on within two seconds; who is asked to end finishes its page."""
+"""Failover between workers within two seconds, and a worker that is terminated finishes its page."""
 
 import asyncio
 import signal
@@ -22,7 +22,7 @@ from tests.projections.processes import worker_process
 IS_RUNNING = "The worker is running"
 TAKE_OVER_SECONDS_MAX = 2.0
 
-STUCK = """
+BLOCKED = """
 SELECT count(*) FROM pg_stat_activity
 WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%budget_entries%'
 """
@@ -30,7 +30,7 @@ WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '
 
 @asynccontextmanager
 async def workers(database_url: URL, folder: Path, number: int) -> AsyncIterator[list[Running]]:
-    """So many `ledger worker`, as processes of their own, listening and at rest."""
+    """Run `number` processes of `ledger worker` while inside; yields them once they are idle."""
     async with AsyncExitStack() as stack:
         running = await asyncio.gather(
             *(stack.enter_async_context(started(folder, "worker", database=database_url)) for _ in range(number))
@@ -39,8 +39,8 @@ async def workers(database_url: URL, folder: Path, number: int) -> AsyncIterator
         yield list(running)
 
 
-async def cost_is_shown(database: Database, appender: Appender) -> float:
-    """Append a cost; the seconds until the tables show it."""
+async def seconds_until_folded(database: Database, appender: Appender) -> float:
+    """Append a cost; return the seconds until the tables show it."""
     began = time.monotonic()
     await appender.append(request(cost()))
     await folded_up_to(database, await value(database, "SELECT position FROM ledger.log_head"))
@@ -48,20 +48,20 @@ async def cost_is_shown(database: Database, appender: Appender) -> float:
 
 
 @pytest.mark.parametrize("busy", [True, False], ids=["while events arrive", "while idle"])
-async def test_when_a_worker_is_killed_another_has_taken_over_within_two_seconds(
+async def test_another_worker_takes_over_from_a_killed_one_within_two_seconds(
     database: Database, database_url: URL, tmp_path: Path, busy: bool
 ) -> None:
     taken_over = []
     async with workers(database_url, tmp_path, 3) as running, background(database, with_worker=False) as (appender, _):
-        await cost_is_shown(database, appender)
-        enough = asyncio.Event()
-        arriving = asyncio.create_task(arrive(appender, enough) if busy else enough.wait())
+        await seconds_until_folded(database, appender)
+        stopping = asyncio.Event()
+        appending = asyncio.create_task(append_costs(appender, stopping) if busy else stopping.wait())
         for worker in running[:-1]:
             await asyncio.sleep(0.3)
             await worker.stop(signal.SIGKILL)
-            taken_over.append(await cost_is_shown(database, appender))
-        enough.set()
-        await arriving
+            taken_over.append(await seconds_until_folded(database, appender))
+        stopping.set()
+        await appending
         await folded_up_to(database, await value(database, "SELECT position FROM ledger.log_head"))
         code = await running[-1].stop()
 
@@ -70,35 +70,35 @@ async def test_when_a_worker_is_killed_another_has_taken_over_within_two_seconds
     assert await tables(database) == folded(await stored(database))
 
 
-async def arrive(appender: Appender, enough: asyncio.Event) -> None:
+async def append_costs(appender: Appender, stopping: asyncio.Event) -> None:
     opened = campaign()
     await appender.append(request(opened))
-    while not enough.is_set():
+    while not stopping.is_set():
         await appender.append(request(*(cost("0.1", campaign_id=opened["id"]) for _ in range(10))))
         await asyncio.sleep(0.005)
 
 
 @asynccontextmanager
-async def stuck_in_a_page(database_url: URL) -> AsyncIterator[Callable[[], Awaitable[None]]]:
-    """Workers that fold get stuck in the middle of their page; yields what waits for one."""
+async def blocked_in_a_page(database_url: URL) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    """Block workers in the middle of a page; yields a function that waits until one is blocked."""
     async with connected(database_url) as holder, connected(database_url) as watcher, holder.transaction():
         await holder.execute("LOCK TABLE budget_entries IN EXCLUSIVE MODE")
 
-        async def one_is_stuck() -> None:
-            await until(lambda: watcher.fetchval(STUCK))
+        async def one_is_blocked() -> None:
+            await until(lambda: watcher.fetchval(BLOCKED))
 
-        yield one_is_stuck
+        yield one_is_blocked
 
 
-async def test_a_worker_killed_while_it_holds_the_checkpoint_is_followed_within_two_seconds(
+async def test_another_worker_takes_over_the_checkpoint_of_a_killed_one_within_two_seconds(
     database: Database, database_url: URL
 ) -> None:
     opened = campaign()
     await record(database, opened, cost("3", campaign_id=opened["id"]))
     with ExitStack() as processes:
-        async with stuck_in_a_page(database_url) as one_is_stuck:
+        async with blocked_in_a_page(database_url) as one_is_blocked:
             first = processes.enter_context(worker_process(database_url))
-            await one_is_stuck()
+            await one_is_blocked()
             processes.enter_context(worker_process(database_url))
             await asyncio.sleep(0.2)
             first.kill()
@@ -113,14 +113,14 @@ async def test_a_worker_killed_while_it_holds_the_checkpoint_is_followed_within_
     assert await tables(database) == folded(await stored(database))
 
 
-async def test_asked_to_end_in_the_middle_of_a_page_a_worker_finishes_it(
+async def test_a_worker_terminated_in_the_middle_of_a_page_finishes_it(
     database: Database, database_url: URL, tmp_path: Path
 ) -> None:
     await record(database, *(cost() for _ in range(10)))
     async with AsyncExitStack() as processes:
-        async with stuck_in_a_page(database_url) as one_is_stuck:
+        async with blocked_in_a_page(database_url) as one_is_blocked:
             worker = await processes.enter_async_context(started(tmp_path, "worker", database=database_url))
-            await one_is_stuck()
+            await one_is_blocked()
             worker.process.terminate()
             await asyncio.sleep(0.3)
             ended_early = worker.process.returncode is not None
@@ -131,22 +131,22 @@ async def test_asked_to_end_in_the_middle_of_a_page_a_worker_finishes_it(
     assert "Traceback" not in worker.errors.read_text()
 
 
-async def test_asked_to_end_while_it_starts_a_worker_ends_quietly(database_url: URL, tmp_path: Path) -> None:
-    async def told_after(seconds: float) -> tuple[int, str]:
+async def test_a_worker_terminated_while_it_starts_prints_no_error(database_url: URL, tmp_path: Path) -> None:
+    async def terminated_after(seconds: float) -> tuple[int, str]:
         folder = tmp_path / str(seconds)
         folder.mkdir()
         async with started(folder, "worker", database=database_url) as worker:
             await asyncio.sleep(seconds)
             return await worker.stop(), worker.errors.read_text()
 
-    ended = await asyncio.gather(*(told_after(seconds) for seconds in (0, 0.3, 0.7, 1.0, 1.3, 1.6)))
+    ended = await asyncio.gather(*(terminated_after(seconds) for seconds in (0, 0.3, 0.7, 1.0, 1.3, 1.6)))
 
-    # Before there is anything to end in order the signal itself may show; never an error.
+    # Before the worker handles the signal, it may end the process itself; never an error message.
     assert {code for code, _ in ended} <= {0, 128 + signal.SIGTERM, -signal.SIGTERM}
     assert [errors for _, errors in ended] == [""] * len(ended)
 
 
-async def test_asked_to_end_as_soon_as_it_runs_a_worker_ends_in_order(database_url: URL, tmp_path: Path) -> None:
+async def test_a_worker_terminated_as_soon_as_it_runs_exits_with_code_0(database_url: URL, tmp_path: Path) -> None:
     async with workers(database_url, tmp_path, 1) as (worker,):
         code = await worker.stop()
 

@@ -1,4 +1,4 @@
-"""ledger verify: exactly what was changed is found, and nothing is changed by looking."""
+"""`ledger verify` finds exactly the cells and rows that were changed, and changes nothing."""
 
 from typing import Any
 from uuid import uuid4
@@ -13,7 +13,7 @@ from projections.tables import REFERENCED_FIRST
 from projections.worker import fold_page
 from tests.events import campaign, cost, reserve
 from tests.log.helpers import query, record, request, until, value
-from tests.projections.helpers import append_requests, sample_history, working
+from tests.projections.helpers import append_requests, running_workers, sample_history
 from tests.projections.replaying import (
     Found,
     append_sample_and_fold,
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.direct
 
 OTHER = "00000000-0000-4000-8000-00000000000a"
 
-# What a cell is changed to: a value that fits its column and that the story never has.
+# The new value of a changed cell: it fits the column, and the sample history does not have it.
 CHANGED = {
     "name": "'Changed'",
     "description": "'Changed'",
@@ -61,7 +61,7 @@ CHANGED = {
     "roi": "roi + 0.0000000001",
     "budget": "coalesce(budget, 0) + 0.0000000001",
 }
-"""Numbers that are not here are moved by the least that there is."""
+"""Other numbers are changed by the smallest amount possible."""
 
 STATUSES = {
     "campaigns": "'archived'",
@@ -97,8 +97,8 @@ def test_every_cell_has_a_change() -> None:
 
 
 @pytest.fixture(scope="module")
-async def told(shared_database_url: URL) -> Any:
-    """An database on a database with the story, for tests that put back what they change."""
+async def sample(shared_database_url: URL) -> Any:
+    """A database with the sample history, for tests that undo their changes."""
     database = Database(shared_database_url)
     await append_sample_and_fold(database)
     yield database
@@ -106,46 +106,46 @@ async def told(shared_database_url: URL) -> Any:
 
 
 @pytest.mark.parametrize(("table", "columns"), COLUMNS.items(), ids=COLUMNS)
-async def test_every_changed_cell_is_found_and_nothing_else(
-    told: Database, shared_database_url: URL, table: str, columns: tuple[str, ...]
+async def test_exactly_the_changed_cells_are_found(
+    sample: Database, shared_database_url: URL, table: str, columns: tuple[str, ...]
 ) -> None:
     expected = set()
-    kept = f"keep_{table}"
-    rows = [row_id for (row_id,) in await query(told, f"SELECT id FROM {table} ORDER BY position")]
+    backup = f"backup_{table}"
+    rows = [row_id for (row_id,) in await query(sample, f"SELECT id FROM {table} ORDER BY position")]
     await tamper(
         shared_database_url,
-        f"CREATE TABLE ledger.{kept} AS SELECT * FROM {table}",
+        f"CREATE TABLE ledger.{backup} AS SELECT * FROM {table}",
     )
     constraints = await query(
-        told,
+        sample,
         f"SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = '{table}'::regclass "
         "AND contype = 'c'",
     )
-    # Not what the checks let pass, but whatever a cell may hold: they are the first thing that a cheat would drop.
+    # Without the checks, which an attacker would drop first, a cell may hold any value of its type.
     await tamper(shared_database_url, *(f"ALTER TABLE {table} DROP CONSTRAINT {name}" for name, _ in constraints))
     for number, column in enumerate(column for column in columns if column != "id"):
         row_id = rows[number % len(rows)]
         text = f"{column}::text"
-        before = await value(told, f"SELECT {text} FROM {table} WHERE id = $1", row_id)
+        before = await value(sample, f"SELECT {text} FROM {table} WHERE id = $1", row_id)
         await tamper(
             shared_database_url, f"UPDATE {table} SET {column} = {changed(table, column)} WHERE id = '{row_id}'"
         )
-        after = await value(told, f"SELECT {text} FROM {table} WHERE id = $1", row_id)
+        after = await value(sample, f"SELECT {text} FROM {table} WHERE id = $1", row_id)
         assert before != after, column
         expected.add(Found(table, str(row_id), column, after, before))
 
-    report, found = await verified(told)
+    report, found = await verified(sample)
 
     await tamper(
         shared_database_url,
         f"DELETE FROM {table}",
-        f"INSERT INTO {table} SELECT * FROM ledger.{kept}",
-        f"DROP TABLE ledger.{kept}",
+        f"INSERT INTO {table} SELECT * FROM ledger.{backup}",
+        f"DROP TABLE ledger.{backup}",
         *(f"ALTER TABLE {table} ADD CONSTRAINT {name} {definition}" for name, definition in constraints),
     )
     assert found == expected
     assert (report.is_clean, report.faults) == (False, [])
-    assert (await verified(told))[1] == set()
+    assert (await verified(sample))[1] == set()
 
 
 async def test_rows_deleted_inserted_or_renamed_are_found_on_both_sides(database: Database, database_url: URL) -> None:
@@ -170,7 +170,7 @@ async def test_rows_deleted_inserted_or_renamed_are_found_on_both_sides(database
     assert found == expected
 
 
-JUDGED_BY = {
+DECISION_STATE = {
     "accounts": {
         "spent": ("spent + 0.0000000001", "spent > 0"),
         "held": ("held + 1", "held = 0"),
@@ -188,18 +188,18 @@ JUDGED_BY = {
         "state": ("json_build_array('running', state -> 1, state -> 2, state -> 3, state -> 4, state -> 5)", IS_JOB),
     },
 }
-"""What each column that appends are judged by is changed to, and where."""
+"""The new value of each changed column, and the condition for the row that is changed."""
 
 
-@pytest.mark.parametrize("table", JUDGED_BY)
-async def test_what_appends_are_judged_by_is_compared_and_rebuilt(
+@pytest.mark.parametrize("table", DECISION_STATE)
+async def test_the_state_that_appends_are_judged_by_is_compared_and_rebuilt(
     database: Database, database_url: URL, table: str
 ) -> None:
     await append_sample_and_fold(database)
     await record(database, opened := campaign("50"), reserve("2", campaign_id=opened["id"]))
     await fold_everything(database)
     key = "account_id" if table == "accounts" else "stream_id"
-    for column, (change, where) in JUDGED_BY[table].items():
+    for column, (change, where) in DECISION_STATE[table].items():
         chosen = f"SELECT {key}, {column}::text FROM ledger.{table} WHERE {where} ORDER BY 1 LIMIT 1"
         ((row_id, before),) = await query(database, chosen)
         of_row = f"{key} = '{row_id}' AND {where}"
@@ -208,8 +208,8 @@ async def test_what_appends_are_judged_by_is_compared_and_rebuilt(
         _, found = await verified(database)
         await rebuild(database)
 
-        ((where_found, found_id, found_column, live, replayed),) = found
-        assert (where_found, found_id, found_column) == (f"ledger.{table}", str(row_id), column)
+        ((found_table, found_id, found_column, live, replayed),) = found
+        assert (found_table, found_id, found_column) == (f"ledger.{table}", str(row_id), column)
         assert live != before
         assert (replayed or "").replace(" ", "") == (before or "").replace(" ", "")
         assert await query(database, chosen) == [(row_id, replayed)]
@@ -222,54 +222,54 @@ STATE_PARTS += [("content", part) for part in range(3)]
 
 @pytest.mark.parametrize(("category", "part"), STATE_PARTS)
 async def test_every_part_of_a_streams_state_is_compared_and_rebuilt(
-    told: Database, shared_database_url: URL, category: str, part: int
+    sample: Database, shared_database_url: URL, category: str, part: int
 ) -> None:
     alive = f"category = '{category}' AND state ->> 0 <> 'deleted'"
-    stream_id = await value(told, f"SELECT stream_id FROM ledger.streams WHERE {alive} ORDER BY version DESC LIMIT 1")
-    before = await value(told, "SELECT state::text FROM ledger.streams WHERE stream_id = $1", stream_id)
+    stream_id = await value(sample, f"SELECT stream_id FROM ledger.streams WHERE {alive} ORDER BY version DESC LIMIT 1")
+    before = await value(sample, "SELECT state::text FROM ledger.streams WHERE stream_id = $1", stream_id)
     parts = msgspec.json.decode(before)
     parts[part] = "changed"
     state = msgspec.json.encode(parts).decode()
     await tamper(shared_database_url, f"UPDATE ledger.streams SET state = '{state}' WHERE stream_id = '{stream_id}'")
 
-    _, found = await verified(told)
+    _, found = await verified(sample)
 
     assert {each[:3] for each in found} == {("ledger.streams", str(stream_id), "state")}
-    await rebuild(told)
-    mended = await value(told, "SELECT state::text FROM ledger.streams WHERE stream_id = $1", stream_id)
-    assert msgspec.json.decode(mended) == msgspec.json.decode(before)
+    await rebuild(sample)
+    corrected = await value(sample, "SELECT state::text FROM ledger.streams WHERE stream_id = $1", stream_id)
+    assert msgspec.json.decode(corrected) == msgspec.json.decode(before)
 
 
 @pytest.mark.parametrize("table", ["accounts", "holds", "streams"])
-async def test_rows_that_appends_are_judged_by_are_missed_and_noticed(
+async def test_missing_and_extra_rows_of_that_state_are_found_and_rebuilt(
     database: Database, database_url: URL, table: str
 ) -> None:
     await append_sample_and_fold(database)
     await record(database, opened := campaign("50"), reserve("2", campaign_id=opened["id"]))
     await fold_everything(database)
     key = "account_id" if table == "accounts" else "stream_id"
-    gone = {str(row_id) for (row_id,) in await query(database, f"DELETE FROM ledger.{table} RETURNING {key}")}
-    strange = {
+    deleted = {str(row_id) for (row_id,) in await query(database, f"DELETE FROM ledger.{table} RETURNING {key}")}
+    unknown = {
         "accounts": f"INSERT INTO ledger.accounts VALUES ('{OTHER}', 'job', 'USD', NULL, 1, 0)",
         "holds": f"INSERT INTO ledger.holds VALUES ('{OTHER}', 1, NULL, NULL, now())",
         "streams": f"INSERT INTO ledger.streams VALUES ('{OTHER}', 'job', 1, '[\"pending\"]')",
     }
-    await tamper(database_url, strange[table])
+    await tamper(database_url, unknown[table])
 
     _, found = await verified(database)
 
-    assert gone
+    assert deleted
     assert found == {
-        *(Found(f"ledger.{table}", row_id, "row", "missing", "present") for row_id in gone),
+        *(Found(f"ledger.{table}", row_id, "row", "missing", "present") for row_id in deleted),
         Found(f"ledger.{table}", OTHER, "row", "present", "missing"),
     }
     await rebuild(database)
     assert (await verified(database))[1] == set()
-    # Whoever appends finds what he needs.
+    # Appends have the state they need.
     await record(database, cost("1", campaign_id=opened["id"]))
 
 
-async def test_looking_changes_nothing(database: Database, database_url: URL) -> None:
+async def test_a_verification_changes_nothing(database: Database, database_url: URL) -> None:
     await append_sample_and_fold(database)
     await tamper(database_url, "UPDATE campaigns SET spend = spend + 1", "UPDATE ledger.accounts SET spent = spent + 1")
     before = await contents(database), await relations(database)
@@ -287,7 +287,7 @@ async def test_an_empty_ledger_is_clean(database: Database) -> None:
 
 
 @pytest.mark.parametrize("folded", [0, 1, 30])
-async def test_tables_that_lag_behind_are_compared_where_they_stand(database: Database, folded: int) -> None:
+async def test_tables_behind_the_log_are_compared_at_their_position(database: Database, folded: int) -> None:
     await append_requests(database, sample_history())
     if folded:
         await fold_page(database, folded)
@@ -299,13 +299,13 @@ async def test_tables_that_lag_behind_are_compared_where_they_stand(database: Da
     assert (report.is_clean, report.position, report.head, found) == (True, folded, head, set())
 
 
-async def test_it_is_always_clean_while_a_writer_and_the_worker_run(database: Database, database_url: URL) -> None:
+async def test_it_is_always_clean_while_events_are_appended_and_folded(database: Database, database_url: URL) -> None:
     others = Database(database_url)
     opened = campaign("100000")
     await record(database, opened)
     positions = []
 
-    async with writing(others, opened) as written, working(others):
+    async with writing(others, opened) as written, running_workers(others):
         for number in range(8):
             await until(lambda target=40 * (number + 1): at_least(others, target))
             report, found = await verified(database)
@@ -350,9 +350,7 @@ LOG_FAULTS = {
 
 
 @pytest.mark.parametrize("what", LOG_FAULTS)
-async def test_a_log_that_breaks_its_own_rules_is_told_what_and_where(
-    database: Database, database_url: URL, what: str
-) -> None:
+async def test_a_fault_of_the_log_is_named_with_its_position(database: Database, database_url: URL, what: str) -> None:
     await append_sample_and_fold(database)
     head = await value(database, "SELECT position FROM ledger.log_head")
     statements, fault = LOG_FAULTS[what]
@@ -361,10 +359,10 @@ async def test_a_log_that_breaks_its_own_rules_is_told_what_and_where(
     report, _ = await verified(database)
 
     assert not report.is_clean
-    assert any(fault.format(head=head, more=head + 3) in said for said in report.faults), report.faults
+    assert any(fault.format(head=head, more=head + 3) in each for each in report.faults), report.faults
 
 
-async def test_an_unknown_event_in_the_way_is_a_fault_and_what_comes_before_it_is_compared(
+async def test_an_event_of_unknown_type_is_a_fault_and_the_events_before_it_are_compared(
     database: Database,
 ) -> None:
     opened = campaign()

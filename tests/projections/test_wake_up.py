@@ -1,4 +1,4 @@
-"""Waking the worker and the sweeper: at once where they can be told, and asking less and less while nothing happens."""
+"""Notifications wake the worker and the sweeper at once; without events they poll less and less often."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -16,44 +16,44 @@ from tests.events import campaign, cost, reserve
 from tests.log.helpers import query, record, request, until, value
 from tests.projections.helpers import folded_up_to
 
-NEEDS_TO_HEAR = pytest.mark.direct
-"""A pooler in transaction mode lets nobody LISTEN."""
+NEEDS_LISTEN = pytest.mark.direct
+"""Behind a transaction-mode pooler, LISTEN does not work."""
 
 
 @pytest.fixture
-async def other_engine(database_url: URL) -> AsyncIterator[Database]:
-    """As another process would have it."""
+async def other_database(database_url: URL) -> AsyncIterator[Database]:
+    """A second pool, as another process has."""
     database = Database(database_url)
     yield database
     await database.close()
 
 
-async def hears(signal: LogSignal) -> None:
+async def is_listening(signal: LogSignal) -> None:
     async def listening() -> bool:
         return signal.receives_notifications
 
     await until(listening)
 
 
-@NEEDS_TO_HEAR
-async def test_an_append_elsewhere_wakes_a_worker_that_would_look_again_in_ten_minutes(
-    database: Database, other_engine: Database, monkeypatch: pytest.MonkeyPatch
+@NEEDS_LISTEN
+async def test_an_append_of_another_process_wakes_a_worker_that_would_poll_in_ten_minutes(
+    database: Database, other_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker_module, "IDLE_SECONDS_MIN", 600)
     async with (
         background(database, with_worker=True) as (_, signal),
-        background(other_engine, with_worker=False) as (appender, _),
+        background(other_database, with_worker=False) as (appender, _),
     ):
-        await hears(signal)
+        await is_listening(signal)
         for position in range(1, 4):
             await appender.append(request(cost()))
 
-            await folded_up_to(other_engine, position)
-            # It has looked once more, found nothing, and sleeps.
+            await folded_up_to(other_database, position)
+            # The worker has polled once more, found nothing, and sleeps.
             await asyncio.sleep(0.1)
 
 
-async def test_an_append_in_the_same_process_needs_no_database_to_wake_the_worker(
+async def test_an_append_in_the_same_process_wakes_the_worker_without_the_database(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker_module, "IDLE_SECONDS_MIN", 600)
@@ -68,62 +68,62 @@ async def test_an_append_in_the_same_process_needs_no_database_to_wake_the_worke
     assert not signal.receives_notifications
 
 
-@NEEDS_TO_HEAR
-async def test_a_hold_made_elsewhere_is_freed_when_it_runs_out_though_the_sweeper_sleeps(
-    database: Database, other_engine: Database
+@NEEDS_LISTEN
+async def test_a_hold_of_another_process_expires_on_time_though_the_sweeper_sleeps(
+    database: Database, other_database: Database
 ) -> None:
     opened = campaign("100")
     await record(database, opened, reserve("5", campaign_id=opened["id"], expires_in=3_600))
     async with (
         background(database, with_worker=True) as (_, signal),
-        background(other_engine, with_worker=False) as (appender, _),
+        background(other_database, with_worker=False) as (appender, _),
     ):
-        await hears(signal)
-        # By now it sleeps until the hour is over.
+        await is_listening(signal)
+        # By now the sweeper sleeps until the first hold expires, in an hour.
         await asyncio.sleep(1.2)
 
         await appender.append(request(reserve("7", campaign_id=opened["id"], expires_in=1)))
 
         async def freed() -> bool:
-            return bool(await value(other_engine, "SELECT held FROM ledger.accounts") == 5)
+            return bool(await value(other_database, "SELECT held FROM ledger.accounts") == 5)
 
         await until(freed)
 
     expired = "SELECT extract(epoch FROM recorded_at - occurred_at) < 1 FROM ledger.events WHERE type = 'cost.expired'"
-    assert await query(other_engine, expired) == [(True,)]
+    assert await query(other_database, expired) == [(True,)]
 
 
-class Impatient(LogSignal):
-    """Never really waits; remembers for how long it was asked to."""
+class RecordingSignal(LogSignal):
+    """Does not wait, but records the timeouts."""
 
     def __init__(self, receives_notifications: bool) -> None:
         super().__init__()
         self.receives_notifications = receives_notifications
-        self.asked: list[float] = []
+        self.timeouts: list[float] = []
 
-    async def wait(self, heard: int, seconds: float) -> None:
-        self.asked.append(seconds)
+    async def wait(self, seen: int, seconds: float) -> None:
+        self.timeouts.append(seconds)
         await asyncio.sleep(0)
 
 
 @pytest.mark.parametrize(("receives_notifications", "longest"), [(False, IDLE_SECONDS_MAX), (True, QUIET_SECONDS_MAX)])
-async def test_an_idle_worker_asks_less_and_less_until_there_is_something(
+async def test_an_idle_worker_polls_less_and_less_often_until_an_event_arrives(
     database: Database, receives_notifications: bool, longest: float
 ) -> None:
-    signal = Impatient(receives_notifications)
+    signal = RecordingSignal(receives_notifications)
     worker = Worker(database, signal)
     running = asyncio.create_task(worker.run())
 
-    async def asked_for_long() -> bool:
-        return signal.asked[-2:] == [longest] * 2
+    async def waits_longest() -> bool:
+        return signal.timeouts[-2:] == [longest] * 2
 
-    async def asks_often_again() -> bool:
-        return IDLE_SECONDS_MIN in signal.asked[len(waits) :]
+    async def waits_shortest_again() -> bool:
+        return IDLE_SECONDS_MIN in signal.timeouts[len(waits) :]
 
-    await until(asked_for_long)
-    waits = list(signal.asked)
+    await until(waits_longest)
+    waits = list(signal.timeouts)
     await record(database, cost())
-    await until(asks_often_again)
+    await until(waits_shortest_again)
     worker.stop()
     await running
 
@@ -131,24 +131,24 @@ async def test_an_idle_worker_asks_less_and_less_until_there_is_something(
     assert waits == pytest.approx(doubled)
 
 
-@NEEDS_TO_HEAR
-async def test_a_service_that_is_told_of_appends_leaves_its_database_alone_while_there_are_none(
+@NEEDS_LISTEN
+async def test_an_idle_service_that_listens_hardly_queries_the_database(
     database: Database,
 ) -> None:
     statements: list[str] = []
 
     @event.listens_for(database.engine.sync_engine, "connect")
     def listen(connection: Any, _: Any) -> None:
-        connection.driver_connection.add_query_logger(lambda said: statements.append(said.query))
+        connection.driver_connection.add_query_logger(lambda record: statements.append(record.query))
 
     async with background(database, with_worker=True) as (appender, signal):
         await appender.append(request(cost()))
-        await hears(signal)
+        await is_listening(signal)
         await asyncio.sleep(2)
         before = len(statements)
         await asyncio.sleep(2)
         since = len(statements) - before
 
-    # After two idle seconds one look, of seven statements with the pool's ping, falls into the next two.
+    # After two idle seconds, one poll falls into the next two: seven statements, including the pool's ping.
     assert before > 10
     assert since <= 7, statements[before:]

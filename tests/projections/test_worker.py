@@ -1,4 +1,4 @@
-"""The worker: exactly once, wherever pages end, whoever is at it, and whatever happens to it."""
+"""The worker folds each event exactly once, wherever pages end, however many workers there are."""
 
 import asyncio
 import itertools
@@ -28,17 +28,17 @@ from tests.projections.helpers import (
     folded,
     folded_up_to,
     position,
+    running_workers,
     sample_history,
     stored,
     tables,
-    working,
 )
 
 pytestmark = pytest.mark.every_connection
 
 
 async def fold_all(database: Database, sizes: Sequence[int]) -> None:
-    """Fold the log in pages of these sizes, over and over."""
+    """Fold the log in pages of these sizes, in turn."""
     for size in itertools.cycle(sizes):
         if not await fold_page(database, size):
             return
@@ -47,10 +47,10 @@ async def fold_all(database: Database, sizes: Sequence[int]) -> None:
 OF_ENTITIES = {name for name, kind in CATALOGUE.items() if kind.category != "ledger"}
 
 
-def test_the_story_has_every_event_type_of_the_catalogue() -> None:
-    told = {asked.candidates[0].event_type.name for asked in sample_history()} | {"cost.denied"}
+def test_the_sample_history_has_every_event_type_of_the_catalogue() -> None:
+    types = {each.candidates[0].event_type.name for each in sample_history()} | {"cost.denied"}
 
-    assert told == OF_ENTITIES
+    assert types == OF_ENTITIES
 
 
 @pytest.mark.parametrize("sizes", [[1], [2], [3], [7], [1, 30], [13, 1, 1], [5_000]])
@@ -88,20 +88,22 @@ DATA: dict[str, dict[str, Any]] = REQUIRED_DATA | {
 }
 
 
-# Over few entities, so that they meet, and are deleted under others.
 def random_history(chance: random.Random, number: int) -> list[Request]:
-    """Requests of one event each, which may or may not be allowed."""
+    """Requests of one event each, valid or not, for few entities, so that they often refer to each other."""
     opened: dict[str, list[dict[str, Any]]] = {"campaign": [], "job": [], "content": [], "cost": []}
 
-    def some(category: str) -> dict[str, str]:
+    def reference(category: str) -> dict[str, str]:
         field = {"campaign": "campaign_id", "job": "agent_job_id"}[category]
         known = opened[category]
         return {field: chance.choice(known)["id"]} if known and chance.random() < 0.7 else {}
 
     makers = [
         lambda: campaign("20"),
-        lambda: job(**some("campaign")),
-        *[lambda make=make: make(**some("campaign"), **some("job")) for make in (content, cost, reserve, reserve)],
+        lambda: job(**reference("campaign")),
+        *[
+            lambda make=make: make(**reference("campaign"), **reference("job"))
+            for make in (content, cost, reserve, reserve)
+        ],
     ]
     requests = []
     for _ in range(number):
@@ -117,7 +119,7 @@ def random_history(chance: random.Random, number: int) -> list[Request]:
 
 
 @pytest.mark.parametrize("seed", range(4))
-async def test_tables_folded_in_pages_by_chance_equal_one_fold_of_the_log(
+async def test_tables_folded_in_random_pages_equal_one_fold_of_the_log(
     database: Database, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     chance = random.Random(seed)
@@ -147,7 +149,7 @@ DELETION = [
 
 
 @pytest.mark.parametrize("first_page", range(1, len(DELETION) + 1))
-async def test_what_pointed_to_a_deleted_row_points_nowhere_wherever_the_page_ends(
+async def test_references_to_a_deleted_row_are_null_wherever_the_page_ends(
     database: Database, monkeypatch: pytest.MonkeyPatch, first_page: int
 ) -> None:
     for event in DELETION:
@@ -167,29 +169,27 @@ async def test_several_workers_at_once_fold_each_event_once(
 ) -> None:
     monkeypatch.setattr(worker_module, "FOLD_PAGE_EVENTS_MAX", 7)
     opened = campaign("1000")
-    engines = [Database(database_url, pool_size=2) for _ in range(4)]
-    async with working(*engines), Appender(database) as appender:
+    databases = [Database(database_url, pool_size=2) for _ in range(4)]
+    async with running_workers(*databases), Appender(database) as appender:
         await appender.append(request(opened))
         await gathered(appender.append(request(cost("0.1", campaign_id=opened["id"]), cost())) for _ in range(200))
         await folded_up_to(database, 401)
 
     assert str(await value(database, "SELECT spend FROM campaigns")) == "20.0000000000"
     assert await tables(database) == folded(await stored(database))
-    for other in engines:
+    for other in databases:
         await other.close()
 
 
-async def test_a_worker_killed_in_the_middle_of_a_page_leaves_nothing_of_it(
-    database: Database, database_url: URL
-) -> None:
+async def test_a_worker_killed_in_the_middle_of_a_page_writes_nothing(database: Database, database_url: URL) -> None:
     opened = campaign()
     await record(database, opened, cost(campaign_id=opened["id"]))
-    stuck = "FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    blocked = "FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 
     async with connected(database_url) as holder, connected(database_url) as other:
         await holder.execute("BEGIN; LOCK TABLE budget_entries IN EXCLUSIVE MODE")
         folding = asyncio.create_task(fold_page(database))
-        await until(lambda: other.fetchval(f"SELECT pg_terminate_backend(pid) {stuck}"))
+        await until(lambda: other.fetchval(f"SELECT pg_terminate_backend(pid) {blocked}"))
         (failure,) = await gathered([folding])
         left = await other.fetchval("SELECT count(*) FROM campaigns")
         await holder.execute("COMMIT")
@@ -200,7 +200,7 @@ async def test_a_worker_killed_in_the_middle_of_a_page_leaves_nothing_of_it(
     assert await tables(database) == folded(await stored(database))
 
 
-async def test_a_second_worker_does_nothing_while_the_first_is_at_a_page(database: Database, database_url: URL) -> None:
+async def test_a_second_worker_does_nothing_while_the_first_folds_a_page(database: Database, database_url: URL) -> None:
     await record(database, cost())
     async with connected(database_url) as first:
         await first.execute("BEGIN; SELECT FROM ledger.projection_checkpoints FOR UPDATE")
@@ -210,7 +210,7 @@ async def test_a_second_worker_does_nothing_while_the_first_is_at_a_page(databas
     assert await fold_page(database) == 1
 
 
-async def test_a_worker_that_is_woken_does_not_wait(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_notification_wakes_an_idle_worker(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_module, "IDLE_SECONDS_MIN", 600)
     signal = LogSignal()
     worker = Worker(database, signal)
@@ -225,7 +225,7 @@ async def test_a_worker_that_is_woken_does_not_wait(database: Database, monkeypa
     await asyncio.wait_for(running, 5)
 
 
-async def test_counters_in_the_tables_stop_at_what_a_bigint_holds(database: Database) -> None:
+async def test_counters_in_the_tables_stop_at_the_range_of_a_bigint(database: Database) -> None:
     opened = campaign()
     queued = job(opened["id"])
     await record(database, opened, queued, follow(opened, "campaign.activated"))
@@ -241,7 +241,7 @@ async def test_counters_in_the_tables_stop_at_what_a_bigint_holds(database: Data
     assert await query(database, counters) == [(COUNTER_MAX, COUNTER_MAX)]
 
 
-async def test_sums_in_the_tables_grow_past_the_range_of_one_amount(database: Database) -> None:
+async def test_sums_in_the_tables_may_exceed_the_range_of_one_amount(database: Database) -> None:
     opened, largest = campaign(), "9999999999.9999999999"
     queued = job(opened["id"])
     await record(database, opened, queued, follow(opened, "campaign.activated"))
@@ -256,7 +256,7 @@ async def test_sums_in_the_tables_grow_past_the_range_of_one_amount(database: Da
     ]
 
 
-async def test_an_adjustment_may_take_an_entry_past_the_range_of_one_amount(database: Database) -> None:
+async def test_an_adjustment_may_exceed_the_range_of_one_amount(database: Database) -> None:
     recorded = cost("9999999999.9999999999")
     await record(database, recorded, follow(recorded, "cost.adjusted", {"amount": "0.0000000002", "reason": "More"}))
 
@@ -267,14 +267,14 @@ async def test_an_adjustment_may_take_an_entry_past_the_range_of_one_amount(data
 
 async def test_a_duplicate_or_refused_event_is_not_folded(database: Database) -> None:
     opened = campaign("1")
-    asked = [
+    requests = [
         request(opened),
         request(opened),
         request(follow(opened, "campaign.paused")),
         request(cost("2", campaign_id=opened["id"])),
     ]
     async with database.connection() as connection:
-        verdicts, head = await append(connection, asked)
+        verdicts, head = await append(connection, requests)
 
     await fold_page(database)
 

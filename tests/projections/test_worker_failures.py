@@ -1,4 +1,4 @@
-"""A page that cannot be folded: nothing of it is kept, it is shown where and why, and it is tried until it can."""
+"""A page that cannot be folded: nothing is written, the failure is recorded, and the worker retries."""
 
 import asyncio
 
@@ -11,14 +11,14 @@ from projections.worker import Worker, fold_page
 from tests.conftest import Service
 from tests.events import campaign, cost
 from tests.log.helpers import connected, query, record, value
-from tests.projections.helpers import folded, folded_up_to, position, stored, tables, working
+from tests.projections.helpers import folded, folded_up_to, position, running_workers, stored, tables
 from tests.projections.poison import cure, failed, poison, runs_again, state
 
 
-async def test_an_event_that_cannot_be_folded_stops_the_projections_and_is_shown(database: Database) -> None:
+async def test_an_event_that_cannot_be_folded_stops_the_read_models_and_is_named(database: Database) -> None:
     at = await poison(database)
 
-    async with working(database):
+    async with running_workers(database):
         error = await failed(database)
 
     assert (error["position"], error["type"]) == (at, "cost.imagined")
@@ -27,10 +27,10 @@ async def test_an_event_that_cannot_be_folded_stops_the_projections_and_is_shown
     assert await position(database) == 0
 
 
-async def test_what_comes_after_it_waits_and_nothing_is_half_applied(database: Database) -> None:
+async def test_later_events_wait_and_nothing_is_partly_applied(database: Database) -> None:
     opened = campaign()
     await record(database, opened)
-    async with working(database):
+    async with running_workers(database):
         await folded_up_to(database, 1)
         await poison(database)
         await record(database, cost(campaign_id=opened["id"]))
@@ -41,13 +41,13 @@ async def test_what_comes_after_it_waits_and_nothing_is_half_applied(database: D
     assert await value(database, "SELECT count(*) FROM budget_entries") == 0
 
 
-async def test_events_before_it_are_folded_and_it_is_named_itself(database: Database) -> None:
+async def test_events_before_it_are_folded(database: Database) -> None:
     opened = campaign()
     await record(database, opened, cost("3", campaign_id=opened["id"]))
     at = await poison(database)
     await record(database, cost("4", campaign_id=opened["id"]))
 
-    async with working(database):
+    async with running_workers(database):
         error = await failed(database)
         await folded_up_to(database, at - 1)
 
@@ -55,13 +55,13 @@ async def test_events_before_it_are_folded_and_it_is_named_itself(database: Data
     assert await query(database, "SELECT spend FROM campaigns") == [(3,)]
 
 
-async def test_once_it_can_be_folded_the_projections_go_on_and_the_error_is_cleared(
+async def test_once_it_can_be_folded_the_read_models_advance_and_the_failure_is_cleared(
     database: Database, database_url: URL
 ) -> None:
     opened = campaign()
     await record(database, opened)
     await poison(database)
-    async with working(database):
+    async with running_workers(database):
         await failed(database)
         await cure(database_url)
         await record(database, cost("4", campaign_id=opened["id"]))
@@ -73,11 +73,9 @@ async def test_once_it_can_be_folded_the_projections_go_on_and_the_error_is_clea
     assert await tables(database) == folded(await stored(database))
 
 
-async def test_the_error_is_cleared_by_whichever_worker_folds_the_next_page(
-    database: Database, database_url: URL
-) -> None:
+async def test_any_worker_that_folds_the_next_page_clears_the_failure(database: Database, database_url: URL) -> None:
     await poison(database)
-    async with working(database):
+    async with running_workers(database):
         await failed(database)
     await cure(database_url)
     await record(database, cost())
@@ -87,13 +85,13 @@ async def test_the_error_is_cleared_by_whichever_worker_folds_the_next_page(
     assert (folded_events, await state(database)) == (1, ("running", None))
 
 
-async def test_a_failure_while_there_is_nothing_to_fold_is_cleared_once_it_has_passed(
+async def test_a_failure_without_an_event_is_cleared_once_its_cause_has_gone(
     database: Database, database_url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker_module, "BEGIN_PAGE", worker_module.BEGIN_PAGE.replace("'10s'", "'10ms'"))
     async with connected(database_url) as holder:
         await holder.execute("BEGIN; LOCK TABLE ledger.events IN ACCESS EXCLUSIVE MODE")
-        async with working(database):
+        async with running_workers(database):
             error = await failed(database)
             await holder.execute("COMMIT")
 
@@ -102,7 +100,7 @@ async def test_a_failure_while_there_is_nothing_to_fold_is_cleared_once_it_has_p
     assert error["type"] == "LockNotAvailableError"
 
 
-async def test_a_failing_worker_stops_when_asked(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_failing_worker_can_be_stopped(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_module, "IDLE_SECONDS_MIN", 600)
     monkeypatch.setattr(worker_module, "RETRY_SECONDS_MAX", 600)
     await poison(database)

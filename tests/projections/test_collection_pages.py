@@ -1,4 +1,4 @@
-"""Pages of a table: bounded in characters, and no dearer than what they show."""
+"""Pages of a collection end at a bound of bytes, and JSON is made of their rows only."""
 
 import pytest
 
@@ -11,7 +11,7 @@ from tests.events import content
 from tests.log.helpers import record
 
 
-async def test_nothing_is_made_of_rows_past_the_bound(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_json_is_made_of_rows_past_the_bound(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     await record(database, *(content() for _ in range(5)))
     await fold_page(database)
     size = len(content()["data"]["content"])

@@ -1,4 +1,4 @@
-"""Pages that the worker has read ahead: folded once each, and only while they are what the log says."""
+"""Prefetched pages are folded exactly once, and only if the log still has them."""
 
 import asyncio
 import itertools
@@ -14,7 +14,7 @@ from tests.log.helpers import record
 from tests.projections.helpers import CountingReader, append_requests, folded, position, sample_history, stored, tables
 
 pytestmark = pytest.mark.direct
-"""Behind a pooler nothing is read ahead."""
+"""Behind a transaction-mode pooler nothing is prefetched."""
 
 
 @pytest.fixture
@@ -23,10 +23,10 @@ def reader(database: Database, monkeypatch: pytest.MonkeyPatch) -> CountingReade
     return CountingReader(database)
 
 
-async def test_each_is_folded_once(database: Database, reader: CountingReader) -> None:
+async def test_each_page_is_folded_once(database: Database, reader: CountingReader) -> None:
     await append_requests(database, sample_history())
 
-    # Pages grow and shrink, and one worker folds what the other has read ahead.
+    # Pages grow and shrink, and one worker folds pages that the other has prefetched.
     for size in itertools.cycle([3, 2, 7]):
         if not await fold_page(database, size, reader=reader):
             break
@@ -37,14 +37,14 @@ async def test_each_is_folded_once(database: Database, reader: CountingReader) -
     events = await stored(database)
     assert await tables(database) == folded(events)
     assert await position(database) == len(events)
-    assert len(reader.ahead) > 5
+    assert len(reader.finished) > 5
 
 
-async def test_one_that_another_server_does_not_know_is_not_folded(database: Database, reader: CountingReader) -> None:
-    """A replica that took over without the log's end, or a backup put back under a running worker."""
+async def test_a_page_that_the_log_no_longer_has_is_not_folded(database: Database, reader: CountingReader) -> None:
+    """As after a failover to a replica that lacks the end of the log, or after a restore."""
     await record(database, *(content() for _ in range(6)))
     await fold_page(database, 3, reader=reader)
-    while not reader.ahead:
+    while not reader.finished:
         await asyncio.sleep(0.01)
     async with without_triggers(database) as connection:
         await connection.execute(
@@ -58,6 +58,6 @@ async def test_one_that_another_server_does_not_know_is_not_folded(database: Dat
     await reader.close()
 
     events = await stored(database)
-    assert (reader.ahead[0], len(events)) == (3, 6)
+    assert (reader.finished[0], len(events)) == (3, 6)
     assert await tables(database) == folded(events)
     assert await position(database) == 6

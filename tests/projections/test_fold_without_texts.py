@@ -1,4 +1,4 @@
-"""Free text that was erased: the rest of the log goes on as before, and the tables show '', {} or null in its place."""
+"""Events whose free text was erased fold as before: the tables have '', {} or null in its place."""
 
 from typing import Any
 from uuid import UUID
@@ -35,7 +35,7 @@ SPENT = cost("5", description="A text")
          {"description": None, "cost": 4}),
     ],
 )  # fmt: skip
-async def test_the_tables_are_folded_without_it(
+async def test_an_erased_text_is_empty_in_the_tables(
     database: Database, table: str, events: list[dict[str, Any]], shown: dict[str, Any]
 ) -> None:
     await record(database, *events)
@@ -54,7 +54,7 @@ async def test_the_tables_are_folded_without_it(
         [held := reserve(description="A text"), follow(held, "cost.settled", {"cost": "4"})],
     ],
 )
-async def test_an_entry_whose_texts_were_erased_still_takes_events_and_knows_repeats(
+async def test_an_entry_whose_texts_were_erased_accepts_events_and_recognises_duplicates(
     database: Database, events: list[dict[str, Any]]
 ) -> None:
     await record(database, *events)
