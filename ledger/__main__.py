@@ -1,4 +1,4 @@
-"""python -m ledger"""
+"""`python -m ledger`, which runs the command `ledger`."""
 
 from ledger.cli.main import main
 

@@ -1,1 +1,1 @@
-"""The command line: one verb a file, thin."""
+"""The command line: a module for each command or group of commands, and what they share."""
