@@ -36,7 +36,7 @@ _RESULTS = [{"$ref": f"#/components/schemas/{name}"} for name in ("Receipt", "Pr
 
 
 class IndependentResults(msgspec.Struct):
-    """With `mode=independent`: a receipt or a problem for each event."""
+    """A receipt or a problem for each event, with `mode=independent`."""
 
     position: int
     results: Annotated[list[Any], msgspec.Meta(extra_json_schema={"items": {"anyOf": _RESULTS}})]
@@ -130,8 +130,8 @@ ROUTES = [
             "overloaded",
             "database-unavailable",
         ),
-        description="By default all events are appended or none: 201, or 200 if all of them are duplicates. A problem "
-        "then has the `index` of the event that was refused. With `mode=independent` each event is accepted or refused "
-        "separately, and the status is 200.",
+        description="By default all events are appended or none: 201, or 200 if all of them are duplicates. If one of "
+        "several events is refused, the problem has its `index`. With `mode=independent` each event is accepted or "
+        "refused separately, and the status is 200. The role agent may not append campaign events.",
     )
 ]

@@ -10,9 +10,9 @@ from ledger.domain.cost import EXPIRES_IN_SECONDS_DEFAULT
 from ledger.log.read import PAGE_EVENTS_MAX
 from projections.positions import MIN_POSITION_SECONDS_MAX
 
-_ANY_OF = "Separate several values with commas; any of them matches."
-_SUBSTITUTE = "`null` if it has none."
-_READ_FROM = f"Waits for at most {MIN_POSITION_SECONDS_MAX:.0f} s, then responds 503 `projection-behind`."
+_ANY_OF = "Several values are separated by commas."
+_NULL_IF_NONE = "`null` if it has none."
+_WAITS = f"Waits for at most {MIN_POSITION_SECONDS_MAX:.0f} s, then responds 503 `projection-behind`."
 
 ENVELOPE = {
     "type": "The event type.",
@@ -33,14 +33,14 @@ ENVELOPE = {
 FIELDS = {
     "actor": "The name of the API key that sent the event; `local` without authentication and on the command line, "
     "`ledger` if the service wrote the event.",
-    "agent_job_id": f"The job that it counts for. {_SUBSTITUTE}",
+    "agent_job_id": f"The job that it belongs to. {_NULL_IF_NONE}",
     "agent_type": "The kind of agent that does the job.",
     "available": "`budget` − `spent` − `held`; below 0 if the budget is exceeded.",
     "budget": "The most that may be spent.",
     "budget_remaining": "`budget` − `spend`.",
     "budget_used_percentage": "`spend` in percent of `budget`; 0 if the budget is 0.",
     "burn_rate_per_day": "The cost of the last 7 days, by `occurred_at`, divided by 7.",
-    "campaign_id": f"The campaign that it counts for. {_SUBSTITUTE}",
+    "campaign_id": f"The campaign that it belongs to. {_NULL_IF_NONE}",
     "campaign_ids": "The campaigns that the key is restricted to; `null`: it is not restricted.",
     "category": "The kind of stream.",
     "causation_id": ENVELOPE["causation_id"],
@@ -89,7 +89,7 @@ FIELDS = {
     "message": "What the job is doing. Free text; it can be erased.",
     "metadata": "Any JSON object. Free text; it can be erased.",
     "migrations": "`ok`, or which migration is missing.",
-    "model_used": f"The model, as its provider names it. {_SUBSTITUTE}",
+    "model_used": f"The model, as its provider names it. {_NULL_IF_NONE}",
     "name": "The name.",
     "next": "The cursor of the next page; `null` on the last page.",
     "next_after": "The value of `after` for the next page; `null` if there are no more events.",
@@ -100,7 +100,7 @@ FIELDS = {
     "position": "Position in the log.",
     "progress": "Progress of the job, from 0 to 1.",
     "projections": "`ok`, or what is wrong with the read models.",
-    "provider": f"The provider of the model or service. {_SUBSTITUTE}",
+    "provider": f"The provider of the model or service. {_NULL_IF_NONE}",
     "reason": "Why. Free text; it can be erased.",
     "recorded_at": "When the event was recorded.",
     "resource_type": "What the money was spent on.",
@@ -164,22 +164,22 @@ FIELDS = {
 
 PARAMETERS = {
     "after": "Only events after this position (exclusive).",
-    "agent_job_id": f"Only what counts for these jobs. {_ANY_OF}",
+    "agent_job_id": f"Only rows of these jobs. {_ANY_OF}",
     "agent_type": f"Only these kinds of agent. {_ANY_OF}",
     "as_of": "The state as of a position in the log, or as of a time of recording (RFC 3339 with a zone); both "
     "inclusive, and not in the future.",
-    "campaign_id": f"Only what counts for these campaigns. {_ANY_OF}",
+    "campaign_id": f"Only rows of these campaigns. {_ANY_OF}",
     "category": f"Only these categories. {_ANY_OF}",
     "content_type": f"Only these kinds of asset. {_ANY_OF}",
-    "created_after": "Only what was created at this time or later (inclusive; RFC 3339 with a zone).",
-    "created_before": "Only what was created before this time (exclusive; RFC 3339 with a zone).",
+    "created_after": "Only rows created at this time or later (inclusive; RFC 3339 with a zone).",
+    "created_before": "Only rows created before this time (exclusive; RFC 3339 with a zone).",
     "cursor": "The value of `next` on the previous page; use it with the same `sort` and filters.",
     "from": "Only costs that occurred at this time or later (inclusive; RFC 3339 with a zone).",
     "group_by": "Sum by these keys, separated by commas; there is always one sum for each currency. Default: one sum.",
     "id": "The item's id.",
     "key": "The id or the name of the API key.",
     "limit": f"The most items on a page, 1 to {LIMIT_MAX}; default {LIMIT_DEFAULT}.",
-    "min_position": f"Answer only once the read models reflect this position. {_READ_FROM}",
+    "min_position": f"Answer only once the read models reflect this position. {_WAITS}",
     "mode": "`atomic`: all events or none are recorded; `independent`: each event is accepted or refused separately.",
     "model_used": f"Only these models. {_ANY_OF}",
     "name": f"Only these names. {_ANY_OF}",
@@ -202,19 +202,19 @@ PARAMETERS = {
     "index, so a request that is sent again is recorded once.",
     "Last-Event-ID": "Continue after this position; browsers send it when they reconnect. It takes precedence over "
     "`after`.",
-    "Ledger-Min-Position": f"The same as `min_position`, which takes precedence. {_READ_FROM}",
+    "Ledger-Min-Position": f"The same as `min_position`, which takes precedence. {_WAITS}",
     # What means something else for one resource.
     "ConsistencyQuery.from": "Size of the earlier tree.",
     "ConsistencyQuery.to": "Size of the later tree; default: the last sealed tree.",
-    "EventsQuery.agent_job_id": "Only events that count for this job.",
-    "EventsQuery.campaign_id": "Only events that count for this campaign.",
+    "EventsQuery.agent_job_id": "Only events of this job and of its costs and assets.",
+    "EventsQuery.campaign_id": "Only events of this campaign and of its jobs, costs and assets.",
     "EventsQuery.limit": f"The most events on a page, 1 to {PAGE_EVENTS_MAX:,}; default 100.",
     "ExportQuery.until": "Only events up to this position (inclusive); default: the last event.",
     "FeedQuery.after": "Start after this position (exclusive); default: the end of the log.",
-    "FeedQuery.agent_job_id": "Only events that count for this job.",
-    "FeedQuery.campaign_id": "Only events that count for this campaign.",
+    "FeedQuery.agent_job_id": "Only events of this job and of its costs and assets.",
+    "FeedQuery.campaign_id": "Only events of this campaign and of its jobs, costs and assets.",
     "SpendQuery.campaign_id": "Only costs of this campaign.",
-    "TimelineQuery.agent_job_id": "Only events that count for this job.",
+    "TimelineQuery.agent_job_id": "Only events of this job and of its costs and assets.",
     "TimelineQuery.limit": f"The most events on a page, 1 to {PAGE_EVENTS_MAX:,}; default 100.",
     "path.category": "The category of the stream.",
     "path.stream_id": "The id of the stream.",

@@ -86,7 +86,7 @@ async def list_events(request: web.Request, services: Services) -> web.StreamRes
 
 
 async def get_timeline(request: web.Request, services: Services) -> web.StreamResponse:
-    """Return the events that count for a campaign."""
+    """Return the events of a campaign and of its jobs, costs and assets."""
     query = read_query(request, TimelineQuery)
     campaign_id, caller = path_uuid(request), request[CALLER]
     await wait_for_log(request, services)
@@ -225,7 +225,7 @@ ROUTES = [
         "GET",
         "/v1/campaigns/{id}/timeline",
         get_timeline,
-        "Read the events that count for a campaign.",
+        "Read the events of a campaign and of its jobs, costs and assets.",
         {200: EventPage},
         TimelineQuery,
         problems=("malformed", "not-found", "database-unavailable"),

@@ -1,5 +1,7 @@
 """GET /v1/log/export: every event as a line, exactly as it is hashed, with its free text and salt."""
 
+from typing import Annotated
+
 import msgspec
 from aiohttp import web
 
@@ -43,7 +45,7 @@ ROUTES = [
         "/v1/log/export",
         get_export,
         "Export the log.",
-        {200: str},
+        {200: Annotated[str, msgspec.Meta(description="The events, one per line.")]},
         ExportQuery,
         problems=("malformed", "database-unavailable"),
         media=(NDJSON,),

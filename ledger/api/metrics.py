@@ -1,5 +1,8 @@
 """GET /metrics: Prometheus metrics of the log, the read models, the sealer, holds and connections."""
 
+from typing import Annotated
+
+import msgspec
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 from sqlalchemy.pool import QueuePool
@@ -57,8 +60,8 @@ ROUTES = [
         "GET",
         "/metrics",
         get_metrics,
-        "Read the metrics, in the format of Prometheus.",
-        {200: str},
+        "Read the metrics.",
+        {200: Annotated[str, msgspec.Meta(description="The metrics in the text format of Prometheus.")]},
         problems=("database-unavailable",),
         media=(PLAIN,),
         needs="admin",

@@ -4,9 +4,10 @@ Client generators must read it without a warning. They do not support NDJSON, so
 NDJSON only are listed under `x-media-types` instead of `content`.
 """
 
+import inspect
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any, get_args
 
 import msgspec
 from aiohttp import web
@@ -19,7 +20,7 @@ from ledger.api.parameters import POSITION_MAX
 from ledger.api.problems import CONTENT_TYPE, STATUS
 from ledger.api.routes import EVENT_STREAM, JSON, NDJSON, OCTETS, PLAIN, Route, json_response
 from ledger.api.services import Services
-from ledger.domain.access import PERMISSIONS
+from ledger.domain.access import PERMISSIONS, WHOLE_LEDGER
 from ledger.domain.event_type import CATEGORIES
 from ledger.log.decode import BODY_BYTES_MAX, REQUEST_EVENTS_MAX
 
@@ -46,6 +47,8 @@ TAGS = {
     "service": "Health, metrics and this document.",
 }
 """Groups of operations: the first part of a path after `/v1`."""
+
+DOCUMENT = Annotated[dict[str, Any], msgspec.Meta(description="This document.")]
 
 TEXT_SCHEMAS: dict[str, Schema] = {
     NDJSON: {"type": "string", "description": "NDJSON: one event per line."},
@@ -82,7 +85,7 @@ def route_for(routes: Sequence[Route]) -> Route:
     async def get_openapi(request: web.Request, services: Services) -> web.StreamResponse:
         return json_response(document)
 
-    route = Route("GET", "/openapi.json", get_openapi, "Read this document.", {200: dict[str, Any]}, needs=None)
+    route = Route("GET", "/openapi.json", get_openapi, "Read this document.", {200: DOCUMENT}, needs=None)
     document.update(build([*routes, route]))
     return route
 
@@ -143,6 +146,8 @@ def _description(route: Route) -> str:
         access = "No API key is needed."
     else:
         access = f"Roles: {', '.join(role.value for role, allowed in PERMISSIONS.items() if route.needs in allowed)}."
+    if route.needs in WHOLE_LEDGER:
+        access += " Not for keys that are restricted to campaigns."
     return f"{route.description} {access}".strip()
 
 
@@ -164,14 +169,14 @@ def _response(route: Route, type_or_types: Any, schemas: Schemas) -> dict[str, A
     choices = [schemas.of(kind) for kind in kinds]
     schema = choices[0] if len(choices) == 1 else {"anyOf": choices}
     content = {media: {"schema": schema if media == JSON else TEXT_SCHEMAS[media]} for media in route.media}
-    response: dict[str, Any] = {"description": " Or: ".join(_first_line(route, kind) for kind in kinds)}
+    response: dict[str, Any] = {"description": " Or: ".join(_first_line(kind) for kind in kinds)}
     return response | ({"content": {}, "x-media-types": content} if route.media == (NDJSON,) else {"content": content})
 
 
-def _first_line(route: Route, kind: Any) -> str:
-    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
-        return (kind.__doc__ or "").strip().splitlines()[0]
-    return f"A body of type `{route.media[0]}`."
+def _first_line(kind: Any) -> str:
+    """Return the description of a response: of its struct, or in `Annotated[str, msgspec.Meta(description=...)]`."""
+    described = [meta.description or "" for meta in get_args(kind) if isinstance(meta, msgspec.Meta)]
+    return (described[0] if described else inspect.getdoc(kind) or "").splitlines()[0]
 
 
 def _path_parameters(route: Route) -> list[dict[str, Any]]:

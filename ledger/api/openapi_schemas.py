@@ -1,5 +1,6 @@
 """JSON schemas of the OpenAPI document, generated from the structs of requests and responses."""
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -97,6 +98,7 @@ def _describe(components: dict[str, Schema]) -> None:
     """Add the description of every field; what its type says follows."""
     envelopes = {struct.__name__ for struct in EVENT_STRUCTS.values()}
     for name, schema in components.items():
+        schema["description"] = inspect.cleandoc(schema["description"])
         descriptions = ENVELOPE if name in envelopes else FIELDS
         for field, field_schema in schema.get("properties", {}).items():
             about_type = field_schema.get("description", "")

@@ -85,6 +85,6 @@ ROUTES = [
         SpendQuery,
         problems=("malformed", "projection-behind", "database-unavailable"),
         from_replica=True,
-        description="Adjustments count with their entry. There is a sum for each currency.",
+        description="An adjustment counts at the time of its entry. There is a sum for each currency.",
     )
 ]

@@ -68,7 +68,7 @@ class ContentAssetView(msgspec.Struct, kw_only=True):
 
 
 class AgentJobView(msgspec.Struct, kw_only=True):
-    """An agent's job."""
+    """A job of an agent."""
 
     id: UUID
     agent_type: AgentType
