@@ -1,4 +1,4 @@
-"""`?as_of=` on items: the row as of a position or a time, 404 before it existed and after it was deleted."""
+"""`?as_of=` on items: the row as of a position or time, 404 before it existed and after its deletion."""
 
 from collections.abc import AsyncIterator
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""Requests generated from the OpenAPI document, valid and invalid, with a key of each role and without.
+"""Requests generated from the OpenAPI document, valid and invalid, with a key of each role or none.
 
 Every response is a documented one (status, media type, headers, body), never a 500, and invalid requests are refused.
 `LEDGER_TEST_FUZZ=200` sets the number of requests of each kind for each operation.

@@ -1,4 +1,4 @@
-"""Documents stay short and current: their length, the files and links that they name, the settings of the tests."""
+"""Documents stay short and current: their length, the files and links they name, test settings."""
 
 import re
 from pathlib import Path
