@@ -1,10 +1,11 @@
 """Time travel for one row (`as_of`): the row at a position, folded from the events that concern it.
 
-The worker's own fold does the work. Memory is bounded by a page: entries that a page changes without opening them are
-folded again from their short streams.
+The fold is the worker's. Memory is bounded by a page: entries that a page changes but does not open are folded again
+from their own, short streams.
 """
 
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 from uuid import UUID
 
@@ -65,7 +66,7 @@ def _concerning(model: ReadModel[Any], row_id: UUID, position: int) -> EventFilt
 
 
 async def _open_references(database: Database, rows: PageRows, first: StoredEvent) -> None:
-    """Fold what opened the campaign and the job that a row's first event names: the row inherits their currency."""
+    """Fold the opening events of the campaign and the job of a row's first event: the row inherits their currency."""
     job_id = first.agent_job_id if first.category == "cost" else None
     queued = await _read(database, _opening_types("job"), [job_id])
     campaign_ids = [first.campaign_id, *(event.campaign_id for event in queued)]
@@ -107,10 +108,12 @@ async def _apply_erasures(database: Database, model: ReadModel[Any], row: Row, p
             row.mark_updated(event)
 
 
+@cache
 def _opening_types(category: str) -> tuple[str, ...]:
     return names_of(lambda event_type: event_type.category == category and event_type.opens_stream)
 
 
+@cache
 def _deleting_types(category: str) -> tuple[str, ...]:
     return names_of(lambda event_type: event_type.category == category and event_type.deletes_stream)
 

@@ -1,7 +1,7 @@
 """The descriptors of the four read models: name, event category, row, and the kind of each column.
 
-Every list of tables or columns is derived from here. What kind a column is (money, time, JSON) follows from its type in
-`projections.models`; that it holds free text, or is large, is declared there with `info=`.
+Every list of tables or columns is derived from here. The kind of a column (money, time, JSON) follows from its type in
+`projections.models`, where `info=` also declares that a column holds free text or is large.
 """
 
 from collections.abc import Iterable

@@ -14,7 +14,7 @@ from tests.migrations.helpers import alembic
 from tests.next_release import Edit, NextRelease, add_column
 from tests.projections.helpers import folded_up_to
 
-# The column holds free text, and its model says so.
+# The column holds free text, so its model declares it with `info=FREE_TEXT`.
 EDITS = [
     add_column("job_message", "agent_jobs", "message varchar(1000)"),
     Edit(
