@@ -96,7 +96,7 @@ FURTHER_TESTS = (
     "tests/domain/test_shapes.py",
     "tests/domain/test_machine.py",
     "tests/projections/test_job_rows.py",
-    "tests/projections/test_worker.py::test_the_story_has_every_event_type_of_the_catalogue",
+    "tests/projections/test_worker.py::test_the_sample_history_has_every_event_type_of_the_catalogue",
     "tests/house/test_sizes.py",
 )
 """Tests that the new type and the new column must pass, beside those that the recipes name."""
