@@ -118,6 +118,7 @@ def random_history(chance: random.Random, number: int) -> list[Request]:
     return requests
 
 
+@pytest.mark.randomized
 @pytest.mark.parametrize("seed", range(4))
 async def test_tables_folded_in_random_pages_equal_one_fold_of_the_log(
     database: Database, monkeypatch: pytest.MonkeyPatch, seed: int
