@@ -24,7 +24,7 @@ async def opened(database: Database) -> dict[str, Any]:
     return opened
 
 
-async def reserve_in_vain(appender: Appender, event: dict[str, Any]) -> BudgetExceeded:
+async def assert_denied(appender: Appender, event: dict[str, Any]) -> BudgetExceeded:
     (refusal,) = await appender.append(request(event))
     assert isinstance(refusal, BudgetExceeded)
     return refusal
@@ -37,7 +37,7 @@ async def test_a_refused_hold_is_recorded_with_the_request_and_the_exceeded_limi
     await record(database, queued)
     hold = reserve("7.50", agent_job_id=queued["id"], model_used="gpt-4o", description="A text", expires_in=60)
 
-    refusal = await reserve_in_vain(appender, hold)
+    refusal = await assert_denied(appender, hold)
 
     scopes = [
         {"scope": "job", "limit": "5", "spent": "0", "held": "0", "requested": "7.5", "available": "5"},
@@ -66,7 +66,7 @@ async def test_the_denial_opens_a_stream_whose_id_derives_from_the_hold_and_the_
 ) -> None:
     hold = reserve("7", campaign_id=opened["id"])
 
-    await reserve_in_vain(appender, hold)
+    await assert_denied(appender, hold)
 
     ((stream_id, event_id),) = await query(database, "SELECT stream_id, id FROM ledger.events WHERE position = 3")
     assert stream_id == event_id == uuid5(UUID(hold["id"]), f"{hold['id']}|campaign|10|4|0")
@@ -77,10 +77,10 @@ async def test_retrying_with_unchanged_balances_records_no_further_denial(
 ) -> None:
     hold = reserve("7", campaign_id=opened["id"])
 
-    await gathered(reserve_in_vain(appender, hold) for _ in range(5))
-    await reserve_in_vain(appender, hold)
+    await gathered(assert_denied(appender, hold) for _ in range(5))
+    await assert_denied(appender, hold)
     async with Appender(database) as another:
-        await reserve_in_vain(another, hold)
+        await assert_denied(another, hold)
 
     assert len(await query(database, DENIED)) == 1
     assert await value(database, "SELECT position FROM ledger.log_head") == 3
@@ -91,10 +91,10 @@ async def test_another_hold_or_another_balance_is_a_separate_denial(
 ) -> None:
     hold = reserve("7", campaign_id=opened["id"])
 
-    await reserve_in_vain(appender, hold)
-    await reserve_in_vain(appender, reserve("7", campaign_id=opened["id"]))
+    await assert_denied(appender, hold)
+    await assert_denied(appender, reserve("7", campaign_id=opened["id"]))
     await record(database, cost("1", campaign_id=opened["id"]))
-    await reserve_in_vain(appender, hold)
+    await assert_denied(appender, hold)
 
     assert len(await query(database, DENIED)) == 3
 
@@ -103,7 +103,7 @@ async def test_the_stream_of_the_hold_stays_empty_and_the_same_request_can_succe
     appender: Appender, database: Database, opened: dict[str, Any]
 ) -> None:
     hold = reserve("7", campaign_id=opened["id"])
-    await reserve_in_vain(appender, hold)
+    await assert_denied(appender, hold)
 
     await record(database, follow(opened, "campaign.budget_changed", {"budget": "11"}))
     (receipt,) = receipts(await appender.append(request(hold)))
@@ -140,7 +140,7 @@ async def test_independent_events_record_their_denials_and_the_accepted_events(
 async def test_the_stream_of_a_denial_accepts_no_further_event(
     appender: Appender, database: Database, opened: dict[str, Any]
 ) -> None:
-    await reserve_in_vain(appender, reserve("7", campaign_id=opened["id"]))
+    await assert_denied(appender, reserve("7", campaign_id=opened["id"]))
     stream_id = await value(database, "SELECT stream_id::text FROM ledger.events WHERE position = 3")
 
     (refusal,) = await appender.append(request(follow({"id": stream_id}, "cost.settled", {"cost": "1"})))
