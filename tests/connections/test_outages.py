@@ -103,6 +103,9 @@ async def test_an_outage_under_load_delays_no_answer_too_long_and_records_each_e
         tasks = [asyncio.create_task(load.post()) for _ in range(CLIENTS)]
         tasks += [asyncio.create_task(load.read()) for _ in range(4)]
         await asyncio.sleep(WARM_UP_SECONDS)
+        async with asyncio.timeout(ANSWER_SECONDS_MAX):
+            while not load.acknowledged:
+                await asyncio.sleep(0.05)
         before = len(load.acknowledged)
 
         await asyncio.to_thread(outage, plain_server)
