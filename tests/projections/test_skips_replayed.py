@@ -21,11 +21,16 @@ pytestmark = pytest.mark.direct
 
 @asynccontextmanager
 async def unknown_type(monkeypatch: pytest.MonkeyPatch, name: str) -> AsyncIterator[None]:
-    """Remove an event type from the catalogue while inside."""
-    with monkeypatch.context() as patch:
-        patch.delitem(CATALOGUE, name)
-        patch.setattr(worker_module, "RETRY_SECONDS_MAX", 0.02)
-        yield
+    """Remove an event type from the catalogue while inside; restore it in its place, since the order is documented."""
+    complete = dict(CATALOGUE)
+    del CATALOGUE[name]
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(worker_module, "RETRY_SECONDS_MAX", 0.02)
+            yield
+    finally:
+        CATALOGUE.clear()
+        CATALOGUE.update(complete)
 
 
 async def folded_skipping(database: Database) -> list[int]:
