@@ -61,8 +61,8 @@ async def append_single(environment: Environment) -> list[Figure]:
             f"pgbench -M prepared, {SINGLE_CONNECTIONS} clients: one-row INSERTs into a table of the same shape",
             SINGLE,
             control,
-            target=0.6,
-            next_target=0.75,
+            target=0.75,
+            next_target=0.85,
         )
     ]
 
@@ -77,8 +77,8 @@ async def append_batch(environment: Environment) -> list[Figure]:
             COPY_CONTROL,
             BATCH,
             _copy_control(environment),
-            target=0.4,
-            next_target=0.5,
+            target=0.3,
+            next_target=0.4,
         )
     ]
 
@@ -93,7 +93,7 @@ async def append_mixed(environment: Environment) -> list[Figure]:
             COPY_CONTROL,
             MIXED,
             _copy_control(environment),
-            target=0.25,
+            target=0.35,
         )
     ]
 

@@ -59,7 +59,7 @@ async def holds(environment: Environment) -> list[Figure]:
             f"reserve and settle on one campaign, {CONNECTIONS} connections",
             f"pgbench -M prepared, plain SQL, two commits per pair; the better of {CONTROL_CLIENTS} clients per round",
             meter.rounds,
-            target=2.0,
+            target=4.5,
             unit="pairs/s",
             absolute=meter.control_rates,
             microseconds_per_event=meter.microseconds_per_event(),

@@ -120,7 +120,7 @@ async def read(environment: Environment) -> list[Figure]:
             f"GET of a campaign and of a page of 50 entries in turns, {CONNECTIONS} connections",
             f"pgbench -M prepared, {CONNECTIONS} clients: the same statements",
             rounds,
-            target=0.35,
+            target=0.5,
             unit="reads/s",
             absolute=latencies,
             microseconds_per_event=averages,
