@@ -24,6 +24,7 @@ from ledger.api import (
     transparency_log,
 )
 from ledger.api.client_connections import connection_factory
+from ledger.api.event_loop_pauses import event_loop_pauses
 from ledger.api.live_feed import LiveFeed
 from ledger.api.middleware import answer_with_problems, observe, set_security_headers
 from ledger.api.rate_limits import RateLimits
@@ -135,6 +136,7 @@ async def serving(
             clock=clock,
         ) as (appender, signal),
         LiveFeed(database, signal) as feed,
+        event_loop_pauses(telemetry.registry),
     ):
         services = Services(
             database=database,
