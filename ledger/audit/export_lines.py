@@ -14,9 +14,10 @@ from typing import IO, Annotated, NamedTuple
 import msgspec
 
 from ledger.audit.log_entry import EntryError, commitment, encode_entry, parse_entry
-from ledger.domain.codec import InvalidFieldError, check_text, utc
+from ledger.domain.codec import InvalidFieldError, utc
 from ledger.domain.errors import LedgerError
 from ledger.domain.event import Recorded
+from ledger.domain.json_text import check_text
 from ledger.domain.rejudge import InvalidLogError
 from ledger.log.decode import BODY_BYTES_MAX
 from ledger.log.read import SaltedEvent

@@ -1,4 +1,4 @@
-"""Canonical JSON of event data, field types of the event structs, and checks of JSON from clients.
+"""Canonical JSON of event data, and field types of the event structs.
 
 Annotations separate two kinds of fields: free text (`FREE_TEXT`, `JsonObject`) is written into a second JSON object, so
 that it can be erased; everything else is data. Both are compact JSON, with the fields in the order of the struct and
@@ -6,18 +6,16 @@ absent fields omitted. These bytes are stored, hashed and exported: never change
 """
 
 import re
+from collections.abc import Callable
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
-from functools import cache
+from functools import cache, partial
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_type_hints
 
 import msgspec
 
 from ledger.domain import money
 from ledger.domain.errors import LedgerError
-
-NESTING_MAX = 100
-"""Nested arrays and objects in a request: far fewer than any JSON reader downstream supports."""
 
 Amount = Annotated[
     Decimal,
@@ -94,19 +92,11 @@ class EventData(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """The base of all event structs. In an instance, amounts are canonical and within their range."""
 
     def __post_init__(self) -> None:
-        for plan in _checked_plans_of(type(self)):
-            value = getattr(self, plan.name)
-            if value is None:
-                if plan.default is not None:
-                    msgspec.structs.force_setattr(self, plan.name, plan.default)
-            elif plan.kind == "money":
-                msgspec.structs.force_setattr(self, plan.name, _checked_amount(plan, value))
-            elif plan.kind == "time":
-                msgspec.structs.force_setattr(self, plan.name, utc(plan.name, value))
-            elif plan.kind == "object":
-                msgspec.structs.force_setattr(self, plan.name, _checked_object(plan, value))
-            elif plan.kind == "currency" and value not in money.CURRENCIES:
-                raise InvalidFieldError(plan.name, f"{value!r} is not an ISO 4217 currency")
+        for name, default, checked in _checks_of(type(self)):
+            value = getattr(self, name)
+            result = default if value is None else checked(value)
+            if result is not value:
+                msgspec.structs.force_setattr(self, name, result)
         self.check()
 
     def check(self) -> None:
@@ -121,9 +111,13 @@ def plans_of(struct: type[EventData]) -> tuple[FieldPlan, ...]:
 
 
 @cache
-def _checked_plans_of(struct: type[EventData]) -> tuple[FieldPlan, ...]:
-    """Return the plans of the fields that msgspec alone cannot check."""
-    return tuple(plan for plan in plans_of(struct) if plan.kind not in ("plain", "text") or plan.default is not None)
+def _checks_of(struct: type[EventData]) -> tuple[tuple[str, Any, Callable[[Any], Any]], ...]:
+    """Return name, default and check of each field that msgspec alone cannot check; a check returns the new value."""
+    return tuple(
+        (plan.name, plan.default, partial(_CHECKS[plan.kind], plan))
+        for plan in plans_of(struct)
+        if plan.kind not in ("plain", "text") or plan.default is not None
+    )
 
 
 def _plan(field: msgspec.structs.FieldInfo, hint: Any) -> FieldPlan:
@@ -164,8 +158,26 @@ def _checked_object(plan: FieldPlan, value: msgspec.Raw) -> msgspec.Raw:
     return msgspec.Raw(msgspec.json.format(raw, indent=-1))
 
 
+def _checked_currency(plan: FieldPlan, value: str) -> str:
+    if value not in money.CURRENCIES:
+        raise InvalidFieldError(plan.name, f"{value!r} is not an ISO 4217 currency")
+    return value
+
+
+_CHECKS: dict[str, Callable[[FieldPlan, Any], Any]] = {
+    "plain": lambda plan, value: value,
+    "text": lambda plan, value: value,
+    "money": _checked_amount,
+    "time": lambda plan, value: utc(plan.name, value),
+    "object": _checked_object,
+    "currency": _checked_currency,
+}
+
+
 def utc(field: str, value: datetime) -> datetime:
     """Convert a time to UTC; raise `InvalidFieldError` at the limits of the calendar (years 1 and 9999)."""
+    if value.tzinfo is UTC and type(value) is datetime and 1 < value.year < 9999:
+        return value
     try:
         time_utc = value.astimezone(UTC)
     except OverflowError:
@@ -184,24 +196,42 @@ def time_text(value: datetime) -> str:
 
 def dump(payload: EventData) -> tuple[bytes, bytes | None]:
     """Return the canonical data and the canonical free text; None if the event has no free text."""
-    data: dict[str, Any] = {}
-    free: dict[str, Any] = {}
-    for plan in plans_of(type(payload)):
-        value = getattr(payload, plan.name)
+    layout = _layout_of(type(payload))
+    data = list(msgspec.structs.astuple(payload))
+    free = None
+    for index, kind in layout.converted:
+        value = data[index]
         if value is None:
-            # In content.assigned null means "no campaign": a required field is written even if it is null.
-            if plan.required:
-                data[plan.name] = None
-        elif plan.is_free_text:
-            if value != NO_OBJECT:
-                free[plan.name] = value
-        elif plan.kind == "money":
-            data[plan.name] = money.plain(value)
-        elif plan.kind == "time":
-            data[plan.name] = time_text(value)
+            continue
+        if kind == "money":
+            data[index] = money.plain(value)
+        elif kind == "time":
+            data[index] = time_text(value)
         else:
-            data[plan.name] = value
-    return msgspec.json.encode(data), (msgspec.json.encode(free) if free else None)
+            data[index] = msgspec.UNSET
+            if value != NO_OBJECT:
+                free = free or [msgspec.UNSET] * len(data)
+                free[index] = value
+    return msgspec.json.encode(layout.struct(*data)), (msgspec.json.encode(layout.struct(*free)) if free else None)
+
+
+class _Layout(NamedTuple):
+    """How the canonical JSON of an event struct is written: by a struct of the same fields, without their types.
+
+    Its required fields are written even if they are null (in content.assigned null means "no campaign"), the others are
+    omitted then. `converted` contains index and kind of the fields that are not written as they are.
+    """
+
+    struct: type[msgspec.Struct]
+    converted: tuple[tuple[int, str], ...]
+
+
+@cache
+def _layout_of(struct: type[EventData]) -> _Layout:
+    plans = plans_of(struct)
+    fields = [(plan.name, Any, msgspec.UNSET if plan.required else None) for plan in plans]
+    converted = ((index, plan.kind) for index, plan in enumerate(plans) if plan.kind not in ("plain", "currency"))
+    return _Layout(msgspec.defstruct(struct.__name__, fields, omit_defaults=True, gc=False), tuple(converted))
 
 
 def merge(data: bytes, free: bytes | None) -> bytes:
@@ -231,42 +261,3 @@ def _read_day(value: Any) -> datetime:
 
 def _as_day(value: datetime) -> Day:
     return Day.combine(value.date(), value.timetz())
-
-
-def check_text(body: bytes) -> None:
-    """Refuse JSON that PostgreSQL cannot store, and nesting that other JSON readers do not support.
-
-    Raises:
-        UnicodeDecodeError: The body is not UTF-8.
-        msgspec.DecodeError: It has an escaped lone surrogate, or a number with thousands of digits.
-        RecursionError: It is nested deeper than `NESTING_MAX` levels.
-        InvalidFieldError: A text has a NUL character.
-    """
-    if not body.isascii():
-        body.decode()
-    if body.count(b"{") + body.count(b"[") > NESTING_MAX and _nesting(body) > NESTING_MAX:
-        raise RecursionError(f"nested deeper than {NESTING_MAX} levels")
-    if b"\\u0000" in body and _NUL.search(body):
-        raise InvalidFieldError("", "a text must not contain NUL (U+0000)")
-    # Both are rare, so the whole body is decoded only for them.
-    if b"\\u" in body or _MANY_DIGITS.search(body):
-        _ANY_JSON.decode(body)
-
-
-_ANY_JSON = msgspec.json.Decoder(float_hook=str)
-# A backslash before u0000 that is not itself escaped.
-_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
-_MANY_DIGITS = re.compile(rb"(?<![0-9])[0-9]{1000}")
-_STRING_OR_BRACKET = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[\]{}]', re.DOTALL)
-
-
-def _nesting(body: bytes) -> int:
-    depth = deepest = 0
-    for token in _STRING_OR_BRACKET.finditer(body):
-        first = body[token.start()]
-        if first in b"[{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif first in b"]}":
-            depth -= 1
-    return deepest

@@ -9,9 +9,10 @@ from uuid import UUID
 import msgspec
 
 from ledger.domain.catalogue import CATALOGUE
-from ledger.domain.codec import EventData, Instant, InvalidFieldError, check_text, decode_hook, utc
+from ledger.domain.codec import EventData, Instant, InvalidFieldError, decode_hook, utc
 from ledger.domain.errors import InvalidEvent, Malformed, TooLarge
 from ledger.domain.event import Candidate
+from ledger.domain.json_text import check_text
 from ledger.log.prepare import id_for_key, prepare
 
 REQUEST_EVENTS_MAX = 5_000
@@ -53,6 +54,7 @@ def _event_struct(name: str, payload: type[EventData]) -> type[NewEvent]:
 
 
 EVENT_STRUCTS = {name: _event_struct(name, kind.payload) for name, kind in CATALOGUE.items() if not kind.by_service}
+_EVENT_TYPES = {struct: CATALOGUE[name] for name, struct in EVENT_STRUCTS.items()}
 
 AnyEvent: Any = None
 for _struct in EVENT_STRUCTS.values():
@@ -144,7 +146,7 @@ def read_candidate(
         raise InvalidEvent([_describe(error, index)]) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Malformed(_json_problem(error, index)) from None
-    event_type = CATALOGUE[type(event).__struct_config__.tag]  # type: ignore[index]
+    event_type = _EVENT_TYPES[type(event)]
     if event.stream_id is None and not event_type.opens_stream:
         message = f"{event_type.name} continues an existing stream: set stream_id to the id of that stream"
         raise InvalidEvent([{"index": index, "path": "$.stream_id", "message": message}])

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ledger.domain.catalogue import CATALOGUE, UnknownEventTypeError, decode_stored
-from ledger.domain.codec import Instant, InvalidFieldError, check_text, merge, time_text, utc
+from ledger.domain.codec import Instant, InvalidFieldError, merge, time_text, utc
+from ledger.domain.json_text import check_text
 from tests.domain.helpers import DATA, read, shape_error, written
 
 UPPER, LOWER = "0198F2A0-0000-7ABC-8000-00000000000A", "0198f2a0-0000-7abc-8000-00000000000a"

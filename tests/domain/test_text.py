@@ -5,7 +5,8 @@ import json
 import msgspec
 import pytest
 
-from ledger.domain.codec import InvalidFieldError, check_text
+from ledger.domain.codec import InvalidFieldError
+from ledger.domain.json_text import check_text
 from tests.domain.helpers import written
 
 
