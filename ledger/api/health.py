@@ -54,7 +54,7 @@ async def readyz(request: web.Request, services: Services) -> web.StreamResponse
 
 
 async def _check(services: Services) -> Readiness:
-    async with services.database.engine.connect() as connection:
+    async with services.database.connection() as connection:
         current, expected = await current_revision(connection), expected_revision()
     if current != expected:
         problem = f"at {current}, this release needs {expected}: run `ledger migrate`"

@@ -5,7 +5,6 @@ from typing import Annotated
 import msgspec
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
-from sqlalchemy.pool import QueuePool
 
 from ledger.api.routes import PLAIN, Route
 from ledger.api.services import Services
@@ -48,8 +47,7 @@ async def get_metrics(request: web.Request, services: Services) -> web.StreamRes
     if failure is not None:
         stopped.labels(failure.type, failure.error[:200]).set(failure.position)
     gauge("ledger_open_holds", "Holds that are not settled, released or expired.", holds)
-    pool = services.database.engine.pool
-    in_use = pool.checkedout() if isinstance(pool, QueuePool) else 0
+    in_use = services.database.connections_in_use
     gauge("ledger_pool_connections", "Database connections of this process in use.", in_use)
     body = generate_latest(services.telemetry.registry) + generate_latest(registry)
     return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})

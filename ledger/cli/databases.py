@@ -52,7 +52,7 @@ async def migrated_database(url: URL, *, needs_session: bool = False) -> AsyncIt
 
 async def require_migrated(database: Database) -> None:
     """End the command if the database is not at this release's revision."""
-    async with database.engine.connect() as connection:
+    async with database.connection() as connection:
         current, expected = await current_revision(connection), expected_revision()
     if current != expected:
         fail(migration_problem(current, expected))

@@ -7,7 +7,7 @@ from typing import Literal
 
 import click
 import msgspec
-from sqlalchemy import URL, text
+from sqlalchemy import URL
 
 from ledger.audit import tree_store
 from ledger.cli.databases import migration_problem
@@ -122,7 +122,7 @@ async def _examine_url(
 
 
 async def _examine_direct(database: Database, checks: list[Check]) -> None:
-    async with database.engine.connect():
+    async with database.connection():
         pass
     if database.is_pooled:
         problem = f"DIRECT_DATABASE_URL leads to a pooler in transaction mode too; it must lead {DIRECT}"
@@ -142,14 +142,14 @@ async def _examine_replica(database: Database, checks: list[Check]) -> None:
 
 
 async def _examine_step_by_step(database: Database, checks: list[Check], *, is_embedded: bool) -> None:
-    async with database.engine.connect() as connection:
-        version = int(await connection.scalar(text("SHOW server_version_num")) or 0)
+    async with database.connection() as connection:
+        version = int(await connection.fetchval("SHOW server_version_num"))
     checks += _check_version(version)
     async with database.connection() as driver:
         user = await roles.read_role_status(driver)
     if user is not None:
         checks.append(_check_user(user, is_embedded=is_embedded))
-    async with database.engine.connect() as connection:
+    async with database.connection() as connection:
         current, expected = await current_revision(connection), expected_revision()
     if current != expected:
         checks.append(Check("migrations", "problem", migration_problem(current, expected)))

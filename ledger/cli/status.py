@@ -66,7 +66,7 @@ def _print_status(status: Status) -> None:
 
 async def _read_status(url: URL) -> Status:
     async with Database(url) as database:
-        async with database.engine.connect() as connection:
+        async with database.connection() as connection:
             revision = await current_revision(connection)
         async with database.connection() as driver:
             read_models = await projection_status(driver)

@@ -1,34 +1,30 @@
-"""Connection pool: asyncpg connections, borrowed in order, pinged after idling, aware of poolers."""
+"""The database: its pool of asyncpg connections, aware of poolers, and its SQLAlchemy engine."""
 
 import asyncio
-import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self
 
 import asyncpg
-from sqlalchemy import URL, event
-from sqlalchemy.exc import DBAPIError, DisconnectionError
+from sqlalchemy import URL, NullPool, event
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.util import await_only, greenlet_spawn
+from sqlalchemy.util import await_only
 
 from ledger.database.connection import Connection
-from ledger.database.pooler import POOLED_ARGUMENTS, declared_by_url, is_direct_connection, is_transaction_pooler
+from ledger.database.pool import ConnectionPool, Loan
+from ledger.database.pooler import (
+    ENGINE_ARGUMENTS,
+    WITHOUT_CACHE,
+    declared_by_url,
+    is_direct_connection,
+    is_transaction_pooler,
+)
 from ledger.database.tls import tls_argument
 
 CONNECT_SECONDS_MAX = 10.0
-BORROW_SECONDS_MAX = 10.0
-"""Timeout for borrowing a connection, including the ping."""
 
 STATEMENT_SECONDS_MAX = 15.0
 """Statement timeout of the service, enforced by the client: a stopped or unreachable server returns no error."""
-
-POOL_RECYCLE_SECONDS = 280
-"""Age at which a connection is replaced: serverless databases suspend after five idle minutes."""
-
-PING_AFTER_SECONDS = 1.0
-"""A connection that was idle for longer is pinged before it is borrowed."""
 
 
 def connect_arguments(url: URL) -> tuple[URL, dict[str, Any]]:
@@ -53,8 +49,8 @@ def connect_arguments(url: URL) -> tuple[URL, dict[str, Any]]:
 class Database:
     """A connection pool for one database. The first connection is opened when it is borrowed.
 
-    Use it as an async context manager, or call `close`. `connection` borrows an asyncpg connection; `engine` is the
-    SQLAlchemy engine of the same pool, for the few statements written with SQLAlchemy.
+    Use it as an async context manager, or call `close`. `connection` lends an asyncpg connection of the pool. `engine`
+    is a SQLAlchemy engine for migrations and the models: it opens a connection for each use.
     """
 
     def __init__(self, url: URL, *, pool_size: int = 10, statement_seconds_max: float | None = None) -> None:
@@ -70,60 +66,39 @@ class Database:
         """
         plain_url, arguments = connect_arguments(url)
         arguments["command_timeout"] = statement_seconds_max
-        self.engine = create_async_engine(
-            plain_url,
-            connect_args=arguments,
-            pool_size=pool_size,
-            max_overflow=0,
-            pool_recycle=POOL_RECYCLE_SECONDS,
-        )
+        self.engine = create_async_engine(plain_url, connect_args=arguments, poolclass=NullPool)
+        self._arguments = {**self.engine.dialect.create_connect_args(plain_url)[1], **arguments}
         self._is_pooled = declared_by_url(url)
-        # SQLAlchemy's pool does not serve waiting tasks in order; the semaphore does.
-        self._slots = asyncio.Semaphore(pool_size)
         # Detection uses two connections of a pooler. Several tasks detecting at the same time could each hold one and
         # wait for another.
         self._detection = asyncio.Lock()
-        event.listen(self.engine.sync_engine, "do_connect", self._connect)
-        event.listen(self.engine.sync_engine, "checkin", _record_checkin)
-        event.listen(self.engine.sync_engine, "checkout", self._require_alive)
+        self._pool = ConnectionPool(self._connect, pool_size)
+        event.listen(self.engine.sync_engine, "do_connect", self._connect_engine)
 
     @property
     def is_pooled(self) -> bool:
         """Whether connections go through a transaction-mode pooler; known after the first connection was opened."""
         return self._is_pooled is True
 
-    @asynccontextmanager
-    async def connection(self) -> AsyncIterator[Connection]:
-        """Borrow an asyncpg connection.
+    @property
+    def connections_in_use(self) -> int:
+        """How many connections of the pool are borrowed."""
+        return self._pool.in_use
+
+    def connection(self) -> Loan:
+        """Borrow an asyncpg connection for the duration of an `async with` block.
 
         After an error, or if a transaction is still open, the connection is closed instead of returned to the pool.
 
         Raises:
             TimeoutError: no connection is available within `BORROW_SECONDS_MAX`.
-            SQLAlchemyError: no connection can be opened.
+            SQLAlchemyError: the server refuses the connection.
         """
-        async with asyncio.timeout(BORROW_SECONDS_MAX) as borrowing, self._slots:
-            # Without SQLAlchemy's AsyncConnection, which takes as long to set up as a small query.
-            try:
-                pooled = await self.engine.raw_connection()
-            except self.engine.dialect.loaded_dbapi.Error as error:
-                raise DBAPIError(None, None, error) from error
-            borrowing.reschedule(None)
-            driver = pooled.driver_connection
-            assert isinstance(driver, asyncpg.Connection)
-            try:
-                yield driver
-            except BaseException:
-                # The state of the connection is unknown (a cancelled COPY, a lost server): it must not be reused.
-                await greenlet_spawn(pooled.invalidate)
-                raise
-            if driver.is_closed() or driver.is_in_transaction():
-                await greenlet_spawn(pooled.invalidate)
-            else:
-                await greenlet_spawn(pooled.close)
+        return Loan(self._pool)
 
     async def close(self) -> None:
         """Close all connections of the pool."""
+        await self._pool.close()
         await self.engine.dispose()
 
     async def __aenter__(self) -> Self:
@@ -134,41 +109,27 @@ class Database:
     ) -> None:
         await self.close()
 
-    def _connect(self, dialect: Any, _record: Any, _arguments: Any, options: dict[str, Any]) -> Any:
+    async def _connect(self) -> Connection:
         """Open a connection for the pool. The first one detects a pooler, unless the URL declares it."""
-        if self._is_pooled is None:
-            await_only(self._detection.acquire())
-            try:
-                if self._is_pooled is None:
-                    self._is_pooled = self._detect_pooler(dialect, options)
-            finally:
-                self._detection.release()
-        return dialect.connect(**options, **(POOLED_ARGUMENTS if self._is_pooled else {}))
+        await self._detect_pooler()
+        return await self._open(**(WITHOUT_CACHE if self._is_pooled else {}))
 
-    @staticmethod
-    def _detect_pooler(dialect: Any, options: dict[str, Any]) -> bool:
-        connection = dialect.connect(**options)
+    def _connect_engine(self, dialect: Any, _record: Any, _arguments: Any, options: dict[str, Any]) -> Any:
+        await_only(self._detect_pooler())
+        return dialect.connect(**options, **(ENGINE_ARGUMENTS if self._is_pooled else {}))
+
+    async def _detect_pooler(self) -> None:
+        async with self._detection:
+            if self._is_pooled is None:
+                connection = await self._open()
+                try:
+                    is_direct = await is_direct_connection(connection)
+                finally:
+                    await connection.close()
+                self._is_pooled = not is_direct and await is_transaction_pooler(lambda: self._open(**WITHOUT_CACHE))
+
+    async def _open(self, **options: Any) -> Connection:
         try:
-            if await_only(is_direct_connection(connection.driver_connection)):
-                return False
-        finally:
-            connection.close()
-        return await_only(is_transaction_pooler(lambda: asyncpg.connect(**options, statement_cache_size=0)))
-
-    def _require_alive(self, connection: Any, record: Any, _proxy: Any) -> None:
-        """Raise DisconnectionError for a dead connection, so that the pool replaces it.
-
-        SQLAlchemy's `pool_pre_ping` would take three round trips for every borrowed connection.
-        """
-        if connection.driver_connection.is_closed():
-            raise DisconnectionError
-        if time.monotonic() - record.info.get("idle_since", time.monotonic()) < PING_AFTER_SECONDS:
-            return
-        try:
-            self.engine.dialect.do_ping(connection)
-        except Exception as error:
-            raise DisconnectionError from error
-
-
-def _record_checkin(_connection: Any, record: Any) -> None:
-    record.info["idle_since"] = time.monotonic()
+            return await asyncpg.connect(**self._arguments, **options)
+        except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            raise DBAPIError(None, None, error) from error

@@ -2,13 +2,12 @@
 
 from pathlib import Path
 
+import sqlalchemy
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, text
-from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ledger.database import Database
+from ledger.database import Connection, Database
 
 
 def migrations_folder() -> Path:
@@ -31,18 +30,18 @@ def expected_revision() -> str:
     return head
 
 
-async def current_revision(connection: AsyncConnection) -> str | None:
+async def current_revision(connection: Connection) -> str | None:
     """Return the revision of the database; None if it was never migrated."""
-    if await connection.scalar(text("SELECT to_regclass('public.alembic_version')")) is None:
+    if await connection.fetchval("SELECT to_regclass('public.alembic_version')") is None:
         return None
-    revision = await connection.scalar(text("SELECT version_num FROM public.alembic_version"))
+    revision = await connection.fetchval("SELECT version_num FROM public.alembic_version")
     return str(revision) if revision is not None else None
 
 
 async def migrate(database: Database, *, to: str = "head") -> None:
     """Migrate the database to a revision, in one transaction; `base` drops everything."""
 
-    def run(connection: Connection) -> None:
+    def run(connection: sqlalchemy.Connection) -> None:
         config = _config()
         config.attributes["connection"] = connection
         if to == "base":

@@ -22,13 +22,14 @@ ATTEMPTS = 3
 
 SELECT_PID = "SELECT pg_backend_pid()"
 
-POOLED_ARGUMENTS: dict[str, Any] = {
-    "statement_cache_size": 0,
+WITHOUT_CACHE: dict[str, Any] = {"statement_cache_size": 0}
+"""The argument of asyncpg. Without the statement cache, a statement with parameters takes one more round trip."""
+
+ENGINE_ARGUMENTS: dict[str, Any] = WITHOUT_CACHE | {
     "prepared_statement_cache_size": 0,
     "prepared_statement_name_func": lambda: f"ledger_{uuid.uuid4().hex}",
 }
-"""Arguments of SQLAlchemy's asyncpg dialect. Without the statement cache, a statement with parameters takes one more
-round trip."""
+"""The arguments of SQLAlchemy's asyncpg dialect."""
 
 
 def declared_by_url(url: URL) -> bool | None:

@@ -1,12 +1,14 @@
 """The connection pool: dead connections are replaced, idle ones pinged, waiting tasks served in order."""
 
 import asyncio
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import asyncpg
 import pytest
-from sqlalchemy import URL, event
+from sqlalchemy import URL
 
-from ledger.database import Database, engine
+from ledger.database import Database, pool
 from tests.log.helpers import connected, until, value
 
 pytestmark = pytest.mark.direct
@@ -25,7 +27,7 @@ async def terminate(url: URL, pid: int) -> None:
 async def test_a_terminated_connection_is_replaced(
     database: Database, database_url: URL, monkeypatch: pytest.MonkeyPatch, ping_after_seconds: float
 ) -> None:
-    monkeypatch.setattr(engine, "PING_AFTER_SECONDS", ping_after_seconds)
+    monkeypatch.setattr(pool, "PING_AFTER_SECONDS", ping_after_seconds)
     before = await value(database, PID)
     await terminate(database_url, before)
 
@@ -34,16 +36,13 @@ async def test_a_terminated_connection_is_replaced(
 
 async def test_a_connection_that_was_just_used_is_lent_without_a_ping(database: Database) -> None:
     queries: list[str] = []
-
-    @event.listens_for(database.engine.sync_engine, "connect")
-    def listen(connection: Any, _: Any) -> None:
-        connection.driver_connection.add_query_logger(lambda query: queries.append(query.query))
-
     async with database.connection() as connection:
-        await connection.fetchval(PID)
-    queries.clear()
+        connection.add_query_logger(lambda query: queries.append(query.query))
+
     for _ in range(3):
         await value(database, PID)
+    # The logger is called in the next iteration of the event loop.
+    await asyncio.sleep(0)
 
     assert queries == [PID] * 3
 
@@ -65,3 +64,49 @@ async def test_waiting_tasks_are_served_in_order(database_url: URL) -> None:
     await database.close()
 
     assert served == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("statement", "raises"),
+    [("SELECT 1/0", pytest.raises(asyncpg.DivisionByZeroError)), ("BEGIN", nullcontext())],
+    ids=["error", "transaction"],
+)
+async def test_a_connection_whose_state_is_unknown_is_closed(
+    database: Database, statement: str, raises: AbstractContextManager[Any]
+) -> None:
+    before = await value(database, PID)
+
+    with raises:
+        async with database.connection() as connection:
+            await connection.execute(statement)
+
+    assert await value(database, PID) != before
+    assert database.connections_in_use == 0
+
+
+async def test_an_old_connection_is_replaced(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = await value(database, PID)
+    monkeypatch.setattr(pool, "RECYCLE_SECONDS", 0)
+
+    assert await value(database, PID) != before
+
+
+async def test_a_cancelled_borrower_leaves_its_place_to_others(database_url: URL) -> None:
+    async with Database(database_url, pool_size=1) as database:
+        async with database.connection():
+            cancelled = asyncio.create_task(value(database, PID))
+            waiting = asyncio.create_task(value(database, PID))
+            await asyncio.sleep(0)
+            cancelled.cancel()
+            await asyncio.wait([cancelled])
+
+        assert isinstance(await waiting, int)
+        assert database.connections_in_use == 0
+
+
+async def test_connections_returned_after_the_pool_was_closed_are_closed(database_url: URL) -> None:
+    database = Database(database_url)
+    async with database.connection() as connection:
+        await database.close()
+
+    assert connection.is_closed()

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import URL
 
 from ledger import keys
-from ledger.database import Database, engine
+from ledger.database import Database, pool
 from ledger.domain.access import Role
 from ledger.keys import KeyRing, create_key
 from tests.servers.postgresql import PostgreSQL
@@ -20,8 +20,8 @@ LIMIT_SECONDS = 1.0
 @pytest.fixture
 def suspend_server(plain_server: PostgreSQL, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bool], None]]:
     """A function that suspends (True) or resumes (False) the server; timeouts are short."""
-    monkeypatch.setattr(engine, "BORROW_SECONDS_MAX", LIMIT_SECONDS)
-    monkeypatch.setattr(engine, "PING_AFTER_SECONDS", 0.0)
+    monkeypatch.setattr(pool, "BORROW_SECONDS_MAX", LIMIT_SECONDS)
+    monkeypatch.setattr(pool, "PING_AFTER_SECONDS", 0.0)
 
     def change(suspended: bool) -> None:
         postmaster = psutil.Process(plain_server.pid)

@@ -4,10 +4,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+import asyncpg
 import pytest
-from sqlalchemy import URL, event
+from sqlalchemy import URL
 
-from ledger.database import Database
+from ledger.database import Connection, Database
 from ledger.log.notifications import IDLE_SECONDS_MAX, QUIET_SECONDS_MAX, LogSignal
 from ledger.runtime import background
 from projections import worker as worker_module
@@ -133,13 +134,17 @@ async def test_an_idle_worker_polls_less_and_less_often_until_an_event_arrives(
 
 @NEEDS_LISTEN
 async def test_an_idle_service_that_listens_hardly_queries_the_database(
-    database: Database,
+    database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     statements: list[str] = []
+    connect = asyncpg.connect
 
-    @event.listens_for(database.engine.sync_engine, "connect")
-    def listen(connection: Any, _: Any) -> None:
-        connection.driver_connection.add_query_logger(lambda record: statements.append(record.query))
+    async def connect_and_log(**arguments: Any) -> Connection:
+        connection = await connect(**arguments)
+        connection.add_query_logger(lambda record: statements.append(record.query))
+        return connection
+
+    monkeypatch.setattr(asyncpg, "connect", connect_and_log)
 
     async with background(database, with_worker=True) as (appender, signal):
         await appender.append(request(cost()))
