@@ -24,6 +24,7 @@ from ledger.api import (
     transparency_log,
 )
 from ledger.api.client_connections import connection_factory
+from ledger.api.connection_limits import ConnectionLimits
 from ledger.api.event_loop_pauses import event_loop_pauses
 from ledger.api.live_feed import LiveFeed
 from ledger.api.middleware import answer_with_problems, observe, set_security_headers
@@ -120,7 +121,7 @@ async def serving(
         direct: a connection past the pooler, if `database` uses one.
         replica: a streaming replica to read from.
         clock: the time of recording; None: the database server's clock.
-        connections_max: the most open client connections; further ones get 503 and are closed.
+        connections_max: the most open client connections; for a further one an idle one is closed, else it gets 503.
 
     Yields:
         Nothing; the service accepts connections.
@@ -152,7 +153,8 @@ async def serving(
         runner = web.AppRunner(make_app(services), shutdown_timeout=SHUTDOWN_SECONDS)
         await runner.setup()
         assert runner.server is not None
-        factory = connection_factory(runner.server, connections_max, telemetry)
+        limits = ConnectionLimits(connections_max, with_keys=key_ring is not None)
+        factory = connection_factory(runner.server, limits, telemetry)
         server = await asyncio.get_running_loop().create_server(factory, sock=listener, backlog=BACKLOG)
         try:
             yield

@@ -11,6 +11,7 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from ledger.api import problems
+from ledger.api.connection_limits import ConnectionLimits
 from ledger.api.telemetry import Telemetry
 from ledger.domain.errors import LedgerError, Malformed, Overloaded
 
@@ -50,13 +51,13 @@ def raise_open_file_limit(connections: int) -> int:
 
 
 def connection_factory(
-    server: web.Server, connections_max: int, telemetry: Telemetry
+    server: web.Server, limits: ConnectionLimits, telemetry: Telemetry
 ) -> Callable[[], asyncio.Protocol]:
     """Return a function that makes the protocol of each new connection.
 
     Args:
         server: the aiohttp server.
-        connections_max: the most open connections; further ones are rejected before a parser or task is created.
+        limits: how many may be open; further ones are rejected before a parser or task is created.
         telemetry: counts the connections.
 
     Returns:
@@ -65,10 +66,14 @@ def connection_factory(
     loop = asyncio.get_running_loop()
 
     def make_protocol() -> asyncio.Protocol:
-        if telemetry.connections >= connections_max:
+        if not limits.make_room():
             telemetry.count_rejected_connection()
             return RejectedConnection()
-        return ClientConnection(server, telemetry, loop=loop, keepalive_timeout=KEEPALIVE_SECONDS, access_log=None)
+        connection = ClientConnection(
+            server, telemetry, limits, loop=loop, keepalive_timeout=KEEPALIVE_SECONDS, access_log=None
+        )
+        limits.add(connection)
+        return connection
 
     return make_protocol
 
@@ -93,11 +98,12 @@ class RejectedConnection(asyncio.Protocol):
 class ClientConnection(RequestHandler):
     """aiohttp's protocol of a connection, with timeouts; errors outside all routes become problem documents."""
 
-    __slots__ = ("_head_timer", "_read_timer", "_telemetry", "_unread_bytes")
+    __slots__ = ("_head_timer", "_limits", "_read_timer", "_telemetry", "_unread_bytes")
 
-    def __init__(self, server: web.Server, telemetry: Telemetry, **options: Any) -> None:
+    def __init__(self, server: web.Server, telemetry: Telemetry, limits: ConnectionLimits, **options: Any) -> None:
         super().__init__(server, **options)
         self._telemetry = telemetry
+        self._limits = limits
         self._head_timer: asyncio.TimerHandle | None = None
         self._read_timer: asyncio.TimerHandle | None = None
         self._unread_bytes = 0
@@ -106,13 +112,41 @@ class ClientConnection(RequestHandler):
         """Count the connection as open."""
         self._telemetry.count_connection(1)
         super().connection_made(transport)
+        if self._force_close:
+            self.abort()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Count the connection as closed."""
         self._telemetry.count_connection(-1)
+        self._limits.remove(self)
         self._cancel_head_timer()
         self._cancel_read_timer()
         super().connection_lost(exc)
+
+    def mark_authenticated(self, key: str) -> None:
+        """Count the connection for the key of a valid request; it is no longer closed first if others need room.
+
+        Raises:
+            Overloaded: the key has its share of the connections already.
+        """
+        self._limits.authenticate(self, key)
+
+    @property
+    def has_sent_request(self) -> bool:
+        """Whether the headers of a request were received completely."""
+        return self._request_count > 0
+
+    def idle_seconds(self) -> float | None:
+        """Return the time since the last response, or since the opening; None while a request is in progress."""
+        if self.transport is None or self._request_in_progress or self._messages:
+            return None
+        return self._loop.time() + KEEPALIVE_SECONDS - self._next_keepalive_close_time
+
+    def abort(self) -> None:
+        """Close the connection at once, or as soon as it is made."""
+        self._force_close = True
+        if self.transport is not None:
+            self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """Parse the data; start the timeout for the head of a request with its first byte.

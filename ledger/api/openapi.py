@@ -208,7 +208,7 @@ def _header_parameters(route: Route) -> list[dict[str, Any]]:
 
 def _problem_responses(route: Route) -> dict[str, Any]:
     by_status: dict[int, list[str]] = {}
-    refusals = ("unauthenticated", "forbidden", "rate-limited") if route.needs is not None else ()
+    refusals = ("unauthenticated", "forbidden", "rate-limited", "overloaded") if route.needs is not None else ()
     for slug in ("malformed", *refusals, *route.problems, "internal-error"):
         by_status.setdefault(STATUS[slug], []).append(slug)
     problem = {CONTENT_TYPE: {"schema": {"$ref": REFERENCE.format(name="Problem")}}}

@@ -4,12 +4,13 @@ The OpenAPI document is generated from the same routes.
 """
 
 import time
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import msgspec
 from aiohttp import web
 
 from ledger.api.auth import CALLER, authenticate
+from ledger.api.client_connections import ClientConnection
 from ledger.api.replica import WAIT_SECONDS_MAX, Replica
 from ledger.api.services import SERVICES, Handler, Services
 from ledger.domain.access import Permission
@@ -84,6 +85,7 @@ async def _dispatch(route: Route, request: web.Request) -> web.StreamResponse:
     headers: dict[str, str] = {}
     if route.needs is not None:
         request[CALLER] = caller = await authenticate(request, services, route.needs)
+        cast(ClientConnection, request.protocol).mark_authenticated(caller.name)
         if (context := REQUEST_CONTEXT.get()) is not None:
             context["key"] = caller.name
         headers = services.rate_limits.count(caller.name) if services.rate_limits is not None else headers

@@ -219,6 +219,9 @@ async def test_a_connection_over_the_limit_gets_503_with_retry_after(database_ur
         raw_connections(await running.url(), 30) as connections,
     ):
         url = running.output.split("The ledger is at ")[1].split()[0]
+        half = request("POST", "/v1/events", POST, "Content-Length: 60000", body=b" ")
+        for connection in connections[1:]:
+            await connection.send(half)
         await connections[0].send(request("GET", "/healthz"))
         within = await connections[0].answer()
         async with raw_connections(url, 20) as more:
