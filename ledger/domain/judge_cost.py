@@ -8,6 +8,9 @@ from ledger.domain.references import require_takes_holds, resolve_references
 from ledger.domain.service_events import hold_release
 from ledger.domain.working_state import Hold, WorkingState
 
+_OPENING = (cost.CostRecorded, cost.CostReserved)
+"""Built once: `isinstance` with `A | B` builds the union each time."""
+
 
 def judge_cost(working_state: WorkingState, candidate: Candidate) -> Receipt:
     """Judge a cost event, move the balances of its job and campaign, and record it.
@@ -22,7 +25,7 @@ def judge_cost(working_state: WorkingState, candidate: Candidate) -> Receipt:
     event_type, payload = candidate.event_type, candidate.payload
     entry = working_state.entries.get(candidate.stream_id)
     event_type.require_stream(entry.status if entry else None)
-    if isinstance(payload, cost.CostRecorded | cost.CostReserved):
+    if isinstance(payload, _OPENING):
         return _open_entry(working_state, candidate, payload)
     assert entry is not None
     event_type.require_status(entry.status)

@@ -262,9 +262,9 @@ def test_erased_text_is_not_compared_but_data_still_is() -> None:
     charged = cost(description="a name that was erased")
     ledger.accept(charged)
     identity = candidate(charged).identity
-    ledger.working_state.identities[identity] = ledger.working_state.identities[identity]._replace(
-        text=None, erased=True
-    )
+    recorded = ledger.working_state.recorded_identity(identity)
+    assert recorded is not None
+    ledger.working_state.identities[identity] = recorded._replace(text=None, erased=True)
 
     receipt = ledger.accept(charged)
     refusal = ledger.refuse(with_data(charged, cost="2"))
