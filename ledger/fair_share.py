@@ -80,13 +80,18 @@ class FairShare:
 
     def _serve_waiting(self) -> None:
         for key, queue in list(self._waiting.items()):
+            granted = False
             while queue and (queue[0].granted.cancelled() or self._fits(key, queue[0].amount)):
                 waiter = queue.popleft()
                 if not waiter.granted.cancelled():
                     self._grant(key, waiter.amount)
                     waiter.granted.set_result(None)
-            if not queue:
+                    granted = True
+            if granted or not queue:
                 del self._waiting[key]
+            if granted and queue:
+                # Last in the rotation: with more keys than units, each key still gets its turn.
+                self._waiting[key] = queue
 
     def _forget(self, key: str, waiter: _Waiter) -> None:
         """Forget a waiter whose task was cancelled, perhaps just after its amount was granted."""

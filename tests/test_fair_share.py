@@ -78,6 +78,22 @@ async def test_a_key_is_served_in_order_even_if_a_later_amount_would_fit() -> No
     assert served == [4, 1]
 
 
+async def test_keys_take_turns_if_there_are_more_of_them_than_units() -> None:
+    share = FairShare(1)
+    served: list[str] = []
+
+    async def use(key: str) -> None:
+        async with share.hold(key):
+            served.append(key)
+
+    async with share.hold("first"):
+        tasks = [asyncio.create_task(use(key)) for key in ("busy", "busy", "busy", "another", "third")]
+        await asyncio.sleep(0)
+    await asyncio.gather(*tasks)
+
+    assert served == ["busy", "another", "third", "busy", "busy"]
+
+
 async def test_a_cancelled_task_keeps_nothing_and_lets_the_next_one_in() -> None:
     share = FairShare(10)
     await share.take("key", 5)

@@ -45,7 +45,7 @@ class IndependentResults(msgspec.Struct):
 async def append_events(request: web.Request, services: Services) -> web.StreamResponse:
     """Append the events of the request body."""
     query = read_query(request, AppendQuery)
-    async with services.request_bodies.read(request) as body:
+    async with services.request_bodies.read(request, request[CALLER].name) as body:
         texts, is_batch = split_body(body, ndjson=request.content_type == NDJSON)
         key = _idempotency_key(request)
         if query.mode == "independent":

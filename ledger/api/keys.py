@@ -8,6 +8,7 @@ import msgspec
 from aiohttp import web
 
 from ledger import keys
+from ledger.api.auth import CALLER
 from ledger.api.routes import Route, json_response
 from ledger.api.services import Services
 from ledger.api.views import Time
@@ -69,7 +70,7 @@ async def list_keys(request: web.Request, services: Services) -> web.StreamRespo
 async def create_key(request: web.Request, services: Services) -> web.StreamResponse:
     """Create a key."""
     try:
-        async with services.request_bodies.read(request) as body:
+        async with services.request_bodies.read(request, request[CALLER].name) as body:
             new = msgspec.json.decode(body, type=NewKey)
         if not new.name.isprintable():
             raise msgspec.ValidationError("name must be printable")

@@ -1,4 +1,4 @@
-"""Reading of request bodies: at most 16 MiB each, 128 MiB in total, and 30 s; gzip and deflate."""
+"""Reading of request bodies: at most 16 MiB and 30 s each, 128 MiB in total, a share for each key."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -8,15 +8,16 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestPayloadError
 
 from ledger.domain.errors import Malformed, Overloaded, TooLarge, UnsupportedMediaType
+from ledger.fair_share import FairShare
 from ledger.log.decode import BODY_BYTES_MAX, BODY_TOO_LARGE
 
 BODY_SECONDS_MAX = 30.0
 
 SMALL_BODY_BYTES = 64 * 1024
-"""Bodies up to this size are not counted: the limit of connections bounds them."""
+"""Bodies up to this size are not counted: the limit of connections and its share for each key bound them."""
 
 TOTAL_BYTES_MAX = 128 * 1024 * 1024
-"""Limit of all larger bodies whose requests are in progress; over it, further ones are refused."""
+"""Limit of all larger bodies whose requests are in progress; a key gets a share of it, and is refused beyond."""
 
 MEDIA = ("application/json", "application/x-ndjson")
 
@@ -25,37 +26,46 @@ class RequestBodies:
     """The request bodies in the memory of one process."""
 
     def __init__(self) -> None:
-        self._bytes = 0
+        self._share = FairShare(TOTAL_BYTES_MAX)
 
     @asynccontextmanager
-    async def read(self, request: web.Request) -> AsyncIterator[bytes]:
+    async def read(self, request: web.Request, key: str) -> AsyncIterator[bytes]:
         """Read the body of a request, and count its size inside the context.
+
+        Args:
+            request: the request.
+            key: the name of the API key that it was sent with.
+
+        Yields:
+            The body, decompressed.
 
         Raises:
             UnsupportedMediaType: the Content-Type is another than JSON or NDJSON.
             TooLarge: the body is larger than 16 MiB.
             Malformed: the body is incomplete, takes too long, or does not match its Content-Encoding.
-            Overloaded: the bodies in progress are too large in total.
+            Overloaded: the bodies of the key that are in progress exceed its share of the total.
         """
         if request.headers.get("Content-Type") and request.content_type not in MEDIA:
             raise UnsupportedMediaType(f"{request.content_type} is not supported; send {' or '.join(MEDIA)}")
         if (request.content_length or 0) > BODY_BYTES_MAX:
             raise TooLarge(BODY_TOO_LARGE)
-        counted = 0
+        received = held = 0
 
         def count(part: bytes) -> None:
-            nonlocal counted
-            counted += len(part)
-            self._bytes += len(part)
-            if counted > BODY_BYTES_MAX:
+            nonlocal received, held
+            received += len(part)
+            if received > BODY_BYTES_MAX:
                 raise TooLarge(BODY_TOO_LARGE)
-            if self._bytes > TOTAL_BYTES_MAX:
-                raise Overloaded("too many large request bodies at the same time; retry in 1 s")
+            if not self._share.try_take(key, len(part)):
+                mebibytes = self._share.held(key) / 1024 / 1024
+                raise Overloaded(f"{mebibytes:.0f} MiB of this key's request bodies are in progress; retry in 1 s")
+            held = received
 
         try:
             yield await _read(request, count)
         finally:
-            self._bytes -= counted
+            if held:
+                self._share.give_back(key, held)
 
 
 async def _read(request: web.Request, count: Callable[[bytes], None]) -> bytes:

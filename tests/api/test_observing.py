@@ -106,10 +106,10 @@ async def test_unknown_paths_share_one_label(shared: Service) -> None:
 POST = "Content-Type: application/json"
 
 
-async def test_bodies_over_the_total_limit_are_refused_until_others_are_done(
+async def test_bodies_over_the_share_of_a_key_are_refused_until_others_are_done(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(request_bodies, "TOTAL_BYTES_MAX", 300_000)
+    monkeypatch.setattr(request_bodies, "TOTAL_BYTES_MAX", 600_000)
     body = json.dumps([cost(description="x" * 450) for _ in range(400)]).encode()
     assert 200_000 < len(body) < 300_000
     small = json.dumps(cost()).encode()
@@ -135,11 +135,37 @@ async def test_bodies_over_the_total_limit_are_refused_until_others_are_done(
     assert [answer.status for answer in (passed, accepted, after)] == [201, 201, 200]
 
 
+async def test_slow_bodies_of_one_key_leave_room_for_those_of_another(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(request_bodies, "TOTAL_BYTES_MAX", 2_000_000)
+    batch = json.dumps([cost(description="x" * 450) for _ in range(400)]).encode()
+    greedy, modest = [await key_header(database, name, "agent") for name in ("greedy", "modest")]
+    slow = request("POST", "/v1/events", POST, f"Authorization: {greedy['Authorization']}", "Content-Length: 500000")
+
+    async with (
+        served(database) as url,
+        raw_connections(url, 12) as connections,
+        aiohttp.ClientSession(url, headers=modest | {"Content-Type": "application/json"}) as client,
+    ):
+        for connection in connections:
+            await connection.send(slow + b" " * 499_999)
+        # Two of these bodies fit into the share of the key.
+        answering = [asyncio.create_task(connection.answer()) for connection in connections]
+        refused = [await task for _, task in zip(range(10), asyncio.as_completed(answering), strict=False)]
+        answers = await asyncio.gather(*(status_of(client, "POST", "/v1/events", data=batch) for _ in range(2)))
+        for task in answering:
+            task.cancel()
+
+    assert {(answer.status, answer.problem) for answer in refused} == {(503, "overloaded")}
+    assert sorted(answers) == [200, 201]
+
+
 async def test_a_body_that_takes_too_long_is_malformed_and_disconnected_clients_free_their_memory(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(request_bodies, "BODY_SECONDS_MAX", 0.5)
-    monkeypatch.setattr(request_bodies, "TOTAL_BYTES_MAX", 300_000)
+    monkeypatch.setattr(request_bodies, "TOTAL_BYTES_MAX", 600_000)
     admin = await key_header(database, "boss", "admin")
     head = request("POST", "/v1/events", POST, f"Authorization: {admin['Authorization']}", "Content-Length: 250000")
 
