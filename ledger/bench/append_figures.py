@@ -3,8 +3,6 @@
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-import aiohttp
-from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import URL
 
 from ledger.bench import controls
@@ -16,6 +14,7 @@ from ledger.bench.load_process import Kind, run_load
 from ledger.bench.pgbench import INSERT_EVENT, pgbench
 from ledger.bench.processes import Child
 from ledger.bench.report import Figure, Round, ratio_figure
+from ledger.bench.service_metrics import read_metrics
 
 BATCH_EVENTS = 100
 SINGLE_CONNECTIONS = 64
@@ -233,9 +232,5 @@ class AppendTransactions(NamedTuple):
 
 async def _append_transactions(url: str) -> AppendTransactions:
     """Read the count and the duration of append transactions from /metrics."""
-    async with aiohttp.ClientSession() as client, client.get(f"{url}/metrics") as response:
-        text = await response.text()
-    samples = {
-        sample.name: sample.value for family in text_string_to_metric_families(text) for sample in family.samples
-    }
+    samples = await read_metrics(url)
     return AppendTransactions(samples["ledger_append_seconds_count"], samples["ledger_append_seconds_sum"])

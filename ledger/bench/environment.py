@@ -14,10 +14,15 @@ from ledger.bench.sizes import Sizes
 from ledger.database import Connection, Database
 from ledger.database.engine import connect_arguments
 from ledger.database.migrations import migrate
+from ledger.domain.access import Role
 from ledger.embedded import installed_binaries
+from ledger.keys import create_key
 from ledger.log.read import read_head
 
 EMPTY_TEMPLATE = "template_empty"
+
+RATE_LIMIT = "1000000/second"
+"""More than any client sends: what is measured is the service, not the limit."""
 
 
 class Environment:
@@ -137,11 +142,18 @@ class Environment:
         return name
 
     @asynccontextmanager
-    async def api(self, url: URL) -> AsyncIterator[Child]:
-        """Run the API as a separate process, `ledger serve --no-auth`."""
-        async with child(url, self.folder, "serve", "--no-auth", "--port", "0") as process:
+    async def api(self, url: URL, *, with_keys: bool = False) -> AsyncIterator[Child]:
+        """Run the API as a separate process, `ledger serve`; `with_keys`: every request needs a key."""
+        options = () if with_keys else ("--no-auth",)
+        async with child(url, self.folder, "serve", "--port", "0", *options, LEDGER_RATE_LIMIT=RATE_LIMIT) as process:
             yield process
             self._record_peak("API", process)
+
+    async def create_key(self, url: URL, name: str, role: Role) -> str:
+        """Create an API key in a database and return it."""
+        async with self.connection(url) as connection:
+            _, key = await create_key(connection, name, role)
+        return key
 
     @asynccontextmanager
     async def worker(self, url: URL) -> AsyncIterator[Child]:

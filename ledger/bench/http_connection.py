@@ -17,31 +17,31 @@ class HttpConnection(asyncio.Protocol):
     It understands only the HTTP that this service sends: every response has a `Content-Length`, none is chunked.
     """
 
-    def __init__(self, host: str) -> None:
-        self._host = host
+    def __init__(self, host: str, key: str = "") -> None:
+        self._headers = f"Host: {host}\r\n" + (f"Authorization: Bearer {key}\r\n" if key else "")
         self._transport: Any = None
         self._received = b""
         self._on_response: Callable[[int, bytes], None] | None = None
         self._on_loss: Callable[[ConnectionError], None] | None = None
 
     @classmethod
-    async def open(cls, url: str) -> "HttpConnection":
-        """Connect to the host and port of a URL."""
+    async def open(cls, url: str, key: str = "") -> "HttpConnection":
+        """Connect to the host and port of a URL; every request carries the key, if there is one."""
         parts = urlsplit(url)
         assert parts.hostname is not None
         assert parts.port is not None
         loop = asyncio.get_running_loop()
-        _, connection = await loop.create_connection(lambda: cls(parts.netloc), parts.hostname, parts.port)
+        _, connection = await loop.create_connection(lambda: cls(parts.netloc, key), parts.hostname, parts.port)
         return connection
 
     def get_request(self, path: str) -> bytes:
         """Return a GET request as bytes."""
-        return f"GET {path} HTTP/1.1\r\nHost: {self._host}\r\n\r\n".encode()
+        return f"GET {path} HTTP/1.1\r\n{self._headers}\r\n".encode()
 
     def post_request(self, body: bytes) -> bytes:
         """Return a request as bytes that posts events."""
         head = (
-            f"POST /v1/events HTTP/1.1\r\nHost: {self._host}\r\n"
+            f"POST /v1/events HTTP/1.1\r\n{self._headers}"
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         )
         return head.encode() + body

@@ -1,9 +1,10 @@
 """The load generator of the benchmarks, as a separate process: closed-loop HTTP on many connections.
 
-    python -m ledger.bench.load_client URL SECONDS CONNECTIONS KIND EVENTS AMOUNT COST
+    python -m ledger.bench.load_client URL SECONDS CONNECTIONS KIND EVENTS AMOUNT COST KEY
 
-It prints a `LoadResult` as JSON. Each connection sends its next request as soon as the previous one is answered, from
-callbacks and not from a task: the less processor time the load takes, the more is left for what is measured.
+It prints a `LoadResult` as JSON. Each connection sends its next request as soon as the previous one is answered, or a
+second later if the answer was 503 (`Retry-After: 1`). It sends from callbacks and not from a task: the less processor
+time the load takes, the more is left for what is measured. KEY is an API key, or empty.
 """
 
 import asyncio
@@ -23,15 +24,21 @@ RESPONSE_SECONDS_MAX = 10
 
 BUDGET_EXCEEDED = 402
 
+OVERLOADED = 503
+RETRY_SECONDS = 1.0
+"""What the service asks for in `Retry-After`."""
+
 
 class LoadResult(msgspec.Struct):
     """The answers to a load.
 
-    `settled` and `refused` count holds; `failed` counts error responses other than refused holds, and `failure` is
-    the first of them. `cpu_seconds` is the processor time of the load generator after its start.
+    `requests` and the latencies are without those answered with 503, which `overloaded` counts. `settled` and `refused`
+    count holds. `failed` counts the other error responses, and `failure` is the first error response of any kind but a
+    refused hold. `cpu_seconds` is the processor time of the load generator after its start.
     """
 
     requests: int
+    overloaded: int
     seconds: float
     cpu_seconds: float
     settled: int
@@ -84,21 +91,28 @@ class Load:
 
     def _start(self, connection: HttpConnection, deadline: float) -> asyncio.Future[None]:
         """Send the first request; the returned future is done once the response after the deadline has arrived."""
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        sent_at = time.perf_counter()
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+        sent_at = 0.0
 
         def on_response(status: int, body: bytes) -> None:
-            nonlocal sent_at
             now = time.perf_counter()
-            self.latencies.append(now - sent_at)
             self._record(status, body)
-            if now < deadline:
-                sent_at = now
-                connection.send(self._next_request(connection), on_response, done.set_exception)
-            else:
+            if status != OVERLOADED:
+                self.latencies.append(now - sent_at)
+            if now >= deadline:
                 done.set_result(None)
+            elif status == OVERLOADED:
+                loop.call_later(RETRY_SECONDS, send)
+            else:
+                send()
 
-        connection.send(self._next_request(connection), on_response, done.set_exception)
+        def send() -> None:
+            nonlocal sent_at
+            sent_at = time.perf_counter()
+            connection.send(self._next_request(connection), on_response, done.set_exception)
+
+        send()
         return done
 
     def _record(self, status: int, body: bytes) -> None:
@@ -119,7 +133,7 @@ class Load:
         return workload.reserve_body(self._new_id, self._amount)
 
 
-async def main(url: str, seconds: float, connection_count: int, load: Load) -> LoadResult:
+async def main(url: str, seconds: float, connection_count: int, load: Load, key: str) -> LoadResult:
     """Put a load on the API.
 
     Args:
@@ -127,6 +141,7 @@ async def main(url: str, seconds: float, connection_count: int, load: Load) -> L
         seconds: how long to send.
         connection_count: connections open at the same time.
         load: what to send.
+        key: the API key; empty if the service needs none.
 
     Returns:
         what was answered.
@@ -135,20 +150,22 @@ async def main(url: str, seconds: float, connection_count: int, load: Load) -> L
         ConnectionError: a connection was lost.
         TimeoutError: responses were still missing long after the end.
     """
-    connections = [await HttpConnection.open(url) for _ in range(connection_count)]
+    connections = [await HttpConnection.open(url, key) for _ in range(connection_count)]
     began, cpu_began = time.perf_counter(), time.process_time()
     await load.run(connections, seconds)
     elapsed, cpu_seconds = time.perf_counter() - began, time.process_time() - cpu_began
     for connection in connections:
         connection.close()
-    latencies, refused = sorted(load.latencies), load.statuses[BUDGET_EXCEEDED]
+    latencies = sorted(load.latencies) or [0.0]
+    refused, overloaded = load.statuses[BUDGET_EXCEEDED], load.statuses[OVERLOADED]
     return LoadResult(
-        requests=len(latencies),
+        requests=len(load.latencies),
+        overloaded=overloaded,
         seconds=elapsed,
         cpu_seconds=cpu_seconds,
         settled=load.settled,
         refused=refused,
-        failed=sum(count for status, count in load.statuses.items() if status >= 400) - refused,
+        failed=sum(count for status, count in load.statuses.items() if status >= 400) - refused - overloaded,
         failure=load.failure,
         p50_ms=latencies[len(latencies) // 2] * 1e3,
         p99_ms=latencies[len(latencies) * 99 // 100] * 1e3,
@@ -156,7 +173,7 @@ async def main(url: str, seconds: float, connection_count: int, load: Load) -> L
 
 
 if __name__ == "__main__":
-    _, _url, _seconds, _connections, _kind, _events, _amount, _cost = sys.argv
+    _, _url, _seconds, _connections, _kind, _events, _amount, _cost, _key = sys.argv
     _load = Load(_kind, int(_events), _amount, _cost)
-    _result = uvloop.run(main(_url, float(_seconds), int(_connections), _load))
+    _result = uvloop.run(main(_url, float(_seconds), int(_connections), _load, _key))
     sys.stdout.write(msgspec.json.encode(_result).decode() + "\n")

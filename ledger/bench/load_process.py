@@ -1,8 +1,11 @@
 """Runs the load generator (`load_client.py`) against the API, as a separate process."""
 
+import asyncio
 import sys
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -11,6 +14,8 @@ from ledger.bench.load_client import LoadResult
 from ledger.bench.processes import run_program
 
 Kind = Literal["costs", "trace", "holds", "reads"]
+
+Result = TypeVar("Result")
 
 GENERATOR = "ledger.bench.load_client (asyncio, one process)"
 
@@ -24,6 +29,8 @@ async def run_load(
     events: int = 1,
     amount: str = "0.5",
     cost: str = "0.25",
+    key: str = "",
+    may_be_overloaded: bool = False,
     folder: Path,
 ) -> LoadResult:
     """Send requests for `seconds` on each of the connections.
@@ -36,6 +43,8 @@ async def run_load(
         events: per request, for `costs` and `trace`.
         amount: of each hold.
         cost: at which each hold is settled.
+        key: the API key; empty if the service needs none.
+        may_be_overloaded: whether the service may answer 503.
         folder: the working directory of the load generator.
 
     Returns:
@@ -46,10 +55,37 @@ async def run_load(
     """
     output = await run_program(
         *(sys.executable, "-m", "ledger.bench.load_client"),
-        *(url, str(seconds), str(connections), kind, str(events), amount, cost),
+        *(url, str(seconds), str(connections), kind, str(events), amount, cost, key),
         folder=folder,
     )
     result = msgspec.json.decode(output, type=LoadResult)
-    if result.failed or not result.requests:
-        raise MeasurementError(f"{result.failed:,} of {result.requests:,} requests ({kind}) failed: {result.failure}")
+    failed = result.failed + (0 if may_be_overloaded else result.overloaded)
+    answered = result.requests + result.overloaded
+    if failed or not answered:
+        raise MeasurementError(f"{failed:,} of {answered:,} requests ({kind}) failed: {result.failure}")
     return result
+
+
+@asynccontextmanager
+async def in_background(load: Coroutine[Any, Any, Result]) -> AsyncIterator["asyncio.Task[Result]"]:
+    """Run a load beside what is measured in the context, and wait for its end after the context.
+
+    Args:
+        load: lasts longer than the context.
+
+    Yields:
+        the load, which has its result after the context.
+
+    Raises:
+        MeasurementError: the load failed, or ended within the context.
+    """
+    task = asyncio.create_task(load)
+    try:
+        yield task
+        ended_within = task.done()
+        await task
+        if ended_within:
+            raise MeasurementError("the load in the background ended before what was measured beside it")
+    finally:
+        task.cancel()
+        await asyncio.wait([task])

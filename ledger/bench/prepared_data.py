@@ -7,6 +7,7 @@ logs fold, seal and verify like real ones.
 import asyncio
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
+from itertools import chain, islice
 
 import msgspec
 
@@ -25,18 +26,18 @@ EVENTS_PER_TRANSACTION = 2_000
 
 BUDGET = "1000000000"
 
+Event = dict[str, object]
+
 
 async def add_campaigns_and_jobs(database: Database) -> None:
     """Append the active campaigns and running jobs that the workload refers to."""
     new_id = workload.IdGenerator()
     campaigns = (event for number in range(workload.CAMPAIGNS) for event in _campaign_events(new_id, number))
     jobs = (event for number in range(workload.JOBS) for event in _job_events(new_id, number))
-    events = [*campaigns, *jobs]
-    starts = range(0, len(events), EVENTS_PER_TRANSACTION)
-    await _append(database, (msgspec.json.encode(events[start : start + EVENTS_PER_TRANSACTION]) for start in starts))
+    await append_events(database, chain(campaigns, jobs))
 
 
-def _campaign_events(new_id: workload.IdGenerator, number: int) -> list[dict[str, object]]:
+def _campaign_events(new_id: workload.IdGenerator, number: int) -> list[Event]:
     campaign = workload.campaign_id(number)
     data = {"name": f"Campaign {number}", "budget": BUDGET, "start_date": "2025-01-01T00:00:00Z"}
     return [
@@ -45,7 +46,7 @@ def _campaign_events(new_id: workload.IdGenerator, number: int) -> list[dict[str
     ]
 
 
-def _job_events(new_id: workload.IdGenerator, number: int) -> list[dict[str, object]]:
+def _job_events(new_id: workload.IdGenerator, number: int) -> list[Event]:
     job, campaign = workload.job_id(number), workload.campaign_id(number % workload.CAMPAIGNS)
     data = {"agent_type": "analyst", "input_data": {"topic": "autumn"}, "campaign_id": campaign}
     return [
@@ -67,6 +68,13 @@ async def add_events(database: Database, kind: str, events: int) -> None:
     whole, rest = divmod(events, EVENTS_PER_TRANSACTION)
     sizes = [EVENTS_PER_TRANSACTION] * whole + [rest] * (rest > 0)
     await _append(database, (body(new_id, size) for size in sizes))
+
+
+async def append_events(database: Database, events: Iterable[Event]) -> None:
+    """Append events, as many in each transaction as the service does."""
+    remaining = iter(events)
+    chunks = iter(lambda: list(islice(remaining, EVENTS_PER_TRANSACTION)), [])
+    await _append(database, (msgspec.json.encode(chunk) for chunk in chunks))
 
 
 async def _append(database: Database, bodies: Iterable[bytes]) -> None:

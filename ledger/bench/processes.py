@@ -60,7 +60,7 @@ async def run_program(*command: str | Path, folder: Path, database: URL | None =
     try:
         out, errors = await process.communicate()
     finally:
-        await _end(process)
+        await end_process(process)
     if process.returncode != 0:
         raise MeasurementError(f"{Path(command[0]).name} failed: {(errors or out).decode(errors='replace')[-2000:]}")
     return out.decode(errors="replace")
@@ -89,13 +89,14 @@ class Child:
 
 
 @asynccontextmanager
-async def child(database: URL, folder: Path, *arguments: str) -> AsyncIterator[Child]:
+async def child(database: URL, folder: Path, *arguments: str, **variables: str) -> AsyncIterator[Child]:
     """Run `ledger` with these arguments; its log goes to a file in the folder.
 
     Args:
         database: becomes DATABASE_URL.
         folder: the working directory.
         arguments: the command, such as `serve`, and its options.
+        variables: more environment variables.
 
     Yields:
         the process, once it has started.
@@ -107,7 +108,7 @@ async def child(database: URL, folder: Path, *arguments: str) -> AsyncIterator[C
     with log.open("ab") as errors:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "ledger", *arguments),
-            env=child_environment(database, folder),
+            env=child_environment(database, folder) | variables,
             cwd=folder,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
@@ -123,10 +124,10 @@ async def child(database: URL, folder: Path, *arguments: str) -> AsyncIterator[C
         if process.returncode is not None:
             raise MeasurementError(f"`ledger {arguments[0]}` ended unexpectedly: {log.read_text()[-2000:]}")
     finally:
-        await _end(process)
+        await end_process(process)
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
+async def end_process(process: asyncio.subprocess.Process) -> None:
     """Send SIGTERM, then SIGKILL after STOP_SECONDS_MAX, so that no child process is left behind."""
     if process.returncode is not None:
         return

@@ -1,29 +1,25 @@
 """read and visible: how fast reads are, and how soon an append is visible to them (`min_position`)."""
 
 import re
-import sys
 from typing import Any, NamedTuple
-
-import msgspec
 
 from ledger.api.collections import COLLECTIONS
 from ledger.api.paging import LIMIT_DEFAULT, SORT_DEFAULT, read_sort
 from ledger.api.views import stored_columns
 from ledger.bench import workload
-from ledger.bench.constant_rate import VisibilityResult
+from ledger.bench.constant_rate import LatencyResult
+from ledger.bench.constant_rate_process import run_at_constant_rate
 from ledger.bench.cpu import read_cpu_time
 from ledger.bench.environment import Environment
 from ledger.bench.errors import MeasurementError
 from ledger.bench.load_process import run_load
 from ledger.bench.pgbench import pgbench
-from ledger.bench.processes import run_program
 from ledger.bench.report import Figure, Round, absolute_figure, ratio_figure
 from projections import queries
 from projections.tables import BUDGET_ENTRIES, CAMPAIGNS
 
 CONNECTIONS = 32
 EVENTS_PER_SECOND = 500
-SENT_SHARE_MIN = 0.95
 
 _CAMPAIGN_VARIABLE = "('00000000-0000-7000-8000-c000' || lpad(:campaign::text, 8, '0'))::uuid"
 
@@ -130,7 +126,7 @@ async def read(environment: Environment) -> list[Figure]:
 
 async def visible(environment: Environment) -> list[Figure]:
     """Measure the time from the response of an append to the response of a read that waits for its position."""
-    rounds: list[VisibilityResult] = []
+    rounds: list[LatencyResult] = []
     sizes = environment.sizes
     async with (
         environment.cloned_database(await environment.empty_template()) as url,
@@ -138,10 +134,10 @@ async def visible(environment: Environment) -> list[Figure]:
         environment.api(url) as api,
     ):
         environment.show_step("visible: warm-up")
-        await _send_at_constant_rate(environment, api.url, sizes.warm_up_seconds)
+        await _measure_visibility(environment, api.url, sizes.warm_up_seconds)
         for number in range(1, sizes.rounds + 1):
             environment.show_step(f"visible: round {number} of {sizes.rounds}")
-            rounds.append(await _send_at_constant_rate(environment, api.url, sizes.visible_seconds))
+            rounds.append(await _measure_visibility(environment, api.url, sizes.visible_seconds))
     work = f"from the response of an append to that of a read with its min_position, at {EVENTS_PER_SECOND} events/s"
     notes = [f"every tenth event is read back: {sum(each.samples for each in rounds):,} samples"]
     return [
@@ -150,14 +146,10 @@ async def visible(environment: Environment) -> list[Figure]:
     ]
 
 
-async def _send_at_constant_rate(environment: Environment, url: str, seconds: int) -> VisibilityResult:
-    output = await run_program(
-        *(sys.executable, "-m", "ledger.bench.constant_rate", url, str(seconds), str(EVENTS_PER_SECOND)),
-        folder=environment.folder,
+async def _measure_visibility(environment: Environment, url: str, seconds: int) -> LatencyResult:
+    result = await run_at_constant_rate(
+        url, "visibility", seconds=seconds, events_per_second=EVENTS_PER_SECOND, folder=environment.folder
     )
-    result = msgspec.json.decode(output, type=VisibilityResult)
-    if result.sent < SENT_SHARE_MIN * seconds * EVENTS_PER_SECOND:
-        raise MeasurementError(
-            f"only {result.sent / seconds:.0f} of {EVENTS_PER_SECOND} events/s were sent: the machine is too busy"
-        )
+    if result.refused:
+        raise MeasurementError(f"{result.refused:,} of {result.sent:,} events were refused: {result.refusal}")
     return result

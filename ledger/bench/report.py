@@ -129,8 +129,9 @@ def absolute_figure(
     work: str,
     rounds: list[float],
     *,
-    unit: Literal["ms", "MB"],
+    unit: Literal["ratio", "ms", "MB"],
     target: float,
+    absolute: dict[str, list[float]] | None = None,
     notes: list[str] | None = None,
 ) -> Figure:
     """Return a figure without a control, of which lower is better: the median of the rounds.
@@ -139,8 +140,9 @@ def absolute_figure(
         name: of the figure.
         work: what was measured, in words.
         rounds: the measured values, in `unit`.
-        unit: milliseconds or megabytes.
+        unit: of the values; a ratio if each round has been compared with another measurement.
         target: the most it should be, in `unit`.
+        absolute: other measurements, by name with their unit; one value per round.
         notes: shown below the figure.
 
     Returns:
@@ -155,5 +157,7 @@ def absolute_figure(
         target=target,
         met=median(rounds) <= target,
         rounds=rounds,
+        absolute={name: median(values) for name, values in (absolute or {}).items()},
+        absolute_rounds=absolute or {},
         notes=notes or [],
     )

@@ -12,12 +12,15 @@ import msgspec
 
 from ledger.bench import (
     append_figures,
+    bounded_figures,
+    fairness_figures,
     fold_figures,
     hold_figures,
     long_log_figures,
     memory_figures,
     read_figures,
     seal_figures,
+    under_reads_figures,
 )
 from ledger.bench.environment import Environment
 from ledger.bench.errors import MeasurementError, PromiseViolationError
@@ -32,13 +35,16 @@ FIGURES: dict[str, Callable[[Environment], Awaitable[list[Figure]]]] = {
     "append_batch": append_figures.append_batch,
     "append_mixed": append_figures.append_mixed,
     "holds": hold_figures.holds,
+    "fair": fairness_figures.fair,
     "catch_up": fold_figures.catch_up,
     "rebuild": fold_figures.rebuild,
     "visible": read_figures.visible,
     "read": read_figures.read,
+    "under_reads": under_reads_figures.under_reads,
     "growth": long_log_figures.growth,
     "seal": seal_figures.seal,
     "memory": memory_figures.memory,
+    "bounded": bounded_figures.bounded,
 }
 """By name, in the order in which they are measured."""
 

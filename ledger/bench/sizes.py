@@ -19,6 +19,11 @@ class Sizes(msgspec.Struct, frozen=True):
     young_log_events: int
     """Events of the short log that `growth` compares with."""
     visible_seconds: int
+    long_entry_adjustments: int
+    """Adjustments of the entry that `bounded` appends to."""
+    ended_jobs: int
+    """Jobs with ten holds each that `bounded` ends in one request."""
+    holds_of_one_job: int
 
 
 FULL = Sizes(
@@ -30,6 +35,9 @@ FULL = Sizes(
     log_events=1_000_000,
     young_log_events=100_000,
     visible_seconds=4,
+    long_entry_adjustments=450_000,
+    ended_jobs=3_000,
+    holds_of_one_job=130_000,
 )
 
 QUICK = Sizes(
@@ -41,6 +49,9 @@ QUICK = Sizes(
     log_events=20_000,
     young_log_events=5_000,
     visible_seconds=1,
+    long_entry_adjustments=4_000,
+    ended_jobs=30,
+    holds_of_one_job=1_300,
 )
 
 GROWTH_ONLY_LOG_EVENTS = 5_000_000

@@ -61,7 +61,7 @@ def _figure_choice() -> "click.Choice[str]":
 
 
 @click.command()
-@click.option("--quick", is_flag=True, help="Small and short: shows in two minutes that everything can be measured.")
+@click.option("--quick", is_flag=True, help="Small and short: shows in three minutes that everything can be measured.")
 @click.option("--only", type=FigureName(), multiple=True, help="Measure only this figure; repeatable.")
 @click.option(
     "--compare",

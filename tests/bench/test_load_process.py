@@ -2,13 +2,16 @@
 
 import asyncio
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from itertools import cycle
 from pathlib import Path
 
 import pytest
 
-from ledger.bench import prepared_data, read_figures, workload
+from ledger.bench import read_figures, workload
 from ledger.bench.errors import MeasurementError
-from ledger.bench.load_process import run_load
+from ledger.bench.load_process import in_background, run_load
 from ledger.bench.processes import run_program
 from tests.conftest import Service
 from tests.log.helpers import query
@@ -16,13 +19,6 @@ from tests.log.helpers import query
 pytestmark = pytest.mark.direct
 
 EVENTS_BY_TYPE = "SELECT type, count(*) FROM ledger.events WHERE position > $1 GROUP BY type"
-
-
-@pytest.fixture
-async def prepared(service: Service) -> Service:
-    """A service with the campaigns and jobs that the workload refers to."""
-    await prepared_data.add_campaigns_and_jobs(service.database)
-    return service
 
 
 def url_of(service: Service) -> str:
@@ -74,6 +70,61 @@ async def test_a_lost_connection_fails_the_measurement(tmp_path: Path) -> None:
         port = server.sockets[0].getsockname()[1]
         with pytest.raises(MeasurementError, match="the connection was lost"):
             await run_load(f"http://127.0.0.1:{port}", "reads", seconds=1, connections=2, folder=tmp_path)
+
+
+@asynccontextmanager
+async def answering(*statuses: int) -> AsyncIterator[tuple[str, list[bytes]]]:
+    """Run a server that answers with these statuses in turns; yield its URL, and the heads of the requests."""
+    remaining, heads = cycle(statuses), []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError):
+            while True:
+                heads.append(await reader.readuntil(b"\r\n\r\n"))
+                writer.write(b"HTTP/1.1 %d Status\r\nContent-Length: 2\r\n\r\n{}" % next(remaining))
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", heads
+
+
+async def test_a_client_waits_after_503_and_goes_on(tmp_path: Path) -> None:
+    async with answering(503, 200) as (url, heads):
+        result = await run_load(
+            url, "reads", seconds=1, connections=1, key="a key", may_be_overloaded=True, folder=tmp_path
+        )
+
+    # After the 503 it waits for a second, which is as long as the load lasts, and sends its last request.
+    assert (result.requests, result.overloaded, result.failed) == (1, 1, 0)
+    assert result.failure == "503 {}"
+    assert b"Authorization: Bearer a key\r\n" in heads[0]
+
+
+async def test_503_fails_the_measurement_unless_it_is_expected(tmp_path: Path) -> None:
+    async with answering(503) as (url, _):
+        with pytest.raises(MeasurementError, match=r"requests \(reads\) failed: 503"):
+            await run_load(url, "reads", seconds=1, connections=1, folder=tmp_path)
+
+
+async def test_a_load_in_the_background_ends_after_what_is_measured() -> None:
+    async with in_background(asyncio.sleep(0.05, "the result")) as load:
+        assert not load.done()
+
+    assert load.result() == "the result"
+
+
+async def test_a_load_that_ends_too_early_fails_the_measurement() -> None:
+    with pytest.raises(MeasurementError, match="ended before"):
+        async with in_background(asyncio.sleep(0)) as load:
+            await load
+
+
+async def test_a_load_in_the_background_is_cancelled_if_the_measurement_fails() -> None:
+    with pytest.raises(MeasurementError, match="no figure today"):
+        async with in_background(asyncio.sleep(60)) as load:
+            raise MeasurementError("no figure today")
+
+    assert load.cancelled()
 
 
 async def test_a_program_that_fails_is_reported_with_its_message(tmp_path: Path) -> None:
