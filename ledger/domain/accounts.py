@@ -5,11 +5,12 @@ from uuid import UUID
 
 from ledger.domain import money
 from ledger.domain.errors import BudgetExceeded, CurrencyMismatch, budget_scope
+from ledger.domain.job import JobState
 from ledger.domain.references import require_job
 from ledger.domain.working_state import Account, WorkingState
 
-Scope = tuple[tuple[str, UUID], Account]
-"""An account with its key, such as `("campaign", id)`."""
+Scope = tuple[tuple[str, UUID], Account | None, Account]
+"""The key of an account, such as `("campaign", id)`, the account if there is one, and the same account or a new one."""
 
 
 def scopes_of(working_state: WorkingState, campaign_id: UUID | None, job_id: UUID | None) -> list[Scope]:
@@ -27,19 +28,21 @@ def scopes_of(working_state: WorkingState, campaign_id: UUID | None, job_id: UUI
     if job_id is not None:
         key = ("job", job_id)
         account = working_state.accounts.get(key)
-        if account is None:
-            state = require_job(working_state, job_id)
-            account = Account(state.currency, state.budget)
-        scopes.append((key, account))
+        scopes.append((key, account, account or _new_account(require_job(working_state, job_id))))
     if campaign_id is not None:
         key = ("campaign", campaign_id)
-        scopes.append((key, working_state.accounts[key]))
+        account = working_state.accounts[key]
+        scopes.append((key, account, account))
     return scopes
+
+
+def _new_account(job: JobState) -> Account:
+    return Account(job.currency, job.budget)
 
 
 def require_currency(scopes: list[Scope], named: str | None) -> None:
     """Raise `CurrencyMismatch` unless all accounts count in one currency, and in that of the event if it names one."""
-    for _, account in reversed(scopes):
+    for _, _, account in reversed(scopes):
         named = named or account.currency
         if named != account.currency:
             raise CurrencyMismatch(named, account.currency)
@@ -49,7 +52,7 @@ def require_room(scopes: list[Scope], amount: Decimal) -> None:
     """Raise `BudgetExceeded` if the amount, added to what is spent and held, exceeds the limit of an account."""
     failed = []
     currency = money.DEFAULT_CURRENCY
-    for (scope, _), account in scopes:
+    for (scope, _), _, account in scopes:
         taken = money.add(account.spent, account.held)
         if account.limit is not None and money.add(taken, amount) > account.limit:
             failed.append(budget_scope(scope, account.limit, account.spent, account.held, amount))
@@ -71,14 +74,14 @@ def add_to_balances(working_state: WorkingState, scopes: list[Scope], spent: Dec
         The scopes ("job", "campaign") that exceed their limits afterwards.
     """
     over_budget = []
-    for key, account in scopes:
+    for key, before, account in scopes:
         changed = Account(
             account.currency,
             account.limit,
             money.add(account.spent, spent) if spent else account.spent,
             money.add(account.held, held) if held else account.held,
         )
-        working_state.put(working_state.accounts, key, changed)
+        working_state.replace(working_state.accounts, key, before, changed)
         if changed.is_over:
             over_budget.append(key[0])
     return over_budget

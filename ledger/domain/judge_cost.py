@@ -37,7 +37,7 @@ def judge_cost(working_state: WorkingState, candidate: Candidate) -> Receipt:
     over_budget = add_to_balances(working_state, scopes, spent, held)
     is_fact = over_budget and event_type.is_fact
     receipt = working_state.record(candidate, after.campaign_id, after.agent_job_id, over_budget if is_fact else None)
-    working_state.put(working_state.entries, candidate.stream_id, after)
+    working_state.replace(working_state.entries, candidate.stream_id, entry, after)
     if entry.held:
         working_state.put(working_state.holds, candidate.stream_id, None)
     return receipt
@@ -60,7 +60,7 @@ def _open_entry(
     over_budget = add_to_balances(working_state, scopes, entry.cost, entry.held)
     is_fact = over_budget and candidate.event_type.is_fact
     receipt = working_state.record(candidate, campaign_id, job_id, over_budget if is_fact else None)
-    working_state.put(working_state.entries, candidate.stream_id, entry)
+    working_state.replace(working_state.entries, candidate.stream_id, None, entry)
     return receipt
 
 

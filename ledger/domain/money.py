@@ -4,6 +4,7 @@ Amounts are `Decimal` everywhere and are never rounded. Sums may exceed the rang
 through `EXACT`: its precision holds any sum of a `numeric(38,10)`, and it raises an error instead of rounding.
 """
 
+from collections.abc import Callable
 from decimal import ROUND_HALF_EVEN, Context, Decimal, Inexact, InvalidOperation, Overflow
 
 DECIMALS_MAX = 10
@@ -79,14 +80,11 @@ def plain(amount: Decimal) -> str:
     return "0" if text in ("-0", "") else text
 
 
-def add(left: Decimal, right: Decimal) -> Decimal:
-    """Add exactly."""
-    return EXACT.add(left, right)
+add: Callable[[Decimal, Decimal], Decimal] = EXACT.add
+"""Add exactly."""
 
-
-def subtract(left: Decimal, right: Decimal) -> Decimal:
-    """Subtract exactly."""
-    return EXACT.subtract(left, right)
+subtract: Callable[[Decimal, Decimal], Decimal] = EXACT.subtract
+"""Subtract exactly."""
 
 
 def ratio(numerator: Decimal, denominator: Decimal) -> Decimal:

@@ -138,7 +138,18 @@ class WorkingState:
             key: The key of the state.
             value: The new state; None removes it.
         """
-        self._changes.append((states, key, states.get(key)))
+        self.replace(states, key, states.get(key), value)
+
+    def replace(self, states: dict[Any, Any], key: Any, before: Any, value: Any) -> None:
+        """Change one state whose present value is known: a look-up less than `put`.
+
+        Args:
+            states: One of the dictionaries of this working state.
+            key: The key of the state.
+            before: The present state; None if there is none.
+            value: The new state; None removes it.
+        """
+        self._changes.append((states, key, before))
         if value is None:
             states.pop(key, None)
         else:
@@ -162,6 +173,8 @@ class WorkingState:
             else:
                 states[key] = before
         del self._changes[changes:]
+        for event in self.events[events:]:
+            del self.identities[event.category, event.stream_id, event.id]
         self.position -= len(self.events) - events
         del self.events[events:]
 
@@ -234,8 +247,5 @@ class WorkingState:
             len(candidate.data) + len(candidate.text or ""),
         )
         self.events.append(recorded)
-        # The identity is new, so a rollback removes it.
-        identity = candidate.identity
-        self._changes.append((self.identities, identity, None))
-        self.identities[identity] = recorded
+        self.identities[candidate.identity] = recorded
         return Receipt(candidate.id, candidate.stream_id, version, self.position, False, over_budget)
