@@ -180,8 +180,15 @@ class Page(NamedTuple):
     has_more: bool
 
 
-async def read_page(
-    connection: Connection,
+class PageStatement(NamedTuple):
+    """A statement that reads a page of a collection; see `page_statement`."""
+
+    text: str
+    arguments: list[Any]
+    limit: int
+
+
+def page_statement(
     model: ReadModel[Any],
     columns: tuple[str, ...],
     *,
@@ -189,11 +196,10 @@ async def read_page(
     sort: Sequence[SortKey],
     after: Sequence[Any] | None = None,
     limit: int,
-) -> Page:
-    """Read a page of a collection, bounded in rows and in bytes, but never empty while there are rows.
+) -> PageStatement:
+    """Return the statement for a page, bounded in rows and in bytes, but never empty while there are rows.
 
     Args:
-        connection: of the primary or a replica.
         model: the read model.
         columns: names of the columns to select.
         filters: conditions that every row meets.
@@ -202,7 +208,7 @@ async def read_page(
         limit: rows at most. A page of large rows ends earlier, at `PAGE_CHARACTERS_MAX`.
 
     Returns:
-        the page.
+        the statement, for `read_page`.
     """
     arguments: list[Any] = [GROUP]
 
@@ -231,7 +237,13 @@ async def read_page(
         WHERE checkpoint.name = $1
         ORDER BY page.number
     """  # noqa: S608 (fixed names; the values are arguments)
-    rows = await connection.fetch(query, *arguments)
+    return PageStatement(query, arguments, limit)
+
+
+async def read_page(connection: Connection, statement: PageStatement) -> Page:
+    """Read a page of a collection from the primary or a replica."""
+    text, arguments, limit = statement
+    rows = await connection.fetch(text, *arguments)
     position = rows[0]["checkpoint"]
     if rows[0]["number"] is None:
         return Page(position, [], has_more=False)

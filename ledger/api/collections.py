@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from enum import Enum
+from functools import lru_cache
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -12,7 +13,7 @@ from yarl import URL
 from ledger.api.auth import CALLER
 from ledger.api.min_position import MinPositionQuery, wait_for_read_models
 from ledger.api.paging import PageQuery, read_cursor, read_sort, write_cursor
-from ledger.api.parameters import path_uuid, read_query
+from ledger.api.parameters import parse_query, path_uuid, read_query
 from ledger.api.routes import Route, json_response
 from ledger.api.services import Services
 from ledger.api.views import (
@@ -21,6 +22,7 @@ from ledger.api.views import (
     CampaignView,
     ContentAssetView,
     complete,
+    complete_all,
     show,
     stored_columns,
 )
@@ -34,8 +36,11 @@ from ledger.domain.job import AgentType, JobStatus
 from ledger.log.point_in_time import parse_point_in_time, resolve_position
 from projections import queries
 from projections.as_of import row_as_of
-from projections.collection_sql import Filter
+from projections.collection_sql import Filter, SortKey
 from projections.tables import AGENT_JOBS, BUDGET_ENTRIES, CAMPAIGNS, CONTENT_ASSETS, ReadModel
+
+PLANS_MAX = 256
+"""The most parsed queries kept in memory: a few MiB if all of them have the longest URL."""
 
 
 class CampaignsQuery(PageQuery, kw_only=True):
@@ -144,28 +149,46 @@ def _filters(query: PageQuery) -> list[Filter]:
     return filters
 
 
-async def _list(request: web.Request, services: Services, collection: Collection) -> web.Response:
-    query, model = read_query(request, collection.query), collection.model
+class _Plan(NamedTuple):
+    """The parsed query of a page, and the statement that reads it."""
+
+    query: PageQuery
+    keys: list[SortKey]
+    statement: queries.PageStatement
+
+
+@lru_cache(maxsize=PLANS_MAX)
+def _plan(collection: Collection, query_string: str, allowed_campaign_ids: frozenset[UUID] | None) -> _Plan:
+    """Plan a page. Clients repeat their queries: what follows from the query string is worked out once.
+
+    Args:
+        collection: the collection.
+        query_string: of the URL, still encoded.
+        allowed_campaign_ids: the campaigns that the caller may see; None: all.
+
+    Raises:
+        Malformed: a parameter is unknown, repeated or unreadable.
+    """
+    model = collection.model
+    query = parse_query(URL.build(query_string=query_string, encoded=True), collection.query)
     keys = read_sort(query.sort, collection.sortable)
     filters = _filters(query)
-    allowed_campaign_ids = request[CALLER].allowed_campaign_ids
     if allowed_campaign_ids is not None:
         filters.append(Filter(model.campaign_column, "in", list(allowed_campaign_ids)))
     after = None if query.cursor is None else read_cursor(query.cursor, model, query.sort, keys)
+    statement = queries.page_statement(
+        model, stored_columns(collection.view), filters=filters, sort=keys, after=after, limit=query.limit
+    )
+    return _Plan(query, keys, statement)
+
+
+async def _list(request: web.Request, services: Services, collection: Collection) -> web.Response:
+    query, keys, statement = _plan(collection, request.rel_url.raw_query_string, request[CALLER].allowed_campaign_ids)
     await wait_for_read_models(request, services, query.min_position)
     async with services.read_database.connection() as connection:
-        position, rows, has_more = await queries.read_page(
-            connection,
-            model,
-            stored_columns(collection.view),
-            filters=filters,
-            sort=keys,
-            after=after,
-            limit=query.limit,
-        )
-    cursor = write_cursor(model, query.sort, keys, rows[-1]) if has_more else None
-    items = [complete(collection.view, row) for row in rows]
-    response = json_response({"items": items, "next": cursor}, position=position)
+        position, rows, has_more = await queries.read_page(connection, statement)
+    cursor = write_cursor(collection.model, query.sort, keys, rows[-1]) if has_more else None
+    response = json_response({"items": complete_all(collection.view, rows), "next": cursor}, position=position)
     if cursor is not None:
         response.headers["Link"] = f'<{_with_cursor(request.rel_url, cursor)}>; rel="next"'
     return response

@@ -9,6 +9,7 @@ from uuid import UUID
 import msgspec
 from aiohttp import web
 from msgspec import inspect
+from yarl import URL
 
 from ledger.domain.codec import utc
 from ledger.domain.errors import Malformed
@@ -32,11 +33,16 @@ def read_query(request: web.Request, query: type[S]) -> S:
     Raises:
         Malformed: a parameter is unknown, repeated, missing or unreadable.
     """
-    if not request.query_string and not _has_required_fields(query):
+    return parse_query(request.rel_url, query)
+
+
+def parse_query(url: URL, query: type[S]) -> S:
+    """Read the query parameters of a URL; see `read_query`."""
+    if not url.raw_query_string and not _has_required_fields(query):
         return query()
     given: dict[str, Any] = {}
     kinds = _kinds(query)
-    for name, value in request.query.items():
+    for name, value in url.query.items():
         if name in given:
             raise Malformed(f"query parameter {name!r} is given twice; separate several values with commas")
         kind = kinds.get(name, object)

@@ -1,6 +1,6 @@
 """The JSON of read-model rows: every column and the derived figures, money and times as text."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from functools import cache
@@ -148,6 +148,13 @@ def complete(view: type[msgspec.Struct], selected: str) -> msgspec.Raw:
     else:
         return msgspec.Raw(selected)
     return msgspec.Raw(merge(selected.encode(), msgspec.json.encode(derived)))
+
+
+def complete_all(view: type[msgspec.Struct], rows: Sequence[str]) -> msgspec.Raw:
+    """Return the JSON array of rows, each as `complete` returns it."""
+    if view in (CampaignView, AgentJobView):
+        return msgspec.Raw(msgspec.json.encode([complete(view, row) for row in rows]))
+    return msgspec.Raw(f"[{','.join(rows)}]")
 
 
 def show(view: type[V], row: Mapping[str, Any]) -> V:

@@ -61,17 +61,17 @@ async def api_statements() -> str:
     """Return the statements that the API runs for both reads, as a pgbench script."""
     connection: Any = _CapturingConnection()
     views = {collection.model: collection.view for collection in COLLECTIONS}
+    page = queries.page_statement(
+        BUDGET_ENTRIES,
+        stored_columns(views[BUDGET_ENTRIES]),
+        sort=read_sort(SORT_DEFAULT, ("created_at", "id")),
+        limit=LIMIT_DEFAULT,
+    )
     statements: list[_Statement] = []
     absent: Any = None
     for query in (
         queries.read_item(connection, CAMPAIGNS, stored_columns(views[CAMPAIGNS]), absent),
-        queries.read_page(
-            connection,
-            BUDGET_ENTRIES,
-            stored_columns(views[BUDGET_ENTRIES]),
-            sort=read_sort(SORT_DEFAULT, ("created_at", "id")),
-            limit=LIMIT_DEFAULT,
-        ),
+        queries.read_page(connection, page),
     ):
         try:
             await query

@@ -20,7 +20,9 @@ async def test_no_json_is_made_of_rows_past_the_bound(database: Database, monkey
     selected = "(SELECT row_to_json(s)::text FROM (SELECT t.position, 1 / (t.position - 4) AS one) AS s)"
     monkeypatch.setattr(collection_sql, "row_as_json", lambda model, columns: selected)
 
+    statement = queries.page_statement(CONTENT_ASSETS, (), sort=[SortKey("position")], limit=50)
+
     async with database.connection() as connection:
-        page = await queries.read_page(connection, CONTENT_ASSETS, (), sort=[SortKey("position")], limit=50)
+        page = await queries.read_page(connection, statement)
 
     assert page == (5, ['{"position":1,"one":0}', '{"position":2,"one":0}'], True)
