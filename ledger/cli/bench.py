@@ -78,6 +78,13 @@ def _figure_choice() -> "click.Choice[str]":
     type=click.FloatRange(min=0, min_open=True),
     help="Run the fault-injection suite for MINUTES instead.",
 )
+@click.option(
+    "--apis",
+    type=click.IntRange(min=1),
+    default=2,
+    show_default=True,
+    help="With --faults: the number of API processes.",
+)
 @click.option("--seed", type=int, help="With --faults: inject the same faults as the run that printed this seed.")
 @json_option
 def bench(
@@ -86,6 +93,7 @@ def bench(
     baseline_file: Path | None,
     rounds: int | None,
     minutes: float | None,
+    apis: int,
     seed: int | None,
     as_json: bool,
 ) -> None:
@@ -95,7 +103,7 @@ def bench(
     measured, or if the service violated a promise.
     """
     if minutes is not None:
-        _run_faults(minutes, seed, as_json=as_json)
+        _run_faults(minutes, seed, apis, as_json=as_json)
         return
     baseline = _read_baseline(baseline_file) if baseline_file is not None else None
     report = _measure(only, quick=quick, rounds=rounds)
@@ -158,12 +166,15 @@ def _read_baseline(file: Path) -> "BenchReport":
         raise click.UsageError(f"--compare: {file} cannot be read as a report: {error}") from None
 
 
-def _run_faults(minutes: float, seed: int | None, *, as_json: bool) -> None:
+def _run_faults(minutes: float, seed: int | None, apis: int, *, as_json: bool) -> None:
     """Inject random faults under load, and check after each that the service kept every promise."""
     from ledger.bench import faults
 
     with _exit_on_error_or_sigterm():
-        report = run_async(faults.run(seed, seconds=60 * minutes, on_step=lambda line: click.echo(line, err=as_json)))
+        running = faults.run(
+            seed, seconds=60 * minutes, api_count=apis, on_step=lambda line: click.echo(line, err=as_json)
+        )
+        report = run_async(running)
     if as_json:
         print_json(report)
     else:

@@ -29,7 +29,7 @@ Fault = Callable[[FaultContext], Awaitable[None]]
 
 
 async def kill_api(context: FaultContext) -> None:
-    """Send SIGKILL to one API process while the other serves; sometimes to both."""
+    """Send SIGKILL to one API process while others serve; sometimes to all."""
     apis = context.system.apis
     for api in apis if context.rng.random() < 0.2 else [context.rng.choice(apis)]:
         await api.kill()

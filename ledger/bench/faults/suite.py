@@ -20,18 +20,21 @@ from ledger.bench.faults.entry_points import signing_files
 from ledger.bench.faults.fault_types import DISK_FAULTS, Fault, FaultContext, schedule
 from ledger.bench.faults.history import History
 from ledger.bench.faults.retrying_client import RetryingClient, client_session
-from ledger.bench.faults.system_under_test import API_COUNT, SystemUnderTest, running_system
+from ledger.bench.faults.system_under_test import SystemUnderTest, running_system
 
 FAULTS_BETWEEN_FULL_CHECKS = 40
 CALM_SECONDS_MAX = 0.2
 RECOVER_SECONDS_MAX = 60.0
 VIOLATIONS_SHOWN_MAX = 10
+API_COUNT = 2
+"""API processes, unless another number is requested."""
 
 
 class FaultReport(msgspec.Struct):
     """The result of a run. The same `seed` injects the same faults in the same order, but not at the same moments."""
 
     seed: int
+    api_count: int = API_COUNT
     seconds: float = 0.0
     faults: dict[str, int] = {}
     left_out: dict[str, str] = {}
@@ -55,6 +58,7 @@ async def run(
     *,
     seconds: float | None = None,
     faults: int | None = None,
+    api_count: int = API_COUNT,
     on_step: Callable[[str], None] = lambda line: None,
     logs: Path | None = None,
 ) -> FaultReport:
@@ -66,6 +70,7 @@ async def run(
         seed: of a run to repeat; random if None.
         seconds: limit on the duration.
         faults: limit on the number of faults; at least one of the two limits is required.
+        api_count: API processes that append at the same time.
         on_step: called with a line of text about each step; the first contains the seed.
         logs: an existing folder in which the log files of the processes are kept.
 
@@ -75,8 +80,8 @@ async def run(
     assert seconds is not None or faults is not None
     seed = secrets.randbits(32) if seed is None else seed
     on_step(f"seed {seed}")
-    async with running_system(logs) as system, client_session(system.key) as session:
-        return await _Run(system, session, FaultReport(seed), on_step).run(seconds, faults)
+    async with running_system(api_count, logs) as system, client_session(system.key) as session:
+        return await _Run(system, session, FaultReport(seed, api_count), on_step).run(seconds, faults)
 
 
 class _Run:
@@ -101,7 +106,7 @@ class _Run:
                 self._history,
                 random.Random(self._rng.getrandbits(64)),  # noqa: S311
             )
-            for index in range(API_COUNT)
+            for index in range(report.api_count)
         ]
         self._checker = Checker(self._history)
         self._last_full_check = 0
@@ -168,7 +173,7 @@ class _Run:
         try:
             async with asyncio.timeout(RECOVER_SECONDS_MAX):
                 await self._system.recover()
-                await asyncio.gather(*(self._probe(index) for index in range(API_COUNT)))
+                await asyncio.gather(*map(self._probe, range(self._report.api_count)))
         except TimeoutError:
             self._record_violations(label, [f"the service did not recover within {RECOVER_SECONDS_MAX:.0f} s"])
             return
@@ -212,7 +217,7 @@ class _Run:
         acknowledged = self._history.take_unchecked()
         async with self._system.connection() as connection:
             violations = await self._checker.violations(connection, acknowledged)
-        url = self._system.urls[self._report.fault_count % API_COUNT]
+        url = self._system.urls[self._report.fault_count % self._report.api_count]
         return violations + await self._checkpoint_checker.violations(self._session, url)
 
     async def _check_everything(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""The system under test: PostgreSQL, two API processes and two workers in a temporary folder."""
+"""The system under test: PostgreSQL, some API processes and two workers in a temporary folder."""
 
 import asyncio
 import multiprocessing
@@ -27,7 +27,6 @@ from ledger.embedded import EmbeddedServer
 from ledger.embedded.postmaster import running_postmaster
 from ledger.keys import create_key
 
-API_COUNT = 2
 WORKER_COUNT = 2
 START_SECONDS_MAX = 60.0
 DIE_SECONDS_MAX = 60.0
@@ -80,7 +79,7 @@ class SystemUnderTest:
     proxy: Proxy
     key: str
 
-    def __init__(self, folder: Path, logs: Path) -> None:
+    def __init__(self, folder: Path, logs: Path, api_count: int) -> None:
         self.home = folder / "home"
         self.disk_unavailable = disk.reason_unavailable()
         self.disk: Disk | None = None
@@ -88,6 +87,7 @@ class SystemUnderTest:
         self.workers: list[ServiceProcess] = []
         self._folder = folder
         self._logs = logs
+        self._api_count = api_count
 
     @property
     def processes(self) -> list[ServiceProcess]:
@@ -111,7 +111,7 @@ class SystemUnderTest:
         async with self.connection() as connection:
             _, self.key = await create_key(connection, "clients", Role.ADMIN)
         signing_files(self.home).make_signer()
-        self.apis = [ServiceProcess(run_api, self._settings(f"api-{index}")) for index in range(API_COUNT)]
+        self.apis = [ServiceProcess(run_api, self._settings(f"api-{index}")) for index in range(self._api_count)]
         self.workers = [ServiceProcess(run_worker, self._settings(f"worker-{index}")) for index in range(WORKER_COUNT)]
         for process in self.processes:
             await process.start()
@@ -194,14 +194,15 @@ def kill_all(processes: list[psutil.Process]) -> None:
 
 
 @asynccontextmanager
-async def running_system(logs: Path | None = None) -> AsyncIterator[SystemUnderTest]:
+async def running_system(api_count: int, logs: Path | None = None) -> AsyncIterator[SystemUnderTest]:
     """Run a system under test.
 
     Args:
+        api_count: the number of API processes.
         logs: an existing folder for the log files of the processes; if None, they are deleted with the system.
     """
     folder = Path(tempfile.mkdtemp(prefix="ledger-faults-"))
-    system = SystemUnderTest(folder, logs or folder)
+    system = SystemUnderTest(folder, logs or folder, api_count)
     try:
         async with Proxy(lambda: make_url(system.server.url).port or 0) as system.proxy:
             try:
