@@ -2,10 +2,10 @@
 
     python -m ledger.bench.read_load URL CONNECTIONS PATH ACCEPT KEY ABANDONED
 
-Each request has a connection of its own, whose response is read to its end and thrown away. ABANDONED is 1 if a
-connection is closed as soon as its request is sent; then CONNECTIONS requests are sent at once each second. The load
-ends with SIGTERM: all connections are closed, whatever is in progress. It prints a line once every connection is open,
-and at the end the number of responses by status as JSON.
+Each request has a connection of its own, whose response is read to its end and thrown away; after a 503 the client
+waits for a second (`Retry-After: 1`). ABANDONED is 1 if a connection is closed as soon as its request is sent; then
+CONNECTIONS requests are sent at once each second. The load ends with SIGTERM: all connections are closed, whatever is
+in progress. It prints a line once every connection is open, and at the end the number of responses by status as JSON.
 """
 
 import asyncio
@@ -21,6 +21,8 @@ import uvloop
 SECONDS_MAX = 120
 """The load ends by itself after this time, in case that the process which started it is gone."""
 
+OVERLOADED = 503
+RETRY_SECONDS = 1.0
 ABANDONED_INTERVAL_SECONDS = 1.0
 OTHER_FILES = 64
 READ_BYTES = 256 * 1024
@@ -59,12 +61,14 @@ class ReadLoad:
         while True:
             reader, writer = connection
             try:
-                head = await reader.readuntil(b"\r\n\r\n")
-                self.statuses[int(head[9:12])] += 1
+                status = int((await reader.readuntil(b"\r\n\r\n"))[9:12])
+                self.statuses[status] += 1
                 while await reader.read(READ_BYTES):
                     pass
             finally:
                 writer.transport.abort()
+            if status == OVERLOADED:
+                await asyncio.sleep(RETRY_SECONDS)
             connection = await self.send()
 
     async def abandon_repeatedly(self, connections: list[Connection]) -> None:

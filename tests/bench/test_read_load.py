@@ -72,6 +72,16 @@ async def test_abandoned_requests_are_sent_at_once_each_second(tmp_path: Path) -
     assert server.abandoned >= 5
 
 
+async def test_a_client_waits_after_503(tmp_path: Path) -> None:
+    async with served(b"HTTP/1.1 503 Busy\r\n\r\n") as (server, url):
+        began = asyncio.get_running_loop().time()
+        async with competing_reads(url, Reads("items", 1, "/items", KEY), tmp_path) as found:
+            await until_requests(server, 3)
+
+    assert asyncio.get_running_loop().time() - began >= 2
+    assert found[503] >= 2
+
+
 async def test_a_request_that_the_service_does_not_serve_fails_the_measurement(tmp_path: Path) -> None:
     async with served(b"HTTP/1.1 400 Bad Request\r\n\r\n") as (server, url):
         with pytest.raises(MeasurementError, match="GET /items was answered 400"):
