@@ -87,8 +87,8 @@ def _judge_event(working_state: WorkingState, candidate: Candidate) -> Receipt:
 
 def _check_identity_and_version(working_state: WorkingState, candidate: Candidate) -> Receipt | None:
     """Return the first receipt of an event that is recorded already; otherwise check the expected version."""
-    recorded = working_state.recorded_identity(candidate.identity)
-    if recorded is not None:
+    if candidate.identity in working_state.identities:
+        recorded = working_state.recorded_identity(candidate.identity)
         if recorded.is_same(candidate):
             return msgspec.structs.replace(recorded.receipt, duplicate=True)
         raise EventIdConflict(*candidate.identity, recorded.receipt.position)

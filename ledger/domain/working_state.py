@@ -155,9 +155,9 @@ class WorkingState:
         else:
             states[key] = value
 
-    def recorded_identity(self, identity: tuple[str, UUID, UUID]) -> RecordedIdentity | None:
-        """Return the recorded event with this identity (see `Candidate.identity`), if there is one."""
-        known = self.identities.get(identity)
+    def recorded_identity(self, identity: tuple[str, UUID, UUID]) -> RecordedIdentity:
+        """Return the recorded event with this identity (see `Candidate.identity`)."""
+        known = self.identities[identity]
         return RecordedIdentity.of(known) if isinstance(known, Recorded) else known
 
     def savepoint(self) -> tuple[int, int]:

@@ -25,7 +25,8 @@ def decode_each(
     for index, text in enumerate(texts):
         try:
             candidate = read_candidate(text, index, caller.name, idempotency_key, caller.allowed_campaign_ids)
-            _require_permission(caller, candidate.event_type.category)
+            if not caller.may_append(category := candidate.event_type.category):
+                raise Forbidden(f"a key with role `{caller.role.value}` may not append {category} events")
         except LedgerError as error:
             yield error
         else:
@@ -54,8 +55,3 @@ async def append_each(
     candidates = [one for one in decoded if isinstance(one, Candidate)]
     verdicts = iter(await appender.append(Request(candidates, independent=True)) if candidates else ())
     return [next(verdicts) if isinstance(one, Candidate) else one for one in decoded]
-
-
-def _require_permission(caller: Caller, category: str) -> None:
-    if not caller.may_append(category):
-        raise Forbidden(f"a key with role `{caller.role.value}` may not append {category} events")
