@@ -136,7 +136,7 @@ async def serving(
             on_group=telemetry.observe_group,
             clock=clock,
         ) as (appender, signal),
-        LiveFeed(database, signal) as feed,
+        LiveFeed(database, signal, max(1, connections_max * 3 // 4)) as feed,
         event_loop_pauses(telemetry.registry),
     ):
         services = Services(

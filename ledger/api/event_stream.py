@@ -4,6 +4,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
@@ -33,6 +34,12 @@ WRITE_BYTES = 64 * 1024
 WRITE_SECONDS_MAX = 30.0
 """Timeout for a write of this many bytes; a client that reads more slowly is disconnected."""
 
+UNSENT_BYTES_MAX = 8 * 1024
+"""Events left in the buffer of a connection after a write; more waits, and counts for the memory of its key."""
+
+CHUNK_BYTES_MAX = 256 * 1024
+"""Memory taken before a chunk is read. For a larger event the chunk is read again when there is memory for it."""
+
 RETRY_MILLISECONDS_MIN = 1_000
 RETRY_MILLISECONDS_MAX = 3_000
 """Each client gets a random reconnection delay, so that not all reconnect at once after a restart."""
@@ -61,19 +68,26 @@ class FeedQuery(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 class EventStream:
     """One client's response: writes the events as fast as the client reads them."""
 
-    def __init__(self, feed: LiveFeed, response: web.StreamResponse, event_filter: EventFilter) -> None:
+    def __init__(
+        self, feed: LiveFeed, request: web.Request, response: web.StreamResponse, event_filter: EventFilter
+    ) -> None:
         """Make a stream.
 
         Args:
             feed: the source of events.
+            request: the request of the client.
             response: the prepared response.
             event_filter: the events to write, and the position after which to start.
         """
         self._feed = feed
+        self._key = request[CALLER].name
         self._response = response
+        self._writer = request.writer
         self._filter = event_filter
         self._clock = asyncio.get_running_loop().time
         self._written_at = self._clock()
+        if request.transport is not None:
+            request.transport.set_write_buffer_limits(high=UNSENT_BYTES_MAX)
 
     async def run(self) -> None:
         """Write every matching event until the feed is closed.
@@ -89,19 +103,40 @@ class EventStream:
         while not self._feed.closed:
             # Read before the check below, so that no notification is missed between the check and the wait.
             seen = self._feed.updated.generation
-            chunk = self._feed.next_chunk(self._filter, position)
-            if chunk is None:
-                chunk = await self._send_heartbeats_during(self._feed.catch_up(self._filter, position))
-            position = chunk.position
-            if chunk.frames:
-                await self._write(chunk.frames)
-            elif self._seconds_to_heartbeat() <= 0:
+            position = await self._write_next(position)
+            if self._seconds_to_heartbeat() <= 0:
                 await self._write(HEARTBEAT)
             if self._feed.has_events_after(position):
                 # write() never waits for a client that reads fast: let other tasks run.
                 await asyncio.sleep(0)
             else:
                 await self._feed.updated.wait(seen, self._seconds_to_heartbeat())
+
+    async def _write_next(self, after: int) -> int:
+        """Write the next events after a position, if there are any; return the position up to which they reach."""
+        size = CHUNK_BYTES_MAX
+        while True:
+            await self._take_memory(size)
+            try:
+                chunk = self._feed.next_chunk(self._filter, after)
+                if chunk is None:
+                    chunk = await self._send_heartbeats_during(self._feed.catch_up(self._filter, after, self._key))
+                if len(chunk.frames) <= size:
+                    await self._write(chunk.frames)
+                    return chunk.position
+            finally:
+                self._feed.memory.give_back(self._key, size)
+            size = len(chunk.frames)
+            del chunk
+
+    async def _take_memory(self, size: int) -> None:
+        """Take memory for a chunk; wait while slow readers with the same key have its share."""
+        while not self._feed.memory.try_take(self._key, size):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, self._seconds_to_heartbeat())):
+                    await self._feed.memory.take(self._key, size)
+                    return
+            await self._write(HEARTBEAT)
 
     async def _send_heartbeats_during(self, reading: Coroutine[Any, Any, Chunk]) -> Chunk:
         """Send heartbeats while the log is read, which may take long during an outage."""
@@ -121,8 +156,9 @@ class EventStream:
         while rest:
             async with asyncio.timeout(WRITE_SECONDS_MAX):
                 await self._response.write(rest[:WRITE_BYTES])
+                await self._writer.drain()
             rest = rest[WRITE_BYTES:]
-        self._written_at = self._clock()
+            self._written_at = self._clock()
 
 
 async def stream_events(request: web.Request, services: Services) -> web.StreamResponse:
@@ -132,14 +168,20 @@ async def stream_events(request: web.Request, services: Services) -> web.StreamR
     # A browser that reconnects sends both: the URL it was given, and the last position it received.
     if (last := request.headers.get("Last-Event-ID")) is not None:
         after = read_position(last, "the header Last-Event-ID")
-    if after is None:
-        after = await services.feed.read_head()
-    event_filter = query.event_filter(after, request[CALLER].allowed_campaign_ids)
+    key = request[CALLER].name
+    with services.feed.admit(key):
+        if after is None:
+            after = await services.feed.read_head(key)
+        return await _respond(request, services, query.event_filter(after, request[CALLER].allowed_campaign_ids))
+
+
+async def _respond(request: web.Request, services: Services, event_filter: EventFilter) -> web.StreamResponse:
     response = web.StreamResponse(headers=HEADERS)
     await response.prepare(request)
     try:
         async with services.feed.subscribe():
-            streaming = asyncio.ensure_future(EventStream(services.feed, response, event_filter).run())
+            stream = EventStream(services.feed, request, response, event_filter)
+            streaming = asyncio.ensure_future(stream.run())
             revoked = asyncio.ensure_future(_until_revoked(request, services))
             try:
                 await asyncio.wait((streaming, revoked), return_when=asyncio.FIRST_COMPLETED)
@@ -179,7 +221,7 @@ ROUTES = [
         "Follow the log live.",
         {200: EventView},
         FeedQuery,
-        problems=("malformed", "database-unavailable"),
+        problems=("malformed", "overloaded", "database-unavailable"),
         headers=("Last-Event-ID",),
         media=(EVENT_STREAM,),
         needs="events",

@@ -6,14 +6,16 @@ per batch. A subscriber that is behind the window reads the log itself until it 
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 import msgspec
 
 from ledger.api.recent_events import Chunk, RecentEvents, server_sent_event
 from ledger.backoff import Backoff
 from ledger.database import Connection, Database
+from ledger.domain.errors import Overloaded
+from ledger.fair_share import FairShare
 from ledger.log.notifications import LogSignal
 from ledger.log.read import EventFilter, read_head, read_page
 
@@ -32,8 +34,11 @@ CATCH_UP_EVENTS_MAX = 256
 CATCH_UP_CHARACTERS_MAX = 64 * 1024
 """What a subscriber that is behind holds in memory while it writes; there may be thousands."""
 
-CATCH_UP_READERS_MAX = 2
-"""Connections shared by all subscribers that are behind, so that appends never wait for a connection."""
+CATCH_UP_READERS_MAX = 3
+"""Database connections of all subscribers that are behind, at most two of them for one key."""
+
+MEMORY_BYTES_MAX = 64 * 1024 * 1024
+"""Limit of the events that subscribers are writing, with a share for each key; the others wait before they read."""
 
 READ_SECONDS_MAX = 30.0
 IDLE_SECONDS_MIN = 1.0
@@ -49,13 +54,22 @@ CLOSE_SECONDS_EACH = 0.0005
 class LiveFeed:
     """The source of events for subscribers. Its reader runs inside the context."""
 
-    def __init__(self, database: Database, signal: LogSignal) -> None:
+    def __init__(self, database: Database, signal: LogSignal, subscribers_max: int) -> None:
+        """Make the feed of a process.
+
+        Args:
+            database: the database of the log.
+            signal: notified when the log has new events.
+            subscribers_max: the most subscribers; each key gets a share of them.
+        """
         self._database = database
         self._signal = signal
         self._window: RecentEvents | None = None
         self._subscribers: set[asyncio.Timeout] = set()
         self._has_subscribers = asyncio.Event()
-        self._catch_up_readers = asyncio.Semaphore(CATCH_UP_READERS_MAX)
+        self._catch_up_readers = FairShare(CATCH_UP_READERS_MAX)
+        self._share = FairShare(subscribers_max)
+        self.memory = FairShare(MEMORY_BYTES_MAX)
         self._is_failing = False
         self.closed = False
         self.updated = LogSignal()
@@ -79,6 +93,20 @@ class LiveFeed:
             for subscriber in self._subscribers:
                 subscriber.reschedule(asyncio.get_running_loop().time() + seconds)
 
+    @contextmanager
+    def admit(self, key: str) -> Iterator[None]:
+        """Count a subscriber of a key inside the context.
+
+        Raises:
+            Overloaded: the key has its share of the subscribers already.
+        """
+        if not self._share.try_take(key):
+            raise Overloaded(f"this key has {self._share.held(key)} open event streams; retry in 1 s")
+        try:
+            yield
+        finally:
+            self._share.give_back(key)
+
     @asynccontextmanager
     async def subscribe(self) -> AsyncIterator[None]:
         """Be a subscriber inside the context.
@@ -96,9 +124,9 @@ class LiveFeed:
                 if not self._subscribers:
                     self._has_subscribers.clear()
 
-    async def read_head(self) -> int:
+    async def read_head(self, key: str) -> int:
         """Return the position of the last event in the log; raises if the database cannot be reached."""
-        async with self._catch_up_readers, self._connection() as connection:
+        async with self._catch_up_readers.hold(key), self._connection() as connection:
             return await read_head(connection)
 
     def next_chunk(self, event_filter: EventFilter, after: int) -> Chunk | None:
@@ -111,12 +139,21 @@ class LiveFeed:
         """Whether the window reaches beyond this position."""
         return self._window is not None and self._window.head > position
 
-    async def catch_up(self, event_filter: EventFilter, after: int) -> Chunk:
-        """Read the next events after a position from the log; during an outage, retry until it is over."""
+    async def catch_up(self, event_filter: EventFilter, after: int, key: str) -> Chunk:
+        """Read the next events after a position from the log; during an outage, retry until it is over.
+
+        Args:
+            event_filter: the events of the subscriber.
+            after: the position up to which the subscriber has seen the log.
+            key: the name of its API key.
+
+        Returns:
+            The events, and the position up to which they reach.
+        """
         backoff = Backoff(RETRY_SECONDS_MIN, RETRY_SECONDS_MAX)
         while True:
             try:
-                async with self._catch_up_readers, self._connection() as connection:
+                async with self._catch_up_readers.hold(key), self._connection() as connection:
                     # If nothing up to the head matches, one page skips to the head, however long the log is.
                     head = await read_head(connection)
                     following = msgspec.structs.replace(event_filter, after=after, until=head)
