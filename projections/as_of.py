@@ -1,7 +1,7 @@
 """Time travel for one row (`as_of`): the row at a position, folded from the events that concern it.
 
 The fold is the worker's. Memory is bounded by a page: entries that a page changes but does not open are folded again
-from their own, short streams.
+from their own streams, unless the page before had them. The work is bounded by the number of events.
 """
 
 from collections.abc import Iterable
@@ -11,8 +11,10 @@ from uuid import UUID
 
 from ledger.database import Database
 from ledger.domain.catalogue import names_of
+from ledger.domain.errors import ReadTooLarge
 from ledger.domain.ledger_events import PAYLOAD_ERASED
-from ledger.log.read import PAGE_EVENTS_MAX, EventFilter, StoredEvent, read_all
+from ledger.log.read import EventFilter, StoredEvent, has_more_than, read_all
+from ledger.time_slices import in_slices
 from projections import campaigns
 from projections.erasures import erased_by
 from projections.fold import PageRows, fold_event, needed_by
@@ -20,6 +22,15 @@ from projections.replay import ReplayError
 from projections.rows import BudgetEntryRow, CampaignRow, R, Row, Rows
 from projections.skips import read_skips
 from projections.tables import AGENT_JOBS, BUDGET_ENTRIES, CAMPAIGNS, ReadModel
+
+PAGE_EVENTS_MAX = 1_000
+
+EVENTS_MAX = 100_000
+"""The most events that are folded for a row, which takes about three seconds of processor time."""
+
+TOO_MANY_EVENTS = (
+    f"the row at this position is made of more than {EVENTS_MAX:,} events; `ledger replay` folds any number of them"
+)
 
 
 async def row_as_of(database: Database, model: ReadModel[R], row_id: UUID, position: int) -> R | None:
@@ -35,18 +46,23 @@ async def row_as_of(database: Database, model: ReadModel[R], row_id: UUID, posit
         the row; None before its first event, and once it was deleted.
 
     Raises:
+        ReadTooLarge: more than `EVENTS_MAX` events would have to be folded.
         ReplayError: an event cannot be folded, and no operator has decided to skip it.
     """
+    concerning = _concerning(model, row_id, position)
+    async with database.connection() as connection:
+        if await has_more_than(connection, concerning, EVENTS_MAX):
+            raise ReadTooLarge(TOO_MANY_EVENTS)
+    fold = _Fold(database)
     rows = PageRows.empty()
     first = True
-    async for page in read_all(database, _concerning(model, row_id, position), PAGE_EVENTS_MAX):
+    async for page in read_all(database, concerning, PAGE_EVENTS_MAX):
         if first and model in (AGENT_JOBS, BUDGET_ENTRIES):
-            await _open_references(database, rows, page[0])
+            await _open_references(fold, rows, page[0])
         first = False
         if model is not BUDGET_ENTRIES:
-            entry_ids = needed_by(page)[BUDGET_ENTRIES.name]
-            rows = rows._replace(budget_entries=await _entries(database, entry_ids, page[0].position - 1))
-        await _fold(database, page, rows)
+            rows = rows._replace(budget_entries=await _entries(fold, page, rows.budget_entries))
+        await fold.add(page, rows)
     row = rows.of(model).get(row_id)
     if row is not None:
         if isinstance(row, CampaignRow):
@@ -54,6 +70,27 @@ async def row_as_of(database: Database, model: ReadModel[R], row_id: UUID, posit
         await _set_null(database, model, row, position)
         await _apply_erasures(database, model, row, position)
     return row
+
+
+class _Fold:
+    """Folds events for one row, at most `EVENTS_MAX`."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self._events = 0
+
+    async def add(self, events: list[StoredEvent], rows: PageRows) -> None:
+        """Fold events into rows, in time slices."""
+        self._events += len(events)
+        if self._events > EVENTS_MAX:
+            raise ReadTooLarge(TOO_MANY_EVENTS)
+        async for event in in_slices(events):
+            try:
+                fold_event(event, rows)
+            except Exception as error:
+                async with self.database.connection() as connection:
+                    if event.position not in await read_skips(connection):
+                        raise ReplayError(event, error) from error
 
 
 def _concerning(model: ReadModel[Any], row_id: UUID, position: int) -> EventFilter:
@@ -65,32 +102,27 @@ def _concerning(model: ReadModel[Any], row_id: UUID, position: int) -> EventFilt
     return EventFilter(until=position, categories=(model.category,), stream_ids=(row_id,))
 
 
-async def _open_references(database: Database, rows: PageRows, first: StoredEvent) -> None:
+async def _open_references(fold: _Fold, rows: PageRows, first: StoredEvent) -> None:
     """Fold the opening events of the campaign and the job of a row's first event: the row inherits their currency."""
     job_id = first.agent_job_id if first.category == "cost" else None
-    queued = await _read(database, _opening_types("job"), [job_id])
+    queued = await _read(fold.database, _opening_types("job"), [job_id])
     campaign_ids = [first.campaign_id, *(event.campaign_id for event in queued)]
-    created = await _read(database, _opening_types("campaign"), campaign_ids)
-    await _fold(database, [*created, *queued], rows)
+    created = await _read(fold.database, _opening_types("campaign"), campaign_ids)
+    await fold.add([*created, *queued], rows)
 
 
-async def _entries(database: Database, entry_ids: list[UUID], until: int) -> Rows[BudgetEntryRow]:
-    rows = PageRows.empty()
-    if entry_ids:
-        streams = EventFilter(until=until, categories=("cost",), stream_ids=tuple(entry_ids))
-        async for page in read_all(database, streams, PAGE_EVENTS_MAX):
-            await _fold(database, page, rows)
-    return rows.budget_entries
-
-
-async def _fold(database: Database, events: list[StoredEvent], rows: PageRows) -> None:
-    for event in events:
-        try:
-            fold_event(event, rows)
-        except Exception as error:
-            async with database.connection() as connection:
-                if event.position not in await read_skips(connection):
-                    raise ReplayError(event, error) from error
+async def _entries(fold: _Fold, page: list[StoredEvent], previous: Rows[BudgetEntryRow]) -> Rows[BudgetEntryRow]:
+    """Return the entries that a page changes but does not open, as they were before it."""
+    entry_ids = needed_by(page)[BUDGET_ENTRIES.name]
+    known = [row for entry_id in entry_ids if (row := previous.get(entry_id)) is not None]
+    entries = Rows(known)
+    unknown = tuple({*entry_ids} - {row.id for row in known})
+    if unknown:
+        streams = EventFilter(until=page[0].position - 1, categories=("cost",), stream_ids=unknown)
+        rows = PageRows.empty()._replace(budget_entries=entries)
+        async for of_entries in read_all(fold.database, streams, PAGE_EVENTS_MAX):
+            await fold.add(of_entries, rows)
+    return entries
 
 
 async def _set_null(database: Database, model: ReadModel[Any], row: Row, position: int) -> None:

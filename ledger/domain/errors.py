@@ -47,6 +47,12 @@ class TooLarge(LedgerError):
     slug = "too-large"
 
 
+class ReadTooLarge(LedgerError):
+    """Answering this read would take too many events or rows."""
+
+    slug = "read-too-large"
+
+
 class UnsupportedMediaType(LedgerError):
     """The content type is not supported."""
 
@@ -90,7 +96,7 @@ class Unavailable(LedgerError):
 
 
 class Overloaded(Unavailable):
-    """The queue of appends is full."""
+    """Too much work is waiting."""
 
     slug = "overloaded"
 

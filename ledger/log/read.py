@@ -59,7 +59,7 @@ class SaltedEvent(StoredEvent, frozen=True):
 
 E = TypeVar("E", bound=StoredEvent)
 
-_ReadPage = Callable[[Connection, "EventFilter", int], Awaitable[list[E]]]
+_ReadPage = Callable[[Connection, "EventFilter", int, int | None], Awaitable[list[E]]]
 
 
 class EventView(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -133,7 +133,8 @@ def view(event: StoredEvent) -> EventView:
     )
 
 
-def _page_query(columns: str, selection: EventFilter, limit: int, characters_max: int) -> tuple[str, list[object]]:
+def _conditions(selection: EventFilter) -> tuple[str, list[object]]:
+    """Return the condition of a filter and its arguments."""
     arguments: list[object] = [selection.after]
     conditions = ["position > $1"]
 
@@ -155,18 +156,30 @@ def _page_query(columns: str, selection: EventFilter, limit: int, characters_max
         narrow("agent_job_id = {}", selection.agent_job_id)
     if selection.allowed_campaign_ids is not None:
         narrow("campaign_id = ANY ({}::uuid[])", list(selection.allowed_campaign_ids))
+    return " AND ".join(conditions), arguments
+
+
+def _page_query(columns: str, selection: EventFilter, limit: int, characters_max: int) -> tuple[str, list[object]]:
+    condition, arguments = _conditions(selection)
     arguments += [limit, characters_max]
     # The window function sums `size` alone, so texts beyond the limit are never read from disk.
     query = f"""
         SELECT {columns} FROM (
             SELECT *, sum(size) OVER (ORDER BY position) AS running FROM ledger.events
-            WHERE {" AND ".join(conditions)}
+            WHERE {condition}
             ORDER BY position LIMIT ${len(arguments) - 1}
         ) AS page
         WHERE running <= ${len(arguments)} OR running = size
         ORDER BY position
-    """  # noqa: S608 (the conditions are the constants above)
+    """  # noqa: S608 (the conditions are constants)
     return query, arguments
+
+
+async def has_more_than(connection: Connection, selection: EventFilter, events: int) -> bool:
+    """Whether a filter selects more than this many events."""
+    condition, arguments = _conditions(selection)
+    query = f"SELECT EXISTS (SELECT FROM ledger.events WHERE {condition} OFFSET {events:d})"  # noqa: S608
+    return bool(await connection.fetchval(query, *arguments))
 
 
 async def read_page(
@@ -192,7 +205,10 @@ async def read_page(
 
 
 async def read_salted_page(
-    connection: Connection, selection: EventFilter, limit: int = PAGE_EVENTS_MAX
+    connection: Connection,
+    selection: EventFilter,
+    limit: int = PAGE_EVENTS_MAX,
+    characters_max: int | None = None,
 ) -> list[SaltedEvent]:
     """Read the next page of events with their salts, which only auditors may see: a salt makes its text guessable.
 
@@ -200,11 +216,12 @@ async def read_salted_page(
         connection: a connection to the database of the log.
         selection: the events to read.
         limit: the most events.
+        characters_max: as for `read_page`.
 
     Returns:
         the events in order of position; empty only if no further event matches.
     """
-    query, arguments = _page_query(_SALTED_COLUMNS, selection, limit, PAGE_CHARACTERS_MAX)
+    query, arguments = _page_query(_SALTED_COLUMNS, selection, limit, characters_max or PAGE_CHARACTERS_MAX)
     return [SaltedEvent(*row) for row in await connection.fetch(query, *arguments)]
 
 
@@ -231,7 +248,10 @@ async def read_stream_version(connection: Connection, category: str, stream_id: 
 
 
 def read_all(
-    database: Database, selection: EventFilter, page_events_max: int = PAGE_EVENTS_MAX
+    database: Database,
+    selection: EventFilter,
+    page_events_max: int = PAGE_EVENTS_MAX,
+    page_characters_max: int | None = None,
 ) -> AsyncIterator[list[StoredEvent]]:
     """Read all selected events page by page, each page in a separate short transaction.
 
@@ -240,27 +260,34 @@ def read_all(
         selection: the events to read. If `until` is None, reading ends at the head of the log as it was at the start,
             so that ongoing appends do not prolong it.
         page_events_max: the most events in a page.
+        page_characters_max: the most characters of data and text in a page of more than one event;
+            `PAGE_CHARACTERS_MAX` when None.
 
     Yields:
         pages of events in order of position; none is empty.
     """
-    return _read_pages(database, selection, page_events_max, read_page)
+    return _read_pages(database, selection, (page_events_max, page_characters_max), read_page)
 
 
-def read_all_salted(database: Database, selection: EventFilter) -> AsyncIterator[list[SaltedEvent]]:
+def read_all_salted(
+    database: Database,
+    selection: EventFilter,
+    page_events_max: int = PAGE_EVENTS_MAX,
+    page_characters_max: int | None = None,
+) -> AsyncIterator[list[SaltedEvent]]:
     """Read all selected events with their salts, page by page; see `read_all` and `read_salted_page`."""
-    return _read_pages(database, selection, PAGE_EVENTS_MAX, read_salted_page)
+    return _read_pages(database, selection, (page_events_max, page_characters_max), read_salted_page)
 
 
 async def _read_pages(
-    database: Database, selection: EventFilter, page_events_max: int, read: "_ReadPage[E]"
+    database: Database, selection: EventFilter, page_size_max: tuple[int, int | None], read: "_ReadPage[E]"
 ) -> AsyncIterator[list[E]]:
     if selection.until is None:
         async with database.connection() as connection:
             selection = msgspec.structs.replace(selection, until=await read_head(connection))
     while True:
         async with database.connection() as connection:
-            page = await read(connection, selection, page_events_max)
+            page = await read(connection, selection, *page_size_max)
         if not page:
             return
         yield page

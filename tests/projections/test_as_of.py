@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from ledger.database import Database
+from ledger.domain.errors import ReadTooLarge
 from projections import as_of as as_of_module
 from projections.as_of import row_as_of
 from projections.replay import ReplayError
@@ -126,3 +127,56 @@ async def test_an_event_that_cannot_be_folded_raises_until_it_is_skipped(databas
 
     await skipped(database, at)
     assert await row_as_of(database, BUDGET_ENTRIES, stream_id, at) is None
+
+
+async def adjusted_entries(database: Database, number: int) -> tuple[str, str]:
+    """Record a campaign with two entries, adjusted by turns; return the ids of the campaign and the first entry."""
+    opened = campaign()
+    entries = [cost("1", campaign_id=opened["id"]) for _ in range(2)]
+    adjustments = [
+        follow(entries[index % 2], "cost.adjusted", {"amount": "1", "reason": "More"}) for index in range(number)
+    ]
+    await record(database, opened, *entries, *adjustments)
+    return opened["id"], entries[0]["id"]
+
+
+async def test_a_row_of_more_events_than_the_limit_is_refused_before_any_is_folded(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    campaign_id, entry_id = await adjusted_entries(database, 8)
+    monkeypatch.setattr(as_of_module, "EVENTS_MAX", 10)
+    assert await row_as_of(database, CAMPAIGNS, UUID(campaign_id), 10) is not None
+    assert await row_as_of(database, BUDGET_ENTRIES, UUID(entry_id), 11) is not None
+
+    def must_not_fold(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(as_of_module, "fold_event", must_not_fold)
+
+    with pytest.raises(ReadTooLarge):
+        await row_as_of(database, CAMPAIGNS, UUID(campaign_id), 11)
+
+
+async def test_entries_that_are_adjusted_on_every_page_are_not_folded_again_for_each_page(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    campaign_id, _ = await adjusted_entries(database, 30)
+    monkeypatch.setattr(as_of_module, "PAGE_EVENTS_MAX", 4)
+    monkeypatch.setattr(as_of_module, "EVENTS_MAX", 33)
+
+    # 33 events, each folded once: one more fold would pass the limit.
+    row = await row_as_of(database, CAMPAIGNS, UUID(campaign_id), 33)
+
+    assert row is not None
+    assert msgspec.structs.asdict(row) == folded(await stored(database))["campaigns"][UUID(campaign_id)]
+
+
+async def test_events_folded_again_for_later_pages_count_for_the_limit(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    campaign_id, _ = await adjusted_entries(database, 30)
+    monkeypatch.setattr(as_of_module, "PAGE_EVENTS_MAX", 1)
+    monkeypatch.setattr(as_of_module, "EVENTS_MAX", 33)
+
+    with pytest.raises(ReadTooLarge):
+        await row_as_of(database, CAMPAIGNS, UUID(campaign_id), 33)
