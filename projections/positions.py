@@ -1,65 +1,134 @@
-"""Wait until the read models, or a replica's log, reach a position (`min_position`)."""
+"""Wait until the read models, or a replica's log, reach a position (`min_position`).
+
+All waiting reads of a process share one task that polls the position: a thousand reads that wait cost as much as one.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable
 
 from ledger.backoff import Backoff
 from ledger.database import Connection, Database
-from ledger.domain.errors import ProjectionBehind
+from ledger.domain.errors import Overloaded, ProjectionBehind
+from ledger.fair_share import FairShare
 from ledger.log.read import read_head
 from projections.checkpoint import read_position
 
 MIN_POSITION_SECONDS_MAX = 5.0
 
+WAITING_MAX = 1_000
+"""The most reads that wait for a position at a time, shared fairly by their keys."""
+
 POLL_SECONDS_MIN = 0.002
 POLL_SECONDS_MAX = 0.05
 POLL_GROWTH = 1.25
-"""Back-off factor: an answer is late by at most a quarter of the time waited."""
+"""Back-off factor: an answer is late by at most a quarter of the time that the newest read has waited."""
+
+
+class PositionWaiters:
+    """The reads that wait for a position of one database."""
+
+    def __init__(self, database: Database, read: Callable[[Connection], Awaitable[int]], subject: str) -> None:
+        """Make a queue without waiting reads.
+
+        Args:
+            database: the primary or a replica.
+            read: reads the position.
+            subject: what has the position, for messages, such as "the read models are".
+        """
+        self._database = database
+        self._read = read
+        self._subject = subject
+        self._places = FairShare(WAITING_MAX)
+        self._waiting: dict[asyncio.Future[None], int] = {}
+        self._arrived = asyncio.Event()
+        self._polling: asyncio.Task[None] | None = None
+        self._reached = 0
+
+    async def wait(self, position: int, seconds_max: float = MIN_POSITION_SECONDS_MAX, key: str = "") -> None:
+        """Wait until a position is reached.
+
+        Args:
+            position: of an event; 0 is always reached.
+            seconds_max: the timeout.
+            key: the name of the API key that the read counts for.
+
+        Raises:
+            ProjectionBehind: the timeout expired.
+            Overloaded: the key has as many waiting reads as its share permits.
+            OSError, asyncpg.PostgresError and others: the position cannot be read.
+        """
+        if not self._places.try_take(key):
+            raise Overloaded(f"{self._places.held(key)} reads of this key wait for a position already; retry in 1 s")
+        reached = asyncio.get_running_loop().create_future()
+        self._waiting[reached] = position
+        self._arrived.set()
+        if self._polling is None or self._polling.done():
+            self._polling = asyncio.create_task(self._poll(), name="position-waiters")
+        try:
+            async with asyncio.timeout(seconds_max):
+                await reached
+        except TimeoutError:
+            if reached.done() and not reached.cancelled():
+                raise
+            raise ProjectionBehind(
+                f"{self._subject} at position {self._reached}, not yet at {position}; retry in a moment"
+            ) from None
+        finally:
+            self._waiting.pop(reached, None)
+            self._places.give_back(key)
+
+    async def _poll(self) -> None:
+        """Poll with back-off while reads wait: notifications announce appended events, not folded ones."""
+        backoff = Backoff(POLL_SECONDS_MIN, POLL_SECONDS_MAX, factor=POLL_GROWTH)
+        while self._waiting:
+            if self._arrived.is_set():
+                self._arrived.clear()
+                backoff.reset()
+            try:
+                async with self._database.connection() as connection:
+                    self._reached = await self._read(connection)
+            except Exception as error:  # noqa: BLE001 (passed to the reads that wait)
+                self._fail(error)
+                return
+            self._wake()
+            if self._waiting:
+                await self._pause(backoff.next())
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait before the next poll; only for the shortest time if a read arrives."""
+        await asyncio.sleep(POLL_SECONDS_MIN)
+        try:
+            async with asyncio.timeout(seconds - POLL_SECONDS_MIN):
+                await self._arrived.wait()
+        except TimeoutError:
+            return
+
+    def _wake(self) -> None:
+        for waiting, position in list(self._waiting.items()):
+            if position <= self._reached:
+                self._waiting.pop(waiting)
+                if not waiting.done():
+                    waiting.set_result(None)
+
+    def _fail(self, error: Exception) -> None:
+        for waiting in self._waiting:
+            if not waiting.done():
+                waiting.set_exception(error)
+        self._waiting.clear()
+
+
+def read_model_waiters(database: Database) -> PositionWaiters:
+    """Return the queue of reads that wait for the read models."""
+    return PositionWaiters(database, read_position, "the read models are")
+
+
+def replica_log_waiters(database: Database) -> PositionWaiters:
+    """Return the queue of reads that wait for the log of a replica."""
+    return PositionWaiters(database, read_head, "the replica's log is")
 
 
 async def wait_for_read_models(
     database: Database, position: int, seconds_max: float = MIN_POSITION_SECONDS_MAX
 ) -> None:
-    """Wait until the read models reflect a position.
-
-    Args:
-        database: the primary or a replica.
-        position: of an event; 0 is always reflected.
-        seconds_max: the timeout.
-
-    Raises:
-        ProjectionBehind: the timeout expired.
-    """
-    await _wait(database, position, seconds_max, read_position, "the read models are")
-
-
-async def wait_for_log(database: Database, position: int, seconds_max: float) -> None:
-    """Wait until the log of a replica reaches a position.
-
-    Args:
-        database: the replica.
-        position: of an event.
-        seconds_max: the timeout.
-
-    Raises:
-        ProjectionBehind: the timeout expired.
-    """
-    await _wait(database, position, seconds_max, read_head, "the replica's log is")
-
-
-async def _wait(
-    database: Database, position: int, seconds_max: float, read: Callable[[Connection], Awaitable[int]], subject: str
-) -> None:
-    """Poll with back-off: notifications announce appended events, not folded ones."""
-    backoff = Backoff(POLL_SECONDS_MIN, POLL_SECONDS_MAX, factor=POLL_GROWTH)
-    reached = 0
-    try:
-        async with asyncio.timeout(seconds_max):
-            while True:
-                async with database.connection() as connection:
-                    reached = await read(connection)
-                if reached >= position:
-                    return
-                await asyncio.sleep(backoff.next())
-    except TimeoutError:
-        raise ProjectionBehind(f"{subject} at position {reached}, not yet at {position}; retry in a moment") from None
+    """Wait once until the read models reflect a position; arguments and errors are those of `PositionWaiters.wait`."""
+    await read_model_waiters(database).wait(position, seconds_max)

@@ -107,7 +107,8 @@ async def read_spend(
     end: datetime | None,
     campaign_id: UUID | None,
     allowed_campaign_ids: Collection[UUID] | None,
-) -> tuple[int, list[asyncpg.Record]]:
+    limit: int,
+) -> tuple[int, list[str]]:
     """Sum settled costs by groups, and always by currency too.
 
     Args:
@@ -117,17 +118,20 @@ async def read_spend(
         end: of that period, exclusive; None: no end.
         campaign_id: only costs of this campaign; None: of any.
         allowed_campaign_ids: only costs of these campaigns; None: of any.
+        limit: the most sums.
 
     Returns:
-        the position reflected, and rows of the groups, `currency`, `cost`, `tokens_used` and `entries`.
+        the position reflected, and for each sum a JSON object of its keys, `currency`, `cost`, `tokens_used` and
+        `entries`, in the order of the keys.
     """
     names = [*groups, "currency"]
     selected = ", ".join(f"{SPEND_GROUPS.get(name, 'entry.currency')} AS {name}" for name in names)
     numbers = ", ".join(str(number) for number in range(1, len(names) + 1))
     query = f"""
-        SELECT checkpoint.position AS checkpoint, sums.*
+        SELECT checkpoint.position AS checkpoint,
+            CASE WHEN sums.entries IS NOT NULL THEN row_to_json(sums)::text END AS sum
         FROM ledger.projection_checkpoints AS checkpoint LEFT JOIN LATERAL (
-            SELECT {selected}, sum(entry.cost) AS cost, sum(entry.tokens_used)::numeric AS tokens_used,
+            SELECT {selected}, trim_scale(sum(entry.cost))::text AS cost, sum(entry.tokens_used) AS tokens_used,
                 count(*) AS entries
             FROM budget_entries AS entry LEFT JOIN agent_jobs AS job ON job.id = entry.agent_job_id
             WHERE entry.status = 'settled'
@@ -136,6 +140,8 @@ async def read_spend(
                 AND ($4::uuid IS NULL OR entry.campaign_id = $4)
                 AND ($5::uuid[] IS NULL OR entry.campaign_id = ANY ($5))
             GROUP BY {numbers}
+            ORDER BY {numbers}
+            LIMIT {limit}
         ) AS sums ON true
         WHERE checkpoint.name = $1
         ORDER BY {", ".join(f"sums.{name}" for name in names)}
@@ -143,7 +149,7 @@ async def read_spend(
     rows = await connection.fetch(
         query, GROUP, start, end, campaign_id, None if allowed_campaign_ids is None else list(allowed_campaign_ids)
     )
-    return rows[0]["checkpoint"], [row for row in rows if row["entries"] is not None]
+    return rows[0]["checkpoint"], [row["sum"] for row in rows if row["sum"] is not None]
 
 
 async def read_item(

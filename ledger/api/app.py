@@ -26,8 +26,9 @@ from ledger.api import (
 from ledger.api.client_connections import connection_factory
 from ledger.api.connection_limits import ConnectionLimits
 from ledger.api.event_loop_pauses import event_loop_pauses
+from ledger.api.heavy_reads import HeavyReads
 from ledger.api.live_feed import LiveFeed
-from ledger.api.middleware import answer_with_problems, observe, set_security_headers
+from ledger.api.middleware import answer_with_problems, finish_writes, observe, set_security_headers
 from ledger.api.rate_limits import RateLimits
 from ledger.api.replica import Replica
 from ledger.api.request_bodies import RequestBodies
@@ -39,6 +40,7 @@ from ledger.database import Database
 from ledger.keys import KeyRing
 from ledger.log.decode import BODY_BYTES_MAX
 from ledger.runtime import background
+from projections.positions import read_model_waiters
 
 RESOURCES = (
     append,
@@ -64,7 +66,7 @@ BACKLOG = 1024
 
 def make_app(services: Services) -> web.Application:
     """Return the aiohttp application that serves all routes."""
-    app = web.Application(middlewares=[observe, answer_with_problems], client_max_size=BODY_BYTES_MAX)
+    app = web.Application(middlewares=[finish_writes, observe, answer_with_problems], client_max_size=BODY_BYTES_MAX)
     app[SERVICES] = services
     app.on_response_prepare.append(set_security_headers)
     app.on_shutdown.append(_close_feed)
@@ -142,15 +144,17 @@ async def serving(
         services = Services(
             database=database,
             read_database=database,
+            read_models=read_model_waiters(database),
             appender=appender,
             feed=feed,
             request_bodies=RequestBodies(),
+            heavy_reads=HeavyReads(),
             telemetry=telemetry,
             keys=key_ring,
             rate_limits=rate_limits,
             replica=Replica(replica) if replica is not None else None,
         )
-        runner = web.AppRunner(make_app(services), shutdown_timeout=SHUTDOWN_SECONDS)
+        runner = web.AppRunner(make_app(services), handler_cancellation=True, shutdown_timeout=SHUTDOWN_SECONDS)
         await runner.setup()
         assert runner.server is not None
         limits = ConnectionLimits(connections_max, with_keys=key_ring is not None)

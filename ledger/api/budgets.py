@@ -7,9 +7,10 @@ import msgspec
 from aiohttp import web
 
 from ledger.api.auth import CALLER
+from ledger.api.heavy_reads import turn
 from ledger.api.min_position import MinPositionQuery, wait_for_read_models
 from ledger.api.parameters import path_uuid, read_query
-from ledger.api.routes import Route, json_response
+from ledger.api.routes import Route, always, json_response
 from ledger.api.services import Services
 from ledger.api.views import Money
 from ledger.domain import money
@@ -37,7 +38,7 @@ async def get_budget(request: web.Request, services: Services) -> web.StreamResp
     query = read_query(request, MinPositionQuery)
     campaign_id = path_uuid(request)
     await wait_for_read_models(request, services, query.min_position)
-    async with services.read_database.connection() as connection:
+    async with turn(request), services.read_database.connection() as connection:
         row = await queries.read_budget(connection, campaign_id, datetime.now(UTC))
     if row["budget"] is None or not request[CALLER].may_see(campaign_id):
         raise NotFound(f"there is no campaign {campaign_id}")
@@ -65,7 +66,8 @@ ROUTES = [
         "Read a campaign's budget.",
         {200: Budget},
         MinPositionQuery,
-        problems=("not-found", "malformed", "projection-behind", "database-unavailable"),
+        problems=("not-found", "malformed", "projection-behind", "overloaded", "database-unavailable"),
         from_replica=True,
+        is_heavy=always,
     )
 ]

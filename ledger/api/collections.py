@@ -11,6 +11,7 @@ from aiohttp import web
 from yarl import URL
 
 from ledger.api.auth import CALLER
+from ledger.api.heavy_reads import turn
 from ledger.api.min_position import MinPositionQuery, wait_for_read_models
 from ledger.api.paging import PageQuery, read_cursor, read_sort, write_cursor
 from ledger.api.parameters import parse_query, path_uuid, read_query
@@ -35,7 +36,7 @@ from ledger.domain.errors import NotFound
 from ledger.domain.job import AgentType, JobStatus
 from ledger.log.point_in_time import parse_point_in_time, resolve_position
 from projections import queries
-from projections.as_of import row_as_of
+from projections.as_of import EVENTS_MAX, row_as_of
 from projections.collection_sql import Filter, SortKey
 from projections.tables import AGENT_JOBS, BUDGET_ENTRIES, CAMPAIGNS, CONTENT_ASSETS, ReadModel
 
@@ -185,7 +186,7 @@ def _plan(collection: Collection, query_string: str, allowed_campaign_ids: froze
 async def _list(request: web.Request, services: Services, collection: Collection) -> web.Response:
     query, keys, statement = _plan(collection, request.rel_url.raw_query_string, request[CALLER].allowed_campaign_ids)
     await wait_for_read_models(request, services, query.min_position)
-    async with services.read_database.connection() as connection:
+    async with turn(request), services.read_database.connection() as connection:
         position, rows, has_more = await queries.read_page(connection, statement)
     cursor = write_cursor(collection.model, query.sort, keys, rows[-1]) if has_more else None
     response = json_response({"items": complete_all(collection.view, rows), "next": cursor}, position=position)
@@ -203,7 +204,8 @@ async def _item(request: web.Request, services: Services, collection: Collection
     item_id = path_uuid(request)
     caller = request[CALLER]
     if query.as_of is not None:
-        return await _item_as_of(services, caller, collection, item_id, query.as_of)
+        async with turn(request):
+            return await _item_as_of(services, caller, collection, item_id, query.as_of)
     await wait_for_read_models(request, services, query.min_position)
     async with services.read_database.connection() as connection:
         position, campaign_id, row = await queries.read_item(
@@ -225,6 +227,15 @@ async def _item_as_of(
     return json_response(show(collection.view, msgspec.structs.asdict(row)), position=position)
 
 
+def _is_heavy_page(request: web.Request) -> bool:
+    """Whether a page may take a scan of the table: only the default order has an index for every collection."""
+    return "sort=" in request.query_string
+
+
+def _is_heavy_item(request: web.Request) -> bool:
+    return "as_of=" in request.query_string
+
+
 def _routes(collection: Collection) -> list[Route]:
     async def list_items(request: web.Request, services: Services) -> web.StreamResponse:
         return await _list(request, services, collection)
@@ -239,7 +250,7 @@ def _routes(collection: Collection) -> list[Route]:
     )
     columns = ", ".join(f"`{name}`" for name in collection.sortable)
     article = "an" if collection.noun.startswith("a") else "a"
-    waits = ("malformed", "projection-behind", "database-unavailable")
+    waits = ("malformed", "projection-behind", "overloaded", "database-unavailable")
     return [
         Route(
             "GET",
@@ -250,6 +261,7 @@ def _routes(collection: Collection) -> list[Route]:
             collection.query,
             problems=waits,
             from_replica=True,
+            is_heavy=_is_heavy_page,
             description=f"Sortable columns: {columns}. The header `Link` has the URL of the next page.",
         ),
         Route(
@@ -259,8 +271,10 @@ def _routes(collection: Collection) -> list[Route]:
             f"Read {article} {collection.noun}.",
             {200: collection.view},
             ItemQuery,
-            problems=("not-found", *waits),
+            problems=("not-found", "read-too-large", *waits),
             from_replica=True,
+            is_heavy=_is_heavy_item,
+            description=f"With `as_of`, at most {EVENTS_MAX:,} events are folded.",
         ),
     ]
 

@@ -1,8 +1,6 @@
 """GET /v1/events, /v1/streams and timelines: pages of the log, NDJSON, one event, one stream."""
 
-import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Annotated
 from uuid import UUID
 
@@ -10,10 +8,12 @@ import msgspec
 from aiohttp import web
 
 from ledger.api.auth import CALLER
+from ledger.api.heavy_reads import turn
 from ledger.api.min_position import wait_for_log
 from ledger.api.parameters import Position, path_uuid, read_position, read_query
-from ledger.api.routes import JSON, NDJSON, Route, json_response
+from ledger.api.routes import JSON, NDJSON, Route, always
 from ledger.api.services import Services
+from ledger.api.streamed_events import PAGE_CHARACTERS, PAGE_EVENTS, encode, lines, stream
 from ledger.domain.access import Caller
 from ledger.domain.errors import NotFound
 from ledger.domain.event_type import CATEGORIES, Category
@@ -21,14 +21,16 @@ from ledger.log.read import (
     PAGE_EVENTS_MAX,
     EventFilter,
     EventView,
+    StoredEvent,
     read_all,
     read_head,
     read_page,
     read_stream_version,
-    view,
 )
+from ledger.time_slices import in_slices
 
-logger = logging.getLogger(__name__)
+LIGHT_LIMIT_DIGITS = 3
+"""A page of 1,000 events or more is a heavy read: encoding it takes several time slices."""
 
 
 class TimelineQuery(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -101,41 +103,20 @@ async def _respond(
     request: web.Request, services: Services, event_filter: EventFilter, limit: int
 ) -> web.StreamResponse:
     await wait_for_log(request, services, event_filter.after)
-    if NDJSON in request.headers.get("Accept", ""):
-        return await _stream_ndjson(request, services, event_filter)
-    async with services.read_database.connection() as connection:
-        page = await read_page(connection, event_filter, limit)
-        rest = msgspec.structs.replace(event_filter, after=page[-1].position) if page else event_filter
-        next_after = rest.after if page and await read_page(connection, rest, 1) else None
-        # Read last, so that no event on the page is beyond it.
-        head = await read_head(connection)
-    return json_response(EventPage([view(event) for event in page], next_after, head), position=head)
-
-
-async def _stream_ndjson(request: web.Request, services: Services, event_filter: EventFilter) -> web.StreamResponse:
-    pages = read_all(services.read_database, event_filter)
-    # Read before the response begins, so that an outage of the database is still a problem document.
-    page = await anext(pages, None)
-    response = web.StreamResponse(headers={"Content-Type": NDJSON})
-    await response.prepare(request)
-    async with complete_or_abort(request, response):
-        while page:
-            # write() waits for a slow reader: only one page is in memory.
-            await response.write(b"".join(msgspec.json.encode(view(event)) + b"\n" for event in page))
-            page = await anext(pages, None)
-    return response
-
-
-@asynccontextmanager
-async def complete_or_abort(request: web.Request, response: web.StreamResponse) -> AsyncIterator[None]:
-    """End a streamed response; if it fails midway, abort the connection, so that no client takes it for complete."""
-    try:
-        yield
-        await response.write_eof()
-    except Exception as error:  # noqa: BLE001 (the response has begun: it can only be aborted)
-        logger.warning("%s %s was aborted: %s", request.method, request.path, type(error).__name__)
-        if request.transport is not None:
-            request.transport.abort()
+    if _wants_ndjson(request):
+        pages = read_all(services.read_database, event_filter, PAGE_EVENTS, PAGE_CHARACTERS)
+        response = web.StreamResponse(headers={"Content-Type": NDJSON})
+        return await stream(request, response, lines(pages, lambda event: encode(event) + b"\n"))
+    async with turn(request):
+        async with services.read_database.connection() as connection:
+            page = await read_page(connection, event_filter, limit)
+            rest = msgspec.structs.replace(event_filter, after=page[-1].position) if page else event_filter
+            next_after = rest.after if page and await read_page(connection, rest, 1) else None
+            # Read last, so that no event on the page is beyond it.
+            head = await read_head(connection)
+        events = b",".join([encode(event) async for event in in_slices(page)])
+    body = b'{"events":[%b],"next_after":%b,"head":%d}' % (events, msgspec.json.encode(next_after), head)
+    return web.Response(body=body, content_type=JSON, headers={"Ledger-Position": str(head)})
 
 
 async def get_event(request: web.Request, services: Services) -> web.StreamResponse:
@@ -148,7 +129,7 @@ async def get_event(request: web.Request, services: Services) -> web.StreamRespo
         events = await read_page(connection, event_filter, 1)
     if not events:
         raise NotFound(f"there is no event at position {position}")
-    return json_response(view(events[0]))
+    return web.Response(body=encode(events[0]), content_type=JSON)
 
 
 async def get_stream(request: web.Request, services: Services) -> web.StreamResponse:
@@ -168,18 +149,29 @@ async def get_stream(request: web.Request, services: Services) -> web.StreamResp
     etag = f'"{version}"'
     if request.headers.get("If-None-Match", "").removeprefix("W/") == etag:
         return web.Response(status=304, headers={"ETag": etag})
-    response = web.StreamResponse(headers={"Content-Type": "application/json", "ETag": etag})
-    await response.prepare(request)
-    async with complete_or_abort(request, response):
-        await response.write(b'{"version":%d,"events":[' % version)
-        separator = b""
-        async for page in read_all(services.read_database, event_filter):
-            events = [event for event in page if event.version <= version]
-            if events:
-                await response.write(separator + b",".join(msgspec.json.encode(view(event)) for event in events))
-                separator = b","
-        await response.write(b"]}")
-    return response
+    response = web.StreamResponse(headers={"Content-Type": JSON, "ETag": etag})
+    pages = read_all(services.read_database, event_filter, PAGE_EVENTS, PAGE_CHARACTERS)
+    return await stream(request, response, _stream_json(pages, version))
+
+
+async def _stream_json(pages: AsyncIterator[list[StoredEvent]], version: int) -> AsyncIterator[bytes]:
+    separator = b'{"version":%d,"events":[' % version
+    async for page in pages:
+        # Events that were appended meanwhile are left out.
+        if events := [encode(event) async for event in in_slices(page) if event.version <= version]:
+            yield separator + b",".join(events)
+            separator = b","
+    yield b"]}"
+
+
+def _wants_ndjson(request: web.Request) -> bool:
+    return NDJSON in request.headers.get("Accept", "")
+
+
+def _is_heavy(request: web.Request) -> bool:
+    """Whether a page is large, or has to be searched for: there is no index on the type of an event."""
+    is_large = len(request.query.get("limit", "")) > LIGHT_LIMIT_DIGITS
+    return is_large or "type" in request.query or _wants_ndjson(request)
 
 
 _AS_NDJSON = (
@@ -194,9 +186,10 @@ ROUTES = [
         "Read the log.",
         {200: EventPage},
         EventsQuery,
-        problems=("malformed", "database-unavailable"),
+        problems=("malformed", "overloaded", "database-unavailable"),
         needs="events",
         from_replica=True,
+        is_heavy=_is_heavy,
         description=_AS_NDJSON,
         media=(JSON, NDJSON),
     ),
@@ -216,9 +209,10 @@ ROUTES = [
         get_stream,
         "Read all events of one stream.",
         {200: Stream},
-        problems=("malformed", "not-found", "database-unavailable"),
+        problems=("malformed", "not-found", "overloaded", "database-unavailable"),
         needs="events",
         from_replica=True,
+        is_heavy=always,
         description="The `ETag` is the version of the stream; with `If-None-Match` an unchanged stream is 304.",
     ),
     Route(
@@ -228,9 +222,10 @@ ROUTES = [
         "Read the events of a campaign and of its jobs, costs and assets.",
         {200: EventPage},
         TimelineQuery,
-        problems=("malformed", "not-found", "database-unavailable"),
+        problems=("malformed", "not-found", "overloaded", "database-unavailable"),
         needs="events",
         from_replica=True,
+        is_heavy=_is_heavy,
         description=_AS_NDJSON,
         media=(JSON, NDJSON),
     ),

@@ -5,10 +5,10 @@ from typing import Annotated
 import msgspec
 from aiohttp import web
 
-from ledger.api.events import complete_or_abort
 from ledger.api.parameters import Position, read_query
-from ledger.api.routes import NDJSON, Route
+from ledger.api.routes import NDJSON, Route, always
 from ledger.api.services import Services
+from ledger.api.streamed_events import PAGE_CHARACTERS, PAGE_EVENTS, lines, stream
 from ledger.audit.export_lines import write_line
 from ledger.log.point_in_time import resolve_position
 from ledger.log.read import EventFilter, read_all_salted, read_head
@@ -27,16 +27,8 @@ async def get_export(request: web.Request, services: Services) -> web.StreamResp
     async with services.database.connection() as connection:
         # Checked, because an export that ends before `until` would look complete.
         until = await read_head(connection) if query.until is None else await resolve_position(connection, query.until)
-    pages = read_all_salted(services.database, EventFilter(query.after, until))
-    # Read before the response begins, so that an outage of the database is still a problem document.
-    page = await anext(pages, None)
-    response = web.StreamResponse(headers={"Content-Type": NDJSON})
-    await response.prepare(request)
-    async with complete_or_abort(request, response):
-        while page:
-            await response.write(b"".join(map(write_line, page)))
-            page = await anext(pages, None)
-    return response
+    pages = read_all_salted(services.database, EventFilter(query.after, until), PAGE_EVENTS, PAGE_CHARACTERS)
+    return await stream(request, web.StreamResponse(headers={"Content-Type": NDJSON}), lines(pages, write_line))
 
 
 ROUTES = [
@@ -47,9 +39,10 @@ ROUTES = [
         "Export the log.",
         {200: Annotated[str, msgspec.Meta(description="The events, one per line.")]},
         ExportQuery,
-        problems=("malformed", "database-unavailable"),
+        problems=("malformed", "overloaded", "database-unavailable"),
         media=(NDJSON,),
         needs="audit",
+        is_heavy=always,
         description="One event per line, exactly as it is hashed, with its free text and salt. Verify the file without "
         "the service with `ledger verify --export`.",
     )

@@ -1,5 +1,6 @@
-"""Middleware: X-Request-ID, request metrics, access log, problem documents, security headers."""
+"""Middleware: X-Request-ID, metrics, access log, problem documents, security headers, disconnects."""
 
+import asyncio
 import logging
 import random
 import re
@@ -21,6 +22,17 @@ REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id", str)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
+CLIENT_CLOSED_REQUEST = 499
+"""The status with which the metrics count a read that ended because its client had disconnected."""
+
+
+@web.middleware
+async def finish_writes(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Finish a request that changes something even if its client disconnects; aiohttp cancels the handlers of reads."""
+    if request.method in ("GET", "HEAD"):
+        return await handler(request)
+    return await asyncio.shield(handler(request))
+
 
 @web.middleware
 async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -31,12 +43,12 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
     # A connection's requests share one context: replace what the previous request has set.
     REQUEST_CONTEXT.set({"request_id": request_id})
     request[REQUEST_ID] = request_id
-    response = await handler(request)
-    resource = request.match_info.route.resource
-    route = resource.canonical if resource is not None else "none"
-    # Labels stay in memory, so all unknown methods share one.
-    method = request.method if request.method in hdrs.METH_ALL else "other"
-    request.app[SERVICES].telemetry.count_request(method, route, response.status)
+    try:
+        response = await handler(request)
+    except asyncio.CancelledError:
+        _count(request, CLIENT_CLOSED_REQUEST)
+        raise
+    _count(request, response.status)
     if logger.isEnabledFor(logging.DEBUG):
         fields = {
             "method": request.method,
@@ -47,6 +59,14 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
         }
         logger.debug("responded", extra=fields)
     return response
+
+
+def _count(request: web.Request, status: int) -> None:
+    resource = request.match_info.route.resource
+    route = resource.canonical if resource is not None else "none"
+    # Labels stay in memory, so all unknown methods share one.
+    method = request.method if request.method in hdrs.METH_ALL else "other"
+    request.app[SERVICES].telemetry.count_request(method, route, status)
 
 
 @web.middleware

@@ -3,9 +3,9 @@
 import msgspec
 from aiohttp import web
 
+from ledger.api.auth import CALLER
 from ledger.api.parameters import Position, read_position
 from ledger.api.services import Services
-from projections import positions
 
 HEADER = "Ledger-Min-Position"
 
@@ -26,11 +26,12 @@ async def wait_for_read_models(request: web.Request, services: Services, positio
 
     Raises:
         ProjectionBehind: the position was not reached within `services.wait_seconds_max`.
+        Overloaded: too many reads of the key wait.
     """
     if position is None:
         position = _header(request)
     if position is not None:
-        await positions.wait_for_read_models(services.read_database, position, services.wait_seconds_max)
+        await services.read_models.wait(position, services.wait_seconds_max, request[CALLER].name)
 
 
 async def wait_for_log(request: web.Request, services: Services, after: int = 0) -> None:
@@ -43,10 +44,11 @@ async def wait_for_log(request: web.Request, services: Services, after: int = 0)
 
     Raises:
         ProjectionBehind: the position was not reached within `services.wait_seconds_max`.
+        Overloaded: too many reads of the key wait.
     """
     position = max(after, _header(request) or 0)
-    if position and services.reads_from_replica:
-        await positions.wait_for_log(services.read_database, position, services.wait_seconds_max)
+    if position and services.replica is not None and services.reads_from_replica:
+        await services.replica.log.wait(position, services.wait_seconds_max, request[CALLER].name)
 
 
 def _header(request: web.Request) -> int | None:

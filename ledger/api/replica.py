@@ -10,6 +10,7 @@ import logging
 import time
 
 from ledger.database import Database
+from projections.positions import read_model_waiters, replica_log_waiters
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +32,8 @@ class Replica:
 
     def __init__(self, database: Database) -> None:
         self.database = database
+        self.read_models = read_model_waiters(database)
+        self.log = replica_log_waiters(database)
         self._is_available = True
         self._next_check_at = 0.0
 

@@ -4,6 +4,7 @@ The OpenAPI document is generated from the same routes.
 """
 
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
 import msgspec
@@ -11,10 +12,11 @@ from aiohttp import web
 
 from ledger.api.auth import CALLER, authenticate
 from ledger.api.client_connections import ClientConnection
+from ledger.api.heavy_reads import TURNS
 from ledger.api.replica import WAIT_SECONDS_MAX, Replica
 from ledger.api.services import SERVICES, Handler, Services
 from ledger.domain.access import Permission
-from ledger.domain.errors import LedgerError, Malformed
+from ledger.domain.errors import LedgerError, Malformed, Overloaded
 from ledger.logging_setup import REQUEST_CONTEXT
 
 JSON = "application/json"
@@ -22,6 +24,16 @@ NDJSON = "application/x-ndjson"
 EVENT_STREAM = "text/event-stream"
 PLAIN = "text/plain"
 OCTETS = "application/octet-stream"
+
+
+def never(_: web.Request) -> bool:
+    """No request of the route is heavy."""
+    return False
+
+
+def always(_: web.Request) -> bool:
+    """Every request of the route is heavy."""
+    return True
 
 
 class Route(NamedTuple):
@@ -35,6 +47,7 @@ class Route(NamedTuple):
         media: the media types of its responses.
         needs: the permission that a caller needs; None: no authentication.
         from_replica: whether the replica may serve it; then the handler reads from `services.read_database`.
+        is_heavy: whether a request may cost much time; then the handler works in turns (`heavy_reads.py`).
         description: details for the OpenAPI document, in sentences.
     """
 
@@ -50,6 +63,7 @@ class Route(NamedTuple):
     media: tuple[str, ...] = (JSON,)
     needs: Permission | None = "read"
     from_replica: bool = False
+    is_heavy: Callable[[web.Request], bool] = never
     description: str = ""
 
     def definition(self) -> web.RouteDef:
@@ -92,13 +106,20 @@ async def _dispatch(route: Route, request: web.Request) -> web.StreamResponse:
     # The query string "&" has no parameters.
     if route.query is None and request.query_string and request.query:
         raise Malformed(f"unknown query parameter {next(iter(request.query))!r}")
-    if route.from_replica and services.replica is not None:
-        response = await _respond_from_replica(route.handler, request, services, services.replica)
+    if route.is_heavy(request):
+        async with services.heavy_reads.admit(request[CALLER].name) as request[TURNS]:
+            response = await _respond(route, request, services)
     else:
-        response = await route.handler(request, services)
+        response = await _respond(route, request, services)
     if headers and not response.prepared:
         response.headers.update(headers)
     return response
+
+
+async def _respond(route: Route, request: web.Request, services: Services) -> web.StreamResponse:
+    if route.from_replica and services.replica is not None:
+        return await _respond_from_replica(route.handler, request, services, services.replica)
+    return await route.handler(request, services)
 
 
 async def _respond_from_replica(
@@ -108,9 +129,12 @@ async def _respond_from_replica(
     started = time.monotonic()
     if await replica.is_available():
         try:
-            return await handler(
-                request, services._replace(read_database=replica.database, wait_seconds_max=WAIT_SECONDS_MAX)
+            on_replica = services._replace(
+                read_database=replica.database, read_models=replica.read_models, wait_seconds_max=WAIT_SECONDS_MAX
             )
+            return await handler(request, on_replica)
+        except Overloaded:
+            raise
         except LedgerError:
             # Replication lag may be the only reason.
             pass

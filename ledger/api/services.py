@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from aiohttp import web
 
+from ledger.api.heavy_reads import HeavyReads
 from ledger.api.live_feed import LiveFeed
 from ledger.api.rate_limits import RateLimits
 from ledger.api.replica import Replica
@@ -13,21 +14,23 @@ from ledger.api.telemetry import Telemetry
 from ledger.database import Database
 from ledger.keys import KeyRing
 from ledger.log.appender import Appender
-from projections.positions import MIN_POSITION_SECONDS_MAX
+from projections.positions import MIN_POSITION_SECONDS_MAX, PositionWaiters
 
 
 class Services(NamedTuple):
     """The parts of a running service. Without `keys`, authentication and rate limiting are disabled.
 
     `database` is the primary. Handlers of routes that may be served by a replica read from `read_database`, and wait
-    there for a minimum position for at most `wait_seconds_max`; see `routes.py`.
+    with `read_models` for at most `wait_seconds_max` until it reflects a minimum position; see `routes.py`.
     """
 
     database: Database
     read_database: Database
+    read_models: PositionWaiters
     appender: Appender
     feed: LiveFeed
     request_bodies: RequestBodies
+    heavy_reads: HeavyReads
     telemetry: Telemetry
     keys: KeyRing | None = None
     rate_limits: RateLimits | None = None

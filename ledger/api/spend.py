@@ -1,21 +1,24 @@
 """GET /v1/spend: settled costs, summed by any keys (day, model, provider, campaign, job, ...)."""
 
-from typing import Any, Literal
+from typing import Literal
 from uuid import UUID
 
 import msgspec
 from aiohttp import web
 
 from ledger.api.auth import CALLER
+from ledger.api.heavy_reads import turn
 from ledger.api.min_position import MinPositionQuery, wait_for_read_models
 from ledger.api.parameters import read_query
-from ledger.api.routes import Route, json_response
+from ledger.api.routes import JSON, Route, always
 from ledger.api.services import Services
 from ledger.api.views import Money
-from ledger.domain import money
 from ledger.domain.codec import Instant
-from ledger.domain.errors import Malformed
+from ledger.domain.errors import Malformed, ReadTooLarge
 from projections import queries
+
+SUMS_MAX = 50_000
+"""The most sums of a response, which is in memory as a whole: about 16 MiB."""
 
 SpendKey = Literal["day", "resource_type", "model_used", "provider", "campaign_id", "agent_job_id", "agent_type"]
 
@@ -57,22 +60,22 @@ async def get_spend(request: web.Request, services: Services) -> web.StreamRespo
     if len(set(query.group_by)) < len(query.group_by):
         raise Malformed("group_by has a key twice")
     await wait_for_read_models(request, services, query.min_position)
-    keys: list[Any] = list(query.group_by)
-    async with services.read_database.connection() as connection:
-        position, rows = await queries.read_spend(
-            connection, keys, query.start, query.end, query.campaign_id, request[CALLER].allowed_campaign_ids
+    async with turn(request), services.read_database.connection() as connection:
+        position, sums = await queries.read_spend(
+            connection,
+            list(query.group_by),
+            query.start,
+            query.end,
+            query.campaign_id,
+            request[CALLER].allowed_campaign_ids,
+            SUMS_MAX + 1,
         )
-    items = [
-        Spend(
-            currency=row["currency"],
-            cost=money.plain(row["cost"]),
-            tokens_used=int(row["tokens_used"]),
-            entries=row["entries"],
-            **{key: row[key] for key in keys},
+    if len(sums) > SUMS_MAX:
+        raise ReadTooLarge(
+            f"there are more than {SUMS_MAX:,} sums; use fewer keys in group_by, or narrow `from`, `to` or campaign_id"
         )
-        for row in rows
-    ]
-    return json_response(SpendPage(items), position=position)
+    body = f'{{"items":[{",".join(sums)}]}}'.encode()
+    return web.Response(body=body, content_type=JSON, headers={"Ledger-Position": str(position)})
 
 
 ROUTES = [
@@ -83,8 +86,9 @@ ROUTES = [
         "Sum the settled costs.",
         {200: SpendPage},
         SpendQuery,
-        problems=("malformed", "projection-behind", "database-unavailable"),
+        problems=("malformed", "read-too-large", "projection-behind", "overloaded", "database-unavailable"),
         from_replica=True,
+        is_heavy=always,
         description="An adjustment counts at the time of its entry. There is a sum for each currency.",
     )
 ]

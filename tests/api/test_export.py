@@ -64,7 +64,7 @@ async def test_invalid_parameters_are_refused(service: Service, parameters: dict
 async def test_an_export_that_fails_midway_is_aborted(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     await service.append(cost(), cost())
 
-    async def failing(database: Database, event_filter: EventFilter) -> AsyncIterator[list[SaltedEvent]]:
+    async def failing(database: Database, event_filter: EventFilter, *_: int) -> AsyncIterator[list[SaltedEvent]]:
         async for page in read_all_salted(database, event_filter):
             yield page[:1]
             raise OSError("the database went away")
@@ -80,7 +80,7 @@ async def test_an_export_that_fails_before_it_begins_returns_a_problem(
 ) -> None:
     await service.append(cost())
 
-    async def failing(database: Database, event_filter: EventFilter) -> AsyncIterator[list[SaltedEvent]]:
+    async def failing(database: Database, event_filter: EventFilter, *_: int) -> AsyncIterator[list[SaltedEvent]]:
         raise OSError("the database is away")
         yield []
 

@@ -14,9 +14,14 @@ from ledger.log.notifications import LogSignal, Notifier
 from ledger.log.read import read_head
 from tests.cli.helpers import ledger, plain
 from tests.events import campaign, cost
-from tests.log.helpers import request, until
+from tests.log.helpers import connected, request, until
 from tests.servers.pgbouncer import pgbouncer
 from tests.servers.postgresql import PostgreSQL
+
+SLEEPING = """
+SELECT count(*) FROM pg_stat_activity
+WHERE datname = current_database() AND state = 'active' AND query LIKE 'SELECT pg_sleep%'
+"""
 
 
 async def detects_pooler(url: URL) -> bool:
@@ -68,6 +73,35 @@ async def test_240_concurrent_transactions_all_succeed(pooled: URL) -> None:
     async with databases[0].connection() as connection:
         assert await read_head(connection) == 480
     for database in databases:
+        await database.close()
+
+
+async def test_a_cancelled_statement_ends_on_the_server_and_the_pool_stays_usable(
+    plain_server: PostgreSQL, migrated: URL
+) -> None:
+    with pgbouncer(plain_server.url, pool_size=1) as url:
+        database = Database(url.set(database=migrated.database), pool_size=1)
+
+        async def sleep() -> None:
+            async with database.connection() as connection:
+                await connection.execute("SELECT pg_sleep(60)")
+
+        async with connected(migrated) as watcher:
+
+            async def sleeping() -> bool:
+                return bool(await watcher.fetchval(SLEEPING))
+
+            async def awake() -> bool:
+                return not await sleeping()
+
+            for _ in range(3):
+                task = asyncio.create_task(sleep())
+                await until(sleeping)
+                task.cancel()
+                await until(awake)
+
+        async with database.connection() as connection:
+            assert await connection.fetchval("SELECT 1") == 1
         await database.close()
 
 

@@ -5,13 +5,15 @@ from decimal import Decimal
 
 import pytest
 
-from ledger.database import Database
-from ledger.domain.errors import ProjectionBehind
-from projections.positions import wait_for_log, wait_for_read_models
+from ledger.database import Connection, Database
+from ledger.domain.errors import Overloaded, ProjectionBehind
+from projections import positions
+from projections.checkpoint import read_position
+from projections.positions import PositionWaiters, replica_log_waiters, wait_for_read_models
 from projections.worker import fold_page
 from tests.conftest import Service
 from tests.events import campaign, cost
-from tests.log.helpers import record
+from tests.log.helpers import record, turns, until
 
 
 async def test_a_position_that_is_already_reflected_returns_at_once(database: Database) -> None:
@@ -44,7 +46,8 @@ async def test_a_position_that_is_not_reached_in_time_raises_and_names_the_posit
 
 async def test_the_log_is_waited_for_in_the_same_way(database: Database) -> None:
     await record(database, cost(), cost())
-    waiting = asyncio.create_task(wait_for_log(database, 3, seconds_max=5))
+    waiters = replica_log_waiters(database)
+    waiting = asyncio.create_task(waiters.wait(3, seconds_max=5))
     done, _ = await asyncio.wait({waiting}, timeout=0.1)
 
     await record(database, cost())
@@ -52,7 +55,82 @@ async def test_the_log_is_waited_for_in_the_same_way(database: Database) -> None
     assert done == set()
     await asyncio.wait_for(waiting, 5)
     with pytest.raises(ProjectionBehind, match="the replica's log is at position 3, not yet at 4"):
-        await wait_for_log(database, 4, seconds_max=1)
+        await waiters.wait(4, seconds_max=1)
+
+
+async def test_reads_that_wait_share_one_poll_and_each_wakes_at_its_own_position(database: Database) -> None:
+    polls = 0
+
+    async def counted(connection: Connection) -> int:
+        nonlocal polls
+        polls += 1
+        return await read_position(connection)
+
+    async def polled(number: int) -> None:
+        async def reached() -> bool:
+            return polls >= number
+
+        await until(reached)
+
+    waiters = PositionWaiters(database, counted, "the read models are")
+    for_one, for_two = ([asyncio.create_task(waiters.wait(position, 60)) for _ in range(200)] for position in (1, 2))
+    await polled(5)
+    # Each read polling for itself would have polled 400 times by now.
+    assert polls < 10
+
+    await record(database, cost())
+    await fold_page(database)
+    async with asyncio.timeout(5):
+        await asyncio.gather(*for_one)
+    assert not any(task.done() for task in for_two)
+
+    await record(database, cost())
+    await fold_page(database)
+    async with asyncio.timeout(5):
+        await asyncio.gather(*for_two)
+    ended = polls
+    await asyncio.sleep(0.2)
+    assert polls == ended
+
+
+async def test_a_failed_poll_fails_every_read_that_waits(database: Database) -> None:
+    async def fails(_: Connection) -> int:
+        raise OSError("the database went away")
+
+    waiters = PositionWaiters(database, fails, "the read models are")
+
+    outcomes = await asyncio.gather(*(waiters.wait(1) for _ in range(3)), return_exceptions=True)
+
+    assert [str(outcome) for outcome in outcomes] == ["the database went away"] * 3
+
+
+async def test_a_key_may_have_half_of_the_waiting_reads(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(positions, "WAITING_MAX", 4)
+    waiters = replica_log_waiters(database)
+    waiting = [asyncio.create_task(waiters.wait(1, 60, "busy")) for _ in range(2)]
+    await turns()
+
+    with pytest.raises(Overloaded, match="2 reads of this key wait for a position already"):
+        await waiters.wait(1, 60, "busy")
+    waiting.append(asyncio.create_task(waiters.wait(1, 60, "other")))
+    await record(database, cost())
+    async with asyncio.timeout(5):
+        await asyncio.gather(*waiting)
+
+    await waiters.wait(1, 60, "busy")
+
+
+async def test_a_cancelled_read_gives_its_place_back(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(positions, "WAITING_MAX", 2)
+    waiters = replica_log_waiters(database)
+    waiting = asyncio.create_task(waiters.wait(1, 60, "key"))
+    await turns()
+
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+
+    with pytest.raises(ProjectionBehind):
+        await waiters.wait(1, 0.05, "key")
 
 
 @pytest.mark.parametrize("by_header", [True, False])

@@ -1,0 +1,72 @@
+"""Streamed responses of events (NDJSON, export, streams), made in turns and time slices."""
+
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+import msgspec
+from aiohttp import web
+
+from ledger.api.heavy_reads import TURNS
+from ledger.log.read import StoredEvent, view
+from ledger.time_slices import in_slices
+
+logger = logging.getLogger(__name__)
+
+PAGE_EVENTS = 1_000
+PAGE_CHARACTERS = 1024 * 1024
+"""The most events of a piece, and their most characters if it has more than one."""
+
+E = TypeVar("E", bound=StoredEvent)
+
+
+def encode(event: StoredEvent) -> bytes:
+    """Return the JSON of an event."""
+    return msgspec.json.encode(view(event))
+
+
+async def lines(pages: AsyncIterator[list[E]], write_line: Callable[[E], bytes]) -> AsyncIterator[bytes]:
+    """Yield the lines of each page, made in time slices."""
+    async for page in pages:
+        yield b"".join([write_line(event) async for event in in_slices(page)])
+
+
+async def stream(
+    request: web.Request, response: web.StreamResponse, pieces: AsyncIterator[bytes]
+) -> web.StreamResponse:
+    """Stream a response whose pieces are made in turns; if that fails, abort the connection.
+
+    Args:
+        request: a heavy read.
+        response: with the headers, not yet prepared.
+        pieces: of the body; none is empty.
+
+    Returns:
+        the response, which is complete or aborted.
+
+    Raises:
+        LedgerError, OSError and others: the first piece could not be made.
+    """
+    pieces = request[TURNS].take_for_each(pieces)
+    # Made before the response begins, so that an outage of the database is still a problem document.
+    piece = await anext(pieces, None)
+    await response.prepare(request)
+    async with complete_or_abort(request, response):
+        while piece is not None:
+            # write() waits for a slow client, without a turn.
+            await response.write(piece)
+            piece = await anext(pieces, None)
+    return response
+
+
+@asynccontextmanager
+async def complete_or_abort(request: web.Request, response: web.StreamResponse) -> AsyncIterator[None]:
+    """End a streamed response; if it fails midway, abort the connection, so that no client takes it for complete."""
+    try:
+        yield
+        await response.write_eof()
+    except Exception as error:  # noqa: BLE001 (the response has begun: it can only be aborted)
+        logger.warning("%s %s was aborted: %s", request.method, request.path, type(error).__name__)
+        if request.transport is not None:
+            request.transport.abort()
