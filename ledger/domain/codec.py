@@ -177,6 +177,7 @@ _CHECKS: dict[str, Callable[[FieldPlan, Any], Any]] = {
 def utc(field: str, value: datetime) -> datetime:
     """Convert a time to UTC; raise `InvalidFieldError` at the limits of the calendar (years 1 and 9999)."""
     if value.tzinfo is UTC and type(value) is datetime and 1 < value.year < 9999:
+        # The usual case: nothing to convert.
         return value
     try:
         time_utc = value.astimezone(UTC)
@@ -208,6 +209,7 @@ def dump(payload: EventData) -> tuple[bytes, bytes | None]:
         elif kind == "time":
             data[index] = time_text(value)
         else:
+            # Fields that are UNSET are not written.
             data[index] = msgspec.UNSET
             if value != NO_OBJECT:
                 free = free or [msgspec.UNSET] * len(data)
