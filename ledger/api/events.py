@@ -13,24 +13,22 @@ from ledger.api.min_position import wait_for_log
 from ledger.api.parameters import Position, path_uuid, read_position, read_query
 from ledger.api.routes import JSON, NDJSON, Route, always
 from ledger.api.services import Services
-from ledger.api.streamed_events import PAGE_CHARACTERS, PAGE_EVENTS, encode, lines, stream
+from ledger.api.streamed_events import PAGE_CHARACTERS, PAGE_EVENTS, stream
 from ledger.domain.access import Caller
 from ledger.domain.errors import NotFound
 from ledger.domain.event_type import CATEGORIES, Category
+from ledger.log.event_json import JsonEvent, read_all_json, read_json_page
 from ledger.log.read import (
     PAGE_EVENTS_MAX,
     EventFilter,
     EventView,
-    StoredEvent,
-    read_all,
+    has_more_than,
     read_head,
-    read_page,
     read_stream_version,
 )
-from ledger.time_slices import in_slices
 
 LIGHT_LIMIT_DIGITS = 3
-"""A page of 1,000 events or more is a heavy read: encoding it takes several time slices."""
+"""A page of 1,000 events or more is a heavy read."""
 
 
 class TimelineQuery(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -104,19 +102,23 @@ async def _respond(
 ) -> web.StreamResponse:
     await wait_for_log(request, services, event_filter.after)
     if _wants_ndjson(request):
-        pages = read_all(services.read_database, event_filter, PAGE_EVENTS, PAGE_CHARACTERS)
+        pages = read_all_json(services.read_database, event_filter, PAGE_EVENTS, PAGE_CHARACTERS)
         response = web.StreamResponse(headers={"Content-Type": NDJSON})
-        return await stream(request, response, lines(pages, lambda event: encode(event) + b"\n"))
-    async with turn(request):
-        async with services.read_database.connection() as connection:
-            page = await read_page(connection, event_filter, limit)
-            rest = msgspec.structs.replace(event_filter, after=page[-1].position) if page else event_filter
-            next_after = rest.after if page and await read_page(connection, rest, 1) else None
-            # Read last, so that no event on the page is beyond it.
-            head = await read_head(connection)
-        events = b",".join([encode(event) async for event in in_slices(page)])
-    body = b'{"events":[%b],"next_after":%b,"head":%d}' % (events, msgspec.json.encode(next_after), head)
+        return await stream(request, response, _json_lines(pages))
+    async with turn(request), services.read_database.connection() as connection:
+        page = await read_json_page(connection, event_filter, limit)
+        rest = msgspec.structs.replace(event_filter, after=page[-1].position) if page else event_filter
+        next_after = str(rest.after) if page and await has_more_than(connection, rest, 0) else "null"
+        # Read last, so that no event on the page is beyond it.
+        head = await read_head(connection)
+    events = ",".join(event.json for event in page)
+    body = f'{{"events":[{events}],"next_after":{next_after},"head":{head}}}'.encode()
     return web.Response(body=body, content_type=JSON, headers={"Ledger-Position": str(head)})
+
+
+async def _json_lines(pages: AsyncIterator[list[JsonEvent]]) -> AsyncIterator[bytes]:
+    async for page in pages:
+        yield "".join(f"{event.json}\n" for event in page).encode()
 
 
 async def get_event(request: web.Request, services: Services) -> web.StreamResponse:
@@ -126,10 +128,10 @@ async def get_event(request: web.Request, services: Services) -> web.StreamRespo
         event_filter = EventFilter(
             after=position - 1, until=position, allowed_campaign_ids=request[CALLER].allowed_campaign_ids
         )
-        events = await read_page(connection, event_filter, 1)
+        events = await read_json_page(connection, event_filter, 1)
     if not events:
         raise NotFound(f"there is no event at position {position}")
-    return web.Response(body=encode(events[0]), content_type=JSON)
+    return web.Response(body=events[0].json.encode(), content_type=JSON)
 
 
 async def get_stream(request: web.Request, services: Services) -> web.StreamResponse:
@@ -143,24 +145,24 @@ async def get_stream(request: web.Request, services: Services) -> web.StreamResp
     await wait_for_log(request, services)
     async with services.read_database.connection() as connection:
         version = await read_stream_version(connection, category, stream_id)
-        is_visible = version and await read_page(connection, event_filter, 1)
+        is_visible = version and await has_more_than(connection, event_filter, 0)
     if not is_visible:
         raise NotFound(f"there is no {category} stream {stream_id}")
     etag = f'"{version}"'
     if request.headers.get("If-None-Match", "").removeprefix("W/") == etag:
         return web.Response(status=304, headers={"ETag": etag})
     response = web.StreamResponse(headers={"Content-Type": JSON, "ETag": etag})
-    pages = read_all(services.read_database, event_filter, PAGE_EVENTS, PAGE_CHARACTERS)
+    pages = read_all_json(services.read_database, event_filter, PAGE_EVENTS, PAGE_CHARACTERS)
     return await stream(request, response, _stream_json(pages, version))
 
 
-async def _stream_json(pages: AsyncIterator[list[StoredEvent]], version: int) -> AsyncIterator[bytes]:
-    separator = b'{"version":%d,"events":[' % version
+async def _stream_json(pages: AsyncIterator[list[JsonEvent]], version: int) -> AsyncIterator[bytes]:
+    separator = f'{{"version":{version},"events":['
     async for page in pages:
         # Events that were appended meanwhile are left out.
-        if events := [encode(event) async for event in in_slices(page) if event.version <= version]:
-            yield separator + b",".join(events)
-            separator = b","
+        if events := [event.json for event in page if event.version <= version]:
+            yield (separator + ",".join(events)).encode()
+            separator = ","
     yield b"]}"
 
 

@@ -1,5 +1,6 @@
 """GET /v1/log/export: every event as a line, exactly as it is hashed, with its free text and salt."""
 
+from collections.abc import AsyncIterator
 from typing import Annotated
 
 import msgspec
@@ -8,10 +9,11 @@ from aiohttp import web
 from ledger.api.parameters import Position, read_query
 from ledger.api.routes import NDJSON, Route, always
 from ledger.api.services import Services
-from ledger.api.streamed_events import PAGE_CHARACTERS, PAGE_EVENTS, lines, stream
+from ledger.api.streamed_events import PAGE_CHARACTERS, PAGE_EVENTS, stream
 from ledger.audit.export_lines import write_line
 from ledger.log.point_in_time import resolve_position
-from ledger.log.read import EventFilter, read_all_salted, read_head
+from ledger.log.read import EventFilter, SaltedEvent, read_all_salted, read_head
+from ledger.time_slices import in_slices
 
 
 class ExportQuery(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -28,7 +30,12 @@ async def get_export(request: web.Request, services: Services) -> web.StreamResp
         # Checked, because an export that ends before `until` would look complete.
         until = await read_head(connection) if query.until is None else await resolve_position(connection, query.until)
     pages = read_all_salted(services.database, EventFilter(query.after, until), PAGE_EVENTS, PAGE_CHARACTERS)
-    return await stream(request, web.StreamResponse(headers={"Content-Type": NDJSON}), lines(pages, write_line))
+    return await stream(request, web.StreamResponse(headers={"Content-Type": NDJSON}), _lines(pages))
+
+
+async def _lines(pages: AsyncIterator[list[SaltedEvent]]) -> AsyncIterator[bytes]:
+    async for page in pages:
+        yield b"".join([write_line(event) async for event in in_slices(page)])
 
 
 ROUTES = [

@@ -1,35 +1,18 @@
-"""Streamed responses of events (NDJSON, export, streams), made in turns and time slices."""
+"""Streamed responses of events (NDJSON, export, streams): made in turns, and aborted if they fail midway."""
 
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TypeVar
 
-import msgspec
 from aiohttp import web
 
 from ledger.api.heavy_reads import TURNS
-from ledger.log.read import StoredEvent, view
-from ledger.time_slices import in_slices
 
 logger = logging.getLogger(__name__)
 
 PAGE_EVENTS = 1_000
 PAGE_CHARACTERS = 1024 * 1024
 """The most events of a piece, and their most characters if it has more than one."""
-
-E = TypeVar("E", bound=StoredEvent)
-
-
-def encode(event: StoredEvent) -> bytes:
-    """Return the JSON of an event."""
-    return msgspec.json.encode(view(event))
-
-
-async def lines(pages: AsyncIterator[list[E]], write_line: Callable[[E], bytes]) -> AsyncIterator[bytes]:
-    """Yield the lines of each page, made in time slices."""
-    async for page in pages:
-        yield b"".join([write_line(event) async for event in in_slices(page)])
 
 
 async def stream(

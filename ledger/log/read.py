@@ -5,7 +5,7 @@ Positions have no gaps and become visible in order, so a reader only needs to re
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
-from typing import TypeVar
+from typing import Protocol, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -57,9 +57,16 @@ class SaltedEvent(StoredEvent, frozen=True):
     text_salt: bytes | None
 
 
-E = TypeVar("E", bound=StoredEvent)
+class HasPosition(Protocol):
+    """What a page consists of: events in any form, with their position."""
 
-_ReadPage = Callable[[Connection, "EventFilter", int, int | None], Awaitable[list[E]]]
+    @property
+    def position(self) -> int: ...
+
+
+E = TypeVar("E", bound=HasPosition)
+
+ReadPage = Callable[[Connection, "EventFilter", int, int | None], Awaitable[list[E]]]
 
 
 class EventView(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -159,7 +166,8 @@ def _conditions(selection: EventFilter) -> tuple[str, list[object]]:
     return " AND ".join(conditions), arguments
 
 
-def _page_query(columns: str, selection: EventFilter, limit: int, characters_max: int) -> tuple[str, list[object]]:
+def page_query(columns: str, selection: EventFilter, limit: int, characters_max: int) -> tuple[str, list[object]]:
+    """Return the query of a page, and its arguments; see `read_page`."""
     condition, arguments = _conditions(selection)
     arguments += [limit, characters_max]
     # The window function sums `size` alone, so texts beyond the limit are never read from disk.
@@ -200,7 +208,7 @@ async def read_page(
     Returns:
         the events in order of position; empty only if no further event matches.
     """
-    query, arguments = _page_query(_COLUMNS, selection, limit, characters_max or PAGE_CHARACTERS_MAX)
+    query, arguments = page_query(_COLUMNS, selection, limit, characters_max or PAGE_CHARACTERS_MAX)
     return [StoredEvent(*row) for row in await connection.fetch(query, *arguments)]
 
 
@@ -221,7 +229,7 @@ async def read_salted_page(
     Returns:
         the events in order of position; empty only if no further event matches.
     """
-    query, arguments = _page_query(_SALTED_COLUMNS, selection, limit, characters_max or PAGE_CHARACTERS_MAX)
+    query, arguments = page_query(_SALTED_COLUMNS, selection, limit, characters_max or PAGE_CHARACTERS_MAX)
     return [SaltedEvent(*row) for row in await connection.fetch(query, *arguments)]
 
 
@@ -248,10 +256,7 @@ async def read_stream_version(connection: Connection, category: str, stream_id: 
 
 
 def read_all(
-    database: Database,
-    selection: EventFilter,
-    page_events_max: int = PAGE_EVENTS_MAX,
-    page_characters_max: int | None = None,
+    database: Database, selection: EventFilter, page_events_max: int = PAGE_EVENTS_MAX
 ) -> AsyncIterator[list[StoredEvent]]:
     """Read all selected events page by page, each page in a separate short transaction.
 
@@ -260,13 +265,11 @@ def read_all(
         selection: the events to read. If `until` is None, reading ends at the head of the log as it was at the start,
             so that ongoing appends do not prolong it.
         page_events_max: the most events in a page.
-        page_characters_max: the most characters of data and text in a page of more than one event;
-            `PAGE_CHARACTERS_MAX` when None.
 
     Yields:
         pages of events in order of position; none is empty.
     """
-    return _read_pages(database, selection, (page_events_max, page_characters_max), read_page)
+    return read_pages(database, selection, (page_events_max, None), read_page)
 
 
 def read_all_salted(
@@ -276,12 +279,13 @@ def read_all_salted(
     page_characters_max: int | None = None,
 ) -> AsyncIterator[list[SaltedEvent]]:
     """Read all selected events with their salts, page by page; see `read_all` and `read_salted_page`."""
-    return _read_pages(database, selection, (page_events_max, page_characters_max), read_salted_page)
+    return read_pages(database, selection, (page_events_max, page_characters_max), read_salted_page)
 
 
-async def _read_pages(
-    database: Database, selection: EventFilter, page_size_max: tuple[int, int | None], read: "_ReadPage[E]"
+async def read_pages(
+    database: Database, selection: EventFilter, page_size_max: tuple[int, int | None], read: "ReadPage[E]"
 ) -> AsyncIterator[list[E]]:
+    """Read all selected events with `read`, page by page; `page_size_max` is in events and characters."""
     if selection.until is None:
         async with database.connection() as connection:
             selection = msgspec.structs.replace(selection, until=await read_head(connection))

@@ -13,7 +13,8 @@ import aiohttp
 import psutil
 import pytest
 
-from ledger.log import read
+from ledger.api import events
+from ledger.log import event_json
 from tests.api.helpers import NDJSON, eventually
 from tests.conftest import Service
 from tests.events import content, cost, follow, job
@@ -89,17 +90,16 @@ async def test_an_event_larger_than_a_page_is_a_page_alone(service: Service) -> 
 
 
 async def test_ndjson_ends_although_events_are_appended_meanwhile(service: Service, monkeypatch: Any) -> None:
-    monkeypatch.setattr(read, "PAGE_EVENTS_MAX", 10)
-    monkeypatch.setattr(read.read_page, "__defaults__", (10, None))
+    monkeypatch.setattr(events, "PAGE_EVENTS", 10)
     await service.append(*(cost() for _ in range(30)))
-    original = read.read_page
+    original = event_json.read_json_page
 
     async def read_page_while_others_write(*arguments: Any) -> Any:
         page = await original(*arguments)
         await service.append(cost())
         return page
 
-    monkeypatch.setattr(read, "read_page", read_page_while_others_write)
+    monkeypatch.setattr(event_json, "read_json_page", read_page_while_others_write)
     async with service.client.get("/v1/events", headers=ACCEPT_NDJSON) as answer:
         body = await answer.read()
 
@@ -110,7 +110,7 @@ async def test_an_aborted_response_does_not_end_like_a_complete_one(service: Ser
     asset = content()
     revisions = [follow(asset, "content.revised", {"title": f"{number}"}) for number in range(30)]
     await service.append(asset, *revisions)
-    original = read.read_page
+    original = event_json.read_json_page
     pages = 0
 
     async def fail_on_the_second_page(connection: Any, event_filter: Any, *_: int) -> Any:
@@ -120,7 +120,7 @@ async def test_an_aborted_response_does_not_end_like_a_complete_one(service: Ser
             raise ConnectionResetError("the database went away")
         return await original(connection, event_filter, 10)
 
-    monkeypatch.setattr(read, "read_page", fail_on_the_second_page)
+    monkeypatch.setattr(event_json, "read_json_page", fail_on_the_second_page)
 
     for path, headers in [("/v1/events", ACCEPT_NDJSON), (f"/v1/streams/content/{asset['id']}", {})]:
         with pytest.raises(aiohttp.ClientError):
@@ -130,7 +130,7 @@ async def test_an_aborted_response_does_not_end_like_a_complete_one(service: Ser
 
 async def test_slow_readers_delay_their_own_pages_and_block_nobody_else(service: Service, monkeypatch: Any) -> None:
     await append_large(service, 40, 900_000)
-    original = read.read_page
+    original = event_json.read_json_page
     pages = 0
 
     async def count(*arguments: Any) -> Any:
@@ -138,7 +138,7 @@ async def test_slow_readers_delay_their_own_pages_and_block_nobody_else(service:
         pages += 1
         return await original(*arguments)
 
-    monkeypatch.setattr(read, "read_page", count)
+    monkeypatch.setattr(event_json, "read_json_page", count)
     # More clients than the pool has connections; none of them reads its response.
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(service.client._base_url, connector=connector, read_bufsize=1024) as client:
