@@ -1,4 +1,4 @@
-"""Streamed responses of events (NDJSON, export, streams): made in turns, and aborted if they fail midway."""
+"""Streamed responses of events (NDJSON, export, streams): made in turns, aborted if they fail midway."""
 
 import logging
 from collections.abc import AsyncIterator
