@@ -1,14 +1,16 @@
 """Reads that compete with appends, as a separate process: one GET repeated on many connections.
 
-    python -m ledger.bench.read_load URL CONNECTIONS PATH ACCEPT KEY ABANDONED
+    python -m ledger.bench.read_load URL CONNECTIONS PATH ACCEPT KEY RETRY_SECONDS ABANDONED
 
-Each request has a connection of its own, whose response is read to its end and thrown away; after a 503 the client
-waits for a second (`Retry-After: 1`). ABANDONED is 1 if a connection is closed as soon as its request is sent; then
-CONNECTIONS requests are sent at once each second. The load ends with SIGTERM: all connections are closed, whatever is
-in progress. It prints a line once every connection is open, and at the end the number of responses by status as JSON.
+Each request has a connection of its own, whose response is read to its end and thrown away. After a 503 the client
+waits for RETRY_SECONDS, and the first time for a random part of it, so that not all come back together. ABANDONED is 1
+if a connection is closed as soon as its request is sent; then CONNECTIONS requests are sent at once each second. The
+load ends with SIGTERM: all connections are closed, whatever is in progress. It prints a line once every connection is
+open, and at the end the number of responses by status as JSON.
 """
 
 import asyncio
+import random
 import resource
 import signal
 import sys
@@ -22,7 +24,6 @@ SECONDS_MAX = 120
 """The load ends by itself after this time, in case that the process which started it is gone."""
 
 OVERLOADED = 503
-RETRY_SECONDS = 1.0
 ABANDONED_INTERVAL_SECONDS = 1.0
 OTHER_FILES = 64
 READ_BYTES = 256 * 1024
@@ -33,7 +34,7 @@ Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 class ReadLoad:
     """A GET that is sent again and again, and the statuses of the responses."""
 
-    def __init__(self, url: str, path: str, accept: str, key: str) -> None:
+    def __init__(self, url: str, path: str, accept: str, key: str, retry_seconds: float) -> None:
         """Prepare a load.
 
         Args:
@@ -41,7 +42,9 @@ class ReadLoad:
             path: to read.
             accept: the media type to ask for.
             key: the API key.
+            retry_seconds: pause of a client after a 503.
         """
+        self._retry_seconds = retry_seconds
         parts = urlsplit(url)
         self.statuses: Counter[int] = Counter()
         self._address = parts.hostname, parts.port
@@ -58,6 +61,7 @@ class ReadLoad:
 
     async def read_repeatedly(self, connection: Connection) -> None:
         """Read the response to its end, then send the request again, without end."""
+        pause = random.uniform(0, self._retry_seconds)  # noqa: S311
         while True:
             reader, writer = connection
             try:
@@ -68,7 +72,8 @@ class ReadLoad:
             finally:
                 writer.transport.abort()
             if status == OVERLOADED:
-                await asyncio.sleep(RETRY_SECONDS)
+                await asyncio.sleep(pause)
+                pause = self._retry_seconds
             connection = await self.send()
 
     async def abandon_repeatedly(self, connections: list[Connection]) -> None:
@@ -111,9 +116,9 @@ async def main(load: ReadLoad, connection_count: int, *, is_abandoned: bool) -> 
 
 
 if __name__ == "__main__":
-    _, _url, _connections, _path, _accept, _key, _is_abandoned = sys.argv
+    _, _url, _connections, _path, _accept, _key, _retry_seconds, _is_abandoned = sys.argv
     _hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (int(_connections) + OTHER_FILES, _hard_limit))
-    _load = ReadLoad(_url, _path, _accept, _key)
+    _load = ReadLoad(_url, _path, _accept, _key, float(_retry_seconds))
     _statuses = uvloop.run(main(_load, int(_connections), is_abandoned=_is_abandoned == "1"))
     sys.stdout.write(msgspec.json.encode(_statuses).decode() + "\n")

@@ -21,7 +21,8 @@ WRONG_STATUSES = (400, 401, 403, 404, 406)
 class Reads(msgspec.Struct, frozen=True):
     """What is read on how many connections at the same time.
 
-    `key` is the API key. `is_abandoned`: the client closes each connection as soon as its request is sent.
+    `key` is the API key. `retry_seconds` is the pause of a client after a 503. `is_abandoned`: the client closes each
+    connection as soon as its request is sent.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Reads(msgspec.Struct, frozen=True):
     path: str
     key: str
     accept: str = "application/json"
+    retry_seconds: float = 1.0
     is_abandoned: bool = False
 
 
@@ -49,7 +51,7 @@ async def competing_reads(url: str, reads: Reads, folder: Path) -> AsyncIterator
     """
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "ledger.bench.read_load", url, str(reads.connections), reads.path),
-        *(reads.accept, reads.key, str(int(reads.is_abandoned))),
+        *(reads.accept, reads.key, str(reads.retry_seconds), str(int(reads.is_abandoned))),
         env=child_environment(None, folder),
         cwd=folder,
         stdin=asyncio.subprocess.DEVNULL,

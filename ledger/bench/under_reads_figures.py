@@ -21,6 +21,9 @@ EVENTS_PER_SECOND = 100
 RATIO_MAX = 2.0
 P99_MS_MAX = 250.0
 
+WAIT_SECONDS_MAX = 5.0
+"""How long a read waits for its `min_position`. One that is refused at once comes back as late as one that waited."""
+
 
 async def under_reads(environment: Environment) -> list[Figure]:
     """Measure single appends at a constant rate, by turns alone and beside each kind of reads."""
@@ -59,7 +62,9 @@ async def _prepare(environment: Environment, url: URL, events: int) -> list[Read
         Reads("events as NDJSON", 10, "/v1/events?after=0", auditor, accept="application/x-ndjson"),
         Reads("export", 10, "/v1/log/export", auditor, accept="application/x-ndjson"),
         Reads("as_of of a long entry", 10, as_of, viewer),
-        Reads("min_position ahead", 1_500, f"/v1/campaigns?min_position={head}", viewer),
+        Reads(
+            "min_position ahead", 1_500, f"/v1/campaigns?min_position={head}", viewer, retry_seconds=WAIT_SECONDS_MAX
+        ),
         Reads("as_of, abandoned", 20, as_of, viewer, is_abandoned=True),
     ]
 
