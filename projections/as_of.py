@@ -23,7 +23,8 @@ from projections.rows import BudgetEntryRow, CampaignRow, R, Row, Rows
 from projections.skips import read_skips
 from projections.tables import AGENT_JOBS, BUDGET_ENTRIES, CAMPAIGNS, ReadModel
 
-PAGE_EVENTS_MAX = 1_000
+PAGE_EVENTS_MAX = 250
+"""Reading the columns of more events at a time would keep the event loop for several milliseconds."""
 
 EVENTS_MAX = 100_000
 """The most events that are folded for a row, which takes about three seconds of processor time."""

@@ -1,6 +1,7 @@
 """Time slices: a long loop lets other tasks run in between."""
 
 import asyncio
+from itertools import groupby
 
 import pytest
 
@@ -32,23 +33,23 @@ async def test_other_tasks_run_after_each_slice_and_not_within_one(monkeypatch: 
         clock.seconds += time_slices.SLICE_SECONDS / 3
     other.cancel()
 
-    assert seen == ["0", "1", "2", "other", "3", "4", "5", "other"]
+    # Another task may run several times in a pause.
+    assert [key for key, _ in groupby(seen)] == ["0", "1", "2", "other", "3", "4", "5", "other"]
 
 
-async def test_busy_tasks_get_as_much_time_as_a_slice(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_pause_is_as_long_as_a_slice(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, pauses = Clock(), []
 
     async def sleep(seconds: float) -> None:
         pauses.append(seconds)
-        clock.seconds += 1.0
 
     monkeypatch.setattr(time_slices, "time", clock)
-    monkeypatch.setattr(time_slices.asyncio, "sleep", sleep)
+    monkeypatch.setattr(asyncio, "sleep", sleep)
 
-    async for _ in in_slices(range(2)):
-        clock.seconds += time_slices.SLICE_SECONDS
+    async for _ in in_slices(range(4)):
+        clock.seconds += time_slices.SLICE_SECONDS / 2
 
-    assert pauses == [0, time_slices.SLICE_SECONDS] * 2
+    assert pauses == [time_slices.SLICE_SECONDS] * 2
 
 
 async def test_every_item_is_yielded_in_order() -> None:

@@ -9,11 +9,14 @@ from aiohttp import web
 from ledger.api.parameters import Position, read_query
 from ledger.api.routes import NDJSON, Route, always
 from ledger.api.services import Services
-from ledger.api.streamed_events import PAGE_CHARACTERS, PAGE_EVENTS, stream
+from ledger.api.streamed_events import PAGE_CHARACTERS, stream
 from ledger.audit.export_lines import write_line
 from ledger.log.point_in_time import resolve_position
 from ledger.log.read import EventFilter, SaltedEvent, read_all_salted, read_head
 from ledger.time_slices import in_slices
+
+PAGE_EVENTS = 250
+"""Reading the columns of more events at a time would keep the event loop for several milliseconds."""
 
 
 class ExportQuery(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
