@@ -186,6 +186,19 @@ class KeyRing:
         await self._refresh(REFRESH_SECONDS)
         if key_id not in self._active:
             await self._refresh(UNKNOWN_KEY_REFRESH_SECONDS)
+        return self._check(key_id, secret)
+
+    def find_cached(self, text: str) -> Caller | None:
+        """Return the caller that a key identifies if the cache suffices; None: call `authenticate`."""
+        match = _KEY_PATTERN.fullmatch(text)
+        if match is None or time.monotonic() - self._loaded_at >= REFRESH_SECONDS:
+            return None
+        try:
+            return self._check(match[1], match[2])
+        except Unauthenticated:
+            return None
+
+    def _check(self, key_id: str, secret: str) -> Caller:
         active = self._active.get(key_id)
         hashed = sha256(secret.encode()).digest()
         if active is None or not hmac.compare_digest(active.secret_sha256, hashed):

@@ -20,7 +20,8 @@ async def background(
     with_worker: bool,
     sealer: Sealer | None = None,
     direct: Database | None = None,
-    on_group: Callable[[int, float], None] = lambda events, seconds: None,
+    appends: Database | None = None,
+    on_group: Callable[[int, float, str], None] = lambda events, seconds, path: None,
     clock: Callable[[], datetime] | None = None,
 ) -> AsyncIterator[tuple[Appender, LogSignal]]:
     """Run the background tasks within the context; on exit, drain the appender and let the worker finish its page.
@@ -30,7 +31,8 @@ async def background(
         with_worker: whether to update the read models and expire holds in this process.
         sealer: seals the log in this process, if given.
         direct: the same database without a transaction-mode pooler in between, if `database` goes through one.
-        on_group: called with the number of events and the seconds of each group commit.
+        appends: the same database with a pool for appends alone, which readers cannot exhaust; None: `database`.
+        on_group: called with the number of events, the seconds and the path of each group commit.
         clock: the time for `recorded_at`; the clock of the database server when None.
 
     Yields:
@@ -40,7 +42,7 @@ async def background(
     notifier = Notifier(database, signal, direct)
     worker = Worker(database, signal)
     async with (
-        Appender(database, on_append=notifier.publish, on_group=on_group, clock=clock) as appender,
+        Appender(appends or database, on_append=notifier.publish, on_group=on_group, clock=clock) as appender,
         asyncio.TaskGroup() as tasks,
     ):
         endless = [tasks.create_task(notifier.run(), name="notifier")]

@@ -45,11 +45,8 @@ TRIES_MAX = 5
 
 DECIDE = "`ledger projections retry read_models` or `ledger projections skip read_models --reason ...`"
 
-# The commit of a page need not wait for the disk: if a crash loses it, the checkpoint is lost with the rows, and the
-# page is folded again from the log. `remote_apply` stays, because readers of a synchronous replica rely on it.
 BEGIN_PAGE = """
 BEGIN ISOLATION LEVEL READ COMMITTED;
-SELECT set_config('synchronous_commit', 'off', true) WHERE current_setting('synchronous_commit') = 'on';
 SET LOCAL lock_timeout = '10s';
 SET LOCAL statement_timeout = '60s';
 SET LOCAL idle_in_transaction_session_timeout = '60s';

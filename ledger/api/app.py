@@ -26,6 +26,7 @@ from ledger.api import (
 from ledger.api.client_connections import connection_factory
 from ledger.api.connection_limits import ConnectionLimits
 from ledger.api.event_loop_pauses import event_loop_pauses
+from ledger.api.fast_append import FastAppend
 from ledger.api.heavy_reads import HeavyReads
 from ledger.api.live_feed import LiveFeed
 from ledger.api.middleware import answer_with_problems, finish_writes, observe, set_security_headers
@@ -106,6 +107,7 @@ async def serving(
     sealer: Sealer | None = None,
     key_ring: KeyRing | None = None,
     rate_limits: RateLimits | None = None,
+    appends: Database | None = None,
     direct: Database | None = None,
     replica: Database | None = None,
     clock: Callable[[], datetime] | None = None,
@@ -120,6 +122,7 @@ async def serving(
         sealer: also seal the log in this process.
         key_ring: the API keys; None: no authentication.
         rate_limits: the limit of requests per key; None: no limit.
+        appends: a pool for appends alone, which readers cannot exhaust; None: `database`.
         direct: a connection past the pooler, if `database` uses one.
         replica: a streaming replica to read from.
         clock: the time of recording; None: the database server's clock.
@@ -134,6 +137,7 @@ async def serving(
             database,
             with_worker=with_worker,
             sealer=sealer,
+            appends=appends,
             direct=direct,
             on_group=telemetry.observe_group,
             clock=clock,
@@ -158,7 +162,7 @@ async def serving(
         await runner.setup()
         assert runner.server is not None
         limits = ConnectionLimits(connections_max, with_keys=key_ring is not None)
-        factory = connection_factory(runner.server, limits, telemetry)
+        factory = connection_factory(runner.server, limits, telemetry, FastAppend(services))
         server = await asyncio.get_running_loop().create_server(factory, sock=listener, backlog=BACKLOG)
         try:
             yield

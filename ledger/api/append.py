@@ -1,6 +1,6 @@
 """POST /v1/events: append events, all or nothing (atomic) or each separately (independent)."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 from aiohttp import web
@@ -13,8 +13,10 @@ from ledger.api.services import Services
 from ledger.domain.access import Caller
 from ledger.domain.errors import InvalidEvent, LedgerError, Malformed, Refused
 from ledger.domain.event import Candidate, Receipt, Request
+from ledger.domain.judge import Verdict
 from ledger.log.decode import AnyEvent, split_body
 from ledger.log.submit import append_each, decode_each
+from ledger.time_slices import in_slices
 
 IDEMPOTENCY_KEY_CHARACTERS_MAX = 255
 
@@ -47,7 +49,7 @@ async def append_events(request: web.Request, services: Services) -> web.StreamR
     query = read_query(request, AppendQuery)
     async with services.request_bodies.read(request, request[CALLER].name) as body:
         texts, is_batch = split_body(body, ndjson=request.content_type == NDJSON)
-        key = _idempotency_key(request)
+        key = idempotency_key(request.headers.get("Idempotency-Key"))
         if query.mode == "independent":
             return await _append_independent(services, texts, request[CALLER], key)
         return await _append_atomic(services, texts, request[CALLER], key, is_batch)
@@ -58,7 +60,7 @@ async def _append_atomic(
 ) -> web.StreamResponse:
     candidates: list[Candidate] = []
     errors: list[dict[str, Any]] = []
-    for index, decoded in enumerate(decode_each(texts, caller, key)):
+    async for index, decoded in in_slices(enumerate(decode_each(texts, caller, key))):
         match decoded:
             case Candidate():
                 candidates.append(decoded)
@@ -68,16 +70,30 @@ async def _append_atomic(
                 return problems.response(decoded, index if is_batch else None)
     if errors:
         return problems.response(InvalidEvent(errors), errors[0]["index"] if is_batch else None)
-    outcomes = await services.appender.append(Request(candidates))
-    receipts = [outcome for outcome in outcomes if isinstance(outcome, Receipt)]
-    if len(receipts) < len(candidates):
-        refusal = outcomes[0]
+    result = append_result(await services.appender.append(Request(candidates)), len(candidates))
+    if isinstance(result, Refused):
+        services.telemetry.count_refusal(result.slug)
+        return problems.response(result, result.index if is_batch else None)
+    return json_response(result.answer, status=result.status, position=result.answer.position)
+
+
+class AppendResult(NamedTuple):
+    """The answer to a request whose events are all in the log, and its HTTP status: 200 if all are duplicates."""
+
+    status: int
+    answer: Appended
+
+
+def append_result(verdict: Verdict, events: int) -> AppendResult | Refused:
+    """Return the result of an atomic request with this number of events."""
+    receipts = [receipt for receipt in verdict if isinstance(receipt, Receipt)]
+    if len(receipts) < events:
+        refusal = verdict[0]
         assert isinstance(refusal, Refused)
-        services.telemetry.count_refusal(refusal.slug)
-        return problems.response(refusal, refusal.index if is_batch else None)
+        return refusal
     position = max(receipt.position for receipt in receipts)
     status = 200 if all(receipt.duplicate for receipt in receipts) else 201
-    return json_response(Appended(position, receipts), status=status, position=position)
+    return AppendResult(status, Appended(position, receipts))
 
 
 async def _append_independent(
@@ -95,8 +111,12 @@ async def _append_independent(
     return json_response(IndependentResults(position, results), position=position)
 
 
-def _idempotency_key(request: web.Request) -> str | None:
-    key = request.headers.get("Idempotency-Key")
+def idempotency_key(key: str | None) -> str | None:
+    """Return the value of the header `Idempotency-Key`, checked.
+
+    Raises:
+        Malformed: it is empty, too long, or has characters that are not printable.
+    """
     # aiohttp decodes bytes that are not UTF-8 as lone surrogates, which are not printable.
     if key is not None and not (1 <= len(key) <= IDEMPOTENCY_KEY_CHARACTERS_MAX and key.isprintable()):
         raise Malformed(f"Idempotency-Key must have 1 to {IDEMPOTENCY_KEY_CHARACTERS_MAX} printable characters")

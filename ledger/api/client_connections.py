@@ -2,9 +2,8 @@
 
 import asyncio
 import logging
-import resource
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import msgspec
 from aiohttp import web
@@ -28,30 +27,22 @@ READ_SECONDS_MAX = 30.0
 """Slow-reader timeout: a client that reads less than 64 KiB in this time is disconnected, since unread output is
 buffered in memory."""
 
+EARLY_BYTES_MAX = 64 * 1024
+"""A client may send this much before its previous request is answered; then its connection is not read."""
+
 REJECTED_SECONDS = 1.0
 """A rejected client has this time to read the response."""
 
-OTHER_FILES = 256
-"""Open files other than client connections: database connections, listening sockets, logs."""
 
+class FastPath(Protocol):
+    """Handles some requests without aiohttp (see `ledger.api.fast_append`)."""
 
-def raise_open_file_limit(connections: int) -> int:
-    """Raise the soft limit of open files as needed for `connections`; return how many connections it allows."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = connections + OTHER_FILES
-    if soft != resource.RLIM_INFINITY and soft < needed:
-        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    allowed = connections if soft == resource.RLIM_INFINITY else min(connections, max(1, soft - OTHER_FILES))
-    if allowed < connections:
-        logger.warning(
-            "the limit of open files is %s: accepting at most %s connections, not %s", soft, allowed, connections
-        )
-    return allowed
+    def take(self, data: bytes, connection: "ClientConnection") -> bool:
+        """Take a request if possible; `connection.write_response` is then called once."""
 
 
 def connection_factory(
-    server: web.Server, limits: ConnectionLimits, telemetry: Telemetry
+    server: web.Server, limits: ConnectionLimits, telemetry: Telemetry, fast_path: FastPath
 ) -> Callable[[], asyncio.Protocol]:
     """Return a function that makes the protocol of each new connection.
 
@@ -59,6 +50,7 @@ def connection_factory(
         server: the aiohttp server.
         limits: how many may be open; further ones are rejected before a parser or task is created.
         telemetry: counts the connections.
+        fast_path: handles most appends.
 
     Returns:
         The function, for `loop.create_server`.
@@ -70,7 +62,13 @@ def connection_factory(
             telemetry.count_rejected_connection()
             return RejectedConnection()
         connection = ClientConnection(
-            server, telemetry, limits, loop=loop, keepalive_timeout=KEEPALIVE_SECONDS, access_log=None
+            server,
+            telemetry,
+            limits,
+            fast_path,
+            loop=loop,
+            keepalive_timeout=KEEPALIVE_SECONDS,
+            access_log=None,
         )
         limits.add(connection)
         return connection
@@ -98,12 +96,32 @@ class RejectedConnection(asyncio.Protocol):
 class ClientConnection(RequestHandler):
     """aiohttp's protocol of a connection, with timeouts; errors outside all routes become problem documents."""
 
-    __slots__ = ("_head_timer", "_limits", "_read_timer", "_telemetry", "_unread_bytes")
+    __slots__ = (
+        "_early",
+        "_fast_path",
+        "_fast_response",
+        "_head_timer",
+        "_limits",
+        "_read_timer",
+        "_telemetry",
+        "_unread_bytes",
+    )
 
-    def __init__(self, server: web.Server, telemetry: Telemetry, limits: ConnectionLimits, **options: Any) -> None:
+    def __init__(
+        self,
+        server: web.Server,
+        telemetry: Telemetry,
+        limits: ConnectionLimits,
+        fast_path: FastPath,
+        **options: Any,
+    ) -> None:
         super().__init__(server, **options)
         self._telemetry = telemetry
         self._limits = limits
+        self._fast_path = fast_path
+        # Pending while the fast path handles a request; what the client sends meanwhile is kept in `_early`.
+        self._fast_response: asyncio.Future[None] | None = None
+        self._early = bytearray()
         self._head_timer: asyncio.TimerHandle | None = None
         self._read_timer: asyncio.TimerHandle | None = None
         self._unread_bytes = 0
@@ -138,7 +156,7 @@ class ClientConnection(RequestHandler):
 
     def idle_seconds(self) -> float | None:
         """Return the time since the last response, or since the opening; None while a request is in progress."""
-        if self.transport is None or self._request_in_progress or self._messages:
+        if self.transport is None or self._request_in_progress or self._messages or self._fast_response is not None:
             return None
         return self._loop.time() + KEEPALIVE_SECONDS - self._next_keepalive_close_time
 
@@ -149,15 +167,59 @@ class ClientConnection(RequestHandler):
             self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        """Parse the data; start the timeout for the head of a request with its first byte.
+        """Handle the data by the fast path if possible, or parse it.
 
-        `_waiter` is pending while aiohttp waits for the rest of a head.
+        The timeout for the head of a request starts with its first byte. `_waiter` is pending while aiohttp waits for
+        the rest of a head.
         """
+        if self._fast_response is not None:
+            self._early += data
+            if len(self._early) > EARLY_BYTES_MAX and self.transport is not None:
+                self.transport.pause_reading()
+            return
+        if self._is_idle() and self._take_fast(data):
+            return
         super().data_received(data)
         if self._waiter is None or self._waiter.done():
             self._cancel_head_timer()
         elif self._head_timer is None:
             self._head_timer = self._loop.call_later(HEAD_SECONDS_MAX, self.force_close)
+
+    def _is_idle(self) -> bool:
+        """Whether aiohttp waits for the first byte of a request, with nothing else to do."""
+        is_waiting = self._waiter is not None and not self._waiter.done()
+        is_free = not (self._messages or self._paused or self._close or self._force_close)
+        return is_waiting and self._head_timer is None and is_free
+
+    def _take_fast(self, data: bytes) -> bool:
+        self._fast_response = self._loop.create_future()
+        if self._fast_path.take(data, self):
+            # aiohttp must not close the connection as idle meanwhile.
+            self._next_keepalive_close_time = self._loop.time() + KEEPALIVE_SECONDS
+            return True
+        self._fast_response = None
+        return False
+
+    def write_response(self, response: bytes) -> None:
+        """Write the response of the fast path; then handle what has arrived since."""
+        fast_response, self._fast_response = self._fast_response, None
+        if fast_response is not None and not fast_response.done():
+            fast_response.set_result(None)
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            return
+        transport.write(response)
+        self._next_keepalive_close_time = self._loop.time() + KEEPALIVE_SECONDS
+        if self._early:
+            early, self._early = bytes(self._early), bytearray()
+            transport.resume_reading()
+            self.data_received(early)
+
+    async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109 (the signature is aiohttp's)
+        """Wait for the fast path to respond before the connection is closed."""
+        if self._fast_response is not None:
+            await asyncio.wait([self._fast_response], timeout=timeout)
+        await super().shutdown(timeout)
 
     def pause_writing(self) -> None:
         """Start the slow-reader timeout: the write buffer is full."""

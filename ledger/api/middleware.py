@@ -20,6 +20,12 @@ logger = logging.getLogger(__name__)
 
 REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id", str)
 
+SECURITY_HEADERS = {"Server": "ledger", "X-Content-Type-Options": "nosniff"}
+"""Headers of every response: no server version, no sniffing."""
+
+NO_STORE = "no-store"
+"""`Cache-Control` of every response that sets none: it is meant for one API key, so no cache must keep it."""
+
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 CLIENT_CLOSED_REQUEST = 499
@@ -34,12 +40,16 @@ async def finish_writes(request: web.Request, handler: Handler) -> web.StreamRes
     return await asyncio.shield(handler(request))
 
 
+def request_id_of(sent: str | None) -> str:
+    """Return the request id that the client sent, if it is valid, else a new one."""
+    return sent if sent is not None and _REQUEST_ID.fullmatch(sent) else f"{random.getrandbits(128):032x}"
+
+
 @web.middleware
 async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Set the request id (`X-Request-ID`, else a new one), count the request, and log it at level debug."""
     began = time.monotonic()
-    sent = request.headers.get("X-Request-ID")
-    request_id = sent if sent is not None and _REQUEST_ID.fullmatch(sent) else f"{random.getrandbits(128):032x}"
+    request_id = request_id_of(request.headers.get("X-Request-ID"))
     # A connection's requests share one context: replace what the previous request has set.
     REQUEST_CONTEXT.set({"request_id": request_id})
     request[REQUEST_ID] = request_id
@@ -74,28 +84,35 @@ async def answer_with_problems(request: web.Request, handler: Handler) -> web.St
     """Turn every error into its problem document; of a bug, clients see only that it happened."""
     try:
         return await handler(request)
-    except LedgerError as error:
-        if error.slug == LedgerError.slug:
-            logger.exception("%s %s failed", request.method, request.path)
-        return problems.response(error)
     except web.HTTPException as error:
         return problems.http_exception_response(error)
-    except (*CONNECTION_ERRORS, SQLAlchemyError, TimeoutError) as error:
-        logger.warning("%s %s: the database failed: %s", request.method, request.path, type(error).__name__)
+    except Exception as error:  # noqa: BLE001 (every error has a problem document)
+        return error_response(error, request.method, request.path)
+
+
+def error_response(error: Exception, method: str, path: str) -> web.Response:
+    """Return the problem document of an error that a handler raised, and log what clients must not see.
+
+    Args:
+        error: what was raised.
+        method: the method of the request, for the log.
+        path: the path of the request, for the log.
+    """
+    if isinstance(error, LedgerError):
+        if error.slug == LedgerError.slug:
+            logger.error("%s %s failed", method, path, exc_info=error)
+        return problems.response(error)
+    if isinstance(error, (*CONNECTION_ERRORS, SQLAlchemyError, TimeoutError)):
+        logger.warning("%s %s: the database failed: %s", method, path, type(error).__name__)
         return problems.response(DatabaseUnavailable("the database did not respond; try again"))
-    except Exception:
-        logger.exception("%s %s failed", request.method, request.path)
-        return problems.response(LedgerError(problems.INTERNAL_ERROR))
+    logger.error("%s %s failed", method, path, exc_info=error)
+    return problems.response(LedgerError(problems.INTERNAL_ERROR))
 
 
 async def set_security_headers(request: web.Request, response: web.StreamResponse) -> None:
-    """Set headers of every response, streams included: request id, no sniffing, no shared caching, no server version.
-
-    A response is meant for one API key: a cache must not serve it to another.
-    """
+    """Set the request id and the security headers of every response, streams included."""
     headers = response.headers
     if REQUEST_ID in request:
         headers["X-Request-ID"] = request[REQUEST_ID]
-    headers["Server"] = "ledger"
-    headers["X-Content-Type-Options"] = "nosniff"
-    headers.setdefault("Cache-Control", "private, no-cache" if "ETag" in headers else "no-store")
+    headers.update(SECURITY_HEADERS)
+    headers.setdefault("Cache-Control", "private, no-cache" if "ETag" in headers else NO_STORE)

@@ -26,6 +26,10 @@ class Telemetry:
         self._group_events = Histogram(
             "ledger_group_events", "Events recorded in one transaction.", buckets=GROUP_BUCKETS, registry=registry
         )
+        self._groups = Counter(
+            "ledger_append_groups", "Groups of appended events, by path.", ["path"], registry=registry
+        )
+        self._group_counters = {path: self._groups.labels(path) for path in ("optimistic", "locked")}
         self._group_seconds = Histogram(
             "ledger_append_seconds", "Duration of an append transaction.", buckets=SECONDS_BUCKETS, registry=registry
         )
@@ -56,7 +60,14 @@ class Telemetry:
         """Count an event that was refused."""
         self._refusals.labels(problem).inc()
 
-    def observe_group(self, events: int, seconds: float) -> None:
-        """Record the number of events and the duration of an append transaction."""
+    def observe_group(self, events: int, seconds: float, path: str) -> None:
+        """Record an append transaction.
+
+        Args:
+            events: the number of its events.
+            seconds: its duration.
+            path: `optimistic` or `locked`.
+        """
+        self._group_counters[path].inc()
         self._group_events.observe(events)
         self._group_seconds.observe(seconds)

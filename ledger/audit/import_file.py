@@ -15,11 +15,10 @@ from ledger.domain.codec import time_text
 from ledger.domain.errors import LedgerError
 from ledger.domain.event import Candidate, Request
 from ledger.domain.rejudge import rejudge, to_candidate
-from ledger.log.append import LOCK_HEAD, STORE, changes
-from ledger.log.ledger_events import load_ledger_state
-from ledger.log.load import LOCK_AND_LOAD, decode_working_state, touched_by
+from ledger.log.append import LOCK_HEAD, end_group, lock_and_load
+from ledger.log.pending_releases import find_pending_releases
 from ledger.log.read import PAGE_CHARACTERS_MAX, PAGE_EVENTS_MAX
-from ledger.log.tables import EVENT_COLUMNS, SCHEMA
+from ledger.log.write import write_locked
 
 # Appends wait for the import's lock, so an import that stalls must not hold it forever.
 IMPORT_TIMEOUTS = "SET LOCAL lock_timeout = '10s'; SET LOCAL idle_in_transaction_session_timeout = '5min'"
@@ -68,6 +67,7 @@ async def import_lines(
             progress(position)
         if not position:
             raise EmptyExportError("the export has no events")
+        await find_pending_releases(connection)
     return position
 
 
@@ -93,26 +93,19 @@ def _pages(lines: Iterable[ExportLine]) -> Iterator[list[ExportLine]]:
 
 async def _append(connection: Connection, page: list[ExportLine]) -> int:
     candidates = [_candidate(line) for line in page]
-    *touched, ledger_candidates = touched_by([Request(candidates)])
-    loaded = await connection.fetchrow(LOCK_AND_LOAD, *touched, page[0].event.recorded_at)
-    assert loaded is not None
-    working_state = decode_working_state(loaded)
-    if ledger_candidates:
-        await load_ledger_state(connection, working_state, ledger_candidates)
+    working_state, head = await lock_and_load(connection, [Request(candidates)], page[0].event.recorded_at)
     for line, candidate in zip(page, candidates, strict=True):
         with at_line(line):
             rejudge(working_state, line.event, candidate)
+    group = end_group(working_state, head)
     try:
-        await connection.copy_records_to_table(
-            "events", schema_name=SCHEMA, columns=EVENT_COLUMNS, records=working_state.events
-        )
-        stored, _ = changes(working_state)
-        await connection.execute(STORE, *stored)
+        # The export has the events without the texts that were erased.
+        await write_locked(connection, group._replace(erased=[]))
     except (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError) as error:
         detail = getattr(error, "detail", None) or error
         rejected = f"the database rejects this line or one of the lines up to {page[-1].number:,}: {detail}"
         raise ExportError(page[0].number, rejected) from None
-    return working_state.position
+    return group.after.position
 
 
 def _candidate(line: ExportLine) -> Candidate:

@@ -81,9 +81,13 @@ async def migrate_database(url: URL, *, from_base: bool = False) -> None:
 
 
 class ServiceDatabases(NamedTuple):
-    """The databases of a running service; `direct` and `replica` are None if they are the same server as `main`."""
+    """The connection pools of a running service: `appends` is for appends alone, so that readers cannot exhaust it.
+
+    `direct` and `replica` are None if they are the same server as `main`.
+    """
 
     main: Database
+    appends: Database
     direct: Database | None
     replica: Database | None
 
@@ -106,6 +110,7 @@ async def service_databases(settings: Settings, url: URL) -> AsyncIterator[Servi
 
         yield ServiceDatabases(
             await open_database(url),
+            await open_database(url, pool_size=2),
             await open_other(settings.direct_database_url, pool_size=1),
             await open_other(settings.replica_database_url, pool_size=10),
         )

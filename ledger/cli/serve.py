@@ -7,7 +7,7 @@ import click
 from sqlalchemy import URL
 
 from ledger.api.app import serving
-from ledger.api.client_connections import raise_open_file_limit
+from ledger.api.open_files import raise_open_file_limit
 from ledger.api.rate_limits import RateLimits
 from ledger.audit.sealer import find_sealer
 from ledger.cli.databases import require_migrated, service_databases, service_url
@@ -43,7 +43,7 @@ def serve(no_auth: bool, host: str | None, port: int | None, home: Path | None) 
 
 async def _serve(settings: Settings, url: URL, listener: socket.socket, no_auth: bool) -> None:
     stop = stop_signal()
-    async with service_databases(settings, url) as (database, direct, replica):
+    async with service_databases(settings, url) as (database, appends, direct, replica):
         await require_migrated(database)
         key_ring = None if no_auth else KeyRing(database)
         rates = None if no_auth else RateLimits(settings.rate_limit)
@@ -53,6 +53,7 @@ async def _serve(settings: Settings, url: URL, listener: socket.socket, no_auth:
             with_worker=False,
             key_ring=key_ring,
             rate_limits=rates,
+            appends=appends,
             direct=direct,
             replica=replica,
             connections_max=raise_open_file_limit(settings.connections_max),
@@ -76,9 +77,9 @@ def worker(home: Path | None) -> None:
 
 async def _work(settings: Settings, url: URL) -> None:
     stop = stop_signal()
-    async with service_databases(settings, url) as (database, direct, _):
+    async with service_databases(settings, url) as (database, appends, direct, _):
         await require_migrated(database)
         sealer = await find_sealer(database, signing_files(settings))
-        async with background(database, with_worker=True, sealer=sealer, direct=direct):
+        async with background(database, with_worker=True, sealer=sealer, appends=appends, direct=direct):
             click.echo("The worker is running (press Ctrl-C to stop)")
             await wait_for_stop(stop)

@@ -9,7 +9,7 @@ import click
 from sqlalchemy import URL
 
 from ledger.api.app import serving
-from ledger.api.client_connections import raise_open_file_limit
+from ledger.api.open_files import raise_open_file_limit
 from ledger.api.rate_limits import RateLimits
 from ledger.audit.sealer import find_sealer
 from ledger.cli.admin import append_sample_data, print_seeded
@@ -53,7 +53,7 @@ def up(demo: bool, host: str | None, port: int | None, home: Path | None) -> Non
 async def _up(settings: Settings, url: URL, listener: socket.socket, demo: bool) -> None:
     stop = stop_signal()
     await migrate_database(settings.direct_database_url or url)
-    async with service_databases(settings, url) as (database, direct, replica):
+    async with service_databases(settings, url) as (database, appends, direct, replica):
         if demo:
             print_seeded(await append_sample_data(database))
         sealer = await find_sealer(database, signing_files(settings), make_key=True)
@@ -68,6 +68,7 @@ async def _up(settings: Settings, url: URL, listener: socket.socket, demo: bool)
             key_ring=KeyRing(database),
             rate_limits=RateLimits(settings.rate_limit),
             connections_max=raise_open_file_limit(settings.connections_max),
+            appends=appends,
             direct=direct,
             replica=replica,
         ):

@@ -1,11 +1,11 @@
-"""Judge requests under the head lock: a receipt for each accepted event, or a refusal with its reason.
+"""Judge requests against the working state: a receipt for each event, or a refusal with its reason.
 
 An event is judged in this order: identity (duplicates), expected version, stream, references, status, money; its shape
 was checked before. Later events of a request see the effects of earlier ones. A refused request changes nothing, except
 that a hold refused for money leaves a `cost.denied`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 
 import msgspec
 
@@ -21,27 +21,39 @@ from ledger.domain.judge_ledger import judge_ledger, require_text_to_erase
 from ledger.domain.service_events import denial_of
 from ledger.domain.working_state import WorkingState
 
+Verdict = list[Receipt | Refused]
+"""If the events of a request are independent, one receipt or refusal for each. Otherwise the receipts of all events, or
+only the refusal because of which all of them were refused; its `index` is the number of the refused event."""
 
-def judge(working_state: WorkingState, request: Request) -> list[Receipt | Refused]:
-    """Judge one request and put its changes into the working state.
 
-    Returns:
-        If the events are independent, one receipt or refusal for each. Otherwise the receipts of all events, or only
-        the refusal because of which all of them were refused; its `index` is the number of the refused event.
-    """
-    if request.independent:
-        return [_judge_single(working_state, candidate, index) for index, candidate in enumerate(request.candidates)]
+def judge(working_state: WorkingState, request: Request) -> Verdict:
+    """Judge one request and put its changes into the working state."""
+    steps = judge_stepwise(working_state, request)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            verdict: Verdict = end.value
+            return verdict
+
+
+def judge_stepwise(working_state: WorkingState, request: Request) -> Generator[None, None, Verdict]:
+    """Judge one request, and yield after each event, so that the caller may pause within a large request."""
     if len(request.candidates) == 1:
         return [_judge_single(working_state, request.candidates[0], 0)]
+    verdicts: Verdict = []
     savepoint = working_state.savepoint()
-    receipts: list[Receipt | Refused] = []
     for index, candidate in enumerate(request.candidates):
-        verdict = _refusal_as_value(working_state, candidate, index)
-        if isinstance(verdict, Refused):
-            working_state.roll_back(savepoint)
-            return [verdict]
-        receipts.append(verdict)
-    return receipts
+        if request.independent:
+            verdicts.append(_judge_single(working_state, candidate, index))
+        else:
+            verdict = _refusal_as_value(working_state, candidate, index)
+            if isinstance(verdict, Refused):
+                working_state.roll_back(savepoint)
+                return [verdict]
+            verdicts.append(verdict)
+        yield
+    return verdicts
 
 
 def _judge_single(working_state: WorkingState, candidate: Candidate, index: int) -> Receipt | Refused:

@@ -4,9 +4,10 @@ from ledger.domain import cost, money
 from ledger.domain.accounts import add_to_balances, require_currency, require_room, scopes_of
 from ledger.domain.errors import IllegalTransition
 from ledger.domain.event import Candidate, Receipt
+from ledger.domain.holds import Hold
 from ledger.domain.references import require_takes_holds, resolve_references
 from ledger.domain.service_events import hold_release
-from ledger.domain.working_state import Hold, WorkingState
+from ledger.domain.working_state import WorkingState
 
 _OPENING = (cost.CostRecorded, cost.CostReserved)
 """Built once: `isinstance` with `A | B` builds the union each time."""
@@ -65,7 +66,11 @@ def _open_entry(
 
 
 def release_holds(working_state: WorkingState, ended: Candidate) -> None:
-    """Release the open holds of the job that this event has just ended."""
-    holds = [stream for stream, hold in working_state.holds.items() if hold.agent_job_id == ended.stream_id]
-    for stream_id in holds:
+    """Release the open holds of the job that this event has just ended, or note that some remain to be released."""
+    holds = list(working_state.holds.of_job(ended.stream_id))
+    released = holds[: working_state.releases_left]
+    if len(released) < len(holds) or working_state.has_unloaded_holds:
+        working_state.put(working_state.pending_releases, ended.stream_id, working_state.position)
+    working_state.releases_left -= len(released)
+    for stream_id in released:
         judge_cost(working_state, hold_release(working_state, stream_id, ended))

@@ -32,6 +32,22 @@ def hold_release(working_state: WorkingState, stream_id: UUID, ended: Candidate)
     return _candidate(stream_id, event_id, cost.CostReleased(), ended)
 
 
+def later_release(stream_id: UUID, event_id: UUID, ended_by: UUID, correlation_id: UUID | None) -> Candidate:
+    """Make the `cost.released` of a hold whose job ended in an earlier group.
+
+    Args:
+        stream_id: The stream of the hold.
+        event_id: It must not be predictable: a client could take it beforehand.
+        ended_by: The id of the event that ended the job.
+        correlation_id: The correlation id of that event.
+
+    Returns:
+        The event to record.
+    """
+    released = _candidate(stream_id, event_id, cost.CostReleased(), None)
+    return msgspec.structs.replace(released, causation_id=ended_by, correlation_id=correlation_id)
+
+
 def hold_expiry(stream_id: UUID, event_id: UUID) -> Candidate:
     """Make the `cost.expired` of a hold. The id must not be predictable: a client could take it beforehand."""
     return _candidate(stream_id, event_id, cost.CostExpired(), None)

@@ -1,4 +1,4 @@
-"""The unit of work of an append: states loaded under the head lock, with the changes made so far.
+"""The unit of work of an append: the states that it needs, with the changes made so far.
 
 Every change is logged. So a refused request can be rolled back without affecting the other requests of its group, and
 the log of changes names what must be stored at the end.
@@ -16,11 +16,15 @@ from ledger.domain.campaign import CampaignState
 from ledger.domain.content import ContentState
 from ledger.domain.cost import Entry
 from ledger.domain.event import Candidate, Receipt, Recorded
+from ledger.domain.holds import Holds
 from ledger.domain.job import JobState
 
 STATE_TYPES = {"campaign": CampaignState, "content": ContentState, "job": JobState}
 
 State = CampaignState | ContentState | JobState
+
+RELEASES_MAX = 500
+"""The most holds of ended jobs that a group releases; the service releases the rest in later groups."""
 
 
 class Head(NamedTuple):
@@ -46,13 +50,12 @@ class Account(msgspec.Struct, frozen=True, gc=False):
         return (money.add(self.spent, self.held) if self.held else self.spent) > self.limit
 
 
-class Hold(NamedTuple):
-    """An open hold; its key is the stream of its entry."""
+class Savepoint(NamedTuple):
+    """How far the log of changes, the recorded events and the budget of releases had come."""
 
-    amount: Decimal
-    campaign_id: UUID | None
-    agent_job_id: UUID | None
-    expires_at: datetime
+    changes: int
+    events: int
+    releases_left: int
 
 
 class Denial(NamedTuple):
@@ -121,7 +124,12 @@ class WorkingState:
         self.heads: dict[tuple[str, UUID], Head] = {}
         self.entries: dict[UUID, Entry] = {}
         self.accounts: dict[tuple[str, UUID], Account] = {}
-        self.holds: dict[UUID, Hold] = {}
+        self.holds = Holds()
+        # Whether jobs that end may have more open holds than `holds` contains.
+        self.has_unloaded_holds = False
+        # By job that ended with more holds than the group could release: the position of the event that ended it.
+        self.pending_releases: dict[UUID, int] = {}
+        self.releases_left = RELEASES_MAX
         # Versions of the streams of category `ledger`, which have no state.
         self.versions: dict[UUID, int] = {}
         # By position of an event that had free text: whether the text has not been erased yet.
@@ -160,13 +168,13 @@ class WorkingState:
         known = self.identities[identity]
         return RecordedIdentity.of(known) if isinstance(known, Recorded) else known
 
-    def savepoint(self) -> tuple[int, int]:
+    def savepoint(self) -> Savepoint:
         """Return a savepoint for `roll_back`."""
-        return len(self._changes), len(self.events)
+        return Savepoint(len(self._changes), len(self.events), self.releases_left)
 
-    def roll_back(self, savepoint: tuple[int, int]) -> None:
+    def roll_back(self, savepoint: Savepoint) -> None:
         """Undo everything since the savepoint."""
-        changes, events = savepoint
+        changes, events, self.releases_left = savepoint
         for states, key, before in reversed(self._changes[changes:]):
             if before is None:
                 states.pop(key, None)
@@ -178,19 +186,26 @@ class WorkingState:
         self.position -= len(self.events) - events
         del self.events[events:]
 
-    def forget_changes(self) -> None:
-        """Drop recorded events and the log of changes; states stay. Invalidates all savepoints."""
-        self.identities.clear()
+    def begin_group(self) -> None:
+        """Drop recorded events and the log of changes; states and identities stay. Invalidates all savepoints."""
         self.events.clear()
+        self.denials.clear()
+        self.pending_releases.clear()
+        self.releases_left = RELEASES_MAX
         self._changes.clear()
 
-    def changed(self, *kinds: dict[Any, Any]) -> list[list[Any]]:
-        """Return the keys that were changed in each of these dictionaries, each key once, in order."""
-        keys: dict[int, dict[Any, None]] = {id(states): {} for states in kinds}
-        for states, key, _ in self._changes:
-            if (changed := keys.get(id(states))) is not None:
-                changed[key] = None
-        return [list(changed) for changed in keys.values()]
+    def forget_changes(self) -> None:
+        """Begin a group, and drop identities too."""
+        self.begin_group()
+        self.identities.clear()
+
+    def changed(self, *kinds: dict[Any, Any]) -> list[dict[Any, Any]]:
+        """Return, for each of these dictionaries, its changed keys in order, with the state before the group."""
+        changed: dict[int, dict[Any, Any]] = {id(states): {} for states in kinds}
+        for states, key, before in self._changes:
+            if (keys := changed.get(id(states))) is not None:
+                keys.setdefault(key, before)
+        return list(changed.values())
 
     def version(self, category: str, stream_id: UUID) -> int:
         """Return the version of a stream; 0 if it does not exist."""
@@ -201,6 +216,12 @@ class WorkingState:
             return self.versions.get(stream_id, 0)
         head = self.heads.get((category, stream_id))
         return head.version if head else 0
+
+    def record_denial(self, denial: Denial) -> None:
+        """Record a denial. Its entry shows later groups that the denial is in the log already."""
+        receipt = self.record(denial.candidate, denial.campaign_id, denial.agent_job_id)
+        entry = Entry("denied", receipt.version, denial.campaign_id, denial.agent_job_id)
+        self.put(self.entries, denial.candidate.stream_id, entry)
 
     def record(
         self,

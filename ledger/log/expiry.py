@@ -1,4 +1,4 @@
-"""Expiry of holds: append a `cost.expired` event for each hold whose time is over."""
+"""The sweeper: expires holds that are due, and releases the holds of ended jobs that are still open."""
 
 import asyncio
 import logging
@@ -11,6 +11,7 @@ from ledger.domain.event import Request
 from ledger.domain.service_events import hold_expiry
 from ledger.log.appender import Appender
 from ledger.log.notifications import LogSignal
+from ledger.log.pending_releases import release_pending_holds
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +54,9 @@ async def expire_due_holds(database: Database, appender: Appender, now: datetime
 
 
 async def expire_holds(database: Database, appender: Appender, signal: LogSignal) -> None:
-    """Expire holds as they become due, until cancelled; sleeps until the next one is due or the log grows.
+    """Expire holds as they become due and release pending ones, until cancelled.
+
+    It sleeps until the next hold is due or the log grows.
 
     Args:
         database: the database of the log.
@@ -63,7 +66,9 @@ async def expire_holds(database: Database, appender: Appender, signal: LogSignal
     while True:
         seen = signal.generation
         try:
-            if await expire_due_holds(database, appender) == EXPIRED_HOLDS_MAX:
+            expired = await expire_due_holds(database, appender)
+            released = await release_pending_holds(database, appender)
+            if expired == EXPIRED_HOLDS_MAX or released:
                 continue
             async with database.connection() as connection:
                 seconds = await connection.fetchval(SECONDS_TO_NEXT)

@@ -1,10 +1,10 @@
-"""Lock and load: take the head lock, then read duplicates (by event id), versions, balances and holds.
+"""Load what a group needs to be judged: identities (duplicates), versions, entries, balances, holds.
 
-The function `ledger.lock_and_load` returns one row of JSON texts, which hold an array for each table row; they are
-decoded directly into the types of the working state.
+`ledger.load_state` reads everything in one snapshot, including the head; `ledger.lock_and_load_state` takes the head
+lock first. The rows arrive as JSON texts, an array for each row, and are decoded directly into structs.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,60 +12,56 @@ from uuid import UUID
 
 import msgspec
 
-from ledger.domain import cost
-from ledger.domain.catalogue import decode_stored, to_newest_version
+from ledger.domain.catalogue import to_newest_version
 from ledger.domain.cost import Entry
-from ledger.domain.event import Candidate, Receipt, Request
-from ledger.domain.working_state import STATE_TYPES, Account, Head, Hold, RecordedIdentity, WorkingState
+from ledger.domain.event import Candidate, Receipt
+from ledger.domain.holds import Hold
+from ledger.domain.working_state import RELEASES_MAX, STATE_TYPES, RecordedIdentity
+from ledger.log.entry_states import EntryEvent, StoredEntry, decode
 
 if TYPE_CHECKING:
     import asyncpg
 
-LOCK_AND_LOAD = """
-SELECT head_position, append_at, heads, known, entries, balances, open_holds
-FROM ledger.lock_and_load($1, $2, $3, $4, $5)
+_COLUMNS = """
+head_position, head_recorded_at, head_token, append_at, loaded, heads, known, entries, entry_events, balances,
+open_holds
 """
 
+LOAD = f"SELECT {_COLUMNS} FROM ledger.load_state($1, $2, $3, $4, $5, $6, $7, $8, $9)"  # noqa: S608 (fixed text)
 
-class Touched(NamedTuple):
-    """The ids that a group of requests needs: the arguments of `ledger.lock_and_load`, and `ledger_candidates`.
+LOCK_AND_LOAD = f"SELECT {_COLUMNS} FROM ledger.lock_and_load_state($1, $2, $3, $4, $5, $6, $7, $8, $9)"  # noqa: S608
+
+
+class Head(NamedTuple):
+    """The end of the log. The token is new at each move: equal positions of two histories differ by it."""
+
+    position: int
+    recorded_at: datetime
+    token: UUID
+
+
+class Needed(NamedTuple):
+    """The ids that a group of requests needs: the arguments of `ledger.load_state`, and `ledger_candidates`.
 
     For the latter, the events of the category `ledger`, `ledger.log.ledger_events` loads.
     """
 
     streams: list[UUID]
-    events: list[UUID]
     entries: list[UUID]
+    entry_events: list[UUID]
+    probe_categories: list[str]
+    probe_streams: list[UUID]
+    probe_events: list[UUID]
     ending_jobs: list[UUID]
-    ledger_candidates: Sequence[Candidate] = ()
+    ledger_candidates: list[Candidate]
+
+    def arguments(self, now: datetime | None) -> tuple[Any, ...]:
+        """Return the arguments of the SQL functions; `now` is the time of the append, None the server's clock."""
+        return *self[:7], RELEASES_MAX, now
 
 
-def touched_by(requests: Iterable[Request]) -> Touched:
-    """Return the ids that must be loaded to judge these requests."""
-    streams: dict[UUID, None] = {}
-    events: dict[UUID, None] = {}
-    entries: dict[UUID, None] = {}
-    ending_jobs: dict[UUID, None] = {}
-    ledger_candidates: list[Candidate] = []
-    for request in requests:
-        for candidate in request.candidates:
-            if candidate.event_type.category == "cost":
-                entries[candidate.stream_id] = None
-            elif candidate.event_type.category == "ledger":
-                ledger_candidates.append(candidate)
-            else:
-                streams[candidate.stream_id] = None
-                events[candidate.id] = None
-            for reference in ("campaign_id", "agent_job_id"):
-                referenced = getattr(candidate.payload, reference, None)
-                if referenced is not None:
-                    streams[referenced] = None
-            if candidate.event_type.ends_job:
-                ending_jobs[candidate.stream_id] = None
-    return Touched(list(streams), list(events), list(entries), list(ending_jobs), ledger_candidates)
-
-
-class _IdentityRow(msgspec.Struct, array_like=True):
+class _IdentityRow(msgspec.Struct, array_like=True, gc=False):
+    category: str
     stream_id: UUID
     id: UUID
     type: str
@@ -78,7 +74,6 @@ class _IdentityRow(msgspec.Struct, array_like=True):
     version: int
     position: int
     over_budget: list[str] | None
-    category: str
     schema_version: int
 
     def recorded_identity(self) -> RecordedIdentity:
@@ -97,20 +92,23 @@ class _IdentityRow(msgspec.Struct, array_like=True):
         )
 
 
-class _EntryRow(_IdentityRow, array_like=True):
-    campaign_id: UUID | None
-    agent_job_id: UUID | None
-    recorded_at: datetime
-
-
-class _HeadRow(msgspec.Struct, array_like=True):
+class _HeadRow(msgspec.Struct, array_like=True, gc=False):
     category: str
     stream_id: UUID
     version: int
     state: msgspec.Raw
 
 
-class _BalanceRow(msgspec.Struct, array_like=True):
+class _EntryRow(msgspec.Struct, array_like=True, gc=False):
+    """A cost stream: its version, and the stored state if there is one."""
+
+    stream_id: UUID
+    version: int
+    stored_version: int | None
+    stored: StoredEntry | None
+
+
+class _BalanceRow(msgspec.Struct, array_like=True, gc=False):
     scope: str
     account_id: UUID
     currency: str
@@ -119,51 +117,73 @@ class _BalanceRow(msgspec.Struct, array_like=True):
     held: Decimal
 
 
-class _HoldRow(msgspec.Struct, array_like=True):
+class _HoldRow(msgspec.Struct, array_like=True, gc=False):
+    """An open hold of a job that ends, with the stored state of its entry if there is one."""
+
     stream_id: UUID
     amount: Decimal
     campaign_id: UUID | None
     agent_job_id: UUID | None
     expires_at: datetime
+    stored_version: int | None
+    stored: StoredEntry | None
+
+    def hold(self) -> Hold:
+        """Return the hold."""
+        return Hold(self.amount, self.campaign_id, self.agent_job_id, self.expires_at)
+
+    def entry(self) -> Entry:
+        """Return the entry. A hold without a stored state has exactly one event, the reservation."""
+        if self.stored is not None:
+            return decode(self.stored_version or 1, self.stored)
+        return Entry("held", 1, self.campaign_id, self.agent_job_id, held=self.amount, expires_at=self.expires_at)
 
 
+class Loaded(NamedTuple):
+    """An answer of the SQL functions: the head of its snapshot, the time of the append, the streams read, the rows."""
+
+    head: Head
+    append_at: datetime
+    stream_ids: list[UUID]
+    heads: list[_HeadRow]
+    identities: list[_IdentityRow]
+    entries: list[_EntryRow]
+    entry_events: list[EntryEvent]
+    balances: list[_BalanceRow]
+    holds: list[_HoldRow]
+
+
+_head_rows = msgspec.json.Decoder(list[_HeadRow])
 _identity_rows = msgspec.json.Decoder(list[_IdentityRow])
 _entry_rows = msgspec.json.Decoder(list[_EntryRow])
-_head_rows = msgspec.json.Decoder(list[_HeadRow])
+_entry_events = msgspec.json.Decoder(list[EntryEvent])
 _balance_rows = msgspec.json.Decoder(list[_BalanceRow])
 _hold_rows = msgspec.json.Decoder(list[_HoldRow])
-_states = {category: msgspec.json.Decoder(state) for category, state in STATE_TYPES.items()}
+STATE_DECODERS = {category: msgspec.json.Decoder(state) for category, state in STATE_TYPES.items()}
+
+
+def decode_loaded(row: "asyncpg.Record") -> Loaded:
+    """Decode the row that `ledger.load_state` or `ledger.lock_and_load_state` returned."""
+    return Loaded(
+        Head(row["head_position"], row["head_recorded_at"], row["head_token"]),
+        row["append_at"],
+        row["loaded"],
+        _rows(_head_rows, row["heads"]),
+        _rows(_identity_rows, row["known"]),
+        _rows(_entry_rows, row["entries"]),
+        _rows(_entry_events, row["entry_events"]),
+        _rows(_balance_rows, row["balances"]),
+        _rows(_hold_rows, row["open_holds"]),
+    )
 
 
 def _rows(decoder: "msgspec.json.Decoder[list[Any]]", text: str | None) -> list[Any]:
     return decoder.decode(text) if text else []
 
 
-def decode_working_state(loaded: "asyncpg.Record") -> WorkingState:
-    """Make the working state from the row that `ledger.lock_and_load` returned."""
-    working_state = WorkingState(loaded["head_position"], loaded["append_at"])
-    for row in _rows(_head_rows, loaded["heads"]):
-        working_state.heads[row.category, row.stream_id] = Head(row.version, _states[row.category].decode(row.state))
-    for row in _rows(_identity_rows, loaded["known"]):
-        working_state.identities[row.category, row.stream_id, row.id] = row.recorded_identity()
-    for row in _rows(_entry_rows, loaded["entries"]):
-        working_state.identities["cost", row.stream_id, row.id] = row.recorded_identity()
-        working_state.entries[row.stream_id] = _fold_entry(working_state.entries.get(row.stream_id), row)
-    for row in _rows(_balance_rows, loaded["balances"]):
-        working_state.accounts[row.scope, row.account_id] = Account(row.currency, row.budget, row.spent, row.held)
-    for row in _rows(_hold_rows, loaded["open_holds"]):
-        working_state.holds[row.stream_id] = Hold(row.amount, row.campaign_id, row.agent_job_id, row.expires_at)
-        # A held entry has exactly one event, the reservation: its state follows from the hold, without that event.
-        working_state.entries.setdefault(
-            row.stream_id,
-            Entry("held", 1, row.campaign_id, row.agent_job_id, held=row.amount, expires_at=row.expires_at),
-        )
-    return working_state
-
-
-def _fold_entry(entry: Entry | None, row: _EntryRow) -> Entry:
-    payload = decode_stored(row.type, row.schema_version, row.data, row.text)
-    if entry is not None:
-        return cost.fold(entry, payload)
-    assert isinstance(payload, cost.CostRecorded | cost.CostReserved | cost.CostDenied)
-    return cost.open_entry(payload, row.campaign_id, row.agent_job_id, row.recorded_at)
+def by_stream(events: Iterable[EntryEvent]) -> dict[UUID, list[EntryEvent]]:
+    """Group events by stream, in order."""
+    grouped: dict[UUID, list[EntryEvent]] = {}
+    for event in events:
+        grouped.setdefault(event.stream_id, []).append(event)
+    return grouped

@@ -7,6 +7,7 @@ from ledger.domain.errors import Forbidden, LedgerError
 from ledger.domain.event import Candidate, Receipt, Request
 from ledger.log.appender import Appender
 from ledger.log.decode import read_candidate
+from ledger.time_slices import in_slices
 
 
 def decode_each(
@@ -51,7 +52,7 @@ async def append_each(
         Overloaded: the queue is full; nothing was recorded.
         DatabaseUnavailable: the database failed; retry with the same ids.
     """
-    decoded = list(decode_each(texts, caller, idempotency_key))
+    decoded = [one async for one in in_slices(decode_each(texts, caller, idempotency_key))]
     candidates = [one for one in decoded if isinstance(one, Candidate)]
     verdicts = iter(await appender.append(Request(candidates, independent=True)) if candidates else ())
     return [next(verdicts) if isinstance(one, Candidate) else one for one in decoded]

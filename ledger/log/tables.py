@@ -96,6 +96,17 @@ streams = Table(
     CheckConstraint("category IN ('campaign', 'content', 'job')", name="category"),
 )
 
+# The folded state of cost streams with more than one event; it may be behind the stream.
+entries = Table(
+    "entries",
+    metadata,
+    Column("stream_id", Uuid, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("state", JSON, nullable=False),
+    PrimaryKeyConstraint("stream_id"),
+    CheckConstraint("version > 0", name="version"),
+)
+
 # Balances of each campaign, and of each job that has cost entries.
 accounts = Table(
     "accounts",
@@ -112,6 +123,15 @@ accounts = Table(
     CheckConstraint("budget >= 0", name="budget"),
     CheckConstraint("spent >= 0", name="spent"),
     CheckConstraint("held >= 0", name="held"),
+)
+
+# Jobs that ended with more open holds than one append releases, and the position of the event that ended them.
+pending_releases = Table(
+    "pending_releases",
+    metadata,
+    Column("job_id", Uuid, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    PrimaryKeyConstraint("job_id"),
 )
 
 # One row for each open hold.
@@ -136,6 +156,8 @@ log_head = Table(
     Column("id", SmallInteger, nullable=False, server_default="1"),
     Column("position", BigInteger, nullable=False),
     Column("recorded_at", Time, nullable=False),
+    # New at each move of the head: after a failover that lost events, another history may reach the same position.
+    Column("token", Uuid, nullable=False, server_default=text("gen_random_uuid()")),
     PrimaryKeyConstraint("id"),
     CheckConstraint("id = 1", name="id"),
 )

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from ledger.log import appender
+from ledger.log import append_queue, pipeline
 from tests.api.helpers import eventually, log, send, slug
 from tests.conftest import Service
 from tests.events import campaign, cost, follow, job, reserve
@@ -72,8 +72,10 @@ async def test_refused_requests_do_not_affect_requests_of_the_same_group(shared:
 async def test_a_full_queue_is_503_at_once_and_accepts_events_again_later(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(appender, "QUEUE_EVENTS_MAX", 10)
-    batches = [[cost() for _ in range(6)] for _ in range(4)]
+    # While one batch is being written, one may be judged already, and the queue has room for two more.
+    monkeypatch.setattr(append_queue, "QUEUE_EVENTS_MAX", 12)
+    monkeypatch.setattr(pipeline, "GROUP_EVENTS_MAX", 6)
+    batches = [[cost() for _ in range(6)] for _ in range(6)]
     waiting = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
 
     async def post(batch: list[dict[str, Any]]) -> tuple[int, int, Any]:
@@ -98,9 +100,10 @@ async def test_a_full_queue_is_503_at_once_and_accepts_events_again_later(
 
     assert [(status, slug(problem)) for status, _, problem in refused] == [(503, "overloaded")] * 2
     assert all(retry_after >= 1 for _, retry_after, _ in refused)
-    assert sorted(status for status, _, _ in responses) == [201, 201, 503, 503]
-    assert [(await service.post(batch))[0] for batch in batches].count(201) == 2
-    assert await service.head() == 24
+    accepted = [status for status, _, _ in responses].count(201)
+    assert accepted in (3, 4)
+    assert [(await service.post(batch))[0] for batch in batches].count(201) == 6 - accepted
+    assert await service.head() == 36
 
 
 async def test_one_of_two_racing_holds_gets_the_rest_of_the_budget(shared: Service) -> None:

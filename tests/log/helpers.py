@@ -20,7 +20,8 @@ WAIT_SECONDS_MAX = 20
 
 WAITING_FOR_LOCK = """
 SELECT count(*) FROM pg_stat_activity
-WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%lock_and_load%'
+WHERE datname = current_database() AND wait_event_type = 'Lock'
+    AND (query LIKE '%lock_and_load%' OR query LIKE '%append_events%')
 """
 
 

@@ -9,7 +9,7 @@ from sqlalchemy import URL
 from ledger.database import Database
 from ledger.domain.errors import EventIdConflict, Overloaded
 from ledger.domain.event import Receipt
-from ledger.log import appender as appender_module
+from ledger.log import append_queue, pipeline
 from ledger.log.appender import Appender
 from tests.events import campaign, content, cost, follow, job, reserve
 from tests.log.helpers import gathered, head_locked, query, receipts, record, request, turns, value
@@ -45,7 +45,7 @@ async def test_requests_that_arrive_during_an_append_are_appended_together_by_th
 async def test_a_group_has_a_maximum_size_and_a_larger_request_is_a_group_alone(
     database: Database, database_url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(appender_module, "GROUP_EVENTS_MAX", 10)
+    monkeypatch.setattr(pipeline, "GROUP_EVENTS_MAX", 10)
     groups: list[int] = []
     async with Appender(database, on_append=groups.append) as appender:
         async with head_locked(database_url) as appends_wait:
@@ -88,25 +88,29 @@ async def test_every_request_of_a_group_gets_a_separate_verdict(appender: Append
 async def test_a_full_queue_refuses_at_once_and_accepts_again_when_there_is_room(
     appender: Appender, database: Database, database_url: URL, monkeypatch: pytest.MonkeyPatch, bound: str, size: int
 ) -> None:
-    monkeypatch.setattr(appender_module, bound, size)
+    monkeypatch.setattr(append_queue, bound, size)
+    monkeypatch.setattr(pipeline, "GROUP_EVENTS_MAX", 1)
     async with head_locked(database_url) as appends_wait:
         first = appends(appender, cost())
         await appends_wait()
-        queued = appends(appender, cost(), cost(), cost())
+        # The next group is judged already, and no longer in the queue.
+        queued = appends(appender, cost())
+        await turns()
+        queued += appends(appender, cost(), cost(), cost())
         await turns()
 
         with pytest.raises(Overloaded):
             await appender.append(request(cost()))
 
-    assert [len(receipts(verdict)) for verdict in await gathered([*first, *queued])] == [1, 1, 1, 1]
+    assert [len(receipts(verdict)) for verdict in await gathered([*first, *queued])] == [1, 1, 1, 1, 1]
     receipts(await appender.append(request(cost())))
-    assert await value(database, "SELECT count(*) FROM ledger.events") == 5
+    assert await value(database, "SELECT count(*) FROM ledger.events") == 6
 
 
 async def test_an_empty_queue_accepts_a_request_that_exceeds_its_limit(
     appender: Appender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(appender_module, "QUEUE_EVENTS_MAX", 1)
+    monkeypatch.setattr(append_queue, "QUEUE_EVENTS_MAX", 1)
 
     verdict = await appender.append(request(cost(), cost(), cost()))
 
@@ -134,8 +138,9 @@ async def test_exit_drains_the_queue_and_refuses_further_requests(database: Data
 
 
 async def test_a_request_cancelled_in_the_queue_is_not_recorded_and_does_not_affect_others(
-    appender: Appender, database: Database, database_url: URL
+    appender: Appender, database: Database, database_url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(pipeline, "GROUP_EVENTS_MAX", 1)
     recorded = [cost(), cost()]
     async with head_locked(database_url) as appends_wait:
         first = appends(appender, cost())

@@ -12,11 +12,11 @@ from sqlalchemy import URL
 from ledger.database import Database
 from ledger.domain.errors import DatabaseUnavailable
 from ledger.domain.event import Receipt, Request
-from ledger.log import append as append_module
-from ledger.log import appender as appender_module
-from ledger.log.append import append
+from ledger.log import pipeline
 from ledger.log.appender import Appender
-from ledger.log.load import Touched, touched_by
+from ledger.log.load import Needed
+from ledger.log.resident_state import ResidentState
+from ledger.log.write import write_conditionally
 from tests.events import campaign, cost, follow, job, reserve
 from tests.log.helpers import (
     WAITING_FOR_LOCK,
@@ -98,7 +98,7 @@ async def test_with_all_connections_terminated_several_times_each_event_is_recor
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-async def test_a_failed_append_is_retried_once_whether_or_not_it_was_committed(
+async def test_a_failed_write_is_retried_whether_or_not_it_was_committed(
     database: Database, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
     failures = [asyncpg.ConnectionDoesNotExistError("cut")]
@@ -106,12 +106,12 @@ async def test_a_failed_append_is_retried_once_whether_or_not_it_was_committed(
     async def failing_once(*arguments: Any) -> Any:
         if failures and when == "before":
             raise failures.pop()
-        answer = await append(*arguments)
+        answer = await write_conditionally(*arguments)
         if failures:
             raise failures.pop()
         return answer
 
-    monkeypatch.setattr(appender_module, "append", failing_once)
+    monkeypatch.setattr(pipeline, "write_conditionally", failing_once)
     opened = campaign()
     async with Appender(database) as appender:
         created, spent = receipts(await appender.append(request(opened, cost("3", campaign_id=opened["id"]))))
@@ -128,8 +128,11 @@ async def test_an_event_id_that_the_load_did_not_return_violates_the_index_and_i
 ) -> None:
     event = make()
     await record(database, event)
-    nothing = [Touched([], [], [], [])]
-    monkeypatch.setattr(append_module, "touched_by", lambda group: nothing.pop() if nothing else touched_by(group))
+    nothing = [Needed([], [], [], [], [], [], [], [])]
+    needed_by = ResidentState.needed_by
+    monkeypatch.setattr(
+        ResidentState, "needed_by", lambda state, requests: nothing.pop() if nothing else needed_by(state, requests)
+    )
 
     async with Appender(database) as appender:
         (receipt,) = receipts(await appender.append(request(event)))
@@ -137,13 +140,13 @@ async def test_an_event_id_that_the_load_did_not_return_violates_the_index_and_i
     assert (receipt.position, receipt.duplicate, nothing) == (1, True, [])
 
 
-async def test_an_append_terminated_twice_is_answered_with_database_unavailable(
+async def test_an_append_terminated_three_times_is_answered_with_database_unavailable(
     appender: Appender, database_url: URL
 ) -> None:
     event = cost()
     async with connected(database_url) as other, head_locked(database_url):
         task = asyncio.create_task(appender.append(request(event)))
-        await terminate_waiting_appends(other, 2)
+        await terminate_waiting_appends(other, 3)
         (answer,) = await gathered([task])
 
     assert isinstance(answer, DatabaseUnavailable)

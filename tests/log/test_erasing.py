@@ -176,8 +176,8 @@ async def test_erasures_of_streams_that_share_an_id_share_a_stream(database: Dat
     assert [version for _, version, *_ in await query(database, STORED)] == [1, 2]
 
 
-@pytest.mark.parametrize(("size", "expected"), [(0, 5), (1, 8), (10, 8)])
-async def test_only_a_group_with_erasures_takes_more_than_five_round_trips(
+@pytest.mark.parametrize(("size", "expected"), [(0, 4), (1, 7), (10, 7)])
+async def test_only_a_group_with_erasures_takes_more_than_four_round_trips(
     relay: Relay, database: Database, size: int, expected: int
 ) -> None:
     await record(database, *(campaign() for _ in range(11)))

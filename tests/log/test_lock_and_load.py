@@ -17,7 +17,7 @@ from ledger.domain.errors import BudgetExceeded, IllegalTransition, VersionConfl
 from ledger.domain.event import Receipt
 from ledger.log.append import BEGIN_APPEND, append
 from ledger.log.appender import Appender
-from ledger.log.load import LOCK_AND_LOAD
+from ledger.log.load import LOCK_AND_LOAD, Needed
 from tests.events import campaign, cost, follow, job, reserve
 from tests.log.helpers import connected, gathered, query, receipts, record, request, until, value
 
@@ -83,13 +83,13 @@ async def test_balances_are_read_after_the_wait(database: Database, database_url
 async def test_loaded_balances_are_those_that_the_other_append_stored(database: Database, database_url: URL) -> None:
     opened = campaign(budget="10")
     await record(database, opened)
-    streams = [UUID(opened["id"])]
+    needed = Needed([UUID(opened["id"])], [], [], [], [], [], [], [])
 
     async with connected(database_url) as one, connected(database_url) as other, connected(database_url) as watcher:
         await one.execute(BEGIN_APPEND)
-        await one.fetchrow(LOCK_AND_LOAD, streams, [], [], [], None)
+        await one.fetchrow(LOCK_AND_LOAD, *needed.arguments(None))
         await other.execute(BEGIN_APPEND)
-        loading = asyncio.create_task(other.fetchrow(LOCK_AND_LOAD, streams, [], [], [], None))
+        loading = asyncio.create_task(other.fetchrow(LOCK_AND_LOAD, *needed.arguments(None)))
         await until(lambda: watcher.fetchval(IS_WAITING))
         await one.execute("UPDATE ledger.accounts SET spent = 7")
         await one.execute("UPDATE ledger.log_head SET position = 41")

@@ -9,7 +9,9 @@ import pytest
 from sqlalchemy import URL
 
 from ledger.database import Database
+from ledger.log import write
 from ledger.log.append import append
+from ledger.log.appender import Appender
 from tests.events import campaign, content, cost, follow, job, reserve
 from tests.log.helpers import receipts, record, request
 
@@ -91,18 +93,18 @@ async def round_trips(relay: Relay, warm_up: list[Any], requests: list[Any]) -> 
 
 
 @pytest.mark.parametrize("size", [1, 10, 1_000])
-async def test_a_group_of_any_size_takes_five_round_trips(relay: Relay, size: int) -> None:
+async def test_a_small_group_takes_four_round_trips(relay: Relay, size: int) -> None:
     opened = campaign()
 
     count, verdicts = await round_trips(
         relay, [request(opened)], [request(cost(campaign_id=opened["id"])) for _ in range(size)]
     )
 
-    assert count == 5
+    assert count == 4
     assert [receipt.position for verdict in verdicts for receipt in receipts(verdict)] == list(range(2, size + 2))
 
 
-async def test_a_group_of_all_categories_takes_five_round_trips(relay: Relay) -> None:
+async def test_a_group_of_all_categories_takes_four_round_trips(relay: Relay) -> None:
     opened, queued, drafted = campaign(), job(), content()
     held, kept = reserve(agent_job_id=queued["id"]), reserve(agent_job_id=queued["id"])
     first = [opened, queued, drafted, held, kept, follow(queued, "job.started")]
@@ -117,7 +119,7 @@ async def test_a_group_of_all_categories_takes_five_round_trips(relay: Relay) ->
 
     count, verdicts = await round_trips(relay, [request(*first)], group)
 
-    assert count == 5
+    assert count == 4
     assert [len(verdict) for verdict in verdicts] == [2, 1, 1, 2, 1, 1]
 
 
@@ -130,23 +132,27 @@ async def test_a_group_that_records_nothing_takes_three_round_trips(relay: Relay
     assert [receipt.duplicate for verdict in verdicts for receipt in receipts(verdict)] == [True, True]
 
 
-@pytest.mark.parametrize("before", ["recorded", "refused"])
-async def test_a_group_that_waited_during_a_commit_takes_four_round_trips(relay: Relay, before: str) -> None:
+async def test_a_large_group_is_copied_in_pieces(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(write, "COPY_CHARACTERS_MIN", 1)
+    monkeypatch.setattr(write, "COPY_EVENTS_MAX", 10)
+
+    count, verdicts = await round_trips(relay, [request(cost())], [request(cost()) for _ in range(25)])
+
+    # BEGIN, lock and load, head, three pieces, states, COMMIT.
+    assert count == 5 + 3
+    assert [receipt.position for verdict in verdicts for receipt in receipts(verdict)] == list(range(2, 27))
+
+
+async def test_the_appender_takes_two_round_trips_for_a_group(relay: Relay) -> None:
     opened = campaign()
-    # Creating the campaign again, with another event id, is refused.
-    other = cost() if before == "recorded" else opened | {"id": cost()["id"], "stream_id": opened["id"]}
-    database = Database(relay.url)
-    async with database.connection() as connection:
-        await append(connection, [request(opened)])
-        await append(connection, [request(other)], begin_next=lambda: True)
-        before_append = relay.round_trips
+    async with Database(relay.url) as database, Appender(database) as appender:
+        for _ in range(2):
+            await appender.append(request(cost()))
+        before = relay.round_trips
 
-        (verdict,), position = await append(connection, [request(cost(campaign_id=opened["id"]))])
+        (receipt, _) = receipts(await appender.append(request(opened, cost(campaign_id=opened["id"]))))
 
-        assert relay.round_trips - before_append == 4
-        assert not connection.is_in_transaction()
-    await database.close()
-    assert [receipt.position for receipt in receipts(verdict)] == [position]
+        assert (receipt.position, relay.round_trips - before) == (3, 2)
 
 
 async def rows_written(database: Database, *requests: Any) -> dict[str, tuple[int, int, int]]:

@@ -17,6 +17,8 @@ SERVICE = {
     **{f"ledger.{table}": ALL - {"DELETE"} for table in ("accounts", "api_keys", "log_tiles", "streams")},
     **{f"ledger.{table}": {"SELECT", "UPDATE"} for table in ("log_checkpoint", "log_head", "projection_checkpoints")},
     "ledger.holds": ALL - {"UPDATE"},
+    "ledger.entries": ALL - {"DELETE"},
+    "ledger.pending_releases": ALL,
     **{f"public.{table}": ALL for table in READ_MODELS},
     "public.alembic_version": {"SELECT"},
 }
@@ -99,10 +101,15 @@ async def test_only_the_service_may_call_functions_and_security_definers_have_a_
     without_path = [row["name"] for row in routines if row["is_definer"] and not _has_fixed_path(row["config"])]
 
     assert callers == {
+        "append_events": ["ledger_service"],
         "erase_text": ["ledger_service"],
         "grant_roles": [],
+        "grant_roles_0004": [],
+        "load_state": ["ledger_service"],
         "lock_and_load": ["ledger_service"],
+        "lock_and_load_state": ["ledger_service"],
         "refuse_change": [],
+        "store_states": ["ledger_service"],
     }
     assert (without_path, [row["name"] for row in routines if row["is_definer"]]) == ([], ["erase_text"])
 

@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import URL
 
-from ledger.database import Connection, Database
+from ledger.database import Database
 from ledger.domain.catalogue import CATALOGUE
 from ledger.domain.event import Receipt, Request
 from ledger.log.append import append
@@ -282,28 +282,3 @@ async def test_a_duplicate_or_refused_event_is_not_folded(database: Database) ->
     assert [isinstance(verdict[0], Receipt) for verdict in verdicts] == [True, True, False, True]
     assert (head, await position(database)) == (2, 2)
     assert await query(database, "SELECT status, spend FROM campaigns") == [("draft", 2)]
-
-
-@pytest.mark.direct
-@pytest.mark.parametrize(("setting", "during_page"), [("on", "off"), ("remote_apply", "remote_apply")])
-async def test_only_the_commits_of_pages_do_not_wait_for_the_disk(
-    database: Database, database_url: URL, monkeypatch: pytest.MonkeyPatch, setting: str, during_page: str
-) -> None:
-    await record(database, cost())
-    settings: list[str] = []
-
-    async def apply_page(connection: Connection, *arguments: Any) -> None:
-        settings.append(await connection.fetchval("SHOW synchronous_commit"))
-        await page.apply_page(connection, *arguments)
-
-    monkeypatch.setattr(worker_module, "apply_page", apply_page)
-    async with connected(database_url) as connection:
-        await connection.execute(f'ALTER DATABASE "{database_url.database}" SET synchronous_commit = {setting}')
-
-    async with Database(database_url, pool_size=1) as other:
-        folded = await fold_page(other)
-        after_page = await value(other, "SHOW synchronous_commit")
-
-    assert folded == 1
-    assert settings == [during_page]
-    assert after_page == setting

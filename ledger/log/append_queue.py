@@ -1,0 +1,175 @@
+"""The append queue: bounded, with a share for each key; groups are taken from it fairly.
+
+The key that has used the least time is served first. A heavy request also waits for a moment if a key that has used
+less time was active just now: a client that sends one event after the other has nothing queued at the instant at which
+it gets its answer, and would otherwise wait for a whole batch of the other key each time.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ledger.domain.errors import Overloaded
+from ledger.domain.event import Request
+from ledger.domain.judge import Verdict
+
+GROUP_EVENTS_MAX = 2_000
+"""The most events in a group: with more, throughput hardly grows, and latency does."""
+
+QUEUE_EVENTS_MAX = 20_000
+QUEUE_CHARACTERS_MAX = 64 * 1024 * 1024
+"""The bounds of the queue if one key sends; of several keys, each may queue its share of them."""
+
+HEAVY_EVENTS_MIN = 200
+"""A request of at least this size keeps the writer long enough to matter to other keys."""
+
+ACTIVE_SECONDS = 0.01
+"""A key counts as active for this time after its last request was queued or answered."""
+
+CREDIT_SECONDS = 1.0
+"""The most unused time that a key keeps for later. It is more than the largest request takes."""
+
+FORGET_SECONDS = 5.0
+"""A key that was idle for this time is forgotten."""
+
+EVENT_SECONDS = 0.0001
+"""The time of an event, as estimated until its group has been written."""
+
+
+class Waiting(NamedTuple):
+    """A request in the queue, and the future that its sender awaits."""
+
+    request: Request
+    answer: "asyncio.Future[Verdict]"
+    key: str
+    events: int
+    characters: int
+
+
+class _Key:
+    """The queued requests of one key, and the time that it has used."""
+
+    def __init__(self) -> None:
+        self.waiting: deque[Waiting] = deque()
+        self.events = 0
+        self.characters = 0
+        self.used_seconds = 0.0
+        self.active_at = 0.0
+
+
+class AppendQueue:
+    """The requests that wait to be recorded, by key."""
+
+    def __init__(self) -> None:
+        self.arrived = asyncio.Event()
+        self._keys: dict[str, _Key] = {}
+        self._events = 0
+        self._characters = 0
+
+    def __bool__(self) -> bool:
+        """Whether any request waits."""
+        return self._events > 0
+
+    def put(self, request: Request) -> "asyncio.Future[Verdict]":
+        """Queue a request, and return the future of its verdict.
+
+        Raises:
+            Overloaded: the key has queued more than its share; nothing was queued.
+        """
+        candidates = request.candidates
+        events = len(candidates)
+        characters = sum(len(candidate.data) + len(candidate.text or "") for candidate in candidates)
+        key = self._keys.setdefault(candidates[0].actor, _Key())
+        if key.waiting and self._is_past_share(key, events, characters):
+            raise Overloaded("too many events are waiting to be recorded; retry in 1 s")
+        if not key.waiting:
+            key.used_seconds = max(key.used_seconds, self._least_used_seconds() - CREDIT_SECONDS)
+        waiting = Waiting(request, asyncio.get_running_loop().create_future(), candidates[0].actor, events, characters)
+        key.waiting.append(waiting)
+        key.active_at = time.monotonic()
+        self._count(key, events, characters)
+        self.arrived.set()
+        return waiting.answer
+
+    @property
+    def events(self) -> int:
+        """The number of events that wait."""
+        return self._events
+
+    def take_group(self, events_max: int, *, at_least_one: bool = True) -> list[Waiting]:
+        """Take the next group: requests of the keys that have used the least time, in turns.
+
+        Args:
+            events_max: the most events.
+            at_least_one: take the next request even if it alone has more events.
+        """
+        group: list[Waiting] = []
+        events = 0
+        while (key := self._next_key()) is not None:
+            if events + key.waiting[0].events > events_max and (group or not at_least_one):
+                break
+            waiting = key.waiting.popleft()
+            self._count(key, -waiting.events, -waiting.characters)
+            key.used_seconds += waiting.events * EVENT_SECONDS
+            if not waiting.answer.cancelled():
+                group.append(waiting)
+                events += waiting.events
+        return group
+
+    def take_all(self) -> list[Waiting]:
+        """Empty the queue."""
+        taken = [waiting for key in self._keys.values() for waiting in key.waiting]
+        self._keys.clear()
+        self._events = self._characters = 0
+        return taken
+
+    def delay_seconds(self) -> float:
+        """Return how long the next group should wait: it begins with a heavy request, and a lighter key is active."""
+        first = self._next_key()
+        if first is None or first.waiting[0].events < HEAVY_EVENTS_MIN:
+            return 0.0
+        active_at = max(
+            (key.active_at for key in self._keys.values() if not key.waiting and key.used_seconds < first.used_seconds),
+            default=0.0,
+        )
+        return max(0.0, active_at + ACTIVE_SECONDS - time.monotonic())
+
+    def charge(self, group: Sequence[Waiting], seconds: float) -> None:
+        """Charge the time that a group took to its keys, in proportion to their events, instead of the estimate."""
+        event_seconds = seconds / sum(waiting.events for waiting in group)
+        now = time.monotonic()
+        for waiting in group:
+            if (key := self._keys.get(waiting.key)) is not None:
+                key.used_seconds += waiting.events * (event_seconds - EVENT_SECONDS)
+                key.active_at = now
+        self._forget_idle_keys(now)
+
+    def _is_past_share(self, key: _Key, events: int, characters: int) -> bool:
+        if self._events + events <= QUEUE_EVENTS_MAX and self._characters + characters <= QUEUE_CHARACTERS_MAX:
+            return False
+        sharing = sum(1 for other in self._keys.values() if other.waiting)
+        return (
+            key.events + events > QUEUE_EVENTS_MAX // sharing
+            or key.characters + characters > QUEUE_CHARACTERS_MAX // sharing
+        )
+
+    def _next_key(self) -> _Key | None:
+        waiting = (key for key in self._keys.values() if key.waiting)
+        return min(waiting, key=lambda key: key.used_seconds, default=None)
+
+    def _least_used_seconds(self) -> float:
+        first = self._next_key()
+        return first.used_seconds if first is not None else 0.0
+
+    def _count(self, key: _Key, events: int, characters: int) -> None:
+        key.events += events
+        key.characters += characters
+        self._events += events
+        self._characters += characters
+
+    def _forget_idle_keys(self, now: float) -> None:
+        idle = [name for name, key in self._keys.items() if not key.waiting and now - key.active_at > FORGET_SECONDS]
+        for name in idle:
+            del self._keys[name]

@@ -1,0 +1,123 @@
+"""Records groups by the locked path: one retry, then the senders get the error."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+import asyncpg
+from sqlalchemy.exc import SQLAlchemyError
+
+from ledger.database import CONNECTION_ERRORS
+from ledger.domain.errors import DatabaseUnavailable
+from ledger.domain.judge import Verdict
+from ledger.log.append import append_group
+from ledger.log.append_queue import AppendQueue, Waiting
+from ledger.log.connection_lease import ConnectionLease
+from ledger.log.load import Head
+from ledger.log.resident_state import ResidentState
+from ledger.log.write import Group
+
+logger = logging.getLogger(__name__)
+
+APPEND_SECONDS_MAX = 10
+"""Timeout of an append; then clients receive `DatabaseUnavailable`."""
+
+RETRY_ERRORS = (
+    asyncpg.UniqueViolationError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.SerializationError,
+    asyncpg.DeadlockDetectedError,
+    *CONNECTION_ERRORS,
+    SQLAlchemyError,
+)
+"""After these errors a group is retried as a whole. That is safe whether or not the first attempt committed: an event
+id is recorded at most once."""
+
+UNAVAILABLE_ERRORS = (*RETRY_ERRORS, TimeoutError)
+"""After these errors clients may retry. The recorder does not retry after a timeout: clients would wait twice."""
+
+
+class Judged(NamedTuple):
+    """A judged group: its requests, their verdicts, what is written, and the time at which it began."""
+
+    waiting: list[Waiting]
+    verdicts: list[Verdict]
+    group: Group
+    began: float
+
+
+class LockedRecorder:
+    """Records groups by the locked path and answers their senders."""
+
+    def __init__(
+        self,
+        writer: ConnectionLease,
+        queue: AppendQueue,
+        answer: Callable[[Judged], None],
+        clock: Callable[[], datetime] | None,
+    ) -> None:
+        """Make a recorder.
+
+        Args:
+            writer: the connection to use.
+            queue: emptied after a timeout: its requests would only wait for the next one.
+            answer: called with each group that was recorded.
+            clock: the time for `recorded_at`; the clock of the database server when None.
+        """
+        self._writer = writer
+        self._queue = queue
+        self._answer = answer
+        self._clock = clock
+
+    async def record(self, group: Sequence[Waiting]) -> tuple[ResidentState | None, Head | None]:
+        """Record a group; return the working state after it and the head, or None for both if they are unknown."""
+        waiting = [one for one in group if not one.answer.done()]
+        if not waiting:
+            return None, None
+        try:
+            return await self._attempt(waiting)
+        except TimeoutError as error:
+            self.fail([*waiting, *self._queue.take_all()], error)
+        except Exception as error:
+            logger.warning("appending %d requests failed; retrying", len(waiting), exc_info=error)
+            # As a whole if the database failed, request by request if one of them is at fault.
+            parts = [waiting] if isinstance(error, RETRY_ERRORS) else [[one] for one in waiting]
+            for part in parts:
+                try:
+                    await self._attempt(part)
+                except Exception as second_error:
+                    logger.exception("appending %d requests failed twice", len(part))
+                    self.fail(part, second_error)
+        return None, None
+
+    async def _attempt(self, waiting: list[Waiting]) -> tuple[ResidentState, Head]:
+        began = time.monotonic()
+        requests = [one.request for one in waiting]
+        try:
+            connection = await self._writer.get()
+            async with asyncio.timeout(APPEND_SECONDS_MAX):
+                appended = await append_group(connection, requests, self._clock() if self._clock else None)
+        except BaseException:
+            # Its locks are released when it is closed.
+            await self._writer.close()
+            raise
+        self._answer(Judged(waiting, appended.verdicts, appended.group, began))
+        return appended.state, appended.group.after
+
+    def fail(self, waiting: Sequence[Waiting], error: Exception) -> None:
+        """Answer requests with an error."""
+        logger.warning("%d requests failed: %s", len(waiting), type(error).__name__)
+        for one in waiting:
+            if one.answer.done():
+                continue
+            if isinstance(error, UNAVAILABLE_ERRORS):
+                one.answer.set_exception(
+                    DatabaseUnavailable(
+                        "the database did not answer; retry with the same ids: each event is recorded at most once"
+                    )
+                )
+            else:
+                one.answer.set_exception(error)

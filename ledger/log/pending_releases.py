@@ -1,0 +1,66 @@
+"""Pending releases: the holds of ended jobs that are still open, released in steps.
+
+A group releases at most `RELEASES_MAX` holds, so that no append takes longer than others. If a job ends with more, its
+row in `ledger.pending_releases` says so, and the sweeper releases the rest. Until then they count as held.
+"""
+
+from uuid_utils.compat import uuid7
+
+from ledger.database import Connection, Database
+from ledger.domain.catalogue import sql_list
+from ledger.domain.event import Request
+from ledger.domain.service_events import later_release
+from ledger.domain.working_state import RELEASES_MAX
+from ledger.log.appender import Appender
+
+# A job that was retried meanwhile may have new holds: only those from before its end are released.
+NEXT_HOLDS = """
+SELECT hold.stream_id, ended.id AS ended_by, ended.correlation_id
+FROM ledger.pending_releases AS pending
+JOIN ledger.job_events AS ended ON ended.stream_id = pending.job_id AND ended.position = pending.position
+JOIN ledger.holds AS hold ON hold.agent_job_id = pending.job_id
+JOIN ledger.cost_events AS opened
+    ON opened.stream_id = hold.stream_id AND opened.version = 1 AND opened.position < pending.position
+LIMIT $1
+"""
+
+FINISHED = """
+DELETE FROM ledger.pending_releases AS pending WHERE NOT EXISTS (
+    SELECT FROM ledger.holds AS hold JOIN ledger.cost_events AS opened
+        ON opened.stream_id = hold.stream_id AND opened.version = 1 AND opened.position < pending.position
+    WHERE hold.agent_job_id = pending.job_id
+)
+"""
+
+# After an import: the export may have been made between the end of a job and the release of its last hold.
+FIND_PENDING = f"""
+INSERT INTO ledger.pending_releases (job_id, position)
+SELECT hold.agent_job_id, max(ended.position)
+FROM ledger.holds AS hold
+JOIN ledger.cost_events AS opened ON opened.stream_id = hold.stream_id AND opened.version = 1
+JOIN ledger.job_events AS ended
+    ON ended.stream_id = hold.agent_job_id AND ended.position > opened.position
+    AND ended.type IN ({sql_list(lambda event_type: event_type.ends_job)})
+GROUP BY hold.agent_job_id
+ON CONFLICT (job_id) DO UPDATE SET position = excluded.position
+"""  # noqa: S608 (fixed text)
+
+
+async def release_pending_holds(database: Database, appender: Appender) -> int:
+    """Release pending holds, at most `RELEASES_MAX`; return how many there were.
+
+    Several processes may do so at the same time: a hold that was released already is refused, which has no effect.
+    """
+    async with database.connection() as connection:
+        holds = await connection.fetch(NEXT_HOLDS, RELEASES_MAX)
+        if not holds:
+            await connection.execute(FINISHED)
+            return 0
+    releases = [later_release(row["stream_id"], uuid7(), row["ended_by"], row["correlation_id"]) for row in holds]
+    await appender.append(Request(releases, independent=True))
+    return len(holds)
+
+
+async def find_pending_releases(connection: Connection) -> None:
+    """Enter the pending releases that follow from the log, as after an import."""
+    await connection.execute(FIND_PENDING)

@@ -1,0 +1,299 @@
+"""The append pipeline (optimistic path): judges a group while the previous one is being written.
+
+Decision 0035 has the states of the protocol and what each failure discards. The rules:
+
+- One task does everything: at most one group is being written, and at most one is being prepared. The latter grows
+  until the write ends.
+- A sender is answered after the commit of its group; if the group recorded nothing, after that of the previous one.
+- A load counts only if the head of its snapshot is known: the head after the last judged group, or the head before the
+  group that is being written.
+- After any failure the working state is dropped, and all unanswered groups are judged again, in order, by the locked
+  path.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from datetime import datetime
+from typing import NamedTuple
+
+from ledger.database import Database
+from ledger.domain.errors import LedgerError
+from ledger.domain.judge import Verdict
+from ledger.log.append import UNKNOWN_HEAD, end_group, judge_all, record_denials
+from ledger.log.append_queue import GROUP_EVENTS_MAX, AppendQueue, Waiting
+from ledger.log.conflict_pause import ConflictPause
+from ledger.log.connection_lease import ConnectionLease
+from ledger.log.load import LOAD, Head, decode_loaded
+from ledger.log.locked_recorder import APPEND_SECONDS_MAX, Judged, LockedRecorder
+from ledger.log.resident_state import ResidentState
+from ledger.log.write import write_conditionally
+
+logger = logging.getLogger(__name__)
+
+PARTS_MAX = 2
+"""A group is judged in about this many parts while the previous one is being written."""
+
+IDLE_SECONDS = 1.0
+"""After this time without a request, the connections return to the pool: a serverless database may suspend."""
+
+
+class HeadMovedError(LedgerError):
+    """The head moved: another process has appended since the working state was loaded. Clients never see it."""
+
+
+class _OpenGroup:
+    """A group that is being prepared: the requests that have joined it, and the verdicts so far."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Waiting] = []
+        self.verdicts: list[Verdict] = []
+        self.events = 0
+        self.began = time.monotonic()
+
+    def add(self, part: list[Waiting]) -> None:
+        """Add requests; their verdicts follow."""
+        self.waiting += part
+        self.events += sum(waiting.events for waiting in part)
+
+
+class _Finished(NamedTuple):
+    """The end of a write: whether the working state is still valid, and the groups that must be judged again."""
+
+    is_valid: bool
+    unanswered: list[list[Waiting]]
+
+
+class Pipeline:
+    """Takes groups from the queue and records them. Run it as one task; after `close` it ends with the empty queue."""
+
+    def __init__(
+        self,
+        database: Database,
+        queue: AppendQueue,
+        *,
+        on_append: Callable[[int], None],
+        on_group: Callable[[int, float, str], None],
+        clock: Callable[[], datetime] | None,
+    ) -> None:
+        """Make a pipeline.
+
+        Args:
+            database: the database of the log; the pipeline uses two connections of its pool.
+            queue: the requests to record.
+            on_append: called after each group that recorded something, with the position of its last event.
+            on_group: called after each group with its number of events, its duration in seconds, and its path:
+                `optimistic` or `locked`.
+            clock: the time for `recorded_at`; the clock of the database server when None.
+        """
+        self._queue = queue
+        self._on_append = on_append
+        self._on_group = on_group
+        self._clock = clock
+        self._reader = ConnectionLease(database)
+        self._writer = ConnectionLease(database)
+        self._locked = LockedRecorder(self._writer, queue, self._answer_locked, clock)
+        self._pause = ConflictPause()
+        self._state: ResidentState | None = None
+        # The head after the last judged group; meaningless without a state.
+        self._head: Head = UNKNOWN_HEAD
+        self._in_flight: Judged | None = None
+        self._last_events = 0
+        self._write: asyncio.Task[None] | None = None
+        self._is_closing = False
+
+    def close(self) -> None:
+        """Let `run` return once everything in the queue is answered."""
+        self._is_closing = True
+        self._queue.arrived.set()
+
+    async def run(self) -> None:
+        """Record groups until closed."""
+        while self._queue or self._write is not None or not self._is_closing:
+            if self._queue or self._write is not None:
+                await self._advance()
+            elif not await self._arrival(IDLE_SECONDS):
+                await self._give_connections_back()
+                await self._arrival()
+        await self._give_connections_back()
+
+    async def _arrival(self, seconds: float | None = None) -> bool:
+        """Wait for a request or the end of the write; False after this time without either."""
+        self._queue.arrived.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._queue.arrived.wait()
+        except TimeoutError:
+            return False
+
+    async def _advance(self) -> None:
+        """Prepare a group while the previous one is being written; then start to write it."""
+        group = _OpenGroup()
+        try:
+            is_prepared = True
+            while is_prepared and (part := await self._next_part(group)):
+                is_prepared = await self._try_to_prepare(group, part)
+            finished = await self._finish_write()
+            if not is_prepared or not finished.is_valid:
+                await self._record_locked([*finished.unanswered, group.waiting])
+            elif group.waiting:
+                self._end_group(group)
+        except Exception as error:
+            logger.exception("the append pipeline failed; it continues with a new working state")
+            self._state = None
+            self._locked.fail(group.waiting, error)
+
+    async def _next_part(self, group: _OpenGroup) -> list[Waiting]:
+        """Return the next requests of a group; none if it has to be written now."""
+        while self._write is not None and not self._write.done():
+            if group.events >= GROUP_EVENTS_MAX:
+                return []
+            if self._queue.events >= self._part_events_min() and not self._queue.delay_seconds():
+                return self._queue.take_group(GROUP_EVENTS_MAX - group.events, at_least_one=not group.waiting)
+            await self._arrival()
+        if group.waiting:
+            return []
+        while (delay := self._queue.delay_seconds()) and not self._is_closing:
+            await self._arrival(delay)
+        # If all senders of the last group wait again, take half: the others are prepared while these are written.
+        waiting = self._queue.events
+        return self._queue.take_group(min(GROUP_EVENTS_MAX, waiting if waiting < self._last_events else waiting // 2))
+
+    def _part_events_min(self) -> int:
+        """Return how many events are judged at once during a write: not too few, since each load has a fixed cost."""
+        assert self._in_flight is not None
+        return max(1, len(self._in_flight.group.events) // PARTS_MAX)
+
+    async def _try_to_prepare(self, group: _OpenGroup, part: list[Waiting]) -> bool:
+        """Judge requests that join a group; False: the locked path has to record the whole group."""
+        is_first = not group.waiting
+        group.add(part)
+        if not self._pause.is_over(time.monotonic()) or _needs_lock(part):
+            return False
+        try:
+            if is_first:
+                await self._drop_full_state()
+            group.verdicts += await self._judge(part)
+        except HeadMovedError:
+            self._pause.start(time.monotonic())
+        except TimeoutError as error:
+            await self._reader.close()
+            self._locked.fail([*group.waiting, *self._queue.take_all()], error)
+        except Exception as error:  # noqa: BLE001 (the locked path tries again, and reports what fails twice)
+            logger.warning("judging %d requests failed; retrying: %s", len(group.waiting), type(error).__name__)
+            await self._reader.close()
+        else:
+            return True
+        return False
+
+    async def _drop_full_state(self) -> None:
+        """Drop a full working state. The next one is loaded from the log, so it waits for the write in flight."""
+        if self._state is not None and self._state.is_full:
+            if self._write is not None:
+                await asyncio.wait([self._write])
+            self._state = None
+
+    async def _judge(self, part: list[Waiting]) -> list[Verdict]:
+        """Load what the working state lacks, and judge requests on top of the group that is being written.
+
+        Raises:
+            HeadMovedError: the load saw events that this process did not write.
+        """
+        requests = [waiting.request for waiting in part]
+        connection = await self._reader.get()
+        known_heads = self._known_heads()
+        state = self._state or ResidentState(UNKNOWN_HEAD)
+        needed = state.needed_by(requests)
+        async with asyncio.timeout(APPEND_SECONDS_MAX):
+            row = await connection.fetchrow(LOAD, *needed.arguments(self._clock() if self._clock else None))
+        assert row is not None
+        loaded = decode_loaded(row)
+        if self._state is None:
+            state, self._head = ResidentState(loaded.head), loaded.head
+        elif loaded.head not in known_heads:
+            raise HeadMovedError("another process has appended")
+        state.merge(loaded, needed)
+        self._state = state
+        verdicts = await judge_all(state, requests)
+        await record_denials(connection, state)
+        return verdicts
+
+    def _end_group(self, open_group: _OpenGroup) -> None:
+        """Start to write a prepared group, or answer it if it recorded nothing. No write is in flight."""
+        assert self._state is not None
+        group = end_group(self._state, self._head)
+        self._head = group.after
+        self._last_events = open_group.events
+        judged = Judged(open_group.waiting, open_group.verdicts, group, open_group.began)
+        if group.events:
+            self._start_write(judged)
+        else:
+            self._answer(judged, "optimistic")
+
+    def _known_heads(self) -> tuple[Head, ...]:
+        return (self._head, self._in_flight.group.before) if self._in_flight is not None else (self._head,)
+
+    def _start_write(self, prepared: Judged) -> None:
+        self._in_flight = prepared
+        self._write = asyncio.create_task(self._write_group(prepared), name="append write")
+        self._write.add_done_callback(lambda _: self._queue.arrived.set())
+
+    async def _write_group(self, prepared: Judged) -> None:
+        connection = await self._writer.get()
+        async with asyncio.timeout(APPEND_SECONDS_MAX):
+            if not await write_conditionally(connection, prepared.group):
+                raise HeadMovedError("another process has appended")
+        self._answer(prepared, "optimistic")
+
+    async def _finish_write(self) -> _Finished:
+        """Wait for the end of the write, if there is one."""
+        write, in_flight = self._write, self._in_flight
+        self._write = self._in_flight = None
+        if write is None or in_flight is None:
+            return _Finished(True, [])
+        try:
+            await write
+        except HeadMovedError:
+            self._pause.start(time.monotonic())
+        except TimeoutError as error:
+            await self._writer.close()
+            self._locked.fail([*in_flight.waiting, *self._queue.take_all()], error)
+            return _Finished(False, [])
+        except Exception as error:  # noqa: BLE001 (the locked path tries again, and reports what fails twice)
+            logger.warning("writing %d requests failed; retrying: %s", len(in_flight.waiting), type(error).__name__)
+            await self._writer.close()
+        else:
+            return _Finished(True, [])
+        return _Finished(False, [in_flight.waiting])
+
+    async def _record_locked(self, groups: list[list[Waiting]]) -> None:
+        """Judge unanswered groups again by the locked path, in order; the state after them is used from then on."""
+        for group in groups:
+            state, head = await self._locked.record(group)
+            self._state, self._head = state, head or UNKNOWN_HEAD
+
+    def _answer_locked(self, judged: Judged) -> None:
+        self._answer(judged, "locked")
+
+    def _answer(self, judged: Judged, path: str) -> None:
+        """Answer the senders of a group, which is durable or recorded nothing."""
+        for waiting, verdict in zip(judged.waiting, judged.verdicts, strict=True):
+            if not waiting.answer.done():
+                waiting.answer.set_result(verdict)
+        seconds = time.monotonic() - judged.began
+        self._queue.charge(judged.waiting, seconds)
+        if judged.group.events:
+            self._on_append(judged.group.after.position)
+        self._on_group(sum(waiting.events for waiting in judged.waiting), seconds, path)
+
+    async def _give_connections_back(self) -> None:
+        await self._reader.give_back()
+        await self._writer.give_back()
+
+
+def _needs_lock(group: list[Waiting]) -> bool:
+    """Whether a group has an event of category `ledger`: erasing a text changes an event, under the head lock."""
+    return any(
+        candidate.event_type.category == "ledger" for waiting in group for candidate in waiting.request.candidates
+    )

@@ -1,0 +1,154 @@
+"""The working state that stays in memory between groups (resident): streams, entries, identities.
+
+A group loads only what is not resident. Resident states are newer than anything that a load can return, since they
+include the group that is being written; so a loaded row counts only if its stream is not resident. Past `STATES_MAX`
+the whole state is dropped and a new one begun, which is simpler than evicting states one by one.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from datetime import UTC
+from uuid import UUID
+
+from ledger.domain.event import Candidate, Request
+from ledger.domain.holds import Hold
+from ledger.domain.working_state import RELEASES_MAX, Account, WorkingState
+from ledger.domain.working_state import Head as StreamHead
+from ledger.log.entry_states import decode, fold_events
+from ledger.log.load import STATE_DECODERS, Head, Loaded, Needed, by_stream
+
+STATES_MAX = 40_000
+"""The most resident streams and entries."""
+
+IDENTITIES_KEPT = 4_000
+"""At least this many identities of recent events stay resident, so that quick retries are recognised without a load."""
+
+Identity = tuple[str, UUID, UUID]
+
+
+class ResidentState(WorkingState):
+    """A working state that knows which streams and entries are resident, including those that do not exist."""
+
+    def __init__(self, head: Head) -> None:
+        """Make an empty state at this head of the log."""
+        # asyncpg returns -infinity, the time of an empty log, without a zone.
+        super().__init__(head.position, head.recorded_at.replace(tzinfo=UTC))
+        self._streams: set[UUID] = set()
+        self._entries: set[UUID] = set()
+        self._identities: deque[tuple[int, Identity]] = deque()
+        # Every later load sees at least the events up to here.
+        self._seen_position = head.position
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a new state should replace this one."""
+        return len(self._streams) + len(self._entries) > STATES_MAX
+
+    def needed_by(self, requests: Sequence[Request]) -> Needed:
+        """Return the ids that must be loaded before these requests can be judged."""
+        collected = _Collected(self, self._is_resident)
+        for request in requests:
+            for candidate in request.candidates:
+                collected.add(candidate)
+        return collected.needed()
+
+    def _is_resident(self, category: str, stream_id: UUID) -> bool:
+        return stream_id in (self._entries if category == "cost" else self._streams)
+
+    def merge(self, loaded: Loaded, needed: Needed) -> None:
+        """Add what was loaded for `needed`, except the states of streams that are resident already."""
+        self.recorded_at = max(self.recorded_at, loaded.append_at)
+        fresh = {stream_id for stream_id in loaded.stream_ids if stream_id not in self._streams}
+        for head in loaded.heads:
+            if head.stream_id in fresh:
+                state = STATE_DECODERS[head.category].decode(head.state)
+                self.heads[head.category, head.stream_id] = StreamHead(head.version, state)
+        for row in loaded.balances:
+            if row.account_id in fresh:
+                self.accounts[row.scope, row.account_id] = Account(row.currency, row.budget, row.spent, row.held)
+        self._streams |= fresh
+        for known in loaded.identities:
+            identity = known.category, known.stream_id, known.id
+            if identity not in self.identities:
+                self.identities[identity] = known.recorded_identity()
+                self._identities.append((known.position, identity))
+        self._merge_entries(loaded, needed)
+        self._seen_position = max(self._seen_position, loaded.head.position)
+
+    def _merge_entries(self, loaded: Loaded, needed: Needed) -> None:
+        missing = by_stream(loaded.entry_events)
+        for row in loaded.entries:
+            if row.stream_id in self._entries:
+                continue
+            stored = decode(row.stored_version or 0, row.stored) if row.stored else None
+            entry = fold_events(stored, missing.get(row.stream_id, ()))
+            assert entry is not None, "an entry without events"
+            self.entries[row.stream_id] = entry
+            if entry.held:
+                assert entry.expires_at is not None
+                hold = Hold(entry.held, entry.campaign_id, entry.agent_job_id, entry.expires_at)
+                self.holds[row.stream_id] = hold
+        self._entries.update(needed.entries)
+        for held in loaded.holds:
+            # A resident entry may have been settled since the snapshot.
+            if held.stream_id not in self._entries:
+                self._entries.add(held.stream_id)
+                self.entries[held.stream_id] = held.entry()
+                self.holds[held.stream_id] = held.hold()
+        self.has_unloaded_holds = len(loaded.holds) == RELEASES_MAX
+
+    def begin_group(self) -> None:
+        """Begin a group, and drop the oldest identities that every later load would return."""
+        self._identities.extend((event.position, (event.category, event.stream_id, event.id)) for event in self.events)
+        super().begin_group()
+        while len(self._identities) > IDENTITIES_KEPT and self._identities[0][0] <= self._seen_position:
+            _, identity = self._identities.popleft()
+            self.identities.pop(identity, None)
+
+
+class _Collected:
+    """Collects the ids that candidates need, each once, in order."""
+
+    def __init__(self, state: "ResidentState", is_resident: Callable[[str, UUID], bool]) -> None:
+        self._state = state
+        self._is_resident = is_resident
+        self._streams: dict[UUID, None] = {}
+        self._entries: dict[UUID, None] = {}
+        self._entry_events: list[UUID] = []
+        self._probes: list[Identity] = []
+        self._ending_jobs: dict[UUID, None] = {}
+        self._ledger_candidates: list[Candidate] = []
+
+    def add(self, candidate: Candidate) -> None:
+        """Add the ids that one candidate needs."""
+        category, stream_id = candidate.event_type.category, candidate.stream_id
+        if category == "ledger":
+            self._ledger_candidates.append(candidate)
+        elif self._is_resident(category, stream_id):
+            if self._state.version(category, stream_id) and candidate.identity not in self._state.identities:
+                self._probes.append(candidate.identity)
+        elif category == "cost":
+            self._entries[stream_id] = None
+            self._entry_events.append(candidate.id)
+        else:
+            self._streams[stream_id] = None
+            self._probes.append(candidate.identity)
+        for reference in ("campaign_id", "agent_job_id"):
+            referenced = getattr(candidate.payload, reference, None)
+            if referenced is not None and not self._is_resident("", referenced):
+                self._streams[referenced] = None
+        if candidate.event_type.ends_job:
+            self._ending_jobs[stream_id] = None
+
+    def needed(self) -> Needed:
+        """Return everything that was added."""
+        return Needed(
+            list(self._streams),
+            list(self._entries),
+            self._entry_events,
+            [category for category, _, _ in self._probes],
+            [stream_id for _, stream_id, _ in self._probes],
+            [event_id for _, _, event_id in self._probes],
+            list(self._ending_jobs),
+            self._ledger_candidates,
+        )

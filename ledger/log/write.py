@@ -1,0 +1,139 @@
+"""Writing a judged group: by compare-and-swap in one statement, or under the head lock.
+
+The compare-and-swap moves the head only if it is still the expected one, and inserts only if it moved the head: one
+round trip, and no lock held while Python works. Both ways update the head's row before anything else, so two writers
+cannot deadlock.
+"""
+
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import msgspec
+
+from ledger.database import Connection
+from ledger.domain.event import Recorded
+from ledger.log.ledger_events import ERASE
+from ledger.log.load import Head
+from ledger.log.tables import EVENT_COLUMNS, SCHEMA
+
+COPY_CHARACTERS_MIN = 1024 * 1024
+"""Groups of at least this size are written by COPY: building and parsing one JSON text would take longer."""
+
+COPY_EVENTS_MAX = 1_000
+"""The most events in one COPY: asyncpg encodes them without a pause for the event loop."""
+
+# A stalled process that holds the head lock must not block the others, nor a stalled server this process.
+BEGIN_APPEND = """
+BEGIN ISOLATION LEVEL READ COMMITTED;
+SET LOCAL lock_timeout = '10s';
+SET LOCAL statement_timeout = '30s';
+SET LOCAL idle_in_transaction_session_timeout = '10s';
+"""
+
+_STATES = ", ".join(f"${number}" for number in range(1, 31))
+
+STORE = f"SELECT ledger.store_states({_STATES})"
+
+WRITE = f"""
+SELECT CASE WHEN ledger.append_events($31, $32, $33, $34, $35, $36, $37) THEN ledger.store_states({_STATES}) END
+"""
+
+MOVE_HEAD = """
+UPDATE ledger.log_head SET position = $1, recorded_at = $2, token = $3
+WHERE position = $4 AND recorded_at = $5 AND token = $6
+"""
+"""Move the head, if it is still the expected one; this takes its lock."""
+
+
+class _EventRow(
+    msgspec.Struct,
+    omit_defaults=True,
+    gc=False,
+    rename=dict(zip(EVENT_COLUMNS, "abcdefghijklmnopqrst", strict=True)),
+):
+    """An event for `ledger.append_events`, without nulls and with one-letter keys: less to build, send and parse."""
+
+    position: int
+    category: str
+    stream_id: UUID
+    version: int
+    id: UUID
+    type: str
+    schema_version: int
+    occurred_at: datetime
+    recorded_at: datetime
+    actor: str
+    campaign_id: UUID | None = None
+    agent_job_id: UUID | None = None
+    correlation_id: UUID | None = None
+    causation_id: UUID | None = None
+    data: str = ""
+    text: str | None = None
+    text_salt: bytes | None = None
+    text_commitment: str | None = None
+    over_budget: list[str] | None = None
+    size: int = 0
+
+
+class Group(NamedTuple):
+    """A judged group to be written: its events, the arguments of `STORE`, and the head before and after it."""
+
+    events: list[Recorded]
+    states: list[Any]
+    erased: list[int]
+    before: Head
+    after: Head
+
+
+async def write_conditionally(connection: Connection, group: Group) -> bool:
+    """Write a group without erasures, if the head is still `group.before`.
+
+    Returns:
+        Whether it was written and is durable. If not, nothing has changed.
+
+    Raises:
+        asyncpg.UniqueViolationError: the log holds an event id that the load did not return.
+        asyncpg.PostgresError, OSError: the database failed; whether the group was written is unknown.
+    """
+    if _is_small(group):
+        return await _write_in_one_statement(connection, group)
+    await connection.execute(BEGIN_APPEND)
+    is_written = await _write_by_copy(connection, group)
+    await connection.execute("COMMIT" if is_written else "ROLLBACK")
+    return is_written
+
+
+async def write_locked(connection: Connection, group: Group) -> None:
+    """Write a group inside the transaction that holds the head lock; the caller commits."""
+    write = _write_in_one_statement if _is_small(group) else _write_by_copy
+    if not await write(connection, group):
+        raise AssertionError("the head moved while it was locked")
+    if group.erased:
+        await connection.execute(ERASE, group.erased)
+
+
+def _is_small(group: Group) -> bool:
+    return sum(event.size for event in group.events) < COPY_CHARACTERS_MIN
+
+
+async def _write_in_one_statement(connection: Connection, group: Group) -> bool:
+    return bool(await connection.fetchval(WRITE, *group.states, *group.after, *group.before, _json(group.events)))
+
+
+async def _write_by_copy(connection: Connection, group: Group) -> bool:
+    if await connection.execute(MOVE_HEAD, *group.after, *group.before) != "UPDATE 1":
+        return False
+    for start in range(0, len(group.events), COPY_EVENTS_MAX):
+        await connection.copy_records_to_table(
+            "events",
+            schema_name=SCHEMA,
+            columns=EVENT_COLUMNS,
+            records=group.events[start : start + COPY_EVENTS_MAX],
+        )
+    await connection.execute(STORE, *group.states)
+    return True
+
+
+def _json(events: list[Recorded]) -> str:
+    return msgspec.json.encode([_EventRow(*event) for event in events]).decode()
