@@ -108,7 +108,7 @@ async def read_spend(
     campaign_id: UUID | None,
     allowed_campaign_ids: Collection[UUID] | None,
     limit: int,
-) -> tuple[int, list[str]]:
+) -> tuple[int, int, str]:
     """Sum settled costs by groups, and always by currency too.
 
     Args:
@@ -121,16 +121,14 @@ async def read_spend(
         limit: the most sums.
 
     Returns:
-        the position reflected, and for each sum a JSON object of its keys, `currency`, `cost`, `tokens_used` and
-        `entries`, in the order of the keys.
+        the position reflected, the number of sums, and a JSON array of them: objects of the keys, `currency`, `cost`,
+        `tokens_used` and `entries`, in the order of the keys.
     """
     names = [*groups, "currency"]
     selected = ", ".join(f"{SPEND_GROUPS.get(name, 'entry.currency')} AS {name}" for name in names)
     numbers = ", ".join(str(number) for number in range(1, len(names) + 1))
     query = f"""
-        SELECT checkpoint.position AS checkpoint,
-            CASE WHEN sums.entries IS NOT NULL THEN row_to_json(sums)::text END AS sum
-        FROM ledger.projection_checkpoints AS checkpoint LEFT JOIN LATERAL (
+        WITH sums AS (
             SELECT {selected}, trim_scale(sum(entry.cost))::text AS cost, sum(entry.tokens_used) AS tokens_used,
                 count(*) AS entries
             FROM budget_entries AS entry LEFT JOIN agent_jobs AS job ON job.id = entry.agent_job_id
@@ -142,14 +140,16 @@ async def read_spend(
             GROUP BY {numbers}
             ORDER BY {numbers}
             LIMIT {limit}
-        ) AS sums ON true
-        WHERE checkpoint.name = $1
-        ORDER BY {", ".join(f"sums.{name}" for name in names)}
+        )
+        SELECT position, (SELECT count(*) FROM sums),
+            '[' || (SELECT string_agg(row_to_json(sums)::text, ',' ORDER BY {", ".join(names)}) FROM sums) || ']'
+        FROM ledger.projection_checkpoints WHERE name = $1
     """  # noqa: S608 (the names are keys of SPEND_GROUPS)
-    rows = await connection.fetch(
+    row = await connection.fetchrow(
         query, GROUP, start, end, campaign_id, None if allowed_campaign_ids is None else list(allowed_campaign_ids)
     )
-    return rows[0]["checkpoint"], [row["sum"] for row in rows if row["sum"] is not None]
+    assert row is not None
+    return row[0], row[1], row[2] or "[]"
 
 
 async def read_item(

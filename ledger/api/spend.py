@@ -61,7 +61,7 @@ async def get_spend(request: web.Request, services: Services) -> web.StreamRespo
         raise Malformed("group_by has a key twice")
     await wait_for_read_models(request, services, query.min_position)
     async with turn(request), services.read_database.connection() as connection:
-        position, sums = await queries.read_spend(
+        position, number, sums = await queries.read_spend(
             connection,
             list(query.group_by),
             query.start,
@@ -70,11 +70,11 @@ async def get_spend(request: web.Request, services: Services) -> web.StreamRespo
             request[CALLER].allowed_campaign_ids,
             SUMS_MAX + 1,
         )
-    if len(sums) > SUMS_MAX:
+    if number > SUMS_MAX:
         raise ReadTooLarge(
             f"there are more than {SUMS_MAX:,} sums; use fewer keys in group_by, or narrow `from`, `to` or campaign_id"
         )
-    body = f'{{"items":[{",".join(sums)}]}}'.encode()
+    body = f'{{"items":{sums}}}'.encode()
     return web.Response(body=body, content_type=JSON, headers={"Ledger-Position": str(position)})
 
 
