@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
+import aiohttp
 from sqlalchemy import URL
 
 from ledger.bench import controls
@@ -232,5 +233,6 @@ class AppendTransactions(NamedTuple):
 
 async def _append_transactions(url: str) -> AppendTransactions:
     """Read the count and the duration of append transactions from /metrics."""
-    samples = await read_metrics(url)
+    async with aiohttp.ClientSession() as client:
+        samples = await read_metrics(client, url)
     return AppendTransactions(samples["ledger_append_seconds_count"], samples["ledger_append_seconds_sum"])

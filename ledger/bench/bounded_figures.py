@@ -133,7 +133,7 @@ class BoundedMeter:
                 raise PromiseViolationError(f"{what} was answered {response.status}: {(await response.text())[:1000]}")
 
     async def _read_pause(self, name: str) -> None:
-        pause_ms = (await read_metrics(self._api.url))[PAUSE_METRIC] * 1e3
+        pause_ms = (await read_metrics(self._client, self._api.url))[PAUSE_METRIC] * 1e3
         self._pauses_ms.setdefault(f"{name}, ms", []).append(pause_ms)
 
     def figures(self, peak_mb: float) -> list[Figure]:

@@ -1,11 +1,23 @@
 """Reads the Prometheus metrics of an API process that is measured."""
 
 import aiohttp
-from prometheus_client.parser import text_string_to_metric_families
 
 
-async def read_metrics(url: str) -> dict[str, float]:
-    """Return the value of each metric of the API without labels, by name; of one with labels, the last value."""
-    async with aiohttp.ClientSession() as client, client.get(f"{url}/metrics") as response:
-        text = await response.text()
-    return {sample.name: sample.value for family in text_string_to_metric_families(text) for sample in family.samples}
+async def read_metrics(client: aiohttp.ClientSession, url: str) -> dict[str, float]:
+    """Read `/metrics` of an API process.
+
+    Args:
+        client: an HTTP session, with the key of an admin if the API needs keys.
+        url: of the API, without a path.
+
+    Returns:
+        the values, by name and labels as they are written: `name` or `name{label="value"}`.
+
+    Raises:
+        aiohttp.ClientError: the metrics could not be read.
+    """
+    async with client.get(f"{url}/metrics") as response:
+        response.raise_for_status()
+        lines = (await response.text()).splitlines()
+    samples = (line.rpartition(" ") for line in lines if not line.startswith("#"))
+    return {name: float(value) for name, _, value in samples}

@@ -1,7 +1,7 @@
 """`ledger bench`: benchmarks against controls, and the fault-injection suite (`--faults`).
 
-`ledger.bench` is imported only when the command runs: it loads multiprocessing, the faults and a Prometheus parser,
-which no other command needs.
+`ledger.bench` is imported only when the command runs: it loads multiprocessing and the faults, which no other command
+needs.
 """
 
 import asyncio

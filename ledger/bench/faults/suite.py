@@ -12,15 +12,16 @@ from pathlib import Path
 import aiohttp
 import msgspec
 
-from ledger.bench.faults import full_check
+from ledger.bench.faults import fast_path_check, full_check
 from ledger.bench.faults.agents import Agents
 from ledger.bench.faults.checker import Checker
 from ledger.bench.faults.checkpoint_checker import CheckpointChecker
 from ledger.bench.faults.entry_points import signing_files
 from ledger.bench.faults.fault_types import DISK_FAULTS, Fault, FaultContext, schedule
-from ledger.bench.faults.history import History
+from ledger.bench.faults.history import AcknowledgedEvent, History
 from ledger.bench.faults.retrying_client import RetryingClient, client_session
 from ledger.bench.faults.system_under_test import SystemUnderTest, running_system
+from ledger.bench.service_metrics import read_metrics
 
 FAULTS_BETWEEN_FULL_CHECKS = 40
 CALM_SECONDS_MAX = 0.2
@@ -131,6 +132,8 @@ class _Run:
         if not self._report.violations:
             self._record_violations("at the end", await full_check.wait_until_caught_up(self._system))
             self._record_violations("at the end", await self._check_everything())
+        if not self._report.violations:
+            self._record_violations("at the end", await self._check_fast_path())
         self._complete_report(began)
         return self._report
 
@@ -197,21 +200,24 @@ class _Run:
 
     async def _probe(self, index: int) -> None:
         """Wait until an API process records a new event and returns its row."""
-        prober, url = self._probers[index], self._system.urls[index]
-        cost = prober.event("cost.recorded", {"resource_type": "other", "cost": "0.01"})
-        receipts = await prober.append(cost)
-        if receipts is None:
+        url, receipt = self._system.urls[index], await self._append_probe(index)
+        if receipt is None:
             # Refused, which the history has recorded as a violation.
             return
-        parameters = {"min_position": str(receipts[0].position)}
+        parameters = {"min_position": str(receipt.position)}
         while True:
             try:
-                async with self._session.get(f"{url}/v1/budget-entries/{cost['id']}", params=parameters) as response:
+                async with self._session.get(f"{url}/v1/budget-entries/{receipt.id}", params=parameters) as response:
                     if response.status == HTTPStatus.OK:
                         return
             except aiohttp.ClientError:
                 # The fault cut the connection.
                 await asyncio.sleep(0.05)
+
+    async def _append_probe(self, index: int) -> AcknowledgedEvent | None:
+        prober = self._probers[index]
+        receipts = await prober.append(prober.event("cost.recorded", {"resource_type": "other", "cost": "0.01"}))
+        return receipts[0] if receipts else None
 
     async def _check_new_events(self) -> list[str]:
         acknowledged = self._history.take_unchecked()
@@ -226,6 +232,24 @@ class _Run:
         local = signing_files(self._system.home).read()
         async with self._system.open_database() as database:
             return violations + await full_check.violations(database, local, self._history)
+
+    async def _check_fast_path(self) -> list[str]:
+        """Check each API process alone: without the workers, whose sweeper appends the expiry of holds."""
+        for worker in self._system.workers:
+            await worker.kill()
+        violations = []
+        for index, url in enumerate(self._system.urls):
+
+            async def append(index: int = index) -> int:
+                receipt = await self._append_probe(index)
+                return receipt.position if receipt else 0
+
+            async def optimistic_groups(url: str = url) -> float:
+                return (await read_metrics(self._session, url))[fast_path_check.OPTIMISTIC_GROUPS]
+
+            found = await fast_path_check.violations(append, optimistic_groups)
+            violations += [f"API process {index}: {each}" for each in found]
+        return violations
 
     def _record_violations(self, label: str, found: list[str]) -> None:
         from_clients, self._history.violations = self._history.violations, []
