@@ -1,4 +1,4 @@
-"""Compares and corrects the state that appends are judged by: balances, open holds and stream heads.
+"""Compares and corrects what appends are judged by: balances, holds, streams, stored entries.
 
 They are compared with a temporary replay that has reached the head. A balance is compared with the sums of the replayed
 entries, not with a replayed balance: the same figure, computed in two ways.
@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from ledger.database import Connection
 from ledger.domain.catalogue import sql_list
-from projections import differences, stream_heads
+from projections import differences, stored_entries, stream_heads
 from projections.differences import Difference
 
 DELETED_CAMPAIGN = sql_list(lambda event_type: event_type.category == "campaign" and event_type.deletes_stream)
@@ -41,6 +41,17 @@ SELECT 'job', id, currency::text, budget, spent, by_job.held FROM by_job JOIN pg
 CREATE TEMPORARY TABLE replayed_holds ON COMMIT DROP AS
 SELECT id, held AS amount, campaign_id, agent_job_id, expires_at FROM pg_temp.budget_entries WHERE status = 'held';
 """  # noqa: S608 (fixed texts)
+
+# Jobs that have ended while holds from before are open. Other rows are harmless: the sweeper removes them.
+REPLAYED_PENDING = f"""
+CREATE TEMPORARY TABLE replayed_pending ON COMMIT DROP AS
+SELECT hold.agent_job_id AS id, max(ended.position) AS position
+FROM pg_temp.replayed_holds AS hold
+JOIN ledger.cost_events AS opened ON opened.stream_id = hold.id AND opened.version = 1
+JOIN ledger.job_events AS ended ON ended.stream_id = hold.agent_job_id AND ended.position > opened.position
+WHERE ended.type IN ({sql_list(lambda event_type: event_type.ends_job)})
+GROUP BY hold.agent_job_id;
+"""  # noqa: S608 (fixed text)
 
 PRESENCE = """
 ('row', CASE WHEN {live} IS NULL THEN 'missing' ELSE 'present' END,
@@ -86,6 +97,25 @@ LATERAL (VALUES {PRESENCE.format(live="live.stream_id", replayed="replayed.strea
 WHERE cell.differs
 """  # noqa: S608
 
+ENTRIES = f"""
+SELECT live.stream_id::text AS id, cell.name, cell.live, cell.replayed
+FROM ledger.entries AS live LEFT JOIN pg_temp.replayed_entries AS replayed USING (stream_id),
+LATERAL (VALUES {PRESENCE.format(live="live.stream_id", replayed="replayed.stream_id")},
+    ('version', live.version::text, replayed.version::text, live.version <> replayed.version),
+    ('state', live.state::text, replayed.state::text, live.state::jsonb <> replayed.state::jsonb)
+) AS cell (name, live, replayed, differs)
+WHERE cell.differs
+"""  # noqa: S608
+
+PENDING = f"""
+SELECT replayed.id::text AS id, cell.name, cell.live, cell.replayed
+FROM pg_temp.replayed_pending AS replayed LEFT JOIN ledger.pending_releases AS live ON live.job_id = replayed.id,
+LATERAL (VALUES {PRESENCE.format(live="live.job_id", replayed="replayed.id")},
+    ('position', live.position::text, replayed.position::text, live.position <> replayed.position)
+) AS cell (name, live, replayed, differs)
+WHERE cell.differs
+"""  # noqa: S608
+
 CORRECT_ACCOUNTS = (
     """
     DELETE FROM ledger.accounts AS live WHERE NOT EXISTS (
@@ -122,6 +152,16 @@ CORRECT_HOLDS = (
     """,
 )
 
+CORRECT_PENDING = (
+    """
+    INSERT INTO ledger.pending_releases AS live (job_id, position)
+    SELECT id, position FROM pg_temp.replayed_pending
+    ON CONFLICT (job_id) DO UPDATE SET position = excluded.position WHERE live.position <> excluded.position
+    """,
+)
+
+LET_SERVICES_RELOAD = "UPDATE ledger.log_head SET token = gen_random_uuid()"
+"""Running services keep states in memory, and load them anew only if the head has moved."""
 
 # Appends were judged with the skipped events, which the replay lacks: the state of their streams is taken as it is.
 SKIPPED_STREAMS = """
@@ -145,6 +185,11 @@ DELETE FROM pg_temp.replayed_streams WHERE stream_id IN (SELECT id FROM pg_temp.
 INSERT INTO pg_temp.replayed_streams (category, stream_id, version, state)
 SELECT category, stream_id, version, state
 FROM ledger.streams WHERE stream_id IN (SELECT id FROM pg_temp.skipped_streams);
+
+DELETE FROM pg_temp.replayed_entries WHERE stream_id IN (SELECT id FROM pg_temp.skipped_streams);
+INSERT INTO pg_temp.replayed_entries (stream_id, version, state)
+SELECT stream_id, version, state
+FROM ledger.entries WHERE stream_id IN (SELECT id FROM pg_temp.skipped_streams);
 """
 
 
@@ -156,7 +201,13 @@ async def compare_with_replay(connection: Connection, skipped_positions: Sequenc
         skipped_positions: the positions of the events that the replay has skipped.
     """
     await _prepare(connection, skipped_positions)
-    for table, query in (("ledger.accounts", ACCOUNTS), ("ledger.holds", HOLDS), ("ledger.streams", STREAMS)):
+    for table, query in (
+        ("ledger.accounts", ACCOUNTS),
+        ("ledger.holds", HOLDS),
+        ("ledger.streams", STREAMS),
+        ("ledger.entries", ENTRIES),
+        ("ledger.pending_releases", PENDING),
+    ):
         async for difference in differences.read_differences(connection, table, query):
             yield difference
 
@@ -177,10 +228,13 @@ async def correct(connection: Connection, skipped_positions: Sequence[int]) -> d
         ("ledger.accounts", CORRECT_ACCOUNTS),
         ("ledger.holds", CORRECT_HOLDS),
         ("ledger.streams", stream_heads.CORRECT_STREAMS),
+        ("ledger.entries", stored_entries.CORRECT_ENTRIES),
+        ("ledger.pending_releases", CORRECT_PENDING),
     ):
         changed[table] = 0
         for statement in statements:
             changed[table] += int((await connection.execute(statement)).rpartition(" ")[2])
+    await connection.execute(LET_SERVICES_RELOAD)
     return changed
 
 
@@ -188,6 +242,8 @@ async def _prepare(connection: Connection, skipped_positions: Sequence[int]) -> 
     """Create the temporary tables with the expected state; they are dropped at the end of the transaction."""
     await connection.execute(REPLAYED_ACCOUNTS_AND_HOLDS)
     await connection.execute(stream_heads.REPLAYED_STREAMS)
+    await connection.execute(stored_entries.REPLAYED_ENTRIES)
     if skipped_positions:
         await connection.execute(SKIPPED_STREAMS, list(skipped_positions))
         await connection.execute(KEEP_SKIPPED_STREAMS)
+    await connection.execute(REPLAYED_PENDING)

@@ -35,41 +35,32 @@ CREATE TABLE ledger.pending_releases (
 """
 
 # The state is [format, status, campaign_id, agent_job_id, cost, tokens_used, held, expires_at], as
-# `ledger/log/entry_states.py` writes it. Amounts and times are strings in their canonical form.
+# `ledger/log/entry_states.py` writes it. Amounts and times are strings in their canonical form. An entry is charged
+# once, by `cost.recorded` or `cost.settled`; an entry with more than one event is not held.
 STORE_ENTRIES = """
 INSERT INTO ledger.entries (stream_id, version, state)
 WITH entry AS (
     SELECT stream_id, max(version) AS version,
-        max(version) FILTER (WHERE type IN ('cost.recorded', 'cost.settled')) AS charged,
-        (array_agg(type ORDER BY version DESC) FILTER (WHERE type <> 'cost.adjusted'))[1] AS status_type
+        (array_agg(type ORDER BY version DESC) FILTER (WHERE type <> 'cost.adjusted'))[1] AS status_type,
+        coalesce(sum((data ->> CASE type WHEN 'cost.adjusted' THEN 'amount' ELSE 'cost' END)::numeric), 0) AS cost,
+        coalesce(sum((data ->> 'tokens_used')::bigint), 0) AS tokens_used
     FROM ledger.cost_events GROUP BY stream_id HAVING max(version) > 1
-), summed AS (
-    SELECT entry.stream_id, entry.version, entry.status_type,
-        coalesce(sum(CASE
-            WHEN event.version = entry.charged THEN (event.data ->> 'cost')::numeric
-            WHEN event.type = 'cost.adjusted' THEN (event.data ->> 'amount')::numeric
-        END), 0) AS cost,
-        coalesce(sum(CASE
-            WHEN event.version = entry.charged OR event.type = 'cost.adjusted'
-                THEN coalesce((event.data ->> 'tokens_used')::numeric, 0)
-        END), 0) AS tokens_used
-    FROM entry JOIN ledger.cost_events AS event USING (stream_id)
-    GROUP BY entry.stream_id, entry.version, entry.status_type
 )
-SELECT summed.stream_id, summed.version, json_build_array(
+SELECT stream_id, entry.version, json_build_array(
     1,
-    CASE summed.status_type
-        WHEN 'cost.recorded' THEN 'settled' WHEN 'cost.settled' THEN 'settled' WHEN 'cost.reserved' THEN 'held'
-        WHEN 'cost.released' THEN 'released' WHEN 'cost.expired' THEN 'expired' ELSE 'denied'
-    END,
-    opening.campaign_id, opening.agent_job_id, trim_scale(summed.cost)::text, summed.tokens_used,
+    CASE status_type WHEN 'cost.released' THEN 'released' WHEN 'cost.expired' THEN 'expired' ELSE 'settled' END,
+    campaign_id, agent_job_id, trim_scale(cost)::text, tokens_used,
     '0',
-    CASE WHEN opening.type = 'cost.reserved' THEN to_char(
-        (opening.recorded_at + make_interval(secs => coalesce((opening.data ->> 'expires_in')::float8, 900)))
-            AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'
-    ) END
+    CASE type WHEN 'cost.reserved' THEN
+        to_char(expires_at, 'YYYY-MM-DD"T"HH24:MI:SS')
+            || CASE to_char(expires_at, 'US') WHEN '000000' THEN '' ELSE to_char(expires_at, '.US') END || 'Z'
+    END
 )
-FROM summed JOIN ledger.cost_events AS opening ON opening.stream_id = summed.stream_id AND opening.version = 1
+FROM entry JOIN ledger.cost_events AS first USING (stream_id),
+LATERAL (
+    SELECT (recorded_at + make_interval(secs => coalesce((data ->> 'expires_in')::float8, 900))) AT TIME ZONE 'UTC'
+) AS hold (expires_at)
+WHERE first.version = 1
 """
 
 GRANT = """

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import msgspec
 
-from ledger.domain import cost
+from ledger.domain import cost, money
 from ledger.domain.catalogue import decode_stored
 from ledger.domain.cost import Entry
 
@@ -46,15 +46,15 @@ class EntryEvent(msgspec.Struct, array_like=True, gc=False):
 
 
 def encode(entry: Entry) -> str:
-    """Return the stored state of an entry."""
-    stored = StoredEntry(
+    """Return the stored state of an entry, with canonical amounts, so that equal states are equal texts."""
+    stored = (
         FORMAT,
         entry.status,
         entry.campaign_id,
         entry.agent_job_id,
-        entry.cost,
+        money.plain(entry.cost),
         entry.tokens_used,
-        entry.held,
+        money.plain(entry.held),
         entry.expires_at,
     )
     return msgspec.json.encode(stored).decode()

@@ -8,10 +8,13 @@ from typing import Any
 
 import asyncpg
 import msgspec
+import pytest
 from sqlalchemy import URL
 
 from ledger.database import Database
+from ledger.domain import working_state
 from ledger.domain.event import Candidate, Receipt, Request
+from ledger.log import load, pending_releases, resident_state
 from ledger.log.append import append
 from ledger.log.decode import read_candidate
 from tests.servers.kinds import direct_url
@@ -88,6 +91,12 @@ async def head_locked(url: URL) -> Any:
             await until(waiting)
 
         yield appends_wait
+
+
+def limit_releases(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Let a group release at most this many holds of ended jobs."""
+    for module in (working_state, load, resident_state, pending_releases):
+        monkeypatch.setattr(module, "RELEASES_MAX", number)
 
 
 async def turns(number: int = 5) -> None:

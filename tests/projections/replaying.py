@@ -22,7 +22,16 @@ from tests.projections.helpers import append_requests, position, sample_history
 
 CONTENTS = {
     "public": ("campaigns", "agent_jobs", "content_assets", "budget_entries"),
-    "ledger": ("events", "streams", "accounts", "holds", "log_head", "projection_checkpoints"),
+    "ledger": (
+        "events",
+        "streams",
+        "accounts",
+        "holds",
+        "entries",
+        "pending_releases",
+        "log_head",
+        "projection_checkpoints",
+    ),
 }
 
 

@@ -1,0 +1,48 @@
+"""SQL for the expected rows of `ledger.entries`, from the events up to each stored version.
+
+A stored state may be behind its stream, and an entry may have none: an append folds the events after it. So it is wrong
+only if it differs from what the events up to its version give, or if it is ahead of its stream.
+"""
+
+from projections.stream_heads import TIME
+
+# In the format of `ledger/log/entry_states.py`. An entry is charged once, by `cost.recorded` or `cost.settled`.
+REPLAYED_ENTRIES = f"""
+CREATE TEMPORARY TABLE replayed_entries ON COMMIT DROP AS
+WITH entry AS (
+    SELECT stream_id, max(event.version) AS version,
+        (array_agg(type ORDER BY event.version DESC) FILTER (WHERE type <> 'cost.adjusted'))[1] AS status_type,
+        coalesce(sum((data ->> CASE type WHEN 'cost.adjusted' THEN 'amount' ELSE 'cost' END)::numeric), 0) AS cost,
+        coalesce(sum((data ->> 'tokens_used')::bigint), 0) AS tokens_used
+    FROM ledger.entries AS stored JOIN ledger.cost_events AS event USING (stream_id)
+    WHERE event.version <= stored.version
+    GROUP BY stream_id
+)
+SELECT stream_id, entry.version, json_build_array(
+    1,
+    CASE status_type
+        WHEN 'cost.reserved' THEN 'held' WHEN 'cost.released' THEN 'released' WHEN 'cost.expired' THEN 'expired'
+        WHEN 'cost.denied' THEN 'denied' ELSE 'settled'
+    END,
+    campaign_id, agent_job_id, trim_scale(cost)::text, tokens_used,
+    CASE status_type WHEN 'cost.reserved' THEN data ->> 'amount' ELSE '0' END,
+    CASE type WHEN 'cost.reserved' THEN
+        {TIME.format("(recorded_at + make_interval(secs => coalesce((data ->> 'expires_in')::float8, 900)))")}
+    END
+) AS state
+FROM entry JOIN ledger.cost_events AS first USING (stream_id) WHERE first.version = 1;
+"""  # noqa: S608 (fixed texts)
+
+CORRECT_ENTRIES = (
+    """
+    DELETE FROM ledger.entries AS live WHERE NOT EXISTS (
+        SELECT FROM pg_temp.replayed_entries WHERE stream_id = live.stream_id
+    )
+    """,
+    """
+    UPDATE ledger.entries AS live SET version = replayed.version, state = replayed.state
+    FROM pg_temp.replayed_entries AS replayed
+    WHERE replayed.stream_id = live.stream_id
+        AND (live.version <> replayed.version OR live.state::jsonb <> replayed.state::jsonb)
+    """,
+)
