@@ -25,6 +25,7 @@ from ledger.api import (
 )
 from ledger.api.client_connections import connection_factory
 from ledger.api.connection_limits import ConnectionLimits
+from ledger.api.event_decoding import EventDecoding
 from ledger.api.event_loop_pauses import event_loop_pauses
 from ledger.api.fast_append import FastAppend
 from ledger.api.heavy_reads import HeavyReads
@@ -152,6 +153,7 @@ async def serving(
             appender=appender,
             feed=feed,
             request_bodies=RequestBodies(),
+            event_decoding=EventDecoding(),
             heavy_reads=HeavyReads(),
             telemetry=telemetry,
             keys=key_ring,

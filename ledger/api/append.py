@@ -10,13 +10,11 @@ from ledger.api.auth import CALLER
 from ledger.api.parameters import read_query
 from ledger.api.routes import NDJSON, Route, json_response
 from ledger.api.services import Services
-from ledger.domain.access import Caller
 from ledger.domain.errors import InvalidEvent, LedgerError, Malformed, Refused
 from ledger.domain.event import Candidate, Receipt, Request
 from ledger.domain.judge import Verdict
 from ledger.log.decode import AnyEvent, split_body
-from ledger.log.submit import append_each, decode_each
-from ledger.time_slices import in_slices
+from ledger.log.submit import append_each
 
 IDEMPOTENCY_KEY_CHARACTERS_MAX = 255
 
@@ -50,24 +48,25 @@ async def append_events(request: web.Request, services: Services) -> web.StreamR
     async with services.request_bodies.read(request, request[CALLER].name) as body:
         texts, is_batch = split_body(body, ndjson=request.content_type == NDJSON)
         key = idempotency_key(request.headers.get("Idempotency-Key"))
+        decoded = await services.event_decoding.decode(texts, request[CALLER], key)
         if query.mode == "independent":
-            return await _append_independent(services, texts, request[CALLER], key)
-        return await _append_atomic(services, texts, request[CALLER], key, is_batch)
+            return await _append_independent(services, decoded)
+        return await _append_atomic(services, decoded, is_batch)
 
 
 async def _append_atomic(
-    services: Services, texts: list[bytes], caller: Caller, key: str | None, is_batch: bool
+    services: Services, decoded: list[Candidate | LedgerError], is_batch: bool
 ) -> web.StreamResponse:
     candidates: list[Candidate] = []
     errors: list[dict[str, Any]] = []
-    async for index, decoded in in_slices(enumerate(decode_each(texts, caller, key))):
-        match decoded:
+    for index, one in enumerate(decoded):
+        match one:
             case Candidate():
-                candidates.append(decoded)
+                candidates.append(one)
             case InvalidEvent():
-                errors += decoded.errors
+                errors += one.errors
             case _:
-                return problems.response(decoded, index if is_batch else None)
+                return problems.response(one, index if is_batch else None)
     if errors:
         return problems.response(InvalidEvent(errors), errors[0]["index"] if is_batch else None)
     result = append_result(await services.appender.append(Request(candidates)), len(candidates))
@@ -96,10 +95,8 @@ def append_result(verdict: Verdict, events: int) -> AppendResult | Refused:
     return AppendResult(status, Appended(position, receipts))
 
 
-async def _append_independent(
-    services: Services, texts: list[bytes], caller: Caller, key: str | None
-) -> web.StreamResponse:
-    outcomes = await append_each(services.appender, texts, caller, key)
+async def _append_independent(services: Services, decoded: list[Candidate | LedgerError]) -> web.StreamResponse:
+    outcomes = await append_each(services.appender, decoded)
     for outcome in outcomes:
         if isinstance(outcome, LedgerError):
             services.telemetry.count_refusal(outcome.slug)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from aiohttp import web
 
+from ledger.api.event_decoding import EventDecoding
 from ledger.api.heavy_reads import HeavyReads
 from ledger.api.live_feed import LiveFeed
 from ledger.api.rate_limits import RateLimits
@@ -30,6 +31,7 @@ class Services(NamedTuple):
     appender: Appender
     feed: LiveFeed
     request_bodies: RequestBodies
+    event_decoding: EventDecoding
     heavy_reads: HeavyReads
     telemetry: Telemetry
     keys: KeyRing | None = None

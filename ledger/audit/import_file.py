@@ -97,7 +97,7 @@ async def _append(connection: Connection, page: list[ExportLine]) -> int:
     for line, candidate in zip(page, candidates, strict=True):
         with at_line(line):
             rejudge(working_state, line.event, candidate)
-    group = end_group(working_state, head)
+    group = await end_group(working_state, head)
     try:
         # The export has the events without the texts that were erased.
         await write_locked(connection, group._replace(erased=[]))

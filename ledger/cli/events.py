@@ -25,7 +25,7 @@ from ledger.log.decode import read_candidate, split_body
 from ledger.log.erasure import Erasure
 from ledger.log.erasure import erase as erase_text
 from ledger.log.read import EventFilter, EventView, read_head, read_page, view
-from ledger.log.submit import append_each
+from ledger.log.submit import append_each, decode_each
 
 POLL_SECONDS = 0.2
 """Pause of `tail --follow` between two reads at the end of the log."""
@@ -64,7 +64,7 @@ async def _append(url: URL, body: bytes, independent: bool) -> list[object]:
         texts, _ = split_body(body, ndjson=ndjson)
         async with migrated_database(url) as database, open_appender(database) as appender:
             if independent:
-                answers = await append_each(appender, texts, LOCAL)
+                answers = await append_each(appender, list(decode_each(texts, LOCAL)))
                 return [_receipt_or_problem(answer, index) for index, answer in enumerate(answers)]
             candidates = [read_candidate(text, index, LOCAL.name, None) for index, text in enumerate(texts)]
             verdicts = await appender.append(Request(candidates))

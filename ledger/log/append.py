@@ -6,7 +6,7 @@ PostgreSQL has written the events to disk.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 from uuid import UUID, uuid4
@@ -20,6 +20,7 @@ from ledger.log.load import LOCK_AND_LOAD, Head, decode_loaded
 from ledger.log.resident_state import ResidentState
 from ledger.log.state_changes import state_changes
 from ledger.log.write import BEGIN_APPEND, Group, write_locked
+from ledger.time_slices import with_pauses
 
 LOCK_HEAD = "SELECT position, clock_timestamp() AS now FROM ledger.log_head FOR UPDATE"
 """The head lock alone: until the transaction ends, no event is appended."""
@@ -69,7 +70,7 @@ async def append_group(connection: Connection, requests: Sequence[Request], now:
     state, head = await lock_and_load(connection, requests, now)
     verdicts = await judge_all(state, requests)
     await record_denials(connection, state)
-    group = end_group(state, head)
+    group = await end_group(state, head)
     if group.events:
         await write_locked(connection, group)
         await connection.execute("COMMIT")
@@ -88,7 +89,7 @@ async def lock_and_load(
         requests: those to be judged.
         now: the time for `recorded_at`; the clock of the database server when None.
     """
-    needed = ResidentState(UNKNOWN_HEAD).needed_by(requests)
+    needed = await ResidentState(UNKNOWN_HEAD).needed_by(requests)
     row = await connection.fetchrow(LOCK_AND_LOAD, *needed.arguments(now))
     assert row is not None
     loaded = decode_loaded(row)
@@ -100,21 +101,16 @@ async def lock_and_load(
 
 
 async def judge_all(working_state: WorkingState, requests: Sequence[Request]) -> list[Verdict]:
-    """Judge requests in order, with a pause for the event loop after every `JUDGED_EVENTS_MAX` events."""
+    """Judge requests in order, with pauses for the event loop."""
     verdicts: list[Verdict] = []
-    judged = 0
-    for request in requests:
-        steps = judge_stepwise(working_state, request)
-        while True:
-            try:
-                next(steps)
-            except StopIteration as end:
-                verdicts.append(end.value)
-                break
-            finally:
-                judged += 1
-            if judged % JUDGED_EVENTS_MAX == 0:
-                await asyncio.sleep(0)
+
+    def steps() -> Iterator[None]:
+        for request in requests:
+            verdicts.append((yield from judge_stepwise(working_state, request)))
+            yield
+
+    async for _ in with_pauses(steps(), JUDGED_EVENTS_MAX):
+        pass
     return verdicts
 
 
@@ -128,9 +124,11 @@ async def record_denials(connection: Connection, working_state: WorkingState) ->
             working_state.record_denial(denial)
 
 
-def end_group(state: ResidentState, before: Head) -> Group:
+async def end_group(state: ResidentState, before: Head) -> Group:
     """Return what the judged group must write, and begin the next group in the state."""
     events, (states, erased) = list(state.events), state_changes(state)
     after = Head(state.position, state.recorded_at, uuid4()) if events else before
+    if len(events) > JUDGED_EVENTS_MAX:
+        await asyncio.sleep(0)
     state.begin_group()
     return Group(events, states, erased, before, after)

@@ -2,10 +2,12 @@
 
 The key that has used the least time is served first. A heavy request also waits for a moment if a key that has used
 less time was active just now: a client that sends one event after the other has nothing queued at the instant at which
-it gets its answer, and would otherwise wait for a whole batch of the other key each time.
+it gets its answer, and would otherwise wait for a whole batch of the other key each time. The wait is charged to that
+key, so it cannot stop the writer for more than its share.
 """
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -25,11 +27,14 @@ QUEUE_CHARACTERS_MAX = 64 * 1024 * 1024
 HEAVY_EVENTS_MIN = 200
 """A request of at least this size keeps the writer long enough to matter to other keys."""
 
-ACTIVE_SECONDS = 0.01
-"""A key counts as active for this time after its last request was queued or answered."""
+ACTIVE_SECONDS = 0.1
+"""A key counts as active while a request of it is being recorded, and for this time after the answer."""
 
-CREDIT_SECONDS = 1.0
+CREDIT_SECONDS = 2.0
 """The most unused time that a key keeps for later. It is more than the largest request takes."""
+
+RECENT_SECONDS = 1.0
+"""While other keys have sent in this time, heavy requests are not judged ahead."""
 
 FORGET_SECONDS = 5.0
 """A key that was idle for this time is forgotten."""
@@ -55,8 +60,20 @@ class _Key:
         self.waiting: deque[Waiting] = deque()
         self.events = 0
         self.characters = 0
+        self.unanswered = 0
         self.used_seconds = 0.0
         self.active_at = 0.0
+
+    def active_until(self) -> float:
+        """Return the time until which the key counts as active."""
+        return math.inf if self.unanswered else self.active_at + ACTIVE_SECONDS
+
+
+class Delay(NamedTuple):
+    """How long a heavy request should wait for the next requests of lighter keys."""
+
+    seconds: float
+    keys: list[_Key]
 
 
 class AppendQueue:
@@ -112,8 +129,9 @@ class AppendQueue:
                 break
             waiting = key.waiting.popleft()
             self._count(key, -waiting.events, -waiting.characters)
-            key.used_seconds += waiting.events * EVENT_SECONDS
             if not waiting.answer.cancelled():
+                key.used_seconds += waiting.events * EVENT_SECONDS
+                key.unanswered += 1
                 group.append(waiting)
                 events += waiting.events
         return group
@@ -125,24 +143,40 @@ class AppendQueue:
         self._events = self._characters = 0
         return taken
 
-    def delay_seconds(self) -> float:
-        """Return how long the next group should wait: it begins with a heavy request, and a lighter key is active."""
+    def delay(self) -> Delay | None:
+        """Return how long the next group should wait, if it begins with a heavy request and lighter keys are active."""
         first = self._next_key()
         if first is None or first.waiting[0].events < HEAVY_EVENTS_MIN:
-            return 0.0
-        active_at = max(
-            (key.active_at for key in self._keys.values() if not key.waiting and key.used_seconds < first.used_seconds),
-            default=0.0,
-        )
-        return max(0.0, active_at + ACTIVE_SECONDS - time.monotonic())
+            return None
+        now = time.monotonic()
+        keys = [
+            key
+            for key in self._keys.values()
+            if not key.waiting and key.used_seconds < first.used_seconds and key.active_until() > now
+        ]
+        return Delay(min(ACTIVE_SECONDS, max(key.active_until() for key in keys) - now), keys) if keys else None
+
+    def waits_for_others(self) -> bool:
+        """Whether the next request is heavy and other keys have sent recently: judged ahead, it would delay theirs."""
+        first = self._next_key()
+        if first is None or first.waiting[0].events < HEAVY_EVENTS_MIN:
+            return False
+        recently = time.monotonic() - RECENT_SECONDS
+        return any(key is not first and key.active_until() > recently for key in self._keys.values())
+
+    def charge_delay(self, delay: Delay, seconds: float) -> None:
+        """Charge the time for which the writer waited to the keys that it waited for."""
+        for key in delay.keys:
+            key.used_seconds += seconds / len(delay.keys)
 
     def charge(self, group: Sequence[Waiting], seconds: float) -> None:
-        """Charge the time that a group took to its keys, in proportion to their events, instead of the estimate."""
-        event_seconds = seconds / sum(waiting.events for waiting in group)
+        """Charge the time of a group that was answered to its keys, by their events, instead of the estimate."""
+        event_seconds = seconds / max(1, sum(waiting.events for waiting in group))
         now = time.monotonic()
         for waiting in group:
             if (key := self._keys.get(waiting.key)) is not None:
                 key.used_seconds += waiting.events * (event_seconds - EVENT_SECONDS)
+                key.unanswered = max(0, key.unanswered - 1)
                 key.active_at = now
         self._forget_idle_keys(now)
 
@@ -170,6 +204,8 @@ class AppendQueue:
         self._characters += characters
 
     def _forget_idle_keys(self, now: float) -> None:
-        idle = [name for name, key in self._keys.items() if not key.waiting and now - key.active_at > FORGET_SECONDS]
+        idle = [
+            name for name, key in self._keys.items() if not key.waiting and key.active_until() + FORGET_SECONDS < now
+        ]
         for name in idle:
             del self._keys[name]

@@ -45,9 +45,9 @@ class EntryEvent(msgspec.Struct, array_like=True, gc=False):
     recorded_at: datetime
 
 
-def encode(entry: Entry) -> str:
+def to_stored(entry: Entry) -> tuple[int, str, UUID | None, UUID | None, str, int, str, datetime | None]:
     """Return the stored state of an entry, with canonical amounts, so that equal states are equal texts."""
-    stored = (
+    return (
         FORMAT,
         entry.status,
         entry.campaign_id,
@@ -57,7 +57,6 @@ def encode(entry: Entry) -> str:
         money.plain(entry.held),
         entry.expires_at,
     )
-    return msgspec.json.encode(stored).decode()
 
 
 def decode(version: int, state: StoredEntry) -> Entry:

@@ -110,6 +110,7 @@ class LockedRecorder:
     def fail(self, waiting: Sequence[Waiting], error: Exception) -> None:
         """Answer requests with an error."""
         logger.warning("%d requests failed: %s", len(waiting), type(error).__name__)
+        self._queue.charge(waiting, 0.0)
         for one in waiting:
             if one.answer.done():
                 continue

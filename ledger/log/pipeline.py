@@ -19,15 +19,12 @@ from datetime import datetime
 from typing import NamedTuple
 
 from ledger.database import Database
-from ledger.domain.errors import LedgerError
 from ledger.domain.judge import Verdict
-from ledger.log.append import UNKNOWN_HEAD, end_group, judge_all, record_denials
 from ledger.log.append_queue import GROUP_EVENTS_MAX, AppendQueue, Waiting
 from ledger.log.conflict_pause import ConflictPause
 from ledger.log.connection_lease import ConnectionLease
-from ledger.log.load import LOAD, Head, decode_loaded
+from ledger.log.judge_ahead import HeadMovedError, JudgeAhead
 from ledger.log.locked_recorder import APPEND_SECONDS_MAX, Judged, LockedRecorder
-from ledger.log.resident_state import ResidentState
 from ledger.log.write import write_conditionally
 
 logger = logging.getLogger(__name__)
@@ -35,12 +32,11 @@ logger = logging.getLogger(__name__)
 PARTS_MAX = 2
 """A group is judged in about this many parts while the previous one is being written."""
 
+PART_EVENTS_MAX = 32
+"""So many events are enough for a part."""
+
 IDLE_SECONDS = 1.0
 """After this time without a request, the connections return to the pool: a serverless database may suspend."""
-
-
-class HeadMovedError(LedgerError):
-    """The head moved: another process has appended since the working state was loaded. Clients never see it."""
 
 
 class _OpenGroup:
@@ -90,16 +86,14 @@ class Pipeline:
         self._queue = queue
         self._on_append = on_append
         self._on_group = on_group
-        self._clock = clock
         self._reader = ConnectionLease(database)
         self._writer = ConnectionLease(database)
         self._locked = LockedRecorder(self._writer, queue, self._answer_locked, clock)
         self._pause = ConflictPause()
-        self._state: ResidentState | None = None
-        # The head after the last judged group; meaningless without a state.
-        self._head: Head = UNKNOWN_HEAD
+        self._judge = JudgeAhead(self._reader, clock)
         self._in_flight: Judged | None = None
         self._last_events = 0
+        self._ended = 0.0
         self._write: asyncio.Task[None] | None = None
         self._is_closing = False
 
@@ -138,10 +132,10 @@ class Pipeline:
             if not is_prepared or not finished.is_valid:
                 await self._record_locked([*finished.unanswered, group.waiting])
             elif group.waiting:
-                self._end_group(group)
+                await self._end_group(group)
         except Exception as error:
             logger.exception("the append pipeline failed; it continues with a new working state")
-            self._state = None
+            self._judge.reset()
             self._locked.fail(group.waiting, error)
 
     async def _next_part(self, group: _OpenGroup) -> list[Waiting]:
@@ -149,13 +143,15 @@ class Pipeline:
         while self._write is not None and not self._write.done():
             if group.events >= GROUP_EVENTS_MAX:
                 return []
-            if self._queue.events >= self._part_events_min() and not self._queue.delay_seconds():
+            if self._queue.events >= self._part_events_min() and not self._queue.waits_for_others():
                 return self._queue.take_group(GROUP_EVENTS_MAX - group.events, at_least_one=not group.waiting)
             await self._arrival()
         if group.waiting:
             return []
-        while (delay := self._queue.delay_seconds()) and not self._is_closing:
-            await self._arrival(delay)
+        while (delay := self._queue.delay()) and not self._is_closing:
+            began = time.monotonic()
+            await self._arrival(delay.seconds)
+            self._queue.charge_delay(delay, time.monotonic() - began)
         # If all senders of the last group wait again, take half: the others are prepared while these are written.
         waiting = self._queue.events
         return self._queue.take_group(min(GROUP_EVENTS_MAX, waiting if waiting < self._last_events else waiting // 2))
@@ -163,7 +159,7 @@ class Pipeline:
     def _part_events_min(self) -> int:
         """Return how many events are judged at once during a write: not too few, since each load has a fixed cost."""
         assert self._in_flight is not None
-        return max(1, len(self._in_flight.group.events) // PARTS_MAX)
+        return min(PART_EVENTS_MAX, max(1, len(self._in_flight.group.events) // PARTS_MAX))
 
     async def _try_to_prepare(self, group: _OpenGroup, part: list[Waiting]) -> bool:
         """Judge requests that join a group; False: the locked path has to record the whole group."""
@@ -174,7 +170,8 @@ class Pipeline:
         try:
             if is_first:
                 await self._drop_full_state()
-            group.verdicts += await self._judge(part)
+            writing_from = self._in_flight.group.before if self._in_flight is not None else None
+            group.verdicts += await self._judge.judge([waiting.request for waiting in part], writing_from)
         except HeadMovedError:
             self._pause.start(time.monotonic())
         except TimeoutError as error:
@@ -189,50 +186,20 @@ class Pipeline:
 
     async def _drop_full_state(self) -> None:
         """Drop a full working state. The next one is loaded from the log, so it waits for the write in flight."""
-        if self._state is not None and self._state.is_full:
+        if self._judge.is_full:
             if self._write is not None:
                 await asyncio.wait([self._write])
-            self._state = None
+            self._judge.reset()
 
-    async def _judge(self, part: list[Waiting]) -> list[Verdict]:
-        """Load what the working state lacks, and judge requests on top of the group that is being written.
-
-        Raises:
-            HeadMovedError: the load saw events that this process did not write.
-        """
-        requests = [waiting.request for waiting in part]
-        connection = await self._reader.get()
-        known_heads = self._known_heads()
-        state = self._state or ResidentState(UNKNOWN_HEAD)
-        needed = state.needed_by(requests)
-        async with asyncio.timeout(APPEND_SECONDS_MAX):
-            row = await connection.fetchrow(LOAD, *needed.arguments(self._clock() if self._clock else None))
-        assert row is not None
-        loaded = decode_loaded(row)
-        if self._state is None:
-            state, self._head = ResidentState(loaded.head), loaded.head
-        elif loaded.head not in known_heads:
-            raise HeadMovedError("another process has appended")
-        state.merge(loaded, needed)
-        self._state = state
-        verdicts = await judge_all(state, requests)
-        await record_denials(connection, state)
-        return verdicts
-
-    def _end_group(self, open_group: _OpenGroup) -> None:
+    async def _end_group(self, open_group: _OpenGroup) -> None:
         """Start to write a prepared group, or answer it if it recorded nothing. No write is in flight."""
-        assert self._state is not None
-        group = end_group(self._state, self._head)
-        self._head = group.after
+        group = await self._judge.end_group()
         self._last_events = open_group.events
         judged = Judged(open_group.waiting, open_group.verdicts, group, open_group.began)
         if group.events:
             self._start_write(judged)
         else:
             self._answer(judged, "optimistic")
-
-    def _known_heads(self) -> tuple[Head, ...]:
-        return (self._head, self._in_flight.group.before) if self._in_flight is not None else (self._head,)
 
     def _start_write(self, prepared: Judged) -> None:
         self._in_flight = prepared
@@ -270,8 +237,7 @@ class Pipeline:
     async def _record_locked(self, groups: list[list[Waiting]]) -> None:
         """Judge unanswered groups again by the locked path, in order; the state after them is used from then on."""
         for group in groups:
-            state, head = await self._locked.record(group)
-            self._state, self._head = state, head or UNKNOWN_HEAD
+            self._judge.reset(*await self._locked.record(group))
 
     def _answer_locked(self, judged: Judged) -> None:
         self._answer(judged, "locked")
@@ -281,8 +247,11 @@ class Pipeline:
         for waiting, verdict in zip(judged.waiting, judged.verdicts, strict=True):
             if not waiting.answer.done():
                 waiting.answer.set_result(verdict)
-        seconds = time.monotonic() - judged.began
-        self._queue.charge(judged.waiting, seconds)
+        now = time.monotonic()
+        seconds = now - judged.began
+        # Until the end of the previous write, the time belonged to that.
+        self._queue.charge(judged.waiting, now - max(judged.began, self._ended))
+        self._ended = now
         if judged.group.events:
             self._on_append(judged.group.after.position)
         self._on_group(sum(waiting.events for waiting in judged.waiting), seconds, path)

@@ -16,12 +16,16 @@ from ledger.domain.working_state import RELEASES_MAX, Account, WorkingState
 from ledger.domain.working_state import Head as StreamHead
 from ledger.log.entry_states import decode, fold_events
 from ledger.log.load import STATE_DECODERS, Head, Loaded, Needed, by_stream
+from ledger.time_slices import with_pauses
 
 STATES_MAX = 40_000
 """The most resident streams and entries."""
 
 IDENTITIES_KEPT = 4_000
 """At least this many identities of recent events stay resident, so that quick retries are recognised without a load."""
+
+CANDIDATES_MAX = 1_000
+"""The most candidates examined without a pause for the event loop."""
 
 Identity = tuple[str, UUID, UUID]
 
@@ -44,12 +48,12 @@ class ResidentState(WorkingState):
         """Whether a new state should replace this one."""
         return len(self._streams) + len(self._entries) > STATES_MAX
 
-    def needed_by(self, requests: Sequence[Request]) -> Needed:
+    async def needed_by(self, requests: Sequence[Request]) -> Needed:
         """Return the ids that must be loaded before these requests can be judged."""
         collected = _Collected(self, self._is_resident)
-        for request in requests:
-            for candidate in request.candidates:
-                collected.add(candidate)
+        candidates = (candidate for request in requests for candidate in request.candidates)
+        async for candidate in with_pauses(candidates, CANDIDATES_MAX):
+            collected.add(candidate)
         return collected.needed()
 
     def _is_resident(self, category: str, stream_id: UUID) -> bool:

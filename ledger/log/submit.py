@@ -7,7 +7,6 @@ from ledger.domain.errors import Forbidden, LedgerError
 from ledger.domain.event import Candidate, Receipt, Request
 from ledger.log.appender import Appender
 from ledger.log.decode import read_candidate
-from ledger.time_slices import in_slices
 
 
 def decode_each(
@@ -34,25 +33,20 @@ def decode_each(
             yield candidate
 
 
-async def append_each(
-    appender: Appender, texts: Sequence[bytes], caller: Caller, idempotency_key: str | None = None
-) -> list[Receipt | LedgerError]:
+async def append_each(appender: Appender, decoded: Sequence[Candidate | LedgerError]) -> list[Receipt | LedgerError]:
     """Append each event of a request separately: an error of one does not affect the others.
 
     Args:
         appender: the appender of this process.
-        texts: the JSON texts of the events.
-        caller: the sender.
-        idempotency_key: from which missing event ids are derived.
+        decoded: the candidates and errors, as `decode_each` yields them.
 
     Returns:
-        for each text, in order, the receipt or the error. On return the accepted events are durable.
+        for each of them, in order, the receipt or the error. On return the accepted events are durable.
 
     Raises:
         Overloaded: the queue is full; nothing was recorded.
         DatabaseUnavailable: the database failed; retry with the same ids.
     """
-    decoded = [one async for one in in_slices(decode_each(texts, caller, idempotency_key))]
     candidates = [one for one in decoded if isinstance(one, Candidate)]
     verdicts = iter(await appender.append(Request(candidates, independent=True)) if candidates else ())
     return [next(verdicts) if isinstance(one, Candidate) else one for one in decoded]

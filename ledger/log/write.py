@@ -16,12 +16,16 @@ from ledger.domain.event import Recorded
 from ledger.log.ledger_events import ERASE
 from ledger.log.load import Head
 from ledger.log.tables import EVENT_COLUMNS, SCHEMA
+from ledger.time_slices import with_pauses
 
 COPY_CHARACTERS_MIN = 1024 * 1024
 """Groups of at least this size are written by COPY: building and parsing one JSON text would take longer."""
 
 COPY_EVENTS_MAX = 1_000
 """The most events in one COPY: asyncpg encodes them without a pause for the event loop."""
+
+ENCODED_EVENTS_MAX = 1_000
+"""The most events encoded as JSON without a pause for the event loop."""
 
 # A stalled process that holds the head lock must not block the others, nor a stalled server this process.
 BEGIN_APPEND = """
@@ -31,12 +35,11 @@ SET LOCAL statement_timeout = '30s';
 SET LOCAL idle_in_transaction_session_timeout = '10s';
 """
 
-_STATES = ", ".join(f"${number}" for number in range(1, 31))
+STORE = "SELECT ledger.store_states($1, $2, $3, $4, $5, $6, $7, $8)"
 
-STORE = f"SELECT ledger.store_states({_STATES})"
-
-WRITE = f"""
-SELECT CASE WHEN ledger.append_events($31, $32, $33, $34, $35, $36, $37) THEN ledger.store_states({_STATES}) END
+WRITE = """
+SELECT CASE WHEN ledger.append_events($9, $10, $11, $12, $13, $14, $15)
+    THEN ledger.store_states($1, $2, $3, $4, $5, $6, $7, $8) END
 """
 
 MOVE_HEAD = """
@@ -118,7 +121,7 @@ def _is_small(group: Group) -> bool:
 
 
 async def _write_in_one_statement(connection: Connection, group: Group) -> bool:
-    return bool(await connection.fetchval(WRITE, *group.states, *group.after, *group.before, _json(group.events)))
+    return bool(await connection.fetchval(WRITE, *group.states, *group.after, *group.before, await _json(group.events)))
 
 
 async def _write_by_copy(connection: Connection, group: Group) -> bool:
@@ -135,5 +138,6 @@ async def _write_by_copy(connection: Connection, group: Group) -> bool:
     return True
 
 
-def _json(events: list[Recorded]) -> str:
-    return msgspec.json.encode([_EventRow(*event) for event in events]).decode()
+async def _json(events: list[Recorded]) -> str:
+    rows = [msgspec.json.encode(_EventRow(*event)) async for event in with_pauses(events, ENCODED_EVENTS_MAX)]
+    return f"[{b','.join(rows).decode()}]"

@@ -1,6 +1,7 @@
 """The database fails during appends: every request is answered, every event recorded once or never."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -130,9 +131,11 @@ async def test_an_event_id_that_the_load_did_not_return_violates_the_index_and_i
     await record(database, event)
     nothing = [Needed([], [], [], [], [], [], [], [])]
     needed_by = ResidentState.needed_by
-    monkeypatch.setattr(
-        ResidentState, "needed_by", lambda state, requests: nothing.pop() if nothing else needed_by(state, requests)
-    )
+
+    async def needs_nothing_once(state: ResidentState, requests: Sequence[Request]) -> Needed:
+        return nothing.pop() if nothing else await needed_by(state, requests)
+
+    monkeypatch.setattr(ResidentState, "needed_by", needs_nothing_once)
 
     async with Appender(database) as appender:
         (receipt,) = receipts(await appender.append(request(event)))

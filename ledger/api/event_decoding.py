@@ -1,0 +1,42 @@
+"""Decoding of the events of requests, so that large ones do not keep the event loop from others."""
+
+from collections.abc import Sequence
+
+from ledger.domain.access import Caller
+from ledger.domain.errors import LedgerError
+from ledger.domain.event import Candidate
+from ledger.fair_share import FairShare
+from ledger.log.submit import decode_each
+from ledger.time_slices import in_slices
+
+LARGE_EVENTS_MIN = 200
+"""Requests of at least this size take turns: each has a time slice in every iteration of the event loop."""
+
+TURNS_MAX = 2
+"""The most turns at a time, of which one key gets one."""
+
+
+class EventDecoding:
+    """Decodes the events of all requests of a process."""
+
+    def __init__(self) -> None:
+        self._turns = FairShare(TURNS_MAX)
+
+    async def decode(
+        self, texts: Sequence[bytes], caller: Caller, idempotency_key: str | None
+    ) -> list[Candidate | LedgerError]:
+        """Decode the events of a request, in turns and time slices if they are many.
+
+        Args:
+            texts: the JSON texts of the events.
+            caller: the sender.
+            idempotency_key: from which missing event ids are derived.
+
+        Returns:
+            for each text, in order, the candidate or the error.
+        """
+        decoded = decode_each(texts, caller, idempotency_key)
+        if len(texts) < LARGE_EVENTS_MIN:
+            return list(decoded)
+        async with self._turns.hold(caller.name):
+            return [one async for one in in_slices(decoded)]
