@@ -28,6 +28,8 @@ only the refusal because of which all of them were refused; its `index` is the n
 
 def judge(working_state: WorkingState, request: Request) -> Verdict:
     """Judge one request and put its changes into the working state."""
+    if len(request.candidates) == 1:
+        return [_judge_single(working_state, request.candidates[0], 0)]
     steps = judge_stepwise(working_state, request)
     while True:
         try:

@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 
 from ledger.database import Connection
 from ledger.domain.event import Request
-from ledger.domain.judge import Verdict, judge_stepwise
+from ledger.domain.judge import Verdict, judge, judge_stepwise
 from ledger.domain.working_state import WorkingState
 from ledger.log.ledger_events import load_ledger_state
 from ledger.log.load import LOCK_AND_LOAD, Head, decode_loaded
@@ -103,15 +103,28 @@ async def lock_and_load(
 async def judge_all(working_state: WorkingState, requests: Sequence[Request]) -> list[Verdict]:
     """Judge requests in order, with pauses for the event loop."""
     verdicts: list[Verdict] = []
+    judged = 0
+    for request in requests:
+        judged += len(request.candidates)
+        if judged >= JUDGED_EVENTS_MAX:
+            await asyncio.sleep(0)
+            judged = 0
+        if len(request.candidates) < JUDGED_EVENTS_MAX:
+            verdicts.append(judge(working_state, request))
+        else:
+            verdicts.append(await _judge_large(working_state, request))
+    return verdicts
+
+
+async def _judge_large(working_state: WorkingState, request: Request) -> Verdict:
+    verdicts: list[Verdict] = []
 
     def steps() -> Iterator[None]:
-        for request in requests:
-            verdicts.append((yield from judge_stepwise(working_state, request)))
-            yield
+        verdicts.append((yield from judge_stepwise(working_state, request)))
 
     async for _ in with_pauses(steps(), JUDGED_EVENTS_MAX):
         pass
-    return verdicts
+    return verdicts[0]
 
 
 async def record_denials(connection: Connection, working_state: WorkingState) -> None:

@@ -5,6 +5,7 @@ include the group that is being written; so a loaded row counts only if its stre
 the whole state is dropped and a new one begun, which is simpler than evicting states one by one.
 """
 
+import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import UTC
@@ -16,7 +17,6 @@ from ledger.domain.working_state import RELEASES_MAX, Account, WorkingState
 from ledger.domain.working_state import Head as StreamHead
 from ledger.log.entry_states import decode, fold_events
 from ledger.log.load import STATE_DECODERS, Head, Loaded, Needed, by_stream
-from ledger.time_slices import with_pauses
 
 STATES_MAX = 40_000
 """The most resident streams and entries."""
@@ -51,9 +51,14 @@ class ResidentState(WorkingState):
     async def needed_by(self, requests: Sequence[Request]) -> Needed:
         """Return the ids that must be loaded before these requests can be judged."""
         collected = _Collected(self, self._is_resident)
-        candidates = (candidate for request in requests for candidate in request.candidates)
-        async for candidate in with_pauses(candidates, CANDIDATES_MAX):
-            collected.add(candidate)
+        examined = 0
+        for request in requests:
+            for candidate in request.candidates:
+                collected.add(candidate)
+            examined += len(request.candidates)
+            if examined >= CANDIDATES_MAX:
+                await asyncio.sleep(0)
+                examined = 0
         return collected.needed()
 
     def _is_resident(self, category: str, stream_id: UUID) -> bool:

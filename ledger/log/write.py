@@ -5,6 +5,7 @@ round trip, and no lock held while Python works. Both ways update the head's row
 cannot deadlock.
 """
 
+import asyncio
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -16,7 +17,6 @@ from ledger.domain.event import Recorded
 from ledger.log.ledger_events import ERASE
 from ledger.log.load import Head
 from ledger.log.tables import EVENT_COLUMNS, SCHEMA
-from ledger.time_slices import with_pauses
 
 COPY_CHARACTERS_MIN = 1024 * 1024
 """Groups of at least this size are written by COPY: building and parsing one JSON text would take longer."""
@@ -139,5 +139,10 @@ async def _write_by_copy(connection: Connection, group: Group) -> bool:
 
 
 async def _json(events: list[Recorded]) -> str:
-    rows = [msgspec.json.encode(_EventRow(*event)) async for event in with_pauses(events, ENCODED_EVENTS_MAX)]
-    return f"[{b','.join(rows).decode()}]"
+    parts = []
+    for start in range(0, len(events), ENCODED_EVENTS_MAX):
+        if start:
+            await asyncio.sleep(0)
+        rows = [_EventRow(*event) for event in events[start : start + ENCODED_EVENTS_MAX]]
+        parts.append(msgspec.json.encode(rows)[1:-1])
+    return f"[{b','.join(parts).decode()}]"
