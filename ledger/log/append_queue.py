@@ -84,6 +84,8 @@ class AppendQueue:
         self._keys: dict[str, _Key] = {}
         self._events = 0
         self._characters = 0
+        # The most time that a key had used when it was its turn: a key that comes back starts near it.
+        self._turn_seconds = 0.0
 
     def __bool__(self) -> bool:
         """Whether any request waits."""
@@ -102,7 +104,9 @@ class AppendQueue:
         if key.waiting and self._is_past_share(key, events, characters):
             raise Overloaded("too many events are waiting to be recorded; retry in 1 s")
         if not key.waiting:
-            key.used_seconds = max(key.used_seconds, self._least_used_seconds() - CREDIT_SECONDS)
+            if not self:
+                self._turn_seconds = max(other.used_seconds for other in self._keys.values())
+            key.used_seconds = max(key.used_seconds, self._turn_seconds - CREDIT_SECONDS)
         waiting = Waiting(request, asyncio.get_running_loop().create_future(), candidates[0].actor, events, characters)
         key.waiting.append(waiting)
         key.active_at = time.monotonic()
@@ -127,6 +131,7 @@ class AppendQueue:
         while (key := self._next_key()) is not None:
             if events + key.waiting[0].events > events_max and (group or not at_least_one):
                 break
+            self._turn_seconds = max(self._turn_seconds, key.used_seconds)
             waiting = key.waiting.popleft()
             self._count(key, -waiting.events, -waiting.characters)
             if not waiting.answer.cancelled():
@@ -192,10 +197,6 @@ class AppendQueue:
     def _next_key(self) -> _Key | None:
         waiting = (key for key in self._keys.values() if key.waiting)
         return min(waiting, key=lambda key: key.used_seconds, default=None)
-
-    def _least_used_seconds(self) -> float:
-        first = self._next_key()
-        return first.used_seconds if first is not None else 0.0
 
     def _count(self, key: _Key, events: int, characters: int) -> None:
         key.events += events

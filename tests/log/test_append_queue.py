@@ -1,19 +1,19 @@
 """The append queue: bounds and shares, turns by used time, the credit of idle keys, the delay of heavy requests."""
 
-from typing import Any
-
 import pytest
 
 from ledger.domain.errors import Overloaded
-from ledger.log import append_queue
-from ledger.log.append_queue import AppendQueue, Waiting
-from tests.events import cost
-from tests.log.helpers import candidate, turns
 from ledger.domain.event import Request
+from ledger.log import append_queue
+from ledger.log.append_queue import ACTIVE_SECONDS, CREDIT_SECONDS, HEAVY_EVENTS_MIN, AppendQueue, Waiting
+from tests.events import cost
+from tests.log.helpers import candidate
+
+GROUP = 1_000
 
 
 class Clock:
-    """A clock that tests move."""
+    """A monotonic clock that only tests move."""
 
     def __init__(self) -> None:
         self.now = 1_000.0
@@ -29,7 +29,204 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
+@pytest.fixture
+async def queue() -> AppendQueue:
+    return AppendQueue()
+
+
 def sent(key: str, events: int = 1, characters: int = 0) -> Request:
-    """A request of a key with events whose data has at least this many characters in all."""
-    one = candidate(cost(description="x" * (characters // events))) if characters else candidate(cost())
-    return Request([candidate(cost(description="x" * (characters // events)) if characters else cost(), actor=key)] * events)
+    """A request of a key, of which each event has this much more text."""
+    event = cost(description="x" * characters) if characters else cost()
+    return Request([candidate(event, actor=key)] * events)
+
+
+def put(queue: AppendQueue, key: str, requests: int, events: int = 1) -> None:
+    for _ in range(requests):
+        queue.put(sent(key, events))
+
+
+def keys(group: list[Waiting]) -> str:
+    return "".join(waiting.key for waiting in group)
+
+
+def serve(queue: AppendQueue, event_seconds: float, events_max: int = GROUP) -> list[Waiting]:
+    """Take a group and charge the time that its events took."""
+    group = queue.take_group(events_max)
+    queue.charge(group, event_seconds * sum(waiting.events for waiting in group))
+    return group
+
+
+@pytest.mark.parametrize("bound", ["QUEUE_EVENTS_MAX", "QUEUE_CHARACTERS_MAX"])
+async def test_a_full_queue_still_has_room_for_the_share_of_another_key(
+    queue: AppendQueue, monkeypatch: pytest.MonkeyPatch, bound: str
+) -> None:
+    size = len(sent("a").candidates[0].data) if bound == "QUEUE_CHARACTERS_MAX" else 1
+    monkeypatch.setattr(append_queue, bound, 10 * size)
+    put(queue, "a", 10)
+
+    put(queue, "b", 5)
+
+    for key in ("a", "b"):
+        with pytest.raises(Overloaded):
+            queue.put(sent(key))
+    assert queue.events == 15
+    assert sorted(keys(queue.take_group(GROUP))) == ["a"] * 10 + ["b"] * 5
+
+
+async def test_a_key_that_has_nothing_queued_may_send_one_request_of_any_size(
+    queue: AppendQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(append_queue, "QUEUE_EVENTS_MAX", 10)
+    monkeypatch.setattr(append_queue, "QUEUE_CHARACTERS_MAX", 10)
+
+    queue.put(sent("a", 50, 500))
+    queue.put(sent("b", 50, 500))
+
+    for key in ("a", "b"):
+        with pytest.raises(Overloaded):
+            queue.put(sent(key))
+    assert queue.events == 100
+
+
+async def test_the_room_of_taken_requests_is_free_again(queue: AppendQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(append_queue, "QUEUE_EVENTS_MAX", 4)
+    put(queue, "a", 4)
+
+    taken = queue.take_group(3)
+    put(queue, "a", 3)
+
+    assert (len(taken), queue.events, bool(queue)) == (3, 4, True)
+    assert len(queue.take_all()) == 4
+    assert (queue.events, bool(queue), queue.take_group(GROUP)) == (0, False, [])
+
+
+async def test_keys_take_turns_whatever_they_have_queued(queue: AppendQueue) -> None:
+    put(queue, "a", 50)
+    put(queue, "b", 3)
+    put(queue, "c", 3)
+
+    group = queue.take_group(9)
+
+    assert sorted(keys(group)) == list("aaabbbccc")
+
+
+async def test_turns_count_time_and_not_requests(queue: AppendQueue) -> None:
+    put(queue, "a", 10, events=100)
+    put(queue, "b", 2_000)
+
+    group = [waiting for _ in range(10) for waiting in serve(queue, 0.0001, events_max=200)]
+
+    events = {key: sum(waiting.events for waiting in group if waiting.key == key) for key in "ab"}
+    assert 2_000 - 200 <= sum(events.values()) <= 2_000
+    assert abs(events["a"] - events["b"]) <= 200
+
+
+async def test_the_time_that_a_group_took_counts_instead_of_the_estimate(queue: AppendQueue) -> None:
+    put(queue, "a", 1, events=10)
+    serve(queue, event_seconds=0.01)
+    put(queue, "b", 1, events=10)
+    serve(queue, event_seconds=0.001)
+    put(queue, "a", 5)
+    put(queue, "b", 5)
+
+    assert keys(queue.take_group(GROUP)) == "bbbbbaaaaa"
+
+
+@pytest.mark.parametrize("is_waiting", [True, False])
+async def test_a_new_key_is_ahead_by_at_most_its_credit(queue: AppendQueue, is_waiting: bool) -> None:
+    put(queue, "a", 100)
+    serve(queue, event_seconds=1.0)
+    if is_waiting:
+        put(queue, "a", 1)
+    put(queue, "b", 100)
+    put(queue, "a", 1)
+
+    served_first = ""
+    while "a" not in served_first:
+        served_first += keys(serve(queue, event_seconds=0.1, events_max=1))
+
+    assert served_first.count("b") <= CREDIT_SECONDS / 0.1 + 1
+
+
+async def test_many_new_keys_together_are_ahead_by_no_more_than_one(queue: AppendQueue) -> None:
+    put(queue, "a", 1)
+    serve(queue, event_seconds=100.0)
+    for key in "bcdefghi":
+        put(queue, key, 100)
+    put(queue, "a", 1)
+
+    served_first = ""
+    while "a" not in served_first:
+        served_first += keys(serve(queue, event_seconds=0.1, events_max=1))
+
+    assert max(served_first.count(key) for key in "bcdefghi") <= CREDIT_SECONDS / 0.1 + 1
+
+
+async def test_a_key_that_was_idle_keeps_no_more_than_its_credit(queue: AppendQueue, clock: Clock) -> None:
+    put(queue, "b", 1)
+    serve(queue, event_seconds=0.1)
+    for _ in range(50):
+        put(queue, "a", 1)
+        serve(queue, event_seconds=1.0)
+        clock.now += 0.1
+    put(queue, "b", 100)
+    put(queue, "a", 1)
+
+    served_first = ""
+    while "a" not in served_first:
+        served_first += keys(serve(queue, event_seconds=0.1, events_max=1))
+
+    assert served_first.count("b") <= CREDIT_SECONDS / 0.1 + 1
+
+
+async def test_a_group_has_at_most_this_many_events_but_a_larger_request_is_taken_alone(queue: AppendQueue) -> None:
+    put(queue, "a", 3, events=6)
+
+    groups = [queue.take_group(13), queue.take_group(5, at_least_one=False), queue.take_group(5)]
+
+    assert [len(group) for group in groups] == [2, 0, 1]
+
+
+async def test_a_cancelled_request_is_dropped(queue: AppendQueue) -> None:
+    answers = [queue.put(sent("a")) for _ in range(3)]
+    answers[1].cancel()
+
+    group = queue.take_group(GROUP)
+
+    assert [waiting.answer for waiting in group] == [answers[0], answers[2]]
+    assert not queue
+
+
+async def test_a_heavy_request_waits_for_a_moment_if_a_lighter_key_was_active(queue: AppendQueue, clock: Clock) -> None:
+    put(queue, "heavy", 1, events=5_000)
+    serve(queue, event_seconds=0.0001)
+    put(queue, "light", 1)
+    serve(queue, event_seconds=0.0001)
+
+    queue.put(sent("heavy", HEAVY_EVENTS_MIN))
+    at_once = queue.delay_seconds()
+    clock.now += ACTIVE_SECONDS / 4
+    later = queue.delay_seconds()
+    queue.put(sent("light"))
+    first_is_light = queue.delay_seconds()
+    serve(queue, event_seconds=0.0001, events_max=1)
+    after_its_answer = queue.delay_seconds()
+    clock.now += ACTIVE_SECONDS
+    idle = queue.delay_seconds()
+
+    assert [at_once, later, after_its_answer] == pytest.approx([ACTIVE_SECONDS, ACTIVE_SECONDS * 3 / 4, ACTIVE_SECONDS])
+    assert (first_is_light, idle) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("key", "events"), [("heavy", HEAVY_EVENTS_MIN - 1), ("light", 5_000)], ids=["a small request", "a lighter key"]
+)
+async def test_other_requests_do_not_wait(queue: AppendQueue, key: str, events: int) -> None:
+    put(queue, "heavy", 1, events=5_000)
+    serve(queue, event_seconds=0.0001)
+    put(queue, "light", 1)
+    serve(queue, event_seconds=0.0001)
+
+    queue.put(sent(key, events))
+
+    assert queue.delay_seconds() == 0
