@@ -5,7 +5,14 @@ import pytest
 from ledger.domain.errors import Overloaded
 from ledger.domain.event import Request
 from ledger.log import append_queue
-from ledger.log.append_queue import ACTIVE_SECONDS, CREDIT_SECONDS, HEAVY_EVENTS_MIN, AppendQueue, Waiting
+from ledger.log.append_queue import (
+    ACTIVE_SECONDS,
+    CREDIT_SECONDS,
+    HEAVY_EVENTS_MIN,
+    RECENT_SECONDS,
+    AppendQueue,
+    Waiting,
+)
 from tests.events import cost
 from tests.log.helpers import candidate
 
@@ -197,36 +204,88 @@ async def test_a_cancelled_request_is_dropped(queue: AppendQueue) -> None:
     assert not queue
 
 
-async def test_a_heavy_request_waits_for_a_moment_if_a_lighter_key_was_active(queue: AppendQueue, clock: Clock) -> None:
+def heavy_and_light(queue: AppendQueue) -> None:
+    """Let one key use much time and another one a little."""
     put(queue, "heavy", 1, events=5_000)
     serve(queue, event_seconds=0.0001)
     put(queue, "light", 1)
     serve(queue, event_seconds=0.0001)
 
-    queue.put(sent("heavy", HEAVY_EVENTS_MIN))
-    at_once = queue.delay_seconds()
-    clock.now += ACTIVE_SECONDS / 4
-    later = queue.delay_seconds()
-    queue.put(sent("light"))
-    first_is_light = queue.delay_seconds()
-    serve(queue, event_seconds=0.0001, events_max=1)
-    after_its_answer = queue.delay_seconds()
-    clock.now += ACTIVE_SECONDS
-    idle = queue.delay_seconds()
 
-    assert [at_once, later, after_its_answer] == pytest.approx([ACTIVE_SECONDS, ACTIVE_SECONDS * 3 / 4, ACTIVE_SECONDS])
-    assert (first_is_light, idle) == (0, 0)
+def delay_seconds(queue: AppendQueue) -> float:
+    delay = queue.delay()
+    return delay.seconds if delay is not None else 0
+
+
+async def test_a_heavy_request_waits_for_a_moment_if_a_lighter_key_was_active(queue: AppendQueue, clock: Clock) -> None:
+    heavy_and_light(queue)
+    queue.put(sent("heavy", HEAVY_EVENTS_MIN))
+
+    at_once = delay_seconds(queue)
+    clock.now += ACTIVE_SECONDS / 4
+    later = delay_seconds(queue)
+    queue.put(sent("light"))
+    is_next = delay_seconds(queue)
+    group = queue.take_group(1)
+    clock.now += ACTIVE_SECONDS
+    is_being_recorded = delay_seconds(queue)
+    queue.charge(group, 0.001)
+    answered = delay_seconds(queue)
+    clock.now += ACTIVE_SECONDS
+    idle = delay_seconds(queue)
+
+    assert [at_once, later] == pytest.approx([ACTIVE_SECONDS, ACTIVE_SECONDS * 3 / 4])
+    assert [is_being_recorded, answered] == pytest.approx([ACTIVE_SECONDS, ACTIVE_SECONDS])
+    assert (is_next, idle) == (0, 0)
 
 
 @pytest.mark.parametrize(
     ("key", "events"), [("heavy", HEAVY_EVENTS_MIN - 1), ("light", 5_000)], ids=["a small request", "a lighter key"]
 )
 async def test_other_requests_do_not_wait(queue: AppendQueue, key: str, events: int) -> None:
-    put(queue, "heavy", 1, events=5_000)
-    serve(queue, event_seconds=0.0001)
-    put(queue, "light", 1)
-    serve(queue, event_seconds=0.0001)
+    heavy_and_light(queue)
 
     queue.put(sent(key, events))
 
-    assert queue.delay_seconds() == 0
+    assert queue.delay() is None
+
+
+async def test_a_heavy_request_waits_no_longer_than_until_the_other_key_has_used_as_much(
+    queue: AppendQueue, clock: Clock
+) -> None:
+    heavy_and_light(queue)
+    queue.put(sent("heavy", HEAVY_EVENTS_MIN))
+    waited = 0.0
+
+    # The light key sends one event after the other, and is served at once.
+    while (delay := queue.delay()) is not None:
+        clock.now += delay.seconds / 2
+        waited += delay.seconds / 2
+        queue.charge_delay(delay, delay.seconds / 2)
+        put(queue, "light", 1)
+        serve(queue, event_seconds=0.0001, events_max=1)
+
+    assert waited <= 5_000 * 0.0001 + ACTIVE_SECONDS
+
+
+async def test_a_request_that_failed_does_not_keep_its_key_active(queue: AppendQueue, clock: Clock) -> None:
+    heavy_and_light(queue)
+    put(queue, "light", 1)
+    failed = queue.take_group(1)
+    queue.put(sent("heavy", HEAVY_EVENTS_MIN))
+
+    queue.charge(failed, 0.0)
+    clock.now += ACTIVE_SECONDS
+
+    assert queue.delay() is None
+
+
+async def test_heavy_requests_are_not_judged_ahead_while_others_send(queue: AppendQueue, clock: Clock) -> None:
+    heavy_and_light(queue)
+    queue.put(sent("heavy", HEAVY_EVENTS_MIN))
+
+    recently = queue.waits_for_others()
+    clock.now += RECENT_SECONDS + ACTIVE_SECONDS
+    later = queue.waits_for_others()
+
+    assert (recently, later) == (True, False)

@@ -15,7 +15,7 @@ from ledger.domain.errors import IllegalTransition
 from ledger.domain.event import Request
 from ledger.log.append import append
 from ledger.log.appender import Appender
-from ledger.log.entry_states import EntryEvent, encode, fold_events
+from ledger.log.entry_states import EntryEvent, fold_events, to_stored
 from tests.events import campaign, cost, follow, reserve
 from tests.log.helpers import candidate, connected, query, request, value
 from tests.migrations.helpers import run_alembic
@@ -97,7 +97,7 @@ async def folded_states(database: Database) -> dict[UUID, tuple[int, list[Any]]]
         streams.setdefault(row[0], []).append(EntryEvent(*row))
     entries = {stream_id: fold_events(None, events) for stream_id, events in streams.items() if len(events) > 1}
     return {
-        stream_id: (entry.version, msgspec.json.decode(encode(entry)))
+        stream_id: (entry.version, msgspec.json.decode(msgspec.json.encode(to_stored(entry))))
         for stream_id, entry in entries.items()
         if entry is not None
     }
