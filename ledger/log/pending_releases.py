@@ -8,7 +8,7 @@ from uuid_utils.compat import uuid7
 
 from ledger.database import Connection, Database
 from ledger.domain.catalogue import sql_list
-from ledger.domain.event import Request
+from ledger.domain.event import Receipt, Request
 from ledger.domain.service_events import later_release
 from ledger.domain.working_state import RELEASES_MAX
 from ledger.log.appender import Appender
@@ -24,11 +24,13 @@ JOIN ledger.cost_events AS opened
 LIMIT $1
 """
 
+# Joined with itself: a row that another process changes meanwhile is kept, since its holds may not be visible yet.
 FINISHED = """
-DELETE FROM ledger.pending_releases AS pending WHERE NOT EXISTS (
+DELETE FROM ledger.pending_releases AS pending USING ledger.pending_releases AS seen
+WHERE seen.job_id = pending.job_id AND seen.position = pending.position AND NOT EXISTS (
     SELECT FROM ledger.holds AS hold JOIN ledger.cost_events AS opened
-        ON opened.stream_id = hold.stream_id AND opened.version = 1 AND opened.position < pending.position
-    WHERE hold.agent_job_id = pending.job_id
+        ON opened.stream_id = hold.stream_id AND opened.version = 1 AND opened.position < seen.position
+    WHERE hold.agent_job_id = seen.job_id
 )
 """
 
@@ -47,7 +49,7 @@ ON CONFLICT (job_id) DO UPDATE SET position = excluded.position
 
 
 async def release_pending_holds(database: Database, appender: Appender) -> int:
-    """Release pending holds, at most `RELEASES_MAX`; return how many there were.
+    """Release pending holds, at most `RELEASES_MAX`; return how many were released.
 
     Several processes may do so at the same time: a hold that was released already is refused, which has no effect.
     """
@@ -57,8 +59,8 @@ async def release_pending_holds(database: Database, appender: Appender) -> int:
             await connection.execute(FINISHED)
             return 0
     releases = [later_release(row["stream_id"], uuid7(), row["ended_by"], row["correlation_id"]) for row in holds]
-    await appender.append(Request(releases, independent=True))
-    return len(holds)
+    verdict = await appender.append(Request(releases, independent=True))
+    return sum(isinstance(answer, Receipt) for answer in verdict)
 
 
 async def find_pending_releases(connection: Connection) -> None:
