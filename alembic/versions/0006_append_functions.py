@@ -13,7 +13,8 @@ branch_labels = None
 depends_on = None
 
 # The function is STABLE and called by one statement, so it has one snapshot: the head and all states are of the same
-# moment. Sequential scans are off because the plans are made, and cached, while the tables are small.
+# moment. Sequential scans, hash joins and merge joins are off: the plans are made, and cached, while the
+# tables are small, and would read whole tables later.
 # `p_entries` are the cost streams to load, `p_probe_…` the identities to look up in other streams. An entry is its
 # stored state and the events after that state; without a stored state, all its events.
 # A job's state is [status, campaign_id, ...]: its campaign is loaded as well.
@@ -25,7 +26,8 @@ CREATE FUNCTION ledger.load_state(
     OUT head_position bigint, OUT head_recorded_at timestamptz, OUT head_token uuid, OUT append_at timestamptz,
     OUT loaded uuid[], OUT heads text, OUT known text, OUT entries text, OUT entry_events text, OUT balances text,
     OUT open_holds text
-) LANGUAGE plpgsql STABLE SET enable_seqscan = off SET timezone = 'UTC' AS $$
+) LANGUAGE plpgsql STABLE
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET timezone = 'UTC' AS $$
 DECLARE
     found_entries uuid[];
     more_known text;
@@ -136,7 +138,8 @@ STORE_STATES = """
 CREATE FUNCTION ledger.store_states(
     p_new_streams json, p_streams json, p_entries json, p_new_accounts json, p_accounts json, p_new_holds json,
     p_closed_holds uuid[], p_pending_releases json
-) RETURNS boolean LANGUAGE plpgsql SET enable_seqscan = off AS $$
+) RETURNS boolean LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 BEGIN
     IF p_new_streams IS NOT NULL THEN
         INSERT INTO ledger.streams (stream_id, category, version, state)
@@ -185,8 +188,10 @@ END $$
 """
 
 # The compare-and-swap: move the head if it is still the expected one, and then insert the events; false if it is not.
-# The canonical JSON of an event is sent as a JSON string, so that its bytes are stored as they are. The keys are the
-# columns of `ledger.events` in order: one letter each, since there are thousands of them.
+# Each event has one-letter keys: c category, s stream_id, v version, i id, t type, n schema_version, o occurred_at,
+# a actor, p campaign_id, j agent_job_id, r correlation_id, e causation_id, d data, x text, z text_salt,
+# y text_commitment, b over_budget. What is usual is left out. `data` and `text` are JSON strings, so that the bytes of
+# the canonical JSON are stored as they are.
 APPEND_EVENTS = """
 CREATE FUNCTION ledger.append_events(
     p_position bigint, p_recorded_at timestamptz, p_token uuid,
@@ -203,11 +208,13 @@ BEGIN
         position, category, stream_id, version, id, type, schema_version, occurred_at, recorded_at, actor, campaign_id,
         agent_job_id, correlation_id, causation_id, data, text, text_salt, text_commitment, over_budget, size
     )
-    SELECT a, b, c, d, e, f, g, h, i, j, k, l, m, n, o::json, p::json, decode(q, 'base64'), r, s, t
-    FROM json_to_recordset(p_events) AS sent (
-        a bigint, b text, c uuid, d bigint, e uuid, f text, g smallint, h timestamptz, i timestamptz, j text, k uuid,
-        l uuid, m uuid, n uuid, o text, p text, q text, r text, s text[], t integer
-    );
+    SELECT p_expected_position + number, c, s, coalesce(v, 1), coalesce(i, s), t, coalesce(n, 1),
+        coalesce(o, p_recorded_at), p_recorded_at, a, p, j, r, e, d::json, x::json, decode(z, 'base64'), y, b,
+        length(d) + coalesce(length(x), 0)
+    FROM ROWS FROM (json_to_recordset(p_events) AS (
+        c text, s uuid, v bigint, i uuid, t text, n smallint, o timestamptz, a text, p uuid, j uuid, r uuid, e uuid,
+        d text, x text, z text, y text, b text[]
+    )) WITH ORDINALITY AS sent (c, s, v, i, t, n, o, a, p, j, r, e, d, x, z, y, b, number);
     RETURN true;
 END $$
 """

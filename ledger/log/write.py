@@ -49,34 +49,48 @@ WHERE position = $4 AND recorded_at = $5 AND token = $6
 """Move the head, if it is still the expected one; this takes its lock."""
 
 
-class _EventRow(
-    msgspec.Struct,
-    omit_defaults=True,
-    gc=False,
-    rename=dict(zip(EVENT_COLUMNS, "abcdefghijklmnopqrst", strict=True)),
-):
-    """An event for `ledger.append_events`, without nulls and with one-letter keys: less to build, send and parse."""
+class _EventRow(msgspec.Struct, omit_defaults=True, gc=False):
+    """An event for `ledger.append_events`, which explains the keys; what is usual is left out."""
 
-    position: int
-    category: str
-    stream_id: UUID
-    version: int
-    id: UUID
-    type: str
-    schema_version: int
-    occurred_at: datetime
-    recorded_at: datetime
-    actor: str
-    campaign_id: UUID | None = None
-    agent_job_id: UUID | None = None
-    correlation_id: UUID | None = None
-    causation_id: UUID | None = None
-    data: str = ""
-    text: str | None = None
-    text_salt: bytes | None = None
-    text_commitment: str | None = None
-    over_budget: list[str] | None = None
-    size: int = 0
+    c: str
+    s: UUID
+    t: str
+    a: str
+    d: str
+    v: int = 1
+    i: UUID | None = None
+    n: int = 1
+    o: datetime | None = None
+    p: UUID | None = None
+    j: UUID | None = None
+    r: UUID | None = None
+    e: UUID | None = None
+    x: str | None = None
+    z: bytes | None = None
+    y: str | None = None
+    b: list[str] | None = None
+
+
+def _event_row(event: Recorded) -> _EventRow:
+    return _EventRow(
+        event.category,
+        event.stream_id,
+        event.type,
+        event.actor,
+        event.data,
+        event.version,
+        None if event.id == event.stream_id else event.id,
+        event.schema_version,
+        None if event.occurred_at is event.recorded_at else event.occurred_at,
+        event.campaign_id,
+        event.agent_job_id,
+        event.correlation_id,
+        event.causation_id,
+        event.text,
+        event.text_salt,
+        event.text_commitment,
+        event.over_budget,
+    )
 
 
 class Group(NamedTuple):
@@ -143,6 +157,6 @@ async def _json(events: list[Recorded]) -> str:
     for start in range(0, len(events), ENCODED_EVENTS_MAX):
         if start:
             await asyncio.sleep(0)
-        rows = [_EventRow(*event) for event in events[start : start + ENCODED_EVENTS_MAX]]
+        rows = [_event_row(event) for event in events[start : start + ENCODED_EVENTS_MAX]]
         parts.append(msgspec.json.encode(rows)[1:-1])
     return f"[{b','.join(parts).decode()}]"
