@@ -3,16 +3,17 @@
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
-import msgspec
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from ledger.api import problems
 from ledger.api.connection_limits import ConnectionLimits
+from ledger.api.middleware import SECURITY_HEADERS
+from ledger.api.rejected_connection import RejectedConnection
 from ledger.api.telemetry import Telemetry
-from ledger.domain.errors import LedgerError, Malformed, Overloaded
+from ledger.domain.errors import LedgerError, Malformed
 
 logger = logging.getLogger(__name__)
 
@@ -29,9 +30,6 @@ buffered in memory."""
 
 EARLY_BYTES_MAX = 64 * 1024
 """A client may send this much before its previous request is answered; then its connection is not read."""
-
-REJECTED_SECONDS = 1.0
-"""A rejected client has this time to read the response."""
 
 
 class FastPath(Protocol):
@@ -76,23 +74,6 @@ def connection_factory(
     return make_protocol
 
 
-class RejectedConnection(asyncio.Protocol):
-    """A connection over the limit: it gets 503 and is closed, without a parser or a task."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Respond at once, without reading the request."""
-        transport = cast(asyncio.Transport, transport)
-        body = msgspec.json.encode(problems.document(Overloaded("too many open connections; retry in 1 s")))
-        transport.write(
-            b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nRetry-After: 1\r\n"
-            b"Connection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
-        )
-        # If the socket were closed with unread input, the kernel would send a reset, and the client might lose the
-        # response.
-        transport.write_eof()
-        asyncio.get_running_loop().call_later(REJECTED_SECONDS, transport.abort)
-
-
 class ClientConnection(RequestHandler):
     """aiohttp's protocol of a connection, with timeouts; errors outside all routes become problem documents."""
 
@@ -101,6 +82,7 @@ class ClientConnection(RequestHandler):
         "_fast_path",
         "_fast_response",
         "_head_timer",
+        "_is_at_boundary",
         "_limits",
         "_read_timer",
         "_telemetry",
@@ -122,6 +104,8 @@ class ClientConnection(RequestHandler):
         # Pending while the fast path handles a request; what the client sends meanwhile is kept in `_early`.
         self._fast_response: asyncio.Future[None] | None = None
         self._early = bytearray()
+        # False if aiohttp's parser may hold the start of a request: then the next bytes belong to that request.
+        self._is_at_boundary = True
         self._head_timer: asyncio.TimerHandle | None = None
         self._read_timer: asyncio.TimerHandle | None = None
         self._unread_bytes = 0
@@ -177,9 +161,12 @@ class ClientConnection(RequestHandler):
             if len(self._early) > EARLY_BYTES_MAX and self.transport is not None:
                 self.transport.pause_reading()
             return
-        if self._is_idle() and self._take_fast(data):
+        if self._is_at_boundary and self._is_idle() and self._take_fast(data):
             return
+        requests = self._request_count
         super().data_received(data)
+        if data:  # aiohttp also calls this without any, to parse what it has kept back.
+            self._is_at_boundary = self._request_count == requests + 1 and _is_whole(data, self._messages[-1][0])
         if self._waiter is None or self._waiter.done():
             self._cancel_head_timer()
         elif self._head_timer is None:
@@ -290,5 +277,16 @@ class ClientConnection(RequestHandler):
             logger.error("a request failed outside all routes: %s", type(exc).__name__)
             error = LedgerError(problems.INTERNAL_ERROR)
         response = problems.response(error)
+        response.headers.update(SECURITY_HEADERS)
         response.force_close()
         return response
+
+
+def _is_whole(data: bytes, message: Any) -> bool:
+    """Whether data in which one request was parsed ends where the request ends.
+
+    If data begins with a letter, the first empty line in it ends the head, whatever was received before.
+    """
+    headers = getattr(message, "headers", {})  # An error has none; it closes the connection.
+    length = data.find(b"\r\n\r\n") + 4 + int(headers.get("Content-Length", 0))
+    return data[:1].isalpha() and len(data) == length and "Transfer-Encoding" not in headers

@@ -3,11 +3,11 @@
 These take two fifths of the processor time of a single append. A request takes the fast path only if its head and body
 arrived together, it is small, and nothing about it is unusual or wrong. aiohttp handles every other request, including
 all that are refused before they are judged. Both paths use the same functions to decode, authorize, limit, judge and
-report problems; `tests/api/test_fast_append.py` checks that their responses are equal.
+report problems; `tests/api/test_fast_append.py` checks that their responses are equal. If every request is logged
+(level debug), aiohttp handles them all.
 """
 
 import asyncio
-import re
 from functools import partial
 from typing import NamedTuple, Protocol
 
@@ -17,7 +17,8 @@ from aiohttp.helpers import rfc822_formatted_time
 
 from ledger.api import problems
 from ledger.api.append import append_result, idempotency_key
-from ledger.api.middleware import NO_STORE, SECURITY_HEADERS, error_response, request_id_of
+from ledger.api.middleware import NO_STORE, SECURITY_HEADERS, error_response, is_access_logged, request_id_of
+from ledger.api.plain_request import parse_plain_post
 from ledger.api.services import Services
 from ledger.domain.access import LOCAL, Caller
 from ledger.domain.errors import LedgerError, Refused
@@ -25,19 +26,10 @@ from ledger.domain.event import Candidate, Request
 from ledger.domain.judge import Verdict
 from ledger.log.decode import split_body
 from ledger.log.submit import decode_each
-
-REQUEST_BYTES_MAX = 64 * 1024
-HEADERS_MAX = 50
+from ledger.logging_setup import REQUEST_CONTEXT
 
 PATH = "/v1/events"
 
-_REQUEST_LINE = f"POST {PATH} HTTP/1.1\r\n".encode()
-# A name, and a value of printable ASCII without spaces around it.
-_HEADER = re.compile(rb"([A-Za-z0-9-]+):[ \t]*([\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?)\r\n")
-_LENGTH = re.compile(rb"[0-9]{1,6}")
-_LEFT_TO_AIOHTTP = frozenset(
-    (b"transfer-encoding", b"content-encoding", b"expect", b"upgrade", b"te", b"trailer", b"http2-settings")
-)
 _STATUS_LINES = {201: b"HTTP/1.1 201 Created\r\n", 200: b"HTTP/1.1 200 OK\r\n"}
 _FIXED_HEADERS = b"".join(
     f"{name}: {value}\r\n".encode() for name, value in {**SECURITY_HEADERS, "Cache-Control": NO_STORE}.items()
@@ -58,6 +50,7 @@ class _Taken(NamedTuple):
     """What the response to a request needs to know of it."""
 
     connection: Connection
+    key: str
     request_id: str
     headers: dict[str, str]
     events: int
@@ -80,24 +73,25 @@ class FastAppend:
         Returns:
             whether the request was taken. If not, aiohttp has to handle the data.
         """
-        parsed = _parse(data)
-        if parsed is None:
+        parsed = parse_plain_post(data, PATH)
+        if parsed is None or is_access_logged():
             return False
         headers, body = parsed
         caller = self._authenticated(headers.get(b"authorization"))
-        if caller is None or not caller.may("append"):
+        if caller is None or not caller.may("append") or self._is_over_rate_limit(caller):
             return False
+        candidates: list[Candidate] = []
         try:
             texts, is_batch = split_body(body, ndjson=False)
-            decoded = list(decode_each(texts, caller, idempotency_key(_text(headers.get(b"idempotency-key")))))
+            for decoded in decode_each(texts, caller, idempotency_key(_text(headers.get(b"idempotency-key")))):
+                if not isinstance(decoded, Candidate):
+                    return False
+                candidates.append(decoded)
             connection.mark_authenticated(caller.name)
         except LedgerError:
             return False
-        candidates = [one for one in decoded if isinstance(one, Candidate)]
-        if len(candidates) < len(decoded):
-            return False
         request_id = request_id_of(_text(headers.get(b"x-request-id")))
-        self._submit(_Taken(connection, request_id, {}, len(candidates), is_batch), caller, candidates)
+        self._submit(_Taken(connection, caller.name, request_id, {}, len(candidates), is_batch), candidates)
         return True
 
     def _authenticated(self, authorization: bytes | None) -> Caller | None:
@@ -108,10 +102,13 @@ class FastAppend:
             return None
         return self._services.keys.find_cached(key.strip().decode())
 
-    def _submit(self, taken: _Taken, caller: Caller, candidates: list[Candidate]) -> None:
+    def _is_over_rate_limit(self, caller: Caller) -> bool:
+        return self._services.rate_limits is not None and self._services.rate_limits.is_exceeded(caller.name)
+
+    def _submit(self, taken: _Taken, candidates: list[Candidate]) -> None:
         try:
             if self._services.rate_limits is not None:
-                taken = taken._replace(headers=self._services.rate_limits.count(caller.name))
+                taken = taken._replace(headers=self._services.rate_limits.count(taken.key))
             answer = self._services.appender.submit(Request(candidates))
         except LedgerError as error:
             self._write(taken, problems.response(error))
@@ -122,11 +119,15 @@ class FastAppend:
         try:
             result = append_result(answer.result(), taken.events)
         except Exception as error:  # noqa: BLE001 (every error has a problem document)
+            # A callback has its own context.
+            REQUEST_CONTEXT.set({"request_id": taken.request_id, "key": taken.key})
             self._write(taken, error_response(error, "POST", PATH))
             return
         if isinstance(result, Refused):
             self._services.telemetry.count_refusal(result.slug)
-            self._write(taken, problems.response(result, result.index if taken.is_batch else None))
+            response = problems.response(result, result.index if taken.is_batch else None)
+            response.headers.update(taken.headers)
+            self._write(taken, response)
             return
         body = msgspec.json.encode(result.answer)
         taken.connection.write_response(
@@ -149,7 +150,7 @@ class FastAppend:
         """Write a response object as aiohttp would."""
         body = response.body
         assert isinstance(body, bytes)
-        headers = {**response.headers, **taken.headers, "X-Request-ID": taken.request_id}
+        headers = {**response.headers, "X-Request-ID": taken.request_id}
         taken.connection.write_response(
             b"HTTP/1.1 %d %b\r\n%b%bContent-Length: %d\r\nDate: %b\r\n\r\n%b"
             % (
@@ -166,32 +167,6 @@ class FastAppend:
 
     def _count(self, status: int) -> None:
         self._services.telemetry.count_request("POST", PATH, status)
-
-
-def _parse(data: bytes) -> tuple[dict[bytes, bytes], bytes] | None:
-    """Return the headers and the body of a complete, plain request; None: aiohttp has to handle it."""
-    if len(data) > REQUEST_BYTES_MAX or not data.startswith(_REQUEST_LINE):
-        return None
-    headers: dict[bytes, bytes] = {}
-    place = len(_REQUEST_LINE)
-    while data[place : place + 2] != b"\r\n":
-        found = _HEADER.match(data, place)
-        if found is None or len(headers) == HEADERS_MAX:
-            return None
-        name = found[1].lower()
-        if name in headers or name in _LEFT_TO_AIOHTTP:
-            return None
-        headers[name] = found[2]
-        place = found.end()
-    body = data[place + 2 :]
-    length = headers.get(b"content-length", b"")
-    if not _LENGTH.fullmatch(length) or int(length) != len(body) or b"host" not in headers:
-        return None
-    if headers.get(b"content-type", b"application/json") != b"application/json":
-        return None
-    if headers.get(b"connection", b"keep-alive").lower() != b"keep-alive":
-        return None
-    return headers, body
 
 
 def _lines(headers: dict[str, str]) -> bytes:

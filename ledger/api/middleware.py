@@ -45,6 +45,11 @@ def request_id_of(sent: str | None) -> str:
     return sent if sent is not None and _REQUEST_ID.fullmatch(sent) else f"{random.getrandbits(128):032x}"
 
 
+def is_access_logged() -> bool:
+    """Whether every request is logged."""
+    return logger.isEnabledFor(logging.DEBUG)
+
+
 @web.middleware
 async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Set the request id (`X-Request-ID`, else a new one), count the request, and log it at level debug."""
@@ -59,7 +64,7 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
         _count(request, CLIENT_CLOSED_REQUEST)
         raise
     _count(request, response.status)
-    if logger.isEnabledFor(logging.DEBUG):
+    if is_access_logged():
         fields = {
             "method": request.method,
             "path": request.path,

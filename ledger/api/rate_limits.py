@@ -25,6 +25,10 @@ class RateLimits:
             limit.GRANULARITY.name if limit.multiples == 1 else f"{limit.multiples} {limit.GRANULARITY.name}s"
         )
 
+    def is_exceeded(self, name: str) -> bool:
+        """Whether `count` would refuse the next request of a key."""
+        return not self._limiter.test(self._limit, name)
+
     def count(self, name: str) -> dict[str, str]:
         """Count a request of a key, and return the headers with its remaining quota.
 

@@ -19,6 +19,8 @@ class Answer(NamedTuple):
     status: int
     headers: dict[str, str]
     body: bytes
+    head: list[str]
+    """The status line and the header lines as they were sent."""
 
     @property
     def problem(self) -> str:
@@ -46,7 +48,7 @@ class RawConnection:
             first, *lines = head.strip().split("\r\n")
             headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
             body = await self._reader.readexactly(int(headers["content-length"]) if has_body else 0)
-        return Answer(int(first.split()[1]), headers, body)
+        return Answer(int(first.split()[1]), headers, body, [first, *lines])
 
     async def is_closed(self, seconds: float) -> bool:
         """Return whether the service closes the connection in time; read what it still sends."""
