@@ -17,6 +17,7 @@ from aiohttp.helpers import rfc822_formatted_time
 
 from ledger.api import problems
 from ledger.api.append import append_result, idempotency_key
+from ledger.api.event_decoding import LARGE_EVENTS_MIN
 from ledger.api.middleware import NO_STORE, SECURITY_HEADERS, error_response, is_access_logged, request_id_of
 from ledger.api.plain_request import parse_plain_post
 from ledger.api.services import Services
@@ -80,15 +81,14 @@ class FastAppend:
         caller = self._authenticated(headers.get(b"authorization"))
         if caller is None or not caller.may("append") or self._is_over_rate_limit(caller):
             return False
-        candidates: list[Candidate] = []
         try:
             texts, is_batch = split_body(body, ndjson=False)
-            for decoded in decode_each(texts, caller, idempotency_key(_text(headers.get(b"idempotency-key")))):
-                if not isinstance(decoded, Candidate):
-                    return False
-                candidates.append(decoded)
+            key = idempotency_key(_text(headers.get(b"idempotency-key")))
+            candidates = _decode(texts, caller, key)
             connection.mark_authenticated(caller.name)
         except LedgerError:
+            return False
+        if not candidates:
             return False
         request_id = request_id_of(_text(headers.get(b"x-request-id")))
         self._submit(_Taken(connection, caller.name, request_id, {}, len(candidates), is_batch), candidates)
@@ -167,6 +167,17 @@ class FastAppend:
 
     def _count(self, status: int) -> None:
         self._services.telemetry.count_request("POST", PATH, status)
+
+
+def _decode(texts: list[bytes], caller: Caller, key: str | None) -> list[Candidate]:
+    """Return the candidates; none if there are many events or one is invalid: then aiohttp decodes them in slices."""
+    candidates: list[Candidate] = []
+    if len(texts) < LARGE_EVENTS_MIN:
+        for decoded in decode_each(texts, caller, key):
+            if not isinstance(decoded, Candidate):
+                return []
+            candidates.append(decoded)
+    return candidates
 
 
 def _lines(headers: dict[str, str]) -> bytes:

@@ -11,6 +11,7 @@ import pytest
 
 from ledger import keys
 from ledger.api.connection_limits import ConnectionLimits
+from ledger.api.event_decoding import LARGE_EVENTS_MIN
 from ledger.api.fast_append import FastAppend
 from ledger.api.rate_limits import RateLimits
 from ledger.database import Database
@@ -177,6 +178,18 @@ async def test_a_batch_with_an_invalid_event_is_decoded_once_by_aiohttp(
     answer = await response_to(str(shared.client._base_url), post([cost("-1"), *(cost() for _ in range(100))]))
 
     assert (answer.status, len(decoded)) == (422, 1 + 101)
+
+
+async def test_a_large_batch_of_small_events_is_decoded_in_turns(
+    shared: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = record_taken(monkeypatch)
+    statuses = [
+        (await response_to(str(shared.client._base_url), post([cost() for _ in range(events)]))).status
+        for events in (LARGE_EVENTS_MIN - 1, LARGE_EVENTS_MIN)
+    ]
+
+    assert (statuses, taken) == ([201, 201], [True, False])
 
 
 async def test_metrics_count_each_request_and_each_refusal_once(
