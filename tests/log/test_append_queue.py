@@ -1,4 +1,4 @@
-"""The append queue: bounds and shares, turns by used time, the credit of idle keys, the delay of heavy requests."""
+"""The append queue: bounds, shares, turns by used time, credit of idle keys, delay of heavy requests."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The migration that stores entry states: they equal the folds, and the previous release can append meanwhile."""
+"""The migration that stores entry states: equal to the folds; the previous release can append meanwhile."""
 
 import random
 from collections.abc import AsyncIterator
