@@ -1,4 +1,4 @@
-"""The migration that stores entry states: equal to the folds; the previous release can append meanwhile."""
+"""The migration that stores entry states: equal to the folds, also beside the previous release."""
 
 import random
 from collections.abc import AsyncIterator
