@@ -17,6 +17,7 @@ depends_on = None
 # tables are small, and would read whole tables later.
 # `p_entries` are the cost streams to load, `p_probe_…` the identities to look up in other streams. An entry is its
 # stored state and the events after that state; without a stored state, all its events.
+# OFFSET 0: a plain join may search the index by the version alone, and so read the events of all long entries.
 # A job's state is [status, campaign_id, ...]: its campaign is loaded as well.
 LOAD_STATE = """
 CREATE FUNCTION ledger.load_state(
@@ -57,8 +58,10 @@ BEGIN
             INTO entry_events
             FROM unnest(found_entries) AS wanted (id)
             LEFT JOIN ledger.entries AS stored ON stored.stream_id = wanted.id
-            JOIN ledger.cost_events AS event
-                ON event.stream_id = wanted.id AND event.version > coalesce(stored.version, 0);
+            CROSS JOIN LATERAL (
+                SELECT * FROM ledger.cost_events
+                WHERE stream_id = wanted.id AND version > coalesce(stored.version, 0) OFFSET 0
+            ) AS event;
             SELECT json_agg(json_build_array(
                     category, stream_id, id, type, data::text, text::text,
                     text_commitment IS NOT NULL AND text IS NULL, occurred_at, correlation_id, causation_id, version,
@@ -94,7 +97,7 @@ BEGIN
             loaded || array_remove(array_agg(DISTINCT campaign_id), NULL)
         INTO open_holds, loaded
         FROM (
-            SELECT * FROM ledger.holds WHERE agent_job_id = ANY (p_ending_jobs) ORDER BY stream_id LIMIT p_holds_max
+            SELECT * FROM ledger.holds WHERE agent_job_id = ANY (p_ending_jobs) ORDER BY agent_job_id LIMIT p_holds_max
         ) AS hold
         LEFT JOIN ledger.entries AS stored ON stored.stream_id = hold.stream_id;
         loaded := coalesce(loaded, p_streams);

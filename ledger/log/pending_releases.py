@@ -14,13 +14,16 @@ from ledger.domain.working_state import RELEASES_MAX
 from ledger.log.appender import Appender
 
 # A job that was retried meanwhile may have new holds: only those from before its end are released.
+# OFFSET 0: plain joins may be planned over all events or all holds, for each step.
 NEXT_HOLDS = """
 SELECT hold.stream_id, ended.id AS ended_by, ended.correlation_id
 FROM ledger.pending_releases AS pending
 JOIN ledger.job_events AS ended ON ended.stream_id = pending.job_id AND ended.position = pending.position
-JOIN ledger.holds AS hold ON hold.agent_job_id = pending.job_id
-JOIN ledger.cost_events AS opened
-    ON opened.stream_id = hold.stream_id AND opened.version = 1 AND opened.position < pending.position
+CROSS JOIN LATERAL (SELECT stream_id FROM ledger.holds WHERE agent_job_id = pending.job_id OFFSET 0) AS hold
+CROSS JOIN LATERAL (
+    SELECT position FROM ledger.cost_events WHERE stream_id = hold.stream_id AND version = 1 OFFSET 0
+) AS opened
+WHERE opened.position < pending.position
 LIMIT $1
 """
 

@@ -19,6 +19,7 @@ from ledger.domain.ledger_events import ProjectionSkipped
 from ledger.log.append import append
 from ledger.log.appender import Appender
 from ledger.log.erasure import erase
+from ledger.log.pending_releases import release_pending_holds
 from ledger.log.prepare import prepare
 from ledger.log.read import EventFilter, read_all_salted
 from projections.differences import Difference
@@ -26,7 +27,7 @@ from projections.verify import verify
 from projections.worker import fold_page
 from tests.audit.exports import export_of, line_of, recorded
 from tests.events import campaign, content, cost, follow, job, reserve
-from tests.log.helpers import query, record, request, value
+from tests.log.helpers import limit_releases, query, record, request, value
 from tests.projections.helpers import NOON, append_requests, expiry_request, sample_history, stored, tables
 
 EVENTS = """
@@ -39,6 +40,8 @@ STATES = (
     "SELECT stream_id, category, version, state::text FROM ledger.streams ORDER BY 1, 2",
     "SELECT account_id, scope, currency, budget, spent, held FROM ledger.accounts ORDER BY 1, 2",
     "SELECT stream_id, amount, campaign_id, agent_job_id, expires_at FROM ledger.holds ORDER BY 1",
+    "SELECT stream_id, version, state::text FROM ledger.entries ORDER BY 1",
+    "SELECT job_id, position FROM ledger.pending_releases ORDER BY 1",
     "SELECT position, recorded_at FROM ledger.log_head",
 )
 
@@ -184,6 +187,33 @@ async def test_later_appends_are_judged_as_in_the_original(database: Database, e
         "illegal-transition",
     }
     await require_same(database, empty_ledger)
+
+
+@pytest.mark.usefixtures("page_events_max")
+@pytest.mark.parametrize("swept", [0, 1, 2])
+async def test_an_export_between_the_releases_of_an_ended_job_is_continued(
+    database: Database, empty_ledger: Database, monkeypatch: pytest.MonkeyPatch, swept: int
+) -> None:
+    limit_releases(monkeypatch, 2)
+    queued = job(max_retries=3)
+    held = [reserve("1", agent_job_id=queued["id"], expires_in=86_400) for _ in range(9)]
+    failed = follow(queued, "job.failed", {"error_message": "It broke"})
+    new = reserve("1", agent_job_id=queued["id"], expires_in=86_400)
+    await record(database, queued, *held, failed, follow(queued, "job.retried"), new)
+    async with Appender(database) as appender:
+        for _ in range(swept):
+            await release_pending_holds(database, appender)
+
+    await imported(empty_ledger, await exported(database))
+    before = await written(empty_ledger), await written(database)
+    async with Appender(empty_ledger) as appender:
+        while await release_pending_holds(empty_ledger, appender):
+            pass
+
+    assert before[0] == before[1]
+    assert await query(empty_ledger, "SELECT stream_id::text FROM ledger.holds") == [(new["id"],)]
+    assert await query(empty_ledger, "SELECT held FROM ledger.accounts") == [(1,)]
+    assert await value(empty_ledger, "SELECT count(*) FROM ledger.pending_releases") == 0
 
 
 async def test_an_import_into_a_ledger_with_events_is_refused(database: Database, empty_ledger: Database) -> None:
