@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 from sqlalchemy import URL
 
-from ledger.api import append
+from ledger.api import append, fast_append
 from ledger.api.app import ROUTES
 from ledger.api.routes import Route
 from ledger.database import Database
@@ -70,7 +70,8 @@ async def test_api8_security_misconfiguration_an_error_reveals_no_internals(
             async with client.request(method, path, **headers_sent) as answer:
                 assert 400 <= answer.status < 500, path
                 texts.append(await answer.text())
-        monkeypatch.setattr(append, "split_body", broken)
+        for module in (append, fast_append):
+            monkeypatch.setattr(module, "split_body", broken)
         async with client.post("/v1/events", json=cost()) as answer:
             assert answer.status == 500
             texts.append(await answer.text())
