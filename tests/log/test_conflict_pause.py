@@ -1,4 +1,4 @@
-"""The pause of the optimistic path: it doubles while conflicts continue, and begins anew after a quiet time."""
+"""The pause of the optimistic path: it doubles while conflicts continue, and later starts anew."""
 
 from ledger.log.conflict_pause import PAUSE_SECONDS_MAX, PAUSE_SECONDS_MIN, ConflictPause
 
