@@ -236,7 +236,8 @@ class Pipeline:
 
     async def _record_locked(self, groups: list[list[Waiting]]) -> None:
         """Judge unanswered groups again by the locked path, in order; the state after them is used from then on."""
-        for group in groups:
+        self._judge.reset()
+        for group in filter(None, groups):
             self._judge.reset(*await self._locked.record(group))
 
     def _answer_locked(self, judged: Judged) -> None:
