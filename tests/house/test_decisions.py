@@ -18,7 +18,8 @@ def test_a_decision_has_its_title_status_date_and_headings(path: Path) -> None:
     text = path.read_text()
 
     assert text.startswith(f"# {path.name[:4]}. ")
-    assert re.search(r"^- Status: (accepted|replaced by \[\d{4}\]\(\S+\)|withdrawn)$", text, re.MULTILINE)
+    status = r"^- Status: (accepted|(accepted; )?replaced (in part )?by \[\d{4}\]\(\S+\)|withdrawn)$"
+    assert re.search(status, text, re.MULTILINE)
     assert re.search(r"^- Date: \d{4}-\d{2}$", text, re.MULTILINE)
     assert re.findall(r"^## (.+)$", text, re.MULTILINE) == HEADINGS
 
