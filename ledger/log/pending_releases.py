@@ -13,19 +13,22 @@ from ledger.domain.service_events import later_release
 from ledger.domain.working_state import RELEASES_MAX
 from ledger.log.appender import Appender
 
+JOB_ENDS = sql_list(lambda event_type: event_type.ends_job)
+
 # A job that was retried meanwhile may have new holds: only those from before its end are released.
 # OFFSET 0: plain joins may be planned over all events or all holds, for each step.
-NEXT_HOLDS = """
+NEXT_HOLDS = f"""
 SELECT hold.stream_id, ended.id AS ended_by, ended.correlation_id
 FROM ledger.pending_releases AS pending
 JOIN ledger.job_events AS ended ON ended.stream_id = pending.job_id AND ended.position = pending.position
+    AND ended.type IN ({JOB_ENDS})
 CROSS JOIN LATERAL (SELECT stream_id FROM ledger.holds WHERE agent_job_id = pending.job_id OFFSET 0) AS hold
 CROSS JOIN LATERAL (
     SELECT position FROM ledger.cost_events WHERE stream_id = hold.stream_id AND version = 1 OFFSET 0
 ) AS opened
 WHERE opened.position < pending.position
 LIMIT $1
-"""
+"""  # noqa: S608 (fixed text)
 
 # Joined with itself: a row that another process changes meanwhile is kept, since its holds may not be visible yet.
 FINISHED = """
@@ -45,7 +48,7 @@ FROM ledger.holds AS hold
 JOIN ledger.cost_events AS opened ON opened.stream_id = hold.stream_id AND opened.version = 1
 JOIN ledger.job_events AS ended
     ON ended.stream_id = hold.agent_job_id AND ended.position > opened.position
-    AND ended.type IN ({sql_list(lambda event_type: event_type.ends_job)})
+    AND ended.type IN ({JOB_ENDS})
 GROUP BY hold.agent_job_id
 ON CONFLICT (job_id) DO UPDATE SET position = excluded.position
 """  # noqa: S608 (fixed text)
