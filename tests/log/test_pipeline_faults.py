@@ -29,7 +29,7 @@ class Run:
         self.answers: list[Answered] = []
         self._database = database
         self._durable = 0
-        self._elsewhere = [self.hold(), self.hold(), self.hold()]
+        self._elsewhere = [self.hold(), self.hold("0.75"), self.hold()]
 
     def hold(self, amount: str = "1", **data: Any) -> dict[str, Any]:
         """Return a hold on the campaign."""
@@ -66,7 +66,7 @@ class Run:
             [[second], [follow(second, "cost.released")], [self.hold(description="A text")]],
             [[queued], [of_job], [follow(queued, "job.started")], [follow(queued, "job.cancelled")]],
             [[cost("0.25", campaign_id=self.opened["id"])], [self.hold("3"), cost()], [self.hold()]],
-            [[self.hold("2")], [first], [self.hold("0.5")]],
+            [[first], [self.hold("2")], [self.hold("0.5")]],
         ]
 
     async def work(self, appenders: list[Appender]) -> None:
