@@ -66,7 +66,9 @@ class ResidentState(WorkingState):
 
     def merge(self, loaded: Loaded, needed: Needed) -> None:
         """Add what was loaded for `needed`, except the states of streams that are resident already."""
-        self.recorded_at = max(self.recorded_at, loaded.append_at)
+        if not self.events:
+            # All events of a group have one time, also if others join it later.
+            self.recorded_at = max(self.recorded_at, loaded.append_at)
         fresh = {stream_id for stream_id in loaded.stream_ids if stream_id not in self._streams}
         for head in loaded.heads:
             if head.stream_id in fresh:

@@ -113,7 +113,7 @@ async def write_conditionally(connection: Connection, group: Group) -> bool:
         asyncpg.UniqueViolationError: the log holds an event id that the load did not return.
         asyncpg.PostgresError, OSError: the database failed; whether the group was written is unknown.
     """
-    if _is_small(group):
+    if _fits_one_statement(group):
         return await _write_in_one_statement(connection, group)
     await connection.execute(BEGIN_APPEND)
     is_written = await _write_by_copy(connection, group)
@@ -123,15 +123,18 @@ async def write_conditionally(connection: Connection, group: Group) -> bool:
 
 async def write_locked(connection: Connection, group: Group) -> None:
     """Write a group inside the transaction that holds the head lock; the caller commits."""
-    write = _write_in_one_statement if _is_small(group) else _write_by_copy
+    write = _write_in_one_statement if _fits_one_statement(group) else _write_by_copy
     if not await write(connection, group):
         raise AssertionError("the head moved while it was locked")
     if group.erased:
         await connection.execute(ERASE, group.erased)
 
 
-def _is_small(group: Group) -> bool:
-    return sum(event.size for event in group.events) < COPY_CHARACTERS_MIN
+def _fits_one_statement(group: Group) -> bool:
+    """Whether `ledger.append_events` can write the group: all its events have one time, unlike those of an import."""
+    recorded_at = group.after.recorded_at
+    is_small = sum(event.size for event in group.events) < COPY_CHARACTERS_MIN
+    return is_small and all(event.recorded_at == recorded_at for event in group.events)
 
 
 async def _write_in_one_statement(connection: Connection, group: Group) -> bool:

@@ -1,6 +1,7 @@
 """The appender: group commit, a bounded queue, draining on exit, and retries found in the database."""
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -40,6 +41,27 @@ async def test_requests_that_arrive_during_an_append_are_appended_together_by_th
     assert groups == [1, 50]
     assert [receipt.position for verdict in answers for receipt in receipts(verdict)] == list(range(1, 51))
     assert await value(database, "SELECT count(DISTINCT recorded_at) FROM ledger.events") == 2
+
+
+async def test_requests_that_join_a_group_while_another_is_written_have_the_time_of_the_group(
+    appender: Appender, database: Database, database_url: URL
+) -> None:
+    joined: list[asyncio.Task[Any]] = []
+    async with head_locked(database_url) as appends_wait:
+        first = appends(appender, cost())
+        await appends_wait()
+        for _ in range(3):
+            joined += appends(appender, reserve("1"))
+            # Long enough for each of them to be loaded and judged apart from the others.
+            await asyncio.sleep(0.1)
+    await gathered([*first, *joined])
+
+    assert await value(database, "SELECT count(DISTINCT recorded_at) FROM ledger.events") == 2
+    lives = await query(
+        database,
+        "SELECT DISTINCT holds.expires_at - recorded_at FROM ledger.holds JOIN ledger.cost_events USING (stream_id)",
+    )
+    assert lives == [(timedelta(seconds=900),)]
 
 
 async def test_a_group_has_a_maximum_size_and_a_larger_request_is_a_group_alone(
