@@ -4,7 +4,8 @@ Decision 0035 has the states of the protocol and what each failure discards. The
 
 - One task does everything: at most one group is being written, and at most one is being prepared. The latter grows
   until the write ends.
-- A sender is answered after the commit of its group; if the group recorded nothing, after that of the previous one.
+- A sender is answered after the commit of its group; if the group recorded nothing, after that of the previous one. If
+  the next group is prepared by then, it is sent to the database first.
 - A load counts only if the head of its snapshot is known: the head after the last judged group, or the head before the
   group that is being written.
 - After any failure the working state is dropped, and all unanswered groups are judged again, in order, by the locked
@@ -95,6 +96,9 @@ class Pipeline:
         self._last_events = 0
         self._ended = 0.0
         self._write: asyncio.Task[None] | None = None
+        # Set while the task waits for requests or for the end of the write, with a group that is prepared.
+        self._can_write_next = False
+        self._unanswered: Judged | None = None
         self._is_closing = False
 
     def close(self) -> None:
@@ -137,6 +141,8 @@ class Pipeline:
             logger.exception("the append pipeline failed; it continues with a new working state")
             self._judge.reset()
             self._locked.fail(group.waiting, error)
+        finally:
+            self._answer_written()
 
     async def _next_part(self, group: _OpenGroup) -> list[Waiting]:
         """Return the next requests of a group; none if it has to be written now."""
@@ -145,7 +151,9 @@ class Pipeline:
                 return []
             if self._queue.events >= self._part_events_min() and not self._queue.waits_for_others():
                 return self._queue.take_group(GROUP_EVENTS_MAX - group.events, at_least_one=not group.waiting)
+            self._can_write_next = bool(group.waiting)
             await self._arrival()
+            self._can_write_next = False
         if group.waiting:
             return []
         while (delay := self._queue.delay()) and not self._is_closing:
@@ -198,7 +206,10 @@ class Pipeline:
         judged = Judged(open_group.waiting, open_group.verdicts, group, open_group.began)
         if group.events:
             self._start_write(judged)
+            # The write is sent to the database before the senders of the previous group are answered.
+            await asyncio.sleep(0)
         else:
+            self._answer_written()
             self._answer(judged, "optimistic")
 
     def _start_write(self, prepared: Judged) -> None:
@@ -211,7 +222,9 @@ class Pipeline:
         async with asyncio.timeout(APPEND_SECONDS_MAX):
             if not await write_conditionally(connection, prepared.group):
                 raise HeadMovedError("another process has appended")
-        self._answer(prepared, "optimistic")
+        self._unanswered = prepared
+        if not self._can_write_next:
+            self._answer_written()
 
     async def _finish_write(self) -> _Finished:
         """Wait for the end of the write, if there is one."""
@@ -239,6 +252,12 @@ class Pipeline:
         self._judge.reset()
         for group in filter(None, groups):
             self._judge.reset(*await self._locked.record(group))
+
+    def _answer_written(self) -> None:
+        """Answer the group that was written, unless that has been done."""
+        written, self._unanswered = self._unanswered, None
+        if written is not None:
+            self._answer(written, "optimistic")
 
     def _answer_locked(self, judged: Judged) -> None:
         self._answer(judged, "locked")
