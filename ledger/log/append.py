@@ -1,8 +1,8 @@
 """The locked path of an append: lock the head, load, judge, write, commit.
 
-It is correct whatever other processes write. Groups take it that erase a text, that follow a conflict, or that are
-appended while other processes write; otherwise the optimistic path of `pipeline.py` is faster. When `append` returns,
-PostgreSQL has written the events to disk.
+It is correct whatever other processes write. It is used for groups that erase a text, that follow a conflict, or that
+are appended while other processes write; otherwise the optimistic path of `pipeline.py` is faster. When `append`
+returns, PostgreSQL has written the events to disk.
 """
 
 import asyncio

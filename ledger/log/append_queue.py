@@ -1,12 +1,13 @@
 """The append queue: bounded, with a share for each key; groups are taken from it fairly.
 
 The key that has used the least time is served first. A heavy request also waits for a moment if a key that has used
-less time was active just now: a client that sends one event after the other has nothing queued at the instant at which
-it gets its answer, and would otherwise wait for a whole batch of the other key each time. The wait is charged to that
-key, so it cannot stop the writer for more than its share.
+less time was active just now: a client that sends one request at a time has nothing queued when its answer arrives,
+and would otherwise wait for a whole batch of the other key each time. The wait is charged to that key, so it cannot
+stop the writer for more than its share.
 """
 
 import asyncio
+import heapq
 import math
 import time
 from collections import deque
@@ -19,6 +20,9 @@ from ledger.domain.judge import Verdict
 
 GROUP_EVENTS_MAX = 2_000
 """The most events in a group: with more, throughput hardly grows, and latency does."""
+
+GROUP_CHARACTERS_MAX = 8 * 1024 * 1024
+"""The most characters in a group, unless one request alone has more: it must be written before the timeout."""
 
 QUEUE_EVENTS_MAX = 20_000
 QUEUE_CHARACTERS_MAX = 64 * 1024 * 1024
@@ -40,7 +44,7 @@ FORGET_SECONDS = 5.0
 """A key that was idle for this time is forgotten."""
 
 EVENT_SECONDS = 0.0001
-"""The time of an event, as estimated until its group has been written."""
+"""The estimated writer time of an event, until the measured time of its group replaces it."""
 
 
 class Waiting(NamedTuple):
@@ -84,8 +88,8 @@ class AppendQueue:
         self._keys: dict[str, _Key] = {}
         self._events = 0
         self._characters = 0
-        # The most time that a key had used when it was its turn: a key that comes back starts near it.
-        self._turn_seconds = 0.0
+        # The virtual time of the fair queue: a returning key starts at most `CREDIT_SECONDS` behind it.
+        self._virtual_seconds = 0.0
 
     def __bool__(self) -> bool:
         """Whether any request waits."""
@@ -105,8 +109,8 @@ class AppendQueue:
             raise Overloaded("too many events are waiting to be recorded; retry in 1 s")
         if not key.waiting:
             if not self:
-                self._turn_seconds = max(other.used_seconds for other in self._keys.values())
-            key.used_seconds = max(key.used_seconds, self._turn_seconds - CREDIT_SECONDS)
+                self._virtual_seconds = max(other.used_seconds for other in self._keys.values())
+            key.used_seconds = max(key.used_seconds, self._virtual_seconds - CREDIT_SECONDS)
         waiting = Waiting(request, asyncio.get_running_loop().create_future(), candidates[0].actor, events, characters)
         key.waiting.append(waiting)
         key.active_at = time.monotonic()
@@ -119,27 +123,44 @@ class AppendQueue:
         """The number of events that wait."""
         return self._events
 
-    def take_group(self, events_max: int, *, at_least_one: bool = True) -> list[Waiting]:
+    def take_group(
+        self, events_max: int, characters_max: int = GROUP_CHARACTERS_MAX, *, at_least_one: bool = True
+    ) -> list[Waiting]:
         """Take the next group: requests of the keys that have used the least time, in turns.
 
         Args:
             events_max: the most events.
-            at_least_one: take the next request even if it alone has more events.
+            characters_max: the most characters.
+            at_least_one: take the next request even if it alone is larger.
         """
         group: list[Waiting] = []
-        events = 0
-        while (key := self._next_key()) is not None:
-            if events + key.waiting[0].events > events_max and (group or not at_least_one):
+        # The number of each key decides between equal times.
+        turns = [(key.used_seconds, number, key) for number, key in enumerate(self._keys.values()) if key.waiting]
+        heapq.heapify(turns)
+        while turns:
+            _, number, key = turns[0]
+            waiting = key.waiting[0]
+            events_max -= waiting.events
+            characters_max -= waiting.characters
+            if (events_max < 0 or characters_max < 0) and (group or not at_least_one):
                 break
-            self._turn_seconds = max(self._turn_seconds, key.used_seconds)
-            waiting = key.waiting.popleft()
+            self._virtual_seconds = max(self._virtual_seconds, key.used_seconds)
             self._count(key, -waiting.events, -waiting.characters)
-            if not waiting.answer.cancelled():
-                key.used_seconds += waiting.events * EVENT_SECONDS
-                key.unanswered += 1
-                group.append(waiting)
-                events += waiting.events
+            group += self._take(key)
+            if key.waiting:
+                heapq.heapreplace(turns, (key.used_seconds, number, key))
+            else:
+                heapq.heappop(turns)
         return group
+
+    def _take(self, key: _Key) -> list[Waiting]:
+        """Take the next request of a key, unless its sender is gone."""
+        waiting = key.waiting.popleft()
+        if waiting.answer.cancelled():
+            return []
+        key.used_seconds += waiting.events * EVENT_SECONDS
+        key.unanswered += 1
+        return [waiting]
 
     def take_all(self) -> list[Waiting]:
         """Empty the queue."""
@@ -162,12 +183,14 @@ class AppendQueue:
         return Delay(min(ACTIVE_SECONDS, max(key.active_until() for key in keys) - now), keys) if keys else None
 
     def waits_for_others(self) -> bool:
-        """Whether the next request is heavy and other keys have sent recently: judged ahead, it would delay theirs."""
+        """Whether the next request is heavy and, judged ahead, would delay lighter keys that have sent recently."""
         first = self._next_key()
         if first is None or first.waiting[0].events < HEAVY_EVENTS_MIN:
             return False
         recently = time.monotonic() - RECENT_SECONDS
-        return any(key is not first and key.active_until() > recently for key in self._keys.values())
+        return any(
+            key.used_seconds < first.used_seconds and key.active_until() > recently for key in self._keys.values()
+        )
 
     def charge_delay(self, delay: Delay, seconds: float) -> None:
         """Charge the time for which the writer waited to the keys that it waited for."""

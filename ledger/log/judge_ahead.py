@@ -70,7 +70,8 @@ class JudgeAhead:
         state.merge(loaded, needed)
         self._state = state
         verdicts = await judge_all(state, requests)
-        await record_denials(connection, state)
+        async with asyncio.timeout(APPEND_SECONDS_MAX):
+            await record_denials(connection, state)
         return verdicts
 
     async def end_group(self) -> Group:

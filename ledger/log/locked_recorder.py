@@ -75,6 +75,7 @@ class LockedRecorder:
     async def record(self, group: Sequence[Waiting]) -> tuple[ResidentState | None, Head | None]:
         """Record a group; return the working state after it and the head, or None for both if they are unknown."""
         waiting = [one for one in group if not one.answer.done()]
+        self._queue.charge([one for one in group if one.answer.done()], 0.0)
         if not waiting:
             return None, None
         try:

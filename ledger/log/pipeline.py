@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from ledger.database import Database
 from ledger.domain.judge import Verdict
-from ledger.log.append_queue import GROUP_EVENTS_MAX, AppendQueue, Waiting
+from ledger.log.append_queue import GROUP_CHARACTERS_MAX, GROUP_EVENTS_MAX, AppendQueue, Waiting
 from ledger.log.conflict_pause import ConflictPause
 from ledger.log.connection_lease import ConnectionLease
 from ledger.log.judge_ahead import HeadMovedError, JudgeAhead
@@ -30,11 +30,11 @@ from ledger.log.write import write_conditionally
 
 logger = logging.getLogger(__name__)
 
-PARTS_MAX = 2
+PARTS = 2
 """A group is judged in about this many parts while the previous one is being written."""
 
-PART_EVENTS_MAX = 32
-"""So many events are enough for a part."""
+PART_EVENTS = 32
+"""A part is judged as soon as this many events wait, however large the group that is being written."""
 
 IDLE_SECONDS = 1.0
 """After this time without a request, the connections return to the pool: a serverless database may suspend."""
@@ -47,12 +47,14 @@ class _OpenGroup:
         self.waiting: list[Waiting] = []
         self.verdicts: list[Verdict] = []
         self.events = 0
+        self.characters = 0
         self.began = time.monotonic()
 
     def add(self, part: list[Waiting]) -> None:
         """Add requests; their verdicts follow."""
         self.waiting += part
         self.events += sum(waiting.events for waiting in part)
+        self.characters += sum(waiting.characters for waiting in part)
 
 
 class _Finished(NamedTuple):
@@ -89,14 +91,15 @@ class Pipeline:
         self._on_group = on_group
         self._reader = ConnectionLease(database)
         self._writer = ConnectionLease(database)
-        self._locked = LockedRecorder(self._writer, queue, self._answer_locked, clock)
+        self._locked = LockedRecorder(self._writer, queue, lambda judged: self._answer(judged, "locked"), clock)
         self._pause = ConflictPause()
         self._judge = JudgeAhead(self._reader, clock)
         self._in_flight: Judged | None = None
         self._last_events = 0
-        self._ended = 0.0
+        self._answered_at = 0.0
         self._write: asyncio.Task[None] | None = None
-        # Set while the task waits for requests or for the end of the write, with a group that is prepared.
+        # True while a prepared group waits only for the end of the write: then the next write starts before the senders
+        # of the previous one are answered.
         self._can_write_next = False
         self._unanswered: Judged | None = None
         self._is_closing = False
@@ -113,7 +116,8 @@ class Pipeline:
                 await self._advance()
             elif not await self._arrival(IDLE_SECONDS):
                 await self._give_connections_back()
-                await self._arrival()
+                if not self._queue and not self._is_closing:
+                    await self._arrival()
         await self._give_connections_back()
 
     async def _arrival(self, seconds: float | None = None) -> bool:
@@ -127,12 +131,14 @@ class Pipeline:
 
     async def _advance(self) -> None:
         """Prepare a group while the previous one is being written; then start to write it."""
-        group = _OpenGroup()
+        group, in_flight = _OpenGroup(), self._in_flight
         try:
             is_prepared = True
             while is_prepared and (part := await self._next_part(group)):
                 is_prepared = await self._try_to_prepare(group, part)
+            self._can_write_next = is_prepared and bool(group.waiting)
             finished = await self._finish_write()
+            self._can_write_next = False
             if not is_prepared or not finished.is_valid:
                 await self._record_locked([*finished.unanswered, group.waiting])
             elif group.waiting:
@@ -140,7 +146,7 @@ class Pipeline:
         except Exception as error:
             logger.exception("the append pipeline failed; it continues with a new working state")
             self._judge.reset()
-            self._locked.fail(group.waiting, error)
+            self._locked.fail([*(in_flight.waiting if in_flight is not None else ()), *group.waiting], error)
         finally:
             self._answer_written()
 
@@ -150,24 +156,30 @@ class Pipeline:
             if group.events >= GROUP_EVENTS_MAX:
                 return []
             if self._queue.events >= self._part_events_min() and not self._queue.waits_for_others():
-                return self._queue.take_group(GROUP_EVENTS_MAX - group.events, at_least_one=not group.waiting)
+                return self._queue.take_group(
+                    GROUP_EVENTS_MAX - group.events,
+                    GROUP_CHARACTERS_MAX - group.characters,
+                    at_least_one=not group.waiting,
+                )
             self._can_write_next = bool(group.waiting)
             await self._arrival()
             self._can_write_next = False
-        if group.waiting:
+        if group.waiting or self._write is not None:
             return []
         while (delay := self._queue.delay()) and not self._is_closing:
             began = time.monotonic()
             await self._arrival(delay.seconds)
             self._queue.charge_delay(delay, time.monotonic() - began)
-        # If all senders of the last group wait again, take half: the others are prepared while these are written.
-        waiting = self._queue.events
-        return self._queue.take_group(min(GROUP_EVENTS_MAX, waiting if waiting < self._last_events else waiting // 2))
+        queued = self._queue.events
+        if queued >= self._last_events and self._pause.is_over(time.monotonic()):
+            # All senders of the last group wait again: the others are prepared while these are written.
+            queued //= 2
+        return self._queue.take_group(min(GROUP_EVENTS_MAX, queued))
 
     def _part_events_min(self) -> int:
         """Return how many events are judged at once during a write: not too few, since each load has a fixed cost."""
         assert self._in_flight is not None
-        return min(PART_EVENTS_MAX, max(1, len(self._in_flight.group.events) // PARTS_MAX))
+        return min(PART_EVENTS, max(1, len(self._in_flight.group.events) // PARTS))
 
     async def _try_to_prepare(self, group: _OpenGroup, part: list[Waiting]) -> bool:
         """Judge requests that join a group; False: the locked path has to record the whole group."""
@@ -222,6 +234,7 @@ class Pipeline:
         async with asyncio.timeout(APPEND_SECONDS_MAX):
             if not await write_conditionally(connection, prepared.group):
                 raise HeadMovedError("another process has appended")
+        self._answer_written()
         self._unanswered = prepared
         if not self._can_write_next:
             self._answer_written()
@@ -259,9 +272,6 @@ class Pipeline:
         if written is not None:
             self._answer(written, "optimistic")
 
-    def _answer_locked(self, judged: Judged) -> None:
-        self._answer(judged, "locked")
-
     def _answer(self, judged: Judged, path: str) -> None:
         """Answer the senders of a group, which is durable or recorded nothing."""
         for waiting, verdict in zip(judged.waiting, judged.verdicts, strict=True):
@@ -269,9 +279,9 @@ class Pipeline:
                 waiting.answer.set_result(verdict)
         now = time.monotonic()
         seconds = now - judged.began
-        # Until the end of the previous write, the time belonged to that.
-        self._queue.charge(judged.waiting, now - max(judged.began, self._ended))
-        self._ended = now
+        # The time before the previous answer was charged to the group of that answer.
+        self._queue.charge(judged.waiting, now - max(judged.began, self._answered_at))
+        self._answered_at = now
         if judged.group.events:
             self._on_append(judged.group.after.position)
         self._on_group(sum(waiting.events for waiting in judged.waiting), seconds, path)

@@ -9,11 +9,12 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import UTC
+from typing import NamedTuple
 from uuid import UUID
 
 from ledger.domain.event import Candidate, Request
 from ledger.domain.holds import Hold
-from ledger.domain.working_state import RELEASES_MAX, Account, WorkingState
+from ledger.domain.working_state import RELEASES_MAX, Account, Denial, WorkingState
 from ledger.domain.working_state import Head as StreamHead
 from ledger.log.entry_states import decode, fold_events
 from ledger.log.load import STATE_DECODERS, Head, Loaded, Needed, by_stream
@@ -22,12 +23,23 @@ STATES_MAX = 40_000
 """The most resident streams and entries."""
 
 IDENTITIES_KEPT = 4_000
-"""At least this many identities of recent events stay resident, so that quick retries are recognised without a load."""
+"""About this many identities of recent events stay resident, so that quick retries are recognised without a load."""
+
+IDENTITY_CHARACTERS_MAX = 16 * 1024 * 1024
+"""Fewer stay if their data and texts together are larger."""
 
 CANDIDATES_MAX = 1_000
 """The most candidates examined without a pause for the event loop."""
 
 Identity = tuple[str, UUID, UUID]
+
+
+class _Resident(NamedTuple):
+    """A resident identity: the position and the size of its event."""
+
+    position: int
+    identity: Identity
+    characters: int
 
 
 class ResidentState(WorkingState):
@@ -39,7 +51,8 @@ class ResidentState(WorkingState):
         super().__init__(head.position, head.recorded_at.replace(tzinfo=UTC))
         self._streams: set[UUID] = set()
         self._entries: set[UUID] = set()
-        self._identities: deque[tuple[int, Identity]] = deque()
+        self._identities: deque[_Resident] = deque()
+        self._identity_characters = 0
         # Every later load sees at least the events up to here.
         self._seen_position = head.position
 
@@ -82,7 +95,7 @@ class ResidentState(WorkingState):
             identity = known.category, known.stream_id, known.id
             if identity not in self.identities:
                 self.identities[identity] = known.recorded_identity()
-                self._identities.append((known.position, identity))
+                self._remember(_Resident(known.position, identity, len(known.data) + len(known.text or "")))
         self._merge_entries(loaded, needed)
         self._seen_position = max(self._seen_position, loaded.head.position)
 
@@ -110,11 +123,27 @@ class ResidentState(WorkingState):
 
     def begin_group(self) -> None:
         """Begin a group, and drop the oldest identities that every later load would return."""
-        self._identities.extend((event.position, (event.category, event.stream_id, event.id)) for event in self.events)
+        for event in self.events:
+            self._remember(_Resident(event.position, (event.category, event.stream_id, event.id), event.size))
         super().begin_group()
-        while len(self._identities) > IDENTITIES_KEPT and self._identities[0][0] <= self._seen_position:
-            _, identity = self._identities.popleft()
-            self.identities.pop(identity, None)
+        while self._has_many_identities() and self._identities[0].position <= self._seen_position:
+            forgotten = self._identities.popleft()
+            self._identity_characters -= forgotten.characters
+            self.identities.pop(forgotten.identity, None)
+
+    def record_denial(self, denial: Denial) -> None:
+        """Record a denial; its entry counts as resident."""
+        super().record_denial(denial)
+        self._entries.add(denial.candidate.stream_id)
+
+    def _remember(self, resident: "_Resident") -> None:
+        self._identities.append(resident)
+        self._identity_characters += resident.characters
+
+    def _has_many_identities(self) -> bool:
+        return len(self._identities) > IDENTITIES_KEPT or (
+            bool(self._identities) and self._identity_characters > IDENTITY_CHARACTERS_MAX
+        )
 
 
 class _Collected:

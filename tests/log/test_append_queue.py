@@ -289,3 +289,14 @@ async def test_heavy_requests_are_not_judged_ahead_while_others_send(queue: Appe
     later = queue.waits_for_others()
 
     assert (recently, later) == (True, False)
+
+
+async def test_a_group_has_a_maximum_of_characters_but_takes_a_larger_request_alone(queue: AppendQueue) -> None:
+    for _ in range(3):
+        queue.put(sent("one", characters=400))
+
+    sizes = [len(queue.take_group(GROUP, characters_max=1_000)) for _ in range(2)]
+    queue.put(sent("one", characters=400))
+    refused, alone = queue.take_group(GROUP, 100, at_least_one=False), queue.take_group(GROUP, 100)
+
+    assert (sizes, len(refused), len(alone)) == ([2, 1], 0, 1)

@@ -24,6 +24,15 @@ def test_the_pause_doubles_up_to_a_maximum_while_each_conflict_follows_a_pause_a
     assert all(abs(length - expected) < 0.002 for length, expected in zip(lengths, doubled, strict=True))
 
 
+def test_a_conflict_during_a_pause_does_not_prolong_it() -> None:
+    pause = ConflictPause()
+    pause.start(100.0)
+
+    pause.start(100.01)
+
+    assert seconds(pause, 100.0) <= PAUSE_SECONDS_MIN + 0.001
+
+
 def test_a_conflict_long_after_the_last_pause_starts_with_the_shortest() -> None:
     pause, now = ConflictPause(), 100.0
     for _ in range(5):

@@ -141,6 +141,22 @@ async def test_identities_are_forgotten_only_if_every_later_load_returns_them(
     assert seen == spent[4:7]
 
 
+async def test_identities_are_forgotten_sooner_if_their_events_are_large(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resident_state, "IDENTITY_CHARACTERS_MAX", 1_000)
+    state, _ = await load(connection, None, request(cost()))
+
+    kept = []
+    for _ in range(4):
+        await judged(connection, state, cost(description="x" * 400))
+        # As if a load had seen the group.
+        state._seen_position = state.position
+        kept.append(len(state.identities))
+
+    assert kept == [1, 2, 2, 2]
+
+
 async def test_retries_of_forgotten_events_are_recognised(
     database: Database, appender: Appender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
