@@ -143,7 +143,13 @@ async def test_the_end_of_a_job_reads_and_releases_a_bounded_number_of_holds(dat
         "pending_releases": (1, 0, 0),
         "log_head": (0, 1, 0),
     }
-    assert of_few == of_many
+    # Of a small number of holds PostgreSQL may read all before it takes the first ones.
+    more = {
+        table: (rows, of_few[table])
+        for table, rows in of_many.items()
+        if any(many > few for many, few in zip(rows, of_few[table], strict=True))
+    }
+    assert more == {}
 
 
 async def test_the_holds_of_other_jobs_do_not_matter(database_url: URL) -> None:
