@@ -29,7 +29,7 @@ READ_SECONDS_MAX = 30.0
 buffered in memory."""
 
 EARLY_BYTES_MAX = 64 * 1024
-"""A client may send this much before its previous request is answered; then its connection is not read."""
+"""A client may send this much before its previous request is answered; beyond that, reading is paused."""
 
 
 class FastPath(Protocol):

@@ -1,4 +1,4 @@
-"""Decoding of the events of requests, so that large ones do not keep the event loop from others."""
+"""Decoding of the events of requests, so that large ones do not block other requests."""
 
 from collections.abc import Sequence
 

@@ -59,7 +59,7 @@ class Savepoint(NamedTuple):
 
 
 class Denial(NamedTuple):
-    """A `cost.denied` to be recorded after all other events of the group, with the campaign and job it counts for."""
+    """A `cost.denied` to be recorded after the events judged with it, with the campaign and job it counts for."""
 
     candidate: Candidate
     campaign_id: UUID | None

@@ -1,7 +1,7 @@
 """Pending releases: the holds of ended jobs that are still open, released in steps.
 
 A group releases at most `RELEASES_MAX` holds, so that no append takes longer than others. If a job ends with more, its
-row in `ledger.pending_releases` says so, and the sweeper releases the rest. Until then they count as held.
+row in `ledger.pending_releases` records it, and the sweeper releases the rest. Until then they count as held.
 """
 
 from uuid_utils.compat import uuid7

@@ -1,7 +1,7 @@
 """The state changes of a judged group, as the arguments of `ledger.store_states`.
 
-They are sent as JSON: asyncpg encodes an array in Python, element by element. New and existing rows are apart, since
-PostgreSQL updates a row in half the time of an upsert.
+They are sent as JSON: asyncpg encodes an array in Python, element by element. New and existing rows are separate
+arguments, since PostgreSQL updates a row in half the time of an upsert.
 """
 
 from collections.abc import Sequence

@@ -50,7 +50,7 @@ WHERE position = $4 AND recorded_at = $5 AND token = $6
 
 
 class _EventRow(msgspec.Struct, omit_defaults=True, gc=False):
-    """An event for `ledger.append_events`, which explains the keys; what is usual is left out."""
+    """An event for `ledger.append_events`, which documents the keys; default values are omitted."""
 
     c: str
     s: UUID
