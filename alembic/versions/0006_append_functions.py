@@ -69,8 +69,6 @@ BEGIN
                 ))::text
             INTO known
             FROM ledger.cost_events WHERE stream_id = ANY (found_entries) AND id = ANY (p_entry_events);
-        ELSE
-            loaded := p_streams;
         END IF;
     END IF;
 
@@ -100,7 +98,6 @@ BEGIN
             SELECT * FROM ledger.holds WHERE agent_job_id = ANY (p_ending_jobs) ORDER BY agent_job_id LIMIT p_holds_max
         ) AS hold
         LEFT JOIN ledger.entries AS stored ON stored.stream_id = hold.stream_id;
-        loaded := coalesce(loaded, p_streams);
     END IF;
 
     SELECT loaded || coalesce(array_agg((state ->> 1)::uuid), '{}') INTO loaded

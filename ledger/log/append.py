@@ -128,13 +128,14 @@ async def _judge_large(working_state: WorkingState, request: Request) -> Verdict
 
 
 async def record_denials(connection: Connection, working_state: WorkingState) -> None:
-    """Record the denied holds of the group, except those that the log has already."""
+    """Record the holds denied since the last call, except those that the log has already."""
     if not working_state.denials:
         return
     recorded = {row["stream_id"] for row in await connection.fetch(RECORDED_DENIALS, list(working_state.denials))}
     for denial_id, denial in working_state.denials.items():
         if denial_id not in recorded and denial_id not in working_state.entries:
             working_state.record_denial(denial)
+    working_state.denials.clear()
 
 
 async def end_group(state: ResidentState, before: Head) -> Group:
