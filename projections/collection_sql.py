@@ -52,7 +52,7 @@ def _as_shown(model: ReadModel[Any], column: str) -> str:
 def size(model: ReadModel[Any]) -> str:
     """Return SQL for the bytes in a row's large columns: what a page of rows is bounded by, besides their number."""
     sizes = (f"coalesce(octet_length(t.{column}::text), 0)" for column in model.large_columns)
-    return " + ".join(sizes) or "0::bigint"
+    return " + ".join(sizes) or "0"
 
 
 def condition(model: ReadModel[Any], filter_: Filter, parameter: Parameter) -> str:

@@ -28,6 +28,7 @@ from ledger.api.connection_limits import ConnectionLimits
 from ledger.api.event_decoding import EventDecoding
 from ledger.api.event_loop_pauses import event_loop_pauses
 from ledger.api.fast_append import FastAppend
+from ledger.api.fast_read import FastRead
 from ledger.api.heavy_reads import HeavyReads
 from ledger.api.live_feed import LiveFeed
 from ledger.api.middleware import answer_with_problems, finish_writes, observe, set_security_headers
@@ -164,7 +165,7 @@ async def serving(
         await runner.setup()
         assert runner.server is not None
         limits = ConnectionLimits(connections_max, with_keys=key_ring is not None)
-        factory = connection_factory(runner.server, limits, telemetry, FastAppend(services))
+        factory = connection_factory(runner.server, limits, telemetry, (FastAppend(services), FastRead(services)))
         server = await asyncio.get_running_loop().create_server(factory, sock=listener, backlog=BACKLOG)
         try:
             yield

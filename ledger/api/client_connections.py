@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from aiohttp import web
@@ -33,14 +33,14 @@ EARLY_BYTES_MAX = 64 * 1024
 
 
 class FastPath(Protocol):
-    """Handles some requests without aiohttp (see `ledger.api.fast_append`)."""
+    """Handles some requests without aiohttp (see `ledger.api.fast_path`)."""
 
     def take(self, data: bytes, connection: "ClientConnection") -> bool:
         """Take a request if possible; `connection.write_response` is then called once."""
 
 
 def connection_factory(
-    server: web.Server, limits: ConnectionLimits, telemetry: Telemetry, fast_path: FastPath
+    server: web.Server, limits: ConnectionLimits, telemetry: Telemetry, fast_paths: Sequence[FastPath]
 ) -> Callable[[], asyncio.Protocol]:
     """Return a function that makes the protocol of each new connection.
 
@@ -48,7 +48,7 @@ def connection_factory(
         server: the aiohttp server.
         limits: how many may be open; further ones are rejected before a parser or task is created.
         telemetry: counts the connections.
-        fast_path: handles most appends.
+        fast_paths: each handles some requests.
 
     Returns:
         The function, for `loop.create_server`.
@@ -63,7 +63,7 @@ def connection_factory(
             server,
             telemetry,
             limits,
-            fast_path,
+            fast_paths,
             loop=loop,
             keepalive_timeout=KEEPALIVE_SECONDS,
             access_log=None,
@@ -79,8 +79,9 @@ class ClientConnection(RequestHandler):
 
     __slots__ = (
         "_early",
-        "_fast_path",
+        "_fast_paths",
         "_fast_response",
+        "_fast_task",
         "_head_timer",
         "_is_at_boundary",
         "_limits",
@@ -94,15 +95,16 @@ class ClientConnection(RequestHandler):
         server: web.Server,
         telemetry: Telemetry,
         limits: ConnectionLimits,
-        fast_path: FastPath,
+        fast_paths: Sequence[FastPath],
         **options: Any,
     ) -> None:
         super().__init__(server, **options)
         self._telemetry = telemetry
         self._limits = limits
-        self._fast_path = fast_path
+        self._fast_paths = fast_paths
         # Pending while the fast path handles a request; what the client sends meanwhile is kept in `_early`.
         self._fast_response: asyncio.Future[None] | None = None
+        self._fast_task: asyncio.Task[Any] | None = None
         self._early = bytearray()
         # False if aiohttp's parser may hold the start of a request: then the next bytes belong to that request.
         self._is_at_boundary = True
@@ -123,6 +125,8 @@ class ClientConnection(RequestHandler):
         self._limits.remove(self)
         self._cancel_head_timer()
         self._cancel_read_timer()
+        if self._fast_task is not None:
+            self._fast_task.cancel()
         super().connection_lost(exc)
 
     def mark_authenticated(self, key: str) -> None:
@@ -132,6 +136,10 @@ class ClientConnection(RequestHandler):
             Overloaded: the key has its share of the connections already.
         """
         self._limits.authenticate(self, key)
+
+    def cancel_when_lost(self, task: "asyncio.Task[Any]") -> None:
+        """Cancel the task that handles the request if the client disconnects before the response."""
+        self._fast_task = task
 
     @property
     def has_sent_request(self) -> bool:
@@ -180,7 +188,7 @@ class ClientConnection(RequestHandler):
 
     def _take_fast(self, data: bytes) -> bool:
         self._fast_response = self._loop.create_future()
-        if self._fast_path.take(data, self):
+        if any(fast_path.take(data, self) for fast_path in self._fast_paths):
             # aiohttp must not close the connection as idle meanwhile.
             self._next_keepalive_close_time = self._loop.time() + KEEPALIVE_SECONDS
             return True
@@ -189,7 +197,7 @@ class ClientConnection(RequestHandler):
 
     def write_response(self, response: bytes) -> None:
         """Write the response of the fast path; then handle what has arrived since."""
-        fast_response, self._fast_response = self._fast_response, None
+        fast_response, self._fast_response, self._fast_task = self._fast_response, None, None
         if fast_response is not None and not fast_response.done():
             fast_response.set_result(None)
         transport = self.transport

@@ -1,31 +1,24 @@
 """GET /v1/campaigns, content-assets, agent-jobs, budget-entries: pages, filters, sort, items, as_of."""
 
-from datetime import datetime
-from enum import Enum
-from functools import lru_cache
-from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
 from aiohttp import web
-from yarl import URL
 
 from ledger.api.auth import CALLER
+from ledger.api.collection_reads import Collection, Content, plan_page, read_item, read_list
 from ledger.api.heavy_reads import turn
 from ledger.api.min_position import MinPositionQuery, wait_for_read_models
-from ledger.api.paging import PageQuery, read_cursor, read_sort, write_cursor
-from ledger.api.parameters import parse_query, path_uuid, read_query
-from ledger.api.routes import Route, json_response
+from ledger.api.paging import PageQuery
+from ledger.api.parameters import path_uuid, read_query
+from ledger.api.routes import JSON, Route, json_response
 from ledger.api.services import Services
 from ledger.api.views import (
     AgentJobView,
     BudgetEntryView,
     CampaignView,
     ContentAssetView,
-    complete,
-    complete_all,
     show,
-    stored_columns,
 )
 from ledger.domain.access import Caller
 from ledger.domain.campaign import CampaignStatus
@@ -35,13 +28,8 @@ from ledger.domain.cost import EntryStatus, ResourceType
 from ledger.domain.errors import NotFound
 from ledger.domain.job import AgentType, JobStatus
 from ledger.log.point_in_time import parse_point_in_time, resolve_position
-from projections import queries
 from projections.as_of import EVENTS_MAX, row_as_of
-from projections.collection_sql import Filter, SortKey
-from projections.tables import AGENT_JOBS, BUDGET_ENTRIES, CAMPAIGNS, CONTENT_ASSETS, ReadModel
-
-PLANS_MAX = 256
-"""The most parsed queries kept in memory: a few MiB if all of them have the longest URL."""
+from projections.tables import AGENT_JOBS, BUDGET_ENTRIES, CAMPAIGNS, CONTENT_ASSETS
 
 
 class CampaignsQuery(PageQuery, kw_only=True):
@@ -87,17 +75,6 @@ class ItemQuery(MinPositionQuery, forbid_unknown_fields=True):
     as_of: str | None = None
 
 
-class Collection(NamedTuple):
-    """A read model as an HTTP resource; `noun` names one of its items."""
-
-    path: str
-    noun: str
-    model: ReadModel[Any]
-    view: type[msgspec.Struct]
-    query: type[PageQuery]
-    sortable: tuple[str, ...]
-
-
 COLLECTIONS = (
     Collection(
         "/v1/campaigns",
@@ -137,66 +114,12 @@ COLLECTIONS = (
 )
 
 
-def _filters(query: PageQuery) -> list[Filter]:
-    """Return the filters of a query: a list matches any of its values; `*_after` and `*_before` bound a time."""
-    filters = []
-    for name in query.__struct_fields__:
-        value = getattr(query, name)
-        if isinstance(value, tuple):
-            filters.append(Filter(name, "in", [item.value if isinstance(item, Enum) else item for item in value]))
-        elif isinstance(value, datetime):
-            column, _, side = name.rpartition("_")
-            filters.append(Filter(f"{column}_at", ">=" if side == "after" else "<", value))
-    return filters
-
-
-class _Plan(NamedTuple):
-    """The parsed query of a page, and the statement that reads it."""
-
-    query: PageQuery
-    keys: list[SortKey]
-    statement: queries.PageStatement
-
-
-@lru_cache(maxsize=PLANS_MAX)
-def _plan(collection: Collection, query_string: str, allowed_campaign_ids: frozenset[UUID] | None) -> _Plan:
-    """Plan a page. Clients repeat their queries: what follows from the query string is worked out once.
-
-    Args:
-        collection: the collection.
-        query_string: of the URL, still encoded.
-        allowed_campaign_ids: the campaigns that the caller may see; None: all.
-
-    Raises:
-        Malformed: a parameter is unknown, repeated or unreadable.
-    """
-    model = collection.model
-    query = parse_query(URL.build(query_string=query_string, encoded=True), collection.query)
-    keys = read_sort(query.sort, collection.sortable)
-    filters = _filters(query)
-    if allowed_campaign_ids is not None:
-        filters.append(Filter(model.campaign_column, "in", list(allowed_campaign_ids)))
-    after = None if query.cursor is None else read_cursor(query.cursor, model, query.sort, keys)
-    statement = queries.page_statement(
-        model, stored_columns(collection.view), filters=filters, sort=keys, after=after, limit=query.limit
-    )
-    return _Plan(query, keys, statement)
-
-
 async def _list(request: web.Request, services: Services, collection: Collection) -> web.Response:
-    query, keys, statement = _plan(collection, request.rel_url.raw_query_string, request[CALLER].allowed_campaign_ids)
-    await wait_for_read_models(request, services, query.min_position)
-    async with turn(request), services.read_database.connection() as connection:
-        position, rows, has_more = await queries.read_page(connection, statement)
-    cursor = write_cursor(collection.model, query.sort, keys, rows[-1]) if has_more else None
-    response = json_response({"items": complete_all(collection.view, rows), "next": cursor}, position=position)
-    if cursor is not None:
-        response.headers["Link"] = f'<{_with_cursor(request.rel_url, cursor)}>; rel="next"'
-    return response
-
-
-def _with_cursor(url: URL, cursor: str) -> URL:
-    return url.update_query(cursor=cursor)
+    caller = request[CALLER]
+    page = plan_page(collection, request.rel_url.raw_query_string, caller.allowed_campaign_ids)
+    await wait_for_read_models(request, services, page.query.min_position)
+    async with turn(request):
+        return _response(await read_list(services.read_database, caller, collection, request.rel_url))
 
 
 async def _item(request: web.Request, services: Services, collection: Collection) -> web.Response:
@@ -207,13 +130,12 @@ async def _item(request: web.Request, services: Services, collection: Collection
         async with turn(request):
             return await _item_as_of(services, caller, collection, item_id, query.as_of)
     await wait_for_read_models(request, services, query.min_position)
-    async with services.read_database.connection() as connection:
-        position, campaign_id, row = await queries.read_item(
-            connection, collection.model, stored_columns(collection.view), item_id
-        )
-    if row is None or not caller.may_see(campaign_id):
-        raise NotFound(f"there is no {collection.noun} {item_id}")
-    return json_response(complete(collection.view, row), position=position)
+    return _response(await read_item(services.read_database, caller, collection, item_id))
+
+
+def _response(content: Content) -> web.Response:
+    headers = {"Ledger-Position": str(content.position), **content.link}
+    return web.Response(body=content.body, content_type=JSON, headers=headers)
 
 
 async def _item_as_of(

@@ -137,7 +137,7 @@ _balances = msgspec.json.Decoder(_Balances)
 _times = msgspec.json.Decoder(_Times)
 
 
-def complete(view: type[msgspec.Struct], selected: str) -> msgspec.Raw:
+def complete(view: type[msgspec.Struct], selected: str) -> bytes:
     """Add the derived figures to the JSON of a row that has the columns of `stored_columns`."""
     if view is CampaignView:
         balances = _balances.decode(selected)
@@ -146,14 +146,14 @@ def complete(view: type[msgspec.Struct], selected: str) -> msgspec.Raw:
         times = _times.decode(selected)
         derived = _job_figures(times.started_at, times.completed_at)
     else:
-        return msgspec.Raw(selected)
-    return msgspec.Raw(merge(selected.encode(), msgspec.json.encode(derived)))
+        return selected.encode()
+    return merge(selected.encode(), msgspec.json.encode(derived))
 
 
 def complete_all(view: type[msgspec.Struct], rows: Sequence[str]) -> msgspec.Raw:
     """Return the JSON array of rows, each as `complete` returns it."""
     if view in (CampaignView, AgentJobView):
-        return msgspec.Raw(msgspec.json.encode([complete(view, row) for row in rows]))
+        return msgspec.Raw(b"[%b]" % b",".join(complete(view, row) for row in rows))
     return msgspec.Raw(f"[{','.join(rows)}]")
 
 

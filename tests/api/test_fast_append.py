@@ -13,7 +13,8 @@ from sqlalchemy import URL
 
 from ledger import keys
 from ledger.api import plain_request
-from ledger.api.fast_append import Connection, FastAppend
+from ledger.api.fast_append import FastAppend
+from ledger.api.fast_path import Connection
 from ledger.api.rate_limits import RateLimits
 from ledger.database import Database
 from tests.api.helpers import without

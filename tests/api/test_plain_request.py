@@ -1,6 +1,7 @@
 """The parser of plain requests accepts nothing that aiohttp refuses or parses in another way."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pytest
@@ -10,7 +11,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ledger.api.plain_request import parse_plain_post
+from ledger.api.plain_request import parse_plain_get, parse_plain_post
 from tests.api.hostile import request
 
 PATH = "/v1/events"
@@ -59,6 +60,20 @@ def accepts(data: bytes) -> bool:
     assert (message.method, message.path, message.version) == ("POST", PATH, (1, 1))
     assert not any((message.should_close, message.upgrade, message.chunked, message.compression))
     assert (parsed.headers, parsed.body) == (plain.headers, plain.body)
+    return True
+
+
+def accepts_get(data: bytes) -> bool:
+    """Whether the parser accepts the data as a GET; then aiohttp has to find the same request in it."""
+    plain = parse_plain_get(data)
+    if plain is None:
+        return False
+    (parsed,) = parse_by_aiohttp(data)
+    message = parsed.message
+    assert (message.method, message.url.raw_path, message.version) == ("GET", plain.path, (1, 1))
+    assert message.url.raw_query_string == plain.query_string
+    assert not any((message.should_close, message.upgrade, message.chunked, message.compression))
+    assert (parsed.headers, parsed.body) == (plain.headers, b"")
     return True
 
 
@@ -154,6 +169,50 @@ def test_everything_else_is_left_to_aiohttp(data: bytes) -> None:
     assert not accepts(data)
 
 
+PLAIN_GET = request("GET", "/v1/campaigns?limit=5", "Accept: */*")
+
+
+@pytest.mark.parametrize(
+    ("target", "is_accepted"),
+    [
+        ("/v1/campaigns", True),
+        ("/v1/campaigns/019470a4-0000-7000-8000-000000000000", True),
+        ("/v1/campaigns?limit=5&cursor=abc_-", True),
+        ("/v1/campaigns?", False),
+        ("/v1/campaigns?name=a%20b", False),
+        ("/v1/campaigns?a?b", False),
+        ("/v1/campaigns#a", False),
+        ("/v1/campaigns?a#b", False),
+        ("/v1/campaign%73", False),
+        ("http://ledger/v1/campaigns", False),
+        ("v1/campaigns", False),
+        ("*", False),
+    ],
+)
+def test_a_get_without_escapes_is_accepted(target: str, is_accepted: bool) -> None:
+    assert accepts_get(request("GET", target)) == is_accepted
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        request("GET", "/", body=b"a"),
+        request("GET", "/", "Content-Length: 0"),
+        request("GET", "/", "Content-Length: 1", body=b"a"),
+        request("GET", "/", "Transfer-Encoding: chunked"),
+        request("GET", "/", "Connection: close"),
+        request("GET", "/", "Host: b"),
+        request("HEAD", "/"),
+        request("GET", "/").replace(b"HTTP/1.1", b"HTTP/1.0"),
+        PLAIN_GET + PLAIN_GET,
+        PLAIN_GET[:-2],
+    ],
+    ids=lambda data: repr(data[:70]),
+)
+def test_every_other_get_is_left_to_aiohttp(data: bytes) -> None:
+    assert not accepts_get(data)
+
+
 PIECES = st.sampled_from(
     [bytes([byte]) for byte in b'\r\n\t :;,\x00\x0b\x7f\x80\xff0159aAzZ-_+/#?%"()']
     + [b"\r\n", b"\r\n\r\n", b"\r\n ", b"\r\nHost: a", b"\r\nTransfer-Encoding: chunked", b"\r\nContent-Length: 5"]
@@ -161,11 +220,17 @@ PIECES = st.sampled_from(
 
 
 @settings(max_examples=1_000, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, len(PLAIN)), st.integers(0, 3), PIECES), max_size=3))
-@example([])
-def test_a_changed_request_is_refused_or_parsed_as_aiohttp_does(changes: list[tuple[int, int, bytes]]) -> None:
-    data = PLAIN
+@given(
+    st.sampled_from([(PLAIN, accepts), (PLAIN_GET, accepts_get)]),
+    st.lists(st.tuples(st.integers(0, len(PLAIN)), st.integers(0, 3), PIECES), max_size=3),
+)
+@example((PLAIN, accepts), [])
+@example((PLAIN_GET, accepts_get), [])
+def test_a_changed_request_is_refused_or_parsed_as_aiohttp_does(
+    checked: tuple[bytes, Callable[[bytes], bool]], changes: list[tuple[int, int, bytes]]
+) -> None:
+    data, accept = checked
     for place, removed, piece in changes:
         data = data[:place] + piece + data[place + removed :]
 
-    accepts(data)
+    accept(data)

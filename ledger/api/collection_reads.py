@@ -1,0 +1,132 @@
+"""Reading a page or an item of a read model: its JSON, and the position that it reflects."""
+
+from datetime import datetime
+from enum import Enum
+from functools import lru_cache
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import msgspec
+from yarl import URL
+
+from ledger.api.paging import PageQuery, read_cursor, read_sort, write_cursor
+from ledger.api.parameters import parse_query
+from ledger.api.views import complete, complete_all, stored_columns
+from ledger.database import Database
+from ledger.domain.access import Caller
+from ledger.domain.errors import NotFound
+from projections import queries
+from projections.collection_sql import Filter, SortKey
+from projections.tables import ReadModel
+
+PLANS_MAX = 256
+"""The most parsed queries kept in memory: a few MiB if all of them have the longest URL."""
+
+
+class Collection(NamedTuple):
+    """A read model as an HTTP resource; `noun` names one of its items."""
+
+    path: str
+    noun: str
+    model: ReadModel[Any]
+    view: type[msgspec.Struct]
+    query: type[PageQuery]
+    sortable: tuple[str, ...]
+
+
+def _filters(query: PageQuery) -> list[Filter]:
+    """Return the filters of a query: a list matches any of its values; `*_after` and `*_before` bound a time."""
+    filters = []
+    for name in query.__struct_fields__:
+        value = getattr(query, name)
+        if isinstance(value, tuple):
+            filters.append(Filter(name, "in", [item.value if isinstance(item, Enum) else item for item in value]))
+        elif isinstance(value, datetime):
+            column, _, side = name.rpartition("_")
+            filters.append(Filter(f"{column}_at", ">=" if side == "after" else "<", value))
+    return filters
+
+
+class Plan(NamedTuple):
+    """The parsed query of a page, and the statement that reads it."""
+
+    query: PageQuery
+    keys: list[SortKey]
+    statement: queries.PageStatement
+
+
+@lru_cache(maxsize=PLANS_MAX)
+def plan_page(collection: Collection, query_string: str, allowed_campaign_ids: frozenset[UUID] | None) -> Plan:
+    """Plan a page. Clients repeat their queries: what follows from the query string is worked out once.
+
+    Args:
+        collection: the collection.
+        query_string: of the URL, still encoded.
+        allowed_campaign_ids: the campaigns that the caller may see; None: all.
+
+    Raises:
+        Malformed: a parameter is unknown, repeated or unreadable.
+    """
+    model = collection.model
+    query = parse_query(URL.build(query_string=query_string, encoded=True), collection.query)
+    keys = read_sort(query.sort, collection.sortable)
+    filters = _filters(query)
+    if allowed_campaign_ids is not None:
+        filters.append(Filter(model.campaign_column, "in", list(allowed_campaign_ids)))
+    after = None if query.cursor is None else read_cursor(query.cursor, model, query.sort, keys)
+    statement = queries.page_statement(
+        model, stored_columns(collection.view), filters=filters, sort=keys, after=after, limit=query.limit
+    )
+    return Plan(query, keys, statement)
+
+
+class Content(NamedTuple):
+    """The content of a response: JSON, the position that it reflects, and the URL of the next page."""
+
+    body: bytes
+    position: int
+    next_url: str | None = None
+
+    @property
+    def link(self) -> dict[str, str]:
+        """The header `Link`, if there is a next page."""
+        return {} if self.next_url is None else {"Link": f'<{self.next_url}>; rel="next"'}
+
+
+async def read_list(database: Database, caller: Caller, collection: Collection, url: URL) -> Content:
+    """Read a page of a collection.
+
+    Args:
+        database: the primary or a replica.
+        caller: sees only rows of the campaigns that it may see.
+        collection: the collection.
+        url: with the query of the page.
+    """
+    query, keys, statement = plan_page(collection, url.raw_query_string, caller.allowed_campaign_ids)
+    async with database.connection() as connection:
+        position, rows, has_more = await queries.read_page(connection, statement)
+    cursor = write_cursor(collection.model, query.sort, keys, rows[-1]) if has_more else None
+    page = {"items": complete_all(collection.view, rows), "next": cursor}
+    next_url = None if cursor is None else str(url.update_query(cursor=cursor))
+    return Content(msgspec.json.encode(page), position, next_url)
+
+
+async def read_item(database: Database, caller: Caller, collection: Collection, item_id: UUID) -> Content:
+    """Read an item of a collection.
+
+    Args:
+        database: the primary or a replica.
+        caller: sees only rows of the campaigns that it may see.
+        collection: the collection.
+        item_id: of the item.
+
+    Raises:
+        NotFound: there is no such item, or the caller may not see it.
+    """
+    async with database.connection() as connection:
+        position, campaign_id, row = await queries.read_item(
+            connection, collection.model, stored_columns(collection.view), item_id
+        )
+    if row is None or not caller.may_see(campaign_id):
+        raise NotFound(f"there is no {collection.noun} {item_id}")
+    return Content(complete(collection.view, row), position)
