@@ -48,8 +48,12 @@ The ledger adds `position`, `category`, `version`, `schema_version`, `recorded_a
 `campaign_id` and `agent_job_id`.
 
 Identity is (category, `stream_id`, `id`). The same event sent again gets the original receipt with `duplicate: true`;
-other content under the same identity is 409 `event-id-conflict`. `null` for an optional field means absent. Amounts are
-JSON strings or numbers, read from their text. *Free text* is stored apart from the data, so that it can be erased.
+other content under the same identity is 409 `event-id-conflict`. Content is compared by value: each field that is sent
+must equal the recorded one, and each recorded field that is not sent must be a default, or an inherited campaign or
+currency. In JSON objects, the order of keys, escapes, and the spelling of numbers do not matter.
+
+`null` for an optional field means absent. Amounts are JSON strings or numbers, read from their text. *Free text* is
+stored apart from the data, so that it can be erased.
 """
 
 

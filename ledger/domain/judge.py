@@ -18,6 +18,7 @@ from ledger.domain.judge_content import judge_content
 from ledger.domain.judge_cost import judge_cost, release_holds
 from ledger.domain.judge_job import judge_job
 from ledger.domain.judge_ledger import judge_ledger, require_text_to_erase
+from ledger.domain.same_content import has_same_content
 from ledger.domain.service_events import denial_of
 from ledger.domain.working_state import WorkingState
 
@@ -103,7 +104,7 @@ def _check_identity_and_version(working_state: WorkingState, candidate: Candidat
     """Return the first receipt of an event that is recorded already; otherwise check the expected version."""
     if candidate.identity in working_state.identities:
         recorded = working_state.recorded_identity(candidate.identity)
-        if recorded.is_same(candidate):
+        if has_same_content(recorded, candidate, working_state):
             return msgspec.structs.replace(recorded.receipt, duplicate=True)
         raise EventIdConflict(*candidate.identity, recorded.receipt.position)
     if candidate.expected_version is not None:

@@ -95,17 +95,6 @@ class RecordedIdentity(NamedTuple):
             Receipt(recorded.id, recorded.stream_id, recorded.version, recorded.position, False, recorded.over_budget),
         )
 
-    def is_same(self, candidate: Candidate) -> bool:
-        """Whether a candidate has the same content; times and ids count only if they were sent."""
-        return (
-            self.type == candidate.event_type.name
-            and self.data == candidate.data
-            and (self.erased or self.text == candidate.text)
-            and candidate.occurred_at in (None, self.occurred_at)
-            and candidate.correlation_id in (None, self.correlation_id)
-            and candidate.causation_id in (None, self.causation_id)
-        )
-
 
 class WorkingState:
     """The states of the streams, entries, accounts and holds that a group of requests touches."""

@@ -1,6 +1,5 @@
 """The contract table: statuses and fields of every event type, by hand, and the normal form of data."""
 
-import json
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -101,5 +100,15 @@ def plain(field: str, value: Any) -> Any:
     if field in TIMES:
         time = datetime.fromisoformat(value)
         return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
-    # An object is stored as sent: the text of its numbers and the order of its keys matter.
-    return json.dumps(value) if isinstance(value, dict) else value
+    return json_value(value) if isinstance(value, dict) else value
+
+
+def json_value(value: Any) -> Any:
+    """Return a JSON value in a form in which equal values are equal: 1 and 1.0, but not 1 and true."""
+    if isinstance(value, dict):
+        return {key: json_value(member) for key, member in value.items()}
+    if isinstance(value, list):
+        return [json_value(element) for element in value]
+    if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
+        return "number", Decimal(str(value))
+    return type(value), value

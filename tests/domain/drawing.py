@@ -76,12 +76,16 @@ class Drawer:
 
     def changed(self, event: Event) -> Event:
         """Return an event that was sent before, unchanged or with a small change."""
-        change = self.draw(st.sampled_from(["nothing", "version", "data", "envelope", "forgotten", "stream", "type"]))
+        change = self.draw(
+            st.sampled_from(["nothing", "version", "data", "spelling", "envelope", "forgotten", "stream", "type"])
+        )
         noun = event["type"].split(".")[0]
         if change == "version":
             return {**event, "expected_version": self.draw(st.integers(0, 3))}
         if change == "data":
             return {**event, "data": self.data(event["type"])}
+        if change == "spelling":
+            return {**event, "data": self._respelt(event["data"])}
         if change == "envelope":
             return {**event, **self._envelope(noun, stream_of(event))}
         if change == "forgotten":
@@ -96,6 +100,16 @@ class Drawer:
     def data(self, name: str) -> dict[str, Any]:
         """Draw valid data for an event type."""
         return {**DATA[name], **getattr(self, f"_{name.split('.')[0]}")(name)}
+
+    def _respelt(self, data: dict[str, Any]) -> dict[str, Any]:
+        """Return data that names what it may have inherited, or no longer names it."""
+        job = self.model.streams.get(("job", data.get("agent_job_id") or ""), {})
+        inherited = {"campaign_id": job.get("campaign"), "currency": job.get("currency", "USD")}
+        field = self.draw(st.sampled_from([*inherited]))
+        if data.get(field):
+            return {name: value for name, value in data.items() if name != field}
+        is_possible = "agent_job_id" in data and inherited[field]
+        return {**data, field: inherited[field]} if is_possible else data
 
     def _type(self, noun: str, stream_id: str) -> str:
         """Draw an event type: mostly one that the status allows, less often one that ends the stream."""

@@ -123,7 +123,7 @@ class Model:
         known = self.events.get(identity)
         if known:
             same = all(known.envelope.get(field) == value for field, value in envelope.items())
-            if (known.type, known.data) != (name, data) or not same:
+            if known.type != name or self._filled(name, known.data) != self._filled(name, data) or not same:
                 raise Refusal("event-id-conflict")
             return known.verdict._replace(duplicate=True)
 
@@ -170,6 +170,16 @@ class Model:
             currency = data.get("currency") or (scopes[-1]["currency"] if scopes else "USD")
             if any(scope["currency"] != currency for scope in scopes):
                 raise Refusal("currency-mismatch")
+
+    def _filled(self, name: str, data: dict[str, Any]) -> dict[str, Any]:
+        """Return the data of an event with the campaign and the currency that it inherits if it names none."""
+        if name not in ("content.created", "job.queued", "cost.recorded", "cost.reserved"):
+            return data
+        job = self.streams.get(("job", data.get("agent_job_id", "")), {})
+        campaign_id = data.get("campaign_id") or job.get("campaign")
+        campaign = self.streams.get(("campaign", campaign_id or ""), {})
+        currency = data.get("currency") or campaign.get("currency") or job.get("currency") or "USD"
+        return {**data, "campaign_id": campaign_id, "currency": currency}
 
     def _counts_for(self, data: dict[str, Any]) -> tuple[str | None, str | None]:
         campaign_id, job_id = data.get("campaign_id"), data.get("agent_job_id")

@@ -72,7 +72,10 @@ def test_a_duplicate_gets_the_first_receipt_after_the_stream_was_deleted() -> No
         (reserve(), {"expires_in": 900}),
         (campaign(), {"currency": "USD"}),
         (campaign(), {"start_date": "2025-01-01T01:00:00+01:00"}),
-        (content(metadata={"a": [1, 2]}), {}),
+        (content(metadata={"a": [1, 2], "b": "é"}), {"metadata": {"b": "é", "a": [1.0, 2e0]}}),
+        (cost(), {"currency": "USD"}),
+        (job(), {"currency": "USD"}),
+        (job(currency="USD"), {"currency": None}),
     ],
     ids=lambda value: str(value.get("type", value)),
 )
@@ -93,26 +96,69 @@ def test_content_is_the_same_in_any_spelling(sent: Sent, again: dict[str, Any]) 
         (cost(description="a"), {"description": "b"}),
         (cost(description="a"), {"description": None}),
         (cost(), {"description": "b"}),
-        (cost(), {"currency": "USD"}),
+        (cost(), {"currency": "EUR"}),
+        (cost(campaign_id=SOMEONE), {"campaign_id": None}),
         (reserve(), {"expires_in": 901}),
         (campaign(), {"currency": "EUR"}),
         (campaign(), {"name": "Another name"}),
         (content(metadata={"a": 1}), {"metadata": {"a": 2}}),
-        (content(metadata={"a": 1}), {"metadata": {"a": 1.0}}),
+        (content(metadata={"a": 1}), {"metadata": {"a": True}}),
+        (content(metadata={"a": 1}), {"metadata": {"a": "1"}}),
+        (content(), {"metadata": {}}),
         (job(), {"input_data": {"a": 1}}),
     ],
     ids=lambda value: str(value.get("type", value)),
 )
 def test_different_content_with_the_same_id_is_a_conflict(sent: Sent, other: dict[str, Any]) -> None:
     ledger = MemoryLedger()
-    ledger.accept(sent)
+    ledger.accept({**campaign(), "id": SOMEONE}, sent)
     before = ledger.snapshot()
 
     refusal = ledger.refuse(with_data(sent, **other))
 
     assert isinstance(refusal, EventIdConflict)
-    assert "at position 1" in refusal.detail
+    assert "at position 2" in refusal.detail
     assert ledger.snapshot() == before
+
+
+@pytest.mark.parametrize(
+    ("opened", "field"),
+    [
+        (cost(), "campaign_id"),
+        (cost(), "currency"),
+        (reserve(), "campaign_id"),
+        (reserve(), "currency"),
+        (content(), "campaign_id"),
+    ],
+    ids=lambda value: str(value["type"]) if isinstance(value, dict) else value,
+)
+def test_naming_what_is_inherited_from_the_job_does_not_change_the_content(opened: Sent, field: str) -> None:
+    ledger = MemoryLedger()
+    owner = campaign(currency="EUR")
+    working = job(owner["id"])
+    inheriting = with_data(opened, agent_job_id=working["id"])
+    naming = with_data(inheriting, **{field: owner["id"] if field == "campaign_id" else "EUR"})
+    other = with_data(inheriting, **{field: SOMEONE if field == "campaign_id" else "USD"})
+    for first, second in ((inheriting, naming), (naming, inheriting)):
+        new_id = {"id": unknown()}
+        ledger.accept(owner, working, {**first, **new_id})
+
+        receipt = ledger.accept({**second, **new_id})
+        refusal = ledger.refuse({**other, **new_id})
+
+        assert receipt.duplicate
+        assert isinstance(refusal, EventIdConflict)
+
+
+def test_a_campaign_that_would_not_be_inherited_changes_the_content() -> None:
+    ledger = MemoryLedger()
+    owner, working = campaign(), job()
+    charged = cost(campaign_id=owner["id"], agent_job_id=working["id"])
+    ledger.accept(owner, working, charged)
+
+    refusal = ledger.refuse(with_data(charged, campaign_id=None))
+
+    assert isinstance(refusal, EventIdConflict)
 
 
 def test_a_different_type_with_the_same_id_is_a_conflict() -> None:

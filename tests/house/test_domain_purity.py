@@ -19,6 +19,7 @@ PURE = {
     "decimal",
     "enum",
     "functools",
+    "json",
     "msgspec",
     "re",
     "typing",

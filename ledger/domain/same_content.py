@@ -1,0 +1,80 @@
+"""Same content: whether an event that is sent again is the recorded one, by value (a duplicate or a conflict).
+
+Every field that was sent must equal the stored one, and every stored field that was not sent must be one that the
+service fills in: a default, or a campaign or currency that is inherited.
+"""
+
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from ledger.domain.catalogue import decode_stored
+from ledger.domain.codec import NO_OBJECT, EventData, FieldPlan, plans_of
+from ledger.domain.event import Candidate
+from ledger.domain.job import JobState
+from ledger.domain.json_values import canonical_json
+from ledger.domain.money import DEFAULT_CURRENCY
+from ledger.domain.working_state import RecordedIdentity, WorkingState
+
+
+def has_same_content(recorded: RecordedIdentity, candidate: Candidate, working_state: WorkingState) -> bool:
+    """Compare a recorded event with one of the same identity.
+
+    Args:
+        recorded: The event in the log.
+        candidate: The event that was sent; its times and ids count only if they were sent.
+        working_state: Holds the campaign and the job that the event names.
+
+    Returns:
+        Whether the event that was sent is a duplicate. If the recorded text was erased, texts do not count.
+    """
+    if not (
+        recorded.type == candidate.event_type.name
+        and candidate.occurred_at in (None, recorded.occurred_at)
+        and candidate.correlation_id in (None, recorded.correlation_id)
+        and candidate.causation_id in (None, recorded.causation_id)
+    ):
+        return False
+    # Usually the bytes are equal, or the values differ.
+    if recorded.data == candidate.data and (recorded.erased or recorded.text == candidate.text):
+        return True
+    stored = decode_stored(recorded.type, candidate.event_type.schema_version, recorded.data, recorded.text)
+    return all(
+        (plan.is_free_text and recorded.erased) or _is_same_field(plan, candidate, stored, working_state)
+        for plan in plans_of(type(stored))
+    )
+
+
+def _is_same_field(plan: FieldPlan, candidate: Candidate, stored: EventData, working_state: WorkingState) -> bool:
+    sent, kept = getattr(candidate.payload, plan.name), getattr(stored, plan.name)
+    if plan.kind == "object":
+        return _by_value(sent) == _by_value(kept)
+    if sent == kept:
+        return True
+    if not candidate.event_type.opens_stream or (sent is not None and kept is not None):
+        return False
+    named = kept if sent is None else sent
+    return bool(named == _inherited(plan.name, candidate.payload, stored, working_state))
+
+
+def _by_value(value: msgspec.Raw) -> bytes | None:
+    return None if value == NO_OBJECT else canonical_json(bytes(value))
+
+
+def _inherited(field: str, sent: EventData, stored: EventData, working_state: WorkingState) -> Any:
+    """Return what the service fills in if the first event of a stream lacks a field; None if it fills in nothing."""
+    if field not in ("campaign_id", "currency"):
+        return None
+    job = _state(working_state, "job", getattr(stored, "agent_job_id", None))
+    of_job = job.campaign_id if isinstance(job, JobState) else None
+    if field == "campaign_id":
+        return of_job
+    campaign_id = getattr(sent, "campaign_id", None) or getattr(stored, "campaign_id", None) or of_job
+    counted = _state(working_state, "campaign", campaign_id) or job
+    return counted.currency if counted is not None else DEFAULT_CURRENCY
+
+
+def _state(working_state: WorkingState, category: str, stream_id: UUID | None) -> Any:
+    head = working_state.heads.get((category, stream_id)) if stream_id is not None else None
+    return head.state if head is not None else None
