@@ -62,6 +62,6 @@ ROUTES = [
         {200: Annotated[str, msgspec.Meta(description="The metrics in the text format of Prometheus.")]},
         problems=("database-unavailable",),
         media=(PLAIN,),
-        needs="admin",
+        needs="metrics",
     )
 ]

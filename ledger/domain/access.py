@@ -12,7 +12,7 @@ from ledger.domain.event import Candidate
 from ledger.domain.references import resolve_references
 from ledger.domain.working_state import WorkingState
 
-Permission = Literal["read", "append", "events", "audit", "admin"]
+Permission = Literal["read", "append", "events", "audit", "metrics", "admin"]
 
 
 class Role(str, Enum):
@@ -22,6 +22,7 @@ class Role(str, Enum):
     AGENT = "agent"
     MANAGER = "manager"
     AUDITOR = "auditor"
+    METRICS = "metrics"
     ADMIN = "admin"
 
 
@@ -30,12 +31,13 @@ PERMISSIONS: dict[Role, tuple[Permission, ...]] = {
     Role.AGENT: ("read", "append"),
     Role.MANAGER: ("read", "append", "events"),
     Role.AUDITOR: ("read", "events", "audit"),
-    Role.ADMIN: ("read", "append", "events", "audit", "admin"),
+    Role.METRICS: ("metrics",),
+    Role.ADMIN: ("read", "append", "events", "audit", "metrics", "admin"),
 }
 """`read`: read models, budgets, spend; `append`: new events; `events`: the log and its feed; `audit`: the sealed log;
-`admin`: keys and metrics."""
+`metrics`: the metrics of the service; `admin`: keys."""
 
-WHOLE_LEDGER = ("audit", "admin")
+WHOLE_LEDGER = ("audit", "metrics", "admin")
 """Permissions that no restricted key has, whatever its role: they concern the campaigns of all clients."""
 
 

@@ -191,7 +191,7 @@ api_keys = Table(
     PrimaryKeyConstraint("id"),
     UniqueConstraint("name"),
     CheckConstraint("length(name) BETWEEN 1 AND 100", name="name"),
-    CheckConstraint("role IN ('viewer', 'agent', 'manager', 'auditor', 'admin')", name="role"),
+    CheckConstraint("role IN ('viewer', 'agent', 'manager', 'auditor', 'metrics', 'admin')", name="role"),
 )
 
 # The Merkle tree over the events, as served: a row holds up to 256 hashes of 32 bytes.

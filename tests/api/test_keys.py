@@ -29,6 +29,7 @@ ALLOWED = {
     "append": {"agent", "manager", "admin"},
     "events": {"manager", "auditor", "admin"},
     "audit": {"auditor", "admin"},
+    "metrics": {"metrics", "admin"},
     "admin": {"admin"},
 }
 
@@ -92,6 +93,7 @@ async def test_roles_may_append_certain_categories_and_the_key_is_the_actor(data
         "agent": [403, 201, 201, 201],
         "manager": [201] * 4,
         "auditor": [403] * 4,
+        "metrics": [403] * 4,
         "admin": [201] * 4,
     }
     actors = await query(database, "SELECT DISTINCT actor FROM ledger.events ORDER BY actor")
