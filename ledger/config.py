@@ -22,7 +22,16 @@ from ledger.domain.errors import LedgerError
 
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 
-OPTIONS = ("host", "sslmode", "sslrootcert", "connect_timeout", "channel_binding", "application_name", "pgbouncer")
+OPTIONS = (
+    "host",
+    "passfile",
+    "sslmode",
+    "sslrootcert",
+    "connect_timeout",
+    "channel_binding",
+    "application_name",
+    "pgbouncer",
+)
 """Options allowed in a database URL. `channel_binding` and `application_name` are accepted and ignored."""
 
 RATE_LIMIT = limits.parse("1000000/minute")

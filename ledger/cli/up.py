@@ -23,7 +23,7 @@ from ledger.config import Settings
 from ledger.database import Database
 from ledger.domain.access import Role
 from ledger.domain.errors import ProjectionBehind
-from ledger.embedded import exclusive_home
+from ledger.embedded import exclusive_home, store_url
 from ledger.keys import KeyRing, create_key, list_keys
 from projections.positions import wait_for_read_models
 from projections.queries import projection_status
@@ -75,8 +75,7 @@ async def _up(settings: Settings, url: URL, listener: socket.socket, demo: bool)
             if demo:
                 await _wait_for_read_models(database)
             if settings.database_url is None:
-                plain_url = url.set(drivername="postgresql").render_as_string(hide_password=False)
-                click.echo(f"DATABASE_URL={plain_url}")
+                click.echo(f"DATABASE_URL={store_url(settings.home, url)}")
             print_address(listener)
             await wait_for_stop(stop)
 

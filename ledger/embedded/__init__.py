@@ -15,6 +15,7 @@ All functions block: call them outside the event loop, or in a thread.
 
 from ledger.embedded.cluster import installed_binaries
 from ledger.embedded.errors import EmbeddedError
+from ledger.embedded.passfile import store_url
 from ledger.embedded.server import EmbeddedServer, exclusive_home
 
-__all__ = ["EmbeddedError", "EmbeddedServer", "exclusive_home", "installed_binaries"]
+__all__ = ["EmbeddedError", "EmbeddedServer", "exclusive_home", "installed_binaries", "store_url"]

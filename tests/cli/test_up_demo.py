@@ -1,6 +1,7 @@
 """`ledger up --demo` on a new home: its output, and the exact sample data."""
 
 import shutil
+import stat
 import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -56,6 +57,23 @@ async def test_the_printed_database_url_works_unchanged_in_psql_and_asyncpg(demo
     await connection.close()
 
     assert (by_psql.stdout, by_asyncpg) == ("3\n", 3)
+
+
+async def test_no_password_is_printed(demo: Demo) -> None:
+    folder = demo.home / "postgres"
+    password = (folder / "password").read_text()
+
+    assert password not in demo.running.output + demo.running.errors.read_text()
+    assert (folder / "url").read_text() == f"{demo.database_url}\n"
+    for file in ("password", "passfile", "url"):
+        assert stat.S_IMODE((folder / file).stat().st_mode) == 0o600
+
+
+async def test_the_printed_database_url_is_accepted_as_a_setting(demo: Demo) -> None:
+    shown = await ledger("status", database=demo.database_url)
+
+    assert (shown.code, shown.err) == (0, "")
+    assert "Log: 28 events" in shown.out
 
 
 @pytest.mark.parametrize(
