@@ -251,7 +251,10 @@ async def replay(batches: Batches, url: str, key: str | None, advance: Callable[
     return tally
 
 
-@click.command()
+@click.command(
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Example: scripts/replay_trace.py tests/data/azure_llm_trace_conv_2023_sample.csv --model gpt-4o",
+)
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
     "--campaigns",

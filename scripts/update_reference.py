@@ -56,6 +56,20 @@ currency. In JSON objects, the order of keys, escapes, and the spelling of numbe
 stored apart from the data, so that it can be erased.
 """
 
+COMMAND_LINE_INTRODUCTION = """
+Exit codes: 0 success, 1 something was found wrong or failed, 2 wrong usage. `--json` prints a document for programs.
+
+In a checkout the program is `.venv/bin/ledger`. To type `ledger` instead, and to have the shell complete commands and
+options with the Tab key, run this in every new shell (or add it, with the full path, to `~/.bashrc`):
+
+```bash
+export PATH="$PWD/.venv/bin:$PATH"
+eval "$(_LEDGER_COMPLETE=bash_source ledger)"
+```
+
+For zsh it is `zsh_source`, for fish `_LEDGER_COMPLETE=fish_source ledger | source`.
+"""
+
 
 def events() -> str:
     """Return the reference of event types."""
@@ -156,12 +170,10 @@ def _parameter(parameter: dict[str, Any], definitions: dict[str, Any]) -> str:
 
 def command_line_reference() -> str:
     """Return the help text of every command."""
-    parts = [
-        f"# Command line\n\n{GENERATED}\nExit codes: 0 success, 1 something was found wrong or failed, 2 wrong usage. "
-        "`--json` prints a document for programs.\n"
-    ]
+    parts = [f"# Command line\n\n{GENERATED}{COMMAND_LINE_INTRODUCTION}"]
     for path, command in _commands(command_line, ("ledger",)):
-        context = click.Context(command, info_name=" ".join(path), terminal_width=WIDTH, max_content_width=WIDTH)
+        size = {"terminal_width": WIDTH, "max_content_width": WIDTH}
+        context = click.Context(command, info_name=" ".join(path), **size, **command.context_settings)
         parts.append(f"\n## {' '.join(path)}\n\n```text\n{command.get_help(context).rstrip()}\n```\n")
     return "".join(parts)
 

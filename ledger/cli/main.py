@@ -11,6 +11,7 @@ from ledger.cli.audit import audit
 from ledger.cli.bench import bench
 from ledger.cli.doctor import doctor
 from ledger.cli.events import events
+from ledger.cli.examples import add_help
 from ledger.cli.export import export, import_
 from ledger.cli.keys import keys
 from ledger.cli.projections import projections
@@ -58,3 +59,5 @@ COMMANDS = (
 
 for command in COMMANDS:
     main.add_command(command)
+
+add_help(main)
