@@ -1,4 +1,4 @@
-"""Every `ledger …` that a document or a message shows is a command with these options, also if nothing runs it."""
+"""Commands that documents and messages show exist, with their options, also if nothing runs them."""
 
 import re
 import shlex

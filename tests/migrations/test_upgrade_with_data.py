@@ -1,4 +1,4 @@
-"""A ledger with events at any older revision is upgraded, and back, without losing any; both verify clean."""
+"""Upgrades of a ledger with events from any older revision, and back: nothing is lost, verify is clean."""
 
 import pytest
 from sqlalchemy import URL
