@@ -94,7 +94,7 @@ async def lock_and_load(
     assert row is not None
     loaded = decode_loaded(row)
     state = ResidentState(loaded.head)
-    state.merge(loaded, needed)
+    await state.merge(loaded, needed)
     if needed.ledger_candidates:
         await load_ledger_state(connection, state, needed.ledger_candidates)
     return state, loaded.head
@@ -140,9 +140,7 @@ async def record_denials(connection: Connection, working_state: WorkingState) ->
 
 async def end_group(state: ResidentState, before: Head) -> Group:
     """Return what the judged group must write, and begin the next group in the state."""
-    events, (states, erased) = list(state.events), state_changes(state)
+    events, (states, erased) = list(state.events), await state_changes(state)
     after = Head(state.position, state.recorded_at, uuid4()) if events else before
-    if len(events) > JUDGED_EVENTS_MAX:
-        await asyncio.sleep(0)
     state.begin_group()
     return Group(events, states, erased, before, after)

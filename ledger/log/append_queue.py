@@ -37,6 +37,9 @@ ACTIVE_SECONDS = 0.1
 CREDIT_SECONDS = 2.0
 """The most unused time that a key keeps for later. It is more than the largest request takes."""
 
+NEW_CREDIT_SECONDS = 0.1
+"""The credit of a new key: enough to be served next, too little to send large batches before the others."""
+
 RECENT_SECONDS = 1.0
 """While other keys have sent in this time, heavy requests are not judged ahead."""
 
@@ -60,12 +63,12 @@ class Waiting(NamedTuple):
 class _Key:
     """The queued requests of one key, and the time that it has used."""
 
-    def __init__(self) -> None:
+    def __init__(self, used_seconds: float) -> None:
         self.waiting: deque[Waiting] = deque()
         self.events = 0
         self.characters = 0
         self.unanswered = 0
-        self.used_seconds = 0.0
+        self.used_seconds = used_seconds
         self.active_at = 0.0
 
     def active_until(self) -> float:
@@ -88,7 +91,7 @@ class AppendQueue:
         self._keys: dict[str, _Key] = {}
         self._events = 0
         self._characters = 0
-        # The virtual time of the fair queue: a returning key starts at most `CREDIT_SECONDS` behind it.
+        # The virtual time of the fair queue: keys start or return shortly before it.
         self._virtual_seconds = 0.0
 
     def __bool__(self) -> bool:
@@ -104,12 +107,12 @@ class AppendQueue:
         candidates = request.candidates
         events = len(candidates)
         characters = sum(len(candidate.data) + len(candidate.text or "") for candidate in candidates)
-        key = self._keys.setdefault(candidates[0].actor, _Key())
+        if not self:
+            self._virtual_seconds = max((key.used_seconds for key in self._keys.values()), default=0.0)
+        key = self._keys.setdefault(candidates[0].actor, _Key(self._virtual_seconds - NEW_CREDIT_SECONDS))
         if key.waiting and self._is_past_share(key, events, characters):
             raise Overloaded("too many events are waiting to be recorded; retry in 1 s")
         if not key.waiting:
-            if not self:
-                self._virtual_seconds = max(other.used_seconds for other in self._keys.values())
             key.used_seconds = max(key.used_seconds, self._virtual_seconds - CREDIT_SECONDS)
         waiting = Waiting(request, asyncio.get_running_loop().create_future(), candidates[0].actor, events, characters)
         key.waiting.append(waiting)

@@ -67,7 +67,7 @@ class JudgeAhead:
             state, self._head = ResidentState(loaded.head), loaded.head
         elif loaded.head not in (self._head, writing_from):
             raise HeadMovedError("another process has appended")
-        state.merge(loaded, needed)
+        await state.merge(loaded, needed)
         self._state = state
         verdicts = await judge_all(state, requests)
         async with asyncio.timeout(APPEND_SECONDS_MAX):

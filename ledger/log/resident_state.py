@@ -7,7 +7,7 @@ the whole state is dropped and a new one begun, which is simpler than evicting s
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC
 from typing import NamedTuple
 from uuid import UUID
@@ -30,6 +30,9 @@ IDENTITY_CHARACTERS_MAX = 16 * 1024 * 1024
 
 CANDIDATES_MAX = 1_000
 """The most candidates examined without a pause for the event loop."""
+
+ROWS_MAX = 1_000
+"""The most rows merged without a pause for the event loop after each kind."""
 
 Identity = tuple[str, UUID, UUID]
 
@@ -77,8 +80,14 @@ class ResidentState(WorkingState):
     def _is_resident(self, category: str, stream_id: UUID) -> bool:
         return stream_id in (self._entries if category == "cost" else self._streams)
 
-    def merge(self, loaded: Loaded, needed: Needed) -> None:
+    async def merge(self, loaded: Loaded, needed: Needed) -> None:
         """Add what was loaded for `needed`, except the states of streams that are resident already."""
+        is_large = sum(len(rows) for rows in loaded[3:]) > ROWS_MAX
+        for _ in self._merge_stepwise(loaded, needed):
+            if is_large:
+                await asyncio.sleep(0)
+
+    def _merge_stepwise(self, loaded: Loaded, needed: Needed) -> Iterator[None]:
         if not self.events:
             # All events of a group have one time, also if others join it later.
             self.recorded_at = max(self.recorded_at, loaded.append_at)
@@ -87,16 +96,21 @@ class ResidentState(WorkingState):
             if head.stream_id in fresh:
                 state = STATE_DECODERS[head.category].decode(head.state)
                 self.heads[head.category, head.stream_id] = StreamHead(head.version, state)
+        yield
         for row in loaded.balances:
             if row.account_id in fresh:
                 self.accounts[row.scope, row.account_id] = Account(row.currency, row.budget, row.spent, row.held)
         self._streams |= fresh
+        yield
         for known in loaded.identities:
             identity = known.category, known.stream_id, known.id
             if identity not in self.identities:
                 self.identities[identity] = known.recorded_identity()
                 self._remember(_Resident(known.position, identity, len(known.data) + len(known.text or "")))
+        yield
         self._merge_entries(loaded, needed)
+        yield
+        self._merge_holds(loaded)
         self._seen_position = max(self._seen_position, loaded.head.position)
 
     def _merge_entries(self, loaded: Loaded, needed: Needed) -> None:
@@ -113,6 +127,8 @@ class ResidentState(WorkingState):
                 hold = Hold(entry.held, entry.campaign_id, entry.agent_job_id, entry.expires_at)
                 self.holds[row.stream_id] = hold
         self._entries.update(needed.entries)
+
+    def _merge_holds(self, loaded: Loaded) -> None:
         for held in loaded.holds:
             # A resident entry may have been settled since the snapshot.
             if held.stream_id not in self._entries:

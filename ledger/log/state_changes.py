@@ -4,7 +4,8 @@ They are sent as JSON: asyncpg encodes an array in Python, element by element. N
 arguments, since PostgreSQL updates a row in half the time of an upsert.
 """
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -14,6 +15,13 @@ import msgspec
 
 from ledger.domain.working_state import State, WorkingState
 from ledger.log.entry_states import to_stored
+
+EVENTS_MAX = 1_000
+"""The most events of a group whose state changes are encoded without a pause for the event loop."""
+
+
+Changed = dict[Any, Any]
+"""The changed keys of a kind of state, and the state before the group."""
 
 
 class _StreamRow(msgspec.Struct, gc=False):
@@ -51,28 +59,42 @@ class _PendingRow(msgspec.Struct, gc=False):
     position: int
 
 
-def state_changes(working_state: WorkingState) -> tuple[list[Any], list[int]]:
+async def state_changes(working_state: WorkingState) -> tuple[list[Any], list[int]]:
     """Return the arguments of `ledger.store_states`, and the positions of the events whose text is erased."""
-    heads, entries, accounts, holds, erased, pending = working_state.changed(
+    *changed, erased = working_state.changed(
         working_state.heads,
         working_state.entries,
         working_state.accounts,
         working_state.holds,
-        working_state.erasable,
         working_state.pending_releases,
+        working_state.erasable,
     )
-    arguments = [
-        _json([_stream_row(working_state, key) for key, before in heads.items() if before is None]),
-        _json([_stream_row(working_state, key) for key, before in heads.items() if before is not None]),
-        _json(_entry_rows(working_state, entries)),
-        _json([_account_row(working_state, key, is_new=True) for key, before in accounts.items() if before is None]),
-        _json([_account_row(working_state, key) for key, before in accounts.items() if before is not None]),
-        _json(_opened_hold_rows(working_state, holds)),
-        # A hold that the group opened and closed again is not stored.
-        [key for key, before in holds.items() if before is not None and key not in working_state.holds] or None,
-        _json([_PendingRow(job_id, working_state.pending_releases[job_id]) for job_id in pending]),
-    ]
+    is_large = len(working_state.events) > EVENTS_MAX
+    arguments = []
+    for argument in _arguments(working_state, *changed):
+        arguments.append(argument)
+        if is_large:
+            await asyncio.sleep(0)
     return arguments, list(erased)
+
+
+def _arguments(
+    working_state: WorkingState,
+    heads: Changed,
+    entries: Changed,
+    accounts: Changed,
+    holds: Changed,
+    pending: Changed,
+) -> Iterator[Any]:
+    yield _json([_stream_row(working_state, key) for key, before in heads.items() if before is None])
+    yield _json([_stream_row(working_state, key) for key, before in heads.items() if before is not None])
+    yield _json(_entry_rows(working_state, entries))
+    yield _json([_account_row(working_state, key, is_new=True) for key, before in accounts.items() if before is None])
+    yield _json([_account_row(working_state, key) for key, before in accounts.items() if before is not None])
+    yield _json(_opened_hold_rows(working_state, holds))
+    # A hold that the group opened and closed again is not stored.
+    yield [key for key, before in holds.items() if before is not None and key not in working_state.holds] or None
+    yield _json([_PendingRow(job_id, working_state.pending_releases[job_id]) for job_id in pending])
 
 
 def _json(rows: Sequence[msgspec.Struct]) -> str | None:

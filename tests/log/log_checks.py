@@ -110,7 +110,7 @@ async def check_resident_state(database: Database, appender: Appender) -> None:
     async with database.connection() as connection:
         loaded = decode_loaded(await connection.fetchrow(LOAD, *needed.arguments(None)))  # type: ignore[arg-type]
     fresh = ResidentState(loaded.head)
-    fresh.merge(loaded, needed)
+    await fresh.merge(loaded, needed)
     assert judge._head == loaded.head
     assert state.position == fresh.position
     assert state.entries == fresh.entries

@@ -33,7 +33,7 @@ async def load(connection: Connection, state: ResidentState | None, *requests: R
     assert row is not None
     loaded = decode_loaded(row)
     state = state or ResidentState(loaded.head)
-    state.merge(loaded, needed)
+    await state.merge(loaded, needed)
     return state, needed
 
 
@@ -180,8 +180,8 @@ async def test_a_full_state_is_replaced_and_nothing_is_forgotten(
     sizes: list[int] = []
 
     class Counted(ResidentState):
-        def merge(self, *arguments: Any) -> None:
-            super().merge(*arguments)
+        async def merge(self, *arguments: Any) -> None:
+            await super().merge(*arguments)
             sizes.append(len(self._streams) + len(self._entries))
 
     monkeypatch.setattr(judge_ahead, "ResidentState", Counted)
