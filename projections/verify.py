@@ -1,4 +1,4 @@
-"""`ledger verify`: compares the tables with a replay of the log, and checks the log itself."""
+"""`ledger verify`: compares the tables with a replay of the log, checks the log itself and the guards."""
 
 from collections.abc import Callable
 
@@ -8,6 +8,7 @@ from ledger.audit import column_check
 from ledger.audit.seal_check import find_seal_faults
 from ledger.audit.signing_files import LocalCheckpoint
 from ledger.database import Connection, Database
+from ledger.database.guards import find_guard_faults
 from ledger.log.read import read_head
 from projections import checkpoint, decision_state, differences
 from projections.differences import Difference
@@ -88,6 +89,7 @@ async def verify(
     """
     report = VerificationReport()
     async with database.connection() as connection:
+        report.faults += await find_guard_faults(connection)
         # First, and apart from the replay: a log with a gap may not be replayable.
         async with connection.transaction(isolation="repeatable_read"):
             await _check_log(connection, report, local_checkpoint)

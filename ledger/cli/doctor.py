@@ -1,4 +1,4 @@
-"""ledger doctor: checks of settings, connections, database user, migrations, worker and sealer."""
+"""ledger doctor: checks of settings, connections, user, migrations, guards, worker and sealer."""
 
 import sys
 from collections.abc import Awaitable, Callable
@@ -18,6 +18,7 @@ from ledger.cli.output import counted, print_json
 from ledger.cli.settings import read_settings_for
 from ledger.config import ConfigError, Settings
 from ledger.database import STATEMENT_SECONDS_MAX, Connection, Database, roles
+from ledger.database.guards import find_guard_faults, shown_faults
 from ledger.database.location import located_database
 from ledger.database.migrations import current_revision, expected_revision
 from ledger.embedded import EmbeddedError
@@ -52,8 +53,8 @@ class Check(msgspec.Struct):
 def doctor(home: Path | None, as_json: bool) -> None:
     """Find out what is wrong with the ledger and how to fix it.
 
-    Checks settings, connections, database user, migrations, worker and sealer. Each problem is printed with its remedy.
-    The exit code is 1 if there is a problem; warnings do not count.
+    Checks settings, connections, database user, migrations, the guards of the tables, worker and sealer. Each problem
+    is printed with its remedy. The exit code is 1 if there is a problem; warnings do not count.
     """
     checks = _examine(home)
     if as_json:
@@ -156,6 +157,7 @@ async def _examine_step_by_step(database: Database, checks: list[Check], *, is_e
         return
     checks.append(Check("migrations", "ok", f"at revision {current}"))
     async with database.connection() as driver:
+        checks.append(await _check_guards(driver, current))
         checks.append(await _check_worker(driver))
         checks.append(await _check_sealer(driver))
 
@@ -178,6 +180,12 @@ def _check_user(user: roles.RoleStatus, *, is_embedded: bool) -> Check:
     if warning := user.warning():
         return Check("user", "warning", warning)
     return Check("user", "ok", f"{user.name} is a member of ledger_service and has the service's privileges")
+
+
+async def _check_guards(connection: Connection, revision: str) -> Check:
+    if faults := await find_guard_faults(connection):
+        return Check("guards", "problem", shown_faults(faults))
+    return Check("guards", "ok", f"triggers, constraints, privileges and policies are those of revision {revision}")
 
 
 async def _check_worker(connection: Connection) -> Check:

@@ -38,9 +38,9 @@ VALUE_CHARACTERS_MAX = 100
 def verify(export: Path | None, checkpoint: Path | None, key: str | None, home: Path | None, as_json: bool) -> None:
     """Verify the tables, the balances and the seal.
 
-    The log is replayed and compared with the stored tables and balances; its signed checkpoint and every stored column
-    are checked too. Every difference is printed; nothing is changed. The exit code is 1 if there is a difference or if
-    the log itself is damaged. Connects as the owner (DIRECT_DATABASE_URL) if that is set.
+    The log is replayed and compared with the stored tables and balances; its signed checkpoint, every stored column and
+    the guards of the tables are checked too. Every difference is printed; nothing is changed. The exit code is 1 if
+    there is a difference or if the log itself is damaged. Connects as the owner (DIRECT_DATABASE_URL) if that is set.
 
     With --export, --checkpoint and --key no database is used: the export is verified against the signed checkpoint, and
     its events against the ledger's rules.
