@@ -3,7 +3,7 @@
 A block ```` ```sh ```` is run; a block ```` ```output ```` after it is what it must print, with `…` for anything. A
 block ```` ```sh server ```` is a service: it is started in the background, its output block must appear, and it runs
 until the end of the document. Every other language is shown, not run. The reader's directory is a copy of the
-checkout; port 8080 of the document stands for a free one.
+checkout; port 8080 of the document stands for a free one, and the database of `OWN_DATABASE` for an empty one.
 """
 
 import os
@@ -22,6 +22,9 @@ REPOSITORY = Path(__file__).parents[2]
 
 LINKED = ("ledger", "projections", "scripts", "tests", "docs", ".venv")
 COPIED = ("alembic", "alembic.ini", "pyproject.toml", "requirements.txt", "requirements-dev.txt")
+
+OWN_DATABASE = "postgresql://ledger:PASSWORD@localhost:5432/ledger"
+"""The database of the documents, which stands for an empty one of the tests."""
 
 SECONDS_MAX = 120.0
 """For one block."""
@@ -82,8 +85,16 @@ def readers_directory(folder: Path) -> Iterator[Path]:
 class Reader:
     """Someone who follows a document."""
 
-    def __init__(self, directory: Path, home: Path) -> None:
-        self._port = str(_free_port())
+    def __init__(self, directory: Path, home: Path, database: str) -> None:
+        """Start the shell.
+
+        Args:
+            directory: the working directory.
+            home: the home directory of the user.
+            database: the URL for `OWN_DATABASE`.
+        """
+        self._database = database
+        self._port = str(free_port())
         self._environment = {
             "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             "HOME": str(home),
@@ -120,7 +131,7 @@ class Reader:
 
     def follow(self, block: Block) -> str:
         """Run a block; return what it printed, with the document's port in it."""
-        commands = block.commands.replace("8080", self._port)
+        commands = block.commands.replace("8080", self._port).replace(OWN_DATABASE, self._database)
         printed = self._serve(commands, block.output or "") if block.is_server else self._run(commands, block.line)
         return printed.replace(self._port, "8080")
 
@@ -165,7 +176,8 @@ class Reader:
         return log.read_text()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -4,14 +4,18 @@ import re
 from pathlib import Path
 
 import pytest
+from sqlalchemy import URL
 
+from tests.cli.helpers import plain
 from tests.docs.documents import Reader, blocks, documents, expected_pattern, readers_directory
 
 
 @pytest.mark.parametrize("document", documents(), ids=lambda path: path.name)
-def test_every_command_of_the_document_prints_what_it_says(document: Path, tmp_path: Path) -> None:
+async def test_every_command_of_the_document_prints_what_it_says(
+    document: Path, tmp_path: Path, empty_database_url: URL
+) -> None:
     with readers_directory(tmp_path) as directory:
-        reader = Reader(directory, tmp_path)
+        reader = Reader(directory, tmp_path, plain(empty_database_url))
         try:
             for block in blocks(document):
                 printed = reader.follow(block)

@@ -1,4 +1,4 @@
-"""Upgrades of a ledger with events from any older revision, and back: nothing is lost, verify is clean."""
+"""Upgrades of a ledger with events from any older revision, and back: nothing is lost, all is clean."""
 
 import pytest
 from sqlalchemy import URL
