@@ -154,7 +154,7 @@ async def serving(
             appender=appender,
             feed=feed,
             request_bodies=RequestBodies(),
-            event_decoding=EventDecoding(),
+            event_decoding=EventDecoding(appender.require_room),
             heavy_reads=HeavyReads(),
             telemetry=telemetry,
             keys=key_ring,

@@ -1,6 +1,6 @@
 """Decoding of the events of requests, so that large ones do not block other requests."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ledger.domain.access import Caller
 from ledger.domain.errors import LedgerError
@@ -19,7 +19,13 @@ TURNS_MAX = 2
 class EventDecoding:
     """Decodes the events of all requests of a process."""
 
-    def __init__(self) -> None:
+    def __init__(self, require_room: Callable[[str, int], None]) -> None:
+        """Make it.
+
+        Args:
+            require_room: raises `Overloaded` if so many events of a key could not be queued; then they are not decoded.
+        """
+        self._require_room = require_room
         self._turns = FairShare(TURNS_MAX)
 
     async def decode(
@@ -34,9 +40,13 @@ class EventDecoding:
 
         Returns:
             for each text, in order, the candidate or the error.
+
+        Raises:
+            Overloaded: too many events of the key wait to be recorded.
         """
         decoded = decode_each(texts, caller, idempotency_key)
         if len(texts) < LARGE_EVENTS_MIN:
             return list(decoded)
         async with self._turns.hold(caller.name):
+            self._require_room(caller.name, len(texts))
             return [one async for one in in_slices(decoded)]

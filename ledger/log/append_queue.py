@@ -28,6 +28,8 @@ QUEUE_EVENTS_MAX = 20_000
 QUEUE_CHARACTERS_MAX = 64 * 1024 * 1024
 """The bounds of the queue if one key sends; of several keys, each may queue its share of them."""
 
+QUEUE_FULL = "too many events are waiting to be recorded; retry in 1 s"
+
 HEAVY_EVENTS_MIN = 200
 """A request of at least this size keeps the writer long enough to matter to other keys."""
 
@@ -45,6 +47,9 @@ RECENT_SECONDS = 1.0
 
 FORGET_SECONDS = 5.0
 """A key that was idle for this time is forgotten."""
+
+HTTP_SECONDS = 0.00001
+"""The estimated time that the event loop takes to decode an event and to answer it; charged like writer time."""
 
 EVENT_SECONDS = 0.0001
 """The estimated writer time of an event, until the measured time of its group replaces it."""
@@ -111,15 +116,22 @@ class AppendQueue:
             self._virtual_seconds = max((key.used_seconds for key in self._keys.values()), default=0.0)
         key = self._keys.setdefault(candidates[0].actor, _Key(self._virtual_seconds - NEW_CREDIT_SECONDS))
         if key.waiting and self._is_past_share(key, events, characters):
-            raise Overloaded("too many events are waiting to be recorded; retry in 1 s")
+            raise Overloaded(QUEUE_FULL)
         if not key.waiting:
             key.used_seconds = max(key.used_seconds, self._virtual_seconds - CREDIT_SECONDS)
+        key.used_seconds += events * HTTP_SECONDS
         waiting = Waiting(request, asyncio.get_running_loop().create_future(), candidates[0].actor, events, characters)
         key.waiting.append(waiting)
         key.active_at = time.monotonic()
         self._count(key, events, characters)
         self.arrived.set()
         return waiting.answer
+
+    def require_room(self, actor: str, events: int) -> None:
+        """Raise `Overloaded` if `put` would refuse so many events of a key."""
+        key = self._keys.get(actor)
+        if key is not None and key.waiting and self._is_past_share(key, events, characters=0):
+            raise Overloaded(QUEUE_FULL)
 
     @property
     def events(self) -> int:

@@ -56,6 +56,10 @@ class Appender:
         """
         return await self.submit(request)
 
+    def require_room(self, actor: str, events: int) -> None:
+        """Raise `Overloaded` if so many events of a key could not be queued now."""
+        self._queue.require_room(actor, events)
+
     def submit(self, request: Request) -> "asyncio.Future[Verdict]":
         """Queue a request, and return the future of its verdict. Raises as `append` does."""
         if self._is_closing:

@@ -17,6 +17,7 @@ from ledger.api.rate_limits import RateLimits
 from ledger.database import Database
 from ledger.domain.errors import DatabaseUnavailable, Overloaded
 from ledger.log import submit
+from ledger.log.append_queue import AppendQueue
 from ledger.log.appender import Appender
 from ledger.logging_setup import REQUEST_CONTEXT
 from tests.api.helpers import count_calls
@@ -190,6 +191,20 @@ async def test_a_large_batch_of_small_events_is_decoded_in_turns(
     ]
 
     assert (statuses, taken) == ([201, 201], [True, False])
+
+
+async def test_a_large_batch_that_the_queue_would_refuse_is_not_decoded(
+    shared: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise Overloaded("too many events are waiting to be recorded; retry in 1 s")
+
+    monkeypatch.setattr(AppendQueue, "require_room", refuse)
+    decoded = count_calls(monkeypatch, submit, "read_candidate")
+    sent = post([cost() for _ in range(LARGE_EVENTS_MIN)])
+    answer = await response_to(str(shared.client._base_url), sent)
+
+    assert (answer.status, answer.problem, len(decoded)) == (503, "overloaded", 0)
 
 
 async def test_metrics_count_each_request_and_each_refusal_once(

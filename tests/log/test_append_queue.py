@@ -95,6 +95,28 @@ async def test_a_key_that_has_nothing_queued_may_send_one_request_of_any_size(
     assert queue.events == 100
 
 
+async def test_room_is_required_as_put_does(queue: AppendQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(append_queue, "QUEUE_EVENTS_MAX", 10)
+    queue.require_room("a", 50)
+    put(queue, "a", 8)
+
+    queue.require_room("a", 2)
+    queue.require_room("b", 50)
+    with pytest.raises(Overloaded):
+        queue.require_room("a", 3)
+
+
+async def test_a_new_key_does_not_begin_with_much_unused_time(queue: AppendQueue) -> None:
+    put(queue, "old", 1)
+    serve(queue, 5.0)
+    put(queue, "old", 1)
+    put(queue, "new", 1)
+
+    assert keys(serve(queue, 1.0, 1)) == "new"
+    put(queue, "new", 1)
+    assert keys(serve(queue, 1.0, 1)) == "old"
+
+
 async def test_the_room_of_taken_requests_is_free_again(queue: AppendQueue, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(append_queue, "QUEUE_EVENTS_MAX", 4)
     put(queue, "a", 4)
