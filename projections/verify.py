@@ -9,6 +9,7 @@ from ledger.audit.seal_check import find_seal_faults
 from ledger.audit.signing_files import LocalCheckpoint
 from ledger.database import Connection, Database
 from ledger.database.guards import find_guard_faults
+from ledger.domain.catalogue import sql_list
 from ledger.log.read import read_head
 from projections import checkpoint, decision_state, differences
 from projections.differences import Difference
@@ -44,6 +45,16 @@ SELECT category, stream_id, position, version, before FROM (
 WHERE version <> before + 1
 ORDER BY position LIMIT $1
 """
+
+# A forger could otherwise choose the rules: each schema version is judged by its own.
+SCHEMA_VERSION_FAULTS = f"""
+SELECT position, type, schema_version, newest FROM (
+    SELECT position, type, schema_version, max(schema_version) OVER (PARTITION BY type ORDER BY position) AS newest
+    FROM ledger.events WHERE type IN ({sql_list(lambda event_type: event_type.schema_version > 1)})
+) AS event
+WHERE schema_version < newest
+ORDER BY position LIMIT $1
+"""  # noqa: S608 (fixed texts)
 
 HEAD_FAULT = """
 SELECT head.position, last.position AS last, head.recorded_at < last.recorded_at AS is_early
@@ -176,6 +187,11 @@ async def _find_log_faults(connection: Connection) -> list[str]:
         f"{row['category']} stream {row['stream_id']} has version {row['version']} after {row['before']} "
         f"(position {row['position']}): versions must have no gaps"
         for row in await connection.fetch(VERSION_FAULTS, FAULTS_SHOWN_MAX)
+    ]
+    faults += [
+        f"position {row['position']}: {row['type']} in schema version {row['schema_version']} follows version "
+        f"{row['newest']}: the version of a type must not fall"
+        for row in await connection.fetch(SCHEMA_VERSION_FAULTS, FAULTS_SHOWN_MAX)
     ]
     for row in await connection.fetch(HEAD_FAULT):
         if row["position"] != row["last"]:

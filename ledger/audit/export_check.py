@@ -18,6 +18,7 @@ from ledger.audit.tree_growth import RightEdge, append_leaves
 from ledger.domain import money
 from ledger.domain.errors import LedgerError
 from ledger.domain.event import Candidate, Recorded
+from ledger.domain.log_history import LogHistory
 from ledger.domain.rejudge import rejudge, to_candidate
 from ledger.domain.working_state import WorkingState
 
@@ -153,6 +154,7 @@ class _Replay:
 
     def __init__(self) -> None:
         self.working_state = WorkingState(0, datetime.min.replace(tzinfo=UTC))
+        self.history = LogHistory()
         self.erased = 0
         self._spent: dict[str, Decimal] = {}
         self._held: dict[str, Decimal] = {}
@@ -162,7 +164,7 @@ class _Replay:
     def add(self, event: Recorded) -> None:
         candidate = to_candidate(event)
         before = self.working_state.entries.get(event.stream_id)
-        rejudge(self.working_state, event, candidate)
+        rejudge(self.working_state, self.history, event, candidate)
         after = self.working_state.entries.get(event.stream_id)
         if event.category == "cost" and after is not None:
             currency = self._currency(candidate, after.campaign_id, after.agent_job_id)

@@ -18,7 +18,7 @@ from ledger.domain.codec import InvalidFieldError, utc
 from ledger.domain.errors import LedgerError
 from ledger.domain.event import Recorded
 from ledger.domain.json_text import check_text
-from ledger.domain.rejudge import InvalidLogError
+from ledger.domain.log_history import InvalidLogError
 from ledger.log.decode import BODY_BYTES_MAX
 from ledger.log.read import SaltedEvent
 
@@ -55,7 +55,7 @@ class ExportLine(NamedTuple):
 
 @contextmanager
 def at_line(line: ExportLine) -> Iterator[None]:
-    """Turn a `InvalidLogError` error into an `ExportError` that names the line."""
+    """Turn an `InvalidLogError` into an `ExportError` that names the line."""
     try:
         yield
     except InvalidLogError as error:

@@ -14,6 +14,7 @@ from ledger.database import Connection
 from ledger.domain.codec import time_text
 from ledger.domain.errors import LedgerError
 from ledger.domain.event import Candidate, Request
+from ledger.domain.log_history import LogHistory
 from ledger.domain.rejudge import rejudge, to_candidate
 from ledger.log.append import LOCK_HEAD, end_group, lock_and_load
 from ledger.log.pending_releases import find_pending_releases
@@ -54,7 +55,7 @@ async def import_lines(
         EmptyExportError: there are no lines.
         ExportError: a line is invalid, or its event could not have been recorded at this point of the log.
     """
-    position = 0
+    position, history = 0, LogHistory()
     async with connection.transaction():
         await connection.execute(IMPORT_TIMEOUTS)
         head = await connection.fetchrow(LOCK_HEAD)
@@ -63,7 +64,7 @@ async def import_lines(
             raise LedgerNotEmptyError(f"the ledger already has {head['position']:,} events; import into an empty one")
         for page in _pages(lines):
             _require_not_in_future(page[-1], head["now"])
-            position = await _append(connection, page)
+            position = await _append(connection, page, history)
             progress(position)
         if not position:
             raise EmptyExportError("the export has no events")
@@ -91,12 +92,12 @@ def _pages(lines: Iterable[ExportLine]) -> Iterator[list[ExportLine]]:
         yield page
 
 
-async def _append(connection: Connection, page: list[ExportLine]) -> int:
+async def _append(connection: Connection, page: list[ExportLine], history: LogHistory) -> int:
     candidates = [_candidate(line) for line in page]
     working_state, head = await lock_and_load(connection, [Request(candidates)], page[0].event.recorded_at)
     for line, candidate in zip(page, candidates, strict=True):
         with at_line(line):
-            rejudge(working_state, line.event, candidate)
+            rejudge(working_state, history, line.event, candidate)
     group = await end_group(working_state, head)
     try:
         # The export has the events without the texts that were erased.

@@ -68,19 +68,19 @@ class CampaignActivated(EventData, frozen=True, kw_only=True):
 
 
 class CampaignPaused(EventData, frozen=True, kw_only=True):
-    """The campaign was paused."""
+    """The campaign was paused: it takes no holds until it is activated. Holds from before stay and can be settled."""
 
     reason: Reason | None = None
 
 
 class CampaignCompleted(EventData, frozen=True, kw_only=True):
-    """The campaign was completed."""
+    """The campaign was completed: it takes no holds and no jobs any more."""
 
     reason: Reason | None = None
 
 
 class CampaignArchived(EventData, frozen=True, kw_only=True):
-    """The campaign was archived."""
+    """The campaign was archived: it takes no holds and no jobs any more."""
 
     reason: Reason | None = None
 
@@ -126,10 +126,6 @@ class CampaignState(msgspec.Struct, frozen=True, array_like=True):
     end_date: datetime | None
 
 
-TAKES_HOLDS = ("draft", "active", "paused")
-"""The statuses of a campaign in which money can be held."""
-
-
 def fold(state: CampaignState | None, payload: EventData, transition: Transition) -> CampaignState:
     """Fold an event, in a status that allows it, into the decision state.
 
@@ -154,3 +150,13 @@ def fold(state: CampaignState | None, payload: EventData, transition: Transition
             raise InvalidFieldError(changed, "would make the campaign end before it starts")
         return msgspec.structs.replace(state, start_date=start, end_date=end)
     return msgspec.structs.replace(state, status=transition.to or state.status)
+
+
+def statuses_for_holds(schema_version: int) -> tuple[str, ...]:
+    """Return the statuses of a campaign in which money can be held, by the rules of a version of `cost.reserved`."""
+    return ("draft", "active", "paused") if schema_version == 1 else ("draft", "active")
+
+
+def statuses_for_jobs(schema_version: int) -> tuple[str, ...]:
+    """Return the statuses of a campaign in which jobs can be queued, by the rules of a version of `job.queued`."""
+    return ("draft", *_STARTED) if schema_version == 1 else ("draft", "active", "paused")

@@ -1,6 +1,6 @@
-"""`CATALOGUE` of event types by name; decodes stored events of every schema version with upcasters."""
+"""`CATALOGUE` of event types by name; decodes stored events of every schema version."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import msgspec
@@ -53,20 +53,44 @@ def decode_stored(name: str, schema_version: int, data: str, free_text: str | No
     Raises:
         UnknownEventTypeError: The event was written by a newer release.
     """
+    event_type = _known_type(name, schema_version)
+    stored = _stored_fields(data, free_text)
+    absent = _required_texts(event_type.payload) if free_text is None else ()
+    upcasters = [older.upcaster for older in event_type.older[schema_version - 1 :] if older.upcaster is not None]
+    if upcasters:
+        fields = _fields.decode(stored)
+        for upcaster in upcasters:
+            fields = upcaster(fields)
+        stored = msgspec.json.encode(fields)
+        absent = tuple(plan for plan in absent if plan.name not in fields)
+    return _decode(event_type.decoder, stored, absent)
+
+
+def decode_as_written(name: str, schema_version: int, data: str, free_text: str | None) -> EventData:
+    """Decode a stored event into the struct of the version in which it was written; otherwise as `decode_stored`."""
+    event_type = _known_type(name, schema_version)
+    written = event_type if schema_version == event_type.schema_version else event_type.older[schema_version - 1]
+    absent = _required_texts(written.payload) if free_text is None else ()
+    return _decode(written.decoder, _stored_fields(data, free_text), absent)
+
+
+def _known_type(name: str, schema_version: int) -> EventType:
     event_type = CATALOGUE.get(name)
     if event_type is None or not 1 <= schema_version <= event_type.schema_version:
         raise UnknownEventTypeError(f"{name} in schema version {schema_version}: upgrade this release to read it")
-    stored = merge(data.encode(), free_text.encode() if free_text is not None else None)
-    absent = _required_texts(event_type.payload) if free_text is None else ()
-    if schema_version < event_type.schema_version:
-        fields = _upcast(event_type, schema_version, stored)
-        stored = msgspec.json.encode(fields)
-        absent = tuple(plan for plan in absent if plan.name not in fields)
+    return event_type
+
+
+def _stored_fields(data: str, free_text: str | None) -> bytes:
+    return merge(data.encode(), free_text.encode() if free_text is not None else None)
+
+
+def _decode(decoder: msgspec.json.Decoder[EventData], stored: bytes, absent: Sequence[FieldPlan]) -> EventData:
     if not absent:
-        return event_type.decoder.decode(stored)
+        return decoder.decode(stored)
     # They are absent only because they were erased: decode placeholders that pass the checks, then empty the texts.
     placeholders = {plan.name: {} if plan.kind == "object" else "erased" for plan in absent}
-    payload = event_type.decoder.decode(merge(stored, msgspec.json.encode(placeholders)))
+    payload = decoder.decode(merge(stored, msgspec.json.encode(placeholders)))
     for plan in absent:
         if plan.kind == "text":
             msgspec.structs.force_setattr(payload, plan.name, "")
@@ -90,14 +114,6 @@ def to_newest_version(name: str, schema_version: int, data: str, free_text: str 
         return data, free_text
     written, text = dump(decode_stored(name, schema_version, data, free_text))
     return written.decode(), text.decode() if text is not None else None
-
-
-def _upcast(event_type: EventType, version: int, stored: bytes) -> dict[str, msgspec.Raw]:
-    """Convert stored fields to the schema version of this release, one version at a time."""
-    fields = _fields.decode(stored)
-    for upcaster in event_type.upcasters[version - 1 :]:
-        fields = upcaster(fields)
-    return fields
 
 
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])

@@ -24,7 +24,7 @@ from ledger.domain.codec import (
     SignedAmount,
     SignedCount,
 )
-from ledger.domain.event_type import EventType
+from ledger.domain.event_type import EventType, OlderVersion
 from ledger.domain.lifecycle import Transition
 
 EXPIRES_IN_SECONDS_DEFAULT = 900
@@ -71,7 +71,10 @@ class CostRecorded(EventData, frozen=True, kw_only=True):
 
 
 class CostReserved(EventData, frozen=True, kw_only=True):
-    """Money was reserved: held until it is settled or released, or until `expires_in` seconds have passed."""
+    """Money was reserved: held until it is settled or released, or until `expires_in` seconds have passed.
+
+    A job takes holds while it is pending or running, a campaign while it is draft or active (version 1: or paused).
+    """
 
     resource_type: ResourceType
     amount: Amount
@@ -140,7 +143,14 @@ _UNSETTLED = ("held", "expired", "released")
 
 EVENTS = (
     EventType("cost.recorded", CostRecorded, Transition((), "settled"), amount_field="cost", is_fact=True),
-    EventType("cost.reserved", CostReserved, Transition((), "held"), amount_field="amount", opens_hold=True),
+    EventType(
+        "cost.reserved",
+        CostReserved,
+        Transition((), "held"),
+        (OlderVersion(CostReserved),),
+        amount_field="amount",
+        opens_hold=True,
+    ),
     EventType("cost.settled", CostSettled, Transition(_UNSETTLED, "settled"), amount_field="cost", is_fact=True),
     EventType("cost.released", CostReleased, Transition(("held",), "released")),
     EventType("cost.adjusted", CostAdjusted, Transition(("settled",)), amount_field="amount"),

@@ -18,6 +18,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An event to be recorded, with everything prepared that does not need the head lock.
 
     `data` and `text` are the canonical JSON; `text_salt` and `text_commitment` belong to the text.
+    `schema_version` decides by which rules it is judged: old ones for an event that is in a log already.
     `occurred_at` is None if the client did not set it. `allowed_campaign_ids` is None if the key is not restricted.
     """
 
@@ -25,6 +26,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     stream_id: UUID
     id: UUID
     payload: EventData
+    schema_version: int
     data: str
     actor: str
     text: str | None = None

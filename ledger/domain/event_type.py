@@ -26,6 +26,28 @@ Data and free text arrive in one dictionary. If the free text of the event was e
 """
 
 
+def decoder_of(payload: type[EventData]) -> msgspec.json.Decoder[EventData]:
+    """Return a decoder of the data of an event type."""
+    return msgspec.json.Decoder(payload, dec_hook=decode_hook)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OlderVersion:
+    """A schema version in which events are stored, but no longer written."""
+
+    payload: type[EventData]
+    """The struct of `data` in that version, by which stored bytes are checked. If it is still that of the newest
+    version, keep a copy of it here before a field changes."""
+
+    upcaster: Upcaster | None = None
+    """Reads the fields as the next version would have written them; None if only the rules changed."""
+
+    decoder: msgspec.json.Decoder[EventData] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "decoder", decoder_of(self.payload))
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class EventType:
     """One row of the catalogue of event types."""
@@ -39,8 +61,8 @@ class EventType:
     transition: Transition
     """The statuses in which the event is possible, and the status that it leads to."""
 
-    upcasters: tuple[Upcaster, ...] = ()
-    """One for each older schema version: the first reads version 1 as version 2 would have written it."""
+    older: tuple[OlderVersion, ...] = ()
+    """The older schema versions, the first of them version 1."""
 
     by_service: bool = False
     """Whether only the service writes such events; clients may not send them."""
@@ -83,8 +105,8 @@ class EventType:
         object.__setattr__(self, "opens_stream", not self.transition.allowed_from)
         object.__setattr__(self, "deletes_stream", self.transition.to == DELETED)
         object.__setattr__(self, "category", self.name.partition(".")[0])
-        object.__setattr__(self, "schema_version", 1 + len(self.upcasters))
-        object.__setattr__(self, "decoder", msgspec.json.Decoder(self.payload, dec_hook=decode_hook))
+        object.__setattr__(self, "schema_version", 1 + len(self.older))
+        object.__setattr__(self, "decoder", decoder_of(self.payload))
 
     def require_stream(self, status: str | None) -> None:
         """Raise `IllegalTransition` if the first event of a stream meets an existing one, or a later event meets none.

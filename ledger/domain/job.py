@@ -19,7 +19,7 @@ from ledger.domain.codec import (
     no_object,
 )
 from ledger.domain.errors import IllegalTransition
-from ledger.domain.event_type import EventType
+from ledger.domain.event_type import EventType, OlderVersion
 from ledger.domain.lifecycle import DELETED, Transition
 
 Message = Annotated[str, msgspec.Meta(max_length=1000, extra=FREE_TEXT)]
@@ -47,7 +47,10 @@ class JobStatus(str, Enum):
 
 
 class JobQueued(EventData, frozen=True, kw_only=True):
-    """A job was queued. `budget` limits what it may spend; `currency` is allowed only without a campaign."""
+    """A job was queued. `budget` limits what it may spend; `currency` is allowed only without a campaign.
+
+    A campaign takes jobs while it is draft, active or paused (version 1: in any status).
+    """
 
     agent_type: AgentType
     input_data: JsonObject
@@ -107,7 +110,7 @@ ENDED = ("completed", "failed", "cancelled")
 """The statuses of a job that has ended."""
 
 EVENTS = (
-    EventType("job.queued", JobQueued, Transition((), "pending"), sets_budget=True),
+    EventType("job.queued", JobQueued, Transition((), "pending"), (OlderVersion(JobQueued),), sets_budget=True),
     EventType("job.started", JobStarted, Transition(("pending",), "running")),
     EventType("job.progressed", JobProgressed, Transition(("running",))),
     EventType("job.completed", JobCompleted, Transition(("running",), "completed"), ends_job=True),

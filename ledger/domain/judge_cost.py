@@ -52,7 +52,7 @@ def _open_entry(
     require_currency(scopes, payload.currency)
     entry = cost.open_entry(payload, campaign_id, job_id, working_state.recorded_at)
     if isinstance(payload, cost.CostReserved):
-        require_takes_holds(working_state, campaign_id, job_id)
+        require_takes_holds(working_state, campaign_id, job_id, candidate.schema_version)
         require_room(scopes, payload.amount)
         assert entry.expires_at is not None
         working_state.put(

@@ -4,7 +4,7 @@ from ledger.domain import job, money
 from ledger.domain.errors import IllegalTransition
 from ledger.domain.event import Candidate, Receipt
 from ledger.domain.job import JobState
-from ledger.domain.references import require_campaign
+from ledger.domain.references import require_takes_jobs
 from ledger.domain.working_state import Head, WorkingState
 
 
@@ -12,7 +12,8 @@ def judge_job(working_state: WorkingState, candidate: Candidate) -> Receipt:
     """Judge a job event and record it. The holds of a job that ends are released by the caller.
 
     Raises:
-        IllegalTransition: The status does not allow it, no retry is left, or the job to delete has cost entries.
+        IllegalTransition: The status of the job or campaign does not allow it, no retry is left, or the job to delete
+            has cost entries.
         UnknownReference: It names a campaign that does not exist.
     """
     event_type, payload, key = candidate.event_type, candidate.payload, ("job", candidate.stream_id)
@@ -22,7 +23,7 @@ def judge_job(working_state: WorkingState, candidate: Candidate) -> Receipt:
     event_type.require_stream(state.status if state else None)
     currency = money.DEFAULT_CURRENCY
     if isinstance(payload, job.JobQueued):
-        currency = _currency(working_state, payload)
+        currency = _currency(working_state, payload, candidate.schema_version)
     else:
         assert state is not None
         event_type.require_status(state.status)
@@ -39,8 +40,8 @@ def judge_job(working_state: WorkingState, candidate: Candidate) -> Receipt:
     return receipt
 
 
-def _currency(working_state: WorkingState, queued: job.JobQueued) -> str:
-    """Return the currency of the job's campaign; without a campaign, the one that it names, or the default."""
+def _currency(working_state: WorkingState, queued: job.JobQueued, schema_version: int) -> str:
+    """Return the currency of the campaign, which must take jobs; without a campaign, the one named, or the default."""
     if queued.campaign_id is not None:
-        return require_campaign(working_state, queued.campaign_id).currency
+        return require_takes_jobs(working_state, queued.campaign_id, schema_version).currency
     return queued.currency or money.DEFAULT_CURRENCY

@@ -60,24 +60,40 @@ def resolve_references(
     return job_campaign_id, job_id
 
 
-def require_takes_holds(working_state: WorkingState, campaign_id: UUID | None, job_id: UUID | None) -> None:
+def require_takes_holds(
+    working_state: WorkingState, campaign_id: UUID | None, job_id: UUID | None, schema_version: int
+) -> None:
     """Check that the campaign and job of a hold are in a status that allows holds.
 
     Args:
         working_state: Holds the states of both.
         campaign_id: The campaign that the hold counts for; None if none.
         job_id: The job that the hold counts for; None if none.
+        schema_version: The version of the `cost.reserved`, whose rules apply.
 
     Raises:
         IllegalTransition: One of them is not.
     """
     if job_id is not None:
-        _require_status("job", require_job(working_state, job_id).status, job.TAKES_HOLDS)
+        _require_status("job", require_job(working_state, job_id).status, job.TAKES_HOLDS, "money can be held")
     if campaign_id is not None:
-        _require_status("campaign", require_campaign(working_state, campaign_id).status, campaign.TAKES_HOLDS)
+        status = require_campaign(working_state, campaign_id).status
+        _require_status("campaign", status, campaign.statuses_for_holds(schema_version), "money can be held")
 
 
-def _require_status(noun: str, status: str, allowed: tuple[str, ...]) -> None:
+def require_takes_jobs(working_state: WorkingState, campaign_id: UUID, schema_version: int) -> CampaignState:
+    """Return the state of a campaign in which a job is queued; `schema_version` is that of the `job.queued`.
+
+    Raises:
+        UnknownReference: The campaign does not exist.
+        IllegalTransition: Its status allows no new jobs.
+    """
+    state = require_campaign(working_state, campaign_id)
+    _require_status("campaign", state.status, campaign.statuses_for_jobs(schema_version), "jobs can be queued")
+    return state
+
+
+def _require_status(noun: str, status: str, allowed: tuple[str, ...], what: str) -> None:
     if status not in allowed:
-        detail = f"the {noun} is {status}; money can be held only while it is {either(allowed)}"
+        detail = f"the {noun} is {status}; {what} only while it is {either(allowed)}"
         raise IllegalTransition(detail, status, allowed)

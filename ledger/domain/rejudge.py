@@ -7,17 +7,14 @@ the log already and are not written a second time.
 import msgspec
 
 from ledger.domain import cost
-from ledger.domain.catalogue import CATALOGUE, UnknownEventTypeError, decode_stored
+from ledger.domain.catalogue import CATALOGUE, UnknownEventTypeError, decode_as_written, decode_stored
 from ledger.domain.codec import InvalidFieldError, dump, time_text
 from ledger.domain.cost import CostDenied
-from ledger.domain.errors import LedgerError, Refused, UnknownReference
+from ledger.domain.errors import Refused, UnknownReference
 from ledger.domain.event import Candidate, Recorded
 from ledger.domain.judge import apply
+from ledger.domain.log_history import InvalidLogError, LogHistory
 from ledger.domain.working_state import WorkingState
-
-
-class InvalidLogError(LedgerError):
-    """The log breaks its own rules."""
 
 
 def to_candidate(recorded: Recorded) -> Candidate:
@@ -27,7 +24,10 @@ def to_candidate(recorded: Recorded) -> Candidate:
         InvalidLogError: They are not, or this release does not know the type.
     """
     try:
-        payload = decode_stored(recorded.type, recorded.schema_version, recorded.data, recorded.text)
+        stored = recorded.type, recorded.schema_version, recorded.data, recorded.text
+        payload = decode_stored(*stored)
+        is_newest = recorded.schema_version == CATALOGUE[recorded.type].schema_version
+        written = payload if is_newest else decode_as_written(*stored)
     except (UnknownEventTypeError, msgspec.DecodeError, InvalidFieldError, RecursionError) as error:
         raise InvalidLogError(f"{recorded.type} cannot be read: {error}") from None
     event_type = CATALOGUE[recorded.type]
@@ -35,17 +35,16 @@ def to_candidate(recorded: Recorded) -> Candidate:
         raise InvalidLogError(
             f"{recorded.type} is an event type of category {event_type.category!r}, not of {recorded.category!r}"
         )
-    # An event in an older schema version is read in the newest one: its bytes cannot be written again.
-    if recorded.schema_version == event_type.schema_version:
-        data, text = dump(payload)
-        is_erased = recorded.text is None and recorded.text_commitment is not None
-        if data.decode() != recorded.data or not (is_erased or (text.decode() if text else None) == recorded.text):
-            raise InvalidLogError(f"the data or the text of {recorded.type} is not in the canonical form")
+    data, text = dump(written)
+    is_erased = recorded.text is None and recorded.text_commitment is not None
+    if data.decode() != recorded.data or not (is_erased or (text.decode() if text else None) == recorded.text):
+        raise InvalidLogError(f"the data or the text of {recorded.type} is not in the canonical form")
     return Candidate(
         event_type=event_type,
         stream_id=recorded.stream_id,
         id=recorded.id,
         payload=payload,
+        schema_version=recorded.schema_version,
         data=recorded.data,
         actor=recorded.actor,
         text=recorded.text,
@@ -57,13 +56,14 @@ def to_candidate(recorded: Recorded) -> Candidate:
     )
 
 
-def rejudge(working_state: WorkingState, recorded: Recorded, candidate: Candidate) -> Recorded:
+def rejudge(working_state: WorkingState, history: LogHistory, recorded: Recorded, candidate: Candidate) -> Recorded:
     """Judge a recorded event at its position and put its changes into the working state.
 
     No entry can have a negative cost, since the fold of adjustments refuses it; so no account can.
 
     Args:
         working_state: The state after the event before.
+        history: The events before.
         recorded: The event; its `over_budget` and `size` are ignored.
         candidate: The same event, from `to_candidate`.
 
@@ -74,6 +74,7 @@ def rejudge(working_state: WorkingState, recorded: Recorded, candidate: Candidat
         InvalidLogError: The event could not have been recorded there. The working state must not be used any more.
     """
     _require_next(working_state, recorded, candidate)
+    history.add(recorded)
     working_state.recorded_at = recorded.recorded_at
     try:
         if isinstance(candidate.payload, CostDenied):

@@ -94,11 +94,13 @@ def denial_of(working_state: WorkingState, candidate: Candidate, refusal: Budget
 
 def _candidate(stream_id: UUID, event_id: UUID, payload: EventData, cause: Candidate | None) -> Candidate:
     data, _ = dump(payload)
+    event_type = type_of(type(payload))
     return Candidate(
-        event_type=type_of(type(payload)),
+        event_type=event_type,
         stream_id=stream_id,
         id=event_id,
         payload=payload,
+        schema_version=event_type.schema_version,
         data=data.decode(),
         actor=SERVICE,
         correlation_id=cause.correlation_id if cause else None,

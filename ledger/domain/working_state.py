@@ -241,7 +241,7 @@ class WorkingState:
             version,
             candidate.id,
             event_type.name,
-            event_type.schema_version,
+            candidate.schema_version,
             candidate.occurred_at or self.recorded_at,
             self.recorded_at,
             candidate.actor,

@@ -72,6 +72,7 @@ def prepare(
         stream_id=stream_id or event_id,
         id=event_id,
         payload=payload,
+        schema_version=event_type.schema_version,
         data=data.decode(),
         actor=actor,
         text=text.decode() if text is not None else None,

@@ -2,6 +2,7 @@
 
 import io
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -27,7 +28,7 @@ from projections.verify import verify
 from projections.worker import fold_page
 from tests.audit.exports import export_of, line_of, recorded
 from tests.events import campaign, content, cost, follow, job, reserve
-from tests.log.helpers import limit_releases, query, record, request, value
+from tests.log.helpers import candidate, limit_releases, query, record, request, value
 from tests.projections.helpers import NOON, append_requests, expiry_request, sample_history, stored, tables
 
 EVENTS = """
@@ -109,6 +110,25 @@ async def test_every_event_type_is_imported_with_the_state_that_appends_need(
     assert position == await value(database, "SELECT position FROM ledger.log_head")
     assert event_types >= {name for name in CATALOGUE if not name.startswith("ledger.")}
     await require_same(database, empty_ledger)
+
+
+async def test_events_of_older_schema_versions_are_imported_as_they_are(
+    database: Database, empty_ledger: Database
+) -> None:
+    opened = campaign()
+    steps = [opened, follow(opened, "campaign.activated"), follow(opened, "campaign.paused")]
+    held = reserve(campaign_id=opened["id"])
+    old = [Request([candidate(held, schema_version=1)]), Request([candidate(job(), schema_version=1)])]
+    await append_requests(database, [*map(request, steps), *old, request(job())])
+
+    await imported(empty_ledger, await exported(database))
+
+    versions = "SELECT schema_version FROM ledger.events WHERE position > 3 ORDER BY position"
+    assert await query(empty_ledger, versions) == [(1,), (1,), (2,)]
+    await require_same(database, empty_ledger)
+    (again,) = await append_to(empty_ledger, request(held))
+    assert isinstance(again, Receipt)
+    assert again.duplicate
 
 
 async def test_erased_texts_are_imported_as_erased(database: Database, empty_ledger: Database) -> None:
@@ -233,8 +253,10 @@ async def test_an_export_without_events_is_refused(empty_ledger: Database) -> No
 
 
 GOOD = recorded(opened := campaign("5"), queued := job(opened["id"]), reserve("5", campaign_id=opened["id"]), cost())
-TWICE = GOOD[1]._replace(position=5, version=2, type="job.started", data="{}", text=None, text_salt=None,
-                         text_commitment=None, recorded_at=GOOD[-1].recorded_at)  # fmt: skip
+TWICE = GOOD[1]._replace(position=5, version=2, type="job.started", schema_version=1, data="{}", text=None,
+                         text_salt=None, text_commitment=None, recorded_at=GOOD[-1].recorded_at)  # fmt: skip
+OLDER = GOOD[1]._replace(position=5, stream_id=UUID(int=9), id=UUID(int=9), agent_job_id=UUID(int=9), schema_version=1,
+                         recorded_at=GOOD[-1].recorded_at)  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -250,6 +272,7 @@ TWICE = GOOD[1]._replace(position=5, version=2, type="job.started", data="{}", t
         (export_of([*GOOD[:2], GOOD[3]]), r"^line 3 \(position 4\): position 4 follows 2"),
         (export_of([*GOOD[:3], GOOD[3]._replace(version=2)]), r"^line 4 \(position 4\): .*version 2 follows 0"),
         (export_of([*GOOD, TWICE]), r"^line 5 \(position 5\): job stream .* has event [0-9a-f-]{36} already"),
+        (export_of([*GOOD, OLDER]), r"^line 5 .*job\.queued in schema version 1 follows version 2"),
         (export_of([*GOOD[:3], GOOD[3]._replace(type="cost.unheard_of")]), r"^line 4 .*upgrade this release"),
         (export_of(GOOD[:3]) + line_of(GOOD[3]).replace(b'"cost":"1"', b'"cost":"-1"'), r"^line 4 .*at least 0"),
         (export_of(GOOD).replace(b'"A campaign"', b'"Another"'), r"^line 1 \(position 1\): the text does not match"),

@@ -16,7 +16,7 @@ from ledger.domain.catalogue import CATALOGUE
 from ledger.domain.codec import EventData, dump
 from ledger.domain.errors import Refused
 from ledger.domain.event import Candidate, Receipt, Recorded, Request
-from ledger.domain.event_type import Upcaster
+from ledger.domain.event_type import OlderVersion, Upcaster
 from ledger.domain.judge import judge
 from ledger.domain.service_events import hold_expiry
 from ledger.domain.working_state import Account, WorkingState
@@ -65,7 +65,8 @@ def candidate(sent: Sent) -> Candidate:
 
 def upgrade(monkeypatch: pytest.MonkeyPatch, name: str, payload: type[EventData], *upcasters: Upcaster) -> None:
     """Simulate a newer release: an event type with another struct, and an upcaster for each older version."""
-    upgraded = dataclasses.replace(CATALOGUE[name], payload=payload, upcasters=upcasters)
+    older = tuple(OlderVersion(CATALOGUE[name].payload, upcaster) for upcaster in upcasters)
+    upgraded = dataclasses.replace(CATALOGUE[name], payload=payload, older=older)
     monkeypatch.setitem(CATALOGUE, name, upgraded)
 
 

@@ -213,6 +213,8 @@ class Model:
     def _job(self, verb: str, data: dict[str, Any], stream: Stream, now: datetime) -> None:
         if verb == "queued":
             campaign_id = data.get("campaign_id")
+            if campaign_id and self.status("campaign", campaign_id) in ("completed", "archived"):
+                raise Refusal("illegal-transition")
             currency = self.streams["campaign", campaign_id]["currency"] if campaign_id else data.get("currency", "USD")
             stream |= {"category": "job", "campaign": campaign_id, "currency": currency, "limit": data.get("budget")}
             stream |= {"spent": Decimal(0), "held": Decimal(0), "entries": 0}
@@ -253,7 +255,7 @@ class Model:
 
     def _require_room(self, amount: Decimal, scopes: list[Stream]) -> None:
         """Raise `Refusal` unless all of these allow a hold of this amount."""
-        takes_holds = {"job": ("pending", "running"), "campaign": ("draft", "active", "paused")}
+        takes_holds = {"job": ("pending", "running"), "campaign": ("draft", "active")}
         if any(scope["status"] not in takes_holds[scope["category"]] for scope in scopes):
             raise Refusal("illegal-transition")
         failed = []

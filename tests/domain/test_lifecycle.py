@@ -177,7 +177,7 @@ def test_a_job_without_max_retries_can_always_be_retried() -> None:
         ("job", "cancelled", False),
         ("campaign", "draft", True),
         ("campaign", "active", True),
-        ("campaign", "paused", True),
+        ("campaign", "paused", False),
         ("campaign", "completed", False),
         ("campaign", "archived", False),
     ],
@@ -193,19 +193,48 @@ def test_a_hold_needs_an_open_job_and_campaign_but_a_fact_does_not(noun: str, st
     assert isinstance(verdict, Receipt if takes else IllegalTransition)
     if isinstance(verdict, IllegalTransition):
         assert verdict.status == status
-        assert verdict.allowed_from == (["pending", "running"] if noun == "job" else ["draft", "active", "paused"])
+        assert verdict.allowed_from == (["pending", "running"] if noun == "job" else ["draft", "active"])
 
 
-def test_a_hold_needs_the_campaign_inherited_from_its_job_to_be_open() -> None:
+@pytest.mark.parametrize("closing", ["completed", "paused"])
+def test_a_hold_needs_the_campaign_inherited_from_its_job_to_be_open(closing: str) -> None:
     ledger = MemoryLedger()
     owner = stream_in(ledger, "campaign", "active")
     working = stream_in(ledger, "job", "running", campaign_id=owner["id"])
-    ledger.accept(later(owner, "completed"))
+    ledger.accept(later(owner, closing))
 
     refusal = ledger.refuse(reserve(agent_job_id=working["id"]))
 
     assert isinstance(refusal, IllegalTransition)
-    assert refusal.status == "completed"
+    assert refusal.status == closing
+
+
+def test_a_pause_stops_new_holds_only_and_ends_with_the_activation() -> None:
+    ledger = MemoryLedger()
+    owner = stream_in(ledger, "campaign", "active")
+    held, refused = reserve(campaign_id=owner["id"]), reserve(campaign_id=owner["id"])
+    ledger.accept(held, later(owner, "paused"))
+
+    ledger.refuse(refused)
+    ledger.accept(later(held, "settled", cost="3"), cost("1", campaign_id=owner["id"]), job(owner["id"]))
+    ledger.accept(later(owner, "activated"), refused)
+
+    assert ledger.balances(owner) == (4, 1)
+
+
+@pytest.mark.parametrize(
+    ("status", "takes"),
+    [("draft", True), ("active", True), ("paused", True), ("completed", False), ("archived", False)],
+)
+def test_a_campaign_that_has_ended_takes_no_jobs(status: str, takes: bool) -> None:
+    ledger = MemoryLedger()
+    owner = stream_in(ledger, "campaign", status)
+
+    verdict = ledger.send(job(owner["id"]))
+
+    assert isinstance(verdict, Receipt if takes else IllegalTransition)
+    if isinstance(verdict, IllegalTransition):
+        assert (verdict.status, verdict.allowed_from) == (status, ["draft", "active", "paused"])
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from hypothesis.stateful import invariant, precondition, rule
 from ledger.domain.errors import BudgetExceeded, Refused, VersionConflict
 from ledger.domain.event import Receipt, Request
 from ledger.domain.judge import judge
+from ledger.domain.log_history import LogHistory
 from ledger.domain.rejudge import rejudge, to_candidate
 from ledger.domain.service_events import hold_expiry
 from ledger.domain.working_state import WorkingState
@@ -109,10 +110,10 @@ class WorkingStateMachine(LedgerMachine):
 
     def teardown(self) -> None:
         """Judging the recorded events again, from an empty working state, gives the same rows and states."""
-        again = WorkingState(0, NOW)
+        again, history = WorkingState(0, NOW), LogHistory()
 
         rows = [
-            rejudge(again, event, to_candidate(event._replace(over_budget=None, size=0)))
+            rejudge(again, history, event, to_candidate(event._replace(over_budget=None, size=0)))
             for event in self.working_state.events
         ]
 
