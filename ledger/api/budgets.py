@@ -43,19 +43,25 @@ async def get_budget(request: web.Request, services: Services) -> web.StreamResp
     if row["budget"] is None or not request[CALLER].may_see(campaign_id):
         raise NotFound(f"there is no campaign {campaign_id}")
     available = money.subtract(money.subtract(row["budget"], row["spend"]), row["held"])
-    rate = money.ratio(row["last_7_days"], DAYS)
-    days_left = money.plain(money.ratio(max(available, money.ZERO), rate)) if rate else None
     budget = Budget(
         budget=money.plain(row["budget"]),
         spent=money.plain(row["spend"]),
         held=money.plain(row["held"]),
         available=money.plain(available),
         used_percentage=money.plain(money.percentage(row["spend"], row["budget"])),
-        burn_rate_per_day=money.plain(rate),
-        days_left=days_left,
+        burn_rate_per_day=money.plain(money.ratio(row["last_7_days"], DAYS)),
+        days_left=_days_left(available, row["last_7_days"]),
         currency=row["currency"],
     )
     return json_response(budget, position=row["checkpoint"])
+
+
+def _days_left(available: Decimal, last_7_days: Decimal) -> str | None:
+    """Return for how many days the available money lasts at the rate of the last 7 days; None if nothing was spent."""
+    if last_7_days <= 0:
+        return None
+    # Not divided by the rate per day, which is rounded.
+    return money.plain(money.ratio(money.EXACT.multiply(max(available, money.ZERO), DAYS), last_7_days))
 
 
 ROUTES = [

@@ -2,6 +2,8 @@
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from tests.api.helpers import adjust
 from tests.conftest import Service
 from tests.events import campaign, cost, follow, reserve
@@ -76,3 +78,22 @@ async def test_the_burn_rate_is_by_time_of_occurrence_and_counts_adjustments_wit
     after = await shared.get(f"/v1/campaigns/{created['id']}/budget")
     assert (before["spent"], before["burn_rate_per_day"]) == ("28", "2")
     assert (after["spent"], after["burn_rate_per_day"]) == ("35", "3")
+
+
+@pytest.mark.parametrize(
+    ("budget", "spent", "days_left"),
+    [
+        ("10", "5", "7"),
+        ("12", "5", "9.8"),
+        ("1000000", "8.5", "823522.4117647059"),
+        ("9999999999", "0.0000000004", "174999999982499999993"),
+        ("10", "0.0000000001", "699999999993"),
+    ],
+)
+async def test_days_left_are_computed_from_exact_amounts(
+    shared: Service, budget: str, spent: str, days_left: str
+) -> None:
+    created = campaign(budget=budget)
+    await shared.append(created, cost(spent, campaign_id=created["id"]))
+
+    assert (await shared.get(f"/v1/campaigns/{created['id']}/budget"))["days_left"] == days_left
