@@ -80,6 +80,13 @@ def _values(enum: type[Enum]) -> list[str]:
     return [str(member.value) for member in enum]
 
 
+def duration_seconds(started_at: datetime | None, completed_at: datetime | None) -> float | None:
+    """Return the seconds from start to completion; None if a time is unknown, or if they are in the wrong order."""
+    if started_at is None or completed_at is None or completed_at < started_at:
+        return None
+    return (completed_at - started_at).total_seconds()
+
+
 class Base(DeclarativeBase):
     """The columns of every read model: `created_at` is the time of recording of a row's first event, `updated_at` that
     of its last, `position` the position of its last.
@@ -177,10 +184,8 @@ class AgentJob(Base):
 
     @property
     def duration_seconds(self) -> float | None:
-        """Seconds from start to completion; None until both are known."""
-        if self.started_at is None or self.completed_at is None:
-            return None
-        return (self.completed_at - self.started_at).total_seconds()
+        """Seconds from start to completion; None until both are known, or if they are in the wrong order."""
+        return duration_seconds(self.started_at, self.completed_at)
 
     def __repr__(self) -> str:
         return f"<AgentJob {self.id} {self.agent_type.value} {self.status.value}>"

@@ -15,6 +15,7 @@ from ledger.domain.codec import merge, time_text
 from ledger.domain.content import ContentStatus, ContentType
 from ledger.domain.cost import EntryStatus, ResourceType
 from ledger.domain.job import AgentType, JobStatus
+from projections.models import duration_seconds
 from projections.tables import READ_MODELS
 
 Money = Annotated[str, msgspec.Meta(pattern=r"^-?\d+(\.\d+)?$", description="Exact decimal in plain notation.")]
@@ -185,6 +186,4 @@ def _campaign_figures(budget: Decimal, spend: Decimal) -> dict[str, Any]:
 
 
 def _job_figures(started: datetime | None, completed: datetime | None) -> dict[str, Any]:
-    if started is None or completed is None:
-        return {"duration_seconds": None}
-    return {"duration_seconds": (completed - started).total_seconds()}
+    return {"duration_seconds": duration_seconds(started, completed)}

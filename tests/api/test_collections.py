@@ -174,6 +174,19 @@ async def test_a_campaign_with_a_budget_of_0_has_used_0_percent(service: Service
     assert (shown["budget_used_percentage"], shown["budget_remaining"], shown["roi"]) == ("0", "-1", "-1")
 
 
+async def test_a_job_that_ended_before_it_started_has_no_duration(shared: Service) -> None:
+    queued = job()
+    ended = {**follow(queued, "job.completed"), "occurred_at": "2025-01-01T00:00:00Z"}
+    receipts = await shared.append(queued, follow(queued, "job.started"), ended)
+
+    path = f"/v1/agent-jobs/{queued['id']}"
+    shown = await shared.get(path)
+    then = await shared.get(f"{path}?as_of={receipts[-1]['position']}")
+
+    assert (shown["completed_at"], shown["duration_seconds"]) == ("2025-01-01T00:00:00.000000Z", None)
+    assert then["duration_seconds"] is None
+
+
 async def test_a_job_has_its_duration_and_its_json_objects(service: Service) -> None:
     queued = job(input_data={"b": [1.50, {"ü": None}], "a": ""}, budget="7.0")
     started = {**follow(queued, "job.started"), "occurred_at": "2025-01-01T00:00:00Z"}

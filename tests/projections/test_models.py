@@ -159,9 +159,9 @@ START, END = datetime(2025, 1, 1, tzinfo=UTC), datetime(2025, 1, 1, 0, 1, 30, 50
 
 @pytest.mark.parametrize(
     ("started", "completed", "seconds"),
-    [(None, None, None), (START, None, None), (None, END, None), (START, END, 90.5)],
+    [(None, None, None), (START, None, None), (None, END, None), (START, END, 90.5), (END, END, 0), (END, START, None)],
 )
-def test_a_duration_is_known_once_both_times_are(
+def test_a_duration_is_known_once_both_times_are_and_are_in_order(
     started: datetime | None, completed: datetime | None, seconds: float | None
 ) -> None:
     assert AgentJob(started_at=started, completed_at=completed).duration_seconds == seconds
