@@ -123,7 +123,10 @@ class CostExpired(EventData, frozen=True, kw_only=True):
 
 
 class CostDenied(EventData, frozen=True, kw_only=True):
-    """A hold was refused because of a budget; written only by the service, in a separate stream."""
+    """A hold was refused because of a budget; written only by the service, in a separate stream.
+
+    A caller's same refusal is recorded once while no balance changes; the metric `ledger_refusals_total` counts all.
+    """
 
     reserve_stream_id: UUID
     reserve_id: UUID

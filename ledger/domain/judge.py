@@ -67,7 +67,7 @@ def _judge_single(working_state: WorkingState, candidate: Candidate, index: int)
         working_state.roll_back(savepoint)
         if isinstance(verdict, BudgetExceeded):
             denial = denial_of(working_state, candidate, verdict)
-            working_state.denials[denial.candidate.id] = denial
+            working_state.denials.setdefault(denial.candidate.id, denial)
     return verdict
 
 

@@ -15,6 +15,9 @@ from ledger.domain.working_state import Denial, WorkingState
 SERVICE = "ledger"
 """The actor of these events."""
 
+_DENIAL_NAMESPACE = UUID("b3c7d0a4-8f52-5e1b-9a36-4d1f0e7c2b95")
+"""Namespace of the ids of denials. Never change it: a refusal that is recorded already must be found."""
+
 
 def hold_release(working_state: WorkingState, stream_id: UUID, ended: Candidate) -> Candidate:
     """Make the `cost.released` of a hold whose job has just ended.
@@ -56,7 +59,9 @@ def hold_expiry(stream_id: UUID, event_id: UUID) -> Candidate:
 def denial_of(working_state: WorkingState, candidate: Candidate, refusal: BudgetExceeded) -> Denial:
     """Make the `cost.denied` of a refused hold.
 
-    Its id depends on the hold and on the balances, so a hold repeated against the same balances adds nothing.
+    Its id depends on the caller, on what is asked, and on the balances that refuse it. So a client that polls a full
+    budget adds one event, also with new ids, as long as no balance changes. Free text is left out: an id must not
+    reveal it.
 
     Args:
         working_state: As it was before the hold.
@@ -68,10 +73,10 @@ def denial_of(working_state: WorkingState, candidate: Candidate, refusal: Budget
     """
     reserved = candidate.payload
     assert isinstance(reserved, cost.CostReserved)
-    balances = "|".join(
-        f"{scope['scope']}|{scope['limit']}|{scope['spent']}|{scope['held']}" for scope in refusal.scopes
-    )
-    stream_id = uuid5(candidate.stream_id, f"{candidate.id}|{balances}")
+    references = resolve_references(working_state, reserved.campaign_id, reserved.agent_job_id)
+    asked, _ = dump(msgspec.structs.replace(reserved, currency=refusal.currency, campaign_id=references[0]))
+    name = msgspec.json.encode([candidate.actor, asked.decode(), refusal.scopes]).decode()
+    stream_id = uuid5(_DENIAL_NAMESPACE, name)
     copied = {name: getattr(reserved, name) for name in reserved.__struct_fields__ if name != "currency"}
     payload = cost.CostDenied(
         reserve_stream_id=candidate.stream_id,
@@ -89,7 +94,7 @@ def denial_of(working_state: WorkingState, candidate: Candidate, refusal: Budget
         text_commitment=candidate.text_commitment,
         occurred_at=candidate.occurred_at,
     )
-    return Denial(denied, *resolve_references(working_state, reserved.campaign_id, reserved.agent_job_id))
+    return Denial(denied, *references)
 
 
 def _candidate(stream_id: UUID, event_id: UUID, payload: EventData, cause: Candidate | None) -> Candidate:

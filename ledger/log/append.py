@@ -129,12 +129,12 @@ async def _judge_large(working_state: WorkingState, request: Request) -> Verdict
 
 async def record_denials(connection: Connection, working_state: WorkingState) -> None:
     """Record the holds denied since the last call, except those that the log has already."""
-    if not working_state.denials:
-        return
-    recorded = {row["stream_id"] for row in await connection.fetch(RECORDED_DENIALS, list(working_state.denials))}
-    for denial_id, denial in working_state.denials.items():
-        if denial_id not in recorded and denial_id not in working_state.entries:
-            working_state.record_denial(denial)
+    new = [denial_id for denial_id in working_state.denials if denial_id not in working_state.entries]
+    if new:
+        recorded = {row["stream_id"] for row in await connection.fetch(RECORDED_DENIALS, new)}
+        for denial_id in new:
+            if denial_id not in recorded:
+                working_state.record_denial(working_state.denials[denial_id])
     working_state.denials.clear()
 
 

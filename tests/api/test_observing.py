@@ -62,7 +62,8 @@ async def test_metrics_have_requests_groups_latency_lag_holds_refusals_pool_and_
     opened = campaign("10")
     await service.append(opened, cost("1", campaign_id=opened["id"]))
     await service.append(reserve("2", campaign_id=opened["id"]))
-    assert (await service.post(reserve("99", campaign_id=opened["id"])))[0] == 402
+    for _ in range(3):
+        assert (await service.post(reserve("99", campaign_id=opened["id"])))[0] == 402
     assert (await service.post([cost("1", kost=1)], mode="independent"))[0] == 200
     assert (await service.problem("/v1/campaigns", limit="0"))[0] == 400
 
@@ -72,15 +73,15 @@ async def test_metrics_have_requests_groups_latency_lag_holds_refusals_pool_and_
 
     found = await until(caught_up)
 
-    # The refusal is an event as well: cost.denied.
+    # The three refusals are one event, cost.denied, but all of them count.
     assert found["ledger_head_position"] == found["ledger_projection_position"] == 4
     assert found['ledger_requests_total{method="POST",route="/v1/events",status="201"}'] == 2
-    assert found['ledger_requests_total{method="POST",route="/v1/events",status="402"}'] == 1
+    assert found['ledger_requests_total{method="POST",route="/v1/events",status="402"}'] == 3
     assert found['ledger_requests_total{method="GET",route="/v1/campaigns",status="400"}'] == 1
-    assert found['ledger_refusals_total{problem="budget-exceeded"}'] == 1
+    assert found['ledger_refusals_total{problem="budget-exceeded"}'] == 3
     assert found['ledger_refusals_total{problem="invalid-event"}'] == 1
-    assert found["ledger_group_events_count"] == found["ledger_append_seconds_count"] == 3
-    assert found["ledger_group_events_sum"] == 4
+    assert found["ledger_group_events_count"] == found["ledger_append_seconds_count"] == 5
+    assert found["ledger_group_events_sum"] == 6
     assert 0 < found["ledger_append_seconds_sum"] < 60
     assert found["ledger_open_holds"] == 1
     assert found["ledger_projection_lag_seconds"] == 0

@@ -88,11 +88,18 @@ class Model:
             except Refusal as refusal:
                 verdicts.append(Verdict(refusal.problem, members=refusal.members, index=index))
                 if refusal.problem == "budget-exceeded":
-                    taken = [(s["scope"], s["limit"], s["spent"], s["held"]) for s in refusal.members["scopes"]]
-                    denials.add((stream_of(event), canonical_id(event["id"]), tuple(taken)))
+                    denials.add(self._denial(event, refusal))
         self.position += len(denials - self.denials)
         self.denials |= denials
         return verdicts
+
+    def _denial(self, event: Event, refusal: Refusal) -> Any:
+        """Return what identifies a denial: what was asked, without ids and texts, and the balances."""
+        asked = meaning(event["type"], event["data"])
+        asked["campaign_id"], _ = self._counts_for(asked)
+        asked |= {"currency": refusal.members["currency"], "description": None}
+        taken = [(s["scope"], s["limit"], s["spent"], s["held"]) for s in refusal.members["scopes"]]
+        return frozenset(asked.items()), tuple(taken)
 
     def expire(self, entry_id: str, now: datetime) -> Verdict:
         """Expire a hold, as the service does."""

@@ -4,6 +4,7 @@ import json
 from datetime import UTC, datetime
 from uuid import UUID
 
+import msgspec
 import pytest
 
 from ledger.domain.catalogue import decode_stored
@@ -123,17 +124,46 @@ def test_a_denial_has_a_new_id_if_another_budget_is_exceeded_too() -> None:
     assert again != first
 
 
-def test_holds_with_different_ids_or_streams_have_different_denials() -> None:
+def test_a_hold_asked_for_again_with_other_ids_and_texts_is_denied_once() -> None:
     ledger = MemoryLedger()
     owner = stream_in(ledger, "campaign", "active", budget="1")
-    reserved = {**reserve("2", campaign_id=owner["id"]), "stream_id": unknown()}
+    working = job(owner["id"])
+    ledger.accept(working)
+    asked = {"agent_job_id": working["id"]}
 
-    ids = {
-        denied(ledger, sent).candidate.id
-        for sent in (reserved, {**reserved, "id": unknown()}, {**reserved, "stream_id": unknown()})
-    }
+    denials = ledger.independent(
+        first := reserve("2", **asked),
+        {**first, "id": unknown(), "stream_id": unknown(), "correlation_id": unknown()},
+        reserve("2.0", **asked, description="another text"),
+        reserve("2", **asked, expires_in=900, currency="USD", campaign_id=owner["id"]),
+    )
 
-    assert len(ids) == 3
+    assert len(denials) == 4
+    (denial,) = ledger.working_state.denials.values()
+    assert denial.candidate.causation_id == UUID(first["id"])
+
+
+@pytest.mark.parametrize(
+    "other", [{"amount": "3"}, {"expires_in": 60}, {"model_used": "m"}, {"provider": "p"}, {"resource_type": "media"}]
+)
+def test_another_hold_is_a_separate_denial(other: Sent) -> None:
+    ledger = MemoryLedger()
+    owner = stream_in(ledger, "campaign", "active", budget="1")
+    asked = reserve("2", campaign_id=owner["id"])
+
+    ledger.independent(asked, {**asked, "data": {**asked["data"], **other}})
+
+    assert len(ledger.working_state.denials) == 2
+
+
+def test_the_same_hold_of_another_caller_is_a_separate_denial() -> None:
+    ledger = MemoryLedger()
+    owner = stream_in(ledger, "campaign", "active", budget="1")
+    asked = candidate(reserve("2", campaign_id=owner["id"]))
+
+    judge(ledger.working_state, Request([asked, msgspec.structs.replace(asked, actor="another")], independent=True))
+
+    assert len(ledger.working_state.denials) == 2
 
 
 def test_a_denied_hold_can_succeed_later() -> None:
