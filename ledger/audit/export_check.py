@@ -49,13 +49,18 @@ class CampaignBalance(msgspec.Struct):
 
 
 class VerifiedExport(msgspec.Struct):
-    """An export whose first `sealed` events are those of the checkpoint, and all of whose events follow the rules."""
+    """An export whose first `sealed` events are those of the checkpoint, and all of whose events follow the rules.
+
+    `erased` is the number of recorded erasures, `missing_texts` that of texts that are missing without such a record, 0
+    unless the export may end before it.
+    """
 
     origin: str
     root: str
     sealed: int
     not_sealed: int
     erased: int
+    missing_texts: int
     currencies: dict[str, Balance]
     campaigns: list[CampaignBalance]
 
@@ -78,7 +83,11 @@ def open_checkpoint(note: bytes, verifier: Verifier) -> Checkpoint:
 
 
 def verify_export(
-    lines: Iterable[ExportLine], checkpoint: Checkpoint, progress: Callable[[], None] = lambda: None
+    lines: Iterable[ExportLine],
+    checkpoint: Checkpoint,
+    progress: Callable[[], None] = lambda: None,
+    *,
+    is_partial: bool = False,
 ) -> VerifiedExport:
     """Verify an export against a checkpoint, and replay its events.
 
@@ -86,13 +95,15 @@ def verify_export(
         lines: of the export, in order.
         checkpoint: with a verified signature.
         progress: called after every `PROGRESS_LINES` lines.
+        is_partial: the export ends before the log, so that the events that record erasures may be missing.
 
     Returns:
         What was verified, and the balances at the end of the export.
 
     Raises:
         ExportError: a line is invalid, or its event could not have been recorded at this point of the log.
-        ExportMismatchError: the export ends too early, or its entries do not give the signed root.
+        ExportMismatchError: the export ends too early, or its entries do not give the signed root, or a text is
+            missing whose erasure is not recorded.
     """
     tree, replay = _Tree(checkpoint), _Replay()
     for line in lines:
@@ -103,12 +114,16 @@ def verify_export(
         if line.number % PROGRESS_LINES == 0:
             progress()
     tree.require_whole()
+    missing = replay.history.missing_texts
+    if missing and not is_partial:
+        raise ExportMismatchError(f"{replay.history.describe_missing_texts()}, or verify it with --partial")
     return VerifiedExport(
         origin=checkpoint.origin,
         root=encode_base64(checkpoint.root),
         sealed=checkpoint.size,
         not_sealed=replay.working_state.position - checkpoint.size,
-        erased=replay.erased,
+        erased=replay.erased - missing,
+        missing_texts=missing,
         currencies=replay.currencies(),
         campaigns=replay.campaigns(),
     )

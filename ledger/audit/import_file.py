@@ -37,6 +37,10 @@ class EmptyExportError(LedgerError):
     """The export has no events."""
 
 
+class MissingTextsError(LedgerError):
+    """The export lacks texts, and the events that record their erasure."""
+
+
 async def import_lines(
     connection: Connection, lines: Iterable[ExportLine], progress: Callable[[int], None] = lambda position: None
 ) -> int:
@@ -53,6 +57,7 @@ async def import_lines(
     Raises:
         LedgerNotEmptyError: the ledger already has events.
         EmptyExportError: there are no lines.
+        MissingTextsError: a text is missing, but no later event records its erasure.
         ExportError: a line is invalid, or its event could not have been recorded at this point of the log.
     """
     position, history = 0, LogHistory()
@@ -68,6 +73,9 @@ async def import_lines(
             progress(position)
         if not position:
             raise EmptyExportError("the export has no events")
+        if history.missing_texts:
+            # `ledger verify` would report them for ever.
+            raise MissingTextsError(history.describe_missing_texts())
         await find_pending_releases(connection)
     return position
 

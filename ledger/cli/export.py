@@ -13,9 +13,22 @@ from ledger.cli.event_loop import run_async
 from ledger.cli.options import home_option, json_option
 from ledger.cli.output import counted, print_json, progress_bar
 from ledger.cli.settings import settings_for
+from ledger.domain.ledger_events import PAYLOAD_ERASED
 from ledger.log.notifications import notify_other_processes
 from ledger.log.point_in_time import resolve_position
 from ledger.log.read import EventFilter, read_all_salted, read_head
+
+# Erasures recorded after the end of an export, of texts in it.
+LAST_ERASURE = f"""
+SELECT max(position) FROM ledger.ledger_events
+WHERE type = '{PAYLOAD_ERASED}' AND position > $1 AND (data ->> 'position')::bigint <= $1
+"""  # noqa: S608 (a fixed name)
+
+ERASED_LATER = (
+    "Note: free texts of these events were erased after position {last:,}. If the file lacks them, `ledger events "
+    "import` refuses it, and `ledger verify` needs --partial. Export the log up to position {until:,} to include the "
+    "records of the erasures."
+)
 
 
 @click.command()
@@ -32,7 +45,9 @@ def export(file: Path, until: int | None, home: Path | None, as_json: bool) -> N
     compressed with gzip if its name ends in .gz. An existing file is never overwritten.
     """
     with service_url(settings_for(home)) as url:
-        last = run_async(_export(url, file, until))
+        last, erased_later = run_async(_export(url, file, until))
+    if erased_later:
+        click.echo(ERASED_LATER.format(last=last, until=erased_later), err=True)
     # Standard output holds the export itself.
     if file == STANDARD_STREAM:
         return
@@ -42,7 +57,7 @@ def export(file: Path, until: int | None, home: Path | None, as_json: bool) -> N
         click.echo(f"Exported {counted(last, 'event')} to {file}.")
 
 
-async def _export(url: URL, file: Path, until: int | None) -> int:
+async def _export(url: URL, file: Path, until: int | None) -> tuple[int, int]:
     async with migrated_database(url) as database:
         async with database.connection() as connection:
             last = await read_head(connection) if until is None else await resolve_position(connection, until)
@@ -51,7 +66,8 @@ async def _export(url: URL, file: Path, until: int | None) -> int:
             async for page in read_all_salted(database, EventFilter(until=last)):
                 write(b"".join(map(write_line, page)))
                 bar.progress(page[-1].position)
-        return last
+        async with database.connection() as connection:
+            return last, await connection.fetchval(LAST_ERASURE, last) or 0
 
 
 @click.command(name="import")

@@ -35,7 +35,9 @@ VALUE_CHARACTERS_MAX = 100
 @verify_export.export_options
 @home_option
 @json_option
-def verify(export: Path | None, checkpoint: Path | None, key: str | None, home: Path | None, as_json: bool) -> None:
+def verify(
+    export: Path | None, checkpoint: Path | None, key: str | None, partial: bool, home: Path | None, as_json: bool
+) -> None:
     """Verify the tables, the balances and the seal.
 
     The log is replayed and compared with the stored tables and balances; its signed checkpoint, every stored column and
@@ -45,8 +47,8 @@ def verify(export: Path | None, checkpoint: Path | None, key: str | None, home: 
     With --export, --checkpoint and --key no database is used: the export is verified against the signed checkpoint, and
     its events against the ledger's rules.
     """
-    if export is not None or checkpoint is not None or key is not None:
-        verify_export.verify(export, checkpoint, key, as_json)
+    if partial or any(option is not None for option in (export, checkpoint, key)):
+        verify_export.verify(export, checkpoint, key, is_partial=partial, as_json=as_json)
     differences: list[Difference] = []
     settings = settings_for(home)
     with owner_url(settings) as url:

@@ -20,8 +20,14 @@ KEY_CHARACTERS_MAX = 10_000
 
 
 def export_options(command: F) -> F:
-    """Add --export, --checkpoint and --key, which are given together or not at all."""
+    """Add --export, --checkpoint and --key, which are given together or not at all, and --partial."""
     for option in (
+        click.option(
+            "--partial",
+            is_flag=True,
+            help="Accept that the export ends before the log: count texts that are missing without a record of their "
+            "erasure, which may follow later.",
+        ),
         click.option(
             "--key",
             metavar="KEY",
@@ -44,17 +50,20 @@ def export_options(command: F) -> F:
     return command
 
 
-def verify(export: Path | None, checkpoint: Path | None, key: str | None, as_json: bool) -> NoReturn:
+def verify(
+    export: Path | None, checkpoint: Path | None, key: str | None, *, is_partial: bool, as_json: bool
+) -> NoReturn:
     """Verify an export, print what it proves, and exit.
 
     Args:
         export: the file with the export; - for stdin.
         checkpoint: the file with the signed checkpoint.
         key: the verifier key, or the name of the file that holds it.
+        is_partial: accept texts that are missing without a record of their erasure.
         as_json: print JSON.
 
     Raises:
-        UsageError: one of the three is missing, or the key cannot be read.
+        UsageError: one of the first three is missing, or the key cannot be read.
         SystemExit: code 0 if the export is proved, else 1.
     """
     if export is None or checkpoint is None or key is None:
@@ -66,7 +75,9 @@ def verify(export: Path | None, checkpoint: Path | None, key: str | None, as_jso
             with open_export(export) as file, progress_bar("Verifying", "bytes") as bar:
                 if file.size is not None:
                     bar.begin(file.size)
-                proved = verify_export(read_lines(file.lines), signed, lambda: bar.progress(file.bytes_read))
+                proved = verify_export(
+                    read_lines(file.lines), signed, lambda: bar.progress(file.bytes_read), is_partial=is_partial
+                )
         except (ExportError, ExportMismatchError) as error:
             _print_fault(error, as_json)
             sys.exit(1)
@@ -103,5 +114,10 @@ def _print_proved(proved: VerifiedExport, as_json: bool) -> None:
         click.echo(f"Not sealed: {counted(proved.not_sealed, 'later event')}, valid by the rules but not signed.")
     if proved.erased:
         click.echo(f"Erased: the free text of {counted(proved.erased, 'event')}, which cannot be verified.")
+    if proved.missing_texts:
+        texts = counted(proved.missing_texts, "event")
+        click.echo(
+            f"Missing: the free text of {texts}; the export has no record of the erasure, which may follow later."
+        )
     for currency, balance in proved.currencies.items():
         click.echo(f"{currency}: {balance.spent} spent, {balance.held} held")

@@ -74,7 +74,7 @@ def rejudge(working_state: WorkingState, history: LogHistory, recorded: Recorded
         InvalidLogError: The event could not have been recorded there. The working state must not be used any more.
     """
     _require_next(working_state, recorded, candidate)
-    history.add(recorded)
+    history.add(recorded, candidate)
     working_state.recorded_at = recorded.recorded_at
     try:
         if isinstance(candidate.payload, CostDenied):

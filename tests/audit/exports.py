@@ -10,13 +10,19 @@ import msgspec
 from ledger.audit.export_lines import ExportLine, read_lines, write_line
 from ledger.audit.note import Signer, Verifier, sign
 from ledger.audit.signed_checkpoint import Checkpoint
+from ledger.domain.catalogue import CATALOGUE
 from ledger.domain.event import Recorded
+from ledger.domain.judge_ledger import judge_ledger
+from ledger.domain.ledger_events import PAYLOAD_ERASED, PayloadErased
+from ledger.domain.working_state import WorkingState
+from ledger.log.prepare import prepare
 from ledger.log.read import SaltedEvent
 from tests.audit import naive
 from tests.projections.helpers import MemoryLog, sample_history
 
 ORIGIN = "ledger.example/log"
 SIGNER = Signer.generate(ORIGIN)
+ERASURE = CATALOGUE[PAYLOAD_ERASED]
 
 
 class _Line(msgspec.Struct):
@@ -37,6 +43,26 @@ def recorded_story() -> list[Recorded]:
 def erased(event: Recorded) -> Recorded:
     """Return the event as it is after an erasure."""
     return event._replace(text=None, text_salt=None)
+
+
+def with_erasures(events: Sequence[Recorded], *indexes: int) -> list[Recorded]:
+    """Erase texts of a log, and record each erasure at its end."""
+    log, working_state = list(events), WorkingState(len(events), events[-1].recorded_at)
+    working_state.versions |= {event.stream_id: event.version for event in events if event.category == "ledger"}
+    for index in indexes:
+        event = log[index]
+        erasure = PayloadErased(
+            position=event.position,
+            category=event.category,
+            stream_id=event.stream_id,
+            event_type=event.type,
+            size=event.size,
+            by="somebody",
+            reason="Asked to",
+        )
+        judge_ledger(working_state, prepare(ERASURE, erasure, actor="local", stream_id=event.stream_id))
+        log[index] = erased(event)
+    return [*log, *working_state.events]
 
 
 def line_of(event: Recorded) -> bytes:

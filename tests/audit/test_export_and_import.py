@@ -8,7 +8,7 @@ import pytest
 
 from ledger.audit import import_file, tree_store
 from ledger.audit.export_lines import ExportError, read_lines, write_line
-from ledger.audit.import_file import EmptyExportError, LedgerNotEmptyError, import_lines
+from ledger.audit.import_file import EmptyExportError, LedgerNotEmptyError, MissingTextsError, import_lines
 from ledger.audit.log_entry import encode_entry
 from ledger.audit.merkle import leaf_hash
 from ledger.audit.tree_growth import RightEdge, append_leaves
@@ -28,6 +28,7 @@ from projections.verify import verify
 from projections.worker import fold_page
 from tests.audit.exports import export_of, line_of, recorded
 from tests.events import campaign, content, cost, follow, job, reserve
+from tests.log.erasures import erased
 from tests.log.helpers import candidate, limit_releases, query, record, request, value
 from tests.projections.helpers import NOON, append_requests, expiry_request, sample_history, stored, tables
 
@@ -153,11 +154,25 @@ async def test_the_size_of_an_imported_erased_event_is_that_of_its_data(
     database: Database, empty_ledger: Database
 ) -> None:
     await record(database, cost(description="A text"))
-    await query(database, "UPDATE ledger.events SET text = NULL, text_salt = NULL")
+    await erased(database, 1)
 
     await imported(empty_ledger, await exported(database))
 
-    assert await value(empty_ledger, "SELECT size = length(data::text) FROM ledger.events")
+    assert await value(empty_ledger, "SELECT size = length(data::text) FROM ledger.events WHERE position = 1")
+
+
+async def test_an_export_without_the_record_of_an_erasure_is_refused(
+    database: Database, empty_ledger: Database
+) -> None:
+    await record(database, cost(description="A text"), cost(description="Another"))
+    await erased(database, 2)
+    before = await written(empty_ledger)
+
+    with pytest.raises(MissingTextsError, match=r"the free text of 1 event is missing \(first: position 2\), but no "):
+        await imported(empty_ledger, await exported(database, until=2))
+
+    assert await written(empty_ledger) == before
+    assert await imported(empty_ledger, await exported(database)) == 3
 
 
 OPENED, QUEUED = campaign("10"), job(budget="20")

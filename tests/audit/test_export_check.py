@@ -30,6 +30,7 @@ from tests.audit.exports import (
     line_of,
     recorded,
     recorded_story,
+    with_erasures,
 )
 from tests.events import campaign, content, cost, follow, job, reserve
 from tests.log.helpers import request
@@ -39,8 +40,8 @@ EXPORT = export_of(STORY)
 SIGNED = checkpoint_of(EXPORT)
 
 
-def verified(export: bytes, signed: Signed) -> VerifiedExport:
-    return verify_export(read_lines(io.BytesIO(export)), open_checkpoint(*signed))
+def verified(export: bytes, signed: Signed, *, is_partial: bool = False) -> VerifiedExport:
+    return verify_export(read_lines(io.BytesIO(export)), open_checkpoint(*signed), is_partial=is_partial)
 
 
 def resealed(events: list[Recorded]) -> VerifiedExport:
@@ -88,15 +89,63 @@ def test_spent_and_held_amounts_are_reported_by_currency_and_campaign() -> None:
     ]
 
 
-def test_erased_texts_are_counted_and_the_export_still_verifies() -> None:
-    with_text = [index for index, event in enumerate(STORY) if event.text is not None]
-    export = export_of(erased(event) for event in STORY)
+WITH_TEXT = [index for index, event in enumerate(STORY) if event.text is not None]
 
-    proved = verified(export, SIGNED)
 
-    assert len(with_text) > 10
-    assert proved.erased == len(with_text)
+def test_texts_whose_erasure_is_recorded_are_counted_and_the_export_still_verifies() -> None:
+    events = with_erasures(STORY, *WITH_TEXT)
+    erased_reason = with_erasures(events, len(STORY))
+
+    proved, again = verified(export_of(events), SIGNED), resealed(erased_reason)
+
+    assert len(WITH_TEXT) > 10
+    assert (proved.erased, proved.missing_texts) == (len(WITH_TEXT), 0)
+    assert (again.erased, again.missing_texts) == (len(WITH_TEXT) + 1, 0)
     assert proved.currencies == verified(EXPORT, SIGNED).currencies
+
+
+def test_an_export_whose_texts_were_removed_fails() -> None:
+    export = export_of(erased(event) for event in STORY)
+    message = rf"the free text of {len(WITH_TEXT)} events is missing \(first: position {WITH_TEXT[0] + 1}\), but no "
+
+    with pytest.raises(ExportMismatchError, match=message):
+        verified(export, SIGNED)
+
+
+def test_an_export_that_ends_before_the_record_of_an_erasure_verifies_as_a_partial_one() -> None:
+    export = export_of(with_erasures(STORY, *WITH_TEXT[:2])[:-1])
+
+    with pytest.raises(ExportMismatchError, match=r"or it ends too early; .* --partial"):
+        verified(export, SIGNED)
+    proved = verified(export, SIGNED, is_partial=True)
+
+    assert (proved.erased, proved.missing_texts) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "forge",
+    [
+        lambda erasure: erasure._replace(data=erasure.data.replace('"position":1,', '"position":2,')),
+        lambda erasure: erasure._replace(data=erasure.data.replace("campaign.created", "campaign.paused")),
+        lambda erasure: erasure._replace(stream_id=uuid4()),
+    ],
+    ids=["position", "type", "stream"],
+)
+def test_the_record_of_an_erasure_names_an_event_that_has_lost_its_text(forge: Callable[[Recorded], Recorded]) -> None:
+    *before, erasure = with_erasures(STORY, 0)
+
+    with pytest.raises(ExportError, match="but no such event has lost its text") as found:
+        resealed([*before, forge(erasure)])
+
+    assert found.value.position == erasure.position
+
+
+def test_a_text_cannot_be_erased_twice() -> None:
+    log = with_erasures(STORY, 0)
+    again = log[-1]._replace(position=len(log) + 1, version=2, id=uuid4())
+
+    with pytest.raises(ExportError, match="but no such event has lost its text"):
+        resealed([*log, again])
 
 
 @pytest.mark.parametrize("size", [0, 1, 2, len(STORY) - 1])
@@ -240,8 +289,15 @@ POSITIONS = {event.type: index for index, event in enumerate(LOG)}
 def appended(opened: str, event_type: str, data: str, **values: Any) -> list[Recorded]:
     """Return the log with one more event in a stream; `ERASED` as values gives it an erased text."""
     index = POSITIONS[opened]
-    later = {"position": len(LOG) + 1, "version": 2, "id": uuid4(), "recorded_at": LOG[-1].recorded_at}
-    fields: dict[str, Any] = {**later, **NO_TEXT, "type": event_type, "data": data, **values}
+    later = {"position": len(LOG) + 1, "version": 2, "schema_version": 1, "id": uuid4()}
+    fields: dict[str, Any] = {
+        **later,
+        **NO_TEXT,
+        "recorded_at": LOG[-1].recorded_at,
+        "type": event_type,
+        "data": data,
+        **values,
+    }
     return [*LOG, LOG[index]._replace(**fields)]
 
 

@@ -10,9 +10,11 @@ from sqlalchemy import URL
 from ledger.database import Database
 from projections.worker import fold_page
 from tests.audit.exports import SIGNER, checkpoint_of, export_of, read, recorded_story
+from tests.audit.exports import erased as erased_event
 from tests.cli.helpers import CommandResult, ledger
 from tests.conftest import administer
 from tests.events import campaign, cost
+from tests.log.erasures import erased
 from tests.log.helpers import record, value
 from tests.projections.helpers import append_requests, sample_history
 
@@ -129,6 +131,38 @@ async def test_an_export_is_verified_without_a_database(exported: Path) -> None:
         ("deleted", "0"),
         ("deleted", "0"),
     ]
+
+
+async def test_missing_texts_without_a_record_of_their_erasure_fail_unless_the_export_is_partial(
+    exported: Path, tmp_path: Path
+) -> None:
+    stripped = export_of(erased_event(event) for event in recorded_story())
+    (tmp_path / "log").write_bytes(stripped)
+    (tmp_path / "checkpoint").write_bytes(checkpoint_of(stripped).note)
+    files = ("--export", tmp_path / "log", "--checkpoint", tmp_path / "checkpoint", "--key", exported / "key")
+
+    whole = await ledger("verify", *files, database=NOWHERE)
+    partial = await ledger("verify", *files, "--partial", database=NOWHERE)
+    alone = await ledger("verify", "--partial", database=NOWHERE)
+
+    assert (whole.code, partial.code, alone.code) == (1, 0, 2)
+    assert whole.out.startswith("Not proved: the free text of ")
+    assert "\nMissing: the free text of " in partial.out
+
+
+async def test_an_export_says_that_texts_were_erased_after_its_end(
+    database_url: URL, database: Database, tmp_path: Path
+) -> None:
+    await record(database, cost(description="A text"), cost(description="Another"))
+    await erased(database, 2)
+
+    cut = await ledger("events", "export", tmp_path / "cut", "--until", "2", database=database_url)
+    before = await ledger("events", "export", tmp_path / "before", "--until", "1", database=database_url)
+    whole = await ledger("events", "export", tmp_path / "whole", database=database_url)
+
+    assert "Note: free texts of these events were erased after position 2." in cut.err
+    assert "Export the log up to position 3 to include the records of the erasures." in cut.err
+    assert (before.err, whole.err) == ("", "")
 
 
 async def test_a_wrong_export_is_reported_with_its_line_and_exit_code_1(exported: Path, tmp_path: Path) -> None:
