@@ -57,10 +57,10 @@ ORDER BY position LIMIT $1
 """  # noqa: S608 (fixed texts)
 
 HEAD_FAULT = """
-SELECT head.position, last.position AS last, head.recorded_at < last.recorded_at AS is_early
+SELECT head.position, last.position AS last, head.recorded_at, last.recorded_at AS last_recorded_at
 FROM ledger.log_head AS head,
     (SELECT coalesce(max(position), 0) AS position, max(recorded_at) AS recorded_at FROM ledger.events) AS last
-WHERE head.position <> last.position OR head.recorded_at < last.recorded_at
+WHERE head.position <> last.position OR head.recorded_at <> last.recorded_at
 """
 
 
@@ -197,5 +197,8 @@ async def _find_log_faults(connection: Connection) -> list[str]:
         if row["position"] != row["last"]:
             faults.append(f"the log's head is {row['position']}, but its last event has position {row['last']}")
         else:
-            faults.append("the log's head was recorded before its last event")
+            faults.append(
+                f"the log's head says that the last event was recorded at {row['recorded_at'].isoformat()}, but it "
+                f"was at {row['last_recorded_at'].isoformat()}"
+            )
     return faults

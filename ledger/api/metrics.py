@@ -1,5 +1,6 @@
 """GET /metrics: Prometheus metrics of the log, the read models, the sealer, holds and connections."""
 
+from datetime import UTC, datetime
 from typing import Annotated
 
 import msgspec
@@ -9,6 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, gen
 from ledger.api.routes import PLAIN, Route
 from ledger.api.services import Services
 from ledger.audit import tree_store
+from ledger.log.log_clock import read_lead
 from projections.queries import projection_status
 
 
@@ -18,6 +20,7 @@ async def get_metrics(request: web.Request, services: Services) -> web.StreamRes
         projection = await projection_status(connection)
         seal = await tree_store.read_seal_status(connection)
         holds = await connection.fetchval("SELECT count(*) FROM ledger.holds")
+        lead = await read_lead(connection, datetime.now(UTC))
     registry = CollectorRegistry()
 
     def gauge(name: str, help_text: str, value: float) -> None:
@@ -47,6 +50,7 @@ async def get_metrics(request: web.Request, services: Services) -> web.StreamRes
     if failure is not None:
         stopped.labels(failure.type, failure.error[:200]).set(failure.position)
     gauge("ledger_open_holds", "Holds that are not settled, released or expired.", holds)
+    gauge("ledger_log_clock_ahead_seconds", "How far the last event is ahead of this machine's clock.", lead)
     in_use = services.database.connections_in_use
     gauge("ledger_pool_connections", "Database connections of this process in use.", in_use)
     body = generate_latest(services.telemetry.registry) + generate_latest(registry)

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +23,7 @@ from ledger.database.guards import find_guard_faults, shown_faults
 from ledger.database.location import located_database
 from ledger.database.migrations import current_revision, expected_revision
 from ledger.embedded import EmbeddedError
+from ledger.log.log_clock import LEAD_SECONDS_MIN, read_lead
 from projections.queries import projection_status
 
 POSTGRES_VERSION_MIN = 15
@@ -160,6 +162,7 @@ async def _examine_step_by_step(database: Database, checks: list[Check], *, is_e
         checks.append(await _check_guards(driver, current))
         checks.append(await _check_worker(driver))
         checks.append(await _check_sealer(driver))
+        checks += await _check_clock(driver)
 
 
 def _check_version(version: int) -> list[Check]:
@@ -203,3 +206,14 @@ async def _check_sealer(connection: Connection) -> Check:
     if problem := status.problem():
         return Check("sealer", "problem", problem)
     return Check("sealer", "ok", f"{status.size:,} of {status.head:,} events are sealed")
+
+
+async def _check_clock(connection: Connection) -> list[Check]:
+    lead = await read_lead(connection, datetime.now(UTC))
+    if lead <= LEAD_SECONDS_MIN:
+        return []
+    warning = (
+        f"the last event was recorded {lead:,.0f} s after the present time of this machine: compare its clock "
+        "with that of the database server. Until they have caught up, the log's clock is slow, and holds last longer"
+    )
+    return [Check("clock", "warning", warning)]

@@ -6,10 +6,11 @@ from datetime import datetime
 
 from uuid_utils.compat import uuid7
 
-from ledger.database import Database
+from ledger.database import Connection, Database
 from ledger.domain.event import Request
 from ledger.domain.service_events import hold_expiry
 from ledger.log.appender import Appender
+from ledger.log.log_clock import CLOCK, notice_lead
 from ledger.log.notifications import LogSignal
 from ledger.log.pending_releases import release_pending_holds
 
@@ -22,15 +23,16 @@ PAUSE_SECONDS_MIN = 0.05
 PAUSE_SECONDS = 1.0
 """Pause between checks while the log grows, and after an error; shorter only if the next hold is due earlier."""
 
-DUE_HOLDS = """
+DUE_HOLDS = f"""
 SELECT stream_id FROM ledger.holds
-WHERE expires_at <= coalesce($2::timestamptz, clock_timestamp())
+WHERE expires_at <= (SELECT log_time FROM {CLOCK.format(now="$2::timestamptz")})
 ORDER BY expires_at LIMIT $1
-"""
+"""  # noqa: S608 (fixed texts)
 
-SECONDS_TO_NEXT = """
-SELECT extract(epoch FROM min(expires_at) - clock_timestamp())::float8 FROM ledger.holds
-"""
+SECONDS_TO_NEXT = f"""
+SELECT (extract(epoch FROM next.expires_at - log_time) * CASE WHEN is_ahead THEN 2 ELSE 1 END)::float8
+FROM (SELECT min(expires_at) AS expires_at FROM ledger.holds) AS next, {CLOCK.format(now="NULL")}
+"""  # noqa: S608 (fixed texts)
 
 
 async def expire_due_holds(database: Database, appender: Appender, now: datetime | None = None) -> int:
@@ -71,6 +73,7 @@ async def expire_holds(database: Database, appender: Appender, signal: LogSignal
             if expired == EXPIRED_HOLDS_MAX or released:
                 continue
             async with database.connection() as connection:
+                await _warn_of_lead(connection)
                 seconds = await connection.fetchval(SECONDS_TO_NEXT)
         except Exception:
             logger.exception("expiring holds failed; next attempt in %.0f s", PAUSE_SECONDS)
@@ -83,3 +86,13 @@ async def expire_holds(database: Database, appender: Appender, signal: LogSignal
         await asyncio.sleep(min(pause, PAUSE_SECONDS))
         if pause > PAUSE_SECONDS:
             await signal.wait(seen, pause - PAUSE_SECONDS)
+
+
+async def _warn_of_lead(connection: Connection) -> None:
+    lead = await notice_lead(connection)
+    if lead is not None:
+        logger.warning(
+            "the last event was recorded %.0f s after the present time of the database server, whose clock was ahead; "
+            "until it has caught up, the log's clock runs at half speed, and holds last longer",
+            lead,
+        )

@@ -11,6 +11,7 @@ from ledger.log.append import UNKNOWN_HEAD, end_group, judge_all, record_denials
 from ledger.log.connection_lease import ConnectionLease
 from ledger.log.load import LOAD, Head, decode_loaded
 from ledger.log.locked_recorder import APPEND_SECONDS_MAX
+from ledger.log.log_clock import with_log_time
 from ledger.log.resident_state import ResidentState
 from ledger.log.write import Group
 
@@ -59,10 +60,11 @@ class JudgeAhead:
         connection = await self._reader.get()
         state = self._state or ResidentState(UNKNOWN_HEAD)
         needed = await state.needed_by(requests)
+        now = self._clock() if self._clock else None
         async with asyncio.timeout(APPEND_SECONDS_MAX):
-            row = await connection.fetchrow(LOAD, *needed.arguments(self._clock() if self._clock else None))
-        assert row is not None
-        loaded = decode_loaded(row)
+            row = await connection.fetchrow(LOAD, *needed.arguments(now))
+            assert row is not None
+            loaded = await with_log_time(connection, decode_loaded(row), now)
         if self._state is None:
             state, self._head = ResidentState(loaded.head), loaded.head
         elif loaded.head not in (self._head, writing_from):

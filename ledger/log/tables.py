@@ -158,6 +158,9 @@ log_head = Table(
     Column("recorded_at", Time, nullable=False),
     # New at each move of the head: after a failover that lost events, another history may reach the same position.
     Column("token", Uuid, nullable=False, server_default=text("gen_random_uuid()")),
+    # The times of the log and of the server when a lead of the log's clock was last noticed (`ledger.log.log_clock`).
+    Column("ahead_from", Time),
+    Column("ahead_since", Time),
     PrimaryKeyConstraint("id"),
     CheckConstraint("id = 1", name="id"),
 )

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from tests.api.test_keys import key_header, served, status_of
 from tests.cli.helpers import started
 from tests.conftest import Service
 from tests.events import campaign, cost, reserve
-from tests.log.helpers import until
+from tests.log.helpers import record, until
 
 
 async def test_a_log_line_has_request_id_key_and_position(
@@ -89,6 +90,11 @@ async def test_metrics_have_requests_groups_latency_lag_holds_refusals_pool_and_
     assert found["ledger_pool_connections"] >= 0
     assert found["ledger_connections"] >= 1
     assert found["ledger_connections_turned_away_total"] == 0
+    assert found["ledger_log_clock_ahead_seconds"] == 0
+
+    await record(service.database, cost(), now=datetime.now(UTC) + timedelta(days=1))
+
+    assert 86_000 < (await metrics(service.client))["ledger_log_clock_ahead_seconds"] <= 86_400
 
 
 async def test_unknown_paths_share_one_label(shared: Service) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,15 @@ async def test_doctor_reports_ok_for_a_healthy_ledger(database_url: URL, kind: s
     assert {check["name"]: check["verdict"] for check in checks} == dict.fromkeys(names, "ok") | {"user": "warning"}
     assert result.out.count("OK ") == len(names) - 1
     assert str(database_url.password) not in result.out + as_json.out
+
+
+async def test_doctor_warns_of_a_log_whose_clock_is_ahead(database_url: URL, database: Database) -> None:
+    await record(database, campaign(), now=datetime.now(UTC) + timedelta(days=1))
+    await fold_page(database)
+
+    result = await ledger("doctor", database=database_url)
+
+    assert (result.code, result.out.count("WARNING  clock: the last event was recorded 86,")) == (0, 1)
 
 
 async def test_doctor_explains_each_problem_in_plain_words(

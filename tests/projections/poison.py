@@ -9,10 +9,13 @@ from ledger.database import Database
 from tests.log.helpers import connected, query, until, value
 
 INSERT = """
-WITH head AS (UPDATE ledger.log_head SET position = position + 1 RETURNING position)
+WITH head AS (
+    UPDATE ledger.log_head SET position = position + 1, recorded_at = greatest(recorded_at, now())
+    RETURNING position, recorded_at
+)
 INSERT INTO ledger.events
-SELECT position, split_part($1::text, '.', 1), gen_random_uuid(), 1, gen_random_uuid(), $1, $2::smallint, now(), now(),
-    'local', NULL, NULL, NULL, NULL, $3::text::json, NULL, NULL, NULL, NULL, length($3::text)
+SELECT position, split_part($1::text, '.', 1), gen_random_uuid(), 1, gen_random_uuid(), $1, $2::smallint, recorded_at,
+    recorded_at, 'local', NULL, NULL, NULL, NULL, $3::text::json, NULL, NULL, NULL, NULL, length($3::text)
 FROM head
 """
 CURE = """

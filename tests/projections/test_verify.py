@@ -335,9 +335,13 @@ LOG_FAULTS = {
         ["UPDATE ledger.log_head SET position = position + 3"],
         "the log's head is {more}, but its last event has position {head}",
     ),
-    "the head's time": (
+    "the head's time, too early": (
         ["UPDATE ledger.log_head SET recorded_at = '2000-01-01'"],
-        "the log's head was recorded before its last event",
+        "the log's head says that the last event was recorded at 2000-01-01T00:00:00+00:00, but it was at 2025-",
+    ),
+    "the head's time, too late": (
+        ["UPDATE ledger.log_head SET recorded_at = recorded_at + interval '1 microsecond'"],
+        "the log's head says that the last event was recorded at 2025-01-01T12:",
     ),
     "the checkpoint": (
         ["UPDATE ledger.projection_checkpoints SET position = 1000"],
