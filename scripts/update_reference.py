@@ -52,8 +52,9 @@ other content under the same identity is 409 `event-id-conflict`. Content is com
 must equal the recorded one, and each recorded field that is not sent must be a default, or an inherited campaign or
 currency. In JSON objects, the order of keys, escapes, and the spelling of numbers do not matter.
 
-`null` for an optional field means absent. Amounts are JSON strings or numbers, read from their text. *Free text* is
-stored apart from the data, so that it can be erased.
+`null` for an optional field means absent. Amounts are JSON numbers, or strings written like one, read from their text.
+An object that names a member twice is refused. *Free text* is stored apart from the
+data, so that it can be erased.
 """
 
 COMMAND_LINE_INTRODUCTION = """

@@ -41,7 +41,7 @@ from ledger.audit.sealer import Sealer
 from ledger.config import CONNECTIONS_MAX
 from ledger.database import Database
 from ledger.keys import KeyRing
-from ledger.log.decode import BODY_BYTES_MAX
+from ledger.log.request_body import BODY_BYTES_MAX
 from ledger.runtime import background
 from projections.positions import read_model_waiters
 

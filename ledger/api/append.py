@@ -13,7 +13,8 @@ from ledger.api.services import Services
 from ledger.domain.errors import InvalidEvent, LedgerError, Malformed, Refused
 from ledger.domain.event import Candidate, Receipt, Request
 from ledger.domain.judge import Verdict
-from ledger.log.decode import AnyEvent, split_body
+from ledger.log.new_event import AnyEvent
+from ledger.log.request_body import split_body
 from ledger.log.submit import append_each
 
 IDEMPOTENCY_KEY_CHARACTERS_MAX = 255

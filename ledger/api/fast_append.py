@@ -22,7 +22,7 @@ from ledger.domain.access import Caller
 from ledger.domain.errors import LedgerError, Refused
 from ledger.domain.event import Candidate, Request
 from ledger.domain.judge import Verdict
-from ledger.log.decode import split_body
+from ledger.log.request_body import split_body
 from ledger.log.submit import decode_each
 from ledger.logging_setup import REQUEST_CONTEXT
 

@@ -22,7 +22,7 @@ from ledger.api.routes import EVENT_STREAM, JSON, NDJSON, OCTETS, PLAIN, Route, 
 from ledger.api.services import Services
 from ledger.domain.access import PERMISSIONS, WHOLE_LEDGER
 from ledger.domain.event_type import CATEGORIES
-from ledger.log.decode import BODY_BYTES_MAX, REQUEST_EVENTS_MAX
+from ledger.log.request_body import BODY_BYTES_MAX, REQUEST_EVENTS_MAX
 
 TITLE = "Budget and job ledger"
 

@@ -10,7 +10,7 @@ from ledger.api.descriptions import ENVELOPE, FIELDS, PARAMETERS, describe
 from ledger.api.problems import STATUS, Problem
 from ledger.api.routes import Route
 from ledger.domain.codec import Day
-from ledger.log.decode import EVENT_STRUCTS, AnyEvent
+from ledger.log.new_event import EVENT_STRUCTS, AnyEvent
 
 Schema = dict[str, Any]
 

@@ -6,7 +6,7 @@ import msgspec
 from aiohttp import web
 
 from ledger.domain.errors import LedgerError, RateLimited, Unauthenticated, Unavailable
-from ledger.log.decode import BODY_TOO_LARGE
+from ledger.log.request_body import BODY_TOO_LARGE
 
 CONTENT_TYPE = "application/problem+json"
 

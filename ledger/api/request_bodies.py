@@ -9,7 +9,7 @@ from aiohttp.web_protocol import RequestPayloadError
 
 from ledger.domain.errors import Malformed, Overloaded, TooLarge, UnsupportedMediaType
 from ledger.fair_share import FairShare
-from ledger.log.decode import BODY_BYTES_MAX, BODY_TOO_LARGE
+from ledger.log.request_body import BODY_BYTES_MAX, BODY_TOO_LARGE
 
 BODY_SECONDS_MAX = 30.0
 

@@ -19,8 +19,8 @@ from ledger.domain.errors import LedgerError
 from ledger.domain.event import Recorded
 from ledger.domain.json_text import check_text
 from ledger.domain.log_history import InvalidLogError
-from ledger.log.decode import BODY_BYTES_MAX
 from ledger.log.read import SaltedEvent
+from ledger.log.request_body import BODY_BYTES_MAX
 
 LINE_BYTES_MAX = 2 * BODY_BYTES_MAX
 """Limits the memory of a reader. Longer than the line of any event that fits in a request."""

@@ -16,8 +16,9 @@ from ledger.database import Connection, Database
 from ledger.domain.errors import Refused
 from ledger.domain.event import Request
 from ledger.log.append import append
-from ledger.log.decode import read_candidate, split_body
+from ledger.log.decode import read_candidate
 from ledger.log.read import read_head
+from ledger.log.request_body import split_body
 from projections.checkpoint import read_position
 from projections.worker import fold_page
 

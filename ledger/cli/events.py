@@ -21,10 +21,11 @@ from ledger.database import Database
 from ledger.domain.access import LOCAL
 from ledger.domain.errors import LedgerError, Refused
 from ledger.domain.event import Receipt, Request
-from ledger.log.decode import read_candidate, split_body
+from ledger.log.decode import read_candidate
 from ledger.log.erasure import Erasure
 from ledger.log.erasure import erase as erase_text
 from ledger.log.read import EventFilter, EventView, read_head, read_page, view
+from ledger.log.request_body import split_body
 from ledger.log.submit import append_each, decode_each
 
 POLL_SECONDS = 0.2

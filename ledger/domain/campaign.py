@@ -6,12 +6,12 @@ from typing import Annotated
 
 import msgspec
 
-from ledger.domain.codec import FREE_TEXT, Amount, Count, Currency, Day, EventData, InvalidFieldError, Reason
+from ledger.domain.codec import FREE_TEXT, TITLE, Amount, Count, Currency, Day, EventData, InvalidFieldError, Reason
 from ledger.domain.event_type import EventType
 from ledger.domain.lifecycle import DELETED, Transition
 from ledger.domain.money import DEFAULT_CURRENCY
 
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255, extra=FREE_TEXT)]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255, extra=TITLE)]
 Description = Annotated[str, msgspec.Meta(max_length=1000, extra=FREE_TEXT)]
 
 

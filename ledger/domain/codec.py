@@ -44,6 +44,9 @@ Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 FREE_TEXT = {"kind": "text"}
 """Marks a text as free text: it is stored separately from the data so that it can be erased."""
 
+TITLE = {"kind": "text", "is_title": True}
+"""Marks a free text that shows what something is: new events must not leave it blank."""
+
 Reason = Annotated[str, msgspec.Meta(max_length=500, extra=FREE_TEXT)]
 Label = Annotated[str, msgspec.Meta(max_length=100)]
 JsonObject = Annotated[msgspec.Raw, msgspec.Meta(extra={"kind": "object"}, extra_json_schema={"type": "object"})]
@@ -86,6 +89,7 @@ class FieldPlan(NamedTuple):
     required: bool
     default: Any
     is_free_text: bool
+    is_title: bool
 
 
 class EventData(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
@@ -122,19 +126,32 @@ def _checks_of(struct: type[EventData]) -> tuple[tuple[str, Any, Callable[[Any],
 
 def _plan(field: msgspec.structs.FieldInfo, hint: Any) -> FieldPlan:
     kind: Any = "plain"
-    bounds: dict[str, Decimal | None] = {}
+    extra: dict[str, Any] = {}
     for part in (hint, *get_args(hint)):
         plain_type = get_args(part)[0] if hasattr(part, "__metadata__") else part
         if isinstance(plain_type, type) and issubclass(plain_type, datetime):
             kind = "time"
         for meta in getattr(part, "__metadata__", ()):
             if meta.extra:
-                bounds = dict(meta.extra)
-                kind = bounds.pop("kind")
+                extra = meta.extra
+                kind = extra["kind"]
     default = None if field.default is msgspec.NODEFAULT else field.default
     return FieldPlan(
-        field.name, kind, bounds.get("minimum"), bounds.get("maximum"), field.required, default, kind in FREE_KINDS
+        field.name,
+        kind,
+        extra.get("minimum"),
+        extra.get("maximum"),
+        field.required,
+        default,
+        kind in FREE_KINDS,
+        extra.get("is_title", False),
     )
+
+
+def check_field(plan: FieldPlan, value: Any) -> None:
+    """Raise `InvalidFieldError` if the value of one field breaks a rule that the JSON schema cannot express."""
+    if value is not None:
+        _CHECKS[plan.kind](plan, value)
 
 
 def _checked_amount(plan: FieldPlan, value: Decimal) -> Decimal:

@@ -6,11 +6,11 @@ from uuid import UUID
 
 import msgspec
 
-from ledger.domain.codec import FREE_TEXT, EventData, JsonObject, Reason, no_object
+from ledger.domain.codec import FREE_TEXT, TITLE, EventData, JsonObject, Reason, no_object
 from ledger.domain.event_type import EventType
 from ledger.domain.lifecycle import DELETED, Transition
 
-Title = Annotated[str, msgspec.Meta(min_length=1, max_length=500, extra=FREE_TEXT)]
+Title = Annotated[str, msgspec.Meta(min_length=1, max_length=500, extra=TITLE)]
 Body = Annotated[str, msgspec.Meta(max_length=1_000_000, extra=FREE_TEXT)]
 
 

@@ -1,4 +1,4 @@
-"""Canonical JSON by value: one text for all spellings of a value, so that equal values are equal bytes."""
+"""Canonical JSON by value: one text for all spellings of a value, so equal values are equal bytes."""
 
 import json
 import re

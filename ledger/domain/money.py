@@ -17,6 +17,9 @@ ZERO = Decimal(0)
 
 DEFAULT_CURRENCY = "USD"
 
+JSON_NUMBER = r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
+"""A regular expression of amounts in new events. `Decimal` also reads "1_0", " 7 ", "+1" and the digits of Arabic."""
+
 EXACT = Context(prec=100, traps=[InvalidOperation, Overflow, Inexact])
 """The context for adding and subtracting money. A result that needs rounding raises `Inexact`."""
 

@@ -1,4 +1,4 @@
-"""Same content: whether an event that is sent again is the recorded one, by value (a duplicate or a conflict).
+"""Same content: whether an event that is sent again is a duplicate or a conflict, compared by value.
 
 Every field that was sent must equal the stored one, and every stored field that was not sent must be one that the
 service fills in: a default, or a campaign or currency that is inherited.

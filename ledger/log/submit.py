@@ -1,12 +1,14 @@
 """Decode, authorize and append the events of a request, each separately: receipts or errors."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 from ledger.domain.access import Caller
 from ledger.domain.errors import Forbidden, LedgerError
 from ledger.domain.event import Candidate, Receipt, Request
 from ledger.log.appender import Appender
 from ledger.log.decode import read_candidate
+from ledger.log.prepare import id_for_key
 
 
 def decode_each(
@@ -22,9 +24,10 @@ def decode_each(
     Yields:
         for each text, in order, the candidate or the error.
     """
+    derive_id = partial(id_for_key, caller.name, idempotency_key) if idempotency_key is not None else None
     for index, text in enumerate(texts):
         try:
-            candidate = read_candidate(text, index, caller.name, idempotency_key, caller.allowed_campaign_ids)
+            candidate = read_candidate(text, index, caller.name, derive_id, caller.allowed_campaign_ids)
             if not caller.may_append(category := candidate.event_type.category):
                 raise Forbidden(f"a key with role `{caller.role.value}` may not append {category} events")
         except LedgerError as error:

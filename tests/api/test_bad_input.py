@@ -105,14 +105,21 @@ async def test_a_body_that_is_not_utf_8_is_malformed(shared: Service, location: 
 
 @pytest.mark.parametrize("text", [r"\ud800", r"\udc00", r"\ud800\ud800", r"\udc00\ud800", r"x\ud83dx"])
 @pytest.mark.parametrize("location", ["text", "value", "key"])
-async def test_a_lone_surrogate_is_malformed(shared: Service, location: str, text: str) -> None:
-    body = {
-        "text": f'{{"type": "job.failed", "stream_id": "{job()["id"]}", "data": {{"error_message": "{text}"}}}}',
-        "value": a_job(f'{{"a": ["{text}"]}}'),
-        "key": a_job(f'{{"a": {{"{text}": 1}}}}'),
+async def test_a_lone_surrogate_is_invalid(shared: Service, location: str, text: str) -> None:
+    body, path = {
+        "text": (
+            f'{{"type": "job.failed", "stream_id": "{job()["id"]}", "data": {{"error_message": "{text}"}}}}',
+            "$.data.error_message",
+        ),
+        "value": (a_job(f'{{"a": ["{text}"]}}'), "$.data.input_data.a[0]"),
+        "key": (a_job(f'{{"a": {{"{text}": 1}}}}'), f"$.data.input_data.a.{text}"),
     }[location]
 
-    assert (await refused(shared, body))[0] == MALFORMED
+    what, problem = await refused(shared, body)
+
+    assert what == INVALID
+    assert [error["path"] for error in problem["errors"]] == [path]
+    assert "surrogate" in problem["errors"][0]["message"]
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from ledger.api.app import listen, serving
 from ledger.api.client_connections import HEAD_SECONDS_MAX
 from ledger.api.request_bodies import BODY_SECONDS_MAX
 from ledger.database import Database
-from ledger.log.decode import BODY_BYTES_MAX
+from ledger.log.request_body import BODY_BYTES_MAX
 from tests.api.hostile import ANSWER_SECONDS_MAX, RawConnection, raw_connections, request, response_to, slowest_read
 from tests.cli.helpers import Running, started
 from tests.conftest import Service

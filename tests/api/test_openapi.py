@@ -15,7 +15,7 @@ from ledger.api.openapi import HEADER_SCHEMAS
 from ledger.api.problems import STATUS
 from ledger.api.routes import Route
 from ledger.domain.catalogue import CATALOGUE
-from ledger.log.decode import NewEvent
+from ledger.log.new_event import NewEvent
 from tests.api.json_schema import Schemas
 from tests.conftest import Service
 from tests.domain.contract import TRANSITIONS

@@ -1,4 +1,4 @@
-"""Events sent again over HTTP: the same values in another spelling are duplicates, other values conflicts."""
+"""Events sent again over HTTP: equal values are duplicates, however they are written."""
 
 import json
 from typing import Any

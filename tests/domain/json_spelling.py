@@ -49,7 +49,7 @@ def _number(draw: Callable[[st.SearchStrategy[Any]], Any], number: Decimal) -> s
     zeros = draw(st.integers(0, 2))
     text = "".join(map(str, digits)) + "0" * zeros
     decimals = draw(st.integers(0, len(text) - 1))
-    whole, fraction = text[: len(text) - decimals], text[len(text) - decimals :]
+    whole, fraction = int(text[: len(text) - decimals]), text[len(text) - decimals :]
     moved = exponent - zeros + decimals
     mark = draw(st.sampled_from(["e", "E"])) + draw(st.sampled_from(["", "+"] if moved >= 0 else [""]))
     power = f"{mark}{moved}" if moved or draw(st.booleans()) else ""
