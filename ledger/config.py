@@ -2,7 +2,8 @@
 
 `DATABASE_URL`, or `DB_HOST DB_PORT DB_NAME DB_USER DB_PASSWORD DB_SSLMODE`; `DIRECT_DATABASE_URL`;
 `REPLICA_DATABASE_URL`; `LEDGER_HOME LEDGER_HOST LEDGER_PORT LEDGER_LOG_LEVEL LEDGER_LOG_FORMAT LEDGER_LOG_ORIGIN
-LEDGER_LOG_KEY LEDGER_RATE_LIMIT LEDGER_CONNECTIONS_MAX`. The environment takes precedence over `.env`.
+LEDGER_LOG_KEY LEDGER_RATE_LIMIT LEDGER_CONNECTIONS_MAX LEDGER_REVERIFY_HOURS`. The environment takes precedence over
+`.env`.
 """
 
 import logging
@@ -41,6 +42,10 @@ CONNECTIONS_MAX = 4_000
 """The most client connections of a process."""
 
 
+REVERIFY_HOURS = 24.0
+"""The time in which the whole sealed log is hashed again."""
+
+
 class ConfigError(LedgerError):
     """A setting is invalid; the message names it and the next step."""
 
@@ -62,6 +67,7 @@ class Settings(msgspec.Struct, frozen=True):
     log_key: Path | None = None
     rate_limit: RateLimitItem = RATE_LIMIT
     connections_max: int = CONNECTIONS_MAX
+    reverify_hours: float = REVERIFY_HOURS
     database_url: URL | None = None
     direct_database_url: URL | None = None
     replica_database_url: URL | None = None
@@ -93,6 +99,7 @@ def read_settings(environment: Mapping[str, str] | None = None, folder: Path | N
         log_origin=_log_origin(merged.get("LEDGER_LOG_ORIGIN", "ledger.local/log")),
         rate_limit=_rate_limit(merged.get("LEDGER_RATE_LIMIT")),
         connections_max=_connections_max(merged.get("LEDGER_CONNECTIONS_MAX")),
+        reverify_hours=_reverify_hours(merged.get("LEDGER_REVERIFY_HOURS")),
         log_key=Path(merged["LEDGER_LOG_KEY"]) if "LEDGER_LOG_KEY" in merged else None,
         database_url=database_url,
         direct_database_url=parse_url("DIRECT_DATABASE_URL", direct) if direct else database_url,
@@ -181,6 +188,16 @@ def _connections_max(value: str | None) -> int:
     if not (value.isascii() and value.isdigit()) or not 1 <= int(value) <= 1_000_000:
         raise ConfigError(f"LEDGER_CONNECTIONS_MAX must be a number, 1 to 1000000, not {value!r}")
     return int(value)
+
+
+def _reverify_hours(value: str | None) -> float:
+    try:
+        hours = float(value) if value else REVERIFY_HOURS
+    except ValueError:
+        hours = 0.0
+    if not 0.1 <= hours <= 8760:
+        raise ConfigError(f"LEDGER_REVERIFY_HOURS must be a number of hours, 0.1 to 8760, not {value!r}")
+    return hours
 
 
 def _log_origin(value: str) -> str:

@@ -199,6 +199,14 @@ def test_the_limit_of_connections_is_a_positive_number(settings: Reader) -> None
             settings(LEDGER_CONNECTIONS_MAX=wrong)
 
 
+def test_the_time_of_a_re_verification_is_a_number_of_hours(settings: Reader) -> None:
+    assert settings().reverify_hours == 24
+    assert settings(LEDGER_REVERIFY_HOURS="0.5").reverify_hours == 0.5
+    for wrong in ("0", "-1", "daily", "nan", "inf"):
+        with pytest.raises(ConfigError, match="LEDGER_REVERIFY_HOURS"):
+            settings(LEDGER_REVERIFY_HOURS=wrong)
+
+
 def test_an_invalid_log_level_is_refused_with_the_name_of_the_setting(settings: Reader) -> None:
     with pytest.raises(ConfigError, match="LEDGER_LOG_LEVEL"):
         settings(LEDGER_LOG_LEVEL="loud")

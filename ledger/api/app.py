@@ -38,7 +38,7 @@ from ledger.api.request_bodies import RequestBodies
 from ledger.api.services import SERVICES, Services
 from ledger.api.telemetry import Telemetry
 from ledger.audit.sealer import Sealer
-from ledger.config import CONNECTIONS_MAX
+from ledger.config import CONNECTIONS_MAX, REVERIFY_HOURS
 from ledger.database import Database
 from ledger.keys import KeyRing
 from ledger.log.request_body import BODY_BYTES_MAX
@@ -114,6 +114,7 @@ async def serving(
     replica: Database | None = None,
     clock: Callable[[], datetime] | None = None,
     connections_max: int = CONNECTIONS_MAX,
+    reverify_hours: float = REVERIFY_HOURS,
 ) -> AsyncIterator[None]:
     """Serve the API inside the context; on exit, finish the requests that were accepted.
 
@@ -129,6 +130,7 @@ async def serving(
         replica: a streaming replica to read from.
         clock: the time of recording; None: the database server's clock.
         connections_max: the most open client connections; for a further one an idle one is closed, else it gets 503.
+        reverify_hours: the time in which the whole sealed log is hashed again, if this process seals.
 
     Yields:
         Nothing; the service accepts connections.
@@ -143,6 +145,7 @@ async def serving(
             direct=direct,
             on_group=telemetry.observe_group,
             clock=clock,
+            reverify_hours=reverify_hours,
         ) as (appender, signal),
         LiveFeed(database, signal, max(1, connections_max * 3 // 4)) as feed,
         event_loop_pauses(telemetry.registry),

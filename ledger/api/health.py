@@ -1,7 +1,7 @@
-"""GET /healthz (liveness) and /readyz (readiness: database, migrations, read models, sealer)."""
+"""GET /healthz (liveness) and /readyz (readiness: database, migrations, read models, sealer, log)."""
 
 import asyncio
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 from aiohttp import web
@@ -9,9 +9,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ledger.api.routes import Route, json_response
 from ledger.api.services import Services
+from ledger.api.views import Time
 from ledger.audit import tree_store
+from ledger.audit.reverification import read_reverification
 from ledger.database import CONNECTION_ERRORS
 from ledger.database.migrations import current_revision, expected_revision
+from ledger.domain.codec import time_text
 from projections.queries import projection_status
 
 READY_SECONDS_MAX = 5.0
@@ -21,20 +24,36 @@ LAG_SECONDS_MAX = 60.0
 """The longest lag at which the read models count as ready."""
 
 
+UNMIGRATED = "unknown until migrated"
+
+
 class Health(msgspec.Struct):
     """The process is alive."""
 
     status: Literal["ok"] = "ok"
 
 
-class Readiness(msgspec.Struct):
-    """The result of each check: `ok`, or what is wrong."""
+class ReverificationProgress(msgspec.Struct):
+    """How far the background re-verification has hashed the sealed log again, and when it last reached its end."""
 
-    status: Literal["ok", "unavailable"]
+    position: Annotated[int, msgspec.Meta(description="The position that the current pass has reached.")]
+    last_full_pass: Annotated[
+        Time | None, msgspec.Meta(description="When a pass last reached the end of the sealed log; null if never.")
+    ]
+
+
+class Readiness(msgspec.Struct):
+    """The result of each check: `ok`, or what is wrong. `log-changed`: a sealed event is not what was sealed."""
+
+    status: Literal["ok", "unavailable", "log-changed"]
     database: str
     migrations: str
     projections: str
     sealer: str
+    log: Annotated[str, msgspec.Meta(description="Whether the sealed events are still what was sealed.")]
+    reverification: Annotated[
+        ReverificationProgress | None, msgspec.Meta(description="Progress of the background re-verification.")
+    ] = None
 
 
 async def healthz(request: web.Request, services: Services) -> web.StreamResponse:
@@ -49,7 +68,9 @@ async def readyz(request: web.Request, services: Services) -> web.StreamResponse
             readiness = await _check(services)
     except (*CONNECTION_ERRORS, SQLAlchemyError, TimeoutError) as error:
         unknown = "unknown: the database does not respond"
-        readiness = Readiness("unavailable", f"does not respond ({type(error).__name__})", unknown, unknown, unknown)
+        readiness = Readiness(
+            "unavailable", f"does not respond ({type(error).__name__})", unknown, unknown, unknown, unknown
+        )
     return json_response(readiness, status=200 if readiness.status == "ok" else 503)
 
 
@@ -58,16 +79,28 @@ async def _check(services: Services) -> Readiness:
         current, expected = await current_revision(connection), expected_revision()
     if current != expected:
         problem = f"at {current}, this release needs {expected}: run `ledger migrate`"
-        return Readiness("unavailable", "ok", problem, "unknown until migrated", "unknown until migrated")
+        return Readiness("unavailable", "ok", problem, UNMIGRATED, UNMIGRATED, UNMIGRATED)
     async with services.database.connection() as connection:
         status = await projection_status(connection)
         seal = await tree_store.read_seal_status(connection)
+        reverification = await read_reverification(connection)
     projections = status.problem() or "ok"
     if projections == "ok" and status.lag_seconds > LAG_SECONDS_MAX:
         projections = f"{status.lag_seconds:.0f} s behind: is a worker running?"
     sealer = seal.problem() or ("ok" if seal.verifier_key else "not sealed: no key yet")
     is_ready = projections == "ok" and seal.problem() is None
-    return Readiness("ok" if is_ready else "unavailable", "ok", "ok", projections, sealer)
+    last_full_pass = reverification.last_full_pass_at
+    return Readiness(
+        "log-changed" if reverification.problem() else "ok" if is_ready else "unavailable",
+        database="ok",
+        migrations="ok",
+        projections=projections,
+        sealer=sealer,
+        log=reverification.problem() or "ok",
+        reverification=ReverificationProgress(
+            reverification.position, time_text(last_full_pass) if last_full_pass else None
+        ),
+    )
 
 
 ROUTES = [

@@ -10,6 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, gen
 from ledger.api.routes import PLAIN, Route
 from ledger.api.services import Services
 from ledger.audit import tree_store
+from ledger.audit.reverification import read_reverification
 from ledger.log.log_clock import read_lead
 from projections.queries import projection_status
 
@@ -19,6 +20,7 @@ async def get_metrics(request: web.Request, services: Services) -> web.StreamRes
     async with services.database.connection() as connection:
         projection = await projection_status(connection)
         seal = await tree_store.read_seal_status(connection)
+        reverification = await read_reverification(connection)
         holds = await connection.fetchval("SELECT count(*) FROM ledger.holds")
         lead = await read_lead(connection, datetime.now(UTC))
     registry = CollectorRegistry()
@@ -37,6 +39,22 @@ async def get_metrics(request: web.Request, services: Services) -> web.StreamRes
     gauge("ledger_sealed_events", "Events under the last signed checkpoint.", seal.size)
     gauge("ledger_seal_lag_seconds", "Age of the oldest event not yet sealed.", max(0.0, seal.lag_seconds))
     gauge("ledger_seal_refused", "1 while the sealer refuses to sign.", seal.refusal is not None)
+    last_pass = reverification.last_full_pass_at
+    gauge(
+        "ledger_reverified_position",
+        "Position that the background re-verification has reached.",
+        reverification.position,
+    )
+    gauge(
+        "ledger_reverification_last_pass_timestamp_seconds",
+        "When the re-verification last reached the end of the sealed log; 0 if never.",
+        last_pass.timestamp() if last_pass is not None else 0,
+    )
+    gauge(
+        "ledger_log_changed_position",
+        "Position of a sealed event that was changed; 0 if none was found.",
+        reverification.changed_position or 0,
+    )
     statuses = Gauge("ledger_projection_status", "1 for the current status.", ["status"], registry=registry)
     for status in ("running", "failing", "paused"):
         statuses.labels(status).set(projection.status == status)

@@ -34,6 +34,25 @@ async def find_seal_faults(connection: Connection, local: LocalCheckpoint | None
     return await _SealCheck(connection, sealed, await read_head(connection), local, shown_max).find_faults()
 
 
+async def read_present_leaf_hashes(connection: Connection, after: int, until: int) -> bytes:
+    """Compute the leaf hashes of a range of events, with zeros for missing events.
+
+    Args:
+        connection: to the primary or a replica.
+        after: position before the first event.
+        until: position of the last event.
+
+    Returns:
+        The hashes in order, 32 bytes each, concatenated.
+    """
+    try:
+        return await tree_store.read_leaf_hashes(connection, after, until)
+    except tree_store.TreeDamagedError:
+        rows = await connection.fetch(LEAF_HASH_BY_POSITION, after, until)
+        leaves = {row["position"]: row["leaf"] for row in rows}
+        return b"".join(leaves.get(position, bytes(HASH_BYTES)) for position in range(after + 1, until + 1))
+
+
 class _FaultList:
     """Faults of one kind: the first `shown_max` as sentences, the rest counted."""
 
@@ -95,20 +114,11 @@ class _SealCheck:
     async def _append_events(self, edge: RightEdge, end: int) -> RightEdge:
         while edge.size < end:
             after, until = edge.size, min(end, edge.size + CHUNK_EVENTS)
-            leaves = await self._read_leaf_hashes(after, until)
+            leaves = await read_present_leaf_hashes(self._connection, after, until)
             tiles, edge = append_leaves(edge, leaves)
             if after < self._sealed.size:
                 await self._compare_tiles(after, leaves, tiles)
         return edge
-
-    async def _read_leaf_hashes(self, after: int, until: int) -> bytes:
-        """Return the leaf hashes of these positions, with zeros for missing events."""
-        try:
-            return await tree_store.read_leaf_hashes(self._connection, after, until)
-        except tree_store.TreeDamagedError:
-            rows = await self._connection.fetch(LEAF_HASH_BY_POSITION, after, until)
-            leaves = {row["position"]: row["leaf"] for row in rows}
-            return b"".join(leaves.get(position, bytes(HASH_BYTES)) for position in range(after + 1, until + 1))
 
     async def _compare_tiles(self, after: int, leaves: bytes, tiles: tree_store.Tiles) -> None:
         """Compare the stored tiles with those computed from a chunk of events."""

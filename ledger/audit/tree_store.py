@@ -82,6 +82,11 @@ FROM ledger.log_head AS head LEFT JOIN ledger.log_checkpoint AS sealed ON true
 LAG_SECONDS_MAX = 60.0
 """A longer lag is a problem: sealing normally takes at most two seconds."""
 
+REFUSAL_ADVICE = (
+    "find out what happened to the database, and bring back the right one; only if that is lost, accept the loss with "
+    "`ledger audit accept-rollback`"
+)
+
 Tiles = dict[tuple[int, int], bytes]
 """Hashes of tiles by level and index."""
 
@@ -116,7 +121,7 @@ class SealStatus(msgspec.Struct, frozen=True):
     def problem(self) -> str | None:
         """Return what is wrong, in words; None if all is well or the log was never sealed."""
         if self.refusal is not None:
-            return f"not sealed past {self.size}: {self.refusal}; see `ledger audit accept-rollback`"
+            return f"not sealed past {self.size}: {self.refusal}. Next: {REFUSAL_ADVICE}"
         if self.head < self.size:
             return f"{self.size:,} events are sealed, but the log has only {self.head:,}: its end is missing"
         if self.verifier_key is not None and self.lag_seconds > LAG_SECONDS_MAX:

@@ -11,6 +11,7 @@ import msgspec
 from sqlalchemy import URL
 
 from ledger.audit import tree_store
+from ledger.audit.reverification import read_reverification
 from ledger.cli.databases import migration_problem
 from ledger.cli.event_loop import run_async
 from ledger.cli.explain import explain
@@ -163,6 +164,7 @@ async def _examine_step_by_step(database: Database, checks: list[Check], *, is_e
         checks.append(await _check_worker(driver))
         checks.append(await _check_sealer(driver))
         checks += await _check_clock(driver)
+        checks.append(await _check_log(driver))
 
 
 def _check_version(version: int) -> list[Check]:
@@ -217,3 +219,10 @@ async def _check_clock(connection: Connection) -> list[Check]:
         "with that of the database server. Until they have caught up, the log's clock is slow, and holds last longer"
     )
     return [Check("clock", "warning", warning)]
+
+
+async def _check_log(connection: Connection) -> Check:
+    reverification = await read_reverification(connection)
+    if problem := reverification.problem():
+        return Check("log", "problem", problem)
+    return Check("log", "ok", f"the sealed events were hashed again up to position {reverification.position:,}")

@@ -70,7 +70,12 @@ def _print_report(report: VerificationReport) -> None:
     click.echo(
         f"Found {counted(report.differences, 'difference')} and {counted(len(report.faults), 'fault')} of the log."
     )
-    if report.differences:
+    if report.faults:
+        click.echo(
+            "Next: find out who changed the log or its guards, keep a copy of the database, and restore it from a "
+            "backup. Accept or rebuild nothing before."
+        )
+    elif report.differences:
         click.echo("Next: find out how the tables were changed, then correct them with `ledger rebuild`.")
 
 

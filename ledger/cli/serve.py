@@ -80,6 +80,13 @@ async def _work(settings: Settings, url: URL) -> None:
     async with service_databases(settings, url) as (database, appends, direct, _):
         await require_migrated(database)
         sealer = await find_sealer(database, signing_files(settings))
-        async with background(database, with_worker=True, sealer=sealer, appends=appends, direct=direct):
+        async with background(
+            database,
+            with_worker=True,
+            sealer=sealer,
+            appends=appends,
+            direct=direct,
+            reverify_hours=settings.reverify_hours,
+        ):
             click.echo("The worker is running (press Ctrl-C to stop)")
             await wait_for_stop(stop)

@@ -1,5 +1,6 @@
 """ledger status: the positions of the log, the read models and the seal."""
 
+from datetime import datetime
 from pathlib import Path
 
 import click
@@ -7,6 +8,7 @@ import msgspec
 from sqlalchemy import URL
 
 from ledger.audit import tree_store
+from ledger.audit.reverification import read_reverification
 from ledger.cli.databases import service_url
 from ledger.cli.event_loop import run_async
 from ledger.cli.options import home_option, json_option
@@ -31,6 +33,9 @@ class Status(msgspec.Struct):
     origin: str | None
     sealed: int
     seal_refusal: str | None
+    reverified: int
+    last_full_pass: datetime | None
+    log_changed: str | None
 
 
 @click.command()
@@ -57,6 +62,11 @@ def _print_status(status: Status) -> None:
         click.echo(f"NOT SEALED after position {status.sealed:,}: {status.seal_refusal}")
     elif status.origin is not None:
         click.echo(f"Sealed: {counted(status.sealed, 'event')}, origin {status.origin}.")
+    if status.log_changed is not None:
+        click.echo(f"LOG CHANGED: {status.log_changed}")
+    elif status.origin is not None:
+        last = f"{status.last_full_pass:%Y-%m-%d %H:%M}Z" if status.last_full_pass else "none yet"
+        click.echo(f"Re-verified: up to position {status.reverified:,}; last full pass: {last}.")
     if status.projections == "paused":
         click.echo(
             "Next: fix the cause and run `ledger projections retry|skip`; if a read model was changed by hand, "
@@ -71,6 +81,7 @@ async def _read_status(url: URL) -> Status:
         async with database.connection() as driver:
             read_models = await projection_status(driver)
             seal = await tree_store.read_seal_status(driver)
+            reverification = await read_reverification(driver)
     return Status(
         revision=revision,
         head=read_models.head,
@@ -82,4 +93,7 @@ async def _read_status(url: URL) -> Status:
         origin=seal.origin,
         sealed=seal.size,
         seal_refusal=seal.refusal,
+        reverified=reverification.position,
+        last_full_pass=reverification.last_full_pass_at,
+        log_changed=reverification.problem(),
     )

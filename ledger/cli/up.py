@@ -71,6 +71,7 @@ async def _up(settings: Settings, url: URL, listener: socket.socket, demo: bool)
             appends=appends,
             direct=direct,
             replica=replica,
+            reverify_hours=settings.reverify_hours,
         ):
             if demo:
                 await _wait_for_read_models(database)

@@ -222,3 +222,19 @@ log_checkpoint = Table(
     PrimaryKeyConstraint("id"),
     CheckConstraint("id = 1", name="id"),
 )
+
+# One row: how far the sealed log was hashed again, when that is continued, and what was found to differ.
+reverification = Table(
+    "reverification",
+    metadata,
+    Column("id", SmallInteger, nullable=False, server_default="1"),
+    Column("position", BigInteger, nullable=False),
+    # NULL between two passes.
+    Column("started_at", Time),
+    Column("next_at", Time),
+    Column("last_full_pass_at", Time),
+    Column("changed_position", BigInteger),
+    Column("change", Text),
+    PrimaryKeyConstraint("id"),
+    CheckConstraint("id = 1", name="id"),
+)

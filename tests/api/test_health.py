@@ -60,6 +60,8 @@ async def test_a_service_with_all_its_parts_is_ready(shared: Service) -> None:
             "migrations": "ok",
             "projections": "ok",
             "sealer": "not sealed: no key yet",
+            "log": "ok",
+            "reverification": {"position": 0, "last_full_pass": None},
         },
     )
 

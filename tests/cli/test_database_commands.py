@@ -64,6 +64,9 @@ async def test_status_shows_the_positions_of_the_log_and_the_read_models(databas
         "origin": None,
         "sealed": 0,
         "seal_refusal": None,
+        "reverified": 0,
+        "last_full_pass": None,
+        "log_changed": None,
     }
     assert "3 events" in in_words.out
     assert "1 event behind" in in_words.out
@@ -77,7 +80,7 @@ async def test_doctor_reports_ok_for_a_healthy_ledger(database_url: URL, kind: s
     assert (result.code, as_json.code) == (0, 0)
     checks = json.loads(as_json.out)
     beside = {"pgbouncer": ["direct connection"], "replica": ["replica"]}.get(kind, [])
-    names = ["settings", "connection", "user", "migrations", "worker", "sealer", *beside]
+    names = ["settings", "connection", "user", "migrations", "guards", "worker", "sealer", "log", *beside]
     # The user of the tests' server is its superuser.
     assert {check["name"]: check["verdict"] for check in checks} == dict.fromkeys(names, "ok") | {"user": "warning"}
     assert result.out.count("OK ") == len(names) - 1

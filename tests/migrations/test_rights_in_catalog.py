@@ -15,7 +15,10 @@ ALL = {"SELECT", "INSERT", "UPDATE", "DELETE"}
 SERVICE = {
     **{f"ledger.{table}": {"SELECT", "INSERT"} for table in ("events", *PARTITIONS)},
     **{f"ledger.{table}": ALL - {"DELETE"} for table in ("accounts", "api_keys", "log_tiles", "streams")},
-    **{f"ledger.{table}": {"SELECT", "UPDATE"} for table in ("log_checkpoint", "log_head", "projection_checkpoints")},
+    **{
+        f"ledger.{table}": {"SELECT", "UPDATE"}
+        for table in ("log_checkpoint", "log_head", "projection_checkpoints", "reverification")
+    },
     "ledger.holds": ALL - {"UPDATE"},
     "ledger.entries": ALL - {"DELETE"},
     "ledger.pending_releases": ALL,
@@ -105,6 +108,7 @@ async def test_only_the_service_may_call_functions_and_security_definers_have_a_
         "erase_text": ["ledger_service"],
         "grant_roles": [],
         "grant_roles_0004": [],
+        "grant_roles_0006": [],
         "load_state": ["ledger_service"],
         "lock_and_load": ["ledger_service"],
         "lock_and_load_state": ["ledger_service"],
