@@ -1,46 +1,50 @@
-"""API keys: create, list, revoke and authenticate.
+"""API keys: create, list, find, revoke; what a key consists of, and which names and expiry times are allowed.
 
 A key is `lgr_<id>_<secret><checksum>`. The id finds it, the secret (32 characters of 62, 190 bits) authenticates it,
 and the checksum detects a mistyped key without a query. Only the SHA-256 of the secret is stored: a secret of 190
-random bits needs no slow hash.
+random bits needs no slow hash. Authentication: `key_ring.py`.
 """
 
-import asyncio
-import hmac
-import logging
 import re
 import secrets
 import string
-import time
 import zlib
 from datetime import UTC, datetime
 from hashlib import sha256
+from typing import NamedTuple
+from unicodedata import normalize
 from uuid import UUID
 
 import asyncpg
 import msgspec
 
-from ledger.database import Connection, Database
-from ledger.domain.access import Caller, Role
-from ledger.domain.errors import LedgerError, NotFound, Unauthenticated
-
-logger = logging.getLogger(__name__)
+from ledger.database import Connection
+from ledger.domain.access import Role
+from ledger.domain.codec import InvalidFieldError, time_text, utc
+from ledger.domain.errors import LedgerError, Malformed, NotFound
 
 ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
 ID_CHARACTERS = 12
 SECRET_CHARACTERS = 32
 CHECKSUM_CHARACTERS = 6
 
-REFRESH_SECONDS = 3.0
-"""Age after which a process reloads the keys, if there are requests: a revocation takes effect within five seconds."""
+NAME_CHARACTERS_MAX = 100
 
-UNKNOWN_KEY_REFRESH_SECONDS = 0.5
-"""Age after which an unknown key reloads the keys: it may just have been created."""
+RESERVED_NAMES = ("ledger", "local")
+RESERVED_PREFIX = "cli:"
+"""The actors of events that are appended without a key."""
 
-LAST_USED_INTERVAL_SECONDS = 60.0
-"""The shortest time between two updates of `last_used_at`."""
+# Earlier releases stored the last and the first instant of the calendar, which PostgreSQL holds as infinities.
+EXPIRES_AT = """
+CASE expires_at WHEN 'infinity' THEN NULL WHEN '-infinity' THEN created_at ELSE expires_at END AS expires_at
+"""
 
-KEY_COLUMNS = "id, name, role, campaign_ids, created_at, expires_at, revoked_at, last_used_at"
+KEY_COLUMNS = f"id, name, role, campaign_ids, created_at, {EXPIRES_AT}, revoked_at, last_used_at"
+
+# An advisory lock: "ledger" in ASCII, and 3 for the names of keys.
+LOCK_NAMES = "SELECT pg_advisory_xact_lock(x'6c65646765720003'::bigint)"
+
+NAMES = "SELECT name FROM ledger.api_keys"
 
 INSERT = f"""
 INSERT INTO ledger.api_keys (id, name, role, secret_sha256, campaign_ids, created_at, expires_at)
@@ -49,18 +53,12 @@ VALUES ($1, $2, $3, $4, $5, clock_timestamp(), $6) RETURNING {KEY_COLUMNS}
 
 LIST = f"SELECT {KEY_COLUMNS} FROM ledger.api_keys ORDER BY created_at, id"  # noqa: S608
 
+FIND = "SELECT id FROM ledger.api_keys WHERE id = $1 OR name = $1 ORDER BY id = $1 DESC LIMIT 1"
+
 REVOKE = f"""
 UPDATE ledger.api_keys SET revoked_at = coalesce(revoked_at, clock_timestamp())
-WHERE id = $1 OR name = $1 RETURNING {KEY_COLUMNS}
+WHERE id = $1 RETURNING {KEY_COLUMNS}
 """  # noqa: S608
-
-SELECT_UNREVOKED = """
-SELECT id, name, role, secret_sha256, campaign_ids, expires_at FROM ledger.api_keys WHERE revoked_at IS NULL
-"""
-
-UPDATE_LAST_USED = """
-UPDATE ledger.api_keys SET last_used_at = clock_timestamp() WHERE id = ANY ($1)
-"""
 
 _KEY_PATTERN = re.compile(
     f"lgr_([0-9A-Za-z]{{{ID_CHARACTERS}}})_([0-9A-Za-z]{{{SECRET_CHARACTERS}}})([0-9A-Za-z]{{{CHECKSUM_CHARACTERS}}})"
@@ -84,6 +82,64 @@ class Key(msgspec.Struct, frozen=True):
     expires_at: datetime | None
     revoked_at: datetime | None
     last_used_at: datetime | None
+
+
+class KeyText(NamedTuple):
+    """The parts of a key as clients send it."""
+
+    id: str
+    secret: str
+    checksum: str
+
+    @property
+    def is_mistyped(self) -> bool:
+        """Whether the checksum does not match."""
+        return self.checksum != _checksum(f"lgr_{self.id}_{self.secret}")
+
+    @property
+    def secret_sha256(self) -> bytes:
+        """The hash of the secret, as it is stored."""
+        return sha256(self.secret.encode()).digest()
+
+
+def parse_key(text: str) -> KeyText | None:
+    """Return the parts of a key; None if the text does not have the form of one."""
+    match = _KEY_PATTERN.fullmatch(text)
+    return KeyText(*match.groups()) if match is not None else None
+
+
+def checked_name(name: str) -> str:
+    """Return the name of a new key without the spaces around it.
+
+    Raises:
+        Malformed: it is empty, too long, not printable, or reserved.
+    """
+    name = name.strip()
+    if not (1 <= len(name) <= NAME_CHARACTERS_MAX and name.isprintable()):
+        raise Malformed(f"the name of a key must have 1 to {NAME_CHARACTERS_MAX} printable characters")
+    if _folded(name) in RESERVED_NAMES or _folded(name).startswith(RESERVED_PREFIX):
+        raise Malformed(f"the name {name!r} is reserved for events that are appended without a key; choose another")
+    return name
+
+
+def checked_expiry(expires_at: datetime) -> datetime:
+    """Return the expiry time of a new key in UTC.
+
+    Raises:
+        Malformed: it is in the past, or outside the calendar.
+    """
+    try:
+        expires_at = utc("expires_at", expires_at)
+    except InvalidFieldError as error:
+        raise Malformed(f"expires_at {error}") from None
+    if expires_at <= datetime.now(UTC):
+        raise Malformed(f"expires_at {time_text(expires_at)} is in the past")
+    return expires_at
+
+
+def _folded(name: str) -> str:
+    """Return what names that look alike have in common: width, case and compatibility forms do not count."""
+    return normalize("NFKC", normalize("NFKC", name).casefold())
 
 
 def _key(row: "asyncpg.Record") -> Key:
@@ -123,19 +179,27 @@ async def create_key(
         the key, and its text, which is not stored.
 
     Raises:
-        NameTaken: a key has this name, even if it was revoked: events refer to it.
+        Malformed: the name or the expiry time is not allowed.
+        NameTaken: a key has this name, or one that looks like it, even if it was revoked: events refer to it.
     """
+    name = checked_name(name)
+    expires_at = checked_expiry(expires_at) if expires_at is not None else None
     key_id, secret = _random(ID_CHARACTERS), _random(SECRET_CHARACTERS)
     text = f"lgr_{key_id}_{secret}"
     hashed = sha256(secret.encode()).digest()
-    try:
+    async with connection.transaction():
+        await _require_new_name(connection, name)
         row = await connection.fetchrow(INSERT, key_id, name, role.value, hashed, campaign_ids, expires_at)
-    except asyncpg.UniqueViolationError:
-        raise NameTaken(
-            f"a key named {name!r} exists or existed; choose another name, since events refer to it"
-        ) from None
     assert row is not None
     return _key(row), text + _checksum(text)
+
+
+async def _require_new_name(connection: Connection, name: str) -> None:
+    """Refuse a name that is taken; until the transaction ends, no other process creates a key."""
+    await connection.execute(LOCK_NAMES)
+    for (taken,) in await connection.fetch(NAMES):
+        if _folded(taken) == _folded(name):
+            raise NameTaken(f"a key named {taken!r} exists or existed; choose another name, since events refer to it")
 
 
 async def list_keys(connection: Connection) -> list[Key]:
@@ -143,100 +207,25 @@ async def list_keys(connection: Connection) -> list[Key]:
     return [_key(row) for row in await connection.fetch(LIST)]
 
 
-async def revoke_key(connection: Connection, key: str) -> Key:
-    """Revoke a key by its id or its name, permanently.
+async def find_key(connection: Connection, id_or_name: str) -> str:
+    """Return the id of the key with this id, or else with this name.
 
     Raises:
         NotFound: there is no such key.
     """
-    row = await connection.fetchrow(REVOKE, key)
+    key_id = await connection.fetchval(FIND, id_or_name)
+    if key_id is None:
+        raise NotFound(f"there is no key {id_or_name!r}")
+    return str(key_id)
+
+
+async def revoke_key(connection: Connection, key_id: str) -> Key:
+    """Revoke a key by its id, permanently.
+
+    Raises:
+        NotFound: there is no such key.
+    """
+    row = await connection.fetchrow(REVOKE, key_id)
     if row is None:
-        raise NotFound(f"there is no key {key!r}")
+        raise NotFound(f"there is no key with the id {key_id!r}")
     return _key(row)
-
-
-class _Active(msgspec.Struct, frozen=True):
-    caller: Caller
-    secret_sha256: bytes
-    expires_at: datetime | None
-
-
-class KeyRing:
-    """The valid keys, as a cache of one process."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._active: dict[str, _Active] = {}
-        self._loaded_at = -REFRESH_SECONDS
-        self._loading: asyncio.Task[None] | None = None
-        self._used: set[str] = set()
-        self._used_written_at = 0.0
-
-    async def authenticate(self, text: str) -> Caller:
-        """Return the caller that a key identifies.
-
-        Raises:
-            Unauthenticated: the text is not a key, or the key is unknown, expired or revoked.
-            OSError, asyncpg.PostgresError and others: the keys cannot be loaded.
-        """
-        match = _KEY_PATTERN.fullmatch(text)
-        if match is None or _checksum(text[:-CHECKSUM_CHARACTERS]) != match[3]:
-            raise Unauthenticated("this is not a key: keys start with lgr_; it may be mistyped or truncated")
-        key_id, secret, _ = match.groups()
-        await self._refresh(REFRESH_SECONDS)
-        if key_id not in self._active:
-            await self._refresh(UNKNOWN_KEY_REFRESH_SECONDS)
-        return self._check(key_id, secret)
-
-    def find_cached(self, text: str) -> Caller | None:
-        """Return the caller that a key identifies if the cache suffices; None: call `authenticate`."""
-        match = _KEY_PATTERN.fullmatch(text)
-        if match is None or time.monotonic() - self._loaded_at >= REFRESH_SECONDS:
-            return None
-        try:
-            return self._check(match[1], match[2])
-        except Unauthenticated:
-            return None
-
-    def _check(self, key_id: str, secret: str) -> Caller:
-        active = self._active.get(key_id)
-        hashed = sha256(secret.encode()).digest()
-        if active is None or not hmac.compare_digest(active.secret_sha256, hashed):
-            raise Unauthenticated("this key is unknown or was revoked")
-        if active.expires_at is not None and active.expires_at <= datetime.now(UTC):
-            raise Unauthenticated("this key has expired")
-        self._used.add(key_id)
-        return active.caller
-
-    async def _refresh(self, age_seconds_max: float) -> None:
-        """Load the keys if they are older than this. Concurrent requests share one query and its outcome."""
-        if time.monotonic() - self._loaded_at < age_seconds_max:
-            return
-        if self._loading is None or self._loading.done():
-            self._loading = asyncio.create_task(self._load())
-        # A cancelled request must not cancel the query for the others.
-        await asyncio.shield(self._loading)
-
-    async def _load(self) -> None:
-        async with self._database.connection() as connection:
-            rows = await connection.fetch(SELECT_UNREVOKED)
-            await self._update_last_used(connection)
-        self._active = {
-            row["id"]: _Active(
-                Caller(row["name"], Role(row["role"]), _restriction(row["campaign_ids"])),
-                row["secret_sha256"],
-                row["expires_at"],
-            )
-            for row in rows
-        }
-        self._loaded_at = time.monotonic()
-
-    async def _update_last_used(self, connection: Connection) -> None:
-        if self._used and time.monotonic() - self._used_written_at > LAST_USED_INTERVAL_SECONDS:
-            used, self._used = self._used, set()
-            self._used_written_at = time.monotonic()
-            await connection.execute(UPDATE_LAST_USED, list(used))
-
-
-def _restriction(campaign_ids: list[UUID] | None) -> frozenset[UUID] | None:
-    return frozenset(campaign_ids) if campaign_ids is not None else None

@@ -40,7 +40,7 @@ from ledger.api.telemetry import Telemetry
 from ledger.audit.sealer import Sealer
 from ledger.config import CONNECTIONS_MAX, REVERIFY_HOURS
 from ledger.database import Database
-from ledger.keys import KeyRing
+from ledger.key_ring import KeyRing
 from ledger.log.request_body import BODY_BYTES_MAX
 from ledger.runtime import background
 from projections.positions import read_model_waiters

@@ -177,7 +177,7 @@ PARAMETERS = {
     "from": "Only costs that occurred at this time or later (inclusive; RFC 3339 with a zone).",
     "group_by": "Sum by these keys, separated by commas; there is always one sum for each currency. Default: one sum.",
     "id": "The item's id.",
-    "key": "The id or the name of the API key.",
+    "key_id": "The id of the API key.",
     "limit": f"The most items on a page, 1 to {LIMIT_MAX}; default {LIMIT_DEFAULT}.",
     "min_position": f"Answer only once the read models reflect this position. {_WAITS}",
     "mode": "`atomic`: all events or none are recorded; `independent`: each event is accepted or refused separately.",

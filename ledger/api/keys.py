@@ -14,9 +14,10 @@ from ledger.api.services import Services
 from ledger.api.views import Time
 from ledger.domain.access import Role
 from ledger.domain.codec import Instant, time_text
-from ledger.domain.errors import Malformed
+from ledger.domain.errors import Forbidden, Malformed
+from ledger.key_ring import KeyRing
 
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=keys.NAME_CHARACTERS_MAX)]
 
 
 class NewKey(msgspec.Struct, forbid_unknown_fields=True):
@@ -60,33 +61,43 @@ def _view(key: keys.Key) -> dict[str, object]:
     }
 
 
+def _key_ring(services: Services) -> KeyRing:
+    """Return the key ring; raise `Forbidden` if the service accepts requests without keys."""
+    if services.keys is None:
+        raise Forbidden("this service accepts requests without keys (--no-auth): use `ledger keys` instead")
+    return services.keys
+
+
 async def list_keys(request: web.Request, services: Services) -> web.StreamResponse:
     """Return every key."""
+    _key_ring(services)
     async with services.database.connection() as connection:
         every_key = await keys.list_keys(connection)
     return json_response({"items": [_view(key) for key in every_key]})
 
 
 async def create_key(request: web.Request, services: Services) -> web.StreamResponse:
-    """Create a key."""
+    """Create a key, which this process accepts at once."""
+    key_ring = _key_ring(services)
     try:
         async with services.request_bodies.read(request, request[CALLER].name) as body:
             new = msgspec.json.decode(body, type=NewKey)
-        if not new.name.isprintable():
-            raise msgspec.ValidationError("name must be printable")
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Malformed(f"cannot read the key: {error}") from None
     async with services.database.connection() as connection:
         key, secret = await keys.create_key(
             connection, new.name, new.role, campaign_ids=new.campaign_ids, expires_at=new.expires_at
         )
+    key_ring.add(key, secret)
     return json_response({**_view(key), "key": secret}, status=201)
 
 
 async def revoke_key(request: web.Request, services: Services) -> web.StreamResponse:
-    """Revoke a key; within 5 s all processes refuse it."""
+    """Revoke a key: this process refuses it at once, the others within 5 s."""
+    key_ring = _key_ring(services)
     async with services.database.connection() as connection:
-        key = await keys.revoke_key(connection, request.match_info["key"])
+        key = await keys.revoke_key(connection, request.match_info["key_id"])
+    key_ring.remove(key.id)
     return json_response(_view(key))
 
 
@@ -109,11 +120,13 @@ ROUTES = [
         body=NewKey,
         problems=("malformed", "name-taken", "too-large", "unsupported-media-type", "database-unavailable"),
         needs="admin",
-        description="The key is in this response only. `campaign_ids` restricts it to these campaigns.",
+        description="The key is in this response only. `campaign_ids` restricts it to these campaigns. "
+        "Spaces around the name are removed. Names that differ only in case, width or compatibility forms count as the "
+        "same; `ledger`, `local` and names that begin with `cli:` are reserved.",
     ),
     Route(
         "DELETE",
-        "/v1/keys/{key}",
+        "/v1/keys/{key_id}",
         revoke_key,
         "Revoke an API key.",
         {200: KeyView},

@@ -66,7 +66,7 @@ POSITION: Schema = {"type": "integer", "minimum": 0, "maximum": POSITION_MAX}
 PATH_SCHEMAS: dict[str, Schema] = {
     "position": POSITION,
     "category": {"type": "string", "enum": list(CATEGORIES)},
-    "key": {"type": "string"},
+    "key_id": {"type": "string"},
     "tile": {"type": "string"},
 }
 """The schemas of path parameters that are not UUIDs."""

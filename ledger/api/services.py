@@ -13,7 +13,7 @@ from ledger.api.replica import Replica
 from ledger.api.request_bodies import RequestBodies
 from ledger.api.telemetry import Telemetry
 from ledger.database import Database
-from ledger.keys import KeyRing
+from ledger.key_ring import KeyRing
 from ledger.log.appender import Appender
 from projections.positions import MIN_POSITION_SECONDS_MAX, PositionWaiters
 

@@ -15,6 +15,7 @@ from ledger.cli.options import home_option, json_option
 from ledger.cli.output import counted, print_json
 from ledger.cli.settings import settings_for
 from ledger.domain.access import Role
+from ledger.domain.errors import Malformed
 from ledger.keys import Key
 
 
@@ -50,10 +51,12 @@ def create(
     """Create an API key called NAME and print it once.
 
     NAME is recorded as the actor of every event that is appended with the key. The key itself is not stored, only its
-    hash.
+    hash. Spaces around NAME are removed. Names that differ only in case, width or compatibility forms count as one.
     """
-    if not (1 <= len(name) <= 100 and name.isprintable()):
-        raise click.UsageError("NAME must have 1 to 100 printable characters")
+    try:
+        api_keys.checked_name(name)
+    except Malformed as error:
+        raise click.UsageError(str(error)) from None
     expires_at = datetime.now(UTC) + timedelta(days=expires_in) if expires_in else None
     with service_url(settings_for(home)) as url:
         key, text = run_async(_create(url, name, Role(role), list(campaigns) or None, expires_at))
@@ -117,7 +120,7 @@ async def _list(url: URL) -> list[Key]:
 @home_option
 @json_option
 def revoke(key: str, home: Path | None, as_json: bool) -> None:
-    """Revoke the API key with the id or name KEY.
+    """Revoke the API key with the id KEY, or else the one with the name KEY.
 
     Every process of the service refuses it within five seconds.
     """
@@ -131,4 +134,4 @@ def revoke(key: str, home: Path | None, as_json: bool) -> None:
 
 async def _revoke(url: URL, key: str) -> Key:
     async with migrated_database(url) as database, database.connection() as connection:
-        return await api_keys.revoke_key(connection, key)
+        return await api_keys.revoke_key(connection, await api_keys.find_key(connection, key))

@@ -17,7 +17,7 @@ from ledger.cli.options import home_option, host_option, port_option
 from ledger.cli.output import exit_on_error
 from ledger.cli.settings import settings_for, signing_files
 from ledger.config import Settings
-from ledger.keys import KeyRing
+from ledger.key_ring import KeyRing
 from ledger.runtime import background
 
 

@@ -24,7 +24,9 @@ from ledger.database import Database
 from ledger.domain.access import Role
 from ledger.domain.errors import ProjectionBehind
 from ledger.embedded import exclusive_home, store_url
-from ledger.keys import KeyRing, create_key, list_keys
+from ledger.key_ring import KeyRing
+from ledger.keys import create_key, list_keys
+from ledger.secret_files import write_secret
 from projections.positions import wait_for_read_models
 from projections.queries import projection_status
 

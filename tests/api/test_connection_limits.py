@@ -11,7 +11,7 @@ from ledger.api import connection_limits
 from ledger.api.app import listen, serving
 from ledger.database import Database
 from ledger.domain.access import Role
-from ledger.keys import KeyRing
+from ledger.key_ring import KeyRing
 from tests.api.hostile import RawConnection, raw_connections, request
 
 CONNECTIONS_MAX = 40

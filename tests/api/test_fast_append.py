@@ -4,14 +4,13 @@ import json
 import re
 import uuid
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 import limits
 import pytest
 from sqlalchemy import URL
 
-from ledger import keys
+from ledger import key_ring, keys
 from ledger.api import plain_request
 from ledger.api.fast_append import FastAppend
 from ledger.api.fast_path import Connection
@@ -22,6 +21,7 @@ from tests.api.hostile import Answer, request, response_to
 from tests.api.test_keys import key_header, served
 from tests.conftest import administer
 from tests.events import campaign, content, cost, event, follow, job, reserve
+from tests.log.helpers import query
 
 JSON = "Content-Type: application/json"
 BYTES_MAX = 16_384
@@ -150,7 +150,7 @@ async def answers(server_url: URL, template: str, working_as: Callable[[URL], UR
         return received
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(keys, "REFRESH_SECONDS", 1e9)
+        patch.setattr(key_ring, "REFRESH_SECONDS", 1e9)
         patch.setattr(plain_request, "REQUEST_BYTES_MAX", BYTES_MAX)
         fast = await received(record_taken(patch))
         patch.setattr(FastAppend, "take", lambda *_: False)
@@ -176,14 +176,14 @@ async def send_all(database: Database, taken: list[bool]) -> list[tuple[Answer, 
 async def values_by_key(database: Database) -> dict[str, str]:
     """Create the keys that the cases name; return the value of `Authorization` with each."""
     campaign_ids = [uuid.UUID(OPENED["id"])]
-    expires_at = datetime.now(UTC) - timedelta(hours=1)
     headers = {
         "manager": await key_header(database, "manager", "manager"),
         "agent": await key_header(database, "agent", "agent"),
         "viewer": await key_header(database, "viewer", "viewer"),
         "restricted": await key_header(database, "restricted", "agent", campaign_ids=campaign_ids),
-        "expired": await key_header(database, "expired", "agent", expires_at=expires_at),
+        "expired": await key_header(database, "expired", "agent"),
     }
+    await query(database, "UPDATE ledger.api_keys SET expires_at = now() WHERE name = 'expired'")
     values = {name: header["Authorization"] for name, header in headers.items()}
     unknown = "lgr_" + "0" * 12 + "_" + "0" * 32
     return values | {

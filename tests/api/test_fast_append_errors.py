@@ -9,7 +9,7 @@ from typing import Any
 import limits
 import pytest
 
-from ledger import keys
+from ledger import key_ring
 from ledger.api.connection_limits import ConnectionLimits
 from ledger.api.event_decoding import LARGE_EVENTS_MIN
 from ledger.api.fast_append import FastAppend
@@ -31,7 +31,7 @@ from tests.events import campaign, cost, reserve
 @pytest.fixture(autouse=True)
 def cached_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the keys that were loaded once be used without end: only the first request of a test loads them."""
-    monkeypatch.setattr(keys, "REFRESH_SECONDS", 1e9)
+    monkeypatch.setattr(key_ring, "REFRESH_SECONDS", 1e9)
 
 
 def post(events: Any, *headers: str) -> bytes:

@@ -11,7 +11,7 @@ import aiohttp
 import limits
 import pytest
 
-from ledger import keys
+from ledger import key_ring
 from ledger.api.fast_path import Connection
 from ledger.api.fast_read import FastRead
 from ledger.api.rate_limits import RateLimits
@@ -89,7 +89,7 @@ async def by_both_ways(url: str, sent: bytes) -> tuple[Answer, Answer, bool]:
 @pytest.fixture(autouse=True)
 def cached_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the keys that were loaded once be used without end: only the first request of a test loads them."""
-    monkeypatch.setattr(keys, "REFRESH_SECONDS", 1e9)
+    monkeypatch.setattr(key_ring, "REFRESH_SECONDS", 1e9)
 
 
 @asynccontextmanager

@@ -23,7 +23,7 @@ from sqlalchemy import URL
 from ledger.api.app import listen, serving
 from ledger.database import Database
 from ledger.domain.access import Role
-from ledger.keys import KeyRing
+from ledger.key_ring import KeyRing
 from tests.api.test_keys import key_header
 from tests.conftest import administer
 from tests.events import campaign, content, cost, follow, job, reserve

@@ -11,7 +11,7 @@ import pytest
 from ledger.api import event_stream, live_feed
 from ledger.api.app import listen, serving
 from ledger.database import Database
-from ledger.keys import KeyRing
+from ledger.key_ring import KeyRing
 from tests.api.helpers import count_calls
 from tests.api.hostile import request
 from tests.api.sse import PATH, open_stream

@@ -22,7 +22,7 @@ from ledger.api.rate_limits import RateLimits
 from ledger.database import Database
 from ledger.domain.access import Role
 from tests.api.hostile import request, response_to
-from tests.api.test_keys import World, address, key_header, served, status_of
+from tests.api.test_keys import World, address, key_header, key_id, served, status_of
 from tests.events import campaign, content, cost, event, follow, job, reserve
 from tests.log.helpers import value
 
@@ -284,11 +284,11 @@ async def test_api5_broken_function_level_authorization_no_method_or_spelling_by
 ) -> None:
     """Each role on each route: test_keys.py."""
     viewer = await key_header(database, "low", "viewer")
-    await key_header(database, "victim", "viewer")
+    victim = key_id(await key_header(database, "victim", "viewer"))
     tricks: list[tuple[str, str, dict[str, str]]] = [
         (method, path, {})
         for method in METHODS
-        for path in ("/v1/keys", "/v1/keys/victim", "/metrics", "/v1/events", "/v1/log/checkpoint")
+        for path in ("/v1/keys", f"/v1/keys/{victim}", "/metrics", "/v1/events", "/v1/log/checkpoint")
         if method != "CONNECT"
     ]
     spellings = ("/V1/keys", "//v1/keys", "/v1//keys", "/v1/keys/", "/v1/./keys", "/v1/x/../keys", "/%76%31/keys")

@@ -8,10 +8,11 @@ import psutil
 import pytest
 from sqlalchemy import URL
 
-from ledger import keys
+from ledger import key_ring
 from ledger.database import Database, pool
 from ledger.domain.access import Role
-from ledger.keys import KeyRing, create_key
+from ledger.key_ring import KeyRing
+from ledger.keys import create_key
 from tests.servers.postgresql import PostgreSQL
 
 LIMIT_SECONDS = 1.0
@@ -75,7 +76,7 @@ async def test_after_a_statement_timeout_the_connection_is_replaced(migrated: UR
 async def test_concurrent_requests_with_a_key_share_one_timeout_in_an_outage(
     migrated: URL, suspend_server: Callable[[bool], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keys, "REFRESH_SECONDS", 0.0)
+    monkeypatch.setattr(key_ring, "REFRESH_SECONDS", 0.0)
     database = Database(migrated)
     async with database.connection() as connection:
         _, text = await create_key(connection, "agent", Role.ADMIN)

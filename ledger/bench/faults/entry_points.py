@@ -18,7 +18,7 @@ from ledger.audit.sealer import find_sealer
 from ledger.audit.signing_files import SigningFiles
 from ledger.config import Settings, parse_url
 from ledger.database import STATEMENT_SECONDS_MAX, Database
-from ledger.keys import KeyRing
+from ledger.key_ring import KeyRing
 from ledger.logging_setup import configure as configure_logs
 from ledger.runtime import background
 
