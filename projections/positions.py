@@ -8,8 +8,9 @@ from collections.abc import Awaitable, Callable
 
 from ledger.backoff import Backoff
 from ledger.database import Connection, Database
-from ledger.domain.errors import Overloaded, ProjectionBehind
+from ledger.domain.errors import Malformed, Overloaded, ProjectionBehind
 from ledger.fair_share import FairShare
+from ledger.log.point_in_time import require_reached
 from ledger.log.read import read_head
 from projections.checkpoint import read_position
 
@@ -27,19 +28,29 @@ POLL_GROWTH = 1.25
 class PositionWaiters:
     """The reads that wait for a position of one database."""
 
-    def __init__(self, database: Database, read: Callable[[Connection], Awaitable[int]], subject: str) -> None:
+    def __init__(
+        self,
+        database: Database,
+        read: Callable[[Connection], Awaitable[int]],
+        subject: str,
+        *,
+        is_primary: bool = False,
+    ) -> None:
         """Make a queue without waiting reads.
 
         Args:
             database: the primary or a replica.
             read: reads the position.
             subject: what has the position, for messages, such as "the read models are".
+            is_primary: whether positions beyond the end of the log are refused; a replica does not know the end.
         """
         self._database = database
         self._read = read
         self._subject = subject
         self._places = FairShare(WAITING_MAX)
+        self._is_primary = is_primary
         self._waiting: dict[asyncio.Future[None], int] = {}
+        self._unchecked: dict[asyncio.Future[None], int] = {}
         self._arrived = asyncio.Event()
         self._polling: asyncio.Task[None] | None = None
         self._reached = 0
@@ -53,6 +64,7 @@ class PositionWaiters:
             key: the name of the API key that the read counts for.
 
         Raises:
+            Malformed: the log of the primary ends before the position: waiting for it would never end.
             ProjectionBehind: the timeout expired.
             Overloaded: the key has as many waiting reads as its share permits.
             OSError, asyncpg.PostgresError and others: the position cannot be read.
@@ -60,7 +72,7 @@ class PositionWaiters:
         if not self._places.try_take(key):
             raise Overloaded(f"{self._places.held(key)} reads of this key wait for a position already; retry in 1 s")
         reached = asyncio.get_running_loop().create_future()
-        self._waiting[reached] = position
+        self._waiting[reached] = self._unchecked[reached] = position
         self._arrived.set()
         if self._polling is None or self._polling.done():
             self._polling = asyncio.create_task(self._poll(), name="position-waiters")
@@ -75,6 +87,7 @@ class PositionWaiters:
             ) from None
         finally:
             self._waiting.pop(reached, None)
+            self._unchecked.pop(reached, None)
             self._places.give_back(key)
 
     async def _poll(self) -> None:
@@ -84,9 +97,13 @@ class PositionWaiters:
             if self._arrived.is_set():
                 self._arrived.clear()
                 backoff.reset()
+            # Only these: the end of the log is read after they arrived, so an append before them is included.
+            unchecked, self._unchecked = self._unchecked, {}
             try:
                 async with self._database.connection() as connection:
                     self._reached = await self._read(connection)
+                    if self._is_primary and max(unchecked.values(), default=0) > self._reached:
+                        _refuse_beyond(await read_head(connection), unchecked)
             except Exception as error:  # noqa: BLE001 (passed to the reads that wait)
                 self._fail(error)
                 return
@@ -117,9 +134,18 @@ class PositionWaiters:
         self._waiting.clear()
 
 
-def read_model_waiters(database: Database) -> PositionWaiters:
-    """Return the queue of reads that wait for the read models."""
-    return PositionWaiters(database, read_position, "the read models are")
+def _refuse_beyond(head: int, waiting: dict[asyncio.Future[None], int]) -> None:
+    for future, position in waiting.items():
+        try:
+            require_reached(head, position)
+        except Malformed as error:
+            if not future.done():
+                future.set_exception(error)
+
+
+def read_model_waiters(database: Database, *, is_primary: bool = True) -> PositionWaiters:
+    """Return the queue of reads that wait for the read models of the primary or of a replica."""
+    return PositionWaiters(database, read_position, "the read models are", is_primary=is_primary)
 
 
 def replica_log_waiters(database: Database) -> PositionWaiters:

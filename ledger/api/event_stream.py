@@ -100,7 +100,8 @@ class EventStream:
         # The id is for a browser that loses its connection before the first event: it resumes from here as well.
         retry = RETRY_MILLISECONDS_MIN + secrets.randbelow(RETRY_MILLISECONDS_MAX - RETRY_MILLISECONDS_MIN)
         await self._write(b"retry: %d\nid: %d\n\n" % (retry, position))
-        while not self._feed.closed:
+        resets = self._feed.resets
+        while not self._feed.closed and self._feed.resets == resets:
             # Read before the check below, so that no notification is missed between the check and the wait.
             seen = self._feed.updated.generation
             position = await self._write_next(position)
@@ -170,6 +171,8 @@ async def stream_events(request: web.Request, services: Services) -> web.StreamR
         after = read_position(last, "the header Last-Event-ID")
     key = request[CALLER].name
     with services.feed.admit(key):
+        else:
+            await services.feed.require_position(after, key)
         if after is None:
             after = await services.feed.read_head(key)
         return await _respond(request, services, query.event_filter(after, request[CALLER].allowed_campaign_ids))

@@ -19,6 +19,7 @@ from ledger.domain.errors import NotFound
 from ledger.domain.event_type import CATEGORIES, Category
 from ledger.log.event_json import JsonEvent, read_all_json, read_json_page
 from ledger.log.read import (
+from ledger.log.point_in_time import require_positions
     PAGE_EVENTS_MAX,
     EventFilter,
     EventView,
@@ -106,11 +107,15 @@ async def _respond(
         response = web.StreamResponse(headers={"Content-Type": NDJSON})
         return await stream(request, response, _json_lines(pages))
     async with turn(request), services.read_database.connection() as connection:
+        async with services.read_database.connection() as connection:
+            head = await require_positions(connection, event_filter.after, event_filter.until)
+        if event_filter.until is None:
+            event_filter = msgspec.structs.replace(event_filter, until=head)
         page = await read_json_page(connection, event_filter, limit)
         rest = msgspec.structs.replace(event_filter, after=page[-1].position) if page else event_filter
         next_after = str(rest.after) if page and await has_more_than(connection, rest, 0) else "null"
         # Read last, so that no event on the page is beyond it.
-        head = await read_head(connection)
+        head = await require_positions(connection, event_filter.after, event_filter.until)
     events = ",".join(event.json for event in page)
     body = f'{{"events":[{events}],"next_after":{next_after},"head":{head}}}'.encode()
     return web.Response(body=body, content_type=JSON, headers={"Ledger-Position": str(head)})
@@ -133,6 +138,8 @@ async def get_event(request: web.Request, services: Services) -> web.StreamRespo
         raise NotFound(f"there is no event at position {position}")
     return web.Response(body=events[0].json.encode(), content_type=JSON)
 
+        if not events:
+            head = await read_head(connection)
 
 async def get_stream(request: web.Request, services: Services) -> web.StreamResponse:
     """Return every event of one stream, written page by page."""

@@ -11,8 +11,8 @@ from ledger.api.routes import NDJSON, Route, always
 from ledger.api.services import Services
 from ledger.api.streamed_events import PAGE_CHARACTERS, stream
 from ledger.audit.export_lines import write_line
-from ledger.log.point_in_time import resolve_position
-from ledger.log.read import EventFilter, SaltedEvent, read_all_salted, read_head
+from ledger.log.point_in_time import require_positions
+from ledger.log.read import EventFilter, SaltedEvent, read_all_salted
 from ledger.time_slices import in_slices
 
 PAGE_EVENTS = 250
@@ -31,7 +31,8 @@ async def get_export(request: web.Request, services: Services) -> web.StreamResp
     query = read_query(request, ExportQuery)
     async with services.database.connection() as connection:
         # Checked, because an export that ends before `until` would look complete.
-        until = await read_head(connection) if query.until is None else await resolve_position(connection, query.until)
+        head = await require_positions(connection, query.after, query.until)
+    until = head if query.until is None else query.until
     pages = read_all_salted(services.database, EventFilter(query.after, until), PAGE_EVENTS, PAGE_CHARACTERS)
     return await stream(request, web.StreamResponse(headers={"Content-Type": NDJSON}), _lines(pages))
 

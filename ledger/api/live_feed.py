@@ -17,6 +17,7 @@ from ledger.database import Connection, Database
 from ledger.domain.errors import Overloaded
 from ledger.fair_share import FairShare
 from ledger.log.notifications import LogSignal
+from ledger.log.point_in_time import require_reached
 from ledger.log.read import EventFilter, read_head, read_page
 
 logger = logging.getLogger(__name__)
@@ -72,6 +73,8 @@ class LiveFeed:
         self.memory = FairShare(MEMORY_BYTES_MAX)
         self._is_failing = False
         self.closed = False
+        self.resets = 0
+        """How often the log was found to be shorter than before. A subscriber may be beyond its new end, so all end."""
         self.updated = LogSignal()
         """Notified when the window has new events, or the feed is closed."""
 
@@ -128,6 +131,20 @@ class LiveFeed:
         """Return the position of the last event in the log; raises if the database cannot be reached."""
         async with self._catch_up_readers.hold(key), self._connection() as connection:
             return await read_head(connection)
+
+    async def require_position(self, position: int, key: str) -> None:
+        """Check that the log reaches the position after which a subscriber starts.
+
+        Args:
+            position: the position.
+            key: the name of the subscriber's API key.
+
+        Raises:
+            Malformed: the log ends before it.
+            OSError, asyncpg.PostgresError and others: the database cannot be reached.
+        """
+        if self._window is None or position > self._window.head:
+            require_reached(await self.read_head(key), position)
 
     def next_chunk(self, event_filter: EventFilter, after: int) -> Chunk | None:
         """Return the next events after a position; None if they are no longer in the window."""
@@ -201,6 +218,7 @@ class LiveFeed:
                 page = await read_page(connection, EventFilter(after=window.head, until=head), BATCH_EVENTS_MAX)
         if window is None or head < window.head:
             # The first batch, or the log was reset.
+            self.resets += window is not None
             self._window = RecentEvents(head)
         elif head > window.head:
             window.append(page, page[-1].position if page else head)

@@ -6,6 +6,7 @@ from aiohttp import web
 from ledger.api.auth import CALLER
 from ledger.api.parameters import Position, read_position
 from ledger.api.services import Services
+from ledger.log.point_in_time import require_positions
 
 HEADER = "Ledger-Min-Position"
 
@@ -25,6 +26,7 @@ async def wait_for_read_models(request: web.Request, services: Services, positio
         position: the query parameter `min_position`; it takes precedence over the header.
 
     Raises:
+        Malformed: the log does not reach the position.
         ProjectionBehind: the position was not reached within `services.wait_seconds_max`.
         Overloaded: too many reads of the key wait.
     """
@@ -35,7 +37,7 @@ async def wait_for_read_models(request: web.Request, services: Services, positio
 
 
 async def wait_for_log(request: web.Request, services: Services, after: int = 0) -> None:
-    """Wait until the replica's log reaches the positions that the client has seen. The primary's log always has.
+    """Wait until the replica's log reaches the positions that the client has seen; the primary's has reached them.
 
     Args:
         request: a request that may have the header `Ledger-Min-Position`.
@@ -43,11 +45,16 @@ async def wait_for_log(request: web.Request, services: Services, after: int = 0)
         after: the position after which the client continues reading.
 
     Raises:
+        Malformed: the primary's log does not reach the position of the header.
         ProjectionBehind: the position was not reached within `services.wait_seconds_max`.
         Overloaded: too many reads of the key wait.
     """
-    position = max(after, _header(request) or 0)
-    if position and services.replica is not None and services.reads_from_replica:
+    header = _header(request) or 0
+    position = max(after, header)
+    if header and not services.reads_from_replica:
+        async with services.database.connection() as connection:
+            await require_positions(connection, header)
+    elif position and services.replica is not None:
         await services.replica.log.wait(position, services.wait_seconds_max, request[CALLER].name)
 
 

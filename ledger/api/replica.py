@@ -32,7 +32,7 @@ class Replica:
 
     def __init__(self, database: Database) -> None:
         self.database = database
-        self.read_models = read_model_waiters(database)
+        self.read_models = read_model_waiters(database, is_primary=False)
         self.log = replica_log_waiters(database)
         self._is_available = True
         self._next_check_at = 0.0

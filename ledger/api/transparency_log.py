@@ -16,9 +16,10 @@ from ledger.audit.merkle import ProofError, consistency_nodes, inclusion_nodes
 from ledger.audit.tiles import TILE_WIDTH, Tile, TilePathError, encode_bundle, parse_path, tile_width
 from ledger.database import Connection
 from ledger.domain.errors import LedgerError, Malformed, NotFound
+from ledger.log.point_in_time import require_positions
 
-IMMUTABLE = {"Cache-Control": "public, max-age=31536000, immutable"}
-FRESH = {"Cache-Control": "no-cache"}
+IMMUTABLE = {"Cache-Control": "private, max-age=31536000, immutable"}
+FRESH = {"Cache-Control": "private, no-cache"}
 
 EventPosition = Annotated[int, msgspec.Meta(ge=1, le=POSITION_MAX)]
 
@@ -109,8 +110,8 @@ async def get_inclusion(request: web.Request, services: Services) -> web.StreamR
     """Return an inclusion proof of an event."""
     query = read_query(request, InclusionQuery)
     async with _tree(services) as (connection, sealed):
-        _require_sealed(query.position, sealed)
-        size = _sealed_size(sealed, query.size)
+        await _require_sealed(connection, sealed, query.position, query.size)
+        size = sealed.size if query.size is None else query.size
         try:
             groups = inclusion_nodes(query.position - 1, size)
         except ProofError:
@@ -123,7 +124,8 @@ async def get_consistency(request: web.Request, services: Services) -> web.Strea
     """Return a proof that a tree extends an earlier one."""
     query = read_query(request, ConsistencyQuery)
     async with _tree(services) as (connection, sealed):
-        end = _sealed_size(sealed, query.end)
+        await _require_sealed(connection, sealed, query.start, query.end)
+        end = sealed.size if query.end is None else query.end
         try:
             groups = consistency_nodes(query.start, end)
         except ProofError as error:
@@ -132,16 +134,12 @@ async def get_consistency(request: web.Request, services: Services) -> web.Strea
     return json_response(ConsistencyProof(query.start, end, [_base64(node) for node in hashes]))
 
 
-def _sealed_size(sealed: tree_store.SealedTree, size: int | None) -> int:
-    if size is None:
-        return sealed.size
-    _require_sealed(size, sealed)
-    return size
-
-
-def _require_sealed(events: int, sealed: tree_store.SealedTree) -> None:
-    if events > sealed.size:
-        raise NotFound(f"the log is sealed up to {sealed.size} events, not yet up to {events}")
+async def _require_sealed(connection: Connection, sealed: tree_store.SealedTree, *positions: int | None) -> None:
+    """Refuse positions that are not sealed: `NotFound` if they will be, `Malformed` if the log does not reach them."""
+    highest = max(position or 0 for position in positions)
+    if highest > sealed.size:
+        await require_positions(connection, highest)
+        raise NotFound(f"the log is sealed up to {sealed.size} events, not yet up to {highest}")
 
 
 def _base64(node: bytes) -> str:

@@ -24,7 +24,8 @@ from ledger.domain.event import Receipt, Request
 from ledger.log.decode import read_candidate
 from ledger.log.erasure import Erasure
 from ledger.log.erasure import erase as erase_text
-from ledger.log.read import EventFilter, EventView, read_head, read_page, view
+from ledger.log.point_in_time import require_positions
+from ledger.log.read import EventFilter, EventView, read_page, view
 from ledger.log.request_body import split_body
 from ledger.log.submit import append_each, decode_each
 
@@ -117,7 +118,8 @@ def tail(after: int | None, number: int, follow: bool, home: Path | None, as_jso
 async def _tail(url: URL, after: int | None, number: int, follow: bool, as_json: bool) -> None:
     stop = stop_signal()
     async with Database(url) as database, database.connection() as connection:
-        position = after if after is not None else max(0, await read_head(connection) - number)
+        head = await require_positions(connection, after)
+        position = after if after is not None else max(0, head - number)
         while not stop.is_set():
             page = await read_page(connection, EventFilter(after=position))
             for event in page:

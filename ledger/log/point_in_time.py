@@ -32,6 +32,29 @@ def parse_point_in_time(text: str) -> int | datetime:
         ) from None
 
 
+def require_reached(head: int, *positions: int | None) -> None:
+    """Refuse positions that the log does not reach: they belong to another log, or to a part of it that was lost.
+
+    Args:
+        head: the position of the last event, read after the positions were received: a client may have appended just
+            now.
+        positions: of the client; None is ignored.
+
+    Raises:
+        Malformed: the log ends before one of them.
+    """
+    for position in positions:
+        if position is not None and position > head:
+            raise Malformed(f"the log ends at position {head}; position {position} does not exist yet")
+
+
+async def require_positions(connection: Connection, *positions: int | None) -> int:
+    """Read the position of the last event and refuse positions beyond it; return it. See `require_reached`."""
+    head = await read_head(connection)
+    require_reached(head, *positions)
+    return head
+
+
 async def resolve_position(connection: Connection, point_in_time: int | datetime) -> int:
     """Return the position of the last event at this point in time; 0 before the first event.
 
@@ -40,8 +63,7 @@ async def resolve_position(connection: Connection, point_in_time: int | datetime
     """
     head = await read_head(connection)
     if isinstance(point_in_time, int):
-        if point_in_time > head:
-            raise Malformed(f"the log ends at position {head:,}; position {point_in_time:,} does not exist yet")
+        require_reached(head, point_in_time)
         return point_in_time
     now = await connection.fetchval(CLOCK)
     if point_in_time > now:

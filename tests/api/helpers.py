@@ -3,13 +3,15 @@
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
 from ledger.domain.event import Request
 from ledger.log.decode import read_candidate
+from projections.checkpoint import LOCK_CHECKPOINT
 from tests.conftest import Service
 from tests.events import follow
 
@@ -76,6 +78,14 @@ async def eventually(condition: Callable[[], Awaitable[Any]]) -> Any:
         assert time.monotonic() < deadline, "the condition did not become true in time"
         await asyncio.sleep(0.02)
     return found
+
+
+@asynccontextmanager
+async def worker_stopped(service: Service) -> AsyncIterator[None]:
+    """Keep the worker from updating the read models inside the context, by the lock of the checkpoint."""
+    async with service.database.connection() as connection, connection.transaction():
+        await connection.execute(LOCK_CHECKPOINT)
+        yield
 
 
 def count_calls(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> list[Any]:

@@ -159,11 +159,11 @@ async def test_invalid_requests_are_malformed(log: Log, path: str, parameters: d
     ],
     ids=str,
 )
-async def test_what_is_not_sealed_yet_is_not_found(log: Log, path: str, parameters: dict[str, Any]) -> None:
+async def test_positions_beyond_the_end_are_malformed(log: Log, path: str, parameters: dict[str, Any]) -> None:
     status, problem = await get_json(log.client, f"/v1/log/proof/{path}", **parameters)
 
-    assert (status, slug(problem)) == (404, "not-found")
-    assert "sealed up to 700 events" in problem["detail"]
+    assert (status, slug(problem)) == (400, "malformed")
+    assert "the log ends at position 700" in problem["detail"]
 
 
 async def test_the_document_lists_the_parameters_of_the_audit_log(log: Log) -> None:

@@ -245,10 +245,10 @@ async def test_the_checkpoint_is_not_cached_and_tiles_are_cached_forever(
         async with sealed.get(f"/v1/log/{name}") as answer:
             caching[name] = answer.headers["Cache-Control"], answer.headers["Content-Type"]
 
-    cached = ("public, max-age=31536000, immutable", "application/octet-stream")
+    cached = ("private, max-age=31536000, immutable", "application/octet-stream")
     assert caching == {
-        "checkpoint": ("no-cache", "text/plain; charset=utf-8"),
-        "key": ("no-cache", "text/plain; charset=utf-8"),
+        "checkpoint": ("private, no-cache", "text/plain; charset=utf-8"),
+        "key": ("private, no-cache", "text/plain; charset=utf-8"),
         "tile/0/000": cached,
         "tile/entries/000": cached,
         "tile/0/001.p/3": cached,

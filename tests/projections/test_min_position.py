@@ -6,11 +6,13 @@ from decimal import Decimal
 import pytest
 
 from ledger.database import Connection, Database
-from ledger.domain.errors import Overloaded, ProjectionBehind
+from ledger.domain.errors import Malformed, Overloaded, ProjectionBehind
+from ledger.log.read import read_head
 from projections import positions
 from projections.checkpoint import read_position
-from projections.positions import PositionWaiters, replica_log_waiters, wait_for_read_models
+from projections.positions import PositionWaiters, read_model_waiters, replica_log_waiters, wait_for_read_models
 from projections.worker import fold_page
+from tests.api.helpers import worker_stopped
 from tests.conftest import Service
 from tests.events import campaign, cost
 from tests.log.helpers import record, turns, until
@@ -39,9 +41,43 @@ async def test_a_position_that_is_not_reached_in_time_raises_and_names_the_posit
 ) -> None:
     await record(database, cost(), cost())
     await fold_page(database)
+    await record(database, cost())
 
     with pytest.raises(ProjectionBehind, match="position 2, not yet at 3"):
         await wait_for_read_models(database, 3, seconds_max=1)
+
+
+async def test_a_position_beyond_the_end_of_the_log_is_refused_at_once(database: Database) -> None:
+    await record(database, cost(), cost())
+
+    with pytest.raises(Malformed, match="the log ends at position 2; position 3 does not exist yet"):
+        await wait_for_read_models(database, 3, seconds_max=60)
+
+
+async def test_a_read_is_judged_by_an_end_of_the_log_that_was_read_after_it_arrived(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head_was_read, go_on = asyncio.Event(), asyncio.Event()
+
+    async def read_slowly(connection: Connection) -> int:
+        head = await read_head(connection)
+        head_was_read.set()
+        await go_on.wait()
+        return head
+
+    monkeypatch.setattr(positions, "read_head", read_slowly)
+    waiters = read_model_waiters(database)
+    of_another_log = asyncio.create_task(waiters.wait(5, 60))
+    await head_was_read.wait()
+    await record(database, cost())
+    of_the_receipt = asyncio.create_task(waiters.wait(1, 60))
+    await turns()
+    go_on.set()
+
+    with pytest.raises(Malformed, match="the log ends at position 0"):
+        await of_another_log
+    await fold_page(database)
+    await asyncio.wait_for(of_the_receipt, 10)
 
 
 async def test_the_log_is_waited_for_in_the_same_way(database: Database) -> None:
@@ -150,7 +186,9 @@ async def test_every_read_after_an_append_reflects_it(service: Service, by_heade
 
 
 async def test_a_read_that_times_out_gets_503_with_retry_after(service: Service) -> None:
-    async with service.client.get("/v1/campaigns", params={"min_position": "1"}) as answer:
+    async with worker_stopped(service):
+        (receipt,) = await service.append(cost())
+        answer = await service.client.get("/v1/campaigns", params={"min_position": str(receipt["position"])})
         problem = await answer.json(content_type=None)
 
     assert (answer.status, problem["type"]) == (503, "/problems/projection-behind")
