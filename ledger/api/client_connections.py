@@ -6,14 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from aiohttp import web
-from aiohttp.web_protocol import RequestHandler
 
-from ledger.api import problems
 from ledger.api.connection_limits import ConnectionLimits
-from ledger.api.middleware import SECURITY_HEADERS
+from ledger.api.problem_handler import ProblemHandler
 from ledger.api.rejected_connection import RejectedConnection
 from ledger.api.telemetry import Telemetry
-from ledger.domain.errors import LedgerError, Malformed
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +64,8 @@ def connection_factory(
             loop=loop,
             keepalive_timeout=KEEPALIVE_SECONDS,
             access_log=None,
+            # Broken data would be logged with a traceback, also without a key: see `content_codings.py`.
+            auto_decompress=False,
         )
         limits.add(connection)
         return connection
@@ -74,8 +73,8 @@ def connection_factory(
     return make_protocol
 
 
-class ClientConnection(RequestHandler):
-    """aiohttp's protocol of a connection, with timeouts; errors outside all routes become problem documents."""
+class ClientConnection(ProblemHandler):
+    """The protocol of a connection: aiohttp's with timeouts, and the fast paths beside it."""
 
     __slots__ = (
         "_early",
@@ -250,44 +249,6 @@ class ClientConnection(RequestHandler):
         if self._read_timer is not None:
             self._read_timer.cancel()
             self._read_timer = None
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """Respond to a request that aiohttp cannot parse, or to a bug outside all routes.
-
-        aiohttp's `message` quotes the line at fault, which may hold an API key: it is neither logged nor sent.
-
-        Args:
-            request: the request, as far as it was read.
-            status: the HTTP status; below 500 the request is at fault.
-            exc: the error.
-            message: aiohttp's message.
-
-        Returns:
-            A problem document, after which the connection is closed.
-
-        Raises:
-            ConnectionError: a response was already begun.
-        """
-        if request.writer.output_size > 0:
-            raise ConnectionError("a response was already begun; no other can be sent")
-        if status < 500:
-            logger.info("a request could not be parsed: %s", type(exc).__name__)
-            error: LedgerError = Malformed(
-                "this is not a valid HTTP request, or its URL or a header is longer than 8 KiB"
-            )
-        else:
-            logger.error("a request failed outside all routes: %s", type(exc).__name__)
-            error = LedgerError(problems.INTERNAL_ERROR)
-        response = problems.response(error)
-        response.headers.update(SECURITY_HEADERS)
-        response.force_close()
-        return response
 
 
 def _is_whole(data: bytes, message: Any) -> bool:

@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from ledger.api.content_codings import CODINGS, UnsupportedContentCodingError
 from ledger.domain.errors import LedgerError, RateLimited, Unauthenticated, Unavailable
 from ledger.log.request_body import BODY_TOO_LARGE
 
@@ -26,6 +27,7 @@ STATUS = {
     "nothing-to-erase": 409,
     "too-large": 413,
     "unsupported-media-type": 415,
+    "expectation-failed": 417,
     "invalid-event": 422,
     "unknown-reference": 422,
     "reference-mismatch": 422,
@@ -37,6 +39,10 @@ STATUS = {
     "projection-behind": 503,
     "database-unavailable": 503,
 }
+
+
+SLUGS = {404: "not-found", 405: "method-not-allowed", 413: "too-large", 417: "expectation-failed"}
+"""The slugs of errors that aiohttp raises; the others are `malformed`."""
 
 
 class Problem(msgspec.Struct, omit_defaults=True):
@@ -70,6 +76,8 @@ def response(error: LedgerError, index: int | None = None) -> web.Response:
         headers["Retry-After"] = str(error.retry_after_seconds)
     if isinstance(error, RateLimited):
         headers |= error.headers
+    if isinstance(error, UnsupportedContentCodingError):
+        headers["Accept-Encoding"] = ", ".join(CODINGS)
     if isinstance(error, Unauthenticated):
         headers["WWW-Authenticate"] = "Bearer"
     return problem_response(document(error, index), headers)
@@ -84,11 +92,12 @@ def problem_response(problem: dict[str, Any], headers: dict[str, str] | None = N
 
 def http_exception_response(error: web.HTTPException) -> web.Response:
     """Return the response to an error that aiohttp raised: no such path, method not allowed, body too large."""
-    slug = {404: "not-found", 405: "method-not-allowed", 413: "too-large"}.get(error.status, "malformed")
+    slug = SLUGS.get(error.status, "malformed")
     details = {
         404: "this path does not exist; see /openapi.json",
         405: "this path does not support the method; see the `Allow` header and /openapi.json",
         413: BODY_TOO_LARGE,
+        417: "the only expectation that is supported is `Expect: 100-continue`",
     }
     headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
     detail = details.get(error.status, error.reason)

@@ -7,9 +7,11 @@ from contextlib import asynccontextmanager
 from aiohttp import web
 from aiohttp.web_protocol import RequestPayloadError
 
+from ledger.api.content_codings import Decompressor, coding_of
 from ledger.domain.errors import Malformed, Overloaded, TooLarge, UnsupportedMediaType
 from ledger.fair_share import FairShare
 from ledger.log.request_body import BODY_BYTES_MAX, BODY_TOO_LARGE
+from ledger.time_slices import in_slices
 
 BODY_SECONDS_MAX = 30.0
 
@@ -40,13 +42,14 @@ class RequestBodies:
             The body, decompressed.
 
         Raises:
-            UnsupportedMediaType: the Content-Type is another than JSON or NDJSON.
+            UnsupportedMediaType: the Content-Type is another than JSON or NDJSON, or the content coding is unknown.
             TooLarge: the body is larger than 16 MiB.
             Malformed: the body is incomplete, takes too long, or does not match its Content-Encoding.
             Overloaded: the bodies of the key that are in progress exceed its share of the total.
         """
         if request.headers.get("Content-Type") and request.content_type not in MEDIA:
             raise UnsupportedMediaType(f"{request.content_type} is not supported; send {' or '.join(MEDIA)}")
+        coding = coding_of(request.headers.getall("Content-Encoding", ()))
         if (request.content_length or 0) > BODY_BYTES_MAX:
             raise TooLarge(BODY_TOO_LARGE)
         received = held = 0
@@ -62,15 +65,15 @@ class RequestBodies:
             held = received
 
         try:
-            yield await _read(request, count)
+            yield await _read(request, coding, count)
         finally:
             if held:
                 self._share.give_back(key, held)
 
 
-async def _read(request: web.Request, count: Callable[[bytes], None]) -> bytes:
+async def _read(request: web.Request, coding: str, count: Callable[[bytes], None]) -> bytes:
     length, content = request.content_length, request.content
-    is_small = length is not None and length <= SMALL_BODY_BYTES and "Content-Encoding" not in request.headers
+    is_small = length is not None and length <= SMALL_BODY_BYTES and coding == "identity"
     if is_small and content.is_eof() and content.exception() is None:
         # The whole body was received together with the headers.
         return content.read_nowait()
@@ -79,11 +82,23 @@ async def _read(request: web.Request, count: Callable[[bytes], None]) -> bytes:
             if is_small:
                 return await request.read()
             parts = []
-            async for part in request.content.iter_any():
+            async for part in _pieces(request, coding):
                 count(part)
                 parts.append(part)
             return b"".join(parts)
     except TimeoutError:
         raise Malformed(f"the body was not received within {BODY_SECONDS_MAX:.0f} s") from None
     except RequestPayloadError:
-        raise Malformed("the body is incomplete or does not match its Content-Encoding") from None
+        raise Malformed("the body is incomplete, or its transfer coding is invalid") from None
+
+
+async def _pieces(request: web.Request, coding: str) -> AsyncIterator[bytes]:
+    if coding == "identity":
+        async for part in request.content.iter_any():
+            yield part
+        return
+    decompressor = Decompressor(coding)
+    async for part in request.content.iter_any():
+        async for piece in in_slices(decompressor.decompress(part)):
+            yield piece
+    decompressor.finish()

@@ -1,4 +1,4 @@
-"""Positions beyond the end of the log belong to another log: they are refused wherever a position is taken."""
+"""Positions beyond the end of the log belong to another log: they are refused everywhere."""
 
 import asyncio
 from typing import Any
