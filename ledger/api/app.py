@@ -31,6 +31,7 @@ from ledger.api.fast_append import FastAppend
 from ledger.api.fast_read import FastRead
 from ledger.api.heavy_reads import HeavyReads
 from ledger.api.live_feed import LiveFeed
+from ledger.api.local_requests import require_local
 from ledger.api.middleware import answer_with_problems, finish_writes, observe, set_security_headers
 from ledger.api.rate_limits import RateLimits
 from ledger.api.replica import Replica
@@ -69,7 +70,8 @@ BACKLOG = 1024
 
 def make_app(services: Services) -> web.Application:
     """Return the aiohttp application that serves all routes."""
-    app = web.Application(middlewares=[finish_writes, observe, answer_with_problems], client_max_size=BODY_BYTES_MAX)
+    middlewares = [finish_writes, observe, answer_with_problems, require_local]
+    app = web.Application(middlewares=middlewares, client_max_size=BODY_BYTES_MAX)
     app[SERVICES] = services
     app.on_response_prepare.append(set_security_headers)
     app.on_shutdown.append(_close_feed)

@@ -60,6 +60,15 @@ class RawConnection:
                 return True
         return False
 
+    async def rest(self) -> tuple[int, bool]:
+        """Read until the service closes the connection; return the bytes, and whether the last chunk ends the body."""
+        received, end = 0, b""
+        with suppress(ConnectionError):
+            async with asyncio.timeout(20):
+                while part := await self._reader.read(65_536):
+                    received, end = received + len(part), (end + part)[-5:]
+        return received, end == b"0\r\n\r\n"
+
     def close(self) -> None:
         self._writer.transport.abort()
 
@@ -89,7 +98,7 @@ async def response_to(url: str, *parts: bytes) -> Answer:
 
 def request(method: str, path: str, *headers: str, body: bytes = b"") -> bytes:
     """Encode a request with these headers and Host."""
-    return "\r\n".join([f"{method} {path} HTTP/1.1", "Host: ledger", *headers, "", ""]).encode() + body
+    return "\r\n".join([f"{method} {path} HTTP/1.1", "Host: localhost", *headers, "", ""]).encode() + body
 
 
 async def slowest_read(url: str, path: str, times: int) -> float:

@@ -37,7 +37,8 @@ def cached_keys(monkeypatch: pytest.MonkeyPatch) -> None:
 def post(events: Any, *headers: str) -> bytes:
     """Encode a request."""
     body = json.dumps(events).encode()
-    return request("POST", "/v1/events", *headers, f"Content-Length: {len(body)}", body=body)
+    typed = "Content-Type: application/json"
+    return request("POST", "/v1/events", typed, *headers, f"Content-Length: {len(body)}", body=body)
 
 
 async def by_both_ways(url: str, sent: bytes) -> tuple[Answer, Answer]:
