@@ -153,29 +153,38 @@ async def read_spend(
 
 
 async def read_item(
-    connection: Connection, model: ReadModel[Any], columns: tuple[str, ...], item_id: UUID
-) -> tuple[int, UUID | None, str | None]:
+    connection: Connection,
+    model: ReadModel[Any],
+    columns: tuple[str, ...],
+    item_id: UUID,
+    allowed_campaign_ids: Collection[UUID] | None = None,
+) -> tuple[int, str | None]:
     """Read one row.
 
     Args:
         connection: of the primary or a replica.
         model: the read model.
+        allowed_campaign_ids: only a row that counts for one of these campaigns; None: for any.
         columns: names of the columns to select.
         item_id: of the row.
 
     Returns:
-        the position reflected, the campaign that the row counts for, and the columns as a JSON object; None if there
-        is no such row.
+    arguments: list[Any] = [GROUP, item_id]
+    condition = "t.id = $2"
+    if allowed_campaign_ids is not None:
+        # Here, so that nothing of a row is read that the caller may not see: its size would show in the time.
+        condition += f" AND t.{model.campaign_column} = ANY ($3::uuid[])"
+        arguments.append(list(allowed_campaign_ids))
+        the position reflected, and the columns as a JSON object; None if there is no such row.
     """
     query = f"""
-        SELECT checkpoint.position, t.{model.campaign_column},
+        SELECT checkpoint.position,
             CASE WHEN t.id IS NOT NULL THEN {collection_sql.row_as_json(model, columns)} END
-        FROM ledger.projection_checkpoints AS checkpoint LEFT JOIN {model.name} AS t ON t.id = $2
+        FROM ledger.projection_checkpoints AS checkpoint LEFT JOIN {model.name} AS t ON {condition}
         WHERE checkpoint.name = $1
     """  # noqa: S608 (fixed names)
-    row = await connection.fetchrow(query, GROUP, item_id)
-    assert row is not None
-    return row[0], row[1], row[2]
+    row = require_row(await connection.fetchrow(query, *arguments), CHECKPOINT_TABLE)
+    return row[0], row[1]
 
 
 class Page(NamedTuple):

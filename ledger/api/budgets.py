@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from decimal import Decimal
+from uuid import UUID
 
 import msgspec
 from aiohttp import web
@@ -37,11 +38,13 @@ async def get_budget(request: web.Request, services: Services) -> web.StreamResp
     """Return a campaign's budget."""
     query = read_query(request, MinPositionQuery)
     campaign_id = path_uuid(request)
+    if not request[CALLER].may_see(campaign_id):
+        raise _not_found(campaign_id)
     await wait_for_read_models(request, services, query.min_position)
     async with turn(request), services.read_database.connection() as connection:
         row = await queries.read_budget(connection, campaign_id, datetime.now(UTC))
-    if row["budget"] is None or not request[CALLER].may_see(campaign_id):
-        raise NotFound(f"there is no campaign {campaign_id}")
+    if row["budget"] is None:
+        raise _not_found(campaign_id)
     available = money.subtract(money.subtract(row["budget"], row["spend"]), row["held"])
     budget = Budget(
         budget=money.plain(row["budget"]),
@@ -62,6 +65,10 @@ def _days_left(available: Decimal, last_7_days: Decimal) -> str | None:
         return None
     # Not divided by the rate per day, which is rounded.
     return money.plain(money.ratio(money.EXACT.multiply(max(available, money.ZERO), DAYS), last_7_days))
+
+
+def _not_found(campaign_id: UUID) -> NotFound:
+    return NotFound(f"there is no campaign {campaign_id}")
 
 
 ROUTES = [

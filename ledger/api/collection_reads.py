@@ -72,7 +72,11 @@ def plan_page(collection: Collection, query_string: str, allowed_campaign_ids: f
     keys = read_sort(query.sort, collection.sortable)
     filters = _filters(query)
     if allowed_campaign_ids is not None:
-        filters.append(Filter(model.campaign_column, "in", list(allowed_campaign_ids)))
+        # One filter: with two, PostgreSQL might read the rows of a campaign that the caller may not see.
+        named = getattr(query, model.campaign_column, None)
+        visible = allowed_campaign_ids if named is None else allowed_campaign_ids.intersection(named)
+        filters = [each for each in filters if each.column != model.campaign_column]
+        filters.append(Filter(model.campaign_column, "in", list(visible)))
     after = None if query.cursor is None else read_cursor(query.cursor, model, query.sort, keys)
     statement = queries.page_statement(
         model, stored_columns(collection.view), filters=filters, sort=keys, after=after, limit=query.limit
@@ -124,9 +128,9 @@ async def read_item(database: Database, caller: Caller, collection: Collection, 
         NotFound: there is no such item, or the caller may not see it.
     """
     async with database.connection() as connection:
-        position, campaign_id, row = await queries.read_item(
-            connection, collection.model, stored_columns(collection.view), item_id
+        position, row = await queries.read_item(
+            connection, collection.model, stored_columns(collection.view), item_id, caller.allowed_campaign_ids
         )
-    if row is None or not caller.may_see(campaign_id):
+    if row is None:
         raise NotFound(f"there is no {collection.noun} {item_id}")
     return Content(complete(collection.view, row), position)

@@ -28,6 +28,7 @@ from ledger.domain.cost import EntryStatus, ResourceType
 from ledger.domain.errors import NotFound
 from ledger.domain.job import AgentType, JobStatus
 from ledger.log.point_in_time import parse_point_in_time, resolve_position
+from ledger.log.visibility import may_see_stream
 from projections.as_of import EVENTS_MAX, row_as_of
 from projections.tables import AGENT_JOBS, BUDGET_ENTRIES, CAMPAIGNS, CONTENT_ASSETS
 
@@ -143,7 +144,9 @@ async def _item_as_of(
 ) -> web.Response:
     async with services.read_database.connection() as connection:
         position = await resolve_position(connection, parse_point_in_time(as_of))
-    row = await row_as_of(services.read_database, collection.model, item_id, position)
+        is_visible = await may_see_stream(connection, caller, collection.model.category, item_id, position)
+    row = await row_as_of(services.read_database, collection.model, item_id, position) if is_visible else None
+    # Checked again: a row counts for no campaign once its campaign was deleted.
     if row is None or not caller.may_see(getattr(row, collection.model.campaign_column)):
         raise NotFound(f"there was no {collection.noun} {item_id} at position {position}")
     return json_response(show(collection.view, msgspec.structs.asdict(row)), position=position)

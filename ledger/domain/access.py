@@ -71,15 +71,22 @@ LOCAL = Caller("local", Role.ADMIN)
 
 
 def require_stream_allowed(working_state: WorkingState, candidate: Candidate) -> None:
-    """Refuse an event of a restricted key on a stream that the key may not see, as if the stream did not exist.
+    """Refuse an event of a restricted key on a stream that the key may not see.
+
+    An opening event gets the refusal that it would get if the stream did not exist, if there is one.
 
     Raises:
+        Forbidden, UnknownReference: An opening event names what the key may not use.
         StreamNotFound: The stream counts for another campaign or for none, or a later event has no stream.
     """
     category, stream_id = candidate.event_type.category, candidate.stream_id
     exists, campaign_id = _campaign_of_stream(working_state, category, stream_id)
     allowed = candidate.allowed_campaign_ids or frozenset()
-    if (exists and campaign_id not in allowed) or (not exists and not candidate.event_type.opens_stream):
+    if exists and campaign_id in allowed:
+        return
+    if candidate.event_type.opens_stream:
+        require_references_allowed(working_state, candidate)
+    if exists or not candidate.event_type.opens_stream:
         raise StreamNotFound(category, stream_id)
 
 

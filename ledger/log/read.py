@@ -161,8 +161,12 @@ def _conditions(selection: EventFilter) -> tuple[str, list[object]]:
         narrow("campaign_id = {}", selection.campaign_id)
     if selection.agent_job_id is not None:
         narrow("agent_job_id = {}", selection.agent_job_id)
-    if selection.allowed_campaign_ids is not None:
-        narrow("campaign_id = ANY ({}::uuid[])", list(selection.allowed_campaign_ids))
+    allowed = selection.allowed_campaign_ids
+    if allowed is not None and selection.campaign_id is None:
+        narrow("campaign_id = ANY ({}::uuid[])", list(allowed))
+    elif allowed is not None and selection.campaign_id not in allowed:
+        # Without reading events of a campaign that the reader may not see: their number would show in the time.
+        conditions.append("false")
     return " AND ".join(conditions), arguments
 
 
