@@ -8,6 +8,9 @@ from ledger.domain.errors import Forbidden, Unauthenticated
 
 CALLER: web.RequestKey[Caller] = web.RequestKey("caller", Caller)
 
+NEEDS: web.RequestKey[Permission] = web.RequestKey("needs")
+"""The permission that the route of the request needs."""
+
 
 async def authenticate(request: web.Request, services: Services, needs: Permission) -> Caller:
     """Identify the caller and check its permission.

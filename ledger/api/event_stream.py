@@ -11,13 +11,14 @@ from uuid import UUID
 import msgspec
 from aiohttp import web
 
-from ledger.api.auth import CALLER, authenticate
+from ledger.api.auth import CALLER
 from ledger.api.live_feed import LiveFeed
 from ledger.api.parameters import Position, read_position, read_query
 from ledger.api.recent_events import Chunk
+from ledger.api.revocation import while_authorized
 from ledger.api.routes import EVENT_STREAM, Route
 from ledger.api.services import Services
-from ledger.domain.errors import Forbidden, Unauthenticated
+from ledger.domain.errors import Unauthenticated
 from ledger.domain.event_type import Category
 from ledger.log.read import EventFilter, EventView
 
@@ -26,9 +27,6 @@ logger = logging.getLogger(__name__)
 HEARTBEAT = b": \n\n"
 HEARTBEAT_SECONDS = 15.0
 """A comment is sent after this time without an event: proxies keep the connection, and a lost client is noticed."""
-
-RECHECK_SECONDS = 1.5
-"""Interval of authenticating an open stream again: with the key ring's delay, a revoked key ends it within 5 s."""
 
 WRITE_BYTES = 64 * 1024
 WRITE_SECONDS_MAX = 30.0
@@ -90,7 +88,7 @@ class EventStream:
             request.transport.set_write_buffer_limits(high=UNSENT_BYTES_MAX)
 
     async def run(self) -> None:
-        """Write every matching event until the feed is closed.
+        """Write every matching event until the feed is closed or the log was reset.
 
         Raises:
             ConnectionError: the client has disconnected.
@@ -171,28 +169,23 @@ async def stream_events(request: web.Request, services: Services) -> web.StreamR
         after = read_position(last, "the header Last-Event-ID")
     key = request[CALLER].name
     with services.feed.admit(key):
-        else:
-            await services.feed.require_position(after, key)
         if after is None:
             after = await services.feed.read_head(key)
+        else:
+            await services.feed.require_position(after, key)
         return await _respond(request, services, query.event_filter(after, request[CALLER].allowed_campaign_ids))
 
 
 async def _respond(request: web.Request, services: Services, event_filter: EventFilter) -> web.StreamResponse:
     response = web.StreamResponse(headers=HEADERS)
     await response.prepare(request)
+    if request.method == "HEAD":
+        return response
     try:
         async with services.feed.subscribe():
-            stream = EventStream(services.feed, request, response, event_filter)
-            streaming = asyncio.ensure_future(stream.run())
-            revoked = asyncio.ensure_future(_until_revoked(request, services))
-            try:
-                await asyncio.wait((streaming, revoked), return_when=asyncio.FIRST_COMPLETED)
-                if streaming.done():
-                    streaming.result()
-            finally:
-                streaming.cancel()
-                revoked.cancel()
+            with suppress(Unauthenticated):
+                async with while_authorized(request):
+                    await EventStream(services.feed, request, response, event_filter).run()
             await response.write_eof()
     except ConnectionError:
         logger.debug("an event stream's client has disconnected")
@@ -202,18 +195,6 @@ async def _respond(request: web.Request, services: Services, event_filter: Event
         if request.transport is not None:
             request.transport.abort()
     return response
-
-
-async def _until_revoked(request: web.Request, services: Services) -> None:
-    """Return once the key that opened the stream is no longer valid."""
-    while True:
-        await asyncio.sleep(RECHECK_SECONDS)
-        try:
-            await authenticate(request, services, "events")
-        except (Unauthenticated, Forbidden):
-            return
-        except Exception as error:  # noqa: BLE001 (an outage does not end a stream)
-            logger.debug("an event stream's key could not be checked: %s", type(error).__name__)
 
 
 ROUTES = [

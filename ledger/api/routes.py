@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, cast
 import msgspec
 from aiohttp import web
 
-from ledger.api.auth import CALLER, authenticate
+from ledger.api.auth import CALLER, NEEDS, authenticate
 from ledger.api.client_connections import ClientConnection
 from ledger.api.heavy_reads import TURNS
 from ledger.api.replica import WAIT_SECONDS_MAX, Replica
@@ -72,10 +72,10 @@ class Route(NamedTuple):
         async def handle(request: web.Request) -> web.StreamResponse:
             return await _dispatch(self, request)
 
-        options: dict[str, Any] = {"allow_head": False} if self.method == "GET" else {}
         # A tile's path has several segments.
         path = self.path.replace("{tile}", "{tile:.+}")
-        return web.RouteDef(self.method, path, handle, options)
+        # With a GET, aiohttp registers the HEAD of the path too.
+        return web.RouteDef(self.method, path, handle, {})
 
 
 def json_response(content: Any, *, status: int = 200, position: int | None = None) -> web.Response:
@@ -98,6 +98,7 @@ async def _dispatch(route: Route, request: web.Request) -> web.StreamResponse:
     services = request.app[SERVICES]
     headers: dict[str, str] = {}
     if route.needs is not None:
+        request[NEEDS] = route.needs
         request[CALLER] = caller = await authenticate(request, services, route.needs)
         cast(ClientConnection, request.protocol).mark_authenticated(caller.name)
         if (context := REQUEST_CONTEXT.get()) is not None:

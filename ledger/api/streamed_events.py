@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from aiohttp import web
 
 from ledger.api.heavy_reads import TURNS
+from ledger.api.revocation import while_authorized
 
 logger = logging.getLogger(__name__)
 
@@ -18,7 +19,7 @@ PAGE_CHARACTERS = 1024 * 1024
 async def stream(
     request: web.Request, response: web.StreamResponse, pieces: AsyncIterator[bytes]
 ) -> web.StreamResponse:
-    """Stream a response whose pieces are made in turns; if that fails, abort the connection.
+    """Stream a response whose pieces are made in turns; abort it if that fails or the key is revoked.
 
     Args:
         request: a heavy read.
@@ -31,11 +32,14 @@ async def stream(
     Raises:
         LedgerError, OSError and others: the first piece could not be made.
     """
+    if request.method == "HEAD":
+        await response.prepare(request)
+        return response
     pieces = request[TURNS].take_for_each(pieces)
     # Made before the response begins, so that an outage of the database is still a problem document.
     piece = await anext(pieces, None)
     await response.prepare(request)
-    async with complete_or_abort(request, response):
+    async with complete_or_abort(request, response), while_authorized(request):
         while piece is not None:
             # write() waits for a slow client, without a turn.
             await response.write(piece)

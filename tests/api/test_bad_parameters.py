@@ -247,12 +247,12 @@ async def test_a_path_or_item_that_does_not_exist_is_not_found(shared: Service, 
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
-        ("PUT", "/v1/events", {"GET", "POST"}),
-        ("DELETE", "/v1/events/1", {"GET"}),
-        ("PATCH", f"/v1/campaigns/{SOMETHING}", {"GET"}),
-        ("POST", "/v1/campaigns", {"GET"}),
-        ("OPTIONS", "/v1/spend", {"GET"}),
-        ("POST", "/healthz", {"GET"}),
+        ("PUT", "/v1/events", {"GET", "HEAD", "POST"}),
+        ("DELETE", "/v1/events/1", {"GET", "HEAD"}),
+        ("PATCH", f"/v1/campaigns/{SOMETHING}", {"GET", "HEAD"}),
+        ("POST", "/v1/campaigns", {"GET", "HEAD"}),
+        ("OPTIONS", "/v1/spend", {"GET", "HEAD"}),
+        ("POST", "/healthz", {"GET", "HEAD"}),
     ],
 )
 async def test_another_method_is_405_with_the_allowed_methods(
@@ -275,7 +275,7 @@ async def test_a_header_that_is_not_utf_8_is_malformed(shared: Service, header: 
     assert address is not None
     reader, writer = await asyncio.open_connection(address.host, address.port)
 
-    writer.write(b"POST /v1/events HTTP/1.1\r\nHost: ledger\r\nConnection: close\r\n" + header)
+    writer.write(b"POST /v1/events HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n" + header)
     writer.write(b"\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
     answer = await reader.read()
     writer.close()

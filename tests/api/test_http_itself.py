@@ -1,0 +1,94 @@
+"""HTTP itself: HEAD wherever there is a GET, expectations, and other versions of HTTP."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from ledger.api.app import ROUTES
+from tests.api.hostile import raw_connections, request, response_to
+from tests.conftest import Service
+from tests.events import campaign, job
+
+NDJSON = "application/x-ndjson"
+
+
+@pytest.fixture
+async def ids(shared: Service) -> dict[str, Any]:
+    """The parameters of every path, for things that exist; the log is sealed as far as the routes can see."""
+    opened = campaign()
+    queued = job(campaign_id=opened["id"])
+    await shared.append(opened, queued)
+    await shared.get("/v1/campaigns", limit=1)
+    return {
+        "id": opened["id"],
+        "stream_id": queued["id"],
+        "category": "job",
+        "position": 1,
+        "tile": "0/000",
+        "key_id": "123456789012",
+    }
+
+
+@pytest.mark.parametrize("path", [route.path for route in ROUTES if route.method == "GET"])
+async def test_head_is_answered_like_get_without_a_body(shared: Service, ids: dict[str, Any], path: str) -> None:
+    url, target = str(shared.client._base_url), path.format(**ids)
+
+    async with asyncio.timeout(10):
+        async with shared.client.get(target) as got:
+            # The body of an event stream does not end.
+            status, headers = got.status, dict(got.headers)
+        head = await response_to(url, request("HEAD", target, "Connection: close"))
+
+    assert head.status == status
+    assert head.headers["content-type"] == headers["Content-Type"]
+    if status == 200 and "Content-Length" in headers and "metrics" not in path:
+        assert head.headers["content-length"] == headers["Content-Length"]
+    assert head.body == b""
+
+
+@pytest.mark.parametrize(
+    ("path", "accept"),
+    [("/v1/events", NDJSON), ("/v1/events/stream", "text/event-stream"), ("/v1/log/export", NDJSON)],
+)
+async def test_the_head_of_a_stream_ends_at_once_and_the_connection_serves_further_requests(
+    shared: Service, ids: dict[str, Any], path: str, accept: str
+) -> None:
+    async with raw_connections(str(shared.client._base_url)) as (connection,):
+        for _ in range(2):
+            await connection.send(request("HEAD", path, f"Accept: {accept}"))
+            head = await connection.answer(has_body=False)
+            await connection.send(request("GET", "/healthz"))
+            healthy = await connection.answer()
+            assert (head.status, head.headers["content-type"]) == (200, accept)
+            assert (healthy.status, healthy.body) == (200, b'{"status":"ok"}')
+
+
+async def test_head_is_not_allowed_where_there_is_no_get(shared: Service) -> None:
+    async with shared.client.head("/v1/keys/123456789012") as answer:
+        assert answer.status == 405
+        assert answer.headers["Allow"] == "DELETE"
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/v1/campaigns", "/nowhere"])
+async def test_an_unknown_expectation_is_a_problem(shared: Service, path: str) -> None:
+    answer = await response_to(str(shared.client._base_url), request("GET", path, "Expect: x"))
+
+    assert (answer.status, answer.problem) == (417, "expectation-failed")
+    assert answer.headers["server"] == "ledger"
+
+
+@pytest.mark.parametrize("version", ["HTTP/2.0", "HTTP/0.9", "HTTP/1.2", "HTTP/3.0"])
+async def test_another_version_of_http_is_malformed_and_not_echoed(shared: Service, version: str) -> None:
+    sent = request("GET", "/healthz").replace(b"HTTP/1.1", version.encode())
+
+    answer = await response_to(str(shared.client._base_url), sent)
+
+    assert answer.head[0] in ("HTTP/1.0 400 Bad Request", "HTTP/1.1 400 Bad Request")
+    assert answer.problem == "malformed"
+
+
+async def test_http_1_0_is_served(shared: Service) -> None:
+    sent = request("GET", "/healthz").replace(b"HTTP/1.1", b"HTTP/1.0")
+
+    assert (await response_to(str(shared.client._base_url), sent)).status == 200
