@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from ledger.database import Connection
+from ledger.database.singleton import CHECKPOINT_TABLE, require_row
 
 GROUP = "read_models"
 """The name of the one checkpoint that all read models share, so that they agree with each other at every position."""
@@ -80,15 +81,12 @@ class CheckpointStatus(msgspec.Struct):
 
 async def read_position(connection: Connection) -> int:
     """Return the position that the read models reflect."""
-    position = await connection.fetchval(READ_POSITION)
-    assert isinstance(position, int)
-    return position
+    return int(require_row(await connection.fetchval(READ_POSITION), CHECKPOINT_TABLE))
 
 
 async def read_checkpoint_status(connection: Connection) -> CheckpointStatus:
     """Read the checkpoint."""
-    row = await connection.fetchrow(READ_CHECKPOINT)
-    assert row is not None
+    row = require_row(await connection.fetchrow(READ_CHECKPOINT), CHECKPOINT_TABLE)
     return CheckpointStatus(row["position"], row["status"], decode_failure(row["last_error"]))
 
 

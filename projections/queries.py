@@ -9,6 +9,7 @@ import asyncpg
 import msgspec
 
 from ledger.database import Connection
+from ledger.database.singleton import CHECKPOINT_TABLE, HEAD_TABLE, require_row
 from ledger.log.read import PAGE_CHARACTERS_MAX
 from projections import collection_sql
 from projections.checkpoint import GROUP, Failure, decode_failure
@@ -71,8 +72,7 @@ class ProjectionStatus(msgspec.Struct):
 
 async def projection_status(connection: Connection) -> ProjectionStatus:
     """Read the status of the read models."""
-    row = await connection.fetchrow(PROJECTION_STATUS, GROUP)
-    assert row is not None
+    row = require_row(await connection.fetchrow(PROJECTION_STATUS, GROUP), HEAD_TABLE, CHECKPOINT_TABLE)
     return ProjectionStatus(
         row["status"],
         row["position"],
@@ -95,9 +95,7 @@ async def read_budget(connection: Connection, campaign_id: UUID, now: datetime) 
         `checkpoint` (the position reflected), `budget`, `spend`, `held`, `currency` and `last_7_days`; all but the
         first are None if the campaign does not exist.
     """
-    record = await connection.fetchrow(BUDGET, GROUP, campaign_id, now)
-    assert record is not None
-    return record
+    return require_row(await connection.fetchrow(BUDGET, GROUP, campaign_id, now), CHECKPOINT_TABLE)
 
 
 async def read_spend(
@@ -148,7 +146,7 @@ async def read_spend(
     row = await connection.fetchrow(
         query, GROUP, start, end, campaign_id, None if allowed_campaign_ids is None else list(allowed_campaign_ids)
     )
-    assert row is not None
+    row = require_row(row, CHECKPOINT_TABLE)
     return row[0], row[1], row[2] or "[]"
 
 
@@ -164,19 +162,19 @@ async def read_item(
     Args:
         connection: of the primary or a replica.
         model: the read model.
-        allowed_campaign_ids: only a row that counts for one of these campaigns; None: for any.
         columns: names of the columns to select.
         item_id: of the row.
+        allowed_campaign_ids: only a row that counts for one of these campaigns; None: for any.
 
     Returns:
+        the position reflected, and the columns as a JSON object; None if there is no such row.
+    """
     arguments: list[Any] = [GROUP, item_id]
     condition = "t.id = $2"
     if allowed_campaign_ids is not None:
         # Here, so that nothing of a row is read that the caller may not see: its size would show in the time.
         condition += f" AND t.{model.campaign_column} = ANY ($3::uuid[])"
         arguments.append(list(allowed_campaign_ids))
-        the position reflected, and the columns as a JSON object; None if there is no such row.
-    """
     query = f"""
         SELECT checkpoint.position,
             CASE WHEN t.id IS NOT NULL THEN {collection_sql.row_as_json(model, columns)} END
@@ -259,7 +257,7 @@ async def read_page(connection: Connection, statement: PageStatement) -> Page:
     """Read a page of a collection from the primary or a replica."""
     text, arguments, limit = statement
     rows = await connection.fetch(text, *arguments)
-    position = rows[0]["checkpoint"]
+    position = require_row(rows[0] if rows else None, CHECKPOINT_TABLE)["checkpoint"]
     if rows[0]["number"] is None:
         return Page(position, [], has_more=False)
     has_more = len(rows) > limit or rows[-1]["running"] >= PAGE_CHARACTERS_MAX

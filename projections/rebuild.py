@@ -13,6 +13,7 @@ import asyncpg
 import msgspec
 
 from ledger.database import Connection, Database
+from ledger.database.singleton import CHECKPOINT_TABLE, require_row
 from ledger.domain.errors import LedgerError
 from ledger.log.append import LOCK_HEAD
 from ledger.log.notifications import notify_other_processes
@@ -126,7 +127,7 @@ async def rebuild(
 
 async def _merge(connection: Connection, replay: Replay, models: Sequence[ReadModel[Any]]) -> RebuildReport:
     await connection.execute(TIMEOUTS)
-    position = await connection.fetchval(checkpoint.LOCK_CHECKPOINT)
+    position = require_row(await connection.fetchval(checkpoint.LOCK_CHECKPOINT), CHECKPOINT_TABLE)
     changed: set[ChangedRow] = set()
     await replay.advance(min(position, await read_head(connection)), changed)
     await connection.execute(ADD_DIFFERING.format(schema=TEMPORARY), *_columns(changed, models))

@@ -14,6 +14,7 @@ from ledger.audit import tree_store
 from ledger.audit.reverification import read_reverification
 from ledger.database import CONNECTION_ERRORS
 from ledger.database.migrations import current_revision, expected_revision
+from ledger.database.singleton import MissingRowError
 from ledger.domain.codec import time_text
 from projections.queries import projection_status
 
@@ -71,6 +72,9 @@ async def readyz(request: web.Request, services: Services) -> web.StreamResponse
         readiness = Readiness(
             "unavailable", f"does not respond ({type(error).__name__})", unknown, unknown, unknown, unknown
         )
+    except MissingRowError as error:
+        unknown = "unknown: a row is missing"
+        readiness = Readiness("unavailable", str(error), "ok", unknown, unknown, unknown)
     return json_response(readiness, status=200 if readiness.status == "ok" else 503)
 
 

@@ -11,6 +11,7 @@ import asyncpg
 
 from ledger.audit.export_lines import ExportError, ExportLine, at_line
 from ledger.database import Connection
+from ledger.database.singleton import HEAD_TABLE, require_row
 from ledger.domain.codec import time_text
 from ledger.domain.errors import LedgerError
 from ledger.domain.event import Candidate, Request
@@ -63,8 +64,7 @@ async def import_lines(
     position, history = 0, LogHistory()
     async with connection.transaction():
         await connection.execute(IMPORT_TIMEOUTS)
-        head = await connection.fetchrow(LOCK_HEAD)
-        assert head is not None
+        head = require_row(await connection.fetchrow(LOCK_HEAD), HEAD_TABLE)
         if head["position"]:
             raise LedgerNotEmptyError(f"the ledger already has {head['position']:,} events; import into an empty one")
         for page in _pages(lines):

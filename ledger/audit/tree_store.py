@@ -9,6 +9,7 @@ from ledger.audit.merkle import HASH_BYTES, Subtree, combine, root_nodes, root_o
 from ledger.audit.tiles import Tile, TileRange, edge_tiles, locate
 from ledger.audit.tree_growth import RightEdge, right_edge_from_tiles
 from ledger.database import Connection
+from ledger.database.singleton import HEAD_TABLE, require_row
 from ledger.domain.errors import LedgerError
 
 CHUNK_EVENTS = 16_384
@@ -146,8 +147,7 @@ async def read_sealed_tree(connection: Connection) -> SealedTree:
 
 async def read_seal_status(connection: Connection) -> SealStatus:
     """Read the progress of sealing."""
-    row = await connection.fetchrow(READ_SEAL_STATUS)
-    assert row is not None
+    row = require_row(await connection.fetchrow(READ_SEAL_STATUS), HEAD_TABLE)
     return SealStatus(*row)
 
 

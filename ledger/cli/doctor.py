@@ -23,6 +23,7 @@ from ledger.database import STATEMENT_SECONDS_MAX, Connection, Database, roles
 from ledger.database.guards import find_guard_faults, shown_faults
 from ledger.database.location import located_database
 from ledger.database.migrations import current_revision, expected_revision
+from ledger.domain.errors import LedgerError
 from ledger.embedded import EmbeddedError
 from ledger.log.log_clock import LEAD_SECONDS_MIN, read_lead
 from projections.queries import projection_status
@@ -122,7 +123,13 @@ async def _examine_url(
             await examine(database, checks)
         except Exception as error:  # noqa: BLE001 (the doctor explains every failure)
             is_connected = any(check.name == name for check in checks)
-            checks.append(Check("database" if is_connected else name, "problem", explain(error)))
+            checks.append(
+                Check(
+                    "database" if is_connected else name,
+                    "problem",
+                    str(error) if isinstance(error, LedgerError) else explain(error),
+                )
+            )
 
 
 async def _examine_direct(database: Database, checks: list[Check]) -> None:

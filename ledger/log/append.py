@@ -12,6 +12,7 @@ from typing import NamedTuple
 from uuid import UUID, uuid4
 
 from ledger.database import Connection
+from ledger.database.singleton import HEAD_TABLE, require_row
 from ledger.domain.event import Request
 from ledger.domain.judge import Verdict, judge, judge_stepwise
 from ledger.domain.working_state import WorkingState
@@ -91,8 +92,7 @@ async def lock_and_load(
         now: the time for `recorded_at`; the clock of the database server when None.
     """
     needed = await ResidentState(UNKNOWN_HEAD).needed_by(requests)
-    row = await connection.fetchrow(LOCK_AND_LOAD, *needed.arguments(now))
-    assert row is not None
+    row = require_row(await connection.fetchrow(LOCK_AND_LOAD, *needed.arguments(now)), HEAD_TABLE)
     loaded = await with_log_time(connection, decode_loaded(row), now)
     state = ResidentState(loaded.head)
     await state.merge(loaded, needed)

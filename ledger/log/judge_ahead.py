@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
+from ledger.database.singleton import HEAD_TABLE, require_row
 from ledger.domain.errors import LedgerError
 from ledger.domain.event import Request
 from ledger.domain.judge import Verdict
@@ -62,8 +63,7 @@ class JudgeAhead:
         needed = await state.needed_by(requests)
         now = self._clock() if self._clock else None
         async with asyncio.timeout(APPEND_SECONDS_MAX):
-            row = await connection.fetchrow(LOAD, *needed.arguments(now))
-            assert row is not None
+            row = require_row(await connection.fetchrow(LOAD, *needed.arguments(now)), HEAD_TABLE)
             loaded = await with_log_time(connection, decode_loaded(row), now)
         if self._state is None:
             state, self._head = ResidentState(loaded.head), loaded.head

@@ -11,6 +11,7 @@ from uuid import UUID
 import msgspec
 
 from ledger.database import Connection, Database
+from ledger.database.singleton import HEAD_TABLE, require_row
 from ledger.domain.codec import JsonObject, merge, time_text
 
 PAGE_EVENTS_MAX = 5_000
@@ -239,9 +240,7 @@ async def read_salted_page(
 
 async def read_head(connection: Connection) -> int:
     """Return the position of the last event; 0 if the log is empty."""
-    position = await connection.fetchval(HEAD)
-    assert isinstance(position, int)
-    return position
+    return int(require_row(await connection.fetchval(HEAD), HEAD_TABLE))
 
 
 async def read_stream_version(connection: Connection, category: str, stream_id: UUID) -> int:
