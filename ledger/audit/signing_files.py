@@ -12,6 +12,7 @@ import msgspec
 
 from ledger.audit.note import NoteError, Signer, Verifier, open_note
 from ledger.audit.signed_checkpoint import Checkpoint, CheckpointError
+from ledger.secret_files import sync_folder, write_secret
 
 
 class LocalCheckpoint(msgspec.Struct, frozen=True):
@@ -75,13 +76,9 @@ class SigningFiles:
         Raises:
             FileExistsError: the key file exists already.
         """
-        self.key_file.parent.mkdir(parents=True, exist_ok=True)
+        self.key_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         signer = Signer.generate(self.origin)
-        descriptor = os.open(self.key_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(signer.secret_text() + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        write_secret(self.key_file, signer.secret_text() + "\n")
         return signer
 
     def read_checkpoint(self, verifier: Verifier) -> Checkpoint | None:
@@ -107,7 +104,7 @@ class SigningFiles:
     def write_checkpoint(self, note: bytes) -> None:
         """Store a signed checkpoint; once this returns, the file survives a power failure."""
         # With the key in another folder, this folder may not exist yet.
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         # A random name: a sealer that lost its connection, and so its lock, may be writing at the same time.
         new = self.checkpoint_file.with_name(f"checkpoint.{secrets.token_hex(4)}.new")
         try:
@@ -119,11 +116,7 @@ class SigningFiles:
         except OSError:
             new.unlink(missing_ok=True)
             raise
-        folder = os.open(self._folder, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_folder(self._folder)
 
     def archive_checkpoint(self, origin: str | None, note: bytes | None) -> None:
         """Give up the current log: archive its checkpoint, so that the next log gets a new origin.
@@ -135,7 +128,7 @@ class SigningFiles:
         """
         if origin is None and not self.checkpoint_file.exists():
             return
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         archive = self._folder / f"checkpoint.{max(self._generation, self._generation_of(origin or ''))}"
         if self.checkpoint_file.exists():
             self.checkpoint_file.rename(archive)

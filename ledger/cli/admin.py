@@ -83,7 +83,6 @@ def reset(yes: bool, force: bool, home: Path | None) -> None:
         if not yes and not _is_confirmed():
             click.echo("Cancelled.")
             return
-        settings.home.mkdir(parents=True, exist_ok=True)
         # A service that uses this home would continue with the old log's state in memory.
         with exclusive_home(settings.home, "ledger reset"), owner_url(settings) as url:
             origin, note = run_async(_last_sealed(url))

@@ -15,6 +15,7 @@ from ledger.audit.reverification import read_reverification
 from ledger.cli.databases import migration_problem
 from ledger.cli.event_loop import run_async
 from ledger.cli.explain import explain
+from ledger.cli.key_files import exposures
 from ledger.cli.options import home_option, json_option
 from ledger.cli.output import counted, print_json
 from ledger.cli.settings import read_settings_for
@@ -75,6 +76,7 @@ def _examine(home: Path | None) -> list[Check]:
     except ConfigError as error:
         return [Check("settings", "problem", str(error))]
     checks = [Check("settings", "ok", _describe_database(settings))]
+    checks += [Check("key files", "warning", remark) for remark in exposures(settings)]
     try:
         with located_database(settings) as located:
             checks += run_async(examine_databases(located, is_embedded=settings.database_url is None))

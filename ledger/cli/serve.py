@@ -12,6 +12,7 @@ from ledger.api.rate_limits import RateLimits
 from ledger.audit.sealer import find_sealer
 from ledger.cli.databases import require_migrated, service_databases, service_url
 from ledger.cli.event_loop import run_async, stop_signal, wait_for_stop
+from ledger.cli.key_files import warn_of_exposures
 from ledger.cli.listening import bind, print_address, require_loopback
 from ledger.cli.options import home_option, host_option, port_option
 from ledger.cli.output import exit_on_error
@@ -80,6 +81,7 @@ async def _work(settings: Settings, url: URL) -> None:
     async with service_databases(settings, url) as (database, appends, direct, _):
         await require_migrated(database)
         sealer = await find_sealer(database, signing_files(settings))
+        warn_of_exposures(settings)
         async with background(
             database,
             with_worker=True,

@@ -1,6 +1,5 @@
 """ledger up: PostgreSQL, migrations, HTTP API, worker and sealer in one process."""
 
-import os
 import socket
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +14,7 @@ from ledger.audit.sealer import find_sealer
 from ledger.cli.admin import append_sample_data, print_seeded
 from ledger.cli.databases import migrate_database, service_databases, service_url
 from ledger.cli.event_loop import run_async, stop_signal, wait_for_stop
+from ledger.cli.key_files import warn_of_exposures
 from ledger.cli.listening import bind, print_address
 from ledger.cli.options import home_option, host_option, port_option
 from ledger.cli.output import exit_on_error
@@ -45,7 +45,6 @@ def up(demo: bool, host: str | None, port: int | None, home: Path | None) -> Non
     """
     with exit_on_error():
         settings = settings_for(home, host, port)
-        settings.home.mkdir(parents=True, exist_ok=True)
         with exclusive_home(settings.home, "ledger up"):
             listener = bind(settings)
             with service_url(settings) as url:
@@ -62,6 +61,7 @@ async def _up(settings: Settings, url: URL, listener: socket.socket, demo: bool)
         if sealer is None:
             click.echo("The log is sealed elsewhere: its signing key is not here.")
         await _create_admin_key(database, settings.home / "admin.key")
+        warn_of_exposures(settings)
         async with serving(
             database,
             listener,
@@ -97,7 +97,6 @@ async def _create_admin_key(database: Database, file: Path) -> None:
         if await list_keys(connection):
             return
         _, text = await create_key(connection, "admin", Role.ADMIN)
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as opened:
-            opened.write(text + "\n")
+        # Durable before the key is: the database has only its hash.
+        write_secret(file, text + "\n", replace=True)
     click.echo(f"Admin key, shown only this once and stored in {file}: {text}")

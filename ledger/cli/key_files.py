@@ -1,0 +1,22 @@
+"""Remarks on key files and homes that other users of the machine can read."""
+
+import click
+
+from ledger.cli.settings import signing_files
+from ledger.config import Settings
+from ledger.secret_files import is_exposed
+
+
+def exposures(settings: Settings) -> list[str]:
+    """Return a sentence for each key file, and for the home, that other users may read or write."""
+    files = (signing_files(settings).key_file, settings.home / "admin.key")
+    remarks = [f"other users can read or change {file}: run `chmod 600 {file}`" for file in files if is_exposed(file)]
+    if is_exposed(settings.home):
+        remarks.append(f"other users can list or change {settings.home}: run `chmod go-rw {settings.home}`")
+    return remarks
+
+
+def warn_of_exposures(settings: Settings) -> None:
+    """Print a warning for each key file, and for the home, that other users may read or write."""
+    for remark in exposures(settings):
+        click.echo(f"Warning: {remark}", err=True)
