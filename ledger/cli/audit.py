@@ -10,7 +10,7 @@ from ledger.audit.rollback import accept_rollback as accept
 from ledger.cli.databases import migrated_database, open_appender, owner_url
 from ledger.cli.event_loop import run_async
 from ledger.cli.options import home_option, json_option, reason_option
-from ledger.cli.output import counted, print_json
+from ledger.cli.output import counted, echo, print_json
 from ledger.cli.settings import settings_for, signing_files
 from ledger.config import Settings
 from ledger.domain.ledger_events import RollbackAccepted
@@ -40,8 +40,8 @@ def accept_rollback(reason: str, home: Path | None, as_json: bool) -> None:
         print_json(decision)
     else:
         sealed = counted(decision.size, "sealed event")
-        click.echo(f"Gave up {decision.origin} at {sealed}. The log will be sealed under a new origin.")
-        click.echo("Give your auditors its verifier key: GET /v1/log/key.")
+        echo(f"Gave up {decision.origin} at {sealed}. The log will be sealed under a new origin.")
+        echo("Give your auditors its verifier key: GET /v1/log/key.")
 
 
 async def _accept(settings: Settings, url: URL, reason: str) -> RollbackAccepted:

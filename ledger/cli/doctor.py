@@ -17,7 +17,7 @@ from ledger.cli.event_loop import run_async
 from ledger.cli.explain import explain
 from ledger.cli.key_files import exposures
 from ledger.cli.options import home_option, json_option
-from ledger.cli.output import counted, print_json
+from ledger.cli.output import counted, echo, print_json
 from ledger.cli.settings import read_settings_for
 from ledger.config import ConfigError, Settings
 from ledger.database import STATEMENT_SECONDS_MAX, Connection, Database, roles
@@ -66,7 +66,7 @@ def doctor(home: Path | None, as_json: bool) -> None:
         print_json(checks)
     else:
         for check in checks:
-            click.echo(f"{check.verdict.upper():8} {check.name}: {check.says}")
+            echo(f"{check.verdict.upper():8} {check.name}: {check.says}", keep="\n")
     sys.exit(1 if any(check.verdict == "problem" for check in checks) else 0)
 
 

@@ -15,7 +15,7 @@ from ledger.api import problems
 from ledger.cli.databases import migrated_database, open_appender, service_url
 from ledger.cli.event_loop import run_async, stop_signal
 from ledger.cli.options import home_option, json_option, reason_option
-from ledger.cli.output import print_json
+from ledger.cli.output import echo, print_json, print_json_line
 from ledger.cli.settings import settings_for
 from ledger.database import Database
 from ledger.domain.access import LOCAL
@@ -55,7 +55,7 @@ def append(file: BinaryIO, independent: bool, home: Path | None) -> None:
     with service_url(settings_for(home)) as url:
         answers = run_async(_append(url, body, independent))
     for answer in answers:
-        click.echo(msgspec.json.encode(answer))
+        print_json_line(answer)
     sys.exit(0 if all(isinstance(answer, Receipt) for answer in answers) else 1)
 
 
@@ -134,11 +134,11 @@ async def _tail(url: URL, after: int | None, number: int, follow: bool, as_json:
 
 def _print_event(event: EventView, as_json: bool) -> None:
     if as_json:
-        click.echo(msgspec.json.encode(event))
+        print_json_line(event)
         return
     data = bytes(event.data).decode()
     shown = data if len(data) <= DATA_CHARACTERS_MAX else f"{data[: DATA_CHARACTERS_MAX - 3]}..."
-    click.echo(f"{event.position:>8}  {event.recorded_at}  {event.type:25}  {event.stream_id}  {shown}")
+    echo(f"{event.position:>8}  {event.recorded_at}  {event.type:25}  {event.stream_id}  {shown}")
 
 
 @events.command()
@@ -157,11 +157,11 @@ def erase(position: int, reason: str, home: Path | None, as_json: bool) -> None:
     if as_json:
         print_json(erased)
     else:
-        click.echo(
+        echo(
             f"Erased the free text of {erased.event_type} at position {erased.position:,}; "
             f"recorded at position {erased.recorded_position:,}."
         )
-        click.echo("Backups, exports and schemas made by `ledger replay` still hold the text.")
+        echo("Backups, exports and schemas made by `ledger replay` still hold the text.")
 
 
 async def _erase(url: URL, position: int, reason: str) -> Erasure:

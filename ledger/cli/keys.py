@@ -12,7 +12,7 @@ from ledger import keys as api_keys
 from ledger.cli.databases import migrated_database, service_url
 from ledger.cli.event_loop import run_async
 from ledger.cli.options import home_option, json_option
-from ledger.cli.output import counted, print_json
+from ledger.cli.output import counted, echo, print_json
 from ledger.cli.settings import settings_for
 from ledger.domain.access import Role
 from ledger.domain.errors import Malformed
@@ -63,8 +63,8 @@ def create(
     if as_json:
         print_json({**msgspec.structs.asdict(key), "key": text})
     else:
-        click.echo(text)
-        click.echo("Store it now: it is not shown again. Send it as: Authorization: Bearer lgr_...", err=True)
+        echo(text)
+        echo("Store it now: it is not shown again. Send it as: Authorization: Bearer lgr_...", err=True)
 
 
 async def _create(
@@ -85,11 +85,11 @@ def list_(home: Path | None, as_json: bool) -> None:
         print_json(listed)
         return
     if not listed:
-        click.echo("There are no API keys.")
+        echo("There are no API keys.")
     rows = [(key.id, key.role.value, _state(key), _campaigns(key), _last_use(key), key.name) for key in listed]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def _state(key: Key) -> str:
@@ -129,7 +129,7 @@ def revoke(key: str, home: Path | None, as_json: bool) -> None:
     if as_json:
         print_json(revoked)
     else:
-        click.echo(f"Revoked {revoked.name} ({revoked.id}).")
+        echo(f"Revoked {revoked.name} ({revoked.id}).")
 
 
 async def _revoke(url: URL, key: str) -> Key:

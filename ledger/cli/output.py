@@ -13,19 +13,30 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ledger.cli.explain import explain
 from ledger.config import ConfigError
+from ledger.control_characters import escape, escape_json
 from ledger.database import CONNECTION_ERRORS
 from ledger.domain.errors import LedgerError
 
 
+def echo(text: str, *, err: bool = False, keep: str = "") -> None:
+    """Print a line that may hold values of clients or of the database: control characters but `keep` are escaped."""
+    click.echo(escape(text, keep), err=err)
+
+
 def fail(message: str) -> NoReturn:
     """Print an error and exit with code 1."""
-    click.echo(f"Error: {message}", err=True)
+    echo(f"Error: {message}", err=True, keep="\n")
     sys.exit(1)
 
 
 def print_json(answer: Any) -> None:
     """Print one JSON document, indented."""
-    click.echo(msgspec.json.format(msgspec.json.encode(answer), indent=2).decode())
+    click.echo(escape_json(msgspec.json.format(msgspec.json.encode(answer), indent=2).decode()))
+
+
+def print_json_line(answer: Any) -> None:
+    """Print one JSON document on one line."""
+    click.echo(escape_json(msgspec.json.encode(answer).decode()))
 
 
 def counted(number: int, noun: str) -> str:
@@ -42,7 +53,7 @@ def exit_on_error() -> Iterator[None]:
     try:
         yield
     except ConfigError as error:
-        click.echo(f"Error: {error}", err=True)
+        echo(f"Error: {error}", err=True, keep="\n")
         sys.exit(2)
     except LedgerError as error:
         fail(str(error))

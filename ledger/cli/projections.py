@@ -9,7 +9,7 @@ from sqlalchemy import URL
 from ledger.cli.databases import migrated_database, open_appender, service_url
 from ledger.cli.event_loop import run_async
 from ledger.cli.options import home_option, json_option, reason_option
-from ledger.cli.output import print_json
+from ledger.cli.output import echo, print_json
 from ledger.cli.settings import settings_for
 from ledger.domain.ledger_events import ProjectionSkipped
 from projections import skips
@@ -39,7 +39,7 @@ def retry(name: str, home: Path | None, as_json: bool) -> None:
     if as_json:
         print_json({"name": name, "status": "running"})
     else:
-        click.echo("The worker retries the event now; see `ledger status`.")
+        echo("The worker retries the event now; see `ledger status`.")
 
 
 async def _retry(url: URL) -> None:
@@ -64,7 +64,7 @@ def skip(name: str, reason: str, home: Path | None, as_json: bool) -> None:
     if as_json:
         print_json(decision)
     else:
-        click.echo(
+        echo(
             f"Skipped {decision.event_type} at position {decision.position:,}. "
             "`ledger verify` will keep reporting this skip."
         )

@@ -14,7 +14,7 @@ from ledger.cli import verify_export
 from ledger.cli.databases import migrated_database, owner_url
 from ledger.cli.event_loop import run_async
 from ledger.cli.options import home_option, json_option
-from ledger.cli.output import counted, print_json, progress_bar
+from ledger.cli.output import counted, echo, print_json, progress_bar
 from ledger.cli.settings import settings_for, signing_files
 from ledger.domain.errors import Malformed
 from ledger.log.point_in_time import parse_point_in_time
@@ -63,20 +63,20 @@ def verify(
 def _print_report(report: VerificationReport) -> None:
     _print_skips(report.skipped)
     for fault in report.faults:
-        click.echo(f"Fault: {fault}")
+        echo(f"Fault: {fault}")
     if report.is_clean:
-        click.echo(f"Clean: the tables at position {report.position:,} of {report.head:,} match the log.")
+        echo(f"Clean: the tables at position {report.position:,} of {report.head:,} match the log.")
         return
-    click.echo(
+    echo(
         f"Found {counted(report.differences, 'difference')} and {counted(len(report.faults), 'fault')} of the log."
     )
     if report.faults:
-        click.echo(
+        echo(
             "Next: find out who changed the log or its guards, keep a copy of the database, and restore it from a "
             "backup. Accept or rebuild nothing before."
         )
     elif report.differences:
-        click.echo("Next: find out how the tables were changed, then correct them with `ledger rebuild`.")
+        echo("Next: find out how the tables were changed, then correct them with `ledger rebuild`.")
 
 
 async def _verify(
@@ -91,7 +91,7 @@ async def _verify(
                     return
                 bar.end()
                 live, replayed = _shorten(difference.live), _shorten(difference.replayed)
-                click.echo(f"{difference.table} {difference.id} {difference.column}: live {live}, replayed {replayed}")
+                echo(f"{difference.table} {difference.id} {difference.column}: live {live}, replayed {replayed}")
 
             return await verify_tables(database, show, local_checkpoint, bar.progress, bar.begin)
 
@@ -121,10 +121,10 @@ def rebuild(projection: str | None, home: Path | None, as_json: bool) -> None:
     _print_skips(rebuilt.skipped)
     for table in rebuilt.written:
         written, removed = counted(rebuilt.written[table], "row"), rebuilt.removed.get(table, 0)
-        click.echo(f"{table + ':':15} {written} written, {removed:,} removed")
-    click.echo(f"The read models match the log at position {rebuilt.position:,}.")
+        echo(f"{table + ':':15} {written} written, {removed:,} removed")
+    echo(f"The read models match the log at position {rebuilt.position:,}.")
     if rebuilt.not_compared:
-        click.echo(f"The balances were not compared: {rebuilt.not_compared}")
+        echo(f"The balances were not compared: {rebuilt.not_compared}")
 
 
 async def _rebuild(url: URL, tables: Iterable[str]) -> RebuildReport:
@@ -155,8 +155,8 @@ def replay(until: str, schema: str, home: Path | None, as_json: bool) -> None:
         return
     _print_skips(replayed.skipped)
     recorded = f", recorded {replayed.recorded_at}" if replayed.recorded_at else ""
-    click.echo(f"The schema {replayed.schema} holds the tables as of position {replayed.position:,}{recorded}.")
-    click.echo(f"Query {replayed.schema}.campaigns and so on; remove it with: DROP SCHEMA {replayed.schema} CASCADE")
+    echo(f"The schema {replayed.schema} holds the tables as of position {replayed.position:,}{recorded}.")
+    echo(f"Query {replayed.schema}.campaigns and so on; remove it with: DROP SCHEMA {replayed.schema} CASCADE")
 
 
 async def _replay(url: URL, until: int | datetime, schema: str) -> Snapshot:
@@ -167,7 +167,7 @@ async def _replay(url: URL, until: int | datetime, schema: str) -> Snapshot:
 
 def _print_skips(skips: Iterable[Skip]) -> None:
     for skip in skips:
-        click.echo(
+        echo(
             f"Skipped: {skip.event_type} at position {skip.position:,}, decided by {skip.by} at {skip.skipped_at}: "
             f"{skip.reason}"
         )

@@ -12,7 +12,7 @@ from ledger.audit.reverification import read_reverification
 from ledger.cli.databases import service_url
 from ledger.cli.event_loop import run_async
 from ledger.cli.options import home_option, json_option
-from ledger.cli.output import counted, print_json
+from ledger.cli.output import counted, echo, print_json
 from ledger.cli.settings import settings_for
 from ledger.database import Database
 from ledger.database.migrations import current_revision
@@ -52,23 +52,23 @@ def status(home: Path | None, as_json: bool) -> None:
 
 
 def _print_status(status: Status) -> None:
-    click.echo(f"Log: {counted(status.head, 'event')}. Database at revision {status.revision}.")
+    echo(f"Log: {counted(status.head, 'event')}. Database at revision {status.revision}.")
     lag = counted(status.lag_events, "event")
-    click.echo(f"Read models: {status.projections}, at position {status.position:,}, {lag} behind.")
+    echo(f"Read models: {status.projections}, at position {status.position:,}, {lag} behind.")
     if status.last_error is not None:
         error = status.last_error
-        click.echo(f"Last error: {error.type} at position {error.position:,}: {error.error}")
+        echo(f"Last error: {error.type} at position {error.position:,}: {error.error}")
     if status.seal_refusal is not None:
-        click.echo(f"NOT SEALED after position {status.sealed:,}: {status.seal_refusal}")
+        echo(f"NOT SEALED after position {status.sealed:,}: {status.seal_refusal}")
     elif status.origin is not None:
-        click.echo(f"Sealed: {counted(status.sealed, 'event')}, origin {status.origin}.")
+        echo(f"Sealed: {counted(status.sealed, 'event')}, origin {status.origin}.")
     if status.log_changed is not None:
-        click.echo(f"LOG CHANGED: {status.log_changed}")
+        echo(f"LOG CHANGED: {status.log_changed}")
     elif status.origin is not None:
         last = f"{status.last_full_pass:%Y-%m-%d %H:%M}Z" if status.last_full_pass else "none yet"
-        click.echo(f"Re-verified: up to position {status.reverified:,}; last full pass: {last}.")
+        echo(f"Re-verified: up to position {status.reverified:,}; last full pass: {last}.")
     if status.projections == "paused":
-        click.echo(
+        echo(
             "Next: fix the cause and run `ledger projections retry|skip`; if a read model was changed by hand, "
             "run `ledger rebuild`."
         )

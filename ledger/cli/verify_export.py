@@ -12,7 +12,7 @@ from ledger.audit.export_check import ExportMismatchError, VerifiedExport, open_
 from ledger.audit.export_file import open_export
 from ledger.audit.export_lines import ExportError, read_lines
 from ledger.audit.note import NoteError, Verifier
-from ledger.cli.output import counted, exit_on_error, print_json, progress_bar
+from ledger.cli.output import counted, echo, exit_on_error, print_json, progress_bar
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -102,22 +102,22 @@ def _print_fault(error: ExportError | ExportMismatchError, as_json: bool) -> Non
         line, position = (error.line, error.position) if isinstance(error, ExportError) else (None, None)
         print_json({"proved": False, "line": line, "position": position, "detail": error.detail})
     else:
-        click.echo(f"Not proved: {error}")
+        echo(f"Not proved: {error}")
 
 
 def _print_proved(proved: VerifiedExport, as_json: bool) -> None:
     if as_json:
         print_json({"proved": True, **msgspec.structs.asdict(proved)})
         return
-    click.echo(f"Proved: {counted(proved.sealed, 'event')} of {proved.origin}, root {proved.root}.")
+    echo(f"Proved: {counted(proved.sealed, 'event')} of {proved.origin}, root {proved.root}.")
     if proved.not_sealed:
-        click.echo(f"Not sealed: {counted(proved.not_sealed, 'later event')}, valid by the rules but not signed.")
+        echo(f"Not sealed: {counted(proved.not_sealed, 'later event')}, valid by the rules but not signed.")
     if proved.erased:
-        click.echo(f"Erased: the free text of {counted(proved.erased, 'event')}, which cannot be verified.")
+        echo(f"Erased: the free text of {counted(proved.erased, 'event')}, which cannot be verified.")
     if proved.missing_texts:
         texts = counted(proved.missing_texts, "event")
-        click.echo(
+        echo(
             f"Missing: the free text of {texts}; the export has no record of the erasure, which may follow later."
         )
     for currency, balance in proved.currencies.items():
-        click.echo(f"{currency}: {balance.spent} spent, {balance.held} held")
+        echo(f"{currency}: {balance.spent} spent, {balance.held} held")
