@@ -1,4 +1,4 @@
-"""The key ring: the valid API keys of the database, cached by one process, and authentication with them."""
+"""The key ring: the valid API keys, cached by one process, and authentication with them."""
 
 import asyncio
 import hmac

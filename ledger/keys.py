@@ -1,4 +1,4 @@
-"""API keys: create, list, find, revoke; what a key consists of, and which names and expiry times are allowed.
+"""API keys: create, list, find, revoke; the parts of a key; allowed names and expiry times.
 
 A key is `lgr_<id>_<secret><checksum>`. The id finds it, the secret (32 characters of 62, 190 bits) authenticates it,
 and the checksum detects a mistyped key without a query. Only the SHA-256 of the secret is stored: a secret of 190

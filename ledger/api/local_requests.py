@@ -1,4 +1,4 @@
-"""Requests without keys (`--no-auth`): only from this machine, and not from web pages of other origins.
+"""Requests without keys (`--no-auth`): only of this machine, not of web pages of other origins.
 
 Without keys, a web page that is open in a browser on this machine could reach the service: by a host name that its
 owner points to 127.0.0.1 (DNS rebinding), or by a request whose answer it cannot read, such as a form (CSRF).

@@ -1,4 +1,4 @@
-"""aiohttp's protocol of a connection, with problem documents for errors that occur outside all routes."""
+"""Problem documents for errors that occur outside all routes, in aiohttp's protocol of a connection."""
 
 import logging
 from typing import Any

@@ -67,9 +67,7 @@ def _print_report(report: VerificationReport) -> None:
     if report.is_clean:
         echo(f"Clean: the tables at position {report.position:,} of {report.head:,} match the log.")
         return
-    echo(
-        f"Found {counted(report.differences, 'difference')} and {counted(len(report.faults), 'fault')} of the log."
-    )
+    echo(f"Found {counted(report.differences, 'difference')} and {counted(len(report.faults), 'fault')} of the log.")
     if report.faults:
         echo(
             "Next: find out who changed the log or its guards, keep a copy of the database, and restore it from a "

@@ -116,8 +116,6 @@ def _print_proved(proved: VerifiedExport, as_json: bool) -> None:
         echo(f"Erased: the free text of {counted(proved.erased, 'event')}, which cannot be verified.")
     if proved.missing_texts:
         texts = counted(proved.missing_texts, "event")
-        echo(
-            f"Missing: the free text of {texts}; the export has no record of the erasure, which may follow later."
-        )
+        echo(f"Missing: the free text of {texts}; the export has no record of the erasure, which may follow later.")
     for currency, balance in proved.currencies.items():
         echo(f"{currency}: {balance.spent} spent, {balance.held} held")

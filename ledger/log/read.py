@@ -25,9 +25,7 @@ _SALTED_COLUMNS = f"{_COLUMNS}, text_salt"
 
 HEAD = "SELECT position FROM ledger.log_head"
 
-STREAM_VERSION = """
-SELECT max(version) FROM ledger.events WHERE category = $1 AND stream_id = $2
-"""
+STREAM_VERSION = "SELECT max(version) FROM ledger.events WHERE category = $1 AND stream_id = $2"
 
 
 class StoredEvent(msgspec.Struct, frozen=True, gc=False):
@@ -166,7 +164,7 @@ def _conditions(selection: EventFilter) -> tuple[str, list[object]]:
     if allowed is not None and selection.campaign_id is None:
         narrow("campaign_id = ANY ({}::uuid[])", list(allowed))
     elif allowed is not None and selection.campaign_id not in allowed:
-        # Without reading events of a campaign that the reader may not see: their number would show in the time.
+        # Not even counted: the time would show how many there are.
         conditions.append("false")
     return " AND ".join(conditions), arguments
 
