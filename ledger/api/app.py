@@ -42,6 +42,7 @@ from ledger.audit.sealer import Sealer
 from ledger.config import CONNECTIONS_MAX, REVERIFY_HOURS
 from ledger.database import Database
 from ledger.key_ring import KeyRing
+from ledger.log.idempotency import IdempotencyKeys
 from ledger.log.request_body import BODY_BYTES_MAX
 from ledger.runtime import background
 from projections.positions import read_model_waiters
@@ -160,6 +161,7 @@ async def serving(
             feed=feed,
             request_bodies=RequestBodies(),
             event_decoding=EventDecoding(appender.require_room),
+            idempotency_keys=IdempotencyKeys(database),
             heavy_reads=HeavyReads(),
             telemetry=telemetry,
             keys=key_ring,

@@ -13,6 +13,7 @@ from ledger.api.services import Services
 from ledger.domain.errors import InvalidEvent, LedgerError, Malformed, Refused
 from ledger.domain.event import Candidate, Receipt, Request
 from ledger.domain.judge import Verdict
+from ledger.log.idempotency import IdempotencyKey
 from ledger.log.new_event import AnyEvent
 from ledger.log.request_body import split_body
 from ledger.log.submit import append_each
@@ -48,15 +49,16 @@ async def append_events(request: web.Request, services: Services) -> web.StreamR
     query = read_query(request, AppendQuery)
     async with services.request_bodies.read(request, request[CALLER].name) as body:
         texts, is_batch = split_body(body, ndjson=request.content_type == NDJSON)
-        key = idempotency_key(request.headers.get("Idempotency-Key"))
+        header = idempotency_key(request.headers.get("Idempotency-Key"))
+        key = await services.idempotency_keys.load(request[CALLER].name, header) if header is not None else None
         decoded = await services.event_decoding.decode(texts, request[CALLER], key)
         if query.mode == "independent":
-            return await _append_independent(services, decoded)
-        return await _append_atomic(services, decoded, is_batch)
+            return await _append_independent(services, decoded, key)
+        return await _append_atomic(services, decoded, is_batch, key)
 
 
 async def _append_atomic(
-    services: Services, decoded: list[Candidate | LedgerError], is_batch: bool
+    services: Services, decoded: list[Candidate | LedgerError], is_batch: bool, key: IdempotencyKey | None
 ) -> web.StreamResponse:
     candidates: list[Candidate] = []
     errors: list[dict[str, Any]] = []
@@ -70,6 +72,8 @@ async def _append_atomic(
                 return problems.response(one, index if is_batch else None)
     if errors:
         return problems.response(InvalidEvent(errors), errors[0]["index"] if is_batch else None)
+    if key is not None:
+        candidates = await services.idempotency_keys.claim(key, candidates)
     result = append_result(await services.appender.append(Request(candidates)), len(candidates))
     if isinstance(result, Refused):
         services.telemetry.count_refusal(result.slug)
@@ -96,7 +100,11 @@ def append_result(verdict: Verdict, events: int) -> AppendResult | Refused:
     return AppendResult(status, Appended(position, receipts))
 
 
-async def _append_independent(services: Services, decoded: list[Candidate | LedgerError]) -> web.StreamResponse:
+async def _append_independent(
+    services: Services, decoded: list[Candidate | LedgerError], key: IdempotencyKey | None
+) -> web.StreamResponse:
+    if key is not None and any(isinstance(one, Candidate) for one in decoded):
+        decoded = await services.idempotency_keys.claim(key, decoded)
     outcomes = await append_each(services.appender, decoded)
     for outcome in outcomes:
         if isinstance(outcome, LedgerError):

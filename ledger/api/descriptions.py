@@ -199,7 +199,8 @@ PARAMETERS = {
     "type": f"Only these event types. {_ANY_OF}",
     "until": "Only events up to this position (inclusive).",
     "Idempotency-Key": "Makes a retry safe: events without an `id` get one that is derived from this key and their "
-    "index, so a request that is sent again is recorded once.",
+    "index, so a request that is sent again is recorded once. For 24 hours the key belongs to the content of its first "
+    "request: events that another one would record are 409 `event-id-conflict`.",
     "Last-Event-ID": "Continue after this position; browsers send it when they reconnect. It takes precedence over "
     "`after`.",
     "Ledger-Min-Position": f"The same as `min_position`, which takes precedence. {_WAITS}",

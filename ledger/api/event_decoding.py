@@ -6,6 +6,7 @@ from ledger.domain.access import Caller
 from ledger.domain.errors import LedgerError
 from ledger.domain.event import Candidate
 from ledger.fair_share import FairShare
+from ledger.log.idempotency import IdempotencyKey
 from ledger.log.submit import decode_each
 from ledger.time_slices import in_slices
 
@@ -29,14 +30,14 @@ class EventDecoding:
         self._turns = FairShare(TURNS_MAX)
 
     async def decode(
-        self, texts: Sequence[bytes], caller: Caller, idempotency_key: str | None
+        self, texts: Sequence[bytes], caller: Caller, key: IdempotencyKey | None
     ) -> list[Candidate | LedgerError]:
         """Decode the events of a request, in turns and time slices if they are many.
 
         Args:
             texts: the JSON texts of the events.
             caller: the sender.
-            idempotency_key: from which missing event ids are derived.
+            key: the Idempotency-Key of the request.
 
         Returns:
             for each text, in order, the candidate or the error.
@@ -44,7 +45,7 @@ class EventDecoding:
         Raises:
             Overloaded: too many events of the key wait to be recorded.
         """
-        decoded = decode_each(texts, caller, idempotency_key)
+        decoded = decode_each(texts, caller, key)
         if len(texts) < LARGE_EVENTS_MIN:
             return list(decoded)
         async with self._turns.hold(caller.name):

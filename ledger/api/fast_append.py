@@ -22,6 +22,7 @@ from ledger.domain.access import Caller
 from ledger.domain.errors import LedgerError, Refused
 from ledger.domain.event import Candidate, Request
 from ledger.domain.judge import Verdict
+from ledger.log.idempotency import IdempotencyKey
 from ledger.log.request_body import split_body
 from ledger.log.submit import decode_each
 from ledger.logging_setup import REQUEST_CONTEXT
@@ -42,6 +43,7 @@ class FastAppend:
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def take(self, data: bytes, connection: Connection) -> bool:
         """Take a request if it is complete and plain.
@@ -62,14 +64,34 @@ class FastAppend:
             if caller is None:
                 return False
             texts, is_batch = split_body(body, ndjson=False)
-            candidates = _decode(texts, caller, idempotency_key(text(headers.get(b"idempotency-key"))))
+            key = None
+            if (header := idempotency_key(text(headers.get(b"idempotency-key")))) is not None:
+                key = self._services.idempotency_keys.find(caller.name, header)
+                if key is None:
+                    return False
+            candidates = _decode(texts, caller, key)
             request = accept(self._services, connection, PATH, caller.name, headers) if candidates else None
         except Exception:  # noqa: BLE001 (the ordinary path meets the error again, and reports it)
             return False
         if request is None:
             return False
-        self._submit(_Append(request, len(candidates), is_batch), candidates)
+        taken = _Append(request, len(candidates), is_batch)
+        if key is None:
+            self._submit(taken, candidates)
+        else:
+            task = asyncio.create_task(self._claim_and_submit(taken, candidates, key))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
         return True
+
+    async def _claim_and_submit(self, taken: _Append, candidates: list[Candidate], key: IdempotencyKey) -> None:
+        REQUEST_CONTEXT.set({"request_id": taken.request.request_id, "key": taken.request.key})
+        try:
+            candidates = await self._services.idempotency_keys.claim(key, candidates)
+        except Exception as error:  # noqa: BLE001 (every error has a problem document)
+            self._respond_with_error(taken.request, error)
+        else:
+            self._submit(taken, candidates)
 
     def _submit(self, taken: _Append, candidates: list[Candidate]) -> None:
         try:
@@ -88,9 +110,7 @@ class FastAppend:
         except Exception as error:  # noqa: BLE001 (every error has a problem document)
             # A callback has its own context.
             REQUEST_CONTEXT.set({"request_id": request.request_id, "key": request.key})
-            response = error_response(error, "POST", PATH)
-            write(request, response)
-            self._count(response.status)
+            self._respond_with_error(request, error)
             return
         if isinstance(result, Refused):
             self._services.telemetry.count_refusal(result.slug)
@@ -102,11 +122,16 @@ class FastAppend:
             write_json(request, result.status, msgspec.json.encode(result.answer), result.answer.position)
             self._count(result.status)
 
+    def _respond_with_error(self, request: FastRequest, error: Exception) -> None:
+        response = error_response(error, "POST", PATH)
+        write(request, response)
+        self._count(response.status)
+
     def _count(self, status: int) -> None:
         self._services.telemetry.count_request("POST", PATH, status)
 
 
-def _decode(texts: list[bytes], caller: Caller, key: str | None) -> list[Candidate]:
+def _decode(texts: list[bytes], caller: Caller, key: IdempotencyKey | None) -> list[Candidate]:
     """Return the candidates; none if there are many events or one is invalid: then aiohttp decodes them in slices."""
     candidates: list[Candidate] = []
     if len(texts) < LARGE_EVENTS_MIN:

@@ -15,6 +15,7 @@ from ledger.api.telemetry import Telemetry
 from ledger.database import Database
 from ledger.key_ring import KeyRing
 from ledger.log.appender import Appender
+from ledger.log.idempotency import IdempotencyKeys
 from projections.positions import MIN_POSITION_SECONDS_MAX, PositionWaiters
 
 
@@ -32,6 +33,7 @@ class Services(NamedTuple):
     feed: LiveFeed
     request_bodies: RequestBodies
     event_decoding: EventDecoding
+    idempotency_keys: IdempotencyKeys
     heavy_reads: HeavyReads
     telemetry: Telemetry
     keys: KeyRing | None = None

@@ -175,12 +175,13 @@ class VersionConflict(Refused):
 
 
 class EventIdConflict(Refused):
-    """The stream already has an event with the same id but different content."""
+    """The event id or the Idempotency-Key was used for different content."""
 
     slug = "event-id-conflict"
 
-    def __init__(self, category: str, stream_id: UUID, event_id: UUID, position: int | None) -> None:
-        """Create the error.
+    @classmethod
+    def in_stream(cls, category: str, stream_id: UUID, event_id: UUID, position: int | None) -> "EventIdConflict":
+        """Make the error of an event whose id another event of its stream has.
 
         Args:
             category: The category of the stream.
@@ -189,7 +190,7 @@ class EventIdConflict(Refused):
             position: The position of the recorded event; None if it precedes in the same request.
         """
         place = f"at position {position}" if position else "earlier in this request"
-        super().__init__(f"{category} stream {stream_id} has event {event_id} with different content {place}")
+        return cls(f"{category} stream {stream_id} has event {event_id} with different content {place}")
 
 
 class IllegalTransition(Refused):

@@ -20,6 +20,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     `data` and `text` are the canonical JSON; `text_salt` and `text_commitment` belong to the text.
     `schema_version` decides by which rules it is judged: old ones for an event that is in a log already.
     `occurred_at` is None if the client did not set it. `allowed_campaign_ids` is None if the key is not restricted.
+    `is_repeat` is true if the Idempotency-Key of the request was used for other content: only a duplicate is accepted.
     """
 
     event_type: EventType
@@ -37,6 +38,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     correlation_id: UUID | None = None
     causation_id: UUID | None = None
     allowed_campaign_ids: frozenset[UUID] | None = None
+    is_repeat: bool = False
 
     @property
     def identity(self) -> tuple[str, UUID, UUID]:

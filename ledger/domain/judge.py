@@ -106,7 +106,12 @@ def _check_identity_and_version(working_state: WorkingState, candidate: Candidat
         recorded = working_state.recorded_identity(candidate.identity)
         if has_same_content(recorded, candidate, working_state):
             return msgspec.structs.replace(recorded.receipt, duplicate=True)
-        raise EventIdConflict(*candidate.identity, recorded.receipt.position)
+        raise EventIdConflict.in_stream(*candidate.identity, recorded.receipt.position)
+    if candidate.is_repeat:
+        raise EventIdConflict(
+            "the Idempotency-Key was used in the last 24 hours for a request that did not record this event; "
+            "send other content with a new key"
+        )
     if candidate.expected_version is not None:
         category, stream_id, _ = candidate.identity
         version = working_state.version(category, stream_id)

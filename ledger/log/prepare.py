@@ -1,9 +1,9 @@
-"""Prepare an event before the head lock: ids, Idempotency-Key, canonical JSON, salted text commitment."""
+"""Prepare an event before the head lock: ids, canonical JSON, salted text commitment."""
 
 import hashlib
 import os
 from datetime import datetime
-from uuid import UUID, uuid5
+from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
@@ -12,23 +12,6 @@ from ledger.domain.event import Candidate
 from ledger.domain.event_type import EventType
 
 SALT_BYTES = 16
-
-_IDEMPOTENCY_NAMESPACE = UUID("6f2a3a3e-5c0e-5b64-9f0c-2f0d6a1f6c11")
-"""Namespace of event ids derived from an Idempotency-Key. Never change it: retries must find their events."""
-
-
-def id_for_key(actor: str, key: str, index: int) -> UUID:
-    """Derive the id of an event without one from the Idempotency-Key of its request.
-
-    Args:
-        actor: the name of the caller.
-        key: the Idempotency-Key.
-        index: the index of the event in its request.
-
-    Returns:
-        the same id for the same arguments.
-    """
-    return uuid5(_IDEMPOTENCY_NAMESPACE, f"{actor}\n{key}\n{index}")
 
 
 def prepare(

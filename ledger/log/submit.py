@@ -1,30 +1,29 @@
 """Decode, authorize and append the events of a request, each separately: receipts or errors."""
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 
 from ledger.domain.access import Caller
 from ledger.domain.errors import Forbidden, LedgerError
 from ledger.domain.event import Candidate, Receipt, Request
 from ledger.log.appender import Appender
 from ledger.log.decode import read_candidate
-from ledger.log.prepare import id_for_key
+from ledger.log.idempotency import IdempotencyKey
 
 
 def decode_each(
-    texts: Sequence[bytes], caller: Caller, idempotency_key: str | None = None
+    texts: Sequence[bytes], caller: Caller, key: IdempotencyKey | None = None
 ) -> Iterator[Candidate | LedgerError]:
     """Decode the events of a request and check that the caller may append them.
 
     Args:
         texts: the JSON texts of the events.
         caller: the sender.
-        idempotency_key: from which missing event ids are derived.
+        key: the Idempotency-Key of the request, from which missing event ids are derived.
 
     Yields:
         for each text, in order, the candidate or the error.
     """
-    derive_id = partial(id_for_key, caller.name, idempotency_key) if idempotency_key is not None else None
+    derive_id = key.event_id if key is not None else None
     for index, text in enumerate(texts):
         try:
             candidate = read_candidate(text, index, caller.name, derive_id, caller.allowed_campaign_ids)

@@ -8,6 +8,7 @@ values are unique because every append locks the row of `log_head` first and upd
 from sqlalchemy import (
     ARRAY,
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     DateTime,
@@ -195,6 +196,27 @@ api_keys = Table(
     UniqueConstraint("name"),
     CheckConstraint("length(name) BETWEEN 1 AND 100", name="name"),
     CheckConstraint("role IN ('viewer', 'agent', 'manager', 'auditor', 'metrics', 'admin')", name="role"),
+)
+
+# One row: what event ids are derived with from an Idempotency-Key. It must never leave the database or the service.
+idempotency_secret = Table(
+    "idempotency_secret",
+    metadata,
+    Column("id", Boolean, nullable=False, server_default="true"),
+    Column("secret", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("id"),
+    CheckConstraint("id", name="id"),
+)
+
+# Digests of the Idempotency-Keys of the last 24 hours, and of the contents that they were used for.
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("key", LargeBinary, nullable=False),
+    Column("content", LargeBinary, nullable=False),
+    Column("first_used_at", Time, nullable=False),
+    PrimaryKeyConstraint("key"),
+    Index(None, "first_used_at"),
 )
 
 # The Merkle tree over the events, as served: a row holds up to 256 hashes of 32 bytes.

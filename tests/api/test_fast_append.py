@@ -167,6 +167,8 @@ async def send_all(database: Database, taken: list[bool]) -> list[tuple[Answer, 
     received = []
     async with served(database, RateLimits(limits.parse("1000000/day"))) as url:
         await response_to(url, request("GET", "/v1/campaigns", f"Authorization: {values['manager']}"))
+        # The first request with an Idempotency-Key takes the ordinary way, which loads the secret.
+        await response_to(url, with_values(post(cost(), headers=("Idempotency-Key: first",)), values))
         for case in CASES.values():
             taken.clear()
             received.append((await response_to(url, with_values(case.sent, values)), any(taken)))

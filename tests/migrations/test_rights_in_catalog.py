@@ -22,6 +22,8 @@ SERVICE = {
     "ledger.holds": ALL - {"UPDATE"},
     "ledger.entries": ALL - {"DELETE"},
     "ledger.pending_releases": ALL,
+    "ledger.idempotency_keys": ALL,
+    "ledger.idempotency_secret": {"SELECT"},
     **{f"public.{table}": ALL for table in READ_MODELS},
     "public.alembic_version": {"SELECT"},
 }
@@ -105,10 +107,12 @@ async def test_only_the_service_may_call_functions_and_security_definers_have_a_
 
     assert callers == {
         "append_events": ["ledger_service"],
+        "claim_idempotency_key": ["ledger_service"],
         "erase_text": ["ledger_service"],
         "grant_roles": [],
         "grant_roles_0004": [],
         "grant_roles_0006": [],
+        "grant_roles_0009": [],
         "load_state": ["ledger_service"],
         "lock_and_load": ["ledger_service"],
         "lock_and_load_state": ["ledger_service"],
