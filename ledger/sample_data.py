@@ -14,7 +14,6 @@ from ledger.log.appender import Appender
 from ledger.log.prepare import prepare
 
 _NAMESPACE = UUID("b52e4b5e-8a4e-5d0b-8d6b-6f2d5ef3a3c4")
-ACTOR = "sample-data"
 
 EXISTING_STREAMS = "SELECT DISTINCT stream_id FROM ledger.events WHERE stream_id = ANY ($1)"
 
@@ -158,12 +157,12 @@ def _cost(name: str, resource: str, amount: str, tokens: int, references: dict[s
     return _Stream(f"cost {name}", [("cost.recorded", when, data)])
 
 
-def _candidates(stream: _Stream) -> list[Candidate]:
+def _candidates(stream: _Stream, actor: str) -> list[Candidate]:
     return [
         prepare(
             CATALOGUE[name],
             CATALOGUE[name].decoder.decode(msgspec.json.encode(data)),
-            actor=ACTOR,
+            actor=actor,
             event_id=uuid5(stream.id, name),
             stream_id=stream.id,
             occurred_at=when,
@@ -172,8 +171,13 @@ def _candidates(stream: _Stream) -> list[Candidate]:
     ]
 
 
-async def seed(database: Database, appender: Appender) -> int:
+async def seed(database: Database, appender: Appender, actor: str = "local") -> int:
     """Append the sample data, all or nothing. Streams that exist are skipped, so that a second call has no effect.
+
+    Args:
+        database: of the log.
+        appender: appends the events.
+        actor: the `actor` of the events.
 
     Returns:
         the number of recorded events.
@@ -183,7 +187,9 @@ async def seed(database: Database, appender: Appender) -> int:
         existing = {
             row["stream_id"] for row in await connection.fetch(EXISTING_STREAMS, [stream.id for stream in streams])
         }
-    candidates = [candidate for stream in streams if stream.id not in existing for candidate in _candidates(stream)]
+    candidates = [
+        candidate for stream in streams if stream.id not in existing for candidate in _candidates(stream, actor)
+    ]
     if not candidates:
         return 0
     verdict = await appender.append(Request(candidates))

@@ -53,7 +53,9 @@ async def read_skips(connection: Connection) -> dict[int, Skip]:
     return skips
 
 
-async def skip(database: Database, appender: Appender, *, by: str, reason: str) -> ProjectionSkipped:
+async def skip(
+    database: Database, appender: Appender, *, by: str, reason: str, actor: str = "local"
+) -> ProjectionSkipped:
     """Skip the event that stops the read models; the worker continues at once.
 
     Args:
@@ -61,6 +63,7 @@ async def skip(database: Database, appender: Appender, *, by: str, reason: str) 
         appender: records the skip.
         by: the operator.
         reason: free text.
+        actor: the `actor` of the recorded event.
 
     Returns:
         the recorded skip.
@@ -83,7 +86,7 @@ async def skip(database: Database, appender: Appender, *, by: str, reason: str) 
         error=failure.error[:ERROR_CHARACTERS_MAX],
         reason=reason,
     )
-    (receipt,) = await appender.append(Request([prepare(type_of(ProjectionSkipped), skipped, actor="local")]))
+    (receipt,) = await appender.append(Request([prepare(type_of(ProjectionSkipped), skipped, actor=actor)]))
     assert isinstance(receipt, Receipt), receipt
     await retry(database)
     return skipped

@@ -16,6 +16,7 @@ from ledger.domain.access import Role
 from ledger.domain.codec import Instant, time_text
 from ledger.domain.errors import Forbidden, Malformed
 from ledger.key_ring import KeyRing
+from ledger.log import key_events
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=keys.NAME_CHARACTERS_MAX)]
 
@@ -85,8 +86,13 @@ async def create_key(request: web.Request, services: Services) -> web.StreamResp
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Malformed(f"cannot read the key: {error}") from None
     async with services.database.connection() as connection:
-        key, secret = await keys.create_key(
-            connection, new.name, new.role, campaign_ids=new.campaign_ids, expires_at=new.expires_at
+        key, secret = await key_events.create_key(
+            connection,
+            new.name,
+            new.role,
+            actor=request[CALLER].name,
+            campaign_ids=new.campaign_ids,
+            expires_at=new.expires_at,
         )
     key_ring.add(key, secret)
     return json_response({**_view(key), "key": secret}, status=201)
@@ -96,7 +102,7 @@ async def revoke_key(request: web.Request, services: Services) -> web.StreamResp
     """Revoke a key: this process refuses it at once, the others within 5 s."""
     key_ring = _key_ring(services)
     async with services.database.connection() as connection:
-        key = await keys.revoke_key(connection, request.match_info["key_id"])
+        key = await key_events.revoke_key(connection, request.match_info["key_id"], actor=request[CALLER].name)
     key_ring.remove(key.id)
     return json_response(_view(key))
 

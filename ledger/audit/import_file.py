@@ -66,7 +66,10 @@ async def import_lines(
         await connection.execute(IMPORT_TIMEOUTS)
         head = require_row(await connection.fetchrow(LOCK_HEAD), HEAD_TABLE)
         if head["position"]:
-            raise LedgerNotEmptyError(f"the ledger already has {head['position']:,} events; import into an empty one")
+            raise LedgerNotEmptyError(
+                f"the ledger already has {head['position']:,} events; import into an empty one, before its first "
+                "`ledger up` and before any key is created, since keys are events too"
+            )
         for page in _pages(lines):
             _require_not_in_future(page[-1], head["now"])
             position = await _append(connection, page, history)

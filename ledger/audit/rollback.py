@@ -16,7 +16,7 @@ class NothingToAcceptError(LedgerError):
 
 
 async def accept_rollback(
-    database: Database, appender: Appender, files: SigningFiles, *, by: str, reason: str
+    database: Database, appender: Appender, files: SigningFiles, *, by: str, reason: str, actor: str = "local"
 ) -> RollbackAccepted:
     """Record the decision, archive the last checkpoint, and reset the tree so that the log is sealed from its start.
 
@@ -29,6 +29,7 @@ async def accept_rollback(
         files: the signing files; the private key must be there.
         by: name of the operator.
         reason: of the operator, up to 500 characters.
+        actor: the `actor` of the recorded event.
 
     Returns:
         The payload of the recorded event.
@@ -45,7 +46,7 @@ async def accept_rollback(
     decision = RollbackAccepted(
         origin=status.origin or files.origin, size=status.size, by=by, refusal=status.refusal[:2000], reason=reason
     )
-    (answer,) = await appender.append(Request([prepare(type_of(RollbackAccepted), decision, actor="local")]))
+    (answer,) = await appender.append(Request([prepare(type_of(RollbackAccepted), decision, actor=actor)]))
     assert isinstance(answer, Receipt), answer
     async with database.connection() as connection, connection.transaction():
         # The sealer locks this row too, so it sees either the old tree and its checkpoint, or neither.

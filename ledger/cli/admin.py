@@ -12,6 +12,7 @@ from ledger.cli.event_loop import run_async
 from ledger.cli.options import home_option, json_option
 from ledger.cli.output import counted, exit_on_error, fail, print_json
 from ledger.cli.settings import LOOPBACK_HOSTS, settings_for, signing_files
+from ledger.cli.user import command_line_actor
 from ledger.config import Settings
 from ledger.database import Database
 from ledger.database.migrations import expected_revision
@@ -59,7 +60,7 @@ async def _seed(url: URL) -> int:
 async def append_sample_data(database: Database) -> int:
     """Append the sample data; return the number of events added, 0 if it was complete."""
     async with open_appender(database) as appender:
-        return await sample_data.seed(database, appender)
+        return await sample_data.seed(database, appender, command_line_actor())
 
 
 def print_seeded(added: int) -> None:

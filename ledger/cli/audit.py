@@ -1,6 +1,5 @@
 """ledger audit accept-rollback: give up a sealed log that the database no longer extends."""
 
-import getpass
 from pathlib import Path
 
 import click
@@ -12,6 +11,7 @@ from ledger.cli.event_loop import run_async
 from ledger.cli.options import home_option, json_option, reason_option
 from ledger.cli.output import counted, echo, print_json
 from ledger.cli.settings import settings_for, signing_files
+from ledger.cli.user import command_line_actor, user_name
 from ledger.config import Settings
 from ledger.domain.ledger_events import RollbackAccepted
 
@@ -46,4 +46,6 @@ def accept_rollback(reason: str, home: Path | None, as_json: bool) -> None:
 
 async def _accept(settings: Settings, url: URL, reason: str) -> RollbackAccepted:
     async with migrated_database(url) as database, open_appender(database) as appender:
-        return await accept(database, appender, signing_files(settings), by=getpass.getuser(), reason=reason)
+        return await accept(
+            database, appender, signing_files(settings), by=user_name(), reason=reason, actor=command_line_actor()
+        )

@@ -7,11 +7,13 @@ from typing import NamedTuple
 from sqlalchemy import URL
 
 from ledger.cli.output import exit_on_error, fail
+from ledger.cli.user import command_line_actor
 from ledger.config import Settings
 from ledger.database import STATEMENT_SECONDS_MAX, Database
 from ledger.database.location import located_database
 from ledger.database.migrations import current_revision, expected_revision, migrate
 from ledger.log.appender import Appender
+from ledger.log.key_events import record_missing_keys
 from ledger.log.notifications import notify_other_processes
 
 
@@ -73,11 +75,16 @@ async def open_appender(database: Database) -> AsyncIterator[Appender]:
 
 
 async def migrate_database(url: URL, *, from_base: bool = False) -> None:
-    """Migrate the database to this release's revision; `from_base` first removes every table."""
+    """Migrate the database to this release's revision; `from_base` first removes every table.
+
+    API keys that an earlier release created are recorded in the log.
+    """
     async with Database(url) as database:
         if from_base:
             await migrate(database, to="base")
         await migrate(database)
+        async with database.connection() as connection:
+            await record_missing_keys(connection, command_line_actor())
 
 
 class ServiceDatabases(NamedTuple):

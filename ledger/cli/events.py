@@ -1,7 +1,6 @@
 """ledger events append, tail and erase: append to the log, print it, erase free text."""
 
 import asyncio
-import getpass
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -17,8 +16,9 @@ from ledger.cli.event_loop import run_async, stop_signal
 from ledger.cli.options import home_option, json_option, reason_option
 from ledger.cli.output import echo, print_json, print_json_line
 from ledger.cli.settings import settings_for
+from ledger.cli.user import command_line_actor, user_name
 from ledger.database import Database
-from ledger.domain.access import LOCAL
+from ledger.domain.access import Caller, Role
 from ledger.domain.errors import LedgerError, Refused
 from ledger.domain.event import Receipt, Request
 from ledger.log.decode import read_candidate
@@ -60,15 +60,16 @@ def append(file: BinaryIO, independent: bool, home: Path | None) -> None:
 
 
 async def _append(url: URL, body: bytes, independent: bool) -> list[object]:
+    caller = Caller(command_line_actor(), Role.ADMIN)
     try:
         # A single object may span several lines, so its first character alone does not distinguish the formats.
         ndjson = body.lstrip()[:1] == b"{" and not _is_one_document(body)
         texts, _ = split_body(body, ndjson=ndjson)
         async with migrated_database(url) as database, open_appender(database) as appender:
             if independent:
-                answers = await append_each(appender, list(decode_each(texts, LOCAL)))
+                answers = await append_each(appender, list(decode_each(texts, caller)))
                 return [_receipt_or_problem(answer, index) for index, answer in enumerate(answers)]
-            candidates = [read_candidate(text, index, LOCAL.name, None) for index, text in enumerate(texts)]
+            candidates = [read_candidate(text, index, caller.name, None) for index, text in enumerate(texts)]
             verdicts = await appender.append(Request(candidates))
         return [
             _receipt_or_problem(verdict, verdict.index if isinstance(verdict, Refused) else None)
@@ -166,4 +167,4 @@ def erase(position: int, reason: str, home: Path | None, as_json: bool) -> None:
 
 async def _erase(url: URL, position: int, reason: str) -> Erasure:
     async with migrated_database(url) as database, open_appender(database) as appender:
-        return await erase_text(database, appender, position, by=getpass.getuser(), reason=reason)
+        return await erase_text(database, appender, position, by=user_name(), reason=reason, actor=command_line_actor())

@@ -14,9 +14,11 @@ from ledger.cli.event_loop import run_async
 from ledger.cli.options import home_option, json_option
 from ledger.cli.output import counted, echo, print_json
 from ledger.cli.settings import settings_for
+from ledger.cli.user import command_line_actor
 from ledger.domain.access import Role
 from ledger.domain.errors import Malformed
 from ledger.keys import Key
+from ledger.log import key_events
 
 
 @click.group()
@@ -71,7 +73,9 @@ async def _create(
     url: URL, name: str, role: Role, campaigns: list[UUID] | None, expires_at: datetime | None
 ) -> tuple[Key, str]:
     async with migrated_database(url) as database, database.connection() as connection:
-        return await api_keys.create_key(connection, name, role, campaign_ids=campaigns, expires_at=expires_at)
+        return await key_events.create_key(
+            connection, name, role, actor=command_line_actor(), campaign_ids=campaigns, expires_at=expires_at
+        )
 
 
 @keys.command("list")
@@ -134,4 +138,5 @@ def revoke(key: str, home: Path | None, as_json: bool) -> None:
 
 async def _revoke(url: URL, key: str) -> Key:
     async with migrated_database(url) as database, database.connection() as connection:
-        return await api_keys.revoke_key(connection, await api_keys.find_key(connection, key))
+        key_id = await api_keys.find_key(connection, key)
+        return await key_events.revoke_key(connection, key_id, actor=command_line_actor())

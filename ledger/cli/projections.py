@@ -1,6 +1,5 @@
 """ledger projections retry and skip: resume read models that an event has paused."""
 
-import getpass
 from pathlib import Path
 
 import click
@@ -11,6 +10,7 @@ from ledger.cli.event_loop import run_async
 from ledger.cli.options import home_option, json_option, reason_option
 from ledger.cli.output import echo, print_json
 from ledger.cli.settings import settings_for
+from ledger.cli.user import command_line_actor, user_name
 from ledger.domain.ledger_events import ProjectionSkipped
 from projections import skips
 from projections.checkpoint import GROUP
@@ -72,4 +72,4 @@ def skip(name: str, reason: str, home: Path | None, as_json: bool) -> None:
 
 async def _skip(url: URL, reason: str) -> ProjectionSkipped:
     async with migrated_database(url) as database, open_appender(database) as appender:
-        return await skips.skip(database, appender, by=getpass.getuser(), reason=reason)
+        return await skips.skip(database, appender, by=user_name(), reason=reason, actor=command_line_actor())

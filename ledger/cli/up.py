@@ -19,13 +19,15 @@ from ledger.cli.listening import bind, print_address
 from ledger.cli.options import home_option, host_option, port_option
 from ledger.cli.output import exit_on_error
 from ledger.cli.settings import settings_for, signing_files
+from ledger.cli.user import command_line_actor
 from ledger.config import Settings
 from ledger.database import Database
 from ledger.domain.access import Role
 from ledger.domain.errors import ProjectionBehind
 from ledger.embedded import exclusive_home, store_url
 from ledger.key_ring import KeyRing
-from ledger.keys import create_key, list_keys
+from ledger.keys import list_keys
+from ledger.log.key_events import create_key
 from ledger.secret_files import write_secret
 from projections.positions import wait_for_read_models
 from projections.queries import projection_status
@@ -96,7 +98,7 @@ async def _create_admin_key(database: Database, file: Path) -> None:
     async with database.connection() as connection, connection.transaction():
         if await list_keys(connection):
             return
-        _, text = await create_key(connection, "admin", Role.ADMIN)
+        _, text = await create_key(connection, "admin", Role.ADMIN, actor=command_line_actor())
         # Durable before the key is: the database has only its hash.
         write_secret(file, text + "\n", replace=True)
     click.echo(f"Admin key, shown only this once and stored in {file}: {text}")

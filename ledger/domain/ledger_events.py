@@ -1,6 +1,7 @@
-"""`ledger.*` event types: operators' decisions (skips, erasures, accepted rollbacks), by whom and why.
+"""`ledger.*` event types: skips, erasures, accepted rollbacks, API keys; by whom and why.
 
-Each event has a separate stream, except erasures: all erasures in one stream share a `ledger` stream with its id.
+Each event has a separate stream, with two exceptions: all erasures in one stream share a `ledger` stream with its id,
+and the events of an API key share a stream.
 """
 
 from typing import Annotated
@@ -8,7 +9,7 @@ from uuid import UUID
 
 import msgspec
 
-from ledger.domain.codec import FREE_TEXT, EventData, Label
+from ledger.domain.codec import FREE_TEXT, EventData, Instant, Label
 from ledger.domain.event_type import EventType
 from ledger.domain.lifecycle import Transition
 
@@ -58,8 +59,27 @@ class PayloadErased(EventData, frozen=True, kw_only=True):
     reason: Why
 
 
+class KeyCreated(EventData, frozen=True, kw_only=True):
+    """An API key was created. `campaign_ids`: the campaigns that it is restricted to, if it is."""
+
+    key_id: Label
+    name: Label
+    role: Label
+    campaign_ids: list[UUID] | None = None
+    expires_at: Instant | None = None
+
+
+class KeyRevoked(EventData, frozen=True, kw_only=True):
+    """An API key was revoked."""
+
+    key_id: Label
+    name: Label
+
+
 EVENTS = (
     EventType("ledger.projection_skipped", ProjectionSkipped, Transition((), "recorded"), by_service=True),
     EventType("ledger.rollback_accepted", RollbackAccepted, Transition((), "recorded"), by_service=True),
     EventType(PAYLOAD_ERASED, PayloadErased, Transition((), "recorded"), by_service=True),
+    EventType("ledger.key_created", KeyCreated, Transition((), "recorded"), by_service=True),
+    EventType("ledger.key_revoked", KeyRevoked, Transition((), "recorded"), by_service=True),
 )

@@ -69,15 +69,30 @@ async def append(
 async def append_group(connection: Connection, requests: Sequence[Request], now: datetime | None) -> Appended:
     """Append as `append` does; the returned working state is valid for the next group."""
     await connection.execute(BEGIN_APPEND)
+    appended = await append_in_transaction(connection, requests, now)
+    await connection.execute("COMMIT" if appended.group.events else "ROLLBACK")
+    return appended
+
+
+async def append_in_transaction(
+    connection: Connection, requests: Sequence[Request], now: datetime | None = None
+) -> Appended:
+    """Append as `append` does, inside a transaction of the caller, who writes rows that belong to the events.
+
+    Args:
+        connection: inside a transaction with the timeouts of `APPEND_TIMEOUTS`. It has the head lock afterwards.
+        requests: judged in this order, each separately.
+        now: the time for `recorded_at`; the clock of the database server when None.
+
+    Returns:
+        what was written; durable once the caller has committed.
+    """
     state, head = await lock_and_load(connection, requests, now)
     verdicts = await judge_all(state, requests)
     await record_denials(connection, state)
     group = await end_group(state, head)
     if group.events:
         await write_locked(connection, group)
-        await connection.execute("COMMIT")
-    else:
-        await connection.execute("ROLLBACK")
     return Appended(verdicts, group, state)
 
 

@@ -28,12 +28,13 @@ ENCODED_EVENTS_MAX = 1_000
 """The most events encoded as JSON without a pause for the event loop."""
 
 # A stalled process that holds the head lock must not block the others, nor a stalled server this process.
-BEGIN_APPEND = """
-BEGIN ISOLATION LEVEL READ COMMITTED;
+APPEND_TIMEOUTS = """
 SET LOCAL lock_timeout = '10s';
 SET LOCAL statement_timeout = '30s';
 SET LOCAL idle_in_transaction_session_timeout = '10s';
 """
+
+BEGIN_APPEND = f"BEGIN ISOLATION LEVEL READ COMMITTED;{APPEND_TIMEOUTS}"
 
 STORE = "SELECT ledger.store_states($1, $2, $3, $4, $5, $6, $7, $8)"
 

@@ -50,6 +50,8 @@ def _plain(value: Any) -> Any:
         return time_text(value)
     if isinstance(value, Enum):
         return value.value
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
     return str(value) if isinstance(value, Decimal | UUID) else value
 
 
