@@ -1,4 +1,4 @@
-"""Idempotency-Key: event ids that are derived from it, and the content that it was used for, kept for 24 hours.
+"""Idempotency-Key: event ids derived from it, and the content that it was used for in 24 hours.
 
 The ids are computed with a secret of the ledger: otherwise another client could compute them, and use them first.
 """
