@@ -190,7 +190,8 @@ async def _find_log_faults(connection: Connection) -> list[str]:
     ]
     faults += [
         f"position {row['position']}: {row['type']} in schema version {row['schema_version']} follows version "
-        f"{row['newest']}: the version of a type must not fall"
+        f"{row['newest']}: the version of a type must not fall; an earlier release was still appending, or the event "
+        "was forged"
         for row in await connection.fetch(SCHEMA_VERSION_FAULTS, FAULTS_SHOWN_MAX)
     ]
     for row in await connection.fetch(HEAD_FAULT):

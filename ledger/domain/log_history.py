@@ -21,7 +21,10 @@ class _Event(NamedTuple):
 
 
 class LogHistory:
-    """What the events of a log so far decide about later ones, beyond the states of streams."""
+    """What the events of a log so far decide about later ones, beyond the states of streams.
+
+    Its memory grows only with the texts that are missing without a record of their erasure so far.
+    """
 
     def __init__(self) -> None:
         self._schema_versions: dict[str, int] = {}
@@ -61,7 +64,7 @@ class LogHistory:
         if recorded.schema_version < newest:
             raise InvalidLogError(
                 f"{recorded.type} in schema version {recorded.schema_version} follows version {newest}: "
-                "the version of a type must not fall"
+                "the version of a type must not fall; an earlier release was still appending, or the event was forged"
             )
         self._schema_versions[recorded.type] = recorded.schema_version
 
