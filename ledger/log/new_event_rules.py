@@ -5,7 +5,6 @@ colons of the text are counted, and compared with those that the decoded event e
 """
 
 import re
-from functools import cache
 from typing import Any, NamedTuple
 
 import msgspec
@@ -14,7 +13,7 @@ from ledger.domain.codec import EventData, FieldPlan, plans_of
 from ledger.domain.event import Candidate
 from ledger.domain.money import JSON_NUMBER
 from ledger.log.json_faults import repeats_member
-from ledger.log.new_event import NewEvent
+from ledger.log.new_event import EVENT_TYPES, NewEvent
 
 _is_json_number = re.compile(JSON_NUMBER).fullmatch
 _is_followed_by_number = re.compile(rf'\s*:\s*(?:[-0-9]|"{JSON_NUMBER}"|null)'.encode()).match
@@ -59,13 +58,11 @@ def breaks_rules(text: bytes, event: NewEvent, candidate: Candidate) -> bool:
         event: the decoded event.
         candidate: the same event, prepared.
     """
-    payload: type[EventData] = type(event.data)
-    rules = _rules_of(payload)
+    rules = _RULES[type(event)]
     if (
         rules.is_plain
         and (_BACKSLASH not in text or b"\\u" not in text)
-        and text.count(b":") == _explained_colons(event, candidate, rules)
-        and (not rules.money or _is_followed_by_number(text, text.find(rules.money) + len(rules.money)))
+        and _is_plainly_valid(text, event, candidate, rules)
     ):
         return False
     sent = _any.decode(text)
@@ -73,31 +70,28 @@ def breaks_rules(text: bytes, event: NewEvent, candidate: Candidate) -> bool:
     return repeats_member(text, sent) or any(broken_rule(plan, values.get(plan.name)) for plan in rules.plans)
 
 
-def _explained_colons(event: NewEvent, candidate: Candidate, rules: _Rules) -> int:
-    """Count the members that were certainly sent, each once, and the colons in their values.
+def _is_plainly_valid(text: bytes, event: NewEvent, candidate: Candidate, rules: _Rules) -> bool:
+    """Whether the text has as many colons as the members that were certainly sent, each once, and their values.
 
-    If the text has as many, every member was named once: a second one would have a colon more.
+    If so, no member was named twice: it would have a colon more.
     """
-    colons = candidate.data.count(":") + 1
+    _, money, defaults, _ = rules
+    colons = text.count(b":") - candidate.data.count(":")
     if candidate.text is not None:
-        colons += candidate.text.count(":")
-    for name, default in rules.defaults:
-        colons -= getattr(event.data, name) == default
-    if colons > 1:
-        colons += 1  # `data` itself.
-    # A time has the form 00:00:00.
-    return (
-        colons
-        + (event.id is not None)
-        + (event.stream_id is not None)
-        + (event.expected_version is not None)
-        + (event.correlation_id is not None)
-        + (event.causation_id is not None)
-        + (3 if event.occurred_at is not None else 0)
-    )
+        colons -= candidate.text.count(":")
+    for name, default in defaults:
+        colons += getattr(event.data, name) == default
+    for value in (event.id, event.stream_id, event.expected_version, event.correlation_id, event.causation_id):
+        if value is not None:
+            colons -= 1
+    if event.occurred_at is not None:
+        colons -= 3  # A time has at least two.
+    # `type` and `data` are left. An event without data may have no `data`.
+    if colons != 2 or (candidate.data == "{}" and candidate.text is None and b'"data"' not in text):
+        return False
+    return not money or _is_followed_by_number(text, text.find(money) + len(money)) is not None
 
 
-@cache
 def _rules_of(payload: type[EventData]) -> _Rules:
     plans = plans_of(payload)
     money = [plan.name for plan in plans if plan.kind == "money"]
@@ -107,3 +101,6 @@ def _rules_of(payload: type[EventData]) -> _Rules:
         tuple((plan.name, plan.default) for plan in plans if plan.default not in (None, msgspec.UNSET)),
         len(money) <= 1 and not any(plan.is_title or plan.kind in ("object", "time") for plan in plans),
     )
+
+
+_RULES = {struct: _rules_of(event_type.payload) for struct, event_type in EVENT_TYPES.items()}

@@ -11,10 +11,13 @@ from ledger.domain.errors import InvalidEvent, Malformed
 from ledger.domain.event import Candidate
 from ledger.log import event_faults
 from ledger.log.decode import EXPLAINED_BYTES_MAX, read_candidate
+from ledger.log.new_event import EVENT_STRUCTS
+from tests.domain.helpers import DATA
 from tests.domain.json_spelling import OBJECTS, spelling
 from tests.events import campaign, content, cost, event, follow, job
 
 JOB = '{"type":"job.queued","data":{"agent_type":"analyst","input_data":%s}}'
+STARTED = '{"stream_id":"3f2b0c9e-5a1d-4c7e-9b1a-0c5d2e7f8a90",%s}'
 COST = '{"type":"cost.recorded","data":{"resource_type":"other","cost":%s}}'
 
 
@@ -42,6 +45,9 @@ def paths(body: str | dict[str, Any]) -> list[str]:
         ('{"type":"cost.recorded","data":{"resource_type":"other","cost":"1","c\\u006fst":"1"}}', "$.data.cost"),
         ('{"type":"job.started","type":"cost.recorded","data":{"resource_type":"other","cost":1}}', "$.type"),
         ('{"type":"cost.recorded","data":{},"data":{"resource_type":"other","cost":1}}', "$.data"),
+        (STARTED % '"type":"job.started","type":"job.started"', "$.type"),
+        (STARTED % '"type":"job.started","data":{},"data":{}', "$.data"),
+        ('{"type":"cost.reserved","data":{"resource_type":"other","amount":1,"amount":1}}', "$.data.amount"),
         ('{"id":null,"id":null,"type":"cost.recorded","data":{"resource_type":"other","cost":1}}', "$.id"),
         (JOB % '{"a":1,"b":2,"a":1}', "$.data.input_data.a"),
         (JOB % '{"a":[0,{"b" : {}, "c":1,\n"b"\t:[]}]}', "$.data.input_data.a[1].b"),
@@ -51,6 +57,32 @@ def paths(body: str | dict[str, Any]) -> list[str]:
 )
 def test_a_member_that_is_named_twice_is_refused_at_any_depth(body: str, path: str) -> None:
     assert faults(body) == [(path, "the object names this member more than once")]
+
+
+@pytest.mark.parametrize("name", EVENT_STRUCTS)
+@given(data=st.data())
+def test_an_event_is_refused_exactly_if_it_names_a_member_twice(name: str, data: st.DataObject) -> None:
+    envelope = {"occurred_at": "2025-01-01T00:00:00+01:00", "correlation_id": None, "expected_version": 0}
+    members = {"type": name, "stream_id": job()["id"], "data": DATA[name], **envelope}
+    for absent in data.draw(st.sets(st.sampled_from(["occurred_at", "correlation_id", "expected_version"]))):
+        del members[absent]
+    if not DATA[name] and data.draw(st.booleans()):
+        del members["data"]
+    separators = data.draw(st.sampled_from([(",", ":"), (", ", ": "), (" , ", " : ")]))
+
+    def written(value: dict[str, Any], twice: str | None) -> str:
+        parts = [json.dumps({member: value[member]}, separators=separators)[1:-1] for member in value]
+        again = [json.dumps({twice: value[twice]}, separators=separators)[1:-1]] if twice else []
+        return f"{{{separators[0].join([*parts, *again])}}}"
+
+    twice = data.draw(st.sampled_from([None, *members]))
+    assert read(written(members, None))
+    if twice is not None:
+        assert paths(written(members, twice)) == [f"$.{twice}"]
+    for field in members.get("data", {}):
+        inner = written(members["data"], field)
+        body = written({**members, "data": "DATA"}, None).replace('"DATA"', inner)
+        assert paths(body) == [f"$.data.{field}"]
 
 
 @given(data=st.data(), value=OBJECTS)
