@@ -18,7 +18,7 @@ from ledger.audit.seal_check import read_present_leaf_hashes
 from ledger.audit.tiles import TILE_HEIGHT, TILE_WIDTH
 from ledger.audit.tree_growth import append_leaves
 from ledger.audit.tree_store import SealedTree, TreeDamagedError
-from ledger.database import Connection, Database
+from ledger.database import Connection, Database, log_level
 
 logger = logging.getLogger(__name__)
 
@@ -105,8 +105,9 @@ class Reverifier:
             await asyncio.sleep(pause)
             try:
                 pause = await self.step()
-            except Exception:
-                logger.exception("re-verification failed; next attempt in %.0f s", RETRY_SECONDS)
+            except Exception as error:
+                level = log_level(error, logging.ERROR)
+                logger.log(level, "re-verification failed; next attempt in %.0f s", RETRY_SECONDS, exc_info=error)
                 pause = RETRY_SECONDS
 
     async def step(self) -> float:

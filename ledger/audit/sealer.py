@@ -21,7 +21,7 @@ from ledger.audit.tiles import TILE_WIDTH, Tile
 from ledger.audit.tree_growth import RightEdge, append_leaves
 from ledger.audit.tree_store import CHUNK_EVENTS, SealedTree, TreeDamagedError
 from ledger.backoff import Backoff
-from ledger.database import Connection, Database
+from ledger.database import Connection, Database, log_level
 from ledger.domain.errors import LedgerError
 from ledger.log.notifications import LogSignal
 from ledger.log.read import read_head
@@ -46,6 +46,10 @@ class RollbackError(LedgerError):
     """The log does not extend the last signed checkpoint."""
 
 
+class CheckpointFileError(LedgerError):
+    """The checkpoint cannot be stored outside the database, so it is not published either."""
+
+
 class Sealer:
     """Seals the log. Run it as a task."""
 
@@ -64,17 +68,22 @@ class Sealer:
     async def run(self, signal: LogSignal) -> None:
         """Seal new events until cancelled. While there are none, wait for the signal."""
         backoff = Backoff(SEAL_SECONDS)
+        logged = ""
         while True:
             seen = signal.generation
             try:
                 if await self.seal():
                     backoff.reset()
                 pause = backoff.next(signal.idle_seconds_max)
+                logged = ""
             except RollbackError as error:
-                logger.critical("NOT SEALED: %s", error)
+                # `/readyz`, `ledger status` and `ledger doctor` keep showing it.
+                logger.log(logging.DEBUG if str(error) == logged else logging.CRITICAL, "NOT SEALED: %s", error)
+                logged = str(error)
                 pause = RETRY_SECONDS
-            except Exception:
-                logger.exception("sealing failed; next attempt in %.0f s", RETRY_SECONDS)
+            except Exception as error:
+                level = log_level(error, logging.ERROR)
+                logger.log(level, "sealing failed; next attempt in %.0f s", RETRY_SECONDS, exc_info=error)
                 pause = RETRY_SECONDS
             await asyncio.sleep(min(pause, SEAL_SECONDS))
             if pause > SEAL_SECONDS:
@@ -133,7 +142,10 @@ class Sealer:
         note = sign(Checkpoint(origin, edge.size, edge.root).text, signer)
         # Before the commit: once others can see the checkpoint, this file must have it, whatever happens to the
         # database.
-        self._files.write_checkpoint(note)
+        try:
+            self._files.write_checkpoint(note)
+        except OSError as error:
+            raise CheckpointFileError(f"{self._files.checkpoint_file} cannot be written: {error.strerror}") from None
         await connection.execute(tree_store.STORE_SEAL, edge.size, edge.root, origin, signer.verifier.text, note)
         return edge.size - sealed.size
 

@@ -3,16 +3,14 @@
 Restoring a database backup does not restore these files, so the sealer can detect the rollback.
 """
 
-import os
 import re
-import secrets
 from pathlib import Path
 
 import msgspec
 
 from ledger.audit.note import NoteError, Signer, Verifier, open_note
 from ledger.audit.signed_checkpoint import Checkpoint, CheckpointError
-from ledger.secret_files import sync_folder, write_secret
+from ledger.durable_files import create_file, replace_file
 
 
 class LocalCheckpoint(msgspec.Struct, frozen=True):
@@ -78,7 +76,7 @@ class SigningFiles:
         """
         self.key_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         signer = Signer.generate(self.origin)
-        write_secret(self.key_file, signer.secret_text() + "\n")
+        create_file(self.key_file, f"{signer.secret_text()}\n".encode())
         return signer
 
     def read_checkpoint(self, verifier: Verifier) -> Checkpoint | None:
@@ -105,18 +103,7 @@ class SigningFiles:
         """Store a signed checkpoint; once this returns, the file survives a power failure."""
         # With the key in another folder, this folder may not exist yet.
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # A random name: a sealer that lost its connection, and so its lock, may be writing at the same time.
-        new = self.checkpoint_file.with_name(f"checkpoint.{secrets.token_hex(4)}.new")
-        try:
-            with new.open("wb") as file:
-                file.write(note)
-                file.flush()
-                os.fsync(file.fileno())
-            new.replace(self.checkpoint_file)
-        except OSError:
-            new.unlink(missing_ok=True)
-            raise
-        sync_folder(self._folder)
+        replace_file(self.checkpoint_file, note, mode=0o666)
 
     def archive_checkpoint(self, origin: str | None, note: bytes | None) -> None:
         """Give up the current log: archive its checkpoint, so that the next log gets a new origin.

@@ -6,7 +6,7 @@ import click
 from sqlalchemy import URL
 
 from ledger.audit.rollback import accept_rollback as accept
-from ledger.cli.databases import migrated_database, open_appender, owner_url
+from ledger.cli.databases import database_folder, migrated_database, open_appender, owner_url
 from ledger.cli.event_loop import run_async
 from ledger.cli.options import home_option, json_option, reason_option
 from ledger.cli.output import counted, echo, print_json
@@ -46,6 +46,8 @@ def accept_rollback(reason: str, home: Path | None, as_json: bool) -> None:
 
 async def _accept(settings: Settings, url: URL, reason: str) -> RollbackAccepted:
     async with migrated_database(url) as database, open_appender(database) as appender:
-        return await accept(
-            database, appender, signing_files(settings), by=user_name(), reason=reason, actor=command_line_actor()
-        )
+        folder = await database_folder(database, settings)
+        files = signing_files(settings, folder)
+        decision = await accept(database, appender, files, by=user_name(), reason=reason, actor=command_line_actor())
+        folder.claim()
+        return decision

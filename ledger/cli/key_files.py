@@ -2,14 +2,16 @@
 
 import click
 
-from ledger.cli.settings import signing_files
+from ledger.audit.home import FOLDERS
 from ledger.config import Settings
 from ledger.secret_files import is_exposed
 
 
 def exposures(settings: Settings) -> list[str]:
     """Return a sentence for each key file, and for the home, that other users may read or write."""
-    files = (signing_files(settings).key_file, settings.home / "admin.key")
+    folders = [settings.home, *sorted((settings.home / FOLDERS).glob("*"))]
+    files = [settings.log_key] if settings.log_key is not None else []
+    files += [folder / name for folder in folders for name in ("log.key", "admin.key")]
     remarks = [f"other users can read or change {file}: run `chmod 600 {file}`" for file in files if is_exposed(file)]
     if is_exposed(settings.home):
         remarks.append(f"other users can list or change {settings.home}: run `chmod go-rw {settings.home}`")

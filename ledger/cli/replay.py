@@ -9,13 +9,13 @@ import click
 import msgspec
 from sqlalchemy import URL
 
-from ledger.audit.signing_files import LocalCheckpoint
 from ledger.cli import verify_export
-from ledger.cli.databases import migrated_database, owner_url
+from ledger.cli.databases import database_folder, migrated_database, owner_url
 from ledger.cli.event_loop import run_async
 from ledger.cli.options import home_option, json_option
 from ledger.cli.output import counted, echo, print_json, progress_bar
 from ledger.cli.settings import settings_for, signing_files
+from ledger.config import Settings
 from ledger.domain.errors import Malformed
 from ledger.log.point_in_time import parse_point_in_time
 from projections.differences import Difference
@@ -52,7 +52,7 @@ def verify(
     differences: list[Difference] = []
     settings = settings_for(home)
     with owner_url(settings) as url:
-        report = run_async(_verify(url, differences, signing_files(settings).read(), as_json))
+        report = run_async(_verify(url, differences, settings, as_json))
     if as_json:
         print_json({"clean": report.is_clean, **msgspec.structs.asdict(report), "differences": differences})
     else:
@@ -77,10 +77,9 @@ def _print_report(report: VerificationReport) -> None:
         echo("Next: find out how the tables were changed, then correct them with `ledger rebuild`.")
 
 
-async def _verify(
-    url: URL, differences: list[Difference], local_checkpoint: LocalCheckpoint | None, as_json: bool
-) -> VerificationReport:
+async def _verify(url: URL, differences: list[Difference], settings: Settings, as_json: bool) -> VerificationReport:
     async with migrated_database(url, needs_session=True) as database:
+        local_checkpoint = signing_files(settings, await database_folder(database, settings)).read()
         with progress_bar("Replaying") as bar:
 
             def show(difference: Difference) -> None:

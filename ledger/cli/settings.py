@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from ledger.audit.home import DatabaseFolder
 from ledger.audit.signing_files import SigningFiles
 from ledger.cli.output import exit_on_error
 from ledger.config import Settings, read_settings
@@ -50,6 +51,6 @@ def read_settings_for(home: Path | None = None, host: str | None = None, port: i
     return settings
 
 
-def signing_files(settings: Settings) -> SigningFiles:
-    """Return the signing key and local checkpoint of the sealed log."""
-    return SigningFiles(settings.home, settings.log_key, settings.log_origin)
+def signing_files(settings: Settings, folder: DatabaseFolder) -> SigningFiles:
+    """Return the signing key and local checkpoint of the sealed log of one database."""
+    return SigningFiles(folder.path, settings.log_key, settings.log_origin)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import URL
 
-from ledger import secret_files
+from ledger.audit.home import store_admin_key
 from ledger.audit.signing_files import SigningFiles
 from ledger.cli import up
 from ledger.cli.key_files import exposures, warn_of_exposures
@@ -26,7 +26,7 @@ def test_a_new_home_and_its_key_files_belong_to_their_owner_alone(tmp_path: Path
     home = tmp_path / "home"
     with exclusive_home(home, "test"):
         SigningFiles(home, None, "test.example/log").make_signer()
-        secret_files.write_secret(home / "admin.key", "key\n")
+        store_admin_key(home, "key")
 
     # If root starts the embedded PostgreSQL, the user that runs it has to pass through the home.
     assert mode_of(home) == (0o711 if os.geteuid() == 0 else 0o700)
@@ -80,18 +80,18 @@ async def test_the_admin_key_is_on_disk_before_its_row_is_committed(
         real_fsync(descriptor)
         synced.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
 
-    def fail_after_the_file(path: Path, text: str, *, replace: bool = False) -> None:
-        secret_files.write_secret(path, text, replace=replace)
+    def fail_after_the_file(folder: Path, text: str) -> Path:
+        store_admin_key(folder, text)
         raise OSError("power failure")
 
     monkeypatch.setattr(os, "fsync", fsync)
     with monkeypatch.context() as patch:
-        patch.setattr(up, "write_secret", fail_after_the_file)
+        patch.setattr(up, "store_admin_key", fail_after_the_file)
         with pytest.raises(OSError, match="power failure"):
-            await up._create_admin_key(database, tmp_path / "admin.key")
+            await up._create_admin_key(database, tmp_path)
     async with database.connection() as connection:
         committed.append(len(await list_keys(connection)))
-    await up._create_admin_key(database, tmp_path / "admin.key")
+    await up._create_admin_key(database, tmp_path)
     async with database.connection() as connection:
         committed.append(len(await list_keys(connection)))
 
