@@ -9,9 +9,11 @@ from typing import Any
 from alembic import context
 from sqlalchemy import Connection, text
 
+from ledger.cli.output import exit_on_error
 from ledger.config import read_settings
 from ledger.database import Database
 from ledger.database.location import located_database
+from ledger.database.migrations import DataLossError, UnknownRevisionError, is_known, revision_problem
 from ledger.log.tables import PARTITIONS, SCHEMA
 from ledger.log.tables import metadata as log_metadata
 from projections.models import Base
@@ -34,6 +36,20 @@ END $$
 
 RAISED_WARNING = "01000"
 """SQLSTATE of a warning that a migration raises; warnings of PostgreSQL itself have other states."""
+
+EXPENDABLE = {
+    # Computed from the events.
+    *("accounts", "entries", "holds", "log_head", "pending_releases", "streams"),
+    *("log_checkpoint", "log_tiles", "projection_checkpoints", "reverification"),
+    # Of no use to a release without them.
+    *("idempotency_keys", "idempotency_secret"),
+}
+"""Tables of the schema `ledger` that a downgrade may drop with their rows, as it may the read models, but no other."""
+
+TABLES = """
+SELECT relname FROM pg_class JOIN pg_namespace AS schema ON schema.oid = relnamespace
+WHERE nspname = 'ledger' AND relkind IN ('r', 'p') AND NOT relispartition
+"""
 
 target_metadata = [log_metadata, Base.metadata]
 
@@ -77,8 +93,41 @@ def run(connection: Connection) -> None:
         context.execute(f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT}'")
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK})
         context.execute(WORK_AS_OWNER)
-        with logged_warnings(connection):
+        require_known_revision()
+        with logged_warnings(connection), data_kept(connection):
             context.run_migrations()
+
+
+def require_known_revision() -> None:
+    """Refuse a database that a newer release has migrated."""
+    for revision in context.get_context().get_current_heads():
+        if not is_known(revision):
+            raise UnknownRevisionError(str(revision_problem(revision)))
+
+
+@contextmanager
+def data_kept(connection: Connection) -> Iterator[None]:
+    """Refuse a downgrade that drops a table with rows that cannot be computed again, unless it is confirmed."""
+    if not is_command("downgrade") or context.get_x_argument(as_dictionary=True).get("delete-events") == "yes":
+        yield
+        return
+    filled = [name for name in stored_tables(connection) if has_rows(connection, name)]
+    yield
+    if lost := sorted(set(filled) - set(stored_tables(connection))):
+        raise DataLossError(
+            f"this downgrade would delete everything in {', '.join(lost)}; nothing was changed. Next: make a backup "
+            "(pg_dump, or `ledger events export`), then run `alembic -x delete-events=yes downgrade …`"
+        )
+
+
+def stored_tables(connection: Connection) -> list[str]:
+    """Return the tables of the ledger whose rows cannot be computed again."""
+    return [f"ledger.{name}" for name in connection.scalars(text(TABLES)) if name not in EXPENDABLE]
+
+
+def has_rows(connection: Connection, table: str) -> bool:
+    """Whether a table has at least one row."""
+    return bool(connection.scalar(text(f"SELECT EXISTS (SELECT FROM {table})")))  # noqa: S608 (a name of the migrations)
 
 
 @contextmanager
@@ -101,10 +150,16 @@ def log_warning(_: Any, message: Any) -> None:
 
 async def run_online() -> None:
     """Run the migrations on the configured or the embedded database."""
-    with located_database(read_settings()) as settings:
+    with located_database(read_settings(), create=is_command("upgrade")) as settings:
         assert settings.direct_database_url is not None
         async with Database(settings.direct_database_url) as database, database.engine.begin() as connection:
             await connection.run_sync(run)
+
+
+def is_command(name: str) -> bool:
+    """Whether this command of Alembic runs."""
+    command = getattr(context.config.cmd_opts, "cmd", None)
+    return command is not None and command[0].__name__ == name
 
 
 def run_offline() -> None:
@@ -124,4 +179,5 @@ elif "connection" in context.config.attributes:
     # `ledger migrate` passes its connection; the command `alembic` reads the same settings.
     run(context.config.attributes["connection"])
 else:
-    asyncio.run(run_online())
+    with exit_on_error():
+        asyncio.run(run_online())

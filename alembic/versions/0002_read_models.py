@@ -140,9 +140,16 @@ CREATE INDEX content_assets_title_idx ON content_assets (title);
 """
 
 
+# After a downgrade to 0001 the checkpoint still has the position of the tables that were dropped.
+FOLD_FROM_START = """
+UPDATE ledger.projection_checkpoints SET position = 0, status = 'running', last_error = NULL WHERE position > 0
+"""
+
+
 def upgrade() -> None:
     for statement in TABLES.strip().split(";\n"):
         op.execute(statement)
+    op.execute(FOLD_FROM_START)
 
 
 def downgrade() -> None:

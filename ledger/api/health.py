@@ -13,7 +13,7 @@ from ledger.api.views import Time
 from ledger.audit import tree_store
 from ledger.audit.reverification import read_reverification
 from ledger.database import CONNECTION_ERRORS
-from ledger.database.migrations import current_revision, expected_revision
+from ledger.database.migrations import current_revision, revision_problem
 from ledger.database.singleton import MissingRowError
 from ledger.domain.codec import time_text
 from projections.queries import projection_status
@@ -28,10 +28,11 @@ LAG_SECONDS_MAX = 60.0
 UNMIGRATED = "unknown until migrated"
 
 
-class Health(msgspec.Struct):
-    """The process is alive."""
+class Health(msgspec.Struct, omit_defaults=True):
+    """Whether the process is alive, and what only its restart may mend."""
 
-    status: Literal["ok"] = "ok"
+    status: Literal["ok", "failing"]
+    problem: Annotated[str | None, msgspec.Meta(description="What only a restart of the process may mend.")] = None
 
 
 class ReverificationProgress(msgspec.Struct):
@@ -58,8 +59,10 @@ class Readiness(msgspec.Struct):
 
 
 async def healthz(request: web.Request, services: Services) -> web.StreamResponse:
-    """Respond without any check: the process is alive."""
-    return json_response(Health())
+    """Respond without any query: 200 while the process may recover by itself, 503 if only its restart may help."""
+    if problem := services.problem():
+        return json_response(Health("failing", problem), status=503)
+    return json_response(Health("ok"))
 
 
 async def readyz(request: web.Request, services: Services) -> web.StreamResponse:
@@ -80,9 +83,8 @@ async def readyz(request: web.Request, services: Services) -> web.StreamResponse
 
 async def _check(services: Services) -> Readiness:
     async with services.database.connection() as connection:
-        current, expected = await current_revision(connection), expected_revision()
-    if current != expected:
-        problem = f"at {current}, this release needs {expected}: run `ledger migrate`"
+        problem = revision_problem(await current_revision(connection))
+    if problem is not None:
         return Readiness("unavailable", "ok", problem, UNMIGRATED, UNMIGRATED, UNMIGRATED)
     async with services.database.connection() as connection:
         status = await projection_status(connection)
@@ -108,6 +110,6 @@ async def _check(services: Services) -> Readiness:
 
 
 ROUTES = [
-    Route("GET", "/healthz", healthz, "Check liveness.", {200: Health}, needs=None),
+    Route("GET", "/healthz", healthz, "Check liveness.", {200: Health, 503: Health}, needs=None),
     Route("GET", "/readyz", readyz, "Check readiness.", {200: Readiness, 503: Readiness}, needs=None),
 ]

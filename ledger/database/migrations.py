@@ -7,7 +7,17 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
+from ledger import __version__
 from ledger.database import Connection, Database
+from ledger.domain.errors import LedgerError
+
+
+class UnknownRevisionError(LedgerError):
+    """The database is at a revision that this release does not have."""
+
+
+class DataLossError(LedgerError):
+    """A downgrade would delete data that cannot be computed again."""
 
 
 def migrations_folder() -> Path:
@@ -30,6 +40,27 @@ def expected_revision() -> str:
     return head
 
 
+def revision_problem(current: str | None) -> str | None:
+    """Return what is wrong with a database at this revision, and the next step; None if this release can use it."""
+    expected = expected_revision()
+    if current == expected:
+        return None
+    if current is None:
+        return f"the database is empty, and this release needs revision {expected}: run `ledger migrate`"
+    if not is_known(current):
+        return (
+            f"the database is at revision {current}, which release {__version__} does not know: a newer release of the "
+            "ledger, or another program that uses Alembic, has migrated it. Next: install that release, or choose "
+            "another database"
+        )
+    return f"the database is at revision {current}, and this release needs revision {expected}: run `ledger migrate`"
+
+
+def is_known(revision: str) -> bool:
+    """Whether this release has the migration to a revision."""
+    return revision in {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+
+
 async def current_revision(connection: Connection) -> str | None:
     """Return the revision of the database; None if it was never migrated."""
     if await connection.fetchval("SELECT to_regclass('public.alembic_version')") is None:
@@ -39,7 +70,11 @@ async def current_revision(connection: Connection) -> str | None:
 
 
 async def migrate(database: Database, *, to: str = "head") -> None:
-    """Migrate the database to a revision, in one transaction; `base` drops everything."""
+    """Migrate the database to a revision, in one transaction; `base` drops everything, also events.
+
+    Raises:
+        UnknownRevisionError: a newer release has migrated the database.
+    """
 
     def run(connection: sqlalchemy.Connection) -> None:
         config = _config()

@@ -1,0 +1,64 @@
+"""Downgrades: none deletes data without confirmation, and tables that come back are folded again."""
+
+import pytest
+from sqlalchemy import URL
+
+from ledger.database import Database
+from ledger.domain.access import Role
+from ledger.keys import create_key
+from tests.events import campaign, cost, job
+from tests.log.helpers import query, record, value
+from tests.migrations.helpers import HEAD, alembic, objects, revision, run_alembic
+from tests.projections.helpers import folded, stored, tables
+from tests.projections.replaying import fold_everything
+
+pytestmark = pytest.mark.direct
+
+CHECKPOINT = "SELECT position, status FROM ledger.projection_checkpoints"
+
+
+async def test_a_downgrade_that_would_delete_events_or_keys_needs_confirmation(
+    database: Database, database_url: URL
+) -> None:
+    await record(database, campaign(), cost())
+    async with database.connection() as connection:
+        await create_key(connection, "reporting", Role.VIEWER)
+    before = await objects(database_url)
+
+    refused = await alembic(database_url, "downgrade", "base")
+    unconfirmed = await alembic(database_url, "-x", "delete-events=no", "downgrade", "base")
+    kept = (await objects(database_url), await revision(database_url), await value(database, EVENTS))
+    confirmed = await alembic(database_url, "-x", "delete-events=yes", "downgrade", "base")
+
+    for result in (refused, unconfirmed):
+        assert result.code == 1
+        assert "would delete everything in ledger.api_keys, ledger.events; nothing was changed" in result.err
+        assert "alembic -x delete-events=yes downgrade" in result.err
+        assert "Traceback" not in result.err
+    assert kept == (before, HEAD, 2)
+    assert confirmed.code == 0, confirmed.err
+    assert not any(name.startswith("p ledger.") for name in await objects(database_url))
+
+
+EVENTS = "SELECT count(*) FROM ledger.events"
+
+
+async def test_an_empty_ledger_can_be_downgraded_without_confirmation(database_url: URL) -> None:
+    await run_alembic(database_url, "downgrade", "base")
+
+    assert await revision(database_url) is None
+
+
+async def test_down_to_the_log_and_up_again_folds_every_event_again(database: Database, database_url: URL) -> None:
+    opened = campaign()
+    await record(database, opened, job(opened["id"]), cost(campaign_id=opened["id"]))
+    await fold_everything(database)
+    before = await tables(database)
+
+    await run_alembic(database_url, "downgrade", "0001")
+    await run_alembic(database_url, "upgrade", "head")
+    checkpoint = await query(database, CHECKPOINT)
+    await fold_everything(database)
+
+    assert checkpoint == [(0, "running")]
+    assert await tables(database) == before == folded(await stored(database))
