@@ -21,7 +21,14 @@ from typing import NamedTuple
 REPOSITORY = Path(__file__).parents[2]
 
 LINKED = ("ledger", "projections", "scripts", "tests", "docs", ".venv")
-COPIED = ("alembic", "alembic.ini", "pyproject.toml", "requirements.txt", "requirements-dev.txt")
+COPIED = (
+    "alembic",
+    "alembic.ini",
+    "pyproject.toml",
+    "requirements.txt",
+    "requirements-build.txt",
+    "requirements-dev.txt",
+)
 
 OWN_DATABASE = "postgresql://ledger:PASSWORD@localhost:5432/ledger"
 """The database of the documents, which stands for an empty one of the tests."""
