@@ -8,9 +8,11 @@ LEDGER_LOG_KEY LEDGER_RATE_LIMIT LEDGER_CONNECTIONS_MAX LEDGER_REVERIFY_HOURS`. 
 
 import logging
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
+from urllib.parse import unquote
 
 import limits
 import msgspec
@@ -23,17 +25,21 @@ from ledger.domain.errors import LedgerError
 
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 
+SESSION_ATTRIBUTES = ("any", "primary", "standby", "read-write", "read-only", "prefer-standby")
+
 OPTIONS = (
-    "host",
-    "passfile",
-    "sslmode",
-    "sslrootcert",
-    "connect_timeout",
-    "channel_binding",
-    "application_name",
-    "pgbouncer",
+    *("host", "passfile", "sslmode", "sslrootcert", "connect_timeout", "options", "target_session_attrs"),
+    *("channel_binding", "application_name", "pgbouncer"),
 )
-"""Options allowed in a database URL. `channel_binding` and `application_name` are accepted and ignored."""
+"""Options allowed in a database URL. `channel_binding` is accepted and ignored."""
+
+CONNECT_SECONDS_MAX = 3_600
+
+PLACEHOLDER = re.compile(
+    r"[\[<{][a-z_ -]*(your|password|project|user|host|region|database)[a-z_ -]*[\]>}]|\byour[-_]password\b",
+    re.IGNORECASE,
+)
+"""What providers write in place of a password or a name, such as `[YOUR-PASSWORD]`."""
 
 RATE_LIMIT = limits.parse("1000000/minute")
 """Rate limit of each key in each process: far above what one agent needs, it stops runaway clients."""
@@ -112,6 +118,8 @@ def _database_url(merged: Mapping[str, str]) -> URL | None:
         return parse_url("DATABASE_URL", url)
     if not (host := merged.get("DB_HOST")):
         return None
+    for name in ("DB_HOST", "DB_USER", "DB_PASSWORD", "DB_NAME"):
+        _require_filled_in(name, merged.get(name, ""))
     sslmode = merged.get("DB_SSLMODE")
     _require_sslmode("DB_SSLMODE", sslmode)
     return URL.create(
@@ -138,6 +146,7 @@ def parse_url(name: str, value: str) -> URL:
     Raises:
         ConfigError: the URL is invalid, or an unencoded `@ / # %` in the password has shifted its parts.
     """
+    _require_filled_in(name, value)
     try:
         url = make_url(value)
     except (ArgumentError, ValueError):
@@ -152,14 +161,42 @@ def parse_url(name: str, value: str) -> URL:
             f"{name} is ambiguous: its password seems to contain one of @ / # % unencoded, so the host would be "
             "wrong. Percent-encode it (@ is %40, / is %2F, # is %23, % is %25), or give DB_HOST, DB_PASSWORD … instead"
         )
-    for option in url.query:
+    for option, setting in url.query.items():
         if option not in OPTIONS:
             raise ConfigError(f"{name} has the option {option!r}, which is not supported; remove it")
-    if url.query.get("pgbouncer", "true") not in ("true", "false"):
-        raise ConfigError(f"pgbouncer in {name} must be true or false")
-    mode = url.query.get("sslmode")
-    _require_sslmode(f"sslmode in {name}", mode if isinstance(mode, str) else None)
+        if isinstance(setting, str):
+            _check_option(name, option, setting)
+        elif option != "host":
+            raise ConfigError(f"{name} has the option {option!r} more than once; remove all but one")
     return url.set(drivername="postgresql+asyncpg")
+
+
+def _check_option(name: str, option: str, value: str) -> None:
+    """Refuse a value of an option of a database URL that could not take effect."""
+    if option == "pgbouncer" and value not in ("true", "false"):
+        raise ConfigError(f"pgbouncer in {name} must be true or false")
+    if option == "sslmode":
+        _require_sslmode(f"sslmode in {name}", value)
+    if option == "target_session_attrs" and value not in SESSION_ATTRIBUTES:
+        raise ConfigError(f"{option} in {name} must be one of {', '.join(SESSION_ATTRIBUTES)}, not {value!r}")
+    if option == "connect_timeout" and not (_is_number(value) and 1 <= int(value) <= CONNECT_SECONDS_MAX):
+        raise ConfigError(
+            f"connect_timeout in {name} must be a number of seconds, 1 to {CONNECT_SECONDS_MAX}, not {value!r}"
+        )
+    if option == "options" and "synchronous_commit" in value:
+        raise ConfigError(f"options in {name} must not change synchronous_commit: acknowledged events could be lost")
+
+
+def _require_filled_in(name: str, value: str) -> None:
+    if PLACEHOLDER.search(unquote(value)):
+        raise ConfigError(
+            f"{name} still contains a placeholder, such as [YOUR-PASSWORD]; replace it, brackets included, with the "
+            "real value"
+        )
+
+
+def _is_number(value: str) -> bool:
+    return value.isascii() and value.isdigit()
 
 
 def _require_sslmode(name: str, mode: str | None) -> None:
@@ -185,7 +222,7 @@ def _rate_limit(value: str | None) -> RateLimitItem:
 def _connections_max(value: str | None) -> int:
     if not value:
         return CONNECTIONS_MAX
-    if not (value.isascii() and value.isdigit()) or not 1 <= int(value) <= 1_000_000:
+    if not _is_number(value) or not 1 <= int(value) <= 1_000_000:
         raise ConfigError(f"LEDGER_CONNECTIONS_MAX must be a number, 1 to 1000000, not {value!r}")
     return int(value)
 
@@ -214,6 +251,6 @@ def _log_level(value: str) -> str:
 
 
 def _port(name: str, value: str) -> int:
-    if not (value.isascii() and value.isdigit()) or not 0 <= int(value) <= 65_535:
+    if not _is_number(value) or not 0 <= int(value) <= 65_535:
         raise ConfigError(f"{name} must be a port number, 0 to 65535, not {value!r}")
     return int(value)

@@ -9,12 +9,14 @@ from sqlalchemy.exc import SQLAlchemyError
 
 
 def explain(error: BaseException) -> str:
-    """Return what an error of the database means and what to do, with the original message in parentheses."""
+    """Return what an error of the database or of a file means and what to do, with the original message."""
     cause = error.__cause__ or getattr(error, "orig", None)
     original = cause if isinstance(error, SQLAlchemyError) and isinstance(cause, BaseException) else error
     if isinstance(original.__cause__, Exception):
         # Not a CancelledError: that is only how a timeout ends what takes too long.
         original = original.__cause__
+    if isinstance(original, OSError) and original.filename is not None:
+        return f"{original.filename} cannot be used: {original.strerror}; correct it, or name another file or folder"
     message = _first_line(original)
     for pattern, meaning in _MEANINGS_BY_MESSAGE:
         if re.search(pattern, str(original), re.IGNORECASE):
@@ -84,6 +86,10 @@ _MEANINGS_BY_TYPE: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
         "(?sslmode=require)",
     ),
     ((asyncpg.InvalidCatalogNameError,), _NO_DATABASE),
+    (
+        (asyncpg.TargetServerAttributeNotMatched,),
+        "no server of the database URL is what its option target_session_attrs asks for; change the option or the host",
+    ),
     (
         (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError, asyncpg.UndefinedFunctionError),
         "the database is not migrated; run `ledger migrate`",

@@ -20,6 +20,7 @@ from ledger.database.pooler import (
     is_transaction_pooler,
 )
 from ledger.database.tls import tls_argument
+from ledger.outage import Outage
 
 CONNECT_SECONDS_MAX = 10.0
 
@@ -37,9 +38,13 @@ def connect_arguments(url: URL) -> tuple[URL, dict[str, Any]]:
     mode = query.pop("sslmode", None)
     root_certificate = query.pop("sslrootcert", None)
     timeout = query.pop("connect_timeout", None)
-    for without_effect in ("channel_binding", "application_name", "pgbouncer"):
+    for without_effect in ("channel_binding", "pgbouncer"):
         query.pop(without_effect, None)
     arguments: dict[str, Any] = {"timeout": float(str(timeout)) if timeout else CONNECT_SECONDS_MAX}
+    # The server reads these, as those of any client of libpq.
+    arguments["server_settings"] = {
+        name: str(query.pop(name)) for name in ("application_name", "options") if name in query
+    }
     tls = tls_argument(str(mode) if mode else None, str(root_certificate) if root_certificate else None)
     if tls is not None:
         arguments["ssl"] = tls
@@ -53,13 +58,22 @@ class Database:
     is a SQLAlchemy engine for migrations and the models: it opens a connection for each use.
     """
 
-    def __init__(self, url: URL, *, pool_size: int = 10, statement_seconds_max: float | None = None) -> None:
+    def __init__(
+        self,
+        url: URL,
+        *,
+        pool_size: int = 10,
+        statement_seconds_max: float | None = None,
+        outage: Outage | None = None,
+    ) -> None:
         """Make the pool.
 
         Args:
-            url: the database; the options `sslmode`, `sslrootcert`, `connect_timeout` and `pgbouncer` are supported.
+            url: the database, with any of the options in `ledger.config.OPTIONS`.
             pool_size: the most connections.
             statement_seconds_max: the timeout of a statement, which then raises TimeoutError; None: no timeout.
+            outage: logs when the server fails and when it works again; None: nobody does, since the caller of a
+                program that ends with the error sees it.
 
         Raises:
             ConfigError: the URL names a root certificate that cannot be used.
@@ -72,7 +86,7 @@ class Database:
         # Detection uses two connections of a pooler. Several tasks detecting at the same time could each hold one and
         # wait for another.
         self._detection = asyncio.Lock()
-        self._pool = ConnectionPool(self._connect, pool_size)
+        self._pool = ConnectionPool(self._connect, pool_size, outage)
         event.listen(self.engine.sync_engine, "do_connect", self._connect_engine)
 
     @property
