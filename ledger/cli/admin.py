@@ -7,7 +7,14 @@ import click
 from sqlalchemy import URL
 
 from ledger import sample_data
-from ledger.cli.databases import migrate_database, open_appender, owner_url, service_url
+from ledger.cli.databases import (
+    database_folder,
+    migrate_database,
+    migrate_new_database,
+    open_appender,
+    owner_url,
+    service_url,
+)
 from ledger.cli.event_loop import run_async
 from ledger.cli.options import home_option, json_option
 from ledger.cli.output import counted, exit_on_error, fail, print_json
@@ -17,6 +24,8 @@ from ledger.config import Settings
 from ledger.database import Database
 from ledger.database.migrations import expected_revision
 from ledger.embedded import exclusive_home
+from projections.catch_up import fold_new_events
+from projections.queries import ProjectionStatus
 
 
 @click.command()
@@ -28,7 +37,7 @@ def migrate(home: Path | None, as_json: bool) -> None:
     Safe to repeat. Connects as the owner (DIRECT_DATABASE_URL) if that is set.
     """
     settings = settings_for(home)
-    with owner_url(settings) as url:
+    with owner_url(settings, create=True) as url:
         run_async(migrate_database(url))
     if as_json:
         print_json({"revision": expected_revision()})
@@ -40,21 +49,29 @@ def migrate(home: Path | None, as_json: bool) -> None:
 @home_option
 @json_option
 def seed(home: Path | None, as_json: bool) -> None:
-    """Append the sample data.
+    """Append the sample data, and update the tables.
 
-    Safe to repeat: events that are already in the log are skipped.
+    Safe to repeat: events that are already in the log are skipped. A new embedded PostgreSQL is created and migrated
+    first if no database is configured.
     """
-    with service_url(settings_for(home)) as url:
-        added = run_async(_seed(url))
+    settings = settings_for(home)
+    with service_url(settings, create=True) as url:
+        added, status = run_async(_seed(settings, url))
     if as_json:
-        print_json({"events": added})
+        print_json({"events": added, "position": status.position, "lag_events": status.lag_events})
+        return
+    print_seeded(added)
+    if status.lag_events:
+        click.echo(f"The tables are {counted(status.lag_events, 'event')} behind: see `ledger status`.")
     else:
-        print_seeded(added)
+        click.echo(f"The tables are up to date, at position {status.position:,}.")
 
 
-async def _seed(url: URL) -> int:
+async def _seed(settings: Settings, url: URL) -> tuple[int, ProjectionStatus]:
     async with Database(url) as database:
-        return await append_sample_data(database)
+        await migrate_new_database(database, settings)
+        added = await append_sample_data(database)
+        return added, await fold_new_events(database)
 
 
 async def append_sample_data(database: Database) -> int:
@@ -85,17 +102,25 @@ def reset(yes: bool, force: bool, home: Path | None) -> None:
             click.echo("Cancelled.")
             return
         # A service that uses this home would continue with the old log's state in memory.
-        with exclusive_home(settings.home, "ledger reset"), owner_url(settings) as url:
-            origin, note = run_async(_last_sealed(url))
-            run_async(migrate_database(url, from_base=True))
-            # The next log gets another origin: holders of the last checkpoint must not take it for a continuation.
-            signing_files(settings).archive_checkpoint(origin, note)
+        with owner_url(settings) as url, exclusive_home(settings.home, "ledger reset"):
+            run_async(_reset(settings, url))
     click.echo("The ledger is empty.")
 
 
-async def _last_sealed(url: URL) -> tuple[str | None, bytes | None]:
+async def _reset(settings: Settings, url: URL) -> None:
+    async with Database(url) as database:
+        origin, note = await _last_sealed(database)
+        folder = await database_folder(database, settings)
+    await migrate_database(url, from_base=True)
+    if not folder.may_hold_another_log:
+        folder.claim()
+        # The next log gets another origin: holders of the last checkpoint must not take it for a continuation.
+        signing_files(settings, folder).archive_checkpoint(origin, note)
+
+
+async def _last_sealed(database: Database) -> tuple[str | None, bytes | None]:
     """Return origin and last checkpoint of the log in the database; None if it was never sealed."""
-    async with Database(url) as database, database.connection() as connection:
+    async with database.connection() as connection:
         if await connection.fetchval("SELECT to_regclass('ledger.log_checkpoint')") is None:
             return None, None
         row = await connection.fetchrow("SELECT origin, note FROM ledger.log_checkpoint")

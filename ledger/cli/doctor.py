@@ -12,18 +12,19 @@ from sqlalchemy import URL
 
 from ledger.audit import tree_store
 from ledger.audit.reverification import read_reverification
-from ledger.cli.databases import migration_problem
 from ledger.cli.event_loop import run_async
 from ledger.cli.explain import explain
 from ledger.cli.key_files import exposures
 from ledger.cli.options import home_option, json_option
 from ledger.cli.output import counted, echo, print_json
 from ledger.cli.settings import read_settings_for
+from ledger.cli.status import describe_services
 from ledger.config import ConfigError, Settings
 from ledger.database import STATEMENT_SECONDS_MAX, Connection, Database, roles
 from ledger.database.guards import find_guard_faults, shown_faults
-from ledger.database.location import located_database
-from ledger.database.migrations import current_revision, expected_revision
+from ledger.database.location import NoDatabaseError, located_database
+from ledger.database.migrations import current_revision, revision_problem
+from ledger.database.service_sessions import WORKERS, connected_services
 from ledger.domain.errors import LedgerError
 from ledger.embedded import EmbeddedError
 from ledger.log.log_clock import LEAD_SECONDS_MIN, read_lead
@@ -80,7 +81,7 @@ def _examine(home: Path | None) -> list[Check]:
     try:
         with located_database(settings) as located:
             checks += run_async(examine_databases(located, is_embedded=settings.database_url is None))
-    except EmbeddedError as error:
+    except (EmbeddedError, NoDatabaseError) as error:
         checks.append(Check("connection", "problem", str(error)))
     return checks
 
@@ -163,14 +164,16 @@ async def _examine_step_by_step(database: Database, checks: list[Check], *, is_e
     if user is not None:
         checks.append(_check_user(user, is_embedded=is_embedded))
     async with database.connection() as connection:
-        current, expected = await current_revision(connection), expected_revision()
-    if current != expected:
-        checks.append(Check("migrations", "problem", migration_problem(current, expected)))
+        current = await current_revision(connection)
+    if problem := revision_problem(current):
+        checks.append(Check("migrations", "problem", problem))
         return
     checks.append(Check("migrations", "ok", f"at revision {current}"))
+    services = await connected_services(database)
+    checks.append(_check_services(services))
     async with database.connection() as driver:
-        checks.append(await _check_guards(driver, current))
-        checks.append(await _check_worker(driver))
+        checks.append(await _check_guards(driver, str(current)))
+        checks.append(await _check_worker(driver, services))
         checks.append(await _check_sealer(driver))
         checks += await _check_clock(driver)
         checks.append(await _check_log(driver))
@@ -202,14 +205,21 @@ async def _check_guards(connection: Connection, revision: str) -> Check:
     return Check("guards", "ok", f"triggers, constraints, privileges and policies are those of revision {revision}")
 
 
-async def _check_worker(connection: Connection) -> Check:
+def _check_services(services: list[str] | None) -> Check:
+    return Check("services", "ok" if services else "warning", describe_services(services))
+
+
+async def _check_worker(connection: Connection, services: list[str] | None) -> Check:
     status = await projection_status(connection)
     if problem := status.problem():
         return Check("worker", "problem", f"the read models are {problem}")
     if status.lag_events and status.lag_seconds > LAG_SECONDS_MAX:
         lag = f"the read models are {counted(status.lag_events, 'event')} behind, for {status.lag_seconds:,.0f} s now"
         return Check("worker", "problem", f"{lag}: start `ledger worker`")
-    return Check("worker", "ok", f"the read models are at position {status.position:,} of {status.head:,}")
+    position = f"the read models are at position {status.position:,} of {status.head:,}"
+    if services is not None and not set(services) & set(WORKERS):
+        return Check("worker", "warning", f"{position}, and no worker is connected to update them")
+    return Check("worker", "ok", position)
 
 
 async def _check_sealer(connection: Connection) -> Check:

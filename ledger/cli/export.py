@@ -8,11 +8,13 @@ from sqlalchemy import URL
 from ledger.audit.export_file import STANDARD_STREAM, ExportFile, create_export, open_export
 from ledger.audit.export_lines import read_lines, write_line
 from ledger.audit.import_file import import_lines
-from ledger.cli.databases import migrated_database, service_url
+from ledger.cli.databases import migrate_new_database, migrated_database, require_migrated, service_url
 from ledger.cli.event_loop import run_async
 from ledger.cli.options import home_option, json_option
 from ledger.cli.output import counted, print_json, progress_bar
 from ledger.cli.settings import settings_for
+from ledger.config import Settings
+from ledger.database import Database
 from ledger.domain.ledger_events import PAYLOAD_ERASED
 from ledger.log.notifications import notify_other_processes
 from ledger.log.point_in_time import resolve_position
@@ -78,18 +80,22 @@ def import_(file: Path, home: Path | None, as_json: bool) -> None:
     """Import the export in FILE into an empty ledger.
 
     FILE can be - for standard input. All events are imported, or none. Positions, versions, ids, times and commitments
-    are kept, so the log has the same root hash and its checkpoints stay valid.
+    are kept, so the log has the same root hash and its checkpoints stay valid. A new embedded PostgreSQL is created and
+    migrated first if no database is configured.
     """
-    with service_url(settings_for(home)) as url, open_export(file) as opened:
-        imported = run_async(_import(url, opened))
+    settings = settings_for(home)
+    with service_url(settings, create=True) as url, open_export(file) as opened:
+        imported = run_async(_import(settings, url, opened))
     if as_json:
         print_json({"events": imported})
     else:
         click.echo(f"Imported {counted(imported, 'event')}. A worker updates the read models; see `ledger status`.")
 
 
-async def _import(url: URL, file: ExportFile) -> int:
-    async with migrated_database(url) as database:
+async def _import(settings: Settings, url: URL, file: ExportFile) -> int:
+    async with Database(url) as database:
+        await migrate_new_database(database, settings)
+        await require_migrated(database)
         with progress_bar("Importing", "bytes") as bar:
             if file.size is not None:
                 bar.begin(file.size)

@@ -16,12 +16,17 @@ from ledger.cli.output import counted, echo, print_json
 from ledger.cli.settings import settings_for
 from ledger.database import Database
 from ledger.database.migrations import current_revision
+from ledger.database.service_sessions import WORKERS, connected_services
 from projections.checkpoint import Failure
 from projections.queries import projection_status
 
 
 class Status(msgspec.Struct):
-    """The positions of the log, the read models and the seal; what `--json` prints."""
+    """The positions of the log, the read models and the seal; what `--json` prints.
+
+    `projections` is the state of the read models; `stopped`: no worker is connected; `unknown`: a transaction-mode
+    pooler hides whether one is. `services` are the commands that are connected, None if that is hidden.
+    """
 
     revision: str | None
     head: int
@@ -29,6 +34,7 @@ class Status(msgspec.Struct):
     lag_events: int
     lag_seconds: float
     projections: str
+    services: list[str] | None
     last_error: Failure | None
     origin: str | None
     sealed: int
@@ -53,6 +59,7 @@ def status(home: Path | None, as_json: bool) -> None:
 
 def _print_status(status: Status) -> None:
     echo(f"Log: {counted(status.head, 'event')}. Database at revision {status.revision}.")
+    echo(f"Services: {describe_services(status.services)}.")
     lag = counted(status.lag_events, "event")
     echo(f"Read models: {status.projections}, at position {status.position:,}, {lag} behind.")
     if status.last_error is not None:
@@ -82,13 +89,15 @@ async def _read_status(url: URL) -> Status:
             read_models = await projection_status(driver)
             seal = await tree_store.read_seal_status(driver)
             reverification = await read_reverification(driver)
+        services = await connected_services(database)
     return Status(
         revision=revision,
         head=read_models.head,
         position=read_models.position,
         lag_events=read_models.lag_events,
         lag_seconds=read_models.lag_seconds,
-        projections=read_models.status,
+        projections=_worker_state(services) if read_models.status == "running" else read_models.status,
+        services=services,
         last_error=read_models.failure,
         origin=seal.origin,
         sealed=seal.size,
@@ -97,3 +106,18 @@ async def _read_status(url: URL) -> Status:
         last_full_pass=reverification.last_full_pass_at,
         log_changed=reverification.problem(),
     )
+
+
+def describe_services(services: list[str] | None) -> str:
+    """Return in words which services are connected to the database, and how to start one."""
+    if services is None:
+        return "unknown, since a transaction-mode pooler hides whether one is connected"
+    if not services:
+        return "none is connected; start `ledger up`, or `ledger serve` and `ledger worker`"
+    return ", ".join(f"`{name}`" for name in services)
+
+
+def _worker_state(services: list[str] | None) -> str:
+    if services is None:
+        return "unknown"
+    return "running" if set(services) & set(WORKERS) else "stopped"

@@ -13,7 +13,7 @@ from ledger.cli.main import main
 from ledger.database import Database
 from ledger.database.migrations import expected_revision
 from projections.worker import fold_page
-from tests.cli.helpers import PYTHON, REPOSITORY, environment, ledger, plain, run
+from tests.cli.helpers import PYTHON, REPOSITORY, environment, ledger, plain, run, started
 from tests.events import campaign
 from tests.log.helpers import connected, query, record, value
 
@@ -38,13 +38,17 @@ async def test_seeding_twice_adds_the_events_once_by_command_or_by_script(
     again = await ledger("seed", database=database_url)
     as_json = await ledger("seed", "--json", database=database_url)
 
-    assert (by_script.code, by_script.out) == (0, f"Sample data: {added} events added.\n")
-    assert (again.code, again.out) == (0, "Sample data: already there.\n")
-    assert (as_json.code, json.loads(as_json.out)) == (0, {"events": 0})
+    tables = f"The tables are up to date, at position {added}.\n"
+    assert (by_script.code, by_script.out) == (0, f"Sample data: {added} events added.\n{tables}")
+    assert (again.code, again.out) == (0, f"Sample data: already there.\n{tables}")
+    assert (as_json.code, json.loads(as_json.out)) == (0, {"events": 0, "position": added, "lag_events": 0})
     assert await value(database, EVENTS) == added > 20
+    assert await value(database, "SELECT count(*) FROM campaigns") == 3
 
 
-async def test_status_shows_the_positions_of_the_log_and_the_read_models(database_url: URL, database: Database) -> None:
+async def test_status_shows_the_positions_of_the_log_and_the_read_models(
+    database_url: URL, database: Database, kind: str
+) -> None:
     await record(database, campaign(), campaign())
     await fold_page(database)
     await record(database, campaign())
@@ -59,7 +63,8 @@ async def test_status_shows_the_positions_of_the_log_and_the_read_models(databas
         "head": 3,
         "position": 2,
         "lag_events": 1,
-        "projections": "running",
+        "projections": "unknown" if kind == "pgbouncer" else "stopped",
+        "services": None if kind == "pgbouncer" else [],
         "last_error": None,
         "origin": None,
         "sealed": 0,
@@ -70,9 +75,31 @@ async def test_status_shows_the_positions_of_the_log_and_the_read_models(databas
     }
     assert "3 events" in in_words.out
     assert "1 event behind" in in_words.out
+    assert ("none is connected; start `ledger up`" in in_words.out) is (kind != "pgbouncer")
+    assert "running" not in in_words.out
 
 
-async def test_doctor_reports_ok_for_a_healthy_ledger(database_url: URL, kind: str) -> None:
+@pytest.mark.direct
+async def test_status_and_doctor_name_the_services_that_are_connected(
+    database_url: URL, service_url: URL, tmp_path: Path
+) -> None:
+    async with started(tmp_path, "worker", "--home", tmp_path / "home", database=database_url) as worker:
+        await worker.line("The worker is running")
+        # The sessions of another user are visible too.
+        status, doctor = await asyncio.gather(
+            ledger("status", "--json", database=service_url), ledger("doctor", "--json", database=database_url)
+        )
+        await worker.stop()
+
+    answer = json.loads(status.out)
+    assert (answer["services"], answer["projections"]) == (["ledger worker"], "running")
+    verdicts = {check["name"]: check["verdict"] for check in json.loads(doctor.out)}
+    assert (verdicts["services"], verdicts["worker"]) == ("ok", "ok")
+
+
+async def test_doctor_reports_no_problem_of_a_healthy_ledger_and_warns_that_no_service_runs(
+    database_url: URL, kind: str
+) -> None:
     result, as_json = await asyncio.gather(
         ledger("doctor", database=database_url), ledger("doctor", "--json", database=database_url)
     )
@@ -80,10 +107,12 @@ async def test_doctor_reports_ok_for_a_healthy_ledger(database_url: URL, kind: s
     assert (result.code, as_json.code) == (0, 0)
     checks = json.loads(as_json.out)
     beside = {"pgbouncer": ["direct connection"], "replica": ["replica"]}.get(kind, [])
-    names = ["settings", "connection", "user", "migrations", "guards", "worker", "sealer", "log", *beside]
-    # The user of the tests' server is its superuser.
-    assert {check["name"]: check["verdict"] for check in checks} == dict.fromkeys(names, "ok") | {"user": "warning"}
-    assert result.out.count("OK ") == len(names) - 1
+    names = ["settings", "connection", "user", "migrations", "services", "guards", "worker", "sealer", "log", *beside]
+    # The user of the tests' server is its superuser. A pooler hides whether a worker is connected.
+    warnings = ["user", "services"] if kind == "pgbouncer" else ["user", "services", "worker"]
+    expected = dict.fromkeys(names, "ok") | dict.fromkeys(warnings, "warning")
+    assert {check["name"]: check["verdict"] for check in checks} == expected
+    assert result.out.count("OK ") == len(names) - len(warnings)
     assert str(database_url.password) not in result.out + as_json.out
 
 

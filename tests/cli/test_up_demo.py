@@ -242,5 +242,6 @@ async def test_other_commands_find_the_ledger_in_its_home(demo: Demo) -> None:
     seeded = await ledger("seed", LEDGER_HOME=str(demo.home))
 
     assert checked.code == 0, checked.out
-    assert (seeded.code, seeded.out) == (0, "Sample data: already there.\n")
+    assert seeded.code == 0
+    assert seeded.out.startswith("Sample data: already there.\nThe tables are up to date")
     assert await get(f"{demo.url}/healthz") == {"status": "ok"}
