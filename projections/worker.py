@@ -11,7 +11,7 @@ from contextlib import suppress
 from functools import partial
 
 from ledger.backoff import Backoff
-from ledger.database import Database
+from ledger.database import Database, log_level
 from ledger.domain.catalogue import UnknownEventTypeError
 from ledger.domain.errors import LedgerError
 from ledger.log.notifications import LogSignal
@@ -73,6 +73,7 @@ class Worker:
         self._signal = signal or LogSignal()
         self._stopping = asyncio.Event()
         self._tries = 0
+        self._logged: tuple[str, int | None, str | None] | None = None
         self._retry = Backoff(RETRY_SECONDS_MIN, RETRY_SECONDS_MAX, factor=4)
         self._reader = PageReader(database)
 
@@ -136,18 +137,28 @@ class Worker:
         seconds = self._retry.next(seconds_max)
         at = f" at position {failure.position}" if failure.position else ""
         next_step = f"retry in {seconds:.1f} s" if status == "failing" else f"decide with {DECIDE}"
-        logger.error("the read models are %s%s; %s", status, at, next_step, exc_info=error)
+        level = self._log_level(error, status, failure)
+        logger.log(level, "the read models are %s%s; %s", status, at, next_step, exc_info=error)
         try:
             async with self._database.connection() as connection:
                 await checkpoint.record_failure(connection, status, failure)
-        except Exception:
-            logger.exception("the failure of the read models could not be recorded in the database")
+        except Exception as second_error:
+            level = log_level(second_error, logging.ERROR)
+            logger.log(level, "the failure of the read models could not be recorded in the database", exc_info=True)
             await _wait(self._stopping, seconds)
             return
         if status == "paused":
             self._reset_tries()
         else:
             await self._back_off(seconds)
+
+    def _log_level(self, error: Exception, status: str, failure: Failure) -> int:
+        """Return the level to log a failure at: DEBUG for an outage, and for a failure that was logged already."""
+        cause = error.__cause__ if isinstance(error, PageError) else error
+        logged, self._logged = self._logged, (status, failure.position, failure.type)
+        if logged == self._logged:
+            return logging.DEBUG
+        return logging.ERROR if isinstance(cause, TimeoutError) or cause is None else log_level(cause, logging.ERROR)
 
     def _assess(self, error: Exception) -> tuple[str, Failure, float]:
         """Return the status of the read models after an error, its description, and the longest pause in seconds."""
@@ -162,6 +173,7 @@ class Worker:
 
     def _reset_tries(self) -> None:
         self._tries = 0
+        self._logged = None
         self._retry.reset()
 
     async def _back_off(self, seconds: float) -> None:

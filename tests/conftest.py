@@ -25,6 +25,7 @@ from ledger.config import parse_url
 from ledger.database import Database
 from ledger.database.engine import connect_arguments
 from ledger.database.migrations import migrate
+from ledger.outage import Outage
 from tests.servers.kinds import KINDS, direct_url, replica_url
 
 
@@ -138,7 +139,7 @@ def working_as(request: pytest.FixtureRequest) -> Callable[[URL], URL]:
 @pytest.fixture
 async def database(database_url: URL, working_as: Callable[[URL], URL]) -> AsyncIterator[Database]:
     """A connection pool for the database of the test."""
-    database = Database(working_as(database_url))
+    database = Database(working_as(database_url), outage=Outage())
     yield database
     await database.close()
 

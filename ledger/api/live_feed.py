@@ -13,7 +13,7 @@ import msgspec
 
 from ledger.api.recent_events import Chunk, RecentEvents, server_sent_event
 from ledger.backoff import Backoff
-from ledger.database import Connection, Database
+from ledger.database import Connection, Database, log_level
 from ledger.domain.errors import Overloaded
 from ledger.fair_share import FairShare
 from ledger.log.notifications import LogSignal
@@ -72,6 +72,7 @@ class LiveFeed:
         self._share = FairShare(subscribers_max)
         self.memory = FairShare(MEMORY_BYTES_MAX)
         self._is_failing = False
+        self._level = logging.WARNING
         self.closed = False
         self.resets = 0
         """How often the log was found to be shorter than before. A subscriber may be beyond its new end, so all end."""
@@ -234,9 +235,11 @@ class LiveFeed:
             yield connection
 
     def _record_result(self, error: Exception | None) -> None:
-        """Log the start and the end of an outage, not every failed attempt."""
+        """Log the start and the end of a failure, not every failed attempt, and no outage: the pool logs those."""
         if error is not None and not self._is_failing:
-            logger.warning("the live feed cannot read the log: %s; retrying", type(error).__name__)
+            # A timeout may be of the feed alone.
+            self._level = logging.WARNING if isinstance(error, TimeoutError) else log_level(error)
+            logger.log(self._level, "the live feed cannot read the log: %s; retrying", type(error).__name__)
         elif error is None and self._is_failing:
-            logger.warning("the live feed reads the log again")
+            logger.log(self._level, "the live feed reads the log again")
         self._is_failing = error is not None

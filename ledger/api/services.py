@@ -23,7 +23,8 @@ class Services(NamedTuple):
     """The parts of a running service. Without `keys`, authentication and rate limiting are disabled.
 
     `database` is the primary. Handlers of routes that may be served by a replica read from `read_database`, and wait
-    with `read_models` for at most `wait_seconds_max` until it reflects a minimum position; see `routes.py`.
+    with `read_models` for at most `wait_seconds_max` until it reflects a minimum position; see `routes.py`. `problem`
+    returns what only a restart of this process may mend, or None.
     """
 
     database: Database
@@ -40,6 +41,7 @@ class Services(NamedTuple):
     rate_limits: RateLimits | None = None
     replica: Replica | None = None
     wait_seconds_max: float = MIN_POSITION_SECONDS_MAX
+    problem: Callable[[], str | None] = lambda: None
 
     @property
     def reads_from_replica(self) -> bool:

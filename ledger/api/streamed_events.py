@@ -8,6 +8,7 @@ from aiohttp import web
 
 from ledger.api.heavy_reads import TURNS
 from ledger.api.revocation import while_authorized
+from ledger.database import log_level
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ async def complete_or_abort(request: web.Request, response: web.StreamResponse) 
         yield
         await response.write_eof()
     except Exception as error:  # noqa: BLE001 (the response has begun: it can only be aborted)
-        logger.warning("%s %s was aborted: %s", request.method, request.path, type(error).__name__)
+        kind = type(error).__name__
+        logger.log(log_level(error), "%s %s was aborted: %s", request.method, request.path, kind)
         if request.transport is not None:
             request.transport.abort()

@@ -1,34 +1,58 @@
 """Databases of the commands: the URL to use, migrated databases, appenders, pools of a service."""
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from typing import NamedTuple
 
+import click
 from sqlalchemy import URL
 
+from ledger.audit.home import DatabaseFolder, find_folder
 from ledger.cli.output import exit_on_error, fail
 from ledger.cli.user import command_line_actor
 from ledger.config import Settings
 from ledger.database import STATEMENT_SECONDS_MAX, Database
-from ledger.database.location import located_database
-from ledger.database.migrations import current_revision, expected_revision, migrate
+from ledger.database.location import located_server
+from ledger.database.migrations import current_revision, migrate, revision_problem
+from ledger.embedded import EmbeddedServer, Supervisor
 from ledger.log.appender import Appender
 from ledger.log.key_events import record_missing_keys
 from ledger.log.notifications import notify_other_processes
+from ledger.outage import Outage
+
+
+class ServiceServer(NamedTuple):
+    """The URL of a service's database, and the embedded server if it leads there."""
+
+    url: URL
+    embedded: EmbeddedServer | None
 
 
 @contextmanager
-def service_url(settings: Settings) -> Iterator[URL]:
-    """Yield DATABASE_URL, or the URL of the embedded PostgreSQL, which runs until exit; errors end the command."""
-    with exit_on_error(), located_database(settings) as located:
-        assert located.database_url is not None
-        yield located.database_url
+def service_server(settings: Settings, *, create: bool = False) -> Iterator[ServiceServer]:
+    """Yield DATABASE_URL, or the URL of the embedded PostgreSQL, which runs until exit; errors end the command.
+
+    Args:
+        settings: with or without a `database_url`.
+        create: whether to create the embedded PostgreSQL if the home has none.
+    """
+    with exit_on_error(), located_server(settings, create=create) as located:
+        assert located.settings.database_url is not None
+        yield ServiceServer(located.settings.database_url, located.embedded)
 
 
 @contextmanager
-def owner_url(settings: Settings) -> Iterator[URL]:
+def service_url(settings: Settings, *, create: bool = False) -> Iterator[URL]:
+    """Yield only the URL of `service_server`."""
+    with service_server(settings, create=create) as server:
+        yield server.url
+
+
+@contextmanager
+def owner_url(settings: Settings, *, create: bool = False) -> Iterator[URL]:
     """Yield the URL for commands of the tables' owner: DIRECT_DATABASE_URL if it is set."""
-    with service_url(settings) as url:
+    with service_url(settings, create=create) as url:
         yield settings.direct_database_url or url
 
 
@@ -55,15 +79,25 @@ async def migrated_database(url: URL, *, needs_session: bool = False) -> AsyncIt
 async def require_migrated(database: Database) -> None:
     """End the command if the database is not at this release's revision."""
     async with database.connection() as connection:
-        current, expected = await current_revision(connection), expected_revision()
-    if current != expected:
-        fail(migration_problem(current, expected))
+        problem = revision_problem(await current_revision(connection))
+    if problem is not None:
+        fail(problem)
 
 
-def migration_problem(current: str | None, expected: str) -> str:
-    """Return the message for a database at another revision than this release's; None: it has no tables yet."""
-    state = f"the database is at revision {current}" if current else "the database is empty"
-    return f"{state}, and this release needs revision {expected}: run `ledger migrate`"
+async def database_folder(database: Database, settings: Settings) -> DatabaseFolder:
+    """Return the folder with the keys and the checkpoint of this database; nothing is written."""
+    is_embedded = settings.database_url is None
+    async with database.connection() as connection:
+        return await find_folder(connection, settings.home, settings.log_key, is_embedded=is_embedded)
+
+
+def claim(folder: DatabaseFolder, settings: Settings) -> None:
+    """Record that a folder belongs to its database; print what the operator would not expect."""
+    if folder.owner not in (None, folder.database):
+        click.echo(f"The key in {folder.path} has sealed this log: the folder now belongs to this database.")
+    folder.claim()
+    if folder.path != settings.home:
+        click.echo(f"{settings.home} belongs to another database; the key and checkpoint of this one: {folder.path}")
 
 
 @asynccontextmanager
@@ -87,37 +121,73 @@ async def migrate_database(url: URL, *, from_base: bool = False) -> None:
             await record_missing_keys(connection, command_line_actor())
 
 
+async def migrate_new_database(database: Database, settings: Settings) -> None:
+    """Migrate an embedded database that was just created; others are migrated by `ledger migrate` alone."""
+    async with database.connection() as connection:
+        is_new = await current_revision(connection) is None
+    if is_new and settings.database_url is None:
+        await migrate(database)
+
+
 class ServiceDatabases(NamedTuple):
     """The connection pools of a running service: `appends` is for appends alone, so that readers cannot exhaust it.
 
-    `direct` and `replica` are None if they are the same server as `main`.
+    `direct` and `replica` are None if they are the same server as `main`. `problem` returns why an embedded server has
+    not been running for long, or None.
     """
 
     main: Database
     appends: Database
     direct: Database | None
     replica: Database | None
+    problem: Callable[[], str | None]
 
 
 @asynccontextmanager
-async def service_databases(settings: Settings, url: URL) -> AsyncIterator[ServiceDatabases]:
-    """Yield the databases of a service, all with the service's statement timeout."""
+async def service_databases(settings: Settings, server: ServiceServer, name: str) -> AsyncIterator[ServiceDatabases]:
+    """Yield the databases of a service, all with the service's statement timeout; supervise an embedded server.
+
+    Args:
+        settings: with the URLs of other servers.
+        server: the main one.
+        name: the command of the service, by which `connected_services` finds its sessions.
+    """
+    # The API logs the outages of a replica itself.
+    outage, replica_outage = Outage(), Outage(is_logged=False)
     async with AsyncExitStack() as stack:
 
-        async def open_database(url: URL, pool_size: int = 10) -> Database:
-            database = Database(url, pool_size=pool_size, statement_seconds_max=STATEMENT_SECONDS_MAX)
+        async def open_database(url: URL, pool_size: int, outage: Outage = outage) -> Database:
+            named = url.update_query_dict({"application_name": name})
+            database = Database(named, pool_size=pool_size, statement_seconds_max=STATEMENT_SECONDS_MAX, outage=outage)
             return await stack.enter_async_context(database)
 
-        async def open_other(other: URL | None, pool_size: int) -> Database | None:
+        def other_server(other: URL | None) -> URL | None:
             # DIRECT_DATABASE_URL may name the same server with the owner's user: that user is for the owner's
             # commands only, and the service never connects as it.
-            if other is None or (other.host, other.port) == (url.host, url.port):
-                return None
-            return await open_database(other, pool_size)
+            is_same = other is None or (other.host, other.port) == (server.url.host, server.url.port)
+            return None if is_same else other
 
+        direct, replica = map(other_server, (settings.direct_database_url, settings.replica_database_url))
         yield ServiceDatabases(
-            await open_database(url),
-            await open_database(url, pool_size=2),
-            await open_other(settings.direct_database_url, pool_size=1),
-            await open_other(settings.replica_database_url, pool_size=10),
+            await open_database(server.url, 10),
+            await open_database(server.url, 2),
+            await open_database(direct, 1) if direct is not None else None,
+            await open_database(replica, 10, replica_outage) if replica is not None else None,
+            await stack.enter_async_context(_supervised(server.embedded, outage)),
         )
+
+
+@asynccontextmanager
+async def _supervised(server: EmbeddedServer | None, outage: Outage) -> AsyncIterator[Callable[[], str | None]]:
+    """Supervise an embedded server within the context; yield the supervisor's `problem`."""
+    if server is None:
+        yield lambda: None
+        return
+    supervisor = Supervisor(server, outage)
+    running = asyncio.create_task(supervisor.run(), name="supervisor")
+    try:
+        yield supervisor.problem
+    finally:
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running

@@ -21,7 +21,12 @@ def run_async(main: Coroutine[Any, Any, T]) -> T:
     # Imported modules live as long as the process: scanning them for garbage took a fifth of the time of an append.
     gc.freeze()
     gc.set_threshold(GARBAGE_THRESHOLD)
-    return uvloop.run(main)
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        return uvloop.run(main)
+    finally:
+        # The loop restores the default, by which a second SIGTERM would end this process before PostgreSQL has stopped.
+        signal.signal(signal.SIGTERM, handler)
 
 
 def stop_signal() -> asyncio.Event:

@@ -4,13 +4,19 @@ import socket
 from pathlib import Path
 
 import click
-from sqlalchemy import URL
 
 from ledger.api.app import serving
 from ledger.api.open_files import raise_open_file_limit
 from ledger.api.rate_limits import RateLimits
 from ledger.audit.sealer import find_sealer
-from ledger.cli.databases import require_migrated, service_databases, service_url
+from ledger.cli.databases import (
+    ServiceServer,
+    claim,
+    database_folder,
+    require_migrated,
+    service_databases,
+    service_server,
+)
 from ledger.cli.event_loop import run_async, stop_signal, wait_for_stop
 from ledger.cli.key_files import warn_of_exposures
 from ledger.cli.listening import bind, print_address, require_loopback
@@ -38,13 +44,13 @@ def serve(no_auth: bool, host: str | None, port: int | None, home: Path | None) 
         if no_auth:
             require_loopback(settings.host)
         listener = bind(settings)
-        with service_url(settings) as url:
-            run_async(_serve(settings, url, listener, no_auth))
+        with service_server(settings) as server:
+            run_async(_serve(settings, server, listener, no_auth))
 
 
-async def _serve(settings: Settings, url: URL, listener: socket.socket, no_auth: bool) -> None:
+async def _serve(settings: Settings, server: ServiceServer, listener: socket.socket, no_auth: bool) -> None:
     stop = stop_signal()
-    async with service_databases(settings, url) as (database, appends, direct, replica):
+    async with service_databases(settings, server, "ledger serve") as (database, appends, direct, replica, problem):
         await require_migrated(database)
         key_ring = None if no_auth else KeyRing(database)
         rates = None if no_auth else RateLimits(settings.rate_limit)
@@ -57,6 +63,7 @@ async def _serve(settings: Settings, url: URL, listener: socket.socket, no_auth:
             appends=appends,
             direct=direct,
             replica=replica,
+            problem=problem,
             connections_max=raise_open_file_limit(settings.connections_max),
         ):
             print_address(listener)
@@ -72,15 +79,17 @@ def worker(home: Path | None) -> None:
     that has the signing key.
     """
     settings = settings_for(home)
-    with service_url(settings) as url:
-        run_async(_work(settings, url))
+    with service_server(settings) as server:
+        run_async(_work(settings, server))
 
 
-async def _work(settings: Settings, url: URL) -> None:
+async def _work(settings: Settings, server: ServiceServer) -> None:
     stop = stop_signal()
-    async with service_databases(settings, url) as (database, appends, direct, _):
+    async with service_databases(settings, server, "ledger worker") as (database, appends, direct, *_):
         await require_migrated(database)
-        sealer = await find_sealer(database, signing_files(settings))
+        folder = await database_folder(database, settings)
+        if sealer := await find_sealer(database, signing_files(settings, folder)):
+            claim(folder, settings)
         warn_of_exposures(settings)
         async with background(
             database,

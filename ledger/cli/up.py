@@ -5,14 +5,21 @@ from contextlib import suppress
 from pathlib import Path
 
 import click
-from sqlalchemy import URL
 
 from ledger.api.app import serving
 from ledger.api.open_files import raise_open_file_limit
 from ledger.api.rate_limits import RateLimits
+from ledger.audit.home import store_admin_key
 from ledger.audit.sealer import find_sealer
 from ledger.cli.admin import append_sample_data, print_seeded
-from ledger.cli.databases import migrate_database, service_databases, service_url
+from ledger.cli.databases import (
+    ServiceServer,
+    claim,
+    database_folder,
+    migrate_database,
+    service_databases,
+    service_server,
+)
 from ledger.cli.event_loop import run_async, stop_signal, wait_for_stop
 from ledger.cli.key_files import warn_of_exposures
 from ledger.cli.listening import bind, print_address
@@ -28,7 +35,6 @@ from ledger.embedded import exclusive_home, store_url
 from ledger.key_ring import KeyRing
 from ledger.keys import list_keys
 from ledger.log.key_events import create_key
-from ledger.secret_files import write_secret
 from projections.positions import wait_for_read_models
 from projections.queries import projection_status
 
@@ -49,20 +55,22 @@ def up(demo: bool, host: str | None, port: int | None, home: Path | None) -> Non
         settings = settings_for(home, host, port)
         with exclusive_home(settings.home, "ledger up"):
             listener = bind(settings)
-            with service_url(settings) as url:
-                run_async(_up(settings, url, listener, demo))
+            with service_server(settings, create=True) as server:
+                run_async(_up(settings, server, listener, demo))
 
 
-async def _up(settings: Settings, url: URL, listener: socket.socket, demo: bool) -> None:
+async def _up(settings: Settings, server: ServiceServer, listener: socket.socket, demo: bool) -> None:
     stop = stop_signal()
-    await migrate_database(settings.direct_database_url or url)
-    async with service_databases(settings, url) as (database, appends, direct, replica):
+    await migrate_database(settings.direct_database_url or server.url)
+    async with service_databases(settings, server, "ledger up") as (database, appends, direct, replica, problem):
         if demo:
             print_seeded(await append_sample_data(database))
-        sealer = await find_sealer(database, signing_files(settings), make_key=True)
+        folder = await database_folder(database, settings)
+        claim(folder, settings)
+        sealer = await find_sealer(database, signing_files(settings, folder), make_key=True)
         if sealer is None:
             click.echo("The log is sealed elsewhere: its signing key is not here.")
-        await _create_admin_key(database, settings.home / "admin.key")
+        await _create_admin_key(database, folder.path)
         warn_of_exposures(settings)
         async with serving(
             database,
@@ -76,11 +84,12 @@ async def _up(settings: Settings, url: URL, listener: socket.socket, demo: bool)
             direct=direct,
             replica=replica,
             reverify_hours=settings.reverify_hours,
+            problem=problem,
         ):
             if demo:
                 await _wait_for_read_models(database)
-            if settings.database_url is None:
-                click.echo(f"DATABASE_URL={store_url(settings.home, url)}")
+            if server.embedded is not None:
+                click.echo(f"DATABASE_URL={store_url(settings.home, server.url)}")
             print_address(listener)
             await wait_for_stop(stop)
 
@@ -93,12 +102,12 @@ async def _wait_for_read_models(database: Database) -> None:
         await wait_for_read_models(database, status.head)
 
 
-async def _create_admin_key(database: Database, file: Path) -> None:
-    """Create an administrator's API key if there are no keys; print it once and store it in a file of mode 0600."""
+async def _create_admin_key(database: Database, folder: Path) -> None:
+    """Create an administrator's API key if there are no keys; print it once and store it in the folder."""
     async with database.connection() as connection, connection.transaction():
         if await list_keys(connection):
             return
         _, text = await create_key(connection, "admin", Role.ADMIN, actor=command_line_actor())
-        # Durable before the key is: the database has only its hash.
-        write_secret(file, text + "\n", replace=True)
+        # Before the commit: a key whose file was lost could not be used.
+        file = store_admin_key(folder, text)
     click.echo(f"Admin key, shown only this once and stored in {file}: {text}")

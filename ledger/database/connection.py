@@ -1,8 +1,10 @@
-"""The type alias `Connection`, and the errors that mean that the database is unavailable."""
+"""The type alias `Connection`, the errors of an unavailable database, and the level to log them at."""
 
+import logging
 from typing import TYPE_CHECKING
 
 import asyncpg
+from sqlalchemy.exc import DBAPIError
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
@@ -23,3 +25,14 @@ CONNECTION_ERRORS = (
     asyncpg.PostgresSystemError,
 )
 """Raised if the database cannot be reached, is lost or shut down, or its disk is full or failing."""
+
+
+def is_outage(error: BaseException | None) -> bool:
+    """Whether an error means that the database is unavailable. The pool has then logged the outage, once."""
+    # The pool wraps errors of the driver; a statement that was cancelled says nothing about the server.
+    return isinstance(error, (*CONNECTION_ERRORS, DBAPIError)) and not isinstance(error, asyncpg.QueryCanceledError)
+
+
+def log_level(error: BaseException, otherwise: int = logging.WARNING) -> int:
+    """Return the level to log a failure at: DEBUG if it is part of an outage, which is logged already."""
+    return logging.DEBUG if is_outage(error) else otherwise

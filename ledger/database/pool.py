@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 
-from ledger.database.connection import Connection
+from ledger.database.connection import Connection, is_outage
+from ledger.outage import Outage
 
 BORROW_SECONDS_MAX = 10.0
 """Timeout for borrowing a connection, including the ping."""
@@ -62,15 +63,16 @@ class _Pooled:
 class ConnectionPool:
     """At most `size` connections, opened when they are needed. The one returned last is lent first."""
 
-    def __init__(self, connect: Callable[[], Awaitable[Connection]], size: int) -> None:
+    def __init__(self, connect: Callable[[], Awaitable[Connection]], size: int, outage: Outage | None = None) -> None:
         """Make the pool, without connections.
 
         Args:
             connect: opens a connection.
             size: the most connections.
+            outage: gets each failure and each success to reach the server; None: nothing is logged.
         """
         self._connect = connect
-        self._size = size
+        self._outage = outage or Outage(is_logged=False)
         self._slots = asyncio.Semaphore(size)
         self._idle: list[_Pooled] = []
         self._is_closed = False
@@ -87,8 +89,12 @@ class ConnectionPool:
             TimeoutError: none is available within `BORROW_SECONDS_MAX`.
         """
         if self._slots.locked() or not self._idle or not self._idle[-1].is_fresh():
-            async with asyncio.timeout(BORROW_SECONDS_MAX):
-                return await self._wait()
+            try:
+                async with asyncio.timeout(BORROW_SECONDS_MAX):
+                    return await self._wait()
+            except Exception as error:
+                self.report(error)
+                raise
         # Without a timer, which costs as much as all the rest: this does not wait.
         await self._slots.acquire()
         self.in_use += 1
@@ -98,10 +104,12 @@ class ConnectionPool:
         await self._slots.acquire()
         self.in_use += 1
         try:
-            return await self._fresh()
+            pooled = await self._fresh()
         except BaseException:
             self._release()
             raise
+        self._outage.works()
+        return pooled
 
     async def _fresh(self) -> _Pooled:
         """Return an idle connection that works, else a new one."""
@@ -127,6 +135,12 @@ class ConnectionPool:
                 await pooled.close()
         finally:
             self._release()
+
+    def report(self, error: BaseException | None) -> None:
+        """Record an error of a connection or of its use, if it means that the database is unavailable."""
+        if error is not None and is_outage(error):
+            first_line = str(error.__cause__ or error).partition("\n")[0]
+            self._outage.failed(f"{type(error.__cause__ or error).__name__} {first_line}".strip())
 
     def _release(self) -> None:
         self.in_use -= 1
@@ -157,5 +171,6 @@ class Loan(AbstractAsyncContextManager[Connection]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._pool.report(error)
         # After an error the connection's state is unknown (a cancelled COPY, a lost server): it must not be reused.
         await self._pool.put_back(self._pooled, is_reusable=kind is None)

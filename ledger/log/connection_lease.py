@@ -34,14 +34,9 @@ class ConnectionLease:
         if borrowing is not None:
             await borrowing.__aexit__(None, None, None)
 
-    async def close(self) -> None:
-        """Close the connection, because its state is unknown."""
+    async def close(self, error: BaseException | None = None) -> None:
+        """Close the connection, because its state is unknown after this error."""
         borrowing, self._borrowing, self._connection = self._borrowing, None, None
-        if borrowing is None:
-            return
-        reason = ConnectionError("the state of the connection is unknown")
-        try:
-            await borrowing.__aexit__(ConnectionError, reason, None)
-        except ConnectionError as raised:
-            if raised is not reason:
-                raise
+        if borrowing is not None:
+            reason = error or RuntimeError("the state of the connection is unknown")
+            await borrowing.__aexit__(type(reason), reason, None)

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from uuid_utils.compat import uuid7
 
-from ledger.database import Connection, Database
+from ledger.database import Connection, Database, log_level
 from ledger.domain.event import Request
 from ledger.domain.service_events import hold_expiry
 from ledger.log.appender import Appender
@@ -75,8 +75,9 @@ async def expire_holds(database: Database, appender: Appender, signal: LogSignal
             async with database.connection() as connection:
                 await _warn_of_lead(connection)
                 seconds = await connection.fetchval(SECONDS_TO_NEXT)
-        except Exception:
-            logger.exception("expiring holds failed; next attempt in %.0f s", PAUSE_SECONDS)
+        except Exception as error:
+            level = log_level(error, logging.ERROR)
+            logger.log(level, "expiring holds failed; next attempt in %.0f s", PAUSE_SECONDS, exc_info=error)
             seconds = PAUSE_SECONDS
         pause = (
             signal.idle_seconds_max

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import asyncpg
 from sqlalchemy.exc import SQLAlchemyError
 
-from ledger.database import CONNECTION_ERRORS
+from ledger.database import CONNECTION_ERRORS, log_level
 from ledger.domain.errors import DatabaseUnavailable
 from ledger.domain.judge import Verdict
 from ledger.log.append import append_group
@@ -83,14 +83,15 @@ class LockedRecorder:
         except TimeoutError as error:
             self.fail([*waiting, *self._queue.take_all()], error)
         except Exception as error:
-            logger.warning("appending %d requests failed; retrying", len(waiting), exc_info=error)
+            logger.log(log_level(error), "appending %d requests failed; retrying", len(waiting), exc_info=error)
             # As a whole if the database failed, request by request if one of them is at fault.
             parts = [waiting] if isinstance(error, RETRY_ERRORS) else [[one] for one in waiting]
             for part in parts:
                 try:
                     await self._attempt(part)
                 except Exception as second_error:
-                    logger.exception("appending %d requests failed twice", len(part))
+                    level = log_level(second_error, logging.ERROR)
+                    logger.log(level, "appending %d requests failed twice", len(part), exc_info=second_error)
                     self.fail(part, second_error)
         return None, None
 
@@ -101,16 +102,16 @@ class LockedRecorder:
             connection = await self._writer.get()
             async with asyncio.timeout(APPEND_SECONDS_MAX):
                 appended = await append_group(connection, requests, self._clock() if self._clock else None)
-        except BaseException:
+        except BaseException as error:
             # Its locks are released when it is closed.
-            await self._writer.close()
+            await self._writer.close(error)
             raise
         self._answer(Judged(waiting, appended.verdicts, appended.group, began))
         return appended.state, appended.group.after
 
     def fail(self, waiting: Sequence[Waiting], error: Exception) -> None:
         """Answer requests with an error."""
-        logger.warning("%d requests failed: %s", len(waiting), type(error).__name__)
+        logger.log(log_level(error), "%d requests failed: %s", len(waiting), type(error).__name__)
         self._queue.charge(waiting, 0.0)
         for one in waiting:
             if one.answer.done():

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 from ledger.backoff import Backoff
-from ledger.database import Connection, Database
+from ledger.database import Connection, Database, log_level
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +116,8 @@ class Notifier:
                     if not await self._listen(connection):
                         break
             except Exception as error:  # noqa: BLE001 (nothing is lost: waiting tasks also poll)
-                logger.warning("the listening connection failed (%s); it will be reopened", type(error).__name__)
+                kind = type(error).__name__
+                logger.log(log_level(error), "the listening connection failed (%s); it will be reopened", kind)
             pause = self._reconnect_seconds(backoff)
             await asyncio.sleep(RECONNECT_SECONDS_MIN)
             await self._signal.wait(self._signal.generation, pause - RECONNECT_SECONDS_MIN)
@@ -141,7 +142,7 @@ class Notifier:
             try:
                 await notify_other_processes(self._database)
             except Exception as error:  # noqa: BLE001 (nothing is lost: waiting tasks also poll)
-                logger.warning("other processes could not be notified: %s", type(error).__name__)
+                logger.log(log_level(error), "other processes could not be notified: %s", type(error).__name__)
             await asyncio.sleep(NOTIFY_INTERVAL_SECONDS)
 
     async def _listen(self, connection: Connection) -> bool:

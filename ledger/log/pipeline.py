@@ -19,7 +19,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import NamedTuple
 
-from ledger.database import Database
+from ledger.database import Database, log_level
 from ledger.domain.judge import Verdict
 from ledger.log.append_queue import GROUP_CHARACTERS_MAX, GROUP_EVENTS_MAX, AppendQueue, Waiting
 from ledger.log.conflict_pause import ConflictPause
@@ -144,7 +144,8 @@ class Pipeline:
             elif group.waiting:
                 await self._end_group(group)
         except Exception as error:
-            logger.exception("the append pipeline failed; it continues with a new working state")
+            what = "the append pipeline failed; it continues with a new working state"
+            logger.log(log_level(error, logging.ERROR), what, exc_info=error)
             self._judge.reset()
             self._locked.fail([*(in_flight.waiting if in_flight is not None else ()), *group.waiting], error)
         finally:
@@ -195,11 +196,11 @@ class Pipeline:
         except HeadMovedError:
             self._pause.start(time.monotonic())
         except TimeoutError as error:
-            await self._reader.close()
+            await self._reader.close(error)
             self._locked.fail([*group.waiting, *self._queue.take_all()], error)
         except Exception as error:  # noqa: BLE001 (the locked path tries again, and reports what fails twice)
-            logger.warning("judging %d requests failed; retrying: %s", len(group.waiting), type(error).__name__)
-            await self._reader.close()
+            logger.log(log_level(error), "judging %d requests failed; retrying: %r", len(group.waiting), error)
+            await self._reader.close(error)
         else:
             return True
         return False
@@ -250,12 +251,12 @@ class Pipeline:
         except HeadMovedError:
             self._pause.start(time.monotonic())
         except TimeoutError as error:
-            await self._writer.close()
+            await self._writer.close(error)
             self._locked.fail([*in_flight.waiting, *self._queue.take_all()], error)
             return _Finished(False, [])
         except Exception as error:  # noqa: BLE001 (the locked path tries again, and reports what fails twice)
-            logger.warning("writing %d requests failed; retrying: %s", len(in_flight.waiting), type(error).__name__)
-            await self._writer.close()
+            logger.log(log_level(error), "writing %d requests failed; retrying: %r", len(in_flight.waiting), error)
+            await self._writer.close(error)
         else:
             return _Finished(True, [])
         return _Finished(False, [in_flight.waiting])

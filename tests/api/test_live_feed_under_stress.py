@@ -1,6 +1,7 @@
 """GET /v1/events/stream with many subscribers, slow readers, outages, shutdown, and a reset log."""
 
 import asyncio
+import logging
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -156,6 +157,7 @@ async def test_streams_outlast_an_outage_which_is_logged_once(
     monkeypatch.setattr(live_feed, "RETRY_SECONDS_MAX", 0.2)
     monkeypatch.setattr("ledger.log.notifications.IDLE_SECONDS_MAX", 0.1)
     monkeypatch.setattr("ledger.log.notifications.QUIET_SECONDS_MAX", 0.1)
+    monkeypatch.setattr("ledger.outage.QUIET_SECONDS", 0.05)
     await service.append(cost(), cost())
     async with open_stream(service.client) as live, open_stream(service.client, last=1) as resumed:
         assert await resumed.positions(1) == [2]
@@ -176,10 +178,13 @@ async def test_streams_outlast_an_outage_which_is_logged_once(
             await eventually(lambda: appended(service, job()))
             assert await live.positions(1) == await resumed.positions(1) == await jobs.positions(1) == [3]
             assert await behind.positions(1) == [3]
-    logged = [record.getMessage() for record in caplog.records if record.name == "ledger.api.live_feed"]
-    assert len(logged) == 2
-    assert logged[0].startswith("the live feed cannot read the log: ")
-    assert logged[1] == "the live feed reads the log again"
+            async with asyncio.timeout(10):
+                while "available again" not in caplog.text:
+                    await asyncio.sleep(0.01)
+    logged = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(logged) == 2, logged
+    assert logged[0].startswith("the database is unavailable: ")
+    assert logged[1].startswith("the database is available again")
 
 
 async def appended(service: Service, event: dict[str, Any]) -> bool:

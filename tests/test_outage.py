@@ -1,0 +1,42 @@
+"""`Outage`: one line at the begin and one at the end, whatever fails and works in between."""
+
+import asyncio
+
+import pytest
+
+from ledger.outage import Outage
+
+pytestmark = pytest.mark.usefixtures("short_quiet")
+
+
+@pytest.fixture
+def short_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ledger.outage.QUIET_SECONDS", 0.02)
+
+
+async def test_an_outage_is_logged_once_when_it_begins_and_once_when_it_ends(caplog: pytest.LogCaptureFixture) -> None:
+    outage = Outage()
+
+    for _ in range(2):
+        for number in range(50):
+            # A full disk: some uses fail, others succeed.
+            outage.failed(f"failure {number}")
+            outage.works()
+        await asyncio.sleep(0.1)
+
+    lines = [record.getMessage() for record in caplog.records]
+    assert [line.split(":")[0].split(";")[0] for line in lines] == [
+        "the database is unavailable",
+        "the database is available again",
+    ] * 2
+    assert "failure 0" in lines[0]
+
+
+async def test_an_outage_that_others_log_is_silent(caplog: pytest.LogCaptureFixture) -> None:
+    outage = Outage(is_logged=False)
+
+    outage.failed("no connection")
+    outage.works()
+    await asyncio.sleep(0.1)
+
+    assert caplog.records == []
