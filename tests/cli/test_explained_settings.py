@@ -1,6 +1,8 @@
 """`ledger` and `alembic` explain wrong settings, and databases that they cannot use, in a sentence."""
 
 import os
+import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +14,7 @@ from sqlalchemy import URL
 
 from ledger.cli.main import main
 from tests.cli.helpers import REPOSITORY, environment, plain, run
+from tests.embedded.helpers import NOBODY, ServerUser
 from tests.migrations.helpers import execute
 
 pytestmark = pytest.mark.direct
@@ -128,7 +131,7 @@ async def test_a_database_of_a_newer_release_is_named_as_such_by_every_program(n
         ("ledger", "doctor"),
         ("ledger", "up", "--port", "0", "--home", str(tmp_path / "home")),
     ]
-    folder = Path(os.sys.executable).parent
+    folder = Path(sys.executable).parent
 
     results = [await run(folder / name, *rest, env=environment(newer_url)) for name, *rest in programs]
 
@@ -138,3 +141,29 @@ async def test_a_database_of_a_newer_release_is_named_as_such_by_every_program(n
         assert "at revision 9999, which release" in text
         assert "run `ledger migrate`" not in text
         assert "Traceback" not in text
+
+
+def test_a_home_that_cannot_be_used_is_not_taken_for_the_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    home = tmp_path / "home"
+    home.write_text("")
+
+    result = CliRunner().invoke(main, ["up", "--port", "0", "--home", str(home)], env=dict.fromkeys(SETTINGS, ""))
+
+    assert (result.exit_code, type(result.exception)) == (1, SystemExit)
+    assert f"{home} cannot be used by" in result.stderr
+    assert "--home" in result.stderr
+    assert "database" not in result.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: needs root, to become another user")
+def test_a_home_in_a_folder_of_another_user_is_named_with_the_next_step() -> None:
+    with tempfile.TemporaryDirectory(prefix="ledger-closed-") as folder:
+        os.chmod(folder, 0o755)
+
+        output = ServerUser(Path(folder, "home"), NOBODY).output()
+
+    assert "cannot be used by nobody: Permission denied" in output
+    assert "choose another home with --home or LEDGER_HOME" in output
