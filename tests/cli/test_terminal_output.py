@@ -19,7 +19,18 @@ from tests.log.helpers import query, record
 ATTACK = "\x1b[2J\x9b2J\x7f\n\rClean: \u202e\u2028"
 ESCAPED = r"\x1b[2J\x9b2J\x7f\n\rClean: \u202e\u2028"
 
-PRINTS_OWN_TEXT_ONLY = {"admin", "bench", "event_loop", "export", "key_files", "listening", "output", "serve", "up"}
+PRINTS_OWN_TEXT_ONLY = {
+    "admin",
+    "bench",
+    "databases",
+    "event_loop",
+    "export",
+    "key_files",
+    "listening",
+    "output",
+    "serve",
+    "up",
+}
 """Modules whose output has no values of clients or of the database, beside the one that escapes them."""
 
 LOG = """
