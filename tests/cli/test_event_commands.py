@@ -90,16 +90,19 @@ async def test_tail_prints_the_last_events_or_the_events_after_a_position(
 ) -> None:
     await record(database, *(cost(str(number), description="x" * 200) for number in range(1, 13)))
 
-    last, two, after = await asyncio.gather(
+    last, two, after, beyond = await asyncio.gather(
         ledger("events", "tail", database=database_url),
         ledger("events", "tail", "-n", "2", "--json", database=database_url),
         ledger("events", "tail", "--after", "10", "--json", database=database_url),
+        ledger("events", "tail", "--after", "13", database=database_url),
     )
 
     assert [int(line.split()[0]) for line in last.out.splitlines()] == list(range(3, 13))
     assert all("cost.recorded" in line and len(line) < 220 for line in last.out.splitlines())
     assert [(event["position"], event["data"]["cost"]) for event in answers(two)] == [(11, "11"), (12, "12")]
     assert after.out == two.out
+    assert (beyond.code, beyond.out) == (1, "")
+    assert beyond.err == "Error: the log ends at position 12; position 13 does not exist yet\n"
 
 
 async def test_tail_follows_new_events_until_it_is_stopped(
