@@ -10,6 +10,7 @@ from ledger.api.descriptions import ENVELOPE, FIELDS, PARAMETERS, describe
 from ledger.api.problems import STATUS, Problem
 from ledger.api.routes import Route
 from ledger.domain.codec import Day
+from ledger.domain.money import JSON_NUMBER
 from ledger.log.new_event import EVENT_STRUCTS, AnyEvent
 
 Schema = dict[str, Any]
@@ -86,6 +87,7 @@ def _adapt(schema: Any) -> None:
         if schema.get("format") == "decimal":
             del schema["format"]
             schema["type"] = ["string", "number"]
+            schema["pattern"] = f"^{JSON_NUMBER}$"
         if "enum" in schema:
             schema.setdefault("type", "string")
         if schema.get("type") == "object" and "properties" not in schema:

@@ -268,6 +268,9 @@ async def test_valid_events_match_their_schema_with_money_as_string_and_as_numbe
         job(input_data=[]),
         content(metadata="m"),
         job(budget=[1]),
+        cost("1_0"),
+        cost("+1"),
+        campaign("1."),
     ],
 )
 async def test_invalid_events_do_not_match_their_schema(document: Any, sent: dict[str, Any]) -> None:
