@@ -51,6 +51,9 @@ EXAMPLES = {
     ),
     "ledger keys list": ("ledger keys list", "ledger keys list --json"),
     "ledger keys revoke": ("ledger keys revoke researcher",),
+    "ledger backup": ("ledger backup ledger.dump",),
+    "ledger restore": ("ledger restore ledger.dump", "ledger restore ledger.dump --home restored"),
+    "ledger upgrade-embedded": ("ledger upgrade-embedded",),
     "ledger bench": ("ledger bench --quick", "ledger bench --only append_single --rounds 3"),
 }
 """Examples by command; `tests/cli/test_help.py` checks that each command has some, and that their options exist."""

@@ -8,6 +8,7 @@ import click
 import ledger
 from ledger.cli.admin import migrate, reset, seed
 from ledger.cli.audit import audit
+from ledger.cli.backup import backup, restore, upgrade_embedded
 from ledger.cli.bench import bench
 from ledger.cli.doctor import doctor
 from ledger.cli.events import events
@@ -54,6 +55,9 @@ COMMANDS = (
     projections,
     audit,
     keys,
+    backup,
+    restore,
+    upgrade_embedded,
     bench,
 )
 

