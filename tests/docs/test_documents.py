@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import URL
 
 from tests.cli.helpers import plain
-from tests.docs.documents import Reader, blocks, documents, expected_pattern, readers_directory
+from tests.docs.documents import REPOSITORY, Reader, blocks, documents, expected_pattern, readers_directory
 
 
 @pytest.mark.parametrize("document", documents(), ids=lambda path: path.name)
@@ -38,3 +38,13 @@ def test_an_output_is_compared_but_for_ellipses() -> None:
 
     assert re.fullmatch(pattern, '{"a":"x"}\nClean')
     assert not re.fullmatch(pattern, '{"a":"x"}\nNot clean', re.DOTALL)
+
+
+def test_the_readme_and_the_setup_guide_show_the_same_program() -> None:
+    programs = [
+        re.findall(r"<<'PYTHON'\n(.*?)^PYTHON$", (REPOSITORY / name).read_text(), re.MULTILINE | re.DOTALL)
+        for name in ("README.md", "docs/guides/setup.md")
+    ]
+
+    assert programs[0] == programs[1]
+    assert "AsyncSession" in programs[0][0]
