@@ -95,6 +95,11 @@ _MEANINGS_BY_TYPE: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
         "the database is not migrated; run `ledger migrate`",
     ),
     (
+        (asyncpg.DuplicateTableError, asyncpg.DuplicateSchemaError, asyncpg.DuplicateFunctionError),
+        "the database has something of this name already, made by another program or by hand; nothing was changed. Use "
+        "an empty database, or rename what is there",
+    ),
+    (
         (asyncpg.InsufficientPrivilegeError,),
         "the database user lacks a privilege: the service's user must be a member of ledger_service (`ledger doctor`), "
         "and migrate, reset, verify, rebuild and replay need the owner in DIRECT_DATABASE_URL",
