@@ -3,7 +3,8 @@
 import shutil
 from pathlib import Path
 
-from ledger.config import parse_url
+from sqlalchemy import make_url
+
 from ledger.durable_files import sync_folder
 from ledger.embedded.client_programs import ClientPrograms
 from ledger.embedded.cluster import ROLE, UPGRADED, VERSION, Cluster
@@ -82,8 +83,7 @@ def _copy(old: Cluster, new: Cluster) -> None:
 
 def _programs(cluster: Cluster, binaries: Path) -> ClientPrograms:
     """Start the server of a cluster; return the client programs for it."""
-    url = cluster.url(cluster.ensure_running())
-    return ClientPrograms(parse_url("the embedded PostgreSQL", url), binaries)
+    return ClientPrograms(make_url(cluster.url(cluster.ensure_running())), binaries)
 
 
 def _require_space(cluster: Cluster) -> None:
