@@ -169,14 +169,12 @@ async def test_a_request_without_a_key_claims_nothing_and_one_with_a_key_once(
     loaded, claimed = (count_calls(monkeypatch, IdempotencyKeys, name) for name in ("load", "claim"))
     url = str(shared.client._base_url)
     body = json.dumps(without(cost(), "id")).encode()
-    length = f"Content-Length: {len(body)}"
+    headers = ("Content-Type: application/json", f"Content-Length: {len(body)}")
 
-    await response_to(url, request("POST", "/v1/events", length, body=body))
-    assert (loaded, claimed) == ([], [])
-    answers = [
-        await response_to(url, request("POST", "/v1/events", "Idempotency-Key: once", length, body=body))
-        for _ in range(3)
-    ]
+    without_key = await response_to(url, request("POST", "/v1/events", *headers, body=body))
+    assert (without_key.status, loaded, claimed) == (201, [], [])
+    with_key = request("POST", "/v1/events", "Idempotency-Key: once", *headers, body=body)
+    answers = [await response_to(url, with_key) for _ in range(3)]
 
     assert [answer.status for answer in answers] == [201, 200, 200]
     assert len(claimed) == 3
