@@ -1,4 +1,4 @@
-"""The actor of events that commands write: `cli:` and the user; keys of an earlier release are recorded."""
+"""The actor of events that commands write: `cli:` and the user; keys of earlier releases."""
 
 import getpass
 from pathlib import Path

@@ -176,7 +176,7 @@ async def test_all_three_commands_report_a_skip(database_url: URL, database: Dat
     await tamper(
         database_url,
         "UPDATE ledger.projection_checkpoints SET position = 2",
-        "UPDATE ledger.log_head SET recorded_at = now()",
+        "UPDATE ledger.log_head SET recorded_at = (SELECT max(recorded_at) FROM ledger.events)",
     )
 
     for command in (["verify"], ["rebuild"], ["replay", "--until", "2", "--schema", "as_was"]):

@@ -1,4 +1,4 @@
-"""Run the instructions of a Dockerfile in a chroot on this machine's own programs: no image is downloaded.
+"""Run the instructions of a Dockerfile in a chroot on this machine's programs; no downloads.
 
 Each stage is a folder with this machine's /usr, a copy of its /etc, and what the instructions write. It needs root and
 mount namespaces.

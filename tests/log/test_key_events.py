@@ -1,4 +1,4 @@
-"""The creation and revocation of API keys as events of the log: in one transaction with the key, without a secret."""
+"""API keys created and revoked as events of the log, in the transaction of the key's row."""
 
 from collections.abc import AsyncIterator
 from typing import Any
