@@ -170,6 +170,7 @@ async def serving(
             rate_limits=rate_limits,
             replica=Replica(replica) if replica is not None else None,
             problem=problem,
+            sealer=sealer,
         )
         runner = web.AppRunner(make_app(services), handler_cancellation=True, shutdown_timeout=SHUTDOWN_SECONDS)
         await runner.setup()

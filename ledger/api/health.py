@@ -93,8 +93,10 @@ async def _check(services: Services) -> Readiness:
     projections = status.problem() or "ok"
     if projections == "ok" and status.lag_seconds > LAG_SECONDS_MAX:
         projections = f"{status.lag_seconds:.0f} s behind: is a worker running?"
-    sealer = seal.problem() or ("ok" if seal.verifier_key else "not sealed: no key yet")
-    is_ready = projections == "ok" and seal.problem() is None
+    # A key that cannot seal this log concerns this process alone.
+    seal_problem = seal.problem() or (services.sealer.problem if services.sealer is not None else None)
+    sealer = seal_problem or ("ok" if seal.verifier_key else "not sealed: no key yet")
+    is_ready = projections == "ok" and seal_problem is None
     last_full_pass = reverification.last_full_pass_at
     return Readiness(
         "log-changed" if reverification.problem() else "ok" if is_ready else "unavailable",

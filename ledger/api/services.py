@@ -12,6 +12,7 @@ from ledger.api.rate_limits import RateLimits
 from ledger.api.replica import Replica
 from ledger.api.request_bodies import RequestBodies
 from ledger.api.telemetry import Telemetry
+from ledger.audit.sealer import Sealer
 from ledger.database import Database
 from ledger.key_ring import KeyRing
 from ledger.log.appender import Appender
@@ -40,6 +41,7 @@ class Services(NamedTuple):
     keys: KeyRing | None = None
     rate_limits: RateLimits | None = None
     replica: Replica | None = None
+    sealer: Sealer | None = None
     wait_seconds_max: float = MIN_POSITION_SECONDS_MAX
     problem: Callable[[], str | None] = lambda: None
 

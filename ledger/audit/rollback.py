@@ -1,7 +1,7 @@
 """Accept a rollback after the sealer refused to sign: record why, and seal under a new origin."""
 
 from ledger.audit import tree_store
-from ledger.audit.signing_files import SigningFiles
+from ledger.audit.signing_files import SigningFiles, other_key
 from ledger.database import Database
 from ledger.domain.catalogue import type_of
 from ledger.domain.errors import LedgerError
@@ -37,14 +37,17 @@ async def accept_rollback(
     Raises:
         NothingToAcceptError: the sealer does not refuse to sign, or the key is not on this machine.
     """
-    if files.read_signer() is None:
+    signer = files.read_signer()
+    if signer is None:
         raise NothingToAcceptError(f"there is no key at {files.key_file}: run this on the machine that seals the log")
     async with database.connection() as connection:
         status = await tree_store.read_seal_status(connection)
-    if status.refusal is None:
+    # After the loss of a key, its successor cannot seal either; the sealer does not store that as a refusal.
+    refusal = status.refusal or other_key(status.verifier_key, signer.verifier)
+    if refusal is None:
         raise NothingToAcceptError(f"the sealer does not refuse to sign: {status.size:,} events are sealed")
     decision = RollbackAccepted(
-        origin=status.origin or files.origin, size=status.size, by=by, refusal=status.refusal[:2000], reason=reason
+        origin=status.origin or files.origin, size=status.size, by=by, refusal=refusal[:2000], reason=reason
     )
     (answer,) = await appender.append(Request([prepare(type_of(RollbackAccepted), decision, actor=actor)]))
     assert isinstance(answer, Receipt), answer

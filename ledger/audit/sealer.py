@@ -14,9 +14,9 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from ledger.audit import tree_store
-from ledger.audit.note import NoteError, Signer, Verifier, sign
+from ledger.audit.note import NoteError, Signer, Verifier, open_note, sign
 from ledger.audit.signed_checkpoint import Checkpoint
-from ledger.audit.signing_files import SigningFiles
+from ledger.audit.signing_files import SigningFiles, is_same_log, other_key
 from ledger.audit.tiles import TILE_WIDTH, Tile
 from ledger.audit.tree_growth import RightEdge, append_leaves
 from ledger.audit.tree_store import CHUNK_EVENTS, SealedTree, TreeDamagedError
@@ -39,6 +39,11 @@ SEAL_SECONDS = 1.0
 
 RETRY_SECONDS = 5.0
 
+OTHER_KEY_ADVICE = (
+    "use the key that sealed the log, or remove the key of this process; if that key is lost, begin a new seal with "
+    "`ledger audit accept-rollback`"
+)
+
 SEAL_TIMEOUTS = "SET LOCAL lock_timeout = '10s'; SET LOCAL idle_in_transaction_session_timeout = '60s'"
 
 
@@ -50,8 +55,12 @@ class CheckpointFileError(LedgerError):
     """The checkpoint cannot be stored outside the database, so it is not published either."""
 
 
+class OtherKeyError(LedgerError):
+    """The log is sealed with another key: a problem of this process, not of the log."""
+
+
 class Sealer:
-    """Seals the log. Run it as a task."""
+    """Seals the log. Run it as a task. `problem` says, in words, why this process cannot seal; None if it can."""
 
     def __init__(self, database: Database, files: SigningFiles, signer: Signer) -> None:
         """Set up a sealer; `run` starts it.
@@ -64,6 +73,7 @@ class Sealer:
         self._database = database
         self._files = files
         self._signer = signer
+        self.problem: str | None = None
 
     async def run(self, signal: LogSignal) -> None:
         """Seal new events until cancelled. While there are none, wait for the signal."""
@@ -74,6 +84,7 @@ class Sealer:
             try:
                 if await self.seal():
                     backoff.reset()
+                self.problem = None
                 pause = backoff.next(signal.idle_seconds_max)
                 logged = ""
             except RollbackError as error:
@@ -81,6 +92,10 @@ class Sealer:
                 logger.log(logging.DEBUG if str(error) == logged else logging.CRITICAL, "NOT SEALED: %s", error)
                 logged = str(error)
                 pause = RETRY_SECONDS
+            except OtherKeyError as error:
+                if self.problem is None:
+                    logger.critical("NOT SEALING in this process: %s", error)
+                self.problem, pause = str(error), RETRY_SECONDS
             except Exception as error:
                 level = log_level(error, logging.ERROR)
                 logger.log(level, "sealing failed; next attempt in %.0f s", RETRY_SECONDS, exc_info=error)
@@ -101,6 +116,7 @@ class Sealer:
         Raises:
             RollbackError: the log does not extend what was signed. The refusal is stored in the database, so that the
                 service can report it.
+            OtherKeyError: the log is sealed with another key than the one of this process.
         """
         async with self._database.connection() as connection:
             try:
@@ -150,10 +166,12 @@ class Sealer:
         return edge.size - sealed.size
 
     def _read_local_checkpoint(self, sealed: SealedTree, verifier: Verifier) -> Checkpoint | None:
-        if sealed.verifier_key not in (None, verifier.text):
-            raise RollbackError(
-                f"the log was sealed with the key {sealed.verifier_key}, but the key here is {verifier.text}"
-            )
+        if (difference := other_key(sealed.verifier_key, verifier)) is not None:
+            if _has_signed(verifier, sealed.note):
+                raise RollbackError(f"{difference}, which signed the stored checkpoint: the stored key was changed")
+            if is_same_log(sealed.verifier_key, verifier):
+                raise RollbackError(difference)
+            raise OtherKeyError(f"{difference}. Next: {OTHER_KEY_ADVICE}")
         try:
             return self._files.read_checkpoint(verifier)
         except NoteError as error:
@@ -235,6 +253,13 @@ class Sealer:
     async def _read_chunk(self, after: int, until: int) -> bytes:
         async with self._database.connection() as connection:
             return await tree_store.read_leaf_hashes(connection, after, until)
+
+
+def _has_signed(verifier: Verifier, note: bytes | None) -> bool:
+    try:
+        return note is not None and bool(open_note(note, [verifier]))
+    except NoteError:
+        return False
 
 
 async def find_sealer(database: Database, files: SigningFiles, *, make_key: bool = False) -> Sealer | None:

@@ -20,6 +20,33 @@ class LocalCheckpoint(msgspec.Struct, frozen=True):
     checkpoint: Checkpoint | None
 
 
+def other_key(sealed_with: str | None, verifier: Verifier) -> str | None:
+    """Return, in words, that the log is sealed with another key than this one; None if it is not, or was never sealed.
+
+    Args:
+        sealed_with: the verifier key of the sealed log.
+        verifier: of the key on this machine.
+    """
+    if sealed_with in (None, verifier.text):
+        return None
+    return f"the log was sealed with the key {sealed_with}, but the key here is {verifier.text}"
+
+
+def is_same_log(sealed_with: str | None, verifier: Verifier) -> bool:
+    """Whether a log is sealed with this key under another number of its origin, since only one of both was given up.
+
+    Args:
+        sealed_with: the verifier key of the sealed log.
+        verifier: of the key on this machine.
+    """
+    try:
+        sealed = Verifier.parse(sealed_with or "")
+    except NoteError:
+        return False
+    origins = {re.sub(r"/[1-9][0-9]{0,8}$", "", name) for name in (sealed.name, verifier.name)}
+    return sealed.public_key == verifier.public_key and len(origins) == 1
+
+
 class SigningFiles:
     """The signing files of one log, and the log's current origin."""
 

@@ -11,13 +11,16 @@ import msgspec
 from sqlalchemy import URL
 
 from ledger.audit import tree_store
+from ledger.audit.note import NoteError
 from ledger.audit.reverification import read_reverification
+from ledger.audit.sealer import OTHER_KEY_ADVICE
+from ledger.audit.signing_files import SigningFiles, other_key
 from ledger.cli.event_loop import run_async
 from ledger.cli.explain import explain
 from ledger.cli.key_files import exposures
 from ledger.cli.options import home_option, json_option
 from ledger.cli.output import counted, echo, print_json
-from ledger.cli.settings import read_settings_for
+from ledger.cli.settings import read_settings_for, signing_files
 from ledger.cli.status import describe_services
 from ledger.config import ConfigError, Settings
 from ledger.database import STATEMENT_SECONDS_MAX, Connection, Database, roles
@@ -100,7 +103,7 @@ async def examine_databases(settings: Settings, *, is_embedded: bool = False) ->
     checks: list[Check] = []
 
     async def examine_main(database: Database, checks: list[Check]) -> None:
-        await _examine_step_by_step(database, checks, is_embedded=is_embedded)
+        await _examine_step_by_step(database, checks, signing_files(settings), is_embedded=is_embedded)
         if database.is_pooled and not has_direct_url:
             checks.append(Check("direct connection", "problem", f"{POOLED}; set DIRECT_DATABASE_URL {DIRECT}"))
 
@@ -155,7 +158,9 @@ async def _examine_replica(database: Database, checks: list[Check]) -> None:
     checks.append(Check("replica", "ok", f"its log is at position {status.head:,}"))
 
 
-async def _examine_step_by_step(database: Database, checks: list[Check], *, is_embedded: bool) -> None:
+async def _examine_step_by_step(
+    database: Database, checks: list[Check], files: SigningFiles, *, is_embedded: bool
+) -> None:
     async with database.connection() as connection:
         version = int(await connection.fetchval("SHOW server_version_num"))
     checks += _check_version(version)
@@ -174,7 +179,7 @@ async def _examine_step_by_step(database: Database, checks: list[Check], *, is_e
     async with database.connection() as driver:
         checks.append(await _check_guards(driver, str(current)))
         checks.append(await _check_worker(driver, services))
-        checks.append(await _check_sealer(driver))
+        checks.append(await _check_sealer(driver, files))
         checks += await _check_clock(driver)
         checks.append(await _check_log(driver))
 
@@ -222,8 +227,14 @@ async def _check_worker(connection: Connection, services: list[str] | None) -> C
     return Check("worker", "ok", position)
 
 
-async def _check_sealer(connection: Connection) -> Check:
+async def _check_sealer(connection: Connection, files: SigningFiles) -> Check:
     status = await tree_store.read_seal_status(connection)
+    try:
+        signer = files.read_signer()
+    except NoteError as error:
+        return Check("sealer", "problem", str(error))
+    if signer is not None and (difference := other_key(status.verifier_key, signer.verifier)) is not None:
+        return Check("sealer", "problem", f"{difference}. Next: {OTHER_KEY_ADVICE}")
     if problem := status.problem():
         return Check("sealer", "problem", problem)
     return Check("sealer", "ok", f"{status.size:,} of {status.head:,} events are sealed")

@@ -71,6 +71,17 @@ async def test_an_accepted_rollback_is_recorded_and_the_log_gets_another_origin_
     assert open_checkpoint(archived, old.verifier.text).size == 300
 
 
+async def test_the_loss_of_the_key_can_be_accepted(log: SealedLog) -> None:
+    log.files.key_file.unlink()
+    log.files.make_signer()
+
+    decided = await log.accept()
+    await log.seal()
+
+    assert "was sealed with the key" in decided.refusal
+    assert await value(log.database, "SELECT origin FROM ledger.log_checkpoint") == f"{ORIGIN}/2"
+
+
 async def test_without_a_refusal_there_is_nothing_to_accept(log: SealedLog) -> None:
     with pytest.raises(NothingToAcceptError, match="300 events are sealed"):
         await log.accept()

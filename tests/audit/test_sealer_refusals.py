@@ -1,5 +1,6 @@
 """The sealer refuses to sign a log that was rolled back or changed, and the service reports it."""
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,6 +8,9 @@ import pytest
 from sqlalchemy import URL
 
 from ledger.audit.note import Signer, sign
+from ledger.audit.sealer import OtherKeyError
+from ledger.cli.doctor import examine_databases
+from ledger.config import Settings
 from ledger.database import Database
 from tests.audit.sealing import (
     ORIGIN,
@@ -19,6 +23,7 @@ from tests.audit.sealing import (
     fill,
     get_json,
     sealed_log,
+    sealer_of,
     served,
     without_triggers,
 )
@@ -160,17 +165,49 @@ async def test_a_missing_checkpoint_file_does_not_stop_the_sealer(log: SealedLog
     assert await log.seal() == 1
 
 
-async def test_another_key_cannot_continue_the_log(log: SealedLog) -> None:
-    log.files.key_file.write_text(other_key().secret_text())
-    log.files.checkpoint_file.unlink()
+async def test_another_key_or_origin_cannot_continue_the_log(log: SealedLog, tmp_path: Path) -> None:
+    other = RecordingFiles(tmp_path / "elsewhere")
+    other.make_signer()
+    renamed = RecordingFiles(log.files.checkpoint_file.parent, "renamed.example/log")
 
-    assert "was sealed with the key" in await log.refusal()
+    for files in (other, renamed):
+        with pytest.raises(OtherKeyError, match="was sealed with the key"):
+            await (await sealer_of(log.database, files)).seal()
+        assert files.notes == []
+
+    assert await value(log.database, REFUSAL) is None, "other processes are not concerned"
+    await fill(log.database, 1)
+    assert await log.seal() == 1
 
 
-async def test_another_origin_cannot_continue_the_log(log: SealedLog) -> None:
-    renamed = SealedLog(log.database, RecordingFiles(log.files.checkpoint_file.parent, "renamed.example/log"))
+async def test_a_process_with_another_key_is_not_ready_and_the_others_are(log: SealedLog, tmp_path: Path) -> None:
+    other = RecordingFiles(tmp_path / "elsewhere")
+    other.make_signer()
+    sealer = await sealer_of(log.database, other)
 
-    assert "was sealed with the key" in await renamed.refusal()
+    async with served(log.database, sealer) as concerned, served(log.database) as client:
+        async with asyncio.timeout(30):
+            while sealer.problem is None:
+                await asyncio.sleep(0.05)
+        status, readiness = await get_json(concerned, "/readyz")
+        status_of_others, _ = await get_json(client, "/readyz")
+
+    assert (status, status_of_others) == (503, 200)
+    assert "the log was sealed with the key" in readiness["sealer"]
+    assert "Next: use the key that sealed the log" in readiness["sealer"]
+
+
+async def test_doctor_reports_another_key_in_its_home(log: SealedLog, database_url: URL, tmp_path: Path) -> None:
+    RecordingFiles(tmp_path / "elsewhere").make_signer()
+
+    found = {}
+    for home in ("elsewhere", "home", "empty"):
+        settings = Settings(home=tmp_path / home, log_origin=ORIGIN, database_url=database_url)
+        checks = await examine_databases(settings)
+        found[home] = next(check for check in checks if check.name == "sealer")
+
+    assert [check.verdict for check in found.values()] == ["problem", "ok", "ok"]
+    assert "the log was sealed with the key" in found["elsewhere"].says
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,26 @@ async def owner(database_url: URL) -> AsyncIterator[Any]:
         yield connection
 
 
+MOVE_HEAD = "UPDATE ledger.log_head SET position = position + 1"
+
+RECORD_ERASURE = """
+INSERT INTO ledger.events (
+    position, category, stream_id, version, id, type, schema_version, occurred_at, recorded_at, actor, data, size
+)
+SELECT head.position, 'ledger', event.stream_id, head.position, gen_random_uuid(), 'ledger.payload_erased', 1, now(),
+    now(), 'me', json_build_object('position', event.position, 'category', category), 1
+FROM ledger.events AS event, ledger.log_head AS head WHERE event.position = {}
+"""
+
+
+async def erase(connection: Any, position: int) -> Any:
+    """Record an erasure at the end of the log, and erase, in one transaction."""
+    async with connection.transaction():
+        await connection.execute(MOVE_HEAD)
+        await connection.execute(RECORD_ERASURE.format(position))
+        return await connection.fetchval("SELECT ledger.erase_text($1)", position)
+
+
 async def refusals(connection: Any, statements: list[str]) -> dict[str, str]:
     """Run each statement and roll it back; return the name of its error, or "passed"."""
     outcomes = {}
@@ -169,16 +189,44 @@ async def test_the_service_may_insert_copy_and_read_events(service: Any, table: 
 
 async def test_erasing_deletes_text_and_salt_of_one_event_and_changes_nothing_else(service: Any, owner: Any) -> None:
     others = ", ".join(column for column in EVENT_COLUMNS if column not in ("text", "text_salt"))
-    unchanged = f"SELECT ROW({others})::text FROM ledger.events ORDER BY position"
+    unchanged = f"SELECT ROW({others})::text FROM ledger.events WHERE position <= 4 ORDER BY position"
     texts = "SELECT position FROM ledger.events WHERE text IS NOT NULL AND text_salt IS NOT NULL ORDER BY position"
     before, had_text = await owner.fetch(unchanged), [row[0] for row in await owner.fetch(texts)]
 
-    results = [await service.fetchval("SELECT ledger.erase_text($1)", position) for position in (4, 4, 999, None)]
+    results = [await erase(service, 4) for _ in range(2)]
 
-    assert results == [True, False, False, False]
+    assert results == [True, False]
     assert [row[0] for row in await owner.fetch(texts)] == [position for position in had_text if position != 4]
     assert 4 in had_text
     assert await owner.fetch(unchanged) == before
+
+
+async def test_no_text_is_erased_without_its_event_in_the_same_transaction(service: Any, owner: Any) -> None:
+    texts = "SELECT count(*) FROM ledger.events WHERE text IS NOT NULL"
+    before = await owner.fetchval(texts)
+
+    async def refused(*prepared: str) -> None:
+        transaction = service.transaction()
+        await transaction.start()
+        for statement in prepared:
+            await service.execute(statement)
+        with pytest.raises(asyncpg.RestrictViolationError, match=r"records no ledger\.payload_erased of it"):
+            await service.fetchval("SELECT ledger.erase_text(4)")
+        await transaction.rollback()
+
+    await refused()
+    await refused(MOVE_HEAD, RECORD_ERASURE.format(3))
+    # Beyond the end of the log no event is part of it.
+    await refused(RECORD_ERASURE.format(4).replace("head.position,", "head.position + 1,"))
+    async with service.transaction():
+        await service.execute(MOVE_HEAD)
+        await service.execute(RECORD_ERASURE.format(4))
+    await refused()
+    for position in (999, None):
+        with pytest.raises(asyncpg.RestrictViolationError):
+            await service.fetchval("SELECT ledger.erase_text($1)", position)
+
+    assert await owner.fetchval(texts) == before
 
 
 async def test_the_erasure_ignores_tables_functions_and_the_search_path_of_the_caller(service: Any, owner: Any) -> None:
@@ -196,7 +244,7 @@ async def test_the_erasure_ignores_tables_functions_and_the_search_path_of_the_c
     texts = "SELECT count(*) FROM ledger.events WHERE text IS NOT NULL"
     before = await owner.fetchval(texts)
 
-    erased = await service.fetchval("SELECT ledger.erase_text(4)")
+    erased = await erase(service, 4)
 
     assert (erased, await owner.fetchval(texts)) == (True, before - 1)
     assert await service.fetch("SELECT text FROM pg_temp.events") == [("mine",)]
