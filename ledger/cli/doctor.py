@@ -11,6 +11,7 @@ import msgspec
 from sqlalchemy import URL
 
 from ledger.audit import tree_store
+from ledger.audit.home import find_folder
 from ledger.audit.note import NoteError
 from ledger.audit.reverification import read_reverification
 from ledger.audit.sealer import OTHER_KEY_ADVICE
@@ -103,7 +104,7 @@ async def examine_databases(settings: Settings, *, is_embedded: bool = False) ->
     checks: list[Check] = []
 
     async def examine_main(database: Database, checks: list[Check]) -> None:
-        await _examine_step_by_step(database, checks, signing_files(settings), is_embedded=is_embedded)
+        await _examine_step_by_step(database, checks, settings, is_embedded=is_embedded)
         if database.is_pooled and not has_direct_url:
             checks.append(Check("direct connection", "problem", f"{POOLED}; set DIRECT_DATABASE_URL {DIRECT}"))
 
@@ -159,7 +160,7 @@ async def _examine_replica(database: Database, checks: list[Check]) -> None:
 
 
 async def _examine_step_by_step(
-    database: Database, checks: list[Check], files: SigningFiles, *, is_embedded: bool
+    database: Database, checks: list[Check], settings: Settings, *, is_embedded: bool
 ) -> None:
     async with database.connection() as connection:
         version = int(await connection.fetchval("SHOW server_version_num"))
@@ -177,9 +178,10 @@ async def _examine_step_by_step(
     services = await connected_services(database)
     checks.append(_check_services(services))
     async with database.connection() as driver:
+        folder = await find_folder(driver, settings.home, settings.log_key, is_embedded=is_embedded)
         checks.append(await _check_guards(driver, str(current)))
         checks.append(await _check_worker(driver, services))
-        checks.append(await _check_sealer(driver, files))
+        checks.append(await _check_sealer(driver, signing_files(settings, folder)))
         checks += await _check_clock(driver)
         checks.append(await _check_log(driver))
 

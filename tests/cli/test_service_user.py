@@ -50,7 +50,9 @@ async def test_server_and_worker_work_as_the_service_user(service_url: URL, data
                 return answer.status == 200 and (await answer.json())["held"] == "0"
 
         await until(the_hold_has_expired)
-        async with client.get(f"/v1/campaigns/{opened['id']}", params={"as_of": "2"}) as answer:
+        async with client.get(
+            f"/v1/campaigns/{opened['id']}", params={"as_of": str(body["events"][1]["position"])}
+        ) as answer:
             as_of = await answer.json()
         async with client.get("/readyz") as answer:
             ready = answer.status

@@ -73,7 +73,7 @@ async def test_the_printed_database_url_is_accepted_as_a_setting(demo: Demo) -> 
     shown = await ledger("status", database=demo.database_url)
 
     assert (shown.code, shown.err) == (0, "")
-    assert "Log: 28 events" in shown.out
+    assert "Log: 29 events" in shown.out
 
 
 @pytest.mark.parametrize(
