@@ -213,7 +213,7 @@ async def _check_guards(connection: Connection, revision: str) -> Check:
 
 
 def _check_services(services: list[str] | None) -> Check:
-    return Check("services", "ok" if services else "warning", describe_services(services))
+    return Check("services", "warning" if services == [] else "ok", describe_services(services))
 
 
 async def _check_worker(connection: Connection, services: list[str] | None) -> Check:

@@ -109,7 +109,7 @@ async def test_doctor_reports_no_problem_of_a_healthy_ledger_and_warns_that_no_s
     beside = {"pgbouncer": ["direct connection"], "replica": ["replica"]}.get(kind, [])
     names = ["settings", "connection", "user", "migrations", "services", "guards", "worker", "sealer", "log", *beside]
     # The user of the tests' server is its superuser. A pooler hides whether a worker is connected.
-    warnings = ["user", "services"] if kind == "pgbouncer" else ["user", "services", "worker"]
+    warnings = ["user"] if kind == "pgbouncer" else ["user", "services", "worker"]
     expected = dict.fromkeys(names, "ok") | dict.fromkeys(warnings, "warning")
     assert {check["name"]: check["verdict"] for check in checks} == expected
     assert result.out.count("OK ") == len(names) - len(warnings)
