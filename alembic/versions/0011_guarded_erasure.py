@@ -1,4 +1,4 @@
-"""Function erase_text refuses to erase a text unless the same transaction records the erasure as an event.
+"""Function erase_text demands that the same transaction records the erasure as an event.
 
 Revision: 0011, after 0010.
 """
