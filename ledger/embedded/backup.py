@@ -1,4 +1,4 @@
-"""Backups of the embedded server: dump its database to a file; restore a dump, keeping the present database."""
+"""Backups of the embedded server: dump its database, restore a dump, keep the present database."""
 
 import os
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""The client programs of PostgreSQL (psql, pg_dump, pg_restore), connected to a server as its superuser."""
+"""Run psql, pg_dump and pg_restore on the embedded server, connected as its superuser."""
 
 import os
 import subprocess

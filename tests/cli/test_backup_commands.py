@@ -1,4 +1,4 @@
-"""`ledger backup`, `restore` and `upgrade-embedded`: the ledger afterwards is the one before, and verifies clean."""
+"""`ledger backup`, `restore`, `upgrade-embedded`: the ledger is as it was, and verifies clean."""
 
 import json
 import os

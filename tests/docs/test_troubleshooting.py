@@ -1,4 +1,4 @@
-"""docs/troubleshooting.md quotes what the programs print, for `ledger` and for `alembic`, without a traceback."""
+"""docs/troubleshooting.md quotes what `ledger` and `alembic` print, without a traceback."""
 
 import asyncio
 import re

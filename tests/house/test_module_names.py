@@ -6,6 +6,7 @@ from scripts.source_texts import relative, tracked_files
 
 SHARED = {
     "append": "POST /v1/events, and the transaction behind it",
+    "backup": "backups of the embedded PostgreSQL, and the commands for them",
     "errors": "the errors of a package",
     "events": "the events of the log, over HTTP and on the command line",
     "export": "the export of the log, over HTTP and on the command line",
