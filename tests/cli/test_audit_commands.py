@@ -54,7 +54,8 @@ async def test_after_a_sealer_is_killed_the_next_one_continues_its_log(
         aiohttp.ClientSession(await up.url(), headers=key_of(Path(settings["LEDGER_HOME"]))) as client,
     ):
         await record(database, cost())
-        await sealed_at(client, 1)
+        # The first event is that of the admin key.
+        await sealed_at(client, 2)
         await up.stop()
 
     async def write() -> None:
@@ -98,7 +99,7 @@ async def test_every_command_reports_a_rollback_and_it_can_be_accepted_while_the
     ):
         async with client.post("/v1/events", json=[cost() for _ in range(9)]) as answer:
             assert answer.status == 201
-        await sealed_at(client, 9)
+        await sealed_at(client, 10)
         too_early, clean = await asyncio.gather(ledger(*accept, **settings), ledger("verify", **settings))
         key = (home / "log.key").read_text()
         await delete_after(database, 7)
@@ -123,11 +124,11 @@ async def test_every_command_reports_a_rollback_and_it_can_be_accepted_while_the
     assert (too_early.code, "does not refuse" in too_early.err) == (1, True)
     assert clean.code == 0
     assert {command: result.code for command, result in reports.items()} == {"status": 0, "doctor": 1, "verify": 1}
-    assert all("9 events" in result.out or "but 9 were signed" in result.out for result in reports.values())
+    assert all("10 events" in result.out or "but 10 were signed" in result.out for result in reports.values())
     assert "NOT SEALED" in reports["status"].out
     assert "NOT SEALED" in up.errors.read_text()
     assert accepted.code == 0, accepted.err
-    assert json.loads(accepted.out)["size"] == 9
+    assert json.loads(accepted.out)["size"] == 10
     assert sealer == "ok"
     secret = key.strip().split("+", 4)[4]
     outputs = [
@@ -137,7 +138,7 @@ async def test_every_command_reports_a_rollback_and_it_can_be_accepted_while_the
     ]
     assert not any(secret in text for text in outputs)
     assert (home / "log.key").read_text() == key
-    assert (home / "checkpoint.1").read_bytes().splitlines()[1] == b"9"
+    assert (home / "checkpoint.1").read_bytes().splitlines()[1] == b"10"
 
 
 async def test_the_key_is_created_once_and_a_worker_without_it_does_not_seal(
@@ -155,7 +156,7 @@ async def test_the_key_is_created_once_and_a_worker_without_it_does_not_seal(
         await worker.stop()
     made_by_worker = (tmp_path / "elsewhere" / "log.key").exists()
     keys = []
-    for size in (1, 2):
+    for size in (2, 3):
         async with (
             started(tmp_path, "up", "--port", "0", **settings) as up,
             aiohttp.ClientSession(await up.url(), headers=key_of(Path(settings["LEDGER_HOME"]))) as client,
@@ -187,7 +188,7 @@ async def test_after_a_reset_the_next_log_has_another_origin(
             started(tmp_path, "up", "--port", "0", **settings) as up,
             aiohttp.ClientSession(await up.url(), headers=key_of(Path(settings["LEDGER_HOME"]))) as client,
         ):
-            names.append((await sealed_at(client, 0, name)).origin)
+            names.append((await sealed_at(client, 1, name)).origin)
             await up.stop()
         if name.endswith("/2"):
             # Even if the home has lost its files, the database knows the origin that was used.
