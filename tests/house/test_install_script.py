@@ -56,6 +56,16 @@ def test_a_half_made_environment_is_completed(checkout: Path) -> None:
     subprocess.run([checkout / ".venv" / "bin" / "python", "-m", "pip", "--version"], check=True, capture_output=True)
 
 
+def test_a_folder_that_cannot_be_written_gets_one_sentence(checkout: Path) -> None:
+    (checkout / ".venv").write_text("As for every user, root included: no folder can be made here.")
+
+    result = install(checkout)
+
+    assert result.returncode == 1
+    assert result.stderr.endswith("Copy the project into a folder of your own, and start it there.\n")
+    assert "Traceback" not in result.stderr
+
+
 def test_a_python_without_ensurepip_gets_the_name_of_its_package(checkout: Path, tmp_path: Path) -> None:
     (tmp_path / "stub").mkdir()
     (tmp_path / "stub" / "ensurepip.py").write_text("raise ImportError('as on Debian without python3-venv')")
