@@ -99,6 +99,7 @@ def random_history(chance: random.Random, number: int) -> list[Request]:
 
     makers = [
         lambda: campaign("20"),
+        job,
         lambda: job(**reference("campaign")),
         *[
             lambda make=make: make(**reference("campaign"), **reference("job"))
