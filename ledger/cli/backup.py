@@ -7,7 +7,7 @@ import click
 from ledger.cli.databases import migrate_database, service_url
 from ledger.cli.event_loop import run_async
 from ledger.cli.options import home_option
-from ledger.cli.output import exit_on_error, fail
+from ledger.cli.output import echo, exit_on_error, fail
 from ledger.cli.replay import verify
 from ledger.cli.settings import settings_for
 from ledger.config import Settings
@@ -25,7 +25,7 @@ def backup(file: Path, home: Path | None) -> None:
     """
     with service_url(_embedded_settings(home)) as url:
         back_up(url, file)
-    click.echo(f"Backed up to {file}.")
+    echo(f"Backed up to {file}.")
 
 
 @click.command()
@@ -46,9 +46,9 @@ def restore(context: click.Context, file: Path, home: Path | None) -> None:
     ):
         kept = restore_dump(url, file)
         run_async(migrate_database(url))
-    click.echo(f"Restored {file}.")
+    echo(f"Restored {file}.")
     if kept is not None:
-        click.echo(f"The database until now is kept as {kept}; to delete it: DROP DATABASE {kept}")
+        echo(f"The database until now is kept as {kept}; to delete it: DROP DATABASE {kept}")
     context.invoke(verify, home=home)
 
 
@@ -64,11 +64,11 @@ def upgrade_embedded(home: Path | None) -> None:
     with exit_on_error(), exclusive_home(settings.home, "ledger upgrade-embedded"):
         before = upgrade(settings.home)
     if before == VERSION:
-        click.echo(f"The data belong to PostgreSQL {VERSION} already.")
+        echo(f"The data belong to PostgreSQL {VERSION} already.")
         return
     old = settings.home / "postgres" / f"data-{before}"
-    click.echo(f"The data were moved from PostgreSQL {before} to {VERSION}.")
-    click.echo(f"Next: run `ledger migrate` and `ledger verify`; if it is clean, delete {old}.")
+    echo(f"The data were moved from PostgreSQL {before} to {VERSION}.")
+    echo(f"Next: run `ledger migrate` and `ledger verify`; if it is clean, delete {old}.")
 
 
 def _embedded_settings(home: Path | None) -> Settings:

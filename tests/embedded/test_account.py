@@ -50,7 +50,7 @@ async def test_root_makes_a_wheel_that_only_root_can_read_accessible_and_logs_it
     for path in all_paths(site):
         path.chmod(path.stat().st_mode & 0o700)
     binaries = site / package.name / "pginstall18" / "bin"
-    monkeypatch.setattr(cluster, "installed_binaries", lambda: binaries)
+    monkeypatch.setattr(cluster, "installed_binaries", lambda *_: binaries)
 
     with EmbeddedServer.acquire(home) as server:
         assert await fetch(server.url, "SELECT 1") == 1

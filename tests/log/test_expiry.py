@@ -133,7 +133,7 @@ async def test_expiring_holds_continues_after_a_failure(
     monkeypatch.setattr(expiry, "PAUSE_SECONDS", 0.01)
     monkeypatch.setattr(expiry, "DUE_HOLDS", "SELECT stream_id FROM ledger.nonexistent WHERE $2 IS NULL LIMIT $1")
     failed = asyncio.Event()
-    monkeypatch.setattr(expiry.logger, "exception", lambda *_: failed.set())
+    monkeypatch.setattr(expiry.logger, "log", lambda *_, **__: failed.set())
 
     expiring = asyncio.create_task(expire_holds(database, appender, LogSignal()))
     await asyncio.wait_for(failed.wait(), 10)
