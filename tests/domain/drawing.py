@@ -85,7 +85,7 @@ class Drawer:
         if change == "data":
             return {**event, "data": self.data(event["type"])}
         if change == "spelling":
-            return {**event, "data": self._respelt(event["data"])}
+            return {**event, "data": self._respelt(event["type"], event["data"])}
         if change == "envelope":
             return {**event, **self._envelope(noun, stream_of(event))}
         if change == "forgotten":
@@ -101,11 +101,15 @@ class Drawer:
         """Draw valid data for an event type."""
         return {**DATA[name], **getattr(self, f"_{name.split('.')[0]}")(name)}
 
-    def _respelt(self, data: dict[str, Any]) -> dict[str, Any]:
+    def _respelt(self, name: str, data: dict[str, Any]) -> dict[str, Any]:
         """Return data that names what it may have inherited, or no longer names it."""
+        optional = CONTRACT[name].optional.split()
         job = self.model.streams.get(("job", data.get("agent_job_id") or ""), {})
         inherited = {"campaign_id": job.get("campaign"), "currency": job.get("currency", "USD")}
-        field = self.draw(st.sampled_from([*inherited]))
+        fields = [field for field in inherited if field in optional]
+        if not fields:
+            return data
+        field = self.draw(st.sampled_from(fields))
         if data.get(field):
             return {name: value for name, value in data.items() if name != field}
         is_possible = "agent_job_id" in data and inherited[field]
