@@ -50,12 +50,12 @@ async def wait_for_log(request: web.Request, services: Services, after: int = 0)
         Overloaded: too many reads of the key wait.
     """
     header = _header(request) or 0
-    position = max(after, header)
-    if header and not services.reads_from_replica:
+    if services.replica is not None and services.reads_from_replica:
+        if position := max(after, header):
+            await services.replica.log.wait(position, services.wait_seconds_max, request[CALLER].name)
+    elif header:
         async with services.database.connection() as connection:
             await require_positions(connection, header)
-    elif position and services.replica is not None:
-        await services.replica.log.wait(position, services.wait_seconds_max, request[CALLER].name)
 
 
 def _header(request: web.Request) -> int | None:
