@@ -110,7 +110,7 @@ async def get_inclusion(request: web.Request, services: Services) -> web.StreamR
     """Return an inclusion proof of an event."""
     query = read_query(request, InclusionQuery)
     async with _tree(services) as (connection, sealed):
-        await _require_sealed(connection, sealed, query.position, query.size)
+        await _require_sealed(connection, sealed, query.position if query.size is None else query.size)
         size = sealed.size if query.size is None else query.size
         try:
             groups = inclusion_nodes(query.position - 1, size)
@@ -124,7 +124,7 @@ async def get_consistency(request: web.Request, services: Services) -> web.Strea
     """Return a proof that a tree extends an earlier one."""
     query = read_query(request, ConsistencyQuery)
     async with _tree(services) as (connection, sealed):
-        await _require_sealed(connection, sealed, query.start, query.end)
+        await _require_sealed(connection, sealed, query.start if query.end is None else query.end)
         end = sealed.size if query.end is None else query.end
         try:
             groups = consistency_nodes(query.start, end)
@@ -134,12 +134,11 @@ async def get_consistency(request: web.Request, services: Services) -> web.Strea
     return json_response(ConsistencyProof(query.start, end, [_base64(node) for node in hashes]))
 
 
-async def _require_sealed(connection: Connection, sealed: tree_store.SealedTree, *positions: int | None) -> None:
-    """Refuse positions that are not sealed: `NotFound` if they will be, `Malformed` if the log does not reach them."""
-    highest = max(position or 0 for position in positions)
-    if highest > sealed.size:
-        await require_positions(connection, highest)
-        raise NotFound(f"the log is sealed up to {sealed.size} events, not yet up to {highest}")
+async def _require_sealed(connection: Connection, sealed: tree_store.SealedTree, position: int) -> None:
+    """Refuse a position that is not sealed: `NotFound` if it will be, `Malformed` if the log does not reach it."""
+    if position > sealed.size:
+        await require_positions(connection, position)
+        raise NotFound(f"the log is sealed up to {sealed.size} events, not yet up to {position}")
 
 
 def _base64(node: bytes) -> str:

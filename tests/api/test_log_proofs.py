@@ -47,7 +47,7 @@ class Log(NamedTuple):
 
 @pytest.fixture(scope="module")
 async def log(server_url: URL, template: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Log]:
-    """Serve a log of 700 events, sealed step by step, and one that is not sealed."""
+    """Serve a log of 701 events: 700 sealed step by step, and the last one not sealed."""
     url = server_url.set(database=f"proofs_{uuid.uuid4().hex[:12]}")
     await clone(server_url.set(database=template), url)
     home: Path = tmp_path_factory.mktemp("home")
@@ -123,6 +123,8 @@ async def test_a_proof_from_the_empty_tree_is_empty(log: Log, to: int) -> None:
         ("inclusion", {"position": 10**30}),
         ("inclusion", {"position": 1, "size": 0}),
         ("inclusion", {"position": 4, "size": 3}),
+        ("inclusion", {"position": 701, "size": 700}),
+        ("inclusion", {"position": BIG, "size": 700}),
         ("inclusion", {"position": 1, "size": -3}),
         ("inclusion", {"position": 1, "size": "null"}),
         ("inclusion", {"position": 1, "tree_size": 3}),
@@ -130,9 +132,9 @@ async def test_a_proof_from_the_empty_tree_is_empty(log: Log, to: int) -> None:
         ("consistency", {}),
         ("consistency", {"to": 3}),
         ("consistency", {"from": 4, "to": 3}),
+        ("consistency", {"from": 701, "to": 700}),
         ("consistency", {"from": 1, "to": 0}),
         ("consistency", {"from": -1}),
-        ("consistency", {"from": 701}),
         ("consistency", {"from": BIG}),
         ("consistency", {"from": BIG + 1}),
         ("consistency", {"from": 1, "to": 2, "size": 3}),
@@ -150,11 +152,29 @@ async def test_invalid_requests_are_malformed(log: Log, path: str, parameters: d
     ("path", "parameters"),
     [
         ("inclusion", {"position": 701}),
-        ("inclusion", {"position": BIG}),
-        ("inclusion", {"position": 701, "size": 700}),
         ("inclusion", {"position": 1, "size": 701}),
-        ("inclusion", {"position": 1, "size": BIG}),
+        ("inclusion", {"position": 701, "size": 701}),
+        ("consistency", {"from": 701}),
         ("consistency", {"from": 1, "to": 701}),
+    ],
+    ids=str,
+)
+async def test_an_event_that_is_not_sealed_yet_is_not_found(log: Log, path: str, parameters: dict[str, Any]) -> None:
+    status, problem = await get_json(log.client, f"/v1/log/proof/{path}", **parameters)
+
+    assert (status, slug(problem)) == (404, "not-found")
+    assert problem["detail"] == "the log is sealed up to 700 events, not yet up to 701"
+
+
+@pytest.mark.parametrize(
+    ("path", "parameters"),
+    [
+        ("inclusion", {"position": 702}),
+        ("inclusion", {"position": BIG}),
+        ("inclusion", {"position": 1, "size": 702}),
+        ("inclusion", {"position": 1, "size": BIG}),
+        ("consistency", {"from": 702}),
+        ("consistency", {"from": 1, "to": 702}),
         ("consistency", {"from": 701, "to": 702}),
     ],
     ids=str,
@@ -163,7 +183,7 @@ async def test_positions_beyond_the_end_are_malformed(log: Log, path: str, param
     status, problem = await get_json(log.client, f"/v1/log/proof/{path}", **parameters)
 
     assert (status, slug(problem)) == (400, "malformed")
-    assert "the log ends at position 700" in problem["detail"]
+    assert "the log ends at position 701" in problem["detail"]
 
 
 async def test_the_document_lists_the_parameters_of_the_audit_log(log: Log) -> None:
