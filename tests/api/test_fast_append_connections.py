@@ -147,7 +147,8 @@ async def test_a_request_followed_by_the_start_of_another_is_answered_before_its
     [
         b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-A: ",
         b"POST /v1/events HTTP/1.1\r\nX-A: b\r\n",
-        b"POST /v1/events HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n " % (1 + len(post(job()))),
+        b"POST /v1/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n "
+        % (1 + len(post(job()))),
         b"G",
     ],
     ids=repr,
@@ -171,7 +172,8 @@ async def test_responses_keep_the_order_of_fast_and_ordinary_requests(
     shared: Service, gate: Gate, taken: list[bool]
 ) -> None:
     body = json.dumps(cost()).encode()
-    independent = request("POST", "/v1/events?mode=independent", f"Content-Length: {len(body)}", body=body)
+    headers = ("Content-Type: application/json", f"Content-Length: {len(body)}")
+    independent = request("POST", "/v1/events?mode=independent", *headers, body=body)
     async with connected(shared) as connection:
         await connection.send(independent)
         await is_true(lambda: gate.submitted == 1)

@@ -4,12 +4,13 @@ import asyncio
 import json
 import logging
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import limits
 import pytest
 
 from ledger import key_ring
+from ledger.api import fast_append, middleware
 from ledger.api.connection_limits import ConnectionLimits
 from ledger.api.event_decoding import LARGE_EVENTS_MIN
 from ledger.api.fast_append import FastAppend
@@ -56,43 +57,56 @@ async def authorization(database: Database, name: str = "agent", role: str = "ag
     return f"Authorization: {(await key_header(database, name, role))['Authorization']}"
 
 
-class Contexts(logging.Handler):
-    """Keeps the context of every record."""
+class Line(NamedTuple):
+    """A record, and the context in which it was logged."""
+
+    level: str
+    message: str
+    context: dict[str, str] | None
+
+
+class Lines(logging.Handler):
+    """Keeps every record with its context."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.seen: list[tuple[str, dict[str, str] | None]] = []
+        self.seen: list[Line] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.seen.append((record.getMessage(), REQUEST_CONTEXT.get()))
+        self.seen.append(Line(record.levelname, record.getMessage(), REQUEST_CONTEXT.get()))
 
 
 @pytest.fixture
-def contexts() -> Iterator[list[tuple[str, dict[str, str] | None]]]:
-    """The messages that the API logs, and the context of each."""
-    handler = Contexts()
+def lines(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Iterator[list[Line]]:
+    """The lines that the API logs; the middleware's at level debug too, but without the line of every request."""
+    for module in (middleware, fast_append):
+        monkeypatch.setattr(module, "is_access_logged", lambda: False)
+    handler = Lines()
     logger = logging.getLogger("ledger.api")
     logger.addHandler(handler)
-    yield handler.seen
+    with caplog.at_level(logging.DEBUG, middleware.logger.name):
+        yield handler.seen
     logger.removeHandler(handler)
 
 
 @pytest.mark.parametrize(
-    ("error", "status"),
+    ("error", "status", "levels"),
     [
-        (DatabaseUnavailable("the database did not respond; try again"), 503),
-        (ConnectionRefusedError("secret"), 503),
-        (TimeoutError(), 503),
-        (RuntimeError("secret"), 500),
+        (DatabaseUnavailable("the database did not respond; try again"), 503, []),
+        # The connection pool has logged the outage once, for all requests.
+        (ConnectionRefusedError("secret"), 503, ["DEBUG"]),
+        (TimeoutError(), 503, ["DEBUG"]),
+        (RuntimeError("secret"), 500, ["ERROR"]),
     ],
     ids=lambda error: type(error).__name__,
 )
 async def test_an_error_while_judging_has_the_same_response_and_log_line(
     database: Database,
     monkeypatch: pytest.MonkeyPatch,
-    contexts: list[tuple[str, dict[str, str] | None]],
+    lines: list[Line],
     error: Exception,
     status: int,
+    levels: list[str],
 ) -> None:
     def fail(*_: Any) -> "asyncio.Future[Any]":
         answer = asyncio.get_running_loop().create_future()
@@ -103,15 +117,15 @@ async def test_an_error_while_judging_has_the_same_response_and_log_line(
     key = await authorization(database)
     async with served(database, RateLimits(limits.parse("1000/day"))) as url:
         await response_to(url, request("GET", "/v1/campaigns", key))
-        contexts.clear()
+        lines.clear()
         fast, ordinary = await by_both_ways(url, post(cost(), key, "X-Request-ID: mine"))
 
     assert comparable(fast) == comparable(ordinary)
     assert fast.status == status
     assert b"secret" not in fast.body
-    assert contexts[: len(contexts) // 2] == contexts[len(contexts) // 2 :]
-    assert [context for _, context in contexts] == [{"request_id": "mine", "key": "agent"}] * len(contexts)
-    assert len(contexts) == (0 if isinstance(error, DatabaseUnavailable) else 2)
+    assert [line.level for line in lines] == levels * 2
+    assert lines[: len(levels)] == lines[len(levels) :]
+    assert all(line.context == {"request_id": "mine", "key": "agent"} for line in lines)
 
 
 async def test_a_full_queue_has_the_same_response(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
