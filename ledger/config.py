@@ -183,7 +183,8 @@ def _check_option(name: str, option: str, value: str) -> None:
         raise ConfigError(
             f"connect_timeout in {name} must be a number of seconds, 1 to {CONNECT_SECONDS_MAX}, not {value!r}"
         )
-    if option == "options" and "synchronous_commit" in value:
+    # PostgreSQL ignores the case of a setting, and reads "-" as "_".
+    if option == "options" and "synchronous_commit" in value.lower().replace("-", "_"):
         raise ConfigError(f"options in {name} must not change synchronous_commit: acknowledged events could be lost")
 
 

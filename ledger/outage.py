@@ -45,7 +45,7 @@ class Outage:
 
     def _over(self) -> None:
         assert self._began_at is not None
-        self._log("the database is available again; it was not for %.1f s", self._back_at - self._began_at)
+        self._log("the database is available again; it was unavailable for %.1f s", self._back_at - self._began_at)
         self._began_at = self._end = None
 
     def _log(self, message: str, value: object) -> None:

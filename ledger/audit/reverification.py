@@ -152,7 +152,7 @@ def _log_change(before: Reverification, after: Reverification) -> None:
     if after.change is not None and after.change != before.change:
         logger.critical("LOG CHANGED: %s", after.problem())
     elif before.change is not None and after.change is None:
-        logger.warning("the log is again what was sealed, up to position %d", after.position)
+        logger.warning("the sealed events match the seal again, up to position %d", after.position)
 
 
 async def find_change(connection: Connection, sealed: SealedTree, after: int, until: int) -> Change | None:

@@ -1,11 +1,13 @@
 """Backups of the embedded server: dump its database, restore a dump, keep the present database."""
 
 import os
+import secrets
 from datetime import UTC, datetime
 from pathlib import Path
 
 from sqlalchemy import URL
 
+from ledger.durable_files import sync_folder
 from ledger.embedded.client_programs import ClientPrograms
 from ledger.embedded.cluster import DATABASE
 from ledger.embedded.errors import EmbeddedError
@@ -40,15 +42,20 @@ def back_up(url: URL, file: Path) -> None:
     Raises:
         EmbeddedError: the file exists already, cannot be written, or the dump failed.
     """
+    exists = EmbeddedError(f"{file} exists already. Next: choose another name.")
     if file.exists():
-        raise EmbeddedError(f"{file} exists already. Next: choose another name.")
-    partial = file.with_name(f"{file.name}.partial")
+        raise exists
+    # Two backups to one name must not share a file.
+    partial = file.with_name(f"{file.name}.{secrets.token_hex(4)}.partial")
     try:
-        os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
+        os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         ClientPrograms(url).run("pg_dump", "--format=custom", f"--file={partial.resolve()}", database=DATABASE)
         with partial.open("rb") as written:
             os.fsync(written.fileno())
-        partial.rename(file)
+        os.link(partial, file)
+        sync_folder(file.parent)
+    except FileExistsError:
+        raise exists from None
     except OSError as error:
         raise EmbeddedError(f"{file} cannot be written: {error.strerror}. Next: choose another folder.") from error
     finally:

@@ -47,8 +47,13 @@ class Supervisor:
         """Check the server, and start it again whenever it has ended, until cancelled."""
         while True:
             await asyncio.sleep(CHECK_SECONDS)
-            if not self._server.is_running():
-                await self._restart()
+            try:
+                if not self._server.is_running():
+                    await self._restart()
+            except (OSError, ValueError):
+                # Such as too many open files: it may pass.
+                logger.exception("checking the embedded PostgreSQL failed; retrying")
+                await asyncio.sleep(self._backoff.next())
 
     async def _restart(self) -> None:
         self._ended_at = time.monotonic()
@@ -72,6 +77,6 @@ class Supervisor:
                 return
             except EmbeddedError as error:
                 if not self._reason:
-                    logger.error("the embedded PostgreSQL does not start; it is tried again and again: %s", error)
+                    logger.error("the embedded PostgreSQL does not start; retrying: %s", error)
                 self._reason = str(error)
             await asyncio.sleep(self._backoff.next())

@@ -91,8 +91,10 @@ async def record_missing_keys(connection: Connection, actor: str) -> int:
         connection: to the primary.
         actor: the command-line user that migrates the database.
     """
+    # The keys first: one that is created meanwhile is not missing.
+    listed = await keys.list_keys(connection)
     recorded = {row["stream_id"] for row in await connection.fetch(RECORDED_STREAMS)}
-    missing = [key for key in await keys.list_keys(connection) if _stream_id(key) not in recorded]
+    missing = [key for key in listed if _stream_id(key) not in recorded]
     for start in range(0, len(missing), KEYS_MAX):
         events = []
         for key in missing[start : start + KEYS_MAX]:

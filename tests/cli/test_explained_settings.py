@@ -79,6 +79,10 @@ CASES: dict[str, tuple[Callable[[URL], str], str]] = {
     "timeout": (lambda url: f"{plain(url)}?connect_timeout=abc", "connect_timeout in DATABASE_URL must be a number"),
     "attributes": (lambda url: f"{plain(url)}?target_session_attrs=maybe", "must be one of any, primary"),
     "standby": (lambda url: f"{plain(url)}?target_session_attrs=standby", "target_session_attrs"),
+    "durability, another spelling": (
+        lambda url: f"{plain(url)}?options=-c%20Synchronous-Commit%3Doff",
+        "synchronous_commit",
+    ),
     "durability": (lambda url: f"{plain(url)}?options=-csynchronous_commit%3Doff", "synchronous_commit"),
     "unknown": (lambda url: f"{plain(url)}?keepalives=1", "'keepalives', which is not supported"),
     "twice": (lambda url: f"{plain(url)}?sslmode=require&sslmode=disable", "more than once"),

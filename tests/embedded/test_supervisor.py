@@ -56,7 +56,7 @@ async def test_a_server_that_does_not_start_is_tried_again_and_logged_in_three_l
     assert server.attempts == 6
     ended, reason, back = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     assert ended == "the embedded PostgreSQL (process 1) has ended; it is started again"
-    assert reason.endswith("tried again and again: the disk is gone")
+    assert reason.endswith("retrying: the disk is gone")
     assert back.startswith("the database is available again")
 
 
