@@ -20,7 +20,7 @@ from ledger.domain.event import Candidate
 from ledger.domain.json_values import canonical_json
 from ledger.time_slices import in_slices
 
-SECRET_TABLE = "ledger.idempotency_secret"
+TABLE = "ledger.idempotency_secret"
 
 LOAD = "SELECT secret FROM ledger.idempotency_secret"
 
@@ -68,7 +68,7 @@ class IdempotencyKeys:
         """Return the key that a caller sent. The first call loads the secret."""
         if self._secret is None:
             async with self._database.connection() as connection:
-                self._secret = bytes(require_row(await connection.fetchrow(LOAD), SECRET_TABLE)["secret"])
+                self._secret = bytes(require_row(await connection.fetchrow(LOAD), TABLE)["secret"])
         return IdempotencyKey(self._secret, actor, key)
 
     async def claim(self, key: IdempotencyKey, decoded: Sequence[One]) -> list[One]:
