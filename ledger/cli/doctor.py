@@ -44,7 +44,7 @@ POOLED = (
 )
 EMBEDDED_SUPERUSER = (
     "the embedded PostgreSQL has one user, its superuser {user}: anyone who can read its home can change the log. If "
-    "that is not acceptable, use a separate PostgreSQL with a service user (README, Database roles)"
+    "that is not acceptable, use a separate PostgreSQL with a service user (docs/guides/operators.md, Database roles)"
 )
 DIRECT = "to the server itself (Supabase: port 5432; Neon: the host without -pooler)"
 
