@@ -10,6 +10,7 @@ from functools import partial
 from typing import NamedTuple
 
 import msgspec
+from aiohttp import web
 
 from ledger.api import problems
 from ledger.api.append import append_result, idempotency_key
@@ -97,9 +98,7 @@ class FastAppend:
         try:
             answer = self._services.appender.submit(Request(candidates))
         except LedgerError as error:
-            response = problems.response(error)
-            write(taken.request, response)
-            self._count(response.status)
+            self._respond_with_error(taken.request, error)
         else:
             answer.add_done_callback(partial(self._respond, taken))
 
@@ -116,14 +115,15 @@ class FastAppend:
             self._services.telemetry.count_refusal(result.slug)
             response = problems.response(result, result.index if taken.is_batch else None)
             response.headers.update(request.headers)
-            write(request, response)
-            self._count(response.status)
+            self._write(request, response)
         else:
             write_json(request, result.status, msgspec.json.encode(result.answer), result.answer.position)
             self._count(result.status)
 
     def _respond_with_error(self, request: FastRequest, error: Exception) -> None:
-        response = error_response(error, "POST", PATH)
+        self._write(request, error_response(error, "POST", PATH))
+
+    def _write(self, request: FastRequest, response: web.Response) -> None:
         write(request, response)
         self._count(response.status)
 
