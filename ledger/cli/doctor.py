@@ -44,8 +44,10 @@ POOLED = (
 )
 EMBEDDED_SUPERUSER = (
     "the embedded PostgreSQL has one user, its superuser {user}: anyone who can read its home can change the log. If "
-    "that is not acceptable, use a separate PostgreSQL with a service user (docs/guides/operators.md, Database roles)"
+    "that is not acceptable, use a database of your own (docs/guides/setup.md) and a service user "
+    "(docs/guides/operators.md, Database roles)"
 )
+NEVER_SEALED = "no event has been sealed yet, so a change of the log would not be detected. Next: {}"
 DIRECT = "to the server itself (Supabase: port 5432; Neon: the host without -pooler)"
 
 
@@ -239,7 +241,18 @@ async def _check_sealer(connection: Connection, files: SigningFiles) -> Check:
         return Check("sealer", "problem", f"{difference}. Next: {OTHER_KEY_ADVICE}")
     if problem := status.problem():
         return Check("sealer", "problem", problem)
+    if status.verifier_key is None and status.head:
+        return Check("sealer", "warning", NEVER_SEALED.format(_start_sealing(signer is not None, files)))
     return Check("sealer", "ok", f"{status.size:,} of {status.head:,} events are sealed")
+
+
+def _start_sealing(has_key: bool, files: SigningFiles) -> str:
+    if has_key:
+        return f"start `ledger up` or `ledger worker`, which seal with {files.key_file}"
+    return (
+        f"start `ledger up`, which creates {files.key_file}; or create the key on the machine of `ledger worker` "
+        "(docs/guides/auditors.md, For operators), and start that"
+    )
 
 
 async def _check_clock(connection: Connection) -> list[Check]:

@@ -9,7 +9,8 @@ from sqlalchemy import URL
 
 from ledger.audit.note import Signer, sign
 from ledger.audit.sealer import OtherKeyError
-from ledger.cli.doctor import examine_databases
+from ledger.audit.signing_files import SigningFiles
+from ledger.cli.doctor import Check, examine_databases
 from ledger.config import Settings
 from ledger.database import Database
 from tests.audit.sealing import (
@@ -28,7 +29,7 @@ from tests.audit.sealing import (
     without_triggers,
 )
 from tests.audit.tlog_client import TileClient
-from tests.events import cost
+from tests.events import campaign, cost
 from tests.log.helpers import query, record, value
 
 
@@ -208,6 +209,25 @@ async def test_doctor_reports_another_key_in_its_home(log: SealedLog, database_u
 
     assert [check.verdict for check in found.values()] == ["problem", "ok", "ok"]
     assert "the log was sealed with the key" in found["elsewhere"].says
+
+
+async def test_doctor_warns_of_events_if_nothing_was_ever_sealed(
+    database: Database, database_url: URL, tmp_path: Path
+) -> None:
+    settings = Settings(home=tmp_path, log_origin=ORIGIN, database_url=database_url)
+
+    async def sealer_check() -> Check:
+        return next(check for check in await examine_databases(settings) if check.name == "sealer")
+
+    empty = await sealer_check()
+    await record(database, campaign())
+    without_key = await sealer_check()
+    SigningFiles(tmp_path, None, ORIGIN).make_signer()
+    with_key = await sealer_check()
+
+    assert [check.verdict for check in (empty, without_key, with_key)] == ["ok", "warning", "warning"]
+    assert f"`ledger up`, which creates {tmp_path / 'log.key'}" in without_key.says
+    assert f"`ledger worker`, which seal with {tmp_path / 'log.key'}" in with_key.says
 
 
 @pytest.mark.parametrize(
