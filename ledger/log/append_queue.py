@@ -36,11 +36,9 @@ HEAVY_EVENTS_MIN = 200
 ACTIVE_SECONDS = 0.1
 """A key counts as active while a request of it is being recorded, and for this time after the answer."""
 
-CREDIT_SECONDS = 2.0
-"""The most unused time that a key keeps for later. It is more than the largest request takes."""
-
-NEW_CREDIT_SECONDS = 0.1
-"""The credit of a new key: enough to be served next, too little to send large batches before the others."""
+CREDIT_SECONDS = 0.1
+"""How far a key that is new or returns begins before the others: enough to be served next, too little to send several
+large batches before them, however long it was idle."""
 
 RECENT_SECONDS = 1.0
 """While other keys have sent in this time, heavy requests are not judged ahead."""
@@ -114,7 +112,7 @@ class AppendQueue:
         characters = sum(len(candidate.data) + len(candidate.text or "") for candidate in candidates)
         if not self:
             self._virtual_seconds = max((key.used_seconds for key in self._keys.values()), default=0.0)
-        key = self._keys.setdefault(candidates[0].actor, _Key(self._virtual_seconds - NEW_CREDIT_SECONDS))
+        key = self._keys.setdefault(candidates[0].actor, _Key(self._virtual_seconds - CREDIT_SECONDS))
         if key.waiting and self._is_past_share(key, events, characters):
             raise Overloaded(QUEUE_FULL)
         if not key.waiting:
