@@ -19,11 +19,19 @@ DROP DATABASE IF EXISTS {RESTORING} WITH (FORCE);
 CREATE DATABASE {RESTORING};
 """
 
-# The grants in a dump need these roles, which belong to the server and are not in the dump.
+# The policies in a dump need these roles, which belong to the server and are not in the dump.
 CREATE_ROLES = """
 SELECT format('CREATE ROLE %I NOLOGIN', name)
 FROM unnest(ARRAY['ledger_owner', 'ledger_service', 'ledger_reader']) AS wanted (name)
 WHERE to_regrole(name) IS NULL \\gexec
+"""
+
+# Roles of the server that was dumped may not exist here, so its owners and grants are not restored, but made again.
+OPTIONS = ("--exit-on-error", "--single-transaction", "--no-owner", "--no-privileges", f"--dbname={RESTORING}")
+
+# Dumps of the first revisions have no such procedure: the migration that makes it also calls it.
+GRANT_ROLES = """
+SELECT 'CALL ledger.grant_roles()' WHERE to_regprocedure('ledger.grant_roles()') IS NOT NULL \\gexec
 """
 
 EXCHANGE = f"""
@@ -67,7 +75,7 @@ def restore_dump(url: URL, file: Path) -> str | None:
 
     Args:
         url: of the server, with the password; nothing else may be connected to the database.
-        file: made by `back_up`, or by `pg_dump --format=custom`.
+        file: made by `back_up`, or by `pg_dump --format=custom` on any server.
 
     Returns:
         the new name of the database that was replaced; None if it had no log.
@@ -78,8 +86,8 @@ def restore_dump(url: URL, file: Path) -> str | None:
     programs = ClientPrograms(url)
     programs.sql(CREATE_EMPTY)
     programs.sql(CREATE_ROLES)
-    options = ("--exit-on-error", "--single-transaction", f"--dbname={RESTORING}")
-    programs.run("pg_restore", *options, file.resolve())
+    programs.run("pg_restore", *OPTIONS, file.resolve())
+    programs.sql(GRANT_ROLES, RESTORING)
     had_log = programs.sql(HAS_LOG, DATABASE) == "t"
     replaced = f"{DATABASE}_before_{datetime.now(UTC):%Y%m%d_%H%M%S}"
     programs.sql(EXCHANGE.format(replaced=replaced))

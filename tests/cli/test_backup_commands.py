@@ -58,6 +58,28 @@ async def test_a_backup_is_restored_beside_the_present_database_and_on_a_new_mac
     assert heads == (29, 28, 28)
 
 
+async def test_a_dump_of_a_server_with_other_roles_is_restored_with_the_roles_of_a_ledger(
+    home: Path, tmp_path: Path
+) -> None:
+    dump, new_home = tmp_path / "ledger.dump", tmp_path / "new"
+    await done("seed", "--home", home)
+    with EmbeddedServer.acquire(home) as server:
+        async with connected(make_url(server.url).set(drivername="postgresql+asyncpg")) as connection:
+            await connection.execute(
+                "CREATE ROLE bookkeeper; ALTER TABLE public.campaigns OWNER TO bookkeeper;"
+                "ALTER FUNCTION ledger.erase_text OWNER TO bookkeeper;"
+                "CREATE ROLE dashboard; GRANT SELECT ON public.campaigns TO dashboard"
+            )
+    await done("backup", dump, "--home", home)
+
+    try:
+        restored = await done("restore", dump, "--home", new_home)
+    finally:
+        remove(new_home)
+
+    assert "Clean" in restored.out
+
+
 async def test_with_a_configured_database_the_commands_refuse(tmp_path: Path) -> None:
     result = await ledger("backup", tmp_path / "dump", database="postgresql://u@127.0.0.1:1/d")
 
