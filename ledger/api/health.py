@@ -13,7 +13,7 @@ from ledger.api.views import Time
 from ledger.audit import tree_store
 from ledger.audit.reverification import read_reverification
 from ledger.database import CONNECTION_ERRORS
-from ledger.database.migrations import current_revision, revision_problem
+from ledger.database.migrations import current_revision, running_problem
 from ledger.database.singleton import MissingRowError
 from ledger.domain.codec import time_text
 from projections.queries import projection_status
@@ -83,7 +83,7 @@ async def readyz(request: web.Request, services: Services) -> web.StreamResponse
 
 async def _check(services: Services) -> Readiness:
     async with services.database.connection() as connection:
-        problem = revision_problem(await current_revision(connection))
+        problem = running_problem(await current_revision(connection))
     if problem is not None:
         return Readiness("unavailable", "ok", problem, UNMIGRATED, UNMIGRATED, UNMIGRATED)
     async with services.database.connection() as connection:

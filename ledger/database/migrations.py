@@ -1,5 +1,6 @@
 """Database migrations: the expected and the current revision, and migrating with Alembic."""
 
+import re
 from pathlib import Path
 
 import sqlalchemy
@@ -10,6 +11,9 @@ from alembic.script import ScriptDirectory
 from ledger import __version__
 from ledger.database import Connection, Database
 from ledger.domain.errors import LedgerError
+
+_NUMBER = re.compile("[0-9]{4}")
+"""What the revisions of the ledger look like, unlike those that Alembic makes up for other programs."""
 
 
 class UnknownRevisionError(LedgerError):
@@ -54,6 +58,15 @@ def revision_problem(current: str | None) -> str | None:
             "another database"
         )
     return f"the database is at revision {current}, and this release needs revision {expected}: run `ledger migrate`"
+
+
+def running_problem(current: str | None) -> str | None:
+    """Return what is wrong with a database for a service that runs already; None if this release can use it.
+
+    A newer release may have migrated it: migrations keep the previous release working.
+    """
+    is_newer = current is not None and _NUMBER.fullmatch(current) and current > expected_revision()
+    return None if is_newer else revision_problem(current)
 
 
 def is_known(revision: str) -> bool:

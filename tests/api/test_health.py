@@ -12,7 +12,7 @@ from sqlalchemy import URL, text
 
 from ledger.api.app import listen, serving
 from ledger.database import Database
-from ledger.database.migrations import migrate
+from ledger.database.migrations import expected_revision, migrate
 from ledger.log.appender import Appender
 from tests.api.helpers import NDJSON, eventually, request_for
 from tests.conftest import Service
@@ -80,6 +80,19 @@ async def test_an_unmigrated_database_is_reported_with_the_next_step(empty_datab
         async with client.post("/v1/events", json=cost()) as answer:
             assert answer.status == 201
     await database.close()
+
+
+async def test_a_database_that_a_newer_release_has_migrated_is_ready_and_that_of_another_program_is_not(
+    service: Service,
+) -> None:
+    found = []
+    for revision in (f"{int(expected_revision()) + 1:04}", "ae1027a6acf0"):
+        async with service.database.engine.begin() as connection:
+            await connection.execute(text(f"UPDATE alembic_version SET version_num = '{revision}'"))
+        status, body = await readiness(service.client)
+        found.append((status, body["migrations"] == "ok"))
+
+    assert found == [(200, True), (503, False)]
 
 
 async def test_a_missing_worker_is_reported_by_the_lag(database: Database) -> None:
