@@ -1,4 +1,4 @@
-"""A bound on bytes or slots with a fair share for each API key: a key may hold at most what is free."""
+"""Fair shares of a bounded resource: an API key may hold at most as much as is free (bytes, slots)."""
 
 import asyncio
 from collections import deque
@@ -13,10 +13,10 @@ class _Waiter(NamedTuple):
 
 
 class FairShare:
-    """A total that API keys share. What a key holds never exceeds what was free before its last take.
+    """A total that API keys share. A key is granted an amount only if it then holds at most what was free before.
 
-    So one busy key gets half of the total, two get a third each, and a part is always free for another key. The rule
-    is known from the buffers of network switches (Choudhury and Hahne, "Dynamic Queue Length Thresholds for
+    So one busy key gets half of the total, two get a third each, and a part is always free for another key. Network
+    switches share their buffers by this rule (Choudhury and Hahne, "Dynamic Queue Length Thresholds for
     Shared-Memory Packet Switches", 1998). The tasks that wait are bounded by what starts them, such as connections.
     """
 

@@ -17,7 +17,7 @@ class Outage:
     """
 
     def __init__(self, *, is_logged: bool = True) -> None:
-        """Make it without an outage; `is_logged` is false if others log them."""
+        """Start without an outage; `is_logged`: whether its outages are logged here."""
         self._level = logging.WARNING if is_logged else logging.NOTSET
         self._began_at: float | None = None
         self._back_at = 0.0
@@ -45,7 +45,7 @@ class Outage:
 
     def _over(self) -> None:
         assert self._began_at is not None
-        self._log("the database is available again; it was unavailable for %.1f s", self._back_at - self._began_at)
+        self._log("the database is available again; the outage lasted %.1f s", self._back_at - self._began_at)
         self._began_at = self._end = None
 
     def _log(self, message: str, value: object) -> None:

@@ -73,10 +73,10 @@ LOCAL = Caller("local", Role.ADMIN)
 def require_stream_allowed(working_state: WorkingState, candidate: Candidate) -> None:
     """Refuse an event of a restricted key on a stream that the key may not see.
 
-    An opening event gets the refusal that it would get if the stream did not exist, if there is one.
+    An opening event is first checked as if the stream did not exist: a refusal then does not reveal the stream.
 
     Raises:
-        Forbidden, UnknownReference: An opening event names what the key may not use.
+        Forbidden, UnknownReference: An opening event names a campaign or job that the key may not use.
         StreamNotFound: The stream counts for another campaign or for none, or a later event has no stream.
     """
     category, stream_id = candidate.event_type.category, candidate.stream_id
@@ -94,8 +94,8 @@ def require_references_allowed(working_state: WorkingState, candidate: Candidate
     """Refuse an event of a restricted key that would count for a campaign that is not allowed, or for none.
 
     Raises:
-        Forbidden: It would.
-        UnknownReference: It names a job that the key may not see.
+        Forbidden: The event would count for such a campaign, or for none.
+        UnknownReference: The event names a job that the key may not see.
     """
     payload, event_type = candidate.payload, candidate.event_type
     allowed = candidate.allowed_campaign_ids or frozenset()

@@ -93,7 +93,7 @@ class FieldPlan(NamedTuple):
 
 
 class EventData(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
-    """The base of all event structs. In an instance, amounts are canonical and within their range."""
+    """The base of all event structs. Amounts in an instance are canonical and within their range."""
 
     def __post_init__(self) -> None:
         for name, default, checked in _checks_of(type(self)):

@@ -80,7 +80,7 @@ class EventType:
     """The field of `data` that holds the amount by which the event changes what is spent or held."""
 
     is_fact: bool = False
-    """Whether the money is already spent: never refused for money; `over_budget` names the limits exceeded."""
+    """Whether the money is already spent: no budget refuses the event; `over_budget` names the exceeded limits."""
 
     opens_hold: bool = False
     """Whether the amount is held until the next event of the stream."""

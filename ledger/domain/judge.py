@@ -2,7 +2,7 @@
 
 An event is judged in this order: identity (duplicates), expected version, stream, references, status, money; its shape
 was checked before. Later events of a request see the effects of earlier ones. A refused request changes nothing, except
-that a hold refused for money leaves a `cost.denied`.
+that a hold refused because of a budget is recorded as a `cost.denied`.
 """
 
 from collections.abc import Callable, Generator
@@ -60,7 +60,7 @@ def judge_stepwise(working_state: WorkingState, request: Request) -> Generator[N
 
 
 def _judge_single(working_state: WorkingState, candidate: Candidate, index: int) -> Receipt | Refused:
-    """Judge an event that fails alone; if its hold is refused for money, remember the denial to record."""
+    """Judge one event separately; if a budget refuses its hold, note the denial to be recorded."""
     savepoint = working_state.savepoint()
     verdict = _refusal_as_value(working_state, candidate, index)
     if isinstance(verdict, Refused):
@@ -84,7 +84,7 @@ def _refusal_as_value(working_state: WorkingState, candidate: Candidate, index: 
 
 
 def _judge_event(working_state: WorkingState, candidate: Candidate) -> Receipt:
-    """Take an event through every step in order; a duplicate ends at the second."""
+    """Check an event in the documented order, and record it; for a duplicate, return its first receipt."""
     is_restricted = candidate.allowed_campaign_ids is not None
     if is_restricted:
         require_stream_allowed(working_state, candidate)

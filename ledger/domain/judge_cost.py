@@ -66,7 +66,7 @@ def _open_entry(
 
 
 def release_holds(working_state: WorkingState, ended: Candidate) -> None:
-    """Release the open holds of the job that this event has just ended, or note that some remain to be released."""
+    """Release the open holds of the job that this event has just ended, or record that some remain to be released."""
     holds = list(working_state.holds.of_job(ended.stream_id))
     released = holds[: working_state.releases_left]
     if len(released) < len(holds) or working_state.has_unloaded_holds:

@@ -72,7 +72,7 @@ def require_takes_holds(
         schema_version: The version of the `cost.reserved`, whose rules apply.
 
     Raises:
-        IllegalTransition: One of them is not.
+        IllegalTransition: The status of the campaign or job allows no holds.
     """
     if job_id is not None:
         _require_status("job", require_job(working_state, job_id).status, job.TAKES_HOLDS, "money can be held")

@@ -21,7 +21,7 @@ def to_candidate(recorded: Recorded) -> Candidate:
     """Decode a recorded event and check that its data and text are written in the canonical form.
 
     Raises:
-        InvalidLogError: They are not, or this release does not know the type.
+        InvalidLogError: The data or text is not canonical, or this release does not know the type.
     """
     try:
         stored = recorded.type, recorded.schema_version, recorded.data, recorded.text
@@ -59,7 +59,7 @@ def to_candidate(recorded: Recorded) -> Candidate:
 def rejudge(working_state: WorkingState, history: LogHistory, recorded: Recorded, candidate: Candidate) -> Recorded:
     """Judge a recorded event at its position and put its changes into the working state.
 
-    No entry can have a negative cost, since the fold of adjustments refuses it; so no account can.
+    The fold of adjustments refuses a negative cost of an entry, so the spent amount of an account is never negative.
 
     Args:
         working_state: The state after the event before.

@@ -1,7 +1,7 @@
 """The unit of work of an append: the states that it needs, with the changes made so far.
 
-Every change is logged. So a refused request can be rolled back without affecting the other requests of its group, and
-the log of changes names what must be stored at the end.
+Every change is logged, so that a refused request can be rolled back without affecting the other requests of its group.
+At the end the log of changes names what must be stored.
 """
 
 from datetime import datetime
@@ -51,7 +51,7 @@ class Account(msgspec.Struct, frozen=True, gc=False):
 
 
 class Savepoint(NamedTuple):
-    """How far the log of changes, the recorded events and the budget of releases had come."""
+    """The state to roll back to: lengths of the change log and of the recorded events, and the releases left."""
 
     changes: int
     events: int
@@ -116,7 +116,7 @@ class WorkingState:
         self.holds = Holds()
         # Whether jobs that end may have more open holds than `holds` contains.
         self.has_unloaded_holds = False
-        # By job that ended with more holds than the group could release: the position of the event that ended it.
+        # Jobs that ended with more holds than the group could release, and the position of the event that ended each.
         self.pending_releases: dict[UUID, int] = {}
         self.releases_left = RELEASES_MAX
         # Versions of the streams of category `ledger`, which have no state.

@@ -77,7 +77,7 @@ async def append_group(connection: Connection, requests: Sequence[Request], now:
 async def append_in_transaction(
     connection: Connection, requests: Sequence[Request], now: datetime | None = None
 ) -> Appended:
-    """Append as `append` does, inside a transaction of the caller, who writes rows that belong to the events.
+    """Append as `append` does, inside a transaction in which the caller also writes rows that belong to the events.
 
     Args:
         connection: inside a transaction with the timeouts of `APPEND_TIMEOUTS`. It has the head lock afterwards.
@@ -103,7 +103,7 @@ async def lock_and_load(
 
     Args:
         connection: inside a transaction.
-        requests: those to be judged.
+        requests: the requests to judge.
         now: the time for `recorded_at`; the clock of the database server when None.
     """
     needed = await ResidentState(UNKNOWN_HEAD).needed_by(requests)

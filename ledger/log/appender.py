@@ -57,7 +57,7 @@ class Appender:
         return await self.submit(request)
 
     def require_room(self, actor: str, events: int) -> None:
-        """Raise `Overloaded` if so many events of a key could not be queued now."""
+        """Raise `Overloaded` if a key could not queue this many events now."""
         self._queue.require_room(actor, events)
 
     def submit(self, request: Request) -> "asyncio.Future[Verdict]":

@@ -35,7 +35,7 @@ def faults_of(text: str) -> list[Fault]:
     faults = list(islice(faulty_texts(text), FAULTS_MAX))
     inside = tuple(f"{fault.path}." for fault in faults)
     for path, message in _event_faults(text):
-        # A value with a faulty text inside cannot be decoded: the text is named already.
+        # A value that contains a faulty text cannot be decoded either; only the text is reported.
         if not any(known.startswith((f"{path}.", f"{path}[")) for known in inside):
             faults.append(Fault(path, message))
     return faults[:FAULTS_MAX]
@@ -60,7 +60,7 @@ def _event_faults(text: str) -> Iterator[Fault]:
 
 
 def _type_name(text: str | None) -> tuple[str, str | None]:
-    """Return the name of an event's type, and why it is wrong; None if it is an event type that clients may send."""
+    """Return the name of an event's type, and why clients may not send it; None if they may."""
     if text is None:
         return "", "Object missing required field `type`"
     if (problem := _problem(_string, text)) is not None:
@@ -86,7 +86,7 @@ def _data_faults(event_type: EventType, data: str | None) -> Iterator[Fault]:
 
 
 def _joint_faults(event_type: EventType, data: str) -> Iterator[Fault]:
-    """Yield the fault of fields that are valid one by one."""
+    """Yield the fault of fields that are valid separately, but not together."""
     try:
         event_type.decoder.decode(data)
     except msgspec.ValidationError as error:
@@ -95,7 +95,7 @@ def _joint_faults(event_type: EventType, data: str) -> Iterator[Fault]:
 
 
 def _field_faults(path: str, members: dict[str, str], fields: tuple[_Field, ...]) -> Iterator[Fault]:
-    """Yield the faults of an object's members, each read alone."""
+    """Yield the faults of an object's members, each checked separately."""
     by_name = {field.name: field for field in fields}
     for name, text in members.items():
         field = by_name.get(name)
@@ -108,7 +108,7 @@ def _field_faults(path: str, members: dict[str, str], fields: tuple[_Field, ...]
 
 
 def _problem(decoder: "msgspec.json.Decoder[Any]", text: str, field: _Field | None = None) -> str | None:
-    """Return why a JSON text is no valid value of a field; None if it is."""
+    """Return why a JSON text is not a valid value of a field; None if it is."""
     try:
         value = decoder.decode(text)
         if field is not None and field.plan is not None:

@@ -1,7 +1,7 @@
-"""Events as the API shows them, as JSON that PostgreSQL writes.
+"""Events as the API shows them, written as JSON by PostgreSQL.
 
-That takes the process an eighth of the time of reading the columns into Python and encoding them: the event loop stays
-free for appends.
+Reading the columns into Python and encoding them there takes this process eight times as long, during which the event
+loop cannot serve appends.
 """
 
 from collections.abc import AsyncIterator
@@ -32,7 +32,7 @@ _JSON = f"""concat(
 
 
 class JsonEvent(NamedTuple):
-    """The JSON of an `EventView`, with what a reader of pages needs to know of it."""
+    """The JSON of an `EventView`, with the position and version that callers need for paging."""
 
     position: int
     version: int

@@ -1,4 +1,4 @@
-"""The sweeper: expires holds that are due, and releases the holds of ended jobs that are still open."""
+"""The sweeper: expires due holds, and releases holds that ended jobs have left open."""
 
 import asyncio
 import logging
@@ -38,12 +38,12 @@ FROM (SELECT min(expires_at) AS expires_at FROM ledger.holds) AS next, {CLOCK.fo
 async def expire_due_holds(database: Database, appender: Appender, now: datetime | None = None) -> int:
     """Expire the holds that are due, at most `EXPIRED_HOLDS_MAX`.
 
-    Several processes may do so at the same time: a hold that has expired already is refused, which has no effect.
+    Several processes may call this at the same time: expiring a hold twice is refused, which has no effect.
 
     Args:
         database: the database of the log.
         appender: records the events.
-        now: the time to compare with, the same as the appender's; the clock of the database server when None.
+        now: the present time, the same as the appender's; the clock of the database server when None.
 
     Returns:
         the number of holds that were due.
@@ -73,7 +73,7 @@ async def expire_holds(database: Database, appender: Appender, signal: LogSignal
             if expired == EXPIRED_HOLDS_MAX or released:
                 continue
             async with database.connection() as connection:
-                await _warn_of_lead(connection)
+                await _warn_if_clock_is_ahead(connection)
                 seconds = await connection.fetchval(SECONDS_TO_NEXT)
         except Exception as error:
             level = log_level(error, logging.ERROR)
@@ -89,11 +89,11 @@ async def expire_holds(database: Database, appender: Appender, signal: LogSignal
             await signal.wait(seen, pause - PAUSE_SECONDS)
 
 
-async def _warn_of_lead(connection: Connection) -> None:
+async def _warn_if_clock_is_ahead(connection: Connection) -> None:
     lead = await notice_lead(connection)
     if lead is not None:
         logger.warning(
-            "the last event was recorded %.0f s after the present time of the database server, whose clock was ahead; "
-            "until it has caught up, the log's clock runs at half speed, and holds last longer",
+            "the time of the last event is %.0f s ahead of the database server's clock; until that has caught up, the "
+            "log's clock runs at half speed, so holds last longer",
             lead,
         )

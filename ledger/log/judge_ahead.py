@@ -1,4 +1,4 @@
-"""Judging ahead: on the resident working state, on top of a group that is still being written."""
+"""Judge the next group ahead, on the working state in memory, while the previous group is being written."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -25,10 +25,10 @@ class JudgeAhead:
     """The resident working state, and the head of the log after the last judged group."""
 
     def __init__(self, reader: ConnectionLease, clock: Callable[[], datetime] | None) -> None:
-        """Make it without a state.
+        """Create it without a working state.
 
         Args:
-            reader: the connection that loads.
+            reader: the connection to load with.
             clock: the time for `recorded_at`; the clock of the database server when None.
         """
         self._reader = reader
@@ -42,7 +42,7 @@ class JudgeAhead:
         return self._state is not None and self._state.is_full
 
     def reset(self, state: ResidentState | None = None, head: Head | None = None) -> None:
-        """Drop the state; go on with another one and its head, if given."""
+        """Replace the state and its head; without arguments, only drop them."""
         self._state, self._head = state, head or UNKNOWN_HEAD
 
     async def judge(self, requests: Sequence[Request], writing_from: Head | None) -> list[Verdict]:

@@ -41,9 +41,9 @@ class Head(NamedTuple):
 
 
 class Needed(NamedTuple):
-    """The ids that a group of requests needs: the arguments of `ledger.load_state`, and `ledger_candidates`.
+    """The ids that must be loaded for a group of requests: the arguments of `ledger.load_state`.
 
-    For the latter, the events of the category `ledger`, `ledger.log.ledger_events` loads.
+    `ledger_candidates` are the events of the category `ledger`; `ledger.log.ledger_events` loads what they need.
     """
 
     streams: list[UUID]
@@ -77,7 +77,7 @@ class _IdentityRow(msgspec.Struct, array_like=True, gc=False):
     schema_version: int
 
     def recorded_identity(self) -> RecordedIdentity:
-        """Return the event as the current release would have written it; a retried event is compared with that."""
+        """Return the event as this release would have written it, to compare a retried event with it."""
         receipt = Receipt(self.id, self.stream_id, self.version, self.position, False, self.over_budget)
         data, text = to_newest_version(self.type, self.schema_version, self.data, self.text)
         return RecordedIdentity(

@@ -1,4 +1,4 @@
-"""Records groups by the locked path: one retry, then the senders get the error."""
+"""Records groups of appends by the locked path; after one failed retry, the senders receive the error."""
 
 import asyncio
 import logging
@@ -41,7 +41,7 @@ UNAVAILABLE_ERRORS = (*RETRY_ERRORS, TimeoutError)
 
 
 class Judged(NamedTuple):
-    """A judged group: its requests, their verdicts, what is written, and the time at which it began."""
+    """A judged group: its requests, their verdicts, what is written, and when it began, on the monotonic clock."""
 
     waiting: list[Waiting]
     verdicts: list[Verdict]
@@ -84,7 +84,7 @@ class LockedRecorder:
             self.fail([*waiting, *self._queue.take_all()], error)
         except Exception as error:
             logger.log(log_level(error), "appending %d requests failed; retrying", len(waiting), exc_info=error)
-            # As a whole if the database failed, request by request if one of them is at fault.
+            # If the database did not fail, one of the requests may be the cause: retry each separately.
             parts = [waiting] if isinstance(error, RETRY_ERRORS) else [[one] for one in waiting]
             for part in parts:
                 try:

@@ -1,7 +1,7 @@
 """Pending releases: the holds of ended jobs that are still open, released in steps.
 
-A group releases at most `RELEASES_MAX` holds, so that no append takes longer than others. If a job ends with more, its
-row in `ledger.pending_releases` records it, and the sweeper releases the rest. Until then they count as held.
+A group releases at most `RELEASES_MAX` holds, so that no append takes much longer than others. A job that ends with
+more gets a row in `ledger.pending_releases`, and the sweeper releases the rest; until then they count as held.
 """
 
 from uuid_utils.compat import uuid7
@@ -65,7 +65,7 @@ ON CONFLICT (job_id) DO UPDATE SET position = excluded.position
 async def release_pending_holds(database: Database, appender: Appender) -> int:
     """Release pending holds, at most `RELEASES_MAX`; return how many were released.
 
-    Several processes may do so at the same time: a hold that was released already is refused, which has no effect.
+    Several processes may call this at the same time: releasing a hold twice is refused, which has no effect.
     """
     async with database.connection() as connection, connection.transaction():
         await connection.execute(INDEX_SCANS)
@@ -79,5 +79,5 @@ async def release_pending_holds(database: Database, appender: Appender) -> int:
 
 
 async def find_pending_releases(connection: Connection) -> None:
-    """Enter the pending releases that follow from the log, as after an import."""
+    """Store the pending releases that follow from the log; needed after an import."""
     await connection.execute(FIND_PENDING)

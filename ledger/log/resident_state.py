@@ -32,7 +32,7 @@ CANDIDATES_MAX = 1_000
 """The most candidates examined without a pause for the event loop."""
 
 ROWS_MAX = 1_000
-"""The most rows merged without a pause for the event loop after each kind."""
+"""If more rows are merged, there is a pause for the event loop after each kind of row."""
 
 Identity = tuple[str, UUID, UUID]
 
@@ -66,16 +66,16 @@ class ResidentState(WorkingState):
 
     async def needed_by(self, requests: Sequence[Request]) -> Needed:
         """Return the ids that must be loaded before these requests can be judged."""
-        collected = _Collected(self, self._is_resident)
+        ids = _NeededIds(self, self._is_resident)
         examined = 0
         for request in requests:
             for candidate in request.candidates:
-                collected.add(candidate)
+                ids.add(candidate)
             examined += len(request.candidates)
             if examined >= CANDIDATES_MAX:
                 await asyncio.sleep(0)
                 examined = 0
-        return collected.needed()
+        return ids.needed()
 
     def _is_resident(self, category: str, stream_id: UUID) -> bool:
         return stream_id in (self._entries if category == "cost" else self._streams)
@@ -162,7 +162,7 @@ class ResidentState(WorkingState):
         )
 
 
-class _Collected:
+class _NeededIds:
     """Collects the ids that candidates need, each once, in order."""
 
     def __init__(self, state: "ResidentState", is_resident: Callable[[str, UUID], bool]) -> None:

@@ -49,6 +49,6 @@ async def append_each(appender: Appender, decoded: Sequence[Candidate | LedgerEr
         Overloaded: the queue is full; nothing was recorded.
         DatabaseUnavailable: the database failed; retry with the same ids.
     """
-    candidates = [one for one in decoded if isinstance(one, Candidate)]
+    candidates = [item for item in decoded if isinstance(item, Candidate)]
     verdicts = iter(await appender.append(Request(candidates, independent=True)) if candidates else ())
-    return [next(verdicts) if isinstance(one, Candidate) else one for one in decoded]
+    return [next(verdicts) if isinstance(item, Candidate) else item for item in decoded]

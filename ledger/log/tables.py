@@ -159,7 +159,7 @@ log_head = Table(
     Column("recorded_at", Time, nullable=False),
     # New at each move of the head: after a failover that lost events, another history may reach the same position.
     Column("token", Uuid, nullable=False, server_default=text("gen_random_uuid()")),
-    # The times of the log and of the server when a lead of the log's clock was last noticed (`ledger.log.log_clock`).
+    # When the log's clock was last found ahead of the server's: the time by each of them (`ledger.log.log_clock`).
     Column("ahead_from", Time),
     Column("ahead_since", Time),
     PrimaryKeyConstraint("id"),
@@ -198,7 +198,7 @@ api_keys = Table(
     CheckConstraint("role IN ('viewer', 'agent', 'manager', 'auditor', 'metrics', 'admin')", name="role"),
 )
 
-# One row: what event ids are derived with from an Idempotency-Key. It must never leave the database or the service.
+# One row: the secret that derives event ids from an Idempotency-Key. It must never leave the database or the service.
 idempotency_secret = Table(
     "idempotency_secret",
     metadata,
@@ -245,7 +245,7 @@ log_checkpoint = Table(
     CheckConstraint("id = 1", name="id"),
 )
 
-# One row: how far the sealed log was hashed again, when that is continued, and what was found to differ.
+# One row: how far the sealed log was hashed again, when hashing continues, and the change that was found.
 reverification = Table(
     "reverification",
     metadata,

@@ -1,6 +1,6 @@
-"""Which campaign a stream counts for, found equally fast whether it is long, short or missing.
+"""Check whether a caller may see a stream, in a time that does not depend on the stream.
 
-A caller that is restricted to campaigns must not learn from the time of an answer what others have.
+The response time must not reveal to a caller what other campaigns contain.
 """
 
 from uuid import UUID
