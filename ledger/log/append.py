@@ -18,7 +18,6 @@ from ledger.domain.judge import Verdict, judge, judge_stepwise
 from ledger.domain.working_state import WorkingState
 from ledger.log.ledger_events import load_ledger_state
 from ledger.log.load import LOCK_AND_LOAD, Head, decode_loaded
-from ledger.log.log_clock import with_log_time
 from ledger.log.resident_state import ResidentState
 from ledger.log.state_changes import state_changes
 from ledger.log.write import BEGIN_APPEND, Group, write_locked
@@ -108,7 +107,7 @@ async def lock_and_load(
     """
     needed = await ResidentState(UNKNOWN_HEAD).needed_by(requests)
     row = require_row(await connection.fetchrow(LOCK_AND_LOAD, *needed.arguments(now)), HEAD_TABLE)
-    loaded = await with_log_time(connection, decode_loaded(row), now)
+    loaded = decode_loaded(row)
     state = ResidentState(loaded.head)
     await state.merge(loaded, needed)
     if needed.ledger_candidates:

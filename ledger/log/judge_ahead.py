@@ -12,7 +12,6 @@ from ledger.log.append import UNKNOWN_HEAD, end_group, judge_all, record_denials
 from ledger.log.connection_lease import ConnectionLease
 from ledger.log.load import LOAD, Head, decode_loaded
 from ledger.log.locked_recorder import APPEND_SECONDS_MAX
-from ledger.log.log_clock import with_log_time
 from ledger.log.resident_state import ResidentState
 from ledger.log.write import Group
 
@@ -64,7 +63,7 @@ class JudgeAhead:
         now = self._clock() if self._clock else None
         async with asyncio.timeout(APPEND_SECONDS_MAX):
             row = require_row(await connection.fetchrow(LOAD, *needed.arguments(now)), HEAD_TABLE)
-            loaded = await with_log_time(connection, decode_loaded(row), now)
+        loaded = decode_loaded(row)
         if self._state is None:
             state, self._head = ResidentState(loaded.head), loaded.head
         elif loaded.head not in (self._head, writing_from):

@@ -18,18 +18,22 @@ from ledger.domain.event import Candidate, Receipt
 from ledger.domain.holds import Hold
 from ledger.domain.working_state import RELEASES_MAX, STATE_TYPES, RecordedIdentity
 from ledger.log.entry_states import EntryEvent, StoredEntry, decode
+from ledger.log.log_clock import log_time
 
 if TYPE_CHECKING:
     import asyncpg
 
 _COLUMNS = """
-head_position, head_recorded_at, head_token, append_at, loaded, heads, known, entries, entry_events, balances,
-open_holds
+head_position, head_recorded_at, head_token, append_at, ahead_from, ahead_since,
+coalesce($9, clock_timestamp()) AS server_time, loaded, heads, known, entries, entry_events, balances, open_holds
 """
 
-LOAD = f"SELECT {_COLUMNS} FROM ledger.load_state($1, $2, $3, $4, $5, $6, $7, $8, $9)"  # noqa: S608 (fixed text)
+_ARGUMENTS = "($1, $2, $3, $4, $5, $6, $7, $8, $9)"
 
-LOCK_AND_LOAD = f"SELECT {_COLUMNS} FROM ledger.lock_and_load_state($1, $2, $3, $4, $5, $6, $7, $8, $9)"  # noqa: S608
+LOAD = f"SELECT {_COLUMNS} FROM ledger.load_state{_ARGUMENTS}, ledger.log_head"  # noqa: S608 (fixed texts)
+
+# The lead of the log's clock is read without waiting for the lock: at worst it is that of the group before.
+LOCK_AND_LOAD = f"SELECT {_COLUMNS} FROM ledger.lock_and_load_state{_ARGUMENTS}, ledger.log_head"  # noqa: S608
 
 
 class Head(NamedTuple):
@@ -166,7 +170,7 @@ def decode_loaded(row: "asyncpg.Record") -> Loaded:
     """Decode the row that `ledger.load_state` or `ledger.lock_and_load_state` returned."""
     return Loaded(
         Head(row["head_position"], row["head_recorded_at"], row["head_token"]),
-        row["append_at"],
+        log_time(row["append_at"], row["server_time"], row["ahead_from"], row["ahead_since"]),
         row["loaded"],
         _rows(_head_rows, row["heads"]),
         _rows(_identity_rows, row["known"]),

@@ -6,10 +6,9 @@ runs at half speed from the time at which the lead is noticed. The lead shrinks,
 long.
 """
 
-from datetime import UTC, datetime
+from datetime import datetime
 
 from ledger.database import Connection
-from ledger.log.load import Loaded
 
 LEAD_SECONDS_MIN = 1
 """A smaller lead is ignored."""
@@ -22,8 +21,6 @@ CLOCK = """
 ) AS clock
 """
 """The time of the server, `now`, and that of the log, `log_time`; `{now}` is a time to use instead of the server's."""
-
-LOG_TIME = f"SELECT log_time FROM {CLOCK.format(now='$1::timestamptz')}"  # noqa: S608 (fixed texts)
 
 # The clock runs at half speed from here on, unless it does already, and the lead has not grown since.
 NOTICE_LEAD = f"""
@@ -40,17 +37,20 @@ FROM ledger.log_head
 """
 
 
-async def with_log_time(connection: Connection, loaded: Loaded, now: datetime | None) -> Loaded:
-    """Give a load the time of the log's clock, if that is ahead of the server's.
+def log_time(
+    append_at: datetime, server_time: datetime, ahead_from: datetime | None, ahead_since: datetime | None
+) -> datetime:
+    """Return the time of the log's clock for an append, as `CLOCK` computes it in SQL.
 
     Args:
-        connection: the one that loaded.
-        loaded: what it loaded.
-        now: replaces the clock of the server.
+        append_at: the time of the server, or that of the last event if that is later.
+        server_time: the time of the server.
+        ahead_from: the time of the log at which its lead was noticed; None if it has never been ahead.
+        ahead_since: the time of the server at that time.
     """
-    if loaded.append_at > loaded.head.recorded_at.replace(tzinfo=UTC):
-        return loaded
-    return loaded._replace(append_at=await connection.fetchval(LOG_TIME, now))
+    if append_at <= server_time or ahead_from is None or ahead_since is None:
+        return append_at
+    return max(append_at, ahead_from + (server_time - ahead_since) / 2)
 
 
 async def notice_lead(connection: Connection, now: datetime | None = None) -> float | None:

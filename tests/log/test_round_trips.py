@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from ledger.database import Database
 from ledger.log import write
 from ledger.log.append import append
 from ledger.log.appender import Appender
+from ledger.log.log_clock import notice_lead
 from tests.events import campaign, content, cost, follow, job, reserve
 from tests.log.helpers import receipts, record, request
 
@@ -130,6 +132,16 @@ async def test_a_group_that_records_nothing_takes_three_round_trips(relay: Relay
 
     assert count == 3
     assert [receipt.duplicate for verdict in verdicts for receipt in receipts(verdict)] == [True, True]
+
+
+async def test_a_clock_that_is_ahead_takes_no_further_round_trip(database: Database, relay: Relay) -> None:
+    await record(database, cost(), now=datetime.now(UTC) + timedelta(days=1))
+    async with database.connection() as connection:
+        assert await notice_lead(connection)
+
+    count, _ = await round_trips(relay, [request(cost())], [request(cost())])
+
+    assert count == 4
 
 
 async def test_a_large_group_is_copied_in_pieces(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
