@@ -11,6 +11,7 @@ from ledger.api.routes import NDJSON, Route, always
 from ledger.api.services import Services
 from ledger.api.streamed_events import PAGE_CHARACTERS, stream
 from ledger.audit.export_lines import write_line
+from ledger.log.complete_export import read_with_erasures
 from ledger.log.point_in_time import require_positions
 from ledger.log.read import EventFilter, SaltedEvent, read_all_salted
 from ledger.time_slices import in_slices
@@ -32,8 +33,10 @@ async def get_export(request: web.Request, services: Services) -> web.StreamResp
     async with services.database.connection() as connection:
         # Checked, because an export that ends before `until` would look complete.
         head = await require_positions(connection, query.after, query.until)
-    until = head if query.until is None else query.until
-    pages = read_all_salted(services.database, EventFilter(query.after, until), PAGE_EVENTS, PAGE_CHARACTERS)
+    if query.until is None:
+        pages = read_with_erasures(services.database, query.after, head, PAGE_EVENTS, PAGE_CHARACTERS)
+    else:
+        pages = read_all_salted(services.database, EventFilter(query.after, query.until), PAGE_EVENTS, PAGE_CHARACTERS)
     return await stream(request, web.StreamResponse(headers={"Content-Type": NDJSON}), _lines(pages))
 
 
@@ -55,6 +58,7 @@ ROUTES = [
         needs="audit",
         is_heavy=always,
         description="One event per line, exactly as it is hashed, with its free text and salt. Verify the file without "
-        "the service with `ledger verify --export`.",
+        "the service with `ledger verify --export`. Without `until` the export ends with the log, or with the last "
+        "record of an erasure of a text in it; with `until` such a record may be missing.",
     )
 ]

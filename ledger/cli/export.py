@@ -15,16 +15,10 @@ from ledger.cli.output import counted, print_json, progress_bar
 from ledger.cli.settings import settings_for
 from ledger.config import Settings
 from ledger.database import Database
-from ledger.domain.ledger_events import PAYLOAD_ERASED
+from ledger.log.complete_export import last_erasure, read_with_erasures
 from ledger.log.notifications import notify_other_processes
 from ledger.log.point_in_time import resolve_position
 from ledger.log.read import EventFilter, read_all_salted, read_head
-
-# Erasures recorded after the end of an export, of texts in it.
-LAST_ERASURE = f"""
-SELECT max(position) FROM ledger.ledger_events
-WHERE type = '{PAYLOAD_ERASED}' AND position > $1 AND (data ->> 'position')::bigint <= $1
-"""  # noqa: S608 (a fixed name)
 
 ERASED_LATER = (
     "Note: free texts of these events were erased after position {last:,}. If the file lacks them, `ledger events "
@@ -60,16 +54,21 @@ def export(file: Path, until: int | None, home: Path | None, as_json: bool) -> N
 
 
 async def _export(url: URL, file: Path, until: int | None) -> tuple[int, int]:
+    """Write the file; return its last position, and that of the last record of an erasure that it lacks, or 0."""
     async with migrated_database(url) as database:
         async with database.connection() as connection:
             last = await read_head(connection) if until is None else await resolve_position(connection, until)
+        pages = (
+            read_with_erasures(database, 0, last) if until is None else read_all_salted(database, EventFilter(0, last))
+        )
         with progress_bar("Exporting") as bar, create_export(file) as write:
             bar.begin(last)
-            async for page in read_all_salted(database, EventFilter(until=last)):
+            async for page in pages:
                 write(b"".join(map(write_line, page)))
-                bar.progress(page[-1].position)
+                last = page[-1].position
+                bar.progress(last)
         async with database.connection() as connection:
-            return last, await connection.fetchval(LAST_ERASURE, last) or 0
+            return last, 0 if until is None else await last_erasure(connection, last)
 
 
 @click.command(name="import")

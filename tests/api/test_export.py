@@ -7,11 +7,13 @@ import pytest
 
 from ledger.api import export
 from ledger.audit.log_entry import encode_entry
-from ledger.database import Database
+from ledger.database import Connection, Database
+from ledger.log.point_in_time import require_positions
 from ledger.log.read import EventFilter, SaltedEvent, read_all_salted
 from tests.audit.exports import read
 from tests.conftest import Service
 from tests.events import campaign, content, cost
+from tests.log.erasures import erased
 from tests.log.helpers import query
 from tests.projections.helpers import stored
 
@@ -54,6 +56,22 @@ async def test_an_end_beyond_the_head_is_refused(service: Service) -> None:
     assert problem["detail"] == "the log ends at position 1; position 2 does not exist yet"
 
 
+@pytest.mark.parametrize(("parameters", "exported"), [({}, [1, 2, 3]), ({"until": "2"}, [1, 2])])
+async def test_an_erasure_during_an_export_is_in_it_unless_its_end_was_given(
+    service: Service, monkeypatch: pytest.MonkeyPatch, parameters: dict[str, str], exported: list[int]
+) -> None:
+    await service.append(cost(description="A text"), cost(description="Another"))
+
+    async def then_erase(connection: Connection, *given: int | None) -> int:
+        head = await require_positions(connection, *given)
+        await erased(service.database, 1)
+        return head
+
+    monkeypatch.setattr(export, "require_positions", then_erase)
+
+    assert await positions(service, **parameters) == exported
+
+
 @pytest.mark.parametrize("parameters", [{"after": "-1"}, {"until": "x"}, {"limit": "1"}])
 async def test_invalid_parameters_are_refused(service: Service, parameters: dict[str, str]) -> None:
     status, problem = await service.problem(EXPORT, **parameters)
@@ -64,12 +82,12 @@ async def test_invalid_parameters_are_refused(service: Service, parameters: dict
 async def test_an_export_that_fails_midway_is_aborted(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     await service.append(cost(), cost())
 
-    async def failing(database: Database, event_filter: EventFilter, *_: int) -> AsyncIterator[list[SaltedEvent]]:
-        async for page in read_all_salted(database, event_filter):
+    async def failing(database: Database, after: int, until: int, *_: int) -> AsyncIterator[list[SaltedEvent]]:
+        async for page in read_all_salted(database, EventFilter(after, until)):
             yield page[:1]
             raise OSError("the database went away")
 
-    monkeypatch.setattr(export, "read_all_salted", failing)
+    monkeypatch.setattr(export, "read_with_erasures", failing)
 
     with pytest.raises(aiohttp.ClientPayloadError):
         await positions(service)
@@ -80,11 +98,11 @@ async def test_an_export_that_fails_before_it_begins_returns_a_problem(
 ) -> None:
     await service.append(cost())
 
-    async def failing(database: Database, event_filter: EventFilter, *_: int) -> AsyncIterator[list[SaltedEvent]]:
+    async def failing(database: Database, after: int, until: int, *_: int) -> AsyncIterator[list[SaltedEvent]]:
         raise OSError("the database is away")
         yield []
 
-    monkeypatch.setattr(export, "read_all_salted", failing)
+    monkeypatch.setattr(export, "read_with_erasures", failing)
 
     status, problem = await service.problem(EXPORT)
 
