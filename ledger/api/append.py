@@ -62,14 +62,14 @@ async def _append_atomic(
 ) -> web.StreamResponse:
     candidates: list[Candidate] = []
     errors: list[dict[str, Any]] = []
-    for index, one in enumerate(decoded):
-        match one:
+    for index, item in enumerate(decoded):
+        match item:
             case Candidate():
-                candidates.append(one)
+                candidates.append(item)
             case InvalidEvent():
-                errors += one.errors
+                errors += item.errors
             case _:
-                return problems.response(one, index if is_batch else None)
+                return problems.response(item, index if is_batch else None)
     if errors:
         return problems.response(InvalidEvent(errors), errors[0]["index"] if is_batch else None)
     if key is not None:
@@ -103,7 +103,7 @@ def append_result(verdict: Verdict, events: int) -> AppendResult | Refused:
 async def _append_independent(
     services: Services, decoded: list[Candidate | LedgerError], key: IdempotencyKey | None
 ) -> web.StreamResponse:
-    if key is not None and any(isinstance(one, Candidate) for one in decoded):
+    if key is not None and any(isinstance(item, Candidate) for item in decoded):
         decoded = await services.idempotency_keys.claim(key, decoded)
     outcomes = await append_each(services.appender, decoded)
     for outcome in outcomes:

@@ -57,7 +57,7 @@ class Plan(NamedTuple):
 
 @lru_cache(maxsize=PLANS_MAX)
 def plan_page(collection: Collection, query_string: str, allowed_campaign_ids: frozenset[UUID] | None) -> Plan:
-    """Plan a page. Clients repeat their queries: what follows from the query string is worked out once.
+    """Plan a page. The result is cached, since clients repeat their queries.
 
     Args:
         collection: the collection.

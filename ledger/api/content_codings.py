@@ -1,4 +1,4 @@
-"""Content codings of request bodies: gzip, deflate and identity, decompressed in bounded pieces."""
+"""Content codings of request bodies: gzip, deflate and identity, decompressed in pieces of bounded size."""
 
 import zlib
 from collections.abc import Iterator, Sequence
@@ -71,7 +71,7 @@ class Decompressor:
         """Check that the data is complete.
 
         Raises:
-            Malformed: it is not.
+            Malformed: the data is incomplete.
         """
         if self._stream is None or not self._stream.eof:
             raise self._mismatch()

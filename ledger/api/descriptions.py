@@ -127,7 +127,7 @@ FIELDS = {
     "updated_at": "When the last event was recorded.",
     "used_percentage": "`spent` in percent of `budget`; 0 if the budget is 0.",
     "version": "The version of the stream: the number of its events.",
-    # What means something else in one schema.
+    # Fields with another meaning in one schema.
     "Appended.events": "One receipt for each event, in the order of the request.",
     "Appended.position": "Position of the last of these events.",
     "BudgetEntryView.cost": "What was spent, with all adjustments; 0 until it is settled.",
@@ -204,7 +204,7 @@ PARAMETERS = {
     "Last-Event-ID": "Continue after this position; browsers send it when they reconnect. It takes precedence over "
     "`after`.",
     "Ledger-Min-Position": f"The same as `min_position`, which takes precedence. {_WAITS}",
-    # What means something else for one resource.
+    # Parameters with another meaning for one resource.
     "ConsistencyQuery.from": "Size of the earlier tree.",
     "ConsistencyQuery.to": "Size of the later tree; default: the last sealed tree.",
     "EventsQuery.agent_job_id": "Only events of this job and of its costs and assets.",

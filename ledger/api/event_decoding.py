@@ -21,10 +21,10 @@ class EventDecoding:
     """Decodes the events of all requests of a process."""
 
     def __init__(self, require_room: Callable[[str, int], None]) -> None:
-        """Make it.
+        """Create the decoder of a process.
 
         Args:
-            require_room: raises `Overloaded` if so many events of a key could not be queued; then they are not decoded.
+            require_room: raises `Overloaded` if a key cannot queue this many events; then they are not decoded.
         """
         self._require_room = require_room
         self._turns = FairShare(TURNS_MAX)
@@ -50,4 +50,4 @@ class EventDecoding:
             return list(decoded)
         async with self._turns.hold(caller.name):
             self._require_room(caller.name, len(texts))
-            return [one async for one in in_slices(decoded)]
+            return [item async for item in in_slices(decoded)]

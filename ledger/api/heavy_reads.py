@@ -46,7 +46,7 @@ class Turns(NamedTuple):
             async with asyncio.timeout(WAIT_SECONDS_MAX):
                 await self.share.take(self.key)
         except TimeoutError:
-            raise Overloaded(f"other reads kept this one waiting for {WAIT_SECONDS_MAX:.0f} s; retry later") from None
+            raise Overloaded(f"this read waited {WAIT_SECONDS_MAX:.0f} s for other reads; retry later") from None
         limit = asyncio.timeout(TURN_SECONDS_MAX)
         try:
             async with limit:

@@ -189,7 +189,7 @@ class LiveFeed:
         idle = Backoff(IDLE_SECONDS_MIN)
         while True:
             if not self._has_subscribers.is_set():
-                # Until the next subscriber the log may grow a lot; a subscriber that wants those events catches up.
+                # The log may grow a lot until the next subscriber, which then reads the missing events from the log.
                 self._window = None
                 await self._has_subscribers.wait()
             seen = self._signal.generation
@@ -197,7 +197,7 @@ class LiveFeed:
                 is_at_head = await self._read_batch()
             except Exception as error:  # noqa: BLE001 (logged once per outage, and retried)
                 self._record_result(error)
-                # A notification means that somebody could append: the database is back.
+                # A notification means that an append succeeded: the database is back.
                 await self._signal.wait(self._signal.generation, retry.next())
                 continue
             self._record_result(None)
@@ -237,7 +237,7 @@ class LiveFeed:
     def _record_result(self, error: Exception | None) -> None:
         """Log the start and the end of a failure, not every failed attempt, and no outage: the pool logs those."""
         if error is not None and not self._is_failing:
-            # A timeout may be of the feed alone.
+            # A timeout may concern only the feed, so the pool does not log it.
             self._level = logging.WARNING if isinstance(error, TimeoutError) else log_level(error)
             logger.log(self._level, "the live feed cannot read the log: %s; retrying", type(error).__name__)
         elif error is None and self._is_failing:

@@ -1,4 +1,4 @@
-"""Requests without keys (`--no-auth`): only of this machine, not of web pages of other origins.
+"""Requests to a service without keys (`--no-auth`): only from this machine, and none from foreign web pages.
 
 Without keys, a web page that is open in a browser on this machine could reach the service: by a host name that its
 owner points to 127.0.0.1 (DNS rebinding), or by a request whose answer it cannot read, such as a form (CSRF).
@@ -35,7 +35,7 @@ def is_plainly_local(headers: Mapping[bytes, bytes], *, has_body: bool) -> bool:
 
 @web.middleware
 async def require_local(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Without keys, refuse requests that another machine or a web page of another origin may have caused."""
+    """Without keys, refuse requests that may come from another machine or from a web page of another origin."""
     if request.app[SERVICES].keys is None:
         _check(request)
     return await handler(request)
@@ -44,12 +44,18 @@ async def require_local(request: web.Request, handler: Handler) -> web.StreamRes
 def _check(request: web.Request) -> None:
     host = request.headers.get("Host", "")
     if not is_loopback(host):
-        raise Forbidden(f"without keys only the hosts localhost and 127.0.0.1 are served, not {host[:100]!r}")
+        raise Forbidden(
+            f"a service without keys answers only at localhost and 127.0.0.1; the Host header is {host[:100]!r}"
+        )
     origin = request.headers.get("Origin")
     if origin is not None and origin.lower() not in (f"http://{host}".lower(), f"https://{host}".lower()):
-        raise Forbidden(f"without keys web pages of other origins are refused, such as {origin[:100]!r}")
+        raise Forbidden(
+            f"a service without keys refuses requests from web pages of other origins, such as {origin[:100]!r}"
+        )
     if request.headers.get("Sec-Fetch-Site", "").lower() == "cross-site":
-        raise Forbidden("without keys requests that web pages of other sites cause are refused")
+        raise Forbidden("a service without keys refuses cross-site requests from web pages")
     has_route = request.match_info.http_exception is None
     if has_route and request.method == "POST" and not request.headers.get("Content-Type"):
-        raise UnsupportedMediaType("without keys a POST needs a Content-Type, such as application/json")
+        raise UnsupportedMediaType(
+            "a service without keys requires a Content-Type for a POST, such as application/json"
+        )

@@ -86,7 +86,7 @@ def _count(request: web.Request, status: int) -> None:
 
 @web.middleware
 async def answer_with_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turn every error into its problem document; of a bug, clients see only that it happened."""
+    """Turn every error into its problem document; that of a bug contains no details."""
     try:
         return await handler(request)
     except web.HTTPException as error:

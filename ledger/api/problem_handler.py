@@ -24,7 +24,7 @@ class ProblemHandler(RequestHandler):
     __slots__ = ()
 
     def data_received(self, data: bytes) -> None:
-        """Parse data, and refuse requests of other versions than HTTP/1.0 and 1.1: aiohttp would echo the version."""
+        """Parse data; refuse HTTP versions other than 1.0 and 1.1, which aiohttp would echo."""
         requests = self._request_count
         super().data_received(data)
         for index in range(requests - self._request_count, 0):
@@ -50,7 +50,7 @@ class ProblemHandler(RequestHandler):
         return await super().finish_response(request, resp, start_time)
 
     def log_exception(self, *args: Any, **kw: Any) -> None:
-        """Log an error outside all routes, unless the client is at fault: anybody could fill the log with those."""
+        """Log an error outside all routes, unless the client is at fault: otherwise any client could fill the log."""
         if not isinstance(kw.get("exc_info"), RequestPayloadError | ConnectionError):
             super().log_exception(*args, **kw)
 

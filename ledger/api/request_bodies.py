@@ -19,7 +19,7 @@ SMALL_BODY_BYTES = 64 * 1024
 """Bodies up to this size are not counted: the limit of connections and its share for each key bound them."""
 
 TOTAL_BYTES_MAX = 128 * 1024 * 1024
-"""Limit of all larger bodies whose requests are in progress; a key gets a share of it, and is refused beyond."""
+"""Limit of all larger bodies whose requests are in progress; a request beyond the share of its key is refused."""
 
 MEDIA = ("application/json", "application/x-ndjson")
 
@@ -42,7 +42,7 @@ class RequestBodies:
             The body, decompressed.
 
         Raises:
-            UnsupportedMediaType: the Content-Type is another than JSON or NDJSON, or the content coding is unknown.
+            UnsupportedMediaType: the Content-Type is neither JSON nor NDJSON, or the content coding is unknown.
             TooLarge: the body is larger than 16 MiB.
             Malformed: the body is incomplete, takes too long, or does not match its Content-Encoding.
             Overloaded: the bodies of the key that are in progress exceed its share of the total.

@@ -25,7 +25,7 @@ class Services(NamedTuple):
 
     `database` is the primary. Handlers of routes that may be served by a replica read from `read_database`, and wait
     with `read_models` for at most `wait_seconds_max` until it reflects a minimum position; see `routes.py`. `problem`
-    returns what only a restart of this process may mend, or None.
+    returns a fault that only a restart of this process may fix, or None.
     """
 
     database: Database

@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 PAGE_EVENTS = 1_000
 PAGE_CHARACTERS = 1024 * 1024
-"""The most events of a piece, and their most characters if it has more than one."""
+"""The most events in a piece, and the most characters in a piece of more than one event."""
 
 
 async def stream(
@@ -37,7 +37,7 @@ async def stream(
         await response.prepare(request)
         return response
     pieces = request[TURNS].take_for_each(pieces)
-    # Made before the response begins, so that an outage of the database is still a problem document.
+    # Made before the response begins: if the database is down, the client still receives a problem document.
     piece = await anext(pieces, None)
     await response.prepare(request)
     async with complete_or_abort(request, response), while_authorized(request):
