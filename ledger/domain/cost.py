@@ -125,7 +125,8 @@ class CostExpired(EventData, frozen=True, kw_only=True):
 class CostDenied(EventData, frozen=True, kw_only=True):
     """A hold was refused because of a budget; written only by the service, in a separate stream.
 
-    A caller's same refusal is recorded once while no balance changes; the metric `ledger_refusals_total` counts all.
+    A caller's same request is recorded once for the same exceeded limits with the same amounts, also if they changed in
+    between; the metric `ledger_refusals_total` counts all refusals.
     """
 
     reserve_stream_id: UUID

@@ -60,7 +60,7 @@ def denial_of(working_state: WorkingState, candidate: Candidate, refusal: Budget
     """Make the `cost.denied` of a refused hold.
 
     Its id depends on the caller, on what is asked, and on the balances that refuse it. So a client that polls a full
-    budget adds one event, also with new ids, as long as no balance changes. Free text is left out: an id must not
+    budget adds one event, also with new ids, until a balance has another amount. Free text is left out: an id must not
     reveal it.
 
     Args:

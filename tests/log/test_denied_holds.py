@@ -88,6 +88,21 @@ async def test_another_hold_or_another_balance_is_a_separate_denial(
     assert len(await query(database, DENIED)) == 3
 
 
+async def test_balances_that_come_back_to_the_same_amounts_are_no_separate_denial(
+    appender: Appender, database: Database, opened: dict[str, Any]
+) -> None:
+    asked, held, held_again = (reserve(amount, campaign_id=opened["id"]) for amount in ("4", "3", "3"))
+
+    await record(database, held)
+    await assert_denied(appender, asked)
+    await record(database, follow(held, "cost.released"), held_again)
+    await assert_denied(appender, asked)
+    async with Appender(database) as another:
+        await assert_denied(another, asked)
+
+    assert len(await query(database, DENIED)) == 1
+
+
 async def test_the_stream_of_the_hold_stays_empty_and_the_same_request_can_succeed_later(
     appender: Appender, database: Database, opened: dict[str, Any]
 ) -> None:
