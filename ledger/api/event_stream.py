@@ -67,7 +67,12 @@ class EventStream:
     """One client's response: writes the events as fast as the client reads them."""
 
     def __init__(
-        self, feed: LiveFeed, request: web.Request, response: web.StreamResponse, event_filter: EventFilter
+        self,
+        feed: LiveFeed,
+        request: web.Request,
+        response: web.StreamResponse,
+        event_filter: EventFilter,
+        resets: int,
     ) -> None:
         """Make a stream.
 
@@ -76,12 +81,14 @@ class EventStream:
             request: the request of the client.
             response: the prepared response.
             event_filter: the events to write, and the position after which to start.
+            resets: `resets` of the feed before this position was checked.
         """
         self._feed = feed
         self._key = request[CALLER].name
         self._response = response
         self._writer = request.writer
         self._filter = event_filter
+        self._resets = resets
         self._clock = asyncio.get_running_loop().time
         self._written_at = self._clock()
         if request.transport is not None:
@@ -98,8 +105,7 @@ class EventStream:
         # The id is for a browser that loses its connection before the first event: it resumes from here as well.
         retry = RETRY_MILLISECONDS_MIN + secrets.randbelow(RETRY_MILLISECONDS_MAX - RETRY_MILLISECONDS_MIN)
         await self._write(b"retry: %d\nid: %d\n\n" % (retry, position))
-        resets = self._feed.resets
-        while not self._feed.closed and self._feed.resets == resets:
+        while not self._feed.closed and self._feed.resets == self._resets:
             # Read before the check below, so that no notification is missed between the check and the wait.
             seen = self._feed.updated.generation
             position = await self._write_next(position)
@@ -169,14 +175,19 @@ async def stream_events(request: web.Request, services: Services) -> web.StreamR
         after = read_position(last, "the header Last-Event-ID")
     key = request[CALLER].name
     with services.feed.admit(key):
+        # Read before the position is checked: a reset after the check must end the stream.
+        resets = services.feed.resets
         if after is None:
             after = await services.feed.read_head(key)
         else:
             await services.feed.require_position(after, key)
-        return await _respond(request, services, query.event_filter(after, request[CALLER].allowed_campaign_ids))
+        event_filter = query.event_filter(after, request[CALLER].allowed_campaign_ids)
+        return await _respond(request, services, event_filter, resets)
 
 
-async def _respond(request: web.Request, services: Services, event_filter: EventFilter) -> web.StreamResponse:
+async def _respond(
+    request: web.Request, services: Services, event_filter: EventFilter, resets: int
+) -> web.StreamResponse:
     response = web.StreamResponse(headers=HEADERS)
     await response.prepare(request)
     if request.method == "HEAD":
@@ -185,7 +196,7 @@ async def _respond(request: web.Request, services: Services, event_filter: Event
         async with services.feed.subscribe():
             with suppress(Unauthenticated):
                 async with while_authorized(request):
-                    await EventStream(services.feed, request, response, event_filter).run()
+                    await EventStream(services.feed, request, response, event_filter, resets).run()
             await response.write_eof()
     except ConnectionError:
         logger.debug("an event stream's client has disconnected")

@@ -66,6 +66,21 @@ async def test_a_stream_resumes_after_a_position_and_the_header_takes_precedence
         assert await both.positions(1) == [6]
 
 
+async def test_a_reset_after_the_position_was_checked_ends_the_stream(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check = live_feed.LiveFeed.require_position
+
+    async def check_and_reset(feed: live_feed.LiveFeed, position: int, key: str) -> None:
+        await check(feed, position, key)
+        feed.resets += 1
+
+    monkeypatch.setattr(live_feed.LiveFeed, "require_position", check_and_reset)
+
+    async with open_stream(service.client, after=0) as stream:
+        assert await stream.block() is None
+
+
 @pytest.fixture
 def small_window(monkeypatch: pytest.MonkeyPatch) -> None:
     """Subscribers fall behind soon: a window of few events, and small pages to catch up."""
