@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ledger.api import problems
 from ledger.api.services import SERVICES
-from ledger.database import CONNECTION_ERRORS, log_level
+from ledger.database import CONFLICT_ERRORS, CONNECTION_ERRORS, log_level
 from ledger.domain.errors import DatabaseUnavailable, LedgerError
 from ledger.logging_setup import REQUEST_CONTEXT
 
@@ -107,7 +107,7 @@ def error_response(error: Exception, method: str, path: str) -> web.Response:
         if error.slug == LedgerError.slug:
             logger.error("%s %s failed", method, path, exc_info=error)
         return problems.response(error)
-    if isinstance(error, (*CONNECTION_ERRORS, SQLAlchemyError, TimeoutError)):
+    if isinstance(error, (*CONFLICT_ERRORS, *CONNECTION_ERRORS, SQLAlchemyError, TimeoutError)):
         logger.log(log_level(error), "%s %s: the database failed: %s", method, path, type(error).__name__)
         return problems.response(DatabaseUnavailable("the database did not respond; try again"))
     logger.error("%s %s failed", method, path, exc_info=error)

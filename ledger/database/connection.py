@@ -26,6 +26,9 @@ CONNECTION_ERRORS = (
 )
 """Raised if the database cannot be reached, is lost or shut down, or its disk is full or failing."""
 
+CONFLICT_ERRORS = (asyncpg.LockNotAvailableError, asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
+"""Raised if another transaction is in the way. The own one was rolled back, and may succeed if it is repeated."""
+
 
 def is_outage(error: BaseException | None) -> bool:
     """Whether an error means that the database is unavailable. The pool has then logged the outage, once."""

@@ -3,11 +3,14 @@
 The events have names, roles and campaigns, never a secret.
 """
 
+from collections.abc import Awaitable, Callable
 from datetime import datetime
+from functools import partial
+from typing import TypeVar
 from uuid import UUID, uuid5
 
 from ledger import keys
-from ledger.database import Connection
+from ledger.database import CONFLICT_ERRORS, Connection
 from ledger.domain.access import Role
 from ledger.domain.catalogue import type_of
 from ledger.domain.errors import Refused
@@ -28,6 +31,8 @@ SELECT stream_id FROM ledger.ledger_events WHERE type = '{type_of(KeyCreated).na
 
 KEYS_MAX = 200
 """The most keys without an event that are recorded in one transaction."""
+
+Written = TypeVar("Written")
 
 
 async def create_key(
@@ -56,11 +61,13 @@ async def create_key(
         Malformed: the name or the expiry time is not allowed; nothing was recorded.
         NameTaken: a key has this name, or one that looks like it; nothing was recorded.
     """
-    async with connection.transaction():
-        await connection.execute(APPEND_TIMEOUTS)
-        key, text = await keys.create_key(connection, name, role, campaign_ids=campaign_ids, expires_at=expires_at)
-        await _record(connection, [_created(key, actor)])
-    return key, text
+
+    async def write() -> tuple[Key, str]:
+        created = await keys.create_key(connection, name, role, campaign_ids=campaign_ids, expires_at=expires_at)
+        await _record(connection, [_created(created[0], actor)])
+        return created
+
+    return await _in_transaction(connection, write)
 
 
 async def revoke_key(connection: Connection, key_id: str, *, actor: str) -> Key:
@@ -77,11 +84,13 @@ async def revoke_key(connection: Connection, key_id: str, *, actor: str) -> Key:
     Raises:
         NotFound: there is no such key.
     """
-    async with connection.transaction():
-        await connection.execute(APPEND_TIMEOUTS)
+
+    async def write() -> Key:
         revoked = await keys.revoke_key(connection, key_id)
         await _record(connection, [_revoked(revoked, actor)])
-    return revoked
+        return revoked
+
+    return await _in_transaction(connection, write)
 
 
 async def record_missing_keys(connection: Connection, actor: str) -> int:
@@ -101,10 +110,22 @@ async def record_missing_keys(connection: Connection, actor: str) -> int:
             events.append(_created(key, actor, key.created_at))
             if key.revoked_at is not None:
                 events.append(_revoked(key, actor, key.revoked_at))
-        async with connection.transaction():
-            await connection.execute(APPEND_TIMEOUTS)
-            await _record(connection, events)
+        await _in_transaction(connection, partial(_record, connection, events))
     return len(missing)
+
+
+async def _in_transaction(connection: Connection, write: Callable[[], Awaitable[Written]]) -> Written:
+    """Write in a transaction; once more if another transaction was in the way."""
+    try:
+        return await _attempt(connection, write)
+    except CONFLICT_ERRORS:
+        return await _attempt(connection, write)
+
+
+async def _attempt(connection: Connection, write: Callable[[], Awaitable[Written]]) -> Written:
+    async with connection.transaction():
+        await connection.execute(APPEND_TIMEOUTS)
+        return await write()
 
 
 def _stream_id(key: Key) -> UUID:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import asyncpg
 from sqlalchemy.exc import SQLAlchemyError
 
-from ledger.database import CONNECTION_ERRORS, log_level
+from ledger.database import CONFLICT_ERRORS, CONNECTION_ERRORS, log_level
 from ledger.domain.errors import DatabaseUnavailable
 from ledger.domain.judge import Verdict
 from ledger.log.append import append_group
@@ -27,9 +27,7 @@ APPEND_SECONDS_MAX = 10
 
 RETRY_ERRORS = (
     asyncpg.UniqueViolationError,
-    asyncpg.LockNotAvailableError,
-    asyncpg.SerializationError,
-    asyncpg.DeadlockDetectedError,
+    *CONFLICT_ERRORS,
     *CONNECTION_ERRORS,
     SQLAlchemyError,
 )

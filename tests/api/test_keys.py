@@ -21,6 +21,8 @@ from ledger.domain.access import Role
 from ledger.domain.errors import InvalidEvent
 from ledger.key_ring import KeyRing
 from ledger.keys import CHECKSUM_CHARACTERS
+from ledger.log import key_events
+from ledger.log.append import LOCK_HEAD
 from ledger.log.decode import read_candidate
 from tests.events import campaign, content, cost, event, follow, job, reserve
 from tests.log.helpers import query, until, value
@@ -187,6 +189,29 @@ async def test_keys_are_created_and_listed_over_http_and_shown_once(database: Da
     assert shown["key"].startswith(f"lgr_{shown['id']}_")
     assert [key["name"] for key in listed["items"]] == ["boss", "writer"]
     assert "key" not in listed["items"][1]
+
+
+async def test_keys_that_cannot_be_written_now_are_503_with_retry_after(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(key_events, "APPEND_TIMEOUTS", "SET LOCAL lock_timeout = '50ms'")
+    admin = await key_header(database, "boss", "admin")
+    requests = [
+        ("POST", "/v1/keys", {"json": {"name": "writer", "role": "agent"}}),
+        ("DELETE", f"/v1/keys/{key_id(admin)}", {}),
+    ]
+
+    async with served(database) as url, aiohttp.ClientSession(url, headers=admin) as client:
+        async with database.connection() as connection, connection.transaction():
+            await connection.execute(LOCK_HEAD)
+            for method, path, options in requests:
+                async with client.request(method, path, **options) as answer:
+                    problem = await answer.json()
+                    found = answer.status, problem["type"], answer.headers.get("Retry-After")
+                assert found == (503, "/problems/database-unavailable", "1")
+        listed = await (await client.get("/v1/keys")).json()
+
+    assert [(key["name"], key["revoked_at"]) for key in listed["items"]] == [("boss", None)]
 
 
 class World:

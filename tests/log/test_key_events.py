@@ -13,6 +13,7 @@ from ledger.domain.access import Role
 from ledger.domain.errors import NotFound
 from ledger.keys import NameTaken
 from ledger.log import key_events
+from ledger.log.append import LOCK_HEAD
 from ledger.log.key_events import create_key, record_missing_keys, revoke_key
 from projections.verify import verify
 from projections.worker import fold_page
@@ -103,6 +104,45 @@ async def test_keys_without_an_event_are_recorded_once(
             ("ledger.key_revoked", "two", gone.revoked_at),
         ]
     )
+
+
+async def test_a_key_that_is_created_during_the_search_for_missing_ones_is_recorded_once(
+    database: Database, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = keys.list_keys
+
+    async def find_and_create(given: Connection) -> list[keys.Key]:
+        async with database.connection() as another:
+            await create_key(another, "before", Role.AGENT, actor="admin")
+            found = await find(given)
+            await create_key(another, "after", Role.AGENT, actor="admin")
+        return found
+
+    monkeypatch.setattr(keys, "list_keys", find_and_create)
+
+    assert await record_missing_keys(connection, "cli:ann") == 0
+    assert [row[2] for row in await query(database, EVENTS)] == ["admin", "admin"]
+
+
+async def test_a_key_is_created_although_another_transaction_was_in_the_way(
+    database: Database, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(key_events, "APPEND_TIMEOUTS", "SET LOCAL lock_timeout = '50ms'")
+    append, attempts = key_events.append_in_transaction, []
+
+    async def append_beside_a_lock(*arguments: Any) -> Any:
+        attempts.append(arguments)
+        async with database.connection() as another, another.transaction():
+            if len(attempts) == 1:
+                await another.execute(LOCK_HEAD)
+            return await append(*arguments)
+
+    monkeypatch.setattr(key_events, "append_in_transaction", append_beside_a_lock)
+    key, _ = await create_key(connection, "crew", Role.AGENT, actor="admin")
+
+    assert len(attempts) == 2
+    assert [found.id for found in await keys.list_keys(connection)] == [key.id]
+    assert len(await query(database, EVENTS)) == 1
 
 
 async def test_the_log_with_keys_verifies_and_continues(database: Database, connection: Connection) -> None:
