@@ -13,7 +13,7 @@ from ledger.cli.output import exit_on_error
 from ledger.config import read_settings
 from ledger.database import Database
 from ledger.database.location import located_database
-from ledger.database.migrations import DataLossError, UnknownRevisionError, is_known, revision_problem
+from ledger.database.migrations import DataLossError, UnknownRevisionError, is_known, only_head, revision_problem
 from ledger.log.tables import PARTITIONS, SCHEMA
 from ledger.log.tables import metadata as log_metadata
 from projections.models import Base
@@ -93,6 +93,7 @@ def run(connection: Connection) -> None:
         context.execute(f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT}'")
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK})
         context.execute(WORK_AS_OWNER)
+        only_head(context.script)
         require_known_revision()
         with logged_warnings(connection), data_kept(connection):
             context.run_migrations()

@@ -53,6 +53,10 @@ _MEANINGS_BY_MESSAGE = (
         "the server's pg_hba.conf does not allow this user to connect from this host to this database; add a rule",
     ),
     (
+        r"permission denied for schema public",
+        "the user that migrates must own the database, or have CREATE on it and on its schema public",
+    ),
+    (
         r"rejected SSL upgrade",
         "the server does not speak TLS, but sslmode requires it; correct host and port, or set sslmode=disable if the "
         "network is trusted",
@@ -102,7 +106,7 @@ _MEANINGS_BY_TYPE: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
     (
         (asyncpg.InsufficientPrivilegeError,),
         "the database user lacks a privilege: the service's user must be a member of ledger_service (`ledger doctor`), "
-        "and migrate, reset, verify, rebuild and replay need the owner in DIRECT_DATABASE_URL",
+        "and migrate, replay and reset need the owner in DIRECT_DATABASE_URL",
     ),
     (
         (asyncpg.ReadOnlySQLTransactionError,),

@@ -20,6 +20,10 @@ class UnknownRevisionError(LedgerError):
     """The database is at a revision that this release does not have."""
 
 
+class SeveralHeadsError(LedgerError):
+    """There is more than one newest migration."""
+
+
 class DataLossError(LedgerError):
     """A downgrade would delete data that cannot be computed again."""
 
@@ -39,8 +43,21 @@ def _config() -> Config:
 
 def expected_revision() -> str:
     """Return the revision that this release requires."""
-    head = ScriptDirectory.from_config(_config()).get_current_head()
-    assert head is not None
+    return only_head(ScriptDirectory.from_config(_config()))
+
+
+def only_head(migrations: ScriptDirectory) -> str:
+    """Return the revision of the newest migration.
+
+    Raises:
+        SeveralHeadsError: there is more than one.
+    """
+    head, *others = migrations.get_heads()
+    if others:
+        raise SeveralHeadsError(
+            f"there are several newest migrations, {head} and {' and '.join(others)}, usually after a merge; nothing "
+            "was changed. Next: in alembic/versions, change the down_revision of one to the other"
+        )
     return head
 
 

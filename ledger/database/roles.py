@@ -47,7 +47,10 @@ class RoleStatus(msgspec.Struct, frozen=True):
         if not (self.is_superuser or self.is_owner):
             return None
         privilege = "a superuser" if self.is_superuser else "the owner of the tables"
-        remedy = f"{CREATE_LOGIN}. Use that user in DATABASE_URL and {self.name} in DIRECT_DATABASE_URL"
+        remedy = (
+            f"{CREATE_LOGIN}. Use that user in DATABASE_URL, and {self.name} only in DIRECT_DATABASE_URL of `ledger "
+            "migrate`"
+        )
         return (
             f"{self.name} is {privilege} and could change recorded events. Next: give the service a separate user: "
             f"{self._remedy(remedy)}"
