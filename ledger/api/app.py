@@ -118,7 +118,6 @@ async def serving(
     clock: Callable[[], datetime] | None = None,
     connections_max: int = CONNECTIONS_MAX,
     reverify_hours: float = REVERIFY_HOURS,
-    problem: Callable[[], str | None] = lambda: None,
 ) -> AsyncIterator[None]:
     """Serve the API inside the context; on exit, finish the requests that were accepted.
 
@@ -135,7 +134,6 @@ async def serving(
         clock: the time of recording; None: the database server's clock.
         connections_max: the most open client connections; for a further one an idle one is closed, else it gets 503.
         reverify_hours: the time in which the whole sealed log is hashed again, if this process seals.
-        problem: returns what only a restart of this process may mend, which `/healthz` reports; None if nothing.
 
     Yields:
         Nothing; the service accepts connections.
@@ -169,7 +167,6 @@ async def serving(
             keys=key_ring,
             rate_limits=rate_limits,
             replica=Replica(replica) if replica is not None else None,
-            problem=problem,
             sealer=sealer,
         )
         runner = web.AppRunner(make_app(services), handler_cancellation=True, shutdown_timeout=SHUTDOWN_SECONDS)

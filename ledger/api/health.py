@@ -28,11 +28,10 @@ LAG_SECONDS_MAX = 60.0
 UNMIGRATED = "unknown until migrated"
 
 
-class Health(msgspec.Struct, omit_defaults=True):
-    """Whether the process is alive, and what only its restart may mend."""
+class Health(msgspec.Struct):
+    """The process is alive."""
 
-    status: Literal["ok", "failing"]
-    problem: Annotated[str | None, msgspec.Meta(description="What only a restart of the process may mend.")] = None
+    status: Literal["ok"]
 
 
 class ReverificationProgress(msgspec.Struct):
@@ -59,9 +58,7 @@ class Readiness(msgspec.Struct):
 
 
 async def healthz(request: web.Request, services: Services) -> web.StreamResponse:
-    """Respond without any query: 200 while the process may recover by itself, 503 if only its restart may help."""
-    if problem := services.problem():
-        return json_response(Health("failing", problem), status=503)
+    """Respond without any query: a process that only a restart can help ends by itself."""
     return json_response(Health("ok"))
 
 
@@ -112,6 +109,6 @@ async def _check(services: Services) -> Readiness:
 
 
 ROUTES = [
-    Route("GET", "/healthz", healthz, "Check liveness.", {200: Health, 503: Health}, needs=None),
+    Route("GET", "/healthz", healthz, "Check liveness.", {200: Health}, needs=None),
     Route("GET", "/readyz", readyz, "Check readiness.", {200: Readiness, 503: Readiness}, needs=None),
 ]

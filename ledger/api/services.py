@@ -24,8 +24,7 @@ class Services(NamedTuple):
     """The parts of a running service. Without `keys`, authentication and rate limiting are disabled.
 
     `database` is the primary. Handlers of routes that may be served by a replica read from `read_database`, and wait
-    with `read_models` for at most `wait_seconds_max` until it reflects a minimum position; see `routes.py`. `problem`
-    returns a fault that only a restart of this process may fix, or None.
+    with `read_models` for at most `wait_seconds_max` until it reflects a minimum position; see `routes.py`.
     """
 
     database: Database
@@ -43,7 +42,6 @@ class Services(NamedTuple):
     replica: Replica | None = None
     sealer: Sealer | None = None
     wait_seconds_max: float = MIN_POSITION_SECONDS_MAX
-    problem: Callable[[], str | None] = lambda: None
 
     @property
     def reads_from_replica(self) -> bool:

@@ -1,7 +1,7 @@
 """Databases of the commands: the URL to use, migrated databases, appenders, pools of a service."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from ledger.cli.output import exit_on_error, fail
 from ledger.cli.user import command_line_actor
 from ledger.config import Settings
 from ledger.database import STATEMENT_SECONDS_MAX, Database
-from ledger.database.location import located_server
+from ledger.database.location import LocatedServer, located_server
 from ledger.database.migrations import current_revision, migrate, revision_problem
 from ledger.embedded import EmbeddedServer, Supervisor
 from ledger.log.appender import Appender
@@ -22,24 +22,16 @@ from ledger.log.notifications import notify_other_processes
 from ledger.outage import Outage
 
 
-class ServiceServer(NamedTuple):
-    """The URL of a service's database, and the embedded server if it leads there."""
-
-    url: URL
-    embedded: EmbeddedServer | None
-
-
 @contextmanager
-def service_server(settings: Settings, *, create: bool = False) -> Iterator[ServiceServer]:
-    """Yield DATABASE_URL, or the URL of the embedded PostgreSQL, which runs until exit; errors end the command.
+def service_server(settings: Settings, *, create: bool = False) -> Iterator[LocatedServer]:
+    """Yield the configured server, or the embedded PostgreSQL, which runs until exit; errors end the command.
 
     Args:
         settings: with or without a `database_url`.
         create: whether to create the embedded PostgreSQL if the home has none.
     """
     with exit_on_error(), located_server(settings, create=create) as located:
-        assert located.settings.database_url is not None
-        yield ServiceServer(located.settings.database_url, located.embedded)
+        yield located
 
 
 @contextmanager
@@ -132,25 +124,29 @@ async def migrate_new_database(database: Database, settings: Settings) -> None:
 class ServiceDatabases(NamedTuple):
     """The connection pools of a running service: `appends` is for appends alone, so that readers cannot exhaust it.
 
-    `direct` and `replica` are None if they are the same server as `main`. `problem` returns why an embedded server has
-    not been running for long, or None.
+    `direct` and `replica` are None if they are the same server as `main`.
     """
 
     main: Database
     appends: Database
     direct: Database | None
     replica: Database | None
-    problem: Callable[[], str | None]
 
 
 @asynccontextmanager
-async def service_databases(settings: Settings, server: ServiceServer, name: str) -> AsyncIterator[ServiceDatabases]:
+async def service_databases(
+    settings: Settings, server: LocatedServer, name: str, stop: asyncio.Event
+) -> AsyncIterator[ServiceDatabases]:
     """Yield the databases of a service, all with the service's statement timeout; supervise an embedded server.
 
     Args:
         settings: with the URLs of other servers.
         server: the main one.
         name: the command of the service, by which `connected_services` finds its sessions.
+        stop: set if the embedded server has ended and cannot be brought back, so that the service stops.
+
+    Raises:
+        EmbeddedError: on exit, why it could not be brought back.
     """
     # The API logs the outages of a replica itself.
     outage, replica_outage = Outage(), Outage(is_logged=False)
@@ -167,26 +163,26 @@ async def service_databases(settings: Settings, server: ServiceServer, name: str
             is_same = other is None or (other.host, other.port) == (server.url.host, server.url.port)
             return None if is_same else other
 
+        await stack.enter_async_context(_supervised(server.embedded, outage, stop))
         direct, replica = map(other_server, (settings.direct_database_url, settings.replica_database_url))
         yield ServiceDatabases(
             await open_database(server.url, 10),
             await open_database(server.url, 2),
             await open_database(direct, 1) if direct is not None else None,
             await open_database(replica, 10, replica_outage) if replica is not None else None,
-            await stack.enter_async_context(_supervised(server.embedded, outage)),
         )
 
 
 @asynccontextmanager
-async def _supervised(server: EmbeddedServer | None, outage: Outage) -> AsyncIterator[Callable[[], str | None]]:
-    """Supervise an embedded server within the context; yield the supervisor's `problem`."""
+async def _supervised(server: EmbeddedServer | None, outage: Outage, stop: asyncio.Event) -> AsyncIterator[None]:
+    """Supervise an embedded server within the context; if the supervisor fails, set `stop`, and raise on exit."""
     if server is None:
-        yield lambda: None
+        yield
         return
-    supervisor = Supervisor(server, outage)
-    running = asyncio.create_task(supervisor.run(), name="supervisor")
+    running = asyncio.create_task(Supervisor(server, outage).run(), name="supervisor")
+    running.add_done_callback(lambda _: stop.set())
     try:
-        yield supervisor.problem
+        yield
     finally:
         running.cancel()
         with suppress(asyncio.CancelledError):

@@ -10,7 +10,6 @@ from ledger.api.open_files import raise_open_file_limit
 from ledger.api.rate_limits import RateLimits
 from ledger.audit.sealer import find_sealer
 from ledger.cli.databases import (
-    ServiceServer,
     claim,
     database_folder,
     require_migrated,
@@ -24,6 +23,7 @@ from ledger.cli.options import home_option, host_option, port_option
 from ledger.cli.output import exit_on_error
 from ledger.cli.settings import settings_for, signing_files
 from ledger.config import Settings
+from ledger.database.location import LocatedServer
 from ledger.key_ring import KeyRing
 from ledger.runtime import background
 
@@ -48,9 +48,9 @@ def serve(no_auth: bool, host: str | None, port: int | None, home: Path | None) 
             run_async(_serve(settings, server, listener, no_auth))
 
 
-async def _serve(settings: Settings, server: ServiceServer, listener: socket.socket, no_auth: bool) -> None:
+async def _serve(settings: Settings, server: LocatedServer, listener: socket.socket, no_auth: bool) -> None:
     stop = stop_signal()
-    async with service_databases(settings, server, "ledger serve") as (database, appends, direct, replica, problem):
+    async with service_databases(settings, server, "ledger serve", stop) as (database, appends, direct, replica):
         await require_migrated(database)
         key_ring = None if no_auth else KeyRing(database)
         rates = None if no_auth else RateLimits(settings.rate_limit)
@@ -63,7 +63,6 @@ async def _serve(settings: Settings, server: ServiceServer, listener: socket.soc
             appends=appends,
             direct=direct,
             replica=replica,
-            problem=problem,
             connections_max=raise_open_file_limit(settings.connections_max),
         ):
             print_address(listener)
@@ -83,9 +82,9 @@ def worker(home: Path | None) -> None:
         run_async(_work(settings, server))
 
 
-async def _work(settings: Settings, server: ServiceServer) -> None:
+async def _work(settings: Settings, server: LocatedServer) -> None:
     stop = stop_signal()
-    async with service_databases(settings, server, "ledger worker") as (database, appends, direct, *_):
+    async with service_databases(settings, server, "ledger worker", stop) as (database, appends, direct, *_):
         await require_migrated(database)
         folder = await database_folder(database, settings)
         if sealer := await find_sealer(database, signing_files(settings, folder)):

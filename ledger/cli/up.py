@@ -13,7 +13,6 @@ from ledger.audit.home import store_admin_key
 from ledger.audit.sealer import find_sealer
 from ledger.cli.admin import append_sample_data, print_seeded
 from ledger.cli.databases import (
-    ServiceServer,
     claim,
     database_folder,
     migrate_database,
@@ -29,6 +28,7 @@ from ledger.cli.settings import settings_for, signing_files
 from ledger.cli.user import command_line_actor
 from ledger.config import Settings
 from ledger.database import Database
+from ledger.database.location import LocatedServer
 from ledger.domain.access import Role
 from ledger.domain.errors import ProjectionBehind
 from ledger.embedded import exclusive_home, store_url
@@ -59,10 +59,10 @@ def up(demo: bool, host: str | None, port: int | None, home: Path | None) -> Non
                 run_async(_up(settings, server, listener, demo))
 
 
-async def _up(settings: Settings, server: ServiceServer, listener: socket.socket, demo: bool) -> None:
+async def _up(settings: Settings, server: LocatedServer, listener: socket.socket, demo: bool) -> None:
     stop = stop_signal()
     await migrate_database(settings.direct_database_url or server.url)
-    async with service_databases(settings, server, "ledger up") as (database, appends, direct, replica, problem):
+    async with service_databases(settings, server, "ledger up", stop) as (database, appends, direct, replica):
         if demo:
             print_seeded(await append_sample_data(database))
         folder = await database_folder(database, settings)
@@ -84,7 +84,6 @@ async def _up(settings: Settings, server: ServiceServer, listener: socket.socket
             direct=direct,
             replica=replica,
             reverify_hours=settings.reverify_hours,
-            problem=problem,
         ):
             if demo:
                 await _wait_for_read_models(database)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
+from sqlalchemy import URL
 
 from ledger.config import Settings, parse_url
 from ledger.domain.errors import LedgerError
@@ -17,8 +18,9 @@ class NoDatabaseError(LedgerError):
 
 
 class LocatedServer(NamedTuple):
-    """Settings with a `database_url`, and the embedded server if that is where it leads."""
+    """The URL of the database, settings with this `database_url`, and the embedded server if it leads there."""
 
+    url: URL
     settings: Settings
     embedded: EmbeddedServer | None
 
@@ -36,7 +38,7 @@ def located_server(settings: Settings, *, create: bool = False) -> Iterator[Loca
         EmbeddedError: the embedded server cannot be started.
     """
     if settings.database_url is not None:
-        yield LocatedServer(settings, None)
+        yield LocatedServer(settings.database_url, settings, None)
         return
     if not create and not server_exists(settings.home):
         raise NoDatabaseError(
@@ -46,7 +48,8 @@ def located_server(settings: Settings, *, create: bool = False) -> Iterator[Loca
         )
     with EmbeddedServer.acquire(settings.home) as server:
         url = parse_url("DATABASE_URL", server.url)
-        yield LocatedServer(msgspec.structs.replace(settings, database_url=url, direct_database_url=url), server)
+        found = msgspec.structs.replace(settings, database_url=url, direct_database_url=url)
+        yield LocatedServer(url, found, server)
 
 
 @contextmanager

@@ -19,10 +19,10 @@ RESTART_SECONDS_MAX = 10.0
 """The pauses before another start of a server that does not start, or that ends again soon."""
 
 STABLE_SECONDS = 5.0
-"""A server that has run for this time is started again without a pause when it ends."""
+"""A server that has run for this time is up again: it has not only started to end at once."""
 
 HOPELESS_SECONDS = 60.0
-"""After this time without success the process counts as unhealthy, so that what supervises it can start it anew."""
+"""The supervisor gives up if the server is not up again within this time."""
 
 
 class Supervisor:
@@ -33,50 +33,62 @@ class Supervisor:
         self._server = server
         self._outage = outage
         self._backoff = Backoff(RESTART_SECONDS_MIN, RESTART_SECONDS_MAX)
-        self._started_at = time.monotonic()
+        self._is_down = False
+        self._started_at = 0.0
         self._ended_at: float | None = None
         self._reason = ""
 
-    def problem(self) -> str | None:
-        """Return why the server has not been running for long; None if it runs, or may soon."""
-        if self._ended_at is None or time.monotonic() - self._ended_at < HOPELESS_SECONDS:
-            return None
-        return f"the embedded PostgreSQL has ended and does not start: {self._reason}"
-
     async def run(self) -> None:
-        """Check the server, and start it again whenever it has ended, until cancelled."""
+        """Check the server, and start it again whenever it has ended, until cancelled.
+
+        Raises:
+            EmbeddedError: it was not up again within `HOPELESS_SECONDS`.
+        """
         while True:
             await asyncio.sleep(CHECK_SECONDS)
             try:
-                if not self._server.is_running():
+                is_running = self._server.is_running()
+                if is_running and not self._is_down:
+                    self._note_running()
+                elif is_running or not self._is_hopeless():
                     await self._restart()
-            except (OSError, ValueError):
-                # Such as too many open files: it may pass.
-                logger.exception("checking the embedded PostgreSQL failed; retrying")
+                else:
+                    break
+            except (EmbeddedError, OSError, ValueError) as error:
+                # An OSError, such as too many open files, may pass too.
+                self._note_failure(error)
                 await asyncio.sleep(self._backoff.next())
+        reason = self._reason or "it ends soon after each start"
+        raise EmbeddedError(f"PostgreSQL ended and was not up again within {HOPELESS_SECONDS:.0f} s: {reason}")
+
+    def _note_running(self) -> None:
+        if self._ended_at is None or time.monotonic() - self._started_at >= STABLE_SECONDS:
+            self._ended_at, self._reason = None, ""
+            self._backoff.reset()
+
+    def _is_hopeless(self) -> bool:
+        return self._ended_at is not None and time.monotonic() - self._ended_at >= HOPELESS_SECONDS
+
+    def _note_failure(self, error: Exception) -> None:
+        """Log only the first reason, until the server is up again."""
+        if not self._reason:
+            logger.error("starting or checking the embedded PostgreSQL failed; retrying: %s", error)
+        self._reason = str(error)
 
     async def _restart(self) -> None:
-        self._ended_at = time.monotonic()
+        if not self._is_down:
+            await self._note_end()
+        await asyncio.to_thread(self._server.restart)
+        self._is_down = False
+        self._started_at = time.monotonic()
+        self._outage.works()
+
+    async def _note_end(self) -> None:
+        """Log that the server has ended; pause if it was not up for long."""
+        self._is_down = True
         self._outage.begin()
         logger.error("the embedded PostgreSQL (process %d) has ended; it is started again", self._server.pid)
-        if self._ended_at - self._started_at < STABLE_SECONDS:
-            await asyncio.sleep(self._backoff.next())
+        if self._ended_at is None:
+            self._ended_at = time.monotonic()
         else:
-            self._backoff.reset()
-        await self._start()
-        self._outage.works()
-        self._started_at = time.monotonic()
-        self._ended_at = None
-        self._reason = ""
-
-    async def _start(self) -> None:
-        """Try to start the server until it runs; log only the first reason why it does not."""
-        while True:
-            try:
-                await asyncio.to_thread(self._server.restart)
-                return
-            except EmbeddedError as error:
-                if not self._reason:
-                    logger.error("the embedded PostgreSQL does not start; retrying: %s", error)
-                self._reason = str(error)
             await asyncio.sleep(self._backoff.next())

@@ -12,6 +12,7 @@ import aiohttp
 import psutil
 import pytest
 
+from tests.cli import helpers
 from tests.cli.helpers import Running, get, key_of, ledger, postgres_of, started
 from tests.events import cost
 from tests.log.helpers import until
@@ -128,3 +129,23 @@ async def test_a_stop_while_postgresql_is_down_leaves_none_running(running: Runn
 
     assert (code, postgres_of(home)) == (0, None)
     assert "Traceback" not in running.errors.read_text()
+
+
+async def test_a_service_whose_postgresql_cannot_be_brought_back_ends_with_the_reason(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patience = "from ledger.embedded import supervisor; supervisor.HOPELESS_SECONDS = 1.0"
+    program = f"{patience}; from ledger.cli.main import main; main()"
+    monkeypatch.setattr(helpers, "LEDGER", (helpers.PYTHON, "-c", program))
+    async with started(tmp_path, "up", "--port", "0", "--home", home) as running:
+        await running.url()
+        (home / "postgres" / "data" / "postgresql.conf").write_text("nonsense = 1\n")
+        kill_postgresql(home)
+
+        code = await asyncio.wait_for(running.process.wait(), 60)
+
+    last = running.errors.read_text()
+    assert (code, postgres_of(home)) == (1, None)
+    assert "Error: PostgreSQL ended and was not up again within 1 s: PostgreSQL did not start" in last
+    assert 'unrecognized configuration parameter "nonsense"' in last
+    assert "Traceback" not in last

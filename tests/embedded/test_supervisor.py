@@ -1,7 +1,8 @@
-"""The supervisor: what it logs and reports while a server does not start, and how often it tries."""
+"""The supervisor: what it logs while a server does not start, how often it tries, when it gives up."""
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from typing import cast
 
 import pytest
@@ -11,23 +12,30 @@ from ledger.outage import Outage
 
 
 class FakeServer:
-    """A server that has ended and starts only at one of the following attempts."""
+    """A server that has ended, and starts again after some failures; then it may run for a number of checks only."""
 
     pid = 1
 
-    def __init__(self, failures: int) -> None:
+    def __init__(self, failures: int = 0, checks: int | None = None, faults: Sequence[Exception] = ()) -> None:
         self.failures = failures
+        self.checks = checks
+        self.faults = list(faults)
         self.attempts = 0
         self.runs = False
+        self.checked = 0
 
     def is_running(self) -> bool:
-        return self.runs
+        if self.faults:
+            raise self.faults.pop()
+        self.checked += 1
+        return self.runs and (self.checks is None or self.checked <= self.checks)
 
     def restart(self) -> None:
         self.attempts += 1
         if self.attempts <= self.failures:
             raise EmbeddedError("the disk is gone")
         self.runs = True
+        self.checked = 0
 
 
 @pytest.fixture(autouse=True)
@@ -40,6 +48,12 @@ def without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 async def supervised(server: FakeServer) -> tuple[Supervisor, "asyncio.Task[None]"]:
     supervisor = Supervisor(cast("EmbeddedServer", server), Outage())
     return supervisor, asyncio.create_task(supervisor.run())
+
+
+async def ended(server: FakeServer) -> None:
+    """Run a supervisor until it gives up."""
+    async with asyncio.timeout(10):
+        await Supervisor(cast("EmbeddedServer", server), Outage()).run()
 
 
 async def test_a_server_that_does_not_start_is_tried_again_and_logged_in_three_lines(
@@ -60,19 +74,49 @@ async def test_a_server_that_does_not_start_is_tried_again_and_logged_in_three_l
     assert back.startswith("the database is available again")
 
 
-async def test_a_server_that_stays_down_is_a_problem_that_a_restart_of_the_process_may_mend(
+async def test_a_server_that_does_not_start_is_given_up_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "HOPELESS_SECONDS", 0.05)
+    server = FakeServer(failures=1_000_000)
+
+    with pytest.raises(EmbeddedError, match=r"was not up again within 0 s: the disk is gone$"):
+        await ended(server)
+
+    assert server.attempts > 1
+
+
+async def test_a_server_that_ends_soon_after_each_start_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "HOPELESS_SECONDS", 0.05)
+    server = FakeServer(checks=2)
+
+    with pytest.raises(EmbeddedError, match="it ends soon after each start"):
+        await ended(server)
+
+    assert server.attempts > 1
+
+
+async def test_a_server_that_ends_at_times_but_is_up_in_between_is_not_given_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    server = FakeServer(failures=1_000_000)
-    supervisor_, task = await supervised(server)
+    monkeypatch.setattr(supervisor, "HOPELESS_SECONDS", 0.0)
+    monkeypatch.setattr(supervisor, "STABLE_SECONDS", 0.0)
+    server = FakeServer(checks=2)
+
+    _, task = await supervised(server)
     async with asyncio.timeout(10):
-        while server.attempts < 3:
+        while server.attempts < 20 and not task.done():
             await asyncio.sleep(0.001)
 
-    soon = supervisor_.problem()
-    monkeypatch.setattr(supervisor, "HOPELESS_SECONDS", 0.0)
-    later = supervisor_.problem()
+    assert not task.done()
     task.cancel()
 
-    assert soon is None
-    assert later == "the embedded PostgreSQL has ended and does not start: the disk is gone"
+
+async def test_a_check_that_fails_for_a_time_does_not_end_the_supervision() -> None:
+    server = FakeServer(faults=[OSError("too many open files"), ValueError("no pid")])
+
+    _, task = await supervised(server)
+    async with asyncio.timeout(10):
+        while server.attempts < 1 and not task.done():
+            await asyncio.sleep(0.001)
+
+    assert server.runs
+    task.cancel()
