@@ -1,4 +1,4 @@
-"""Content codings of request bodies: gzip, deflate and identity, decompressed in pieces of bounded size."""
+"""Content codings of request bodies: gzip, deflate, identity; decompressed in limited pieces."""
 
 import zlib
 from collections.abc import Iterator, Sequence

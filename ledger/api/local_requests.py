@@ -1,4 +1,4 @@
-"""Requests to a service without keys (`--no-auth`): only from this machine, and none from foreign web pages.
+"""Requests to a service without keys (`--no-auth`): only from this machine, no foreign web pages.
 
 Without keys, a web page that is open in a browser on this machine could reach the service: by a host name that its
 owner points to 127.0.0.1 (DNS rebinding), or by a request whose answer it cannot read, such as a form (CSRF).

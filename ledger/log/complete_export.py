@@ -1,4 +1,4 @@
-"""Complete exports: the events up to a position, and further to the records of erasures of their texts."""
+"""Complete exports: events up to a position, then to the records of erasures of their texts."""
 
 from collections.abc import AsyncIterator
 

@@ -1,4 +1,4 @@
-"""Judge the next group ahead, on the working state in memory, while the previous group is being written."""
+"""Judge the next group ahead, on the working state in memory, while the previous one is written."""
 
 import asyncio
 from collections.abc import Callable, Sequence
