@@ -1,8 +1,8 @@
 """Background re-verification: hash all sealed events again, slowly, and compare with the stored tree.
 
 One pass goes through the whole sealed log in chunks, spread over the period, then the next one begins. The row of
-`ledger.reverification` has the position reached, so that a pass continues after a restart; its lock lets one process
-work at a time. A changed event stops the pass: its chunk is hashed again until it is what was sealed.
+`ledger.reverification` has the position reached, so that a pass continues after a restart; its lock ensures
+that only one process works at a time. A changed event stops the pass: its chunk is hashed again until it matches.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ CHUNK_SECONDS_MIN = 1.0
 """The shortest time from one chunk to the next. A log of more than 88 million events takes longer than a day."""
 
 START_SECONDS = 5.0
-"""A process waits this long after its start, or if another process is at work."""
+"""Pause after the start of a process, and while another process is at work."""
 
 RETRY_SECONDS = 60.0
 """Pause before a changed chunk is hashed again, and after an error."""
@@ -72,14 +72,14 @@ class Reverification(msgspec.Struct, frozen=True):
     change: str | None = None
 
     def problem(self) -> str | None:
-        """Return what was changed and what to do, in words; None if nothing was."""
+        """Describe what was changed and what to do; None if nothing was changed."""
         if self.change is None:
             return None
         return f"{self.change}. Next: {ADVICE}"
 
 
 class Change(NamedTuple):
-    """A difference from what was sealed, at the first position that may be concerned."""
+    """A difference from the sealed log, and the first position that it may affect."""
 
     position: int
     description: str
@@ -111,7 +111,7 @@ class Reverifier:
                 pause = RETRY_SECONDS
 
     async def step(self) -> float:
-        """Hash the next chunk if it is due and no other process does; return the seconds until the next one."""
+        """Hash the next chunk if it is due and no other process is at work; return the seconds until the next step."""
         async with self._database.connection() as connection, connection.transaction():
             await connection.execute(TIMEOUTS)
             row = await connection.fetchrow(TRY_LOCK)

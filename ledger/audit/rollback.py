@@ -1,7 +1,7 @@
 """Accept a rollback after the sealer refused to sign: record why, and seal under a new origin."""
 
 from ledger.audit import tree_store
-from ledger.audit.signing_files import SigningFiles, other_key
+from ledger.audit.signing_files import SigningFiles, key_mismatch
 from ledger.database import Database
 from ledger.domain.catalogue import type_of
 from ledger.domain.errors import LedgerError
@@ -43,7 +43,7 @@ async def accept_rollback(
     async with database.connection() as connection:
         status = await tree_store.read_seal_status(connection)
     # After the loss of a key, its successor cannot seal either; the sealer does not store that as a refusal.
-    refusal = status.refusal or other_key(status.verifier_key, signer.verifier)
+    refusal = status.refusal or key_mismatch(status.verifier_key, signer.verifier)
     if refusal is None:
         raise NothingToAcceptError(f"the sealer does not refuse to sign: {status.size:,} events are sealed")
     decision = RollbackAccepted(

@@ -16,7 +16,7 @@ from contextlib import aclosing
 from ledger.audit import tree_store
 from ledger.audit.note import NoteError, Signer, Verifier, open_note, sign
 from ledger.audit.signed_checkpoint import Checkpoint
-from ledger.audit.signing_files import SigningFiles, is_same_log, other_key
+from ledger.audit.signing_files import SigningFiles, is_same_log, key_mismatch
 from ledger.audit.tiles import TILE_WIDTH, Tile
 from ledger.audit.tree_growth import RightEdge, append_leaves
 from ledger.audit.tree_store import CHUNK_EVENTS, SealedTree, TreeDamagedError
@@ -166,7 +166,7 @@ class Sealer:
         return edge.size - sealed.size
 
     def _read_local_checkpoint(self, sealed: SealedTree, verifier: Verifier) -> Checkpoint | None:
-        if (difference := other_key(sealed.verifier_key, verifier)) is not None:
+        if (difference := key_mismatch(sealed.verifier_key, verifier)) is not None:
             if _has_signed(verifier, sealed.note):
                 raise RollbackError(f"{difference}, which signed the stored checkpoint: the stored key was changed")
             if is_same_log(sealed.verifier_key, verifier):

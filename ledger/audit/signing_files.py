@@ -20,8 +20,8 @@ class LocalCheckpoint(msgspec.Struct, frozen=True):
     checkpoint: Checkpoint | None
 
 
-def other_key(sealed_with: str | None, verifier: Verifier) -> str | None:
-    """Return, in words, that the log is sealed with another key than this one; None if it is not, or was never sealed.
+def key_mismatch(sealed_with: str | None, verifier: Verifier) -> str | None:
+    """Describe the difference if the log is sealed with another key; None if it is not, or was never sealed.
 
     Args:
         sealed_with: the verifier key of the sealed log.
@@ -33,7 +33,7 @@ def other_key(sealed_with: str | None, verifier: Verifier) -> str | None:
 
 
 def is_same_log(sealed_with: str | None, verifier: Verifier) -> bool:
-    """Whether a log is sealed with this key under another number of its origin, since only one of both was given up.
+    """Whether a log is sealed with this key and origin, apart from the number of logs given up.
 
     Args:
         sealed_with: the verifier key of the sealed log.

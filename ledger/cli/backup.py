@@ -18,10 +18,10 @@ from ledger.embedded import VERSION, back_up, exclusive_home, restore_dump, upgr
 @click.argument("file", type=click.Path(path_type=Path))
 @home_option
 def backup(file: Path, home: Path | None) -> None:
-    """Back up the embedded PostgreSQL to FILE, while the service runs.
+    """Back up the embedded PostgreSQL to FILE.
 
-    FILE is a dump of the database at one position: events, tables, keys, balances and the seal. An existing file is
-    never overwritten. Back up the signing key, HOME/log.key, separately.
+    FILE is a dump of the database at one position: events, tables, keys, balances and the seal. The service may run
+    meanwhile. An existing file is never overwritten. Back up the signing key, HOME/log.key, separately.
     """
     with service_url(_embedded_settings(home)) as url:
         back_up(url, file)
@@ -48,17 +48,17 @@ def restore(context: click.Context, file: Path, home: Path | None) -> None:
         run_async(migrate_database(url))
     echo(f"Restored {file}.")
     if kept is not None:
-        echo(f"The database until now is kept as {kept}; to delete it: DROP DATABASE {kept}")
+        echo(f"The previous database is kept as {kept}; to delete it: DROP DATABASE {kept}")
     context.invoke(verify, home=home)
 
 
 @click.command("upgrade-embedded")
 @home_option
 def upgrade_embedded(home: Path | None) -> None:
-    """Move the data of the embedded PostgreSQL to the major version of this release.
+    """Upgrade the embedded PostgreSQL to this release's version.
 
-    The service must be stopped. All databases and roles are dumped and loaded into a new data folder; the old one is
-    kept beside it.
+    It is needed if the release has another major version of PostgreSQL. The service must be stopped. All databases and
+    roles are dumped and loaded into a new data folder; the old one is kept beside it.
     """
     settings = _embedded_settings(home)
     with exit_on_error(), exclusive_home(settings.home, "ledger upgrade-embedded"):

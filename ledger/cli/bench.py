@@ -97,10 +97,10 @@ def bench(
     seed: int | None,
     as_json: bool,
 ) -> None:
-    """Benchmark the service against controls, or test it under faults, on a temporary PostgreSQL server.
+    """Benchmark the service, or test it under faults.
 
-    No existing ledger is touched. A missed target is not an error. The exit code is 1 if a figure could not be
-    measured, or if the service violated a promise.
+    It uses a temporary PostgreSQL server and touches no existing ledger. Figures are compared with controls. A missed
+    target is not an error. The exit code is 1 if a figure could not be measured, or if the service violated a promise.
     """
     if minutes is not None:
         _run_faults(minutes, seed, apis, as_json=as_json)

@@ -15,7 +15,7 @@ from ledger.audit.home import find_folder
 from ledger.audit.note import NoteError
 from ledger.audit.reverification import read_reverification
 from ledger.audit.sealer import OTHER_KEY_ADVICE
-from ledger.audit.signing_files import SigningFiles, other_key
+from ledger.audit.signing_files import SigningFiles, key_mismatch
 from ledger.cli.event_loop import run_async
 from ledger.cli.explain import explain
 from ledger.cli.key_files import exposures
@@ -25,7 +25,7 @@ from ledger.cli.settings import read_settings_for, signing_files
 from ledger.cli.status import describe_services
 from ledger.config import ConfigError, Settings
 from ledger.database import STATEMENT_SECONDS_MAX, Connection, Database, roles
-from ledger.database.guards import find_guard_faults, shown_faults
+from ledger.database.guards import describe_faults, find_guard_faults
 from ledger.database.location import NoDatabaseError, located_database
 from ledger.database.migrations import current_revision, revision_problem
 from ledger.database.service_sessions import WORKERS, connected_services
@@ -43,7 +43,7 @@ POOLED = (
     "and `replay` do not, and events of other processes are noticed only once a second"
 )
 EMBEDDED_SUPERUSER = (
-    "the embedded PostgreSQL has one user, its superuser {user}: anyone who can read its home can change the log. If "
+    "the embedded PostgreSQL has one user, its superuser {user}: anyone who can read its files can change the log. If "
     "that is not acceptable, use a database of your own (docs/guides/setup.md) and a service user "
     "(docs/guides/operators.md, Database roles)"
 )
@@ -210,7 +210,7 @@ def _check_user(user: roles.RoleStatus, *, is_embedded: bool) -> Check:
 
 async def _check_guards(connection: Connection, revision: str) -> Check:
     if faults := await find_guard_faults(connection):
-        return Check("guards", "problem", shown_faults(faults))
+        return Check("guards", "problem", describe_faults(faults))
     return Check("guards", "ok", f"triggers, constraints, privileges and policies are those of revision {revision}")
 
 
@@ -237,7 +237,7 @@ async def _check_sealer(connection: Connection, files: SigningFiles) -> Check:
         signer = files.read_signer()
     except NoteError as error:
         return Check("sealer", "problem", str(error))
-    if signer is not None and (difference := other_key(status.verifier_key, signer.verifier)) is not None:
+    if signer is not None and (difference := key_mismatch(status.verifier_key, signer.verifier)) is not None:
         return Check("sealer", "problem", f"{difference}. Next: {OTHER_KEY_ADVICE}")
     if problem := status.problem():
         return Check("sealer", "problem", problem)
@@ -260,8 +260,8 @@ async def _check_clock(connection: Connection) -> list[Check]:
     if lead <= LEAD_SECONDS_MIN:
         return []
     warning = (
-        f"the last event was recorded {lead:,.0f} s after the present time of this machine: compare its clock "
-        "with that of the database server. Until they have caught up, the log's clock is slow, and holds last longer"
+        f"the time of the last event is {lead:,.0f} s ahead of this machine's clock: compare that clock with the "
+        "database server's. Until both have caught up, the log's clock runs at half speed, so holds last longer"
     )
     return [Check("clock", "warning", warning)]
 

@@ -19,7 +19,7 @@ from ledger.domain.errors import LedgerError
 
 
 def echo(text: str, *, err: bool = False, keep: str = "") -> None:
-    """Print a line that may hold values of clients or of the database: control characters but `keep` are escaped."""
+    """Print a line that may hold values of clients or of the database: control characters except `keep` are escaped."""
     click.echo(escape(text, keep), err=err)
 
 

@@ -71,7 +71,7 @@ def _print_report(report: VerificationReport) -> None:
     if report.faults:
         echo(
             "Next: find out who changed the log or its guards, keep a copy of the database, and restore it from a "
-            "backup. Accept or rebuild nothing before."
+            "backup. Until then, accept nothing and rebuild nothing."
         )
     elif report.differences:
         echo("Next: find out how the tables were changed, then correct them with `ledger rebuild`.")

@@ -24,8 +24,8 @@ SEARCH_PATH = "SET LOCAL search_path = pg_catalog"
 # Constraints of kind 'n' (NOT NULL) exist since PostgreSQL 18 only, so columns are read instead. Definitions of views
 # are left out, since they differ between versions of PostgreSQL. Internal triggers enforce foreign keys; their names
 # differ between databases.
-# Of the tables in `public`, which can be rebuilt from the log, an administrator may grant what they like to roles of
-# their own. The privileges of superusers mean nothing.
+# The tables in `public` can be rebuilt from the log, so an administrator may grant privileges on them to other roles.
+# Superusers are left out: they need no privileges.
 GUARDS = """
 WITH log AS (
     SELECT oid, nspowner, nspacl FROM pg_namespace WHERE nspname = 'ledger'
@@ -88,10 +88,10 @@ UNION ALL
 SELECT 'rule ' || rulename || ' on ' || name, pg_get_ruledef(rule.oid), NULL
 FROM relation JOIN pg_rewrite AS rule ON ev_class = relation.oid WHERE rulename <> '_RETURN'
 UNION ALL
-SELECT 'constraint ' || conname || ' on ' || name, pg_get_constraintdef(one.oid)
-    || CASE WHEN EXISTS (SELECT FROM pg_trigger WHERE tgconstraint = one.oid AND tgenabled <> 'O')
+SELECT 'constraint ' || conname || ' on ' || name, pg_get_constraintdef(con.oid)
+    || CASE WHEN EXISTS (SELECT FROM pg_trigger WHERE tgconstraint = con.oid AND tgenabled <> 'O')
         THEN ' (disabled)' ELSE '' END, NULL
-FROM relation JOIN pg_constraint AS one ON conrelid = relation.oid WHERE contype IN ('c', 'f', 'p', 'u', 'x')
+FROM relation JOIN pg_constraint AS con ON conrelid = relation.oid WHERE contype IN ('c', 'f', 'p', 'u', 'x')
 UNION ALL
 SELECT 'index ' || indexrelid::regclass, pg_get_indexdef(indexrelid)
     || CASE WHEN indisvalid AND indisready THEN '' ELSE ' (invalid)' END, NULL
@@ -192,7 +192,7 @@ async def find_guard_faults(connection: Connection) -> list[str]:
 def compare_guards(expected: GuardList, actual: Sequence[Guard]) -> list[str]:
     """Return one sentence for each difference.
 
-    A role that was never granted anything in this database lacks nothing: it may not exist on this server.
+    Guards of a role that has none in this database are not missing: the role may not exist on this server.
     """
     wanted, found = _definitions(expected.guards), _definitions(actual)
     roles = {guard.role for guard in actual}
@@ -200,18 +200,18 @@ def compare_guards(expected: GuardList, actual: Sequence[Guard]) -> list[str]:
     return [
         f"{name}: {found.get(name, 'missing')}, but revision {expected.revision} has {wanted.get(name, 'none')}"
         for name in sorted((wanted.keys() | found.keys()) - (absent - found.keys()))
-        if _normal(wanted.get(name)) != _normal(found.get(name))
+        if _normalized(wanted.get(name)) != _normalized(found.get(name))
     ]
 
 
-def shown_faults(faults: Sequence[str]) -> str:
-    """Return guard faults as one text, with the next step; the first `SHOWN_MAX` are listed."""
+def describe_faults(faults: Sequence[str]) -> str:
+    """Return guard faults as one text with the next step; it lists the first `SHOWN_MAX`."""
     more = [f"{len(faults) - SHOWN_MAX} more"] if len(faults) > SHOWN_MAX else []
     return f"{'; '.join([*faults[:SHOWN_MAX], *more])}. {NEXT}"
 
 
-def _normal(definition: str | None) -> str | None:
-    """Leave out casts, and parentheses around single values: PostgreSQL writes them otherwise after a restore."""
+def _normalized(definition: str | None) -> str | None:
+    """Remove casts, and parentheses around single values, which PostgreSQL writes differently after a restore."""
     if definition is None:
         return None
     shorter, definition = _CASTS.sub("", definition), ""

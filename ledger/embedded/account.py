@@ -87,7 +87,7 @@ def require_same_owner(folder: Path) -> None:
     if owner != user:
         raise EmbeddedError(
             f"{folder} belongs to {user_name(owner)}, and this process runs as {user_name(user)}. "
-            f"Next: start as {user_name(owner)}, or choose another home."
+            f"Next: start as {user_name(owner)}, or choose another home with --home."
         )
 
 

@@ -84,7 +84,7 @@ class Cluster:
         except FileNotFoundError:
             raise EmbeddedError(
                 f"{self.folder / 'password'} does not exist; without it {self.data} cannot be opened. "
-                "Next: restore the file from a backup of the home, or choose another home."
+                "Next: restore the file from a backup of the home, or choose another home with --home."
             ) from None
 
     def url(self, postmaster: Postmaster) -> str:
@@ -109,10 +109,10 @@ class Cluster:
             sync_folder(self.folder)
 
     def ensure_running(self, port: int | None = None) -> Postmaster:
-        """Adopt the running server or start one; return it when it answers and has the database.
+        """Adopt the running server or start one; return it once it answers and has the database.
 
         Args:
-            port: the only port that will do; if None, the last one is preferred.
+            port: the required port; if None, the last one is preferred.
 
         Raises:
             EmbeddedError: it does not start, does not answer in time, refuses the password, or runs on another port.
@@ -132,13 +132,13 @@ class Cluster:
             postmaster = running_postmaster(self.data) or self._start(deadline, port)
             if port not in (None, postmaster.port):
                 raise EmbeddedError(
-                    f"PostgreSQL (process {postmaster.pid}) was started on port {postmaster.port} meanwhile, not on "
-                    f"{port}. Next: start this service again."
+                    f"another process has started PostgreSQL (process {postmaster.pid}) on port {postmaster.port}, not "
+                    f"on {port}. Next: restart this service."
                 )
-            complaint = self._create_database(postmaster.port)
-            if not complaint:
+            psql_error = self._create_database(postmaster.port)
+            if not psql_error:
                 return postmaster
-            if "password authentication failed" in complaint:
+            if "password authentication failed" in psql_error:
                 raise EmbeddedError(
                     f"PostgreSQL (process {postmaster.pid}) refuses the password in "
                     f"{self.folder / 'password'}. Next: restore the file from a backup of the home."
@@ -146,7 +146,7 @@ class Cluster:
             if time.monotonic() > deadline:
                 raise EmbeddedError(
                     f"PostgreSQL (process {postmaster.pid}) runs but did not answer in {ANSWER_SECONDS_MAX} s: "
-                    f"{complaint}\n{self._log_end()}\n"
+                    f"{psql_error}\n{self._log_end()}\n"
                     "Next: start again if it is still recovering; otherwise stop that process first."
                 )
             # It is recovering, or it is stopping: then the next iteration starts it.

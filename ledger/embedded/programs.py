@@ -45,7 +45,7 @@ def run_program(
         try:
             out, error = process.communicate(stdin, RUN_SECONDS_MAX)
         except BaseException:
-            # initdb has processes of its own, which would outlive it.
+            # Processes that initdb has started would outlive it.
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             raise

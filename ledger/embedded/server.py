@@ -123,7 +123,7 @@ def exclusive_server(cluster: Cluster) -> Iterator[None]:
     with _plain_errors(cluster.folder.parent), _start_lock(cluster.folder):
         users_lock = _open_lock(cluster.folder / "users.lock")
         try:
-            if not _locked_now(users_lock):
+            if not _try_lock(users_lock):
                 raise EmbeddedError(f"{cluster.folder} is in use. Next: stop the service and all commands.")
             yield
         finally:
@@ -144,11 +144,11 @@ def exclusive_home(home: Path, purpose: str) -> Iterator[None]:
         make_folder(home)
         lock = _open_lock(home / "service.lock")
     try:
-        if not _locked_now(lock):
+        if not _try_lock(lock):
             pid, _, other_purpose = os.pread(lock, 1000, 0).decode(errors="replace").strip().partition(" ")
             raise EmbeddedError(
                 f"{home} is in use by process {pid or 'unknown'} ({other_purpose or 'starting'}). "
-                "Next: stop that process, or choose another home."
+                "Next: stop that process, or choose another home with --home."
             )
         line = f"{os.getpid()} {purpose}\n".encode()
         os.pwrite(lock, line, 0)
@@ -161,7 +161,7 @@ def exclusive_home(home: Path, purpose: str) -> Iterator[None]:
 def _leave(cluster: Cluster, users_lock: int) -> None:
     """Release the users lock. Only the last user can lock it exclusively: no process joins while start.lock is held."""
     try:
-        if _locked_now(users_lock):
+        if _try_lock(users_lock):
             cluster.stop()
     finally:
         os.close(users_lock)
@@ -174,7 +174,7 @@ def _start_lock(folder: Path) -> Iterator[None]:
     seconds_max = 3 * ANSWER_SECONDS_MAX
     deadline = time.monotonic() + seconds_max
     try:
-        while not _locked_now(lock):
+        while not _try_lock(lock):
             if time.monotonic() > deadline:
                 raise EmbeddedError(
                     f"Another process has been starting or stopping PostgreSQL for {seconds_max} s. "
@@ -190,7 +190,7 @@ def _open_lock(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
 
 
-def _locked_now(lock: int) -> bool:
+def _try_lock(lock: int) -> bool:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
