@@ -7,6 +7,7 @@ from aiohttp import web
 
 from ledger.api.content_codings import CODINGS, UnsupportedContentCodingError
 from ledger.domain.errors import LedgerError, RateLimited, Unauthenticated, Unavailable
+from ledger.log.json_faults import shortened
 from ledger.log.request_body import BODY_TOO_LARGE
 
 CONTENT_TYPE = "application/problem+json"
@@ -61,7 +62,7 @@ def document(error: LedgerError, index: int | None = None) -> dict[str, Any]:
         "type": f"/problems/{error.slug}",
         "title": error.title,
         "status": STATUS[error.slug],
-        "detail": error.detail,
+        "detail": shortened(error.detail),
         **error.members,
     }
     if index is not None:

@@ -10,7 +10,7 @@ from ledger.domain.errors import InvalidEvent, LedgerError, Malformed
 from ledger.domain.event import Candidate
 from ledger.domain.json_text import check_text
 from ledger.log.event_faults import faults_of
-from ledger.log.json_faults import Fault
+from ledger.log.json_faults import Fault, shortened
 from ledger.log.new_event import EVENT_TYPES, decoder
 from ledger.log.new_event_rules import breaks_rules
 from ledger.log.prepare import prepare
@@ -86,4 +86,6 @@ def _refusal(body: bytes, index: int, error: Exception | None = None) -> LedgerE
         if error is not None and not isinstance(error, msgspec.ValidationError | InvalidFieldError):
             return Malformed(f"{prefix}{error}")
         faults = [Fault("$", str(error or "the event names a member twice, or breaks another rule"))]
-    return InvalidEvent([{"index": index, "path": path, "message": message} for path, message in faults])
+    return InvalidEvent(
+        [{"index": index, "path": shortened(path), "message": shortened(message)} for path, message in faults]
+    )

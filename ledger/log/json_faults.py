@@ -12,6 +12,9 @@ NODES_MAX = 50_000
 NAME_CHARACTERS_MAX = 100
 """The most characters of a member's name that a path shows."""
 
+MESSAGE_CHARACTERS_MAX = 1_000
+"""The most characters of a message about a request: it may quote a value, and a request may have 16 MiB."""
+
 INTEGER_DIGITS_MAX = 4_300
 """JSON readers such as Python's refuse longer integers."""
 
@@ -21,6 +24,11 @@ class Fault(NamedTuple):
 
     path: str
     message: str
+
+
+def shortened(message: str) -> str:
+    """Return a message, cut if it is longer than `MESSAGE_CHARACTERS_MAX`."""
+    return message if len(message) <= MESSAGE_CHARACTERS_MAX else f"{message[:MESSAGE_CHARACTERS_MAX]}…"
 
 
 def repeats_member(text: bytes, value: Any) -> bool:

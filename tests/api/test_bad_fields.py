@@ -270,3 +270,25 @@ async def test_sums_may_exceed_the_maximum_of_one_amount(shared: Service) -> Non
     assert (budget["spent"], budget["available"]) == ("18000000000", "-8000000001")
     (spend,) = (await shared.get("/v1/spend", campaign_id=created["id"]))["items"]
     assert (spend["cost"], spend["entries"]) == ("18000000000", 2)
+
+
+HUGE = "\u0001" * 1_000_000
+
+
+@pytest.mark.parametrize("mode", ["atomic", "independent"])
+@pytest.mark.parametrize(
+    "sent",
+    [
+        {"type": HUGE},
+        {HUGE: 1, **cost()},
+        {**cost(), "id": HUGE},
+        event("cost.recorded", {"resource_type": HUGE, "cost": "1", "currency": HUGE}),
+        event("cost.recorded", {"resource_type": "other", "cost": HUGE, HUGE: 1}),
+        event("job.queued", {"agent_type": "analyst", "input_data": {HUGE: "\0"}}),
+    ],
+    ids=["type", "member", "id", "value", "field", "path"],
+)
+async def test_the_refusal_of_a_huge_event_is_short(shared: Service, sent: dict[str, Any], mode: str) -> None:
+    async with shared.client.post("/v1/events", json=sent, params={"mode": mode}) as answer:
+        assert answer.status == (422 if mode == "atomic" else 200)
+        assert len(await answer.read()) < 50_000
