@@ -17,6 +17,7 @@ from ledger.domain.codec import Instant, time_text
 from ledger.domain.errors import Forbidden, Malformed
 from ledger.key_ring import KeyRing
 from ledger.log import key_events
+from ledger.log.json_faults import faulty_texts, repeats_member
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=keys.NAME_CHARACTERS_MAX)]
 
@@ -83,6 +84,8 @@ async def create_key(request: web.Request, services: Services) -> web.StreamResp
     try:
         async with services.request_bodies.read(request, request[CALLER].name) as body:
             new = msgspec.json.decode(body, type=NewKey)
+            if repeats_member(body, msgspec.json.decode(body)):
+                raise Malformed(f"cannot read the key: {'; '.join(map(': '.join, faulty_texts(body.decode())))}")
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Malformed(f"cannot read the key: {error}") from None
     async with services.database.connection() as connection:

@@ -194,3 +194,30 @@ async def test_an_expiry_in_the_future_is_stored_in_utc(database: Database) -> N
         _, created = await create(client, expires_at=at.astimezone().isoformat())
 
     assert created["expires_at"] == at.isoformat().replace("+00:00", ".000000Z")
+
+
+async def test_a_member_of_a_new_key_that_is_named_twice_is_malformed(database: Database) -> None:
+    admin = await key_header(database, "boss", "admin")
+    body = b'{"name": "new", "role": "viewer", "r\\u006fle": "admin"}'
+
+    async with (
+        served(database) as url,
+        aiohttp.ClientSession(url, headers=admin | {"Content-Type": "application/json"}) as client,
+        client.post("/v1/keys", data=body) as answer,
+    ):
+        problem = await answer.json(content_type=None)
+
+    assert (answer.status, slug(problem)) == (400, "malformed")
+    assert "$.role" in problem["detail"]
+    async with database.connection() as connection:
+        assert [key.name for key in await list_keys(connection)] == ["boss"]
+
+
+async def test_the_refusal_of_a_huge_key_is_short(database: Database) -> None:
+    admin = await key_header(database, "boss", "admin")
+
+    async with served(database) as url, aiohttp.ClientSession(url, headers=admin) as client:
+        for fields in ({"role": "x" * 1_000_000}, {"x" * 1_000_000: 1}):
+            status, problem = await create(client, **fields)
+            assert (status, slug(problem)) == (400, "malformed")
+            assert len(problem["detail"]) < 2_000
