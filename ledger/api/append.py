@@ -7,7 +7,7 @@ from aiohttp import web
 
 from ledger.api import problems
 from ledger.api.auth import CALLER
-from ledger.api.parameters import read_query
+from ledger.api.parameters import read_header, read_query
 from ledger.api.routes import NDJSON, Route, json_response
 from ledger.api.services import Services
 from ledger.domain.errors import InvalidEvent, LedgerError, Malformed, Refused
@@ -49,7 +49,7 @@ async def append_events(request: web.Request, services: Services) -> web.StreamR
     query = read_query(request, AppendQuery)
     async with services.request_bodies.read(request, request[CALLER].name) as body:
         texts, is_batch = split_body(body, ndjson=request.content_type == NDJSON)
-        header = idempotency_key(request.headers.get("Idempotency-Key"))
+        header = idempotency_key(read_header(request, "Idempotency-Key"))
         key = await services.idempotency_keys.load(request[CALLER].name, header) if header is not None else None
         decoded = await services.event_decoding.decode(texts, request[CALLER], key)
         if query.mode == "independent":

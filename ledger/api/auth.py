@@ -2,6 +2,7 @@
 
 from aiohttp import web
 
+from ledger.api.parameters import read_header
 from ledger.api.services import Services
 from ledger.domain.access import LOCAL, Caller, Permission
 from ledger.domain.errors import Forbidden, Unauthenticated
@@ -26,10 +27,11 @@ async def authenticate(request: web.Request, services: Services, needs: Permissi
     Raises:
         Unauthenticated: the key is missing, unknown, expired or revoked.
         Forbidden: the key's role does not have the permission.
+        Malformed: the header is given twice.
     """
     if services.keys is None:
         return LOCAL
-    scheme, _, key = request.headers.get("Authorization", "").partition(" ")
+    scheme, _, key = (read_header(request, "Authorization") or "").partition(" ")
     if scheme.lower() != "bearer" or not key:
         raise Unauthenticated("send an API key: `Authorization: Bearer lgr_...`; `ledger keys create` creates one")
     caller = await services.keys.authenticate(key.strip())

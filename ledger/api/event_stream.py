@@ -13,7 +13,7 @@ from aiohttp import web
 
 from ledger.api.auth import CALLER
 from ledger.api.live_feed import LiveFeed
-from ledger.api.parameters import Position, read_position, read_query
+from ledger.api.parameters import Position, read_header, read_position, read_query
 from ledger.api.recent_events import Chunk
 from ledger.api.revocation import while_authorized
 from ledger.api.routes import EVENT_STREAM, Route
@@ -171,7 +171,7 @@ async def stream_events(request: web.Request, services: Services) -> web.StreamR
     query = read_query(request, FeedQuery)
     after = query.after
     # A browser that reconnects sends both: the URL it was given, and the last position it received.
-    if (last := request.headers.get("Last-Event-ID")) is not None:
+    if (last := read_header(request, "Last-Event-ID")) is not None:
         after = read_position(last, "the header Last-Event-ID")
     key = request[CALLER].name
     with services.feed.admit(key):

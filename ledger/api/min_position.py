@@ -4,7 +4,7 @@ import msgspec
 from aiohttp import web
 
 from ledger.api.auth import CALLER
-from ledger.api.parameters import Position, read_position
+from ledger.api.parameters import Position, read_header, read_position
 from ledger.api.services import Services
 from ledger.log.point_in_time import require_positions
 
@@ -59,5 +59,5 @@ async def wait_for_log(request: web.Request, services: Services, after: int = 0)
 
 
 def _header(request: web.Request) -> int | None:
-    header = request.headers.get(HEADER)
+    header = read_header(request, HEADER)
     return read_position(header, HEADER) if header is not None else None

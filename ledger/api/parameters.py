@@ -70,6 +70,14 @@ def path_uuid(request: web.Request, name: str = "id") -> UUID:
         raise Malformed(f"{request.match_info[name]!r} in the path is not a UUID") from None
 
 
+def read_header(request: web.Request, name: str) -> str | None:
+    """Return the value of a header that has one value; raise `Malformed` if it is given twice."""
+    values = request.headers.getall(name, ())
+    if len(values) > 1:
+        raise Malformed(f"the header {name} is given {len(values)} times")
+    return values[0] if values else None
+
+
 def read_position(text: str, source: str) -> int:
     """Read a position from a path or a header, named `source` in the error; raises `Malformed`."""
     if not re.fullmatch(r"[0-9]{1,19}", text, re.ASCII) or int(text) > POSITION_MAX:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.web_protocol import RequestPayloadError
 
 from ledger.api.content_codings import Decompressor, coding_of
@@ -49,6 +49,9 @@ class RequestBodies:
         """
         if request.headers.get("Content-Type") and request.content_type not in MEDIA:
             raise UnsupportedMediaType(f"{request.content_type} is not supported; send {' or '.join(MEDIA)}")
+        if request.headers.get(hdrs.TRANSFER_ENCODING, "chunked").strip().lower() != "chunked":
+            # aiohttp reads such a body as if it were only chunked.
+            raise Malformed("the only transfer coding that is supported is chunked")
         coding = coding_of(request.headers.getall("Content-Encoding", ()))
         if (request.content_length or 0) > BODY_BYTES_MAX:
             raise TooLarge(BODY_TOO_LARGE)

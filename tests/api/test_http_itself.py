@@ -1,16 +1,20 @@
-"""HTTP itself: HEAD wherever there is a GET, expectations, and other versions of HTTP."""
+"""HTTP itself: HEAD wherever there is a GET, expectations, other versions, headers given twice, transfer codings."""
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
 
 from ledger.api.app import ROUTES
+from ledger.database import Database
 from tests.api.hostile import raw_connections, request, response_to
+from tests.api.test_keys import key_header, served
 from tests.conftest import Service
-from tests.events import campaign, job
+from tests.events import campaign, cost, job
 
 NDJSON = "application/x-ndjson"
+JSON = "Content-Type: application/json"
 
 
 @pytest.fixture
@@ -92,3 +96,51 @@ async def test_http_1_0_is_served(shared: Service) -> None:
     sent = request("GET", "/healthz").replace(b"HTTP/1.1", b"HTTP/1.0")
 
     assert (await response_to(str(shared.client._base_url), sent)).status == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "header"),
+    [
+        ("GET", "/v1/campaigns", "Ledger-Min-Position: 0"),
+        ("GET", "/v1/events", "Ledger-Min-Position: 0"),
+        ("GET", "/v1/events/stream", "Last-Event-ID: 0"),
+        ("POST", "/v1/events", "Idempotency-Key: once"),
+    ],
+)
+async def test_a_header_of_one_value_that_is_given_twice_is_malformed(
+    shared: Service, method: str, path: str, header: str
+) -> None:
+    head = await shared.head()
+    body = json.dumps(cost()).encode()
+    sent = request(method, path, header, f"{header}1", JSON, f"Content-Length: {len(body)}", body=body)
+
+    answer = await response_to(str(shared.client._base_url), sent)
+
+    assert (answer.status, answer.problem) == (400, "malformed")
+    assert header.split(":")[0] in json.loads(answer.body)["detail"]
+    assert await shared.head() == head
+
+
+async def test_a_request_with_two_keys_is_malformed(database: Database) -> None:
+    keys = [await key_header(database, name, "viewer") for name in ("one", "two")]
+    lines = [f"{name}: {value}" for key in keys for name, value in key.items()]
+
+    async with served(database) as url:
+        answers = [await response_to(url, request("GET", "/v1/campaigns", *some)) for some in (lines, lines[:1])]
+
+    assert [answer.status for answer in answers] == [400, 200]
+    assert answers[0].problem == "malformed"
+
+
+@pytest.mark.parametrize("coding", ["gzip, chunked", "deflate,chunked", "x, chunked"])
+async def test_a_transfer_coding_other_than_chunked_is_malformed(shared: Service, coding: str) -> None:
+    head = await shared.head()
+    body = json.dumps(cost()).encode()
+    chunks = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+
+    sent = request("POST", "/v1/events", JSON, f"Transfer-Encoding: {coding}", body=chunks)
+
+    answer = await response_to(str(shared.client._base_url), sent)
+
+    assert (answer.status, answer.problem) == (400, "malformed")
+    assert await shared.head() == head
