@@ -41,10 +41,12 @@ EXPENDABLE = {
     # Computed from the events.
     *("accounts", "entries", "holds", "log_head", "pending_releases", "streams"),
     *("log_checkpoint", "log_tiles", "projection_checkpoints", "reverification"),
-    # Of no use to a release without them.
-    *("idempotency_keys", "idempotency_secret"),
+    # Of no use to a release without it.
+    "idempotency_keys",
 }
 """Tables of the schema `ledger` that a downgrade may drop with their rows, as it may the read models, but no other."""
+
+SECRETS = "ledger.idempotency_secret"
 
 TABLES = """
 SELECT relname FROM pg_class JOIN pg_namespace AS schema ON schema.oid = relnamespace
@@ -112,7 +114,7 @@ def data_kept(connection: Connection) -> Iterator[None]:
     if not is_command("downgrade") or context.get_x_argument(as_dictionary=True).get("delete-events") == "yes":
         yield
         return
-    filled = [name for name in stored_tables(connection) if has_rows(connection, name)]
+    filled = [name for name in stored_tables(connection) if has_data(connection, name)]
     yield
     if lost := sorted(set(filled) - set(stored_tables(connection))):
         raise DataLossError(
@@ -124,6 +126,11 @@ def data_kept(connection: Connection) -> Iterator[None]:
 def stored_tables(connection: Connection) -> list[str]:
     """Return the tables of the ledger whose rows cannot be computed again."""
     return [f"ledger.{name}" for name in connection.scalars(text(TABLES)) if name not in EXPENDABLE]
+
+
+def has_data(connection: Connection, table: str) -> bool:
+    """Whether a table has data to keep: the migrations themselves make the secret, which is needed once ids use it."""
+    return has_rows(connection, table) and (table != SECRETS or has_rows(connection, "ledger.events"))
 
 
 def has_rows(connection: Connection, table: str) -> bool:

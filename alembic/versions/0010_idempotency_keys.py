@@ -10,9 +10,10 @@ down_revision = "0009"
 branch_labels = None
 depends_on = None
 
+# A downgrade keeps the secret: after the next upgrade, retries must find the events whose ids were derived with it.
 # gen_random_uuid() has 122 strong random bits. `key` and `content` are digests: neither a key nor a text can be read.
 TABLES = """
-CREATE TABLE ledger.idempotency_secret (
+CREATE TABLE IF NOT EXISTS ledger.idempotency_secret (
     id boolean DEFAULT true NOT NULL,
     secret bytea NOT NULL,
     CONSTRAINT idempotency_secret_pkey PRIMARY KEY (id),
@@ -20,7 +21,8 @@ CREATE TABLE ledger.idempotency_secret (
 );
 
 INSERT INTO ledger.idempotency_secret (secret)
-VALUES (sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())));
+VALUES (sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())))
+ON CONFLICT DO NOTHING;
 
 CREATE TABLE ledger.idempotency_keys (
     key bytea NOT NULL,
@@ -125,4 +127,4 @@ def downgrade() -> None:
     op.execute("DROP PROCEDURE ledger.grant_roles()")
     op.execute("ALTER PROCEDURE ledger.grant_roles_0009() RENAME TO grant_roles")
     op.execute("DROP FUNCTION ledger.claim_idempotency_key")
-    op.execute("DROP TABLE ledger.idempotency_keys, ledger.idempotency_secret")
+    op.execute("DROP TABLE ledger.idempotency_keys")

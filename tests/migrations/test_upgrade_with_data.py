@@ -6,9 +6,12 @@ from sqlalchemy import URL
 from ledger.database import Database
 from ledger.domain.access import Role
 from ledger.keys import create_key, list_keys
+from tests.log.helpers import value
 from tests.migrations.helpers import HEAD, REVISIONS, revision, run_alembic
 from tests.projections.helpers import folded, stored, tables
 from tests.projections.replaying import append_sample_and_fold, fold_everything, verified
+
+SECRET = "SELECT secret FROM ledger.idempotency_secret"
 
 pytestmark = pytest.mark.direct
 
@@ -19,6 +22,7 @@ async def test_a_ledger_keeps_its_events_on_the_way_to_an_older_revision_and_bac
 ) -> None:
     await append_sample_and_fold(database)
     events, rows = await stored(database), await tables(database)
+    secret = await value(database, SECRET)
 
     await run_alembic(database_url, "downgrade", older)
     at_older = await revision(database_url)
@@ -27,6 +31,7 @@ async def test_a_ledger_keeps_its_events_on_the_way_to_an_older_revision_and_bac
 
     assert (at_older, await revision(database_url)) == (older, HEAD)
     assert await stored(database) == events
+    assert await value(database, SECRET) == secret
     assert await tables(database) == rows == folded(events)
     report, differences = await verified(database)
     assert (report.is_clean, differences) == (True, set())
