@@ -1,5 +1,6 @@
 """The files of docs/deploy: linted, rated, built and run on this machine."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -11,9 +12,11 @@ import pytest
 import yaml
 
 from scripts.source_texts import REPOSITORY
+from tests.cli.helpers import ledger, started
 from tests.docs.documents import free_port
 from tests.docs.image import Stage, build, can_build
 from tests.servers.certificates import Authority
+from tests.servers.postgresql import postgresql
 
 DEPLOY = REPOSITORY / "docs" / "deploy"
 EXPOSURE_MAX = 2.0
@@ -81,12 +84,70 @@ def test_compose_runs_the_image_with_the_restrictions_that_it_is_built_for() -> 
     assert (service["read_only"], service["cap_drop"], service["tmpfs"]) == (True, ["ALL"], ["/tmp"])
     assert service["volumes"] == ["home:/var/lib/ledger"]
     assert [name for name in service["environment"] if f"`{name}`" not in settings] == []
-    assert service["depends_on"] == {"database": {"condition": "service_healthy"}}
-    # Passwords come from the file .env, which is not in the repository.
-    assert (
-        re.findall(r"PASSWORD: (.*)", (DEPLOY / "compose.yaml").read_text())
-        == ["${LEDGER_DB_PASSWORD:?set it in .env}"] * 2
+    assert service["depends_on"] == {"migrate": {"condition": "service_completed_successfully"}}
+
+
+def test_compose_gives_the_service_only_the_password_of_a_user_that_owns_nothing() -> None:
+    compose: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+    owner, app = (f"${{LEDGER_{name}_PASSWORD:?set it in .env}}" for name in ("DB", "APP"))
+
+    services = {name: service["environment"] for name, service in compose["services"].items()}
+
+    assert (services["migrate"]["DB_USER"], services["migrate"]["DB_PASSWORD"]) == ("ledger", owner)
+    assert (services["ledger"]["DB_USER"], services["ledger"]["DB_PASSWORD"]) == ("app", app)
+    assert owner not in services["ledger"].values()
+    assert services["database"]["LEDGER_APP_PASSWORD"] == app
+    assert compose["services"]["database"]["volumes"][1].endswith(
+        ":/docker-entrypoint-initdb.d/create-service-user.sh:ro"
     )
+
+
+async def test_the_users_of_compose_migrate_and_serve(tmp_path: Path) -> None:
+    psql = program("psql", "apt-get install postgresql-15")
+    with postgresql("secret") as server:
+        subprocess.run(
+            [DEPLOY / "create-service-user.sh"],
+            check=True,
+            env={
+                "PATH": f"{Path(psql).parent}:{os.defpath}",
+                "PGHOST": "127.0.0.1",
+                "PGPORT": str(server.port),
+                "PGPASSWORD": "secret",
+                "POSTGRES_USER": str(server.url.username),
+                "POSTGRES_DB": "postgres",
+                "LEDGER_APP_PASSWORD": "it's",
+            },
+        )
+        app = server.url.set(username="app", password="it's")
+
+        migrated = await ledger("migrate", database=server.url)
+        async with started(tmp_path, "up", "--port", "0", "--home", tmp_path / "home", database=app) as up:
+            await up.url()
+            examined = await ledger("doctor", "--home", tmp_path / "home", database=app)
+
+    assert migrated.code == 0, migrated.err
+    assert "OK       user: app is a member of ledger_service" in examined.out
+    assert "PROBLEM" not in examined.out
+
+
+def test_the_operators_command_runs_as_the_service_does(tmp_path: Path) -> None:
+    (tmp_path / "systemd-run").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    (tmp_path / "systemd-run").chmod(0o755)
+    unit = (DEPLOY / "ledger.service").read_text()
+    settings = {"PATH": f"{tmp_path}:{os.defpath}"}
+
+    def arguments(**variables: str) -> list[str]:
+        command = [DEPLOY / "operator-command", "keys", "create", "a b"]
+        done = subprocess.run(command, env=settings | variables, capture_output=True, text=True, check=True)
+        return done.stdout.splitlines()
+
+    given = arguments()
+    assert given[-4:] == [re.findall("ExecStart=(.*) up", unit)[0], "keys", "create", "a b"]
+    assert f"--uid={re.findall('User=(.*)', unit)[0]}" in given
+    assert f"--working-directory={re.findall('WorkingDirectory=(.*)', unit)[0]}" in given
+    assert f"--property=EnvironmentFile={re.findall('EnvironmentFile=(.*)', unit)[0]}" in given
+    assert f"--setenv={re.findall('(LEDGER_HOME=[^ ]*)', unit)[0]}" in given
+    assert set(arguments(DIRECT_DATABASE_URL="x")) - set(given) == {"--setenv=DIRECT_DATABASE_URL"}
 
 
 @pytest.fixture(scope="module")
