@@ -75,7 +75,7 @@ class KeyRing:
             return None
 
     def add(self, key: Key, text: str) -> None:
-        """Accept a key at once that this process has created; `text` is the key as clients send it."""
+        """Accept a key that this process has just created; `text` is the key as clients send it."""
         created = parse_key(text)
         assert created is not None
         self._active[key.id] = _Active(
@@ -84,7 +84,7 @@ class KeyRing:
         self._changes += 1
 
     def remove(self, key_id: str) -> None:
-        """Refuse a key at once that this process has revoked."""
+        """Refuse a key that this process has just revoked."""
         self._active.pop(key_id, None)
         self._changes += 1
 
@@ -109,7 +109,7 @@ class KeyRing:
     async def _load(self) -> None:
         loaded_changes = -1
         while loaded_changes != self._changes:
-            # Keys that were read before a change of this process would undo it: they are read again.
+            # If this process has changed a key meanwhile, the keys that were read may lack the change: read them again.
             loaded_changes = self._changes
             async with self._database.connection() as connection:
                 rows = await connection.fetch(SELECT_UNREVOKED)

@@ -138,7 +138,7 @@ def checked_expiry(expires_at: datetime) -> datetime:
 
 
 def _folded(name: str) -> str:
-    """Return what names that look alike have in common: width, case and compatibility forms do not count."""
+    """Return a form that is equal for names that differ only in width, case or compatibility forms."""
     return normalize("NFKC", normalize("NFKC", name).casefold())
 
 

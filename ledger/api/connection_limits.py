@@ -26,7 +26,7 @@ EXAMINED_MAX = 100
 
 
 class LimitedConnection(Protocol):
-    """What the limits need to know of a connection."""
+    """The attributes and methods of a connection that the limits use."""
 
     @property
     def has_sent_request(self) -> bool:

@@ -1,4 +1,4 @@
-"""Event-loop pauses: the longest time for which one callback kept all others of the process waiting."""
+"""Event-loop pauses: the longest time for which one callback blocked all others of the process."""
 
 import asyncio
 import time
@@ -41,7 +41,7 @@ async def event_loop_pauses(registry: CollectorRegistry) -> AsyncIterator[None]:
     loop, pauses = asyncio.get_running_loop(), EventLoopPauses()
     gauge = Gauge(
         "ledger_event_loop_longest_pause_seconds",
-        "Longest time in the last one to two minutes for which the event loop served nobody.",
+        "Longest time for which the event loop was blocked, in the last one to two minutes.",
         registry=registry,
     )
     gauge.set_function(pauses.longest_seconds)

@@ -157,7 +157,7 @@ async def get_stream(request: web.Request, services: Services) -> web.StreamResp
     await wait_for_log(request, services)
     async with services.read_database.connection() as connection:
         version = await read_stream_version(connection, category, stream_id)
-        is_visible = version and await _shows_any(connection, request[CALLER], category, event_filter)
+        is_visible = version and await _may_see_any_event(connection, request[CALLER], category, event_filter)
     if not is_visible:
         raise NotFound(f"there is no {category} stream {stream_id}")
     etag = f'"{version}"'
@@ -168,11 +168,11 @@ async def get_stream(request: web.Request, services: Services) -> web.StreamResp
     return await stream(request, response, _stream_json(pages, version))
 
 
-async def _shows_any(connection: Connection, caller: Caller, category: str, of_stream: EventFilter) -> bool:
+async def _may_see_any_event(connection: Connection, caller: Caller, category: str, stream_events: EventFilter) -> bool:
     """Whether a caller may see any event of a stream. Only streams that can move need a search."""
     if category in MOVABLE_CATEGORIES:
-        return await has_more_than(connection, of_stream, 0)
-    return await may_see_stream(connection, caller, category, of_stream.stream_ids[0], POSITION_MAX)
+        return await has_more_than(connection, stream_events, 0)
+    return await may_see_stream(connection, caller, category, stream_events.stream_ids[0], POSITION_MAX)
 
 
 async def _stream_json(pages: AsyncIterator[list[JsonEvent]], version: int) -> AsyncIterator[bytes]:

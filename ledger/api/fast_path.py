@@ -1,4 +1,4 @@
-"""What the fast paths share: they handle plain requests without aiohttp's router and middleware.
+"""Functions of the fast paths, which handle plain requests without aiohttp's router and middleware.
 
 A request takes a fast path only if it is plain (`plain_request.py`) and nothing about it is unusual or wrong. aiohttp
 handles every other request. Both ways use the same functions to authorize, limit and report problems, and tests check
@@ -24,20 +24,20 @@ _FIXED_HEADERS = b"".join(
 
 
 class Connection(Protocol):
-    """What a fast path needs of a client connection."""
+    """The methods of a client connection that a fast path uses."""
 
     def mark_authenticated(self, key: str) -> None:
         """Count the connection for the key of a valid request. Raises `Overloaded`."""
 
     def write_response(self, response: bytes) -> None:
-        """Write a whole response, if the client is still there."""
+        """Write a whole response, if the client is still connected."""
 
     def cancel_when_lost(self, task: Task[Any]) -> None:
         """Cancel the task that handles the request if the client disconnects before the response."""
 
 
 class FastRequest(NamedTuple):
-    """What the response to a request needs to know of it; `headers` are those of the rate limit."""
+    """A request, as its response needs it; `headers` are those of the rate limit."""
 
     connection: Connection
     route: str

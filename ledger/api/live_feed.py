@@ -33,7 +33,7 @@ WAKE_SUBSCRIBERS = 100
 
 CATCH_UP_EVENTS_MAX = 256
 CATCH_UP_CHARACTERS_MAX = 64 * 1024
-"""What a subscriber that is behind holds in memory while it writes; there may be thousands."""
+"""The most that a subscriber that is behind holds in memory while it writes; there may be thousands."""
 
 CATCH_UP_READERS_MAX = 3
 """Database connections of all subscribers that are behind, at most two of them for one key."""

@@ -31,7 +31,7 @@ An event-sourced ledger of budgets and jobs for teams that run AI agents. Append
 them back, or read the campaigns, content assets, agent jobs and budget entries that they make.
 
 Money is exact: decimals are strings in plain notation. Times are UTC with microseconds. Errors are problem documents
-(RFC 9457). `HEAD` is answered wherever `GET` is."""
+(RFC 9457). Every path with `GET` also has `HEAD`."""
 
 TAGS = {
     "events": "Append events; read the log; follow it live.",

@@ -57,7 +57,7 @@ class Schemas:
 
 
 def response_types(response: Any) -> tuple[Any, ...]:
-    """Return the types that a response of a route may have; one type may stand without a tuple."""
+    """Return the types that a response of a route may have; a single type needs no tuple."""
     return response if isinstance(response, tuple) else (response,)
 
 
@@ -79,7 +79,7 @@ def _schema_hook(kind: type) -> Schema:
 
 
 def _adapt(schema: Any) -> None:
-    """Complete what msgspec leaves out: decimals may be numbers, enums are strings, JSON objects have any members."""
+    """Add what msgspec leaves out: decimals may be numbers, enums are strings, JSON objects have any members."""
     if isinstance(schema, list):
         for item in schema:
             _adapt(item)
@@ -97,7 +97,7 @@ def _adapt(schema: Any) -> None:
 
 
 def _describe(components: dict[str, Schema]) -> None:
-    """Add the description of every field; what its type says follows."""
+    """Add the description of every field, followed by that of its type."""
     envelopes = {struct.__name__ for struct in EVENT_STRUCTS.values()}
     for name, schema in components.items():
         schema["description"] = inspect.cleandoc(schema["description"])

@@ -30,7 +30,7 @@ class HomeError(LedgerError):
 
 
 class DatabaseIdentity(msgspec.Struct, frozen=True):
-    """What distinguishes a database from all others: the system identifier of its server, and its name."""
+    """The identity of a database: the system identifier of its server, and its name."""
 
     system_identifier: str
     name: str

@@ -92,7 +92,7 @@ def print_seeded(added: int) -> None:
 def reset(yes: bool, force: bool, home: Path | None) -> None:
     """Delete all events and tables, and start an empty ledger.
 
-    Asks for confirmation. The next log has another origin, so nobody mistakes it for a continuation of this one.
+    Asks for confirmation. The next log has another origin, so it cannot be mistaken for a continuation of this one.
     """
     with exit_on_error():
         settings = settings_for(home)

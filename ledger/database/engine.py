@@ -72,8 +72,8 @@ class Database:
             url: the database, with any of the options in `ledger.config.OPTIONS`.
             pool_size: the most connections.
             statement_seconds_max: the timeout of a statement, which then raises TimeoutError; None: no timeout.
-            outage: logs when the server fails and when it works again; None: nobody does, since the caller of a
-                program that ends with the error sees it.
+            outage: logs when the server fails and when it works again; None: outages are not logged, for programs that
+                end with the error.
 
         Raises:
             ConfigError: the URL names a root certificate that cannot be used.

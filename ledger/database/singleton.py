@@ -15,8 +15,7 @@ class MissingRowError(LedgerError):
 
     def __init__(self, *tables: str) -> None:
         super().__init__(
-            f"the only row of {' or '.join(tables)} is missing: somebody has deleted it; restore the database from a "
-            "backup"
+            f"the only row of {' or '.join(tables)} is missing: it was deleted; restore the database from a backup"
         )
 
 

@@ -72,8 +72,8 @@ class LockedRecorder:
 
     async def record(self, group: Sequence[Waiting]) -> tuple[ResidentState | None, Head | None]:
         """Record a group; return the working state after it and the head, or None for both if they are unknown."""
-        waiting = [one for one in group if not one.answer.done()]
-        self._queue.charge([one for one in group if one.answer.done()], 0.0)
+        waiting = [queued for queued in group if not queued.answer.done()]
+        self._queue.charge([queued for queued in group if queued.answer.done()], 0.0)
         if not waiting:
             return None, None
         try:
@@ -83,7 +83,7 @@ class LockedRecorder:
         except Exception as error:
             logger.log(log_level(error), "appending %d requests failed; retrying", len(waiting), exc_info=error)
             # If the database did not fail, one of the requests may be the cause: retry each separately.
-            parts = [waiting] if isinstance(error, RETRY_ERRORS) else [[one] for one in waiting]
+            parts = [waiting] if isinstance(error, RETRY_ERRORS) else [[queued] for queued in waiting]
             for part in parts:
                 try:
                     await self._attempt(part)
@@ -95,7 +95,7 @@ class LockedRecorder:
 
     async def _attempt(self, waiting: list[Waiting]) -> tuple[ResidentState, Head]:
         began = time.monotonic()
-        requests = [one.request for one in waiting]
+        requests = [queued.request for queued in waiting]
         try:
             connection = await self._writer.get()
             async with asyncio.timeout(APPEND_SECONDS_MAX):
@@ -111,14 +111,14 @@ class LockedRecorder:
         """Answer requests with an error."""
         logger.log(log_level(error), "%d requests failed: %s", len(waiting), type(error).__name__)
         self._queue.charge(waiting, 0.0)
-        for one in waiting:
-            if one.answer.done():
+        for queued in waiting:
+            if queued.answer.done():
                 continue
             if isinstance(error, UNAVAILABLE_ERRORS):
-                one.answer.set_exception(
+                queued.answer.set_exception(
                     DatabaseUnavailable(
                         "the database did not answer; retry with the same ids: each event is recorded at most once"
                     )
                 )
             else:
-                one.answer.set_exception(error)
+                queued.answer.set_exception(error)

@@ -57,7 +57,7 @@ class SaltedEvent(StoredEvent, frozen=True):
 
 
 class HasPosition(Protocol):
-    """What a page consists of: events in any form, with their position."""
+    """An element of a page: an event in any form, with its position."""
 
     @property
     def position(self) -> int: ...

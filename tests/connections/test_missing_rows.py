@@ -28,7 +28,7 @@ async def damaged(request: pytest.FixtureRequest, database: Database) -> str:
 
 @pytest.mark.parametrize("damaged", ROWS, indirect=True)
 async def test_verify_names_the_table(database: Database, damaged: str) -> None:
-    with pytest.raises(MissingRowError, match="is missing: somebody has deleted it; restore the database") as raised:
+    with pytest.raises(MissingRowError, match="is missing: it was deleted; restore the database") as raised:
         await verify(database, lambda _: None, None)
 
     assert damaged in str(raised.value)
