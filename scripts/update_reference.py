@@ -53,8 +53,8 @@ must equal the recorded one, and each recorded field that is not sent must be a 
 currency. In JSON objects, the order of keys, escapes, and the spelling of numbers do not matter.
 
 `null` for an optional field means absent. Amounts are JSON numbers, or strings written like one, read from their text.
-An object that names a member twice is refused. *Free text* is stored apart from the
-data, so that it can be erased.
+An object that names a member twice is refused, and so is an event with more than 200,000 values. *Free text* is stored
+apart from the data, so that it can be erased.
 """
 
 COMMAND_LINE_INTRODUCTION = """

@@ -1,4 +1,4 @@
-"""Checks of JSON texts from clients: UTF-8, NUL characters, lone surrogates, long numbers, nesting."""
+"""Checks of JSON texts from clients: UTF-8, NUL, lone surrogates, long numbers, nesting, many values."""
 
 import re
 
@@ -8,6 +8,9 @@ from ledger.domain.codec import InvalidFieldError
 
 NESTING_MAX = 100
 """Nested arrays and objects in a request: far fewer than any JSON reader downstream supports."""
+
+VALUES_MAX = 200_000
+"""The most values in a new event: reading all of them takes a few milliseconds."""
 
 
 def check_text(body: bytes) -> None:
@@ -32,12 +35,30 @@ def check_text(body: bytes) -> None:
         _ANY_JSON.decode(body)
 
 
+def check_values(body: bytes) -> None:
+    """Refuse a new event with more than `VALUES_MAX` values; events in the log may have more.
+
+    Raises:
+        InvalidFieldError: The body has more commas and opening brackets outside strings.
+    """
+    if len(body) > VALUES_MAX and _separators(body) > VALUES_MAX:
+        # A text of commas is one value.
+        outside, strings = _STRING.subn(b"", body, count=2 * VALUES_MAX)
+        if strings == 2 * VALUES_MAX or _separators(outside) > VALUES_MAX:
+            raise InvalidFieldError("", f"an event must have at most {VALUES_MAX:,} values")
+
+
+def _separators(body: bytes) -> int:
+    return body.count(b",") + body.count(b"[") + body.count(b"{")
+
+
 _BACKSLASH = ord("\\")
 _DIGITS_MANY = 1000
 _ANY_JSON = msgspec.json.Decoder(float_hook=str)
 # A backslash before u0000 that is not itself escaped.
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 _MANY_DIGITS = re.compile(rb"(?<![0-9])[0-9]{%d}" % _DIGITS_MANY)
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 _STRING_OR_BRACKET = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[\]{}]', re.DOTALL)
 
 

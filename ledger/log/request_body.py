@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from functools import cache
 
 import msgspec
 
@@ -14,10 +15,11 @@ BODY_BYTES_MAX = 16 * 1024 * 1024
 BODY_TOO_LARGE = f"the body is larger than {BODY_BYTES_MAX // 1024**2} MiB; split it into several requests"
 
 COMMAS_MAX = 40 * REQUEST_EVENTS_MAX
-"""Typical requests have fewer commas. If there are more, the elements of an array are counted before it is split."""
+"""Typical requests have fewer commas. If there are more, the elements of an array are counted before it is split, and
+an event that breaks the array is not searched for."""
 
 DEEP_TOKENS_MAX = 100_000
-"""The most brackets and strings of an element that is nested too deeply for a JSON reader."""
+"""The most brackets and strings of the elements of a body that are nested too deeply for a JSON reader."""
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 _STRING_OR_BRACKET = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
@@ -60,27 +62,37 @@ def json_problem(error: Exception) -> str:
 
 
 def _split_array(body: bytes) -> list[bytes]:
-    if body.count(b",") > COMMAS_MAX:
+    is_large = body.count(b",") > COMMAS_MAX
+    if is_large:
         _require_few_elements(body)
     try:
         return [bytes(raw) for raw in _array.decode(body)]
     except (msgspec.DecodeError, RecursionError) as error:
         try:
-            return list(_elements(body))
+            if not is_large:
+                return list(_elements(body))
         except (ValueError, RecursionError):
-            raise Malformed(json_problem(error)) from None
+            pass
+        raise Malformed(json_problem(error)) from None
 
 
 def _require_few_elements(body: bytes) -> None:
     """Refuse an array of more than 5,000 elements without decoding them all: 16 MiB can hold 8 million."""
     try:
-        for number, _ in enumerate(_elements(body)):
-            if number == REQUEST_EVENTS_MAX:
-                raise TooLarge(
-                    f"more than {REQUEST_EVENTS_MAX:,} events in one request; send at most {REQUEST_EVENTS_MAX:,}"
-                )
-    except (ValueError, RecursionError):
+        _few_elements().decode(body)
+    except msgspec.ValidationError:
+        raise TooLarge(
+            f"more than {REQUEST_EVENTS_MAX:,} events in one request; send at most {REQUEST_EVENTS_MAX:,}"
+        ) from None
+    except (msgspec.DecodeError, RecursionError):
         return  # Not JSON: splitting the body raises the error with a better message.
+
+
+@cache
+def _few_elements() -> "msgspec.json.Decoder[msgspec.Struct]":
+    """Return a decoder that stops after the largest number of elements, which no option of a list does."""
+    fields = [(f"element_{number}", msgspec.Raw, msgspec.Raw(b"")) for number in range(REQUEST_EVENTS_MAX)]
+    return msgspec.json.Decoder(msgspec.defstruct("Few", fields, array_like=True, forbid_unknown_fields=True))
 
 
 def _elements(body: bytes) -> Iterator[bytes]:
@@ -91,9 +103,10 @@ def _elements(body: bytes) -> Iterator[bytes]:
     """
     text = body.decode(errors="surrogateescape")
     index = text.index("[") + 1
+    deep_tokens = iter(range(DEEP_TOKENS_MAX))
     while True:
         start = _after_space(text, index)
-        end = _end_of_value(text, start)
+        end = _end_of_value(text, start, deep_tokens)
         yield text[start:end].encode(errors="surrogateescape")
         index = _after_space(text, end) + 1
         if (separator := text[index - 1 : index]) != ",":
@@ -108,19 +121,23 @@ def _after_space(text: str, index: int) -> int:
     return match.end()
 
 
-def _end_of_value(text: str, start: int) -> int:
+def _end_of_value(text: str, start: int, deep_tokens: Iterator[int]) -> int:
     try:
         return _scanner.raw_decode(text, start)[1]
     except RecursionError:
-        return _end_of_deep_value(text, start)
+        return _end_of_deep_value(text, start, deep_tokens)
 
 
-def _end_of_deep_value(text: str, start: int) -> int:
-    """Return the end of an object or array by counting brackets; what is inside is judged later."""
+def _end_of_deep_value(text: str, start: int, deep_tokens: Iterator[int]) -> int:
+    """Return the end of an object or array by counting brackets; what is inside is judged later.
+
+    Args:
+        text: the array.
+        start: the index of the value.
+        deep_tokens: ends after the most brackets and strings that may be read.
+    """
     depth = 0
-    for number, token in enumerate(_STRING_OR_BRACKET.finditer(text, start)):
-        if number == DEEP_TOKENS_MAX:
-            break
+    for _, token in zip(deep_tokens, _STRING_OR_BRACKET.finditer(text, start), strict=False):
         depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(token[0], 0)
         if depth == 0:
             return token.end()

@@ -9,6 +9,9 @@ from ledger.log.appender import Appender
 from ledger.log.decode import read_candidate
 from ledger.log.idempotency import IdempotencyKey
 
+EXPLAINED_BYTES_MAX = 1024 * 1024
+"""Of the refused events of a request, the first ones up to this size together are searched for all their faults."""
+
 
 def decode_each(
     texts: Sequence[bytes], caller: Caller, key: IdempotencyKey | None = None
@@ -24,12 +27,21 @@ def decode_each(
         for each text, in order, the candidate or the error.
     """
     derive_id = key.event_id if key is not None else None
+    refused_bytes = 0
     for index, text in enumerate(texts):
         try:
-            candidate = read_candidate(text, index, caller.name, derive_id, caller.allowed_campaign_ids)
+            candidate = read_candidate(
+                text,
+                index,
+                caller.name,
+                derive_id,
+                caller.allowed_campaign_ids,
+                is_explained=refused_bytes < EXPLAINED_BYTES_MAX,
+            )
             if not caller.may_append(category := candidate.event_type.category):
                 raise Forbidden(f"a key with role `{caller.role.value}` may not append {category} events")
         except LedgerError as error:
+            refused_bytes += len(text)
             yield error
         else:
             yield candidate

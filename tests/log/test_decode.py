@@ -1,17 +1,21 @@
 """Events that must not be appended: repeated members, money strings, blank names; all faults named."""
 
 import json
+from types import ModuleType
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ledger.domain.access import LOCAL
 from ledger.domain.errors import InvalidEvent, Malformed
 from ledger.domain.event import Candidate
-from ledger.log import event_faults
-from ledger.log.decode import EXPLAINED_BYTES_MAX, read_candidate
+from ledger.domain.json_text import check_text
+from ledger.log import decode, event_faults, new_event_rules
+from ledger.log.decode import read_candidate
 from ledger.log.new_event import EVENT_STRUCTS
+from ledger.log.submit import decode_each
 from tests.domain.helpers import DATA
 from tests.domain.json_spelling import OBJECTS, spelling
 from tests.events import campaign, content, cost, event, follow, job
@@ -24,6 +28,19 @@ COST = '{"type":"cost.recorded","data":{"resource_type":"other","cost":%s}}'
 def read(body: str | dict[str, Any]) -> Candidate:
     """Decode an event."""
     return read_candidate((body if isinstance(body, str) else json.dumps(body)).encode(), 0, "local", None)
+
+
+def sizes_of(monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str) -> list[int]:
+    """Return a list to which every call of a function adds the length of its first argument."""
+    sizes: list[int] = []
+    function = getattr(module, name)
+
+    def measured(text: str | bytes, *arguments: Any) -> Any:
+        sizes.append(len(text))
+        return function(text, *arguments)
+
+    monkeypatch.setattr(module, name, measured)
+    return sizes
 
 
 def faults(body: str | dict[str, Any]) -> list[tuple[str, str]]:
@@ -204,10 +221,54 @@ def test_at_most_twenty_faults_are_named() -> None:
     assert len(faults(cost(**{f"x{number}": 1 for number in range(100)}))) == event_faults.FAULTS_MAX == 20
 
 
-def test_of_a_very_large_event_the_first_fault_is_named() -> None:
-    body = (COST % '"1_0"').ljust(EXPLAINED_BYTES_MAX + 1)
+def test_an_amount_is_not_taken_for_the_member_of_an_object() -> None:
+    body = JOB % '{"budget":1},"budget":"1_0"'
 
-    assert len(faults(body)) == 1
+    assert paths(body) == ["$.data.budget"]
+
+
+def test_of_a_large_event_the_first_fault_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    explained = sizes_of(monkeypatch, decode, "faults_of")
+    body = COST % '"1_0","x":1'
+
+    assert len(faults(body.ljust(64 * 1024))) == 2
+    assert faults(body.ljust(64 * 1024 + 1)) == [("$.data", "Object contains unknown field `x`")]
+    assert paths((COST % '"-1"').ljust(64 * 1024 + 1)) == ["$.data.cost"]
+    assert explained == [64 * 1024]
+
+
+def test_of_many_refused_events_the_first_mebibyte_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    explained = sizes_of(monkeypatch, decode, "faults_of")
+    text = (COST % '"1_0","x":1').ljust(50_000).encode()
+
+    refused = list(decode_each([text] * 100, LOCAL))
+
+    assert [len(error.errors) for error in refused if isinstance(error, InvalidEvent)] == [2] * 21 + [1] * 79
+    assert sum(explained) <= 1024 * 1024 + 64 * 1024
+
+
+def test_an_event_has_at_most_200000_values() -> None:
+    assert read(JOB % f'{{"a":[0{",0" * 199_990}]}}')
+    assert faults(JOB % f'{{"a":[0{",0" * 200_000}]}}') == [("$", "an event must have at most 200,000 values")]
+    assert faults(JOB % f'{{"a":[""{",{}" * 100_000}]}}') == [("$", "an event must have at most 200,000 values")]
+
+
+@pytest.mark.parametrize("text", ["," * 500_000, '[{\\"' * 100_000])
+def test_commas_and_brackets_inside_a_text_are_not_values(text: str) -> None:
+    assert read(JOB % f'{{"a":"{text}"}}')
+
+
+def test_a_stored_event_may_have_more_values() -> None:
+    check_text(b'{"a":[0%b]}' % (b",0" * 200_000))
+
+
+def test_an_object_that_cannot_name_a_member_twice_is_not_decoded_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded = sizes_of(monkeypatch, new_event_rules, "repeats_member")
+
+    assert read(JOB % f'{{"a":[0{",0" * 100_000}]}}')
+    assert decoded == []
+    assert read(JOB % '{"a":1,"b":2}')
+    assert decoded == [len('{"a":1,"b":2}')]
 
 
 @pytest.mark.parametrize("body", ['{"type":5,}', '{"type":"cost.recorded","data":NaN}', "{", "[1", '{"a":"\\q"}'])
