@@ -13,7 +13,7 @@ from ledger.api.services import Services
 from ledger.domain.errors import InvalidEvent, LedgerError, Malformed, Refused
 from ledger.domain.event import Candidate, Receipt, Request
 from ledger.domain.judge import Verdict
-from ledger.log.idempotency import IdempotencyKey
+from ledger.log.idempotency import IdempotencyKey, claim_of
 from ledger.log.new_event import AnyEvent
 from ledger.log.request_body import split_body
 from ledger.log.submit import append_each
@@ -72,9 +72,8 @@ async def _append_atomic(
                 return problems.response(item, index if is_batch else None)
     if errors:
         return problems.response(InvalidEvent(errors), errors[0]["index"] if is_batch else None)
-    if key is not None:
-        candidates = await services.idempotency_keys.claim(key, candidates)
-    result = append_result(await services.appender.append(Request(candidates)), len(candidates))
+    request = Request(candidates, claim=await claim_of(key, candidates))
+    result = append_result(await services.appender.append(request), len(candidates))
     if isinstance(result, Refused):
         services.telemetry.count_refusal(result.slug)
         return problems.response(result, result.index if is_batch else None)
@@ -103,9 +102,7 @@ def append_result(verdict: Verdict, events: int) -> AppendResult | Refused:
 async def _append_independent(
     services: Services, decoded: list[Candidate | LedgerError], key: IdempotencyKey | None
 ) -> web.StreamResponse:
-    if key is not None and any(isinstance(item, Candidate) for item in decoded):
-        decoded = await services.idempotency_keys.claim(key, decoded)
-    outcomes = await append_each(services.appender, decoded)
+    outcomes = await append_each(services.appender, decoded, key)
     for outcome in outcomes:
         if isinstance(outcome, LedgerError):
             services.telemetry.count_refusal(outcome.slug)

@@ -44,7 +44,6 @@ class FastAppend:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._tasks: set[asyncio.Task[None]] = set()
 
     def take(self, data: bytes, connection: Connection) -> bool:
         """Take a request if it is complete and plain.
@@ -71,32 +70,18 @@ class FastAppend:
                 if key is None:
                     return False
             candidates = _decode(texts, caller, key)
+            claim = key.claim(list(key.contents(candidates))) if key is not None else None
             request = accept(self._services, connection, PATH, caller.name, headers) if candidates else None
         except Exception:  # noqa: BLE001 (the ordinary path meets the error again, and reports it)
             return False
         if request is None:
             return False
-        taken = _Append(request, len(candidates), is_batch)
-        if key is None:
-            self._submit(taken, candidates)
-        else:
-            task = asyncio.create_task(self._claim_and_submit(taken, candidates, key))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        self._submit(_Append(request, len(candidates), is_batch), Request(candidates, claim=claim))
         return True
 
-    async def _claim_and_submit(self, taken: _Append, candidates: list[Candidate], key: IdempotencyKey) -> None:
-        REQUEST_CONTEXT.set({"request_id": taken.request.request_id, "key": taken.request.key})
+    def _submit(self, taken: _Append, request: Request) -> None:
         try:
-            candidates = await self._services.idempotency_keys.claim(key, candidates)
-        except Exception as error:  # noqa: BLE001 (every error has a problem document)
-            self._respond_with_error(taken.request, error)
-        else:
-            self._submit(taken, candidates)
-
-    def _submit(self, taken: _Append, candidates: list[Candidate]) -> None:
-        try:
-            answer = self._services.appender.submit(Request(candidates))
+            answer = self._services.appender.submit(request)
         except LedgerError as error:
             self._respond_with_error(taken.request, error)
         else:

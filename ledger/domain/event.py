@@ -82,8 +82,23 @@ class Receipt(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     over_budget: list[str] | None = None
 
 
+class Claim(msgspec.Struct, frozen=True, gc=False):
+    """What the Idempotency-Key of a request is used for.
+
+    `key` and `content` are digests. `earlier` has, by index, the events as the first releases would have named them.
+    """
+
+    key: bytes
+    content: bytes
+    earlier: dict[int, Candidate]
+
+
 class Request(msgspec.Struct, frozen=True, gc=False):
-    """Events sent together: recorded all or none, or each judged separately (`independent`)."""
+    """Events sent together: recorded all or none, or each judged separately (`independent`).
+
+    `claim` is None if the request has no Idempotency-Key.
+    """
 
     candidates: list[Candidate]
     independent: bool = False
+    claim: Claim | None = None

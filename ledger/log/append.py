@@ -16,6 +16,7 @@ from ledger.database.singleton import HEAD_TABLE, require_row
 from ledger.domain.event import Request
 from ledger.domain.judge import Verdict, judge, judge_stepwise
 from ledger.domain.working_state import WorkingState
+from ledger.log.idempotency_claims import claim_keys
 from ledger.log.ledger_events import load_ledger_state
 from ledger.log.load import LOCK_AND_LOAD, Head, decode_loaded
 from ledger.log.resident_state import ResidentState
@@ -67,6 +68,7 @@ async def append(
 
 async def append_group(connection: Connection, requests: Sequence[Request], now: datetime | None) -> Appended:
     """Append as `append` does; the returned working state is valid for the next group."""
+    requests = await claim_keys(connection, requests)
     await connection.execute(BEGIN_APPEND)
     appended = await append_in_transaction(connection, requests, now)
     await connection.execute("COMMIT" if appended.group.events else "ROLLBACK")

@@ -1,13 +1,13 @@
-"""Idempotency-Key: event ids derived from it, and the content that it was used for in 24 hours.
+"""Idempotency-Key: event ids derived from it, and the claim of its content.
 
 The ids are computed with a secret of the ledger: otherwise another client could compute them, and use them first.
 """
 
 import hashlib
 import hmac
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 from uuid import UUID, uuid5
 
 import msgspec
@@ -16,7 +16,7 @@ from ledger.database import Database
 from ledger.database.singleton import require_row
 from ledger.domain.codec import EventData, plans_of
 from ledger.domain.errors import LedgerError
-from ledger.domain.event import Candidate
+from ledger.domain.event import Candidate, Claim
 from ledger.domain.json_values import canonical_json
 from ledger.time_slices import in_slices
 
@@ -24,12 +24,11 @@ TABLE = "ledger.idempotency_secret"
 
 LOAD = "SELECT secret FROM ledger.idempotency_secret"
 
-CLAIM = "SELECT is_same, recorded FROM ledger.claim_idempotency_key($1, $2, $3, $4, $5, $6)"
-
 _NAMESPACE = UUID("6f2a3a3e-5c0e-5b64-9f0c-2f0d6a1f6c11")
 """Namespace of the event ids that the first releases derived. Never change it: retries must find their events."""
 
-One = TypeVar("One", Candidate, Candidate | LedgerError)
+Content = tuple[bytes, Candidate | None]
+"""The content of an event, and the event as the first releases would have named it; None if it has an id of its own."""
 
 
 class IdempotencyKey(NamedTuple):
@@ -47,6 +46,21 @@ class IdempotencyKey(NamedTuple):
     def first_release_id(self, index: int) -> UUID:
         """Return the id that the first releases derived."""
         return uuid5(_NAMESPACE, f"{self.actor}\n{self.key}\n{index}")
+
+    def contents(self, decoded: Iterable[Candidate | LedgerError]) -> Iterator[Content]:
+        """Yield the content of each candidate of a request."""
+        for index, one in enumerate(decoded):
+            if isinstance(one, Candidate):
+                has_derived_id = one.id == self.event_id(index)
+                yield _content(one), _with_id(one, self.first_release_id(index)) if has_derived_id else None
+
+    def claim(self, contents: Sequence[Content]) -> Claim:
+        """Return the claim of a request whose candidates have these contents."""
+        return Claim(
+            self.digest(f"{self.actor}\n{self.key}".encode()),
+            self.digest(b"\n".join(content for content, _ in contents)),
+            {index: earlier for index, (_, earlier) in enumerate(contents) if earlier is not None},
+        )
 
     def digest(self, content: bytes) -> bytes:
         """Return a digest that only the ledger can compute."""
@@ -71,51 +85,23 @@ class IdempotencyKeys:
                 self._secret = bytes(require_row(await connection.fetchrow(LOAD), TABLE)["secret"])
         return IdempotencyKey(self._secret, actor, key)
 
-    async def claim(self, key: IdempotencyKey, decoded: Sequence[One]) -> list[One]:
-        """Claim a key for the events of a request, unless it was used for others in the last 24 hours.
 
-        Args:
-            key: the key of the request.
-            decoded: its candidates and errors; events without an id have the one that the key gives them.
+async def claim_of(key: IdempotencyKey | None, decoded: Sequence[Candidate | LedgerError]) -> Claim | None:
+    """Return the claim of a request, computed in time slices; None if it has no Idempotency-Key.
 
-        Returns:
-            the same, but an event that a first release recorded has the id that it was given then. If the key was used
-            for other content, the candidates can only be duplicates.
-        """
-        contents: list[bytes] = []
-        earlier: dict[int, Candidate] = {}
-        async for index, one in in_slices(enumerate(decoded)):
-            if isinstance(one, Candidate):
-                contents.append(_content(one))
-                if one.id == key.event_id(index):
-                    earlier[index] = _with_id(one, key.first_release_id(index))
-        async with self._database.connection() as connection:
-            claimed = await connection.fetchrow(
-                CLAIM,
-                key.digest(f"{key.actor}\n{key.key}".encode()),
-                key.digest(b"\n".join(contents)),
-                key.actor,
-                [candidate.event_type.category for candidate in earlier.values()],
-                [candidate.stream_id for candidate in earlier.values()],
-                [candidate.id for candidate in earlier.values()],
-            )
-        assert claimed is not None
-        recorded = set(claimed["recorded"] or ())
-        result = [
-            earlier[index] if index in earlier and earlier[index].id in recorded else one
-            for index, one in enumerate(decoded)
-        ]
-        return result if claimed["is_same"] else [_as_repeat(one) for one in result]
+    Args:
+        key: the key of the request.
+        decoded: its candidates and errors; events without an id have the one that the key gives them.
+    """
+    if key is None:
+        return None
+    return key.claim([content async for content in in_slices(key.contents(decoded))])
 
 
 def _with_id(candidate: Candidate, event_id: UUID) -> Candidate:
     """Give a candidate another id; its stream is named after it if it opens one without naming it."""
     stream_id = event_id if candidate.stream_id == candidate.id else candidate.stream_id
     return msgspec.structs.replace(candidate, id=event_id, stream_id=stream_id)
-
-
-def _as_repeat(one: One) -> One:
-    return msgspec.structs.replace(one, is_repeat=True) if isinstance(one, Candidate) else one
 
 
 def _content(candidate: Candidate) -> bytes:

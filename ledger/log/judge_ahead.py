@@ -10,6 +10,7 @@ from ledger.domain.event import Request
 from ledger.domain.judge import Verdict
 from ledger.log.append import UNKNOWN_HEAD, end_group, judge_all, record_denials
 from ledger.log.connection_lease import ConnectionLease
+from ledger.log.idempotency_claims import claim_keys
 from ledger.log.load import LOAD, Head, decode_loaded
 from ledger.log.locked_recorder import APPEND_SECONDS_MAX
 from ledger.log.resident_state import ResidentState
@@ -58,6 +59,8 @@ class JudgeAhead:
             HeadMovedError: the load saw events that this process did not write.
         """
         connection = await self._reader.get()
+        async with asyncio.timeout(APPEND_SECONDS_MAX):
+            requests = await claim_keys(connection, requests)
         state = self._state or ResidentState(UNKNOWN_HEAD)
         needed = await state.needed_by(requests)
         now = self._clock() if self._clock else None

@@ -7,7 +7,7 @@ from ledger.domain.errors import Forbidden, LedgerError
 from ledger.domain.event import Candidate, Receipt, Request
 from ledger.log.appender import Appender
 from ledger.log.decode import read_candidate
-from ledger.log.idempotency import IdempotencyKey
+from ledger.log.idempotency import IdempotencyKey, claim_of
 
 EXPLAINED_BYTES_MAX = 1024 * 1024
 """Of the refused events of a request, the first ones up to this size together are searched for all their faults."""
@@ -47,12 +47,15 @@ def decode_each(
             yield candidate
 
 
-async def append_each(appender: Appender, decoded: Sequence[Candidate | LedgerError]) -> list[Receipt | LedgerError]:
+async def append_each(
+    appender: Appender, decoded: Sequence[Candidate | LedgerError], key: IdempotencyKey | None = None
+) -> list[Receipt | LedgerError]:
     """Append each event of a request separately: an error of one does not affect the others.
 
     Args:
         appender: the appender of this process.
         decoded: the candidates and errors, as `decode_each` yields them.
+        key: the Idempotency-Key of the request.
 
     Returns:
         for each of them, in order, the receipt or the error. On return the accepted events are durable.
@@ -62,5 +65,6 @@ async def append_each(appender: Appender, decoded: Sequence[Candidate | LedgerEr
         DatabaseUnavailable: the database failed; retry with the same ids.
     """
     candidates = [item for item in decoded if isinstance(item, Candidate)]
-    verdicts = iter(await appender.append(Request(candidates, independent=True)) if candidates else ())
+    request = Request(candidates, independent=True, claim=await claim_of(key, decoded))
+    verdicts = iter(await appender.append(request) if candidates else ())
     return [next(verdicts) if isinstance(item, Candidate) else item for item in decoded]

@@ -166,7 +166,8 @@ async def test_no_key_is_stored_in_a_form_that_can_be_read(shared: Service) -> N
 async def test_a_request_without_a_key_claims_nothing_and_one_with_a_key_once(
     shared: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loaded, claimed = (count_calls(monkeypatch, IdempotencyKeys, name) for name in ("load", "claim"))
+    loaded = count_calls(monkeypatch, IdempotencyKeys, "load")
+    claimed = count_calls(monkeypatch, IdempotencyKey, "claim")
     url = str(shared.client._base_url)
     body = json.dumps(without(cost(), "id")).encode()
     headers = ("Content-Type: application/json", f"Content-Length: {len(body)}")

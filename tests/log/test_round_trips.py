@@ -10,12 +10,14 @@ import pytest
 from sqlalchemy import URL
 
 from ledger.database import Database
+from ledger.domain.event import Request
 from ledger.log import write
 from ledger.log.append import append
 from ledger.log.appender import Appender
+from ledger.log.idempotency import IdempotencyKey
 from ledger.log.log_clock import notice_lead
 from tests.events import campaign, content, cost, follow, job, reserve
-from tests.log.helpers import receipts, record, request
+from tests.log.helpers import candidate, receipts, record, request
 
 pytestmark = pytest.mark.direct
 
@@ -165,6 +167,42 @@ async def test_the_appender_takes_two_round_trips_for_a_group(relay: Relay) -> N
         (receipt, _) = receipts(await appender.append(request(opened, cost(campaign_id=opened["id"]))))
 
         assert (receipt.position, relay.round_trips - before) == (3, 2)
+
+
+def keyed(*keys: str) -> list[Request]:
+    """Return a request with an Idempotency-Key for each of these keys."""
+    requests = []
+    for name in keys:
+        key = IdempotencyKey(b"s" * 32, "local", name)
+        candidates = [candidate(cost(), id=key.event_id(0))]
+        requests.append(Request(candidates, claim=key.claim(list(key.contents(candidates)))))
+    return requests
+
+
+async def test_an_idempotency_key_takes_one_further_round_trip(relay: Relay) -> None:
+    groups: list[int] = []
+    async with Database(relay.url) as database, Appender(database, on_group=lambda *_: groups.append(1)) as appender:
+        for warm_up in keyed("a", "b"):
+            await appender.append(warm_up)
+        (sent,) = keyed("c")
+        counts = []
+        for one in (sent, sent):
+            before = relay.round_trips
+            await appender.append(one)
+            counts.append(relay.round_trips - before)
+        before, recorded = relay.round_trips, len(groups)
+
+        await asyncio.gather(*map(appender.append, keyed(*(str(number) for number in range(40)))))
+
+        assert counts == [3, 2], "claim, load, write; a retry writes nothing"
+        assert relay.round_trips - before == 3 * (len(groups) - recorded) < 20, "one claim for all keys of a group"
+
+
+async def test_the_locked_path_claims_all_keys_of_a_group_in_one_round_trip(relay: Relay) -> None:
+    count, verdicts = await round_trips(relay, keyed("warm up"), keyed(*"abcde"))
+
+    assert count == 5
+    assert [receipt.position for verdict in verdicts for receipt in receipts(verdict)] == [2, 3, 4, 5, 6]
 
 
 async def rows_written(database: Database, *requests: Any) -> dict[str, tuple[int, int, int]]:
