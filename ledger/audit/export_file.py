@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from ledger.domain.errors import LedgerError
+from ledger.durable_files import sync_folder
 
 STANDARD_STREAM = Path("-")
 
@@ -85,6 +86,7 @@ def _finish(file: IO[bytes], raw: IO[bytes], temporary: Path, path: Path) -> Non
         os.fsync(raw.fileno())
         # Unlike a rename, a link does not overwrite a file that was created in the meantime.
         os.link(temporary, path)
+        sync_folder(path.parent)
     except FileExistsError:
         raise ExportWriteError(f"{path} was created by another process meanwhile; it was left unchanged") from None
     except OSError as error:

@@ -10,7 +10,7 @@ import msgspec
 
 from ledger.audit.note import NoteError, Signer, Verifier, open_note
 from ledger.audit.signed_checkpoint import Checkpoint, CheckpointError
-from ledger.durable_files import create_file, replace_file
+from ledger.durable_files import create_file, replace_file, sync_folder
 
 
 class LocalCheckpoint(msgspec.Struct, frozen=True):
@@ -146,8 +146,9 @@ class SigningFiles:
         archive = self._folder / f"checkpoint.{max(self._generation, self._generation_of(origin or ''))}"
         if self.checkpoint_file.exists():
             self.checkpoint_file.rename(archive)
+            sync_folder(self._folder)
         else:
-            archive.write_bytes(note or b"")
+            replace_file(archive, note or b"", mode=0o666)
 
     @property
     def _generation(self) -> int:

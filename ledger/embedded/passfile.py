@@ -1,10 +1,11 @@
 """The URL of the embedded server without its password, which clients read from a password file."""
 
-import os
 from pathlib import Path
 from urllib.parse import quote
 
 from sqlalchemy import URL
+
+from ledger.durable_files import replace_file
 
 
 def store_url(home: Path, url: URL) -> str:
@@ -20,15 +21,7 @@ def store_url(home: Path, url: URL) -> str:
     folder = home.resolve() / "postgres"
     passfile = folder / "passfile"
     # The format of ~/.pgpass. The port may change at the next start.
-    _replace(passfile, f"{url.host}:*:*:{url.username}:{url.password}\n")
+    replace_file(passfile, f"{url.host}:*:*:{url.username}:{url.password}\n".encode())
     stored = f"postgresql://{url.username}@{url.host}:{url.port}/{url.database}?passfile={quote(str(passfile))}"
-    _replace(folder / "url", f"{stored}\n")
+    replace_file(folder / "url", f"{stored}\n".encode())
     return stored
-
-
-def _replace(path: Path, text: str) -> None:
-    """Replace a file atomically, mode 0600. It is written at every start, so it need not survive a power failure."""
-    new = path.with_name(f"{path.name}.new")
-    with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(text)
-    new.replace(path)
