@@ -5,6 +5,7 @@ the limit times the number of processes.
 """
 
 import math
+import threading
 import time
 
 from limits import RateLimitItem
@@ -14,12 +15,26 @@ from limits.strategies import FixedWindowRateLimiter
 from ledger.domain.errors import RateLimited
 
 
+class _Counters(MemoryStorage):
+    """Counters that start no thread: there is one for each key, and each is reset when its window is over.
+
+    The library's start one every 10 ms to delete old counters. The event loop waits until the thread runs, which takes
+    seconds on a busy machine.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.timer.cancel()
+        # The counters start a thread whenever this one has ended.
+        self.timer = threading.main_thread()  # type: ignore[assignment]
+
+
 class RateLimits:
     """The request counters of one process."""
 
     def __init__(self, limit: RateLimitItem) -> None:
         self._limit = limit
-        self._limiter = FixedWindowRateLimiter(MemoryStorage())
+        self._limiter = FixedWindowRateLimiter(_Counters())
         self._policy = f'"key";q={limit.amount};w={limit.get_expiry()}'
         self._window = (
             limit.GRANULARITY.name if limit.multiples == 1 else f"{limit.multiples} {limit.GRANULARITY.name}s"
