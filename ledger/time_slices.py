@@ -20,11 +20,3 @@ async def in_slices(items: Iterable[T]) -> AsyncIterator[T]:
             # Not sleep(0): then a slice would come before each iteration of the loop that an append needs.
             await asyncio.sleep(SLICE_SECONDS)
             end = time.monotonic() + SLICE_SECONDS
-
-
-async def with_pauses(items: Iterable[T], count: int) -> AsyncIterator[T]:
-    """Yield the items; after every `count` of them, let the tasks that are ready run once."""
-    for number, item in enumerate(items, 1):
-        yield item
-        if number % count == 0:
-            await asyncio.sleep(0)

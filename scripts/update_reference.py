@@ -50,7 +50,8 @@ The ledger adds `position`, `category`, `version`, `schema_version`, `recorded_a
 Identity is (category, `stream_id`, `id`). The same event sent again gets the original receipt with `duplicate: true`;
 other content under the same identity is 409 `event-id-conflict`. Content is compared by value: each field that is sent
 must equal the recorded one, and each recorded field that is not sent must be a default, or an inherited campaign or
-currency. In JSON objects, the order of keys, escapes, and the spelling of numbers do not matter.
+currency. In JSON objects, the order of keys, escapes, and the spelling of numbers do not matter, except in large ones:
+an object of more than about 10,000 values or 600 KB must be sent again as it was written.
 
 `null` for an optional field means absent. Amounts are JSON numbers, or strings written like one, read from their text.
 An object that names a member twice is refused, and so is an event with more than 200,000 values. *Free text* is stored

@@ -30,6 +30,7 @@ only the refusal because of which all of them were refused; its `index` is the n
 def judge(working_state: WorkingState, request: Request) -> Verdict:
     """Judge one request and put its changes into the working state."""
     if len(request.candidates) == 1:
+        working_state.begin_request()
         return [_judge_single(working_state, request.candidates[0], 0)]
     steps = judge_stepwise(working_state, request)
     while True:
@@ -42,6 +43,7 @@ def judge(working_state: WorkingState, request: Request) -> Verdict:
 
 def judge_stepwise(working_state: WorkingState, request: Request) -> Generator[None, None, Verdict]:
     """Judge one request, and yield after each event, so that the caller may pause within a large request."""
+    working_state.begin_request()
     if len(request.candidates) == 1:
         return [_judge_single(working_state, request.candidates[0], 0)]
     verdicts: Verdict = []

@@ -1,7 +1,8 @@
 """Same content: whether an event that is sent again is a duplicate or a conflict, compared by value.
 
 Every field that was sent must equal the stored one, and every stored field that was not sent must be one that the
-service fills in: a default, or a campaign or currency that is inherited.
+service fills in: a default, or a campaign or currency that is inherited. The work is bounded, since other appends wait
+for it: large objects are compared as they are written.
 """
 
 from typing import Any
@@ -13,7 +14,7 @@ from ledger.domain.catalogue import decode_stored
 from ledger.domain.codec import NO_OBJECT, EventData, FieldPlan, plans_of
 from ledger.domain.event import Candidate
 from ledger.domain.job import JobState
-from ledger.domain.json_values import canonical_json
+from ledger.domain.json_values import COST_MAX, canonical_cost, canonical_json
 from ledger.domain.money import DEFAULT_CURRENCY
 from ledger.domain.working_state import RecordedIdentity, WorkingState
 
@@ -48,18 +49,23 @@ def has_same_content(recorded: RecordedIdentity, candidate: Candidate, working_s
 
 def _is_same_field(plan: FieldPlan, candidate: Candidate, stored: EventData, working_state: WorkingState) -> bool:
     sent, kept = getattr(candidate.payload, plan.name), getattr(stored, plan.name)
-    if plan.kind == "object":
-        return _by_value(sent) == _by_value(kept)
     if sent == kept:
         return True
+    if plan.kind == "object":
+        return _is_same_object(sent, kept, working_state)
     if not candidate.event_type.opens_stream or (sent is not None and kept is not None):
         return False
     named = kept if sent is None else sent
     return bool(named == _inherited(plan.name, candidate.payload, stored, working_state))
 
 
-def _by_value(value: msgspec.Raw) -> bytes | None:
-    return None if value == NO_OBJECT else canonical_json(bytes(value))
+def _is_same_object(sent: msgspec.Raw, kept: msgspec.Raw, working_state: WorkingState) -> bool:
+    """Compare two objects that are written differently; large ones are not the same then."""
+    if NO_OBJECT in (sent, kept):
+        return False
+    one, other = bytes(sent), bytes(kept)
+    cost = canonical_cost(one) + canonical_cost(other)
+    return cost <= COST_MAX and working_state.try_to_compare(cost) and canonical_json(one) == canonical_json(other)
 
 
 def _inherited(field: str, sent: EventData, stored: EventData, working_state: WorkingState) -> Any:

@@ -26,6 +26,9 @@ State = CampaignState | ContentState | JobState
 RELEASES_MAX = 500
 """The most holds of ended jobs that a group releases; the service releases the rest in later groups."""
 
+COMPARISON_COST_MAX = 200_000
+"""The largest cost of the objects of a request that are compared by value, about 0.2 s of processor time."""
+
 
 class Head(NamedTuple):
     """Version and decision state of a campaign, content or job stream."""
@@ -125,7 +128,22 @@ class WorkingState:
         self.erasable: dict[int, bool] = {}
         self.events: list[Recorded] = []
         self.denials: dict[UUID, Denial] = {}
+        # In microseconds: of all comparisons by value so far, and what the present request may still use.
+        self.comparison_cost = 0
+        self._comparison_cost_left = 0
         self._changes: list[tuple[dict[Any, Any], Any, Any]] = []
+
+    def begin_request(self) -> None:
+        """Begin to judge a request: it may use `COMPARISON_COST_MAX`."""
+        self._comparison_cost_left = COMPARISON_COST_MAX
+
+    def try_to_compare(self, cost: int) -> bool:
+        """Count the cost of a comparison by value, in microseconds; False if the request has no more left."""
+        if cost > self._comparison_cost_left:
+            return False
+        self._comparison_cost_left -= cost
+        self.comparison_cost += cost
+        return True
 
     def put(self, states: dict[Any, Any], key: Any, value: Any) -> None:
         """Change one state.

@@ -22,13 +22,15 @@ from ledger.log.load import LOCK_AND_LOAD, Head, decode_loaded
 from ledger.log.resident_state import ResidentState
 from ledger.log.state_changes import state_changes
 from ledger.log.write import BEGIN_APPEND, Group, write_locked
-from ledger.time_slices import with_pauses
 
 LOCK_HEAD = "SELECT position, clock_timestamp() AS now FROM ledger.log_head FOR UPDATE"
 """The head lock alone: until the transaction ends, no event is appended."""
 
-JUDGED_EVENTS_MAX = 200
-"""The most events judged without a pause for the event loop."""
+EVENT_COST = 100
+"""What an event costs if it is not compared by value, in microseconds; rather more than it takes."""
+
+PAUSE_COST = 200 * EVENT_COST
+"""After this cost, judging pauses for the event loop."""
 
 UNKNOWN_HEAD = Head(0, datetime.min.replace(tzinfo=UTC), UUID(int=0))
 """The head of a state that nothing was loaded into yet."""
@@ -120,28 +122,32 @@ async def lock_and_load(
 async def judge_all(working_state: WorkingState, requests: Sequence[Request]) -> list[Verdict]:
     """Judge requests in order, with pauses for the event loop."""
     verdicts: list[Verdict] = []
-    judged = 0
-    for request in requests:
-        judged += len(request.candidates)
-        if judged >= JUDGED_EVENTS_MAX:
+    pause_at = working_state.comparison_cost + PAUSE_COST
+    judged_cost = 0
+    for _ in _judged_stepwise(working_state, requests, verdicts):
+        judged_cost += EVENT_COST
+        if judged_cost + working_state.comparison_cost >= pause_at:
             await asyncio.sleep(0)
-            judged = 0
-        if len(request.candidates) < JUDGED_EVENTS_MAX:
-            verdicts.append(judge(working_state, request))
-        else:
-            verdicts.append(await _judge_large(working_state, request))
+            pause_at = judged_cost + working_state.comparison_cost + PAUSE_COST
     return verdicts
 
 
-async def _judge_large(working_state: WorkingState, request: Request) -> Verdict:
-    verdicts: list[Verdict] = []
+def _judged_stepwise(
+    working_state: WorkingState, requests: Sequence[Request], verdicts: list[Verdict]
+) -> Iterator[None]:
+    """Judge requests, and yield after each event.
 
-    def steps() -> Iterator[None]:
-        verdicts.append((yield from judge_stepwise(working_state, request)))
-
-    async for _ in with_pauses(steps(), JUDGED_EVENTS_MAX):
-        pass
-    return verdicts[0]
+    Args:
+        working_state: takes their changes.
+        requests: judged in this order.
+        verdicts: gets a verdict for each request.
+    """
+    for request in requests:
+        if len(request.candidates) == 1:
+            verdicts.append(judge(working_state, request))
+            yield
+        else:
+            verdicts.append((yield from judge_stepwise(working_state, request)))
 
 
 async def record_denials(connection: Connection, working_state: WorkingState) -> None:

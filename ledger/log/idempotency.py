@@ -17,7 +17,7 @@ from ledger.database.singleton import require_row
 from ledger.domain.codec import EventData, plans_of
 from ledger.domain.errors import LedgerError
 from ledger.domain.event import Candidate, Claim
-from ledger.domain.json_values import canonical_json
+from ledger.domain.json_values import COST_MAX, canonical_cost, canonical_json
 from ledger.time_slices import in_slices
 
 TABLE = "ledger.idempotency_secret"
@@ -105,10 +105,10 @@ def _with_id(candidate: Candidate, event_id: UUID) -> Candidate:
 
 
 def _content(candidate: Candidate) -> bytes:
-    """Return the content of an event, equal for all spellings of its values."""
+    """Return the content of an event, equal for all spellings of its values; large texts count as they are written."""
     text = candidate.text
-    if text is not None and _has_object(type(candidate.payload)):
-        text = canonical_json(text).decode()
+    if text is not None and _has_object(type(candidate.payload)) and canonical_cost(body := text.encode()) <= COST_MAX:
+        text = canonical_json(body).decode()
     return msgspec.json.encode(
         (
             candidate.event_type.name,

@@ -136,7 +136,9 @@ class MemoryLedger:
 
     def snapshot(self) -> dict[str, Any]:
         """Copy everything in the working state, to compare it later."""
-        copied = copy.deepcopy({name: value for name, value in vars(self.working_state).items() if name != "denials"})
+        # Denials are compared without their copies; what comparing retries costs is no state.
+        ignored = ("denials", "comparison_cost", "_comparison_cost_left")
+        copied = copy.deepcopy({name: value for name, value in vars(self.working_state).items() if name not in ignored})
         return {**copied, "denials": dict(self.working_state.denials)}
 
 
