@@ -1,4 +1,4 @@
-"""The database refuses an event in an older schema version than one of its type that the log has already."""
+"""Triggers refuse an event in an older schema version than the last event of its type in the log."""
 
 import re
 from typing import Any
