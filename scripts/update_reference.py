@@ -21,6 +21,7 @@ from ledger.api.problems import STATUS
 from ledger.cli.main import main as command_line
 from ledger.domain.catalogue import CATALOGUE
 from ledger.domain.codec import EventData, plans_of
+from ledger.domain.errors import LedgerError
 from ledger.domain.event_type import CATEGORIES, EventType
 from scripts.source_texts import REPOSITORY
 
@@ -30,6 +31,12 @@ GENERATED = "Generated from the code by `scripts/update_reference.py`.\n"
 
 WIDTH = 100
 """Columns of the help texts."""
+
+MEANINGS = {
+    "method-not-allowed": "The address does not take this method.",
+    "expectation-failed": "The header Expect has another value than 100-continue.",
+}
+"""Meanings of the problems that no error class of the ledger has."""
 
 EVENTS_INTRODUCTION = """
 An event as sent to `POST /v1/events`:
@@ -140,11 +147,14 @@ def _bounds(schema: dict[str, Any]) -> Iterator[str]:
 def http() -> str:
     """Return the reference of the HTTP API."""
     document = build(ROUTES)
+    # A base class comes last, so it prevails over its subclasses.
+    errors = reversed(list(_errors(LedgerError)))
+    meanings = MEANINGS | {kind.slug: _paragraph((kind.__doc__ or "").partition("\n")[0]) for kind in errors}
     parts = [
         f"# HTTP\n\n{GENERATED}\n`GET /openapi.json` is the same as OpenAPI 3.1, with every schema. Errors are problem "
         "documents (RFC 9457): `type`, `title`, `status`, `detail`, and members that programs can act on.\n",
-        "\n| problem | status |\n|---|---|\n",
-        *(f"| `{slug}` | {status} |\n" for slug, status in STATUS.items()),
+        "\n| problem | status | meaning |\n|---|---|---|\n",
+        *(f"| `{slug}` | {status} | {meanings[slug]} |\n" for slug, status in STATUS.items()),
     ]
     for route in ROUTES:
         operation = document["paths"][route.path][route.method.lower()]
@@ -159,6 +169,13 @@ def http() -> str:
             parts.append("\n| parameter | in | type | |\n|---|---|---|---|\n")
             parts += [_parameter(parameter, document["components"]["schemas"]) for parameter in operation["parameters"]]
     return "".join(parts)
+
+
+def _errors(kind: type[LedgerError]) -> Iterator[type[LedgerError]]:
+    if "slug" in vars(kind):
+        yield kind
+    for subclass in kind.__subclasses__():
+        yield from _errors(subclass)
 
 
 def _parameter(parameter: dict[str, Any], definitions: dict[str, Any]) -> str:
