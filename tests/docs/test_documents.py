@@ -48,3 +48,10 @@ def test_the_readme_and_the_setup_guide_show_the_same_program() -> None:
 
     assert programs[0] == programs[1]
     assert "AsyncSession" in programs[0][0]
+
+
+def test_a_reader_of_one_document_can_follow_the_next() -> None:
+    # An id that another document has used already would be refused with 409.
+    ids = [set(re.findall(r"\b\w{8}(?:-\w{4}){3}-\w{12}\b", document.read_text())) for document in documents()]
+
+    assert sum(map(len, ids)) == len(set().union(*ids)) > 0
