@@ -1,4 +1,4 @@
-"""Comparing retries by value is bounded: large objects and large requests, with pauses for the event loop."""
+"""Comparing retries by value is bounded for objects and requests, with pauses for the event loop."""
 
 import asyncio
 from typing import Any

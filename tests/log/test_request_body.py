@@ -1,4 +1,4 @@
-"""Splitting a request body: large arrays are counted first, and a broken one costs a bounded number of steps."""
+"""Splitting a request body: large arrays are counted first, and a broken one costs few steps."""
 
 import pytest
 
