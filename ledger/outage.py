@@ -23,13 +23,13 @@ class Outage:
         self._back_at = 0.0
         self._end: asyncio.TimerHandle | None = None
 
-    def failed(self, reason: str) -> None:
+    def record_failure(self, reason: str) -> None:
         """Record a failure; log the first one of an outage."""
         if self._began_at is None:
             self._log("the database is unavailable: %s; what needs it is refused or retried until it is back", reason)
-        self.begin()
+        self.record_logged_failure()
 
-    def begin(self) -> None:
+    def record_logged_failure(self) -> None:
         """Record a failure whose cause the caller has logged."""
         if self._began_at is None:
             self._began_at = time.monotonic()
@@ -37,7 +37,7 @@ class Outage:
             self._end.cancel()
             self._end = None
 
-    def works(self) -> None:
+    def record_success(self) -> None:
         """Record that the database works; log the end of an outage once it has worked for `QUIET_SECONDS`."""
         if self._began_at is not None and self._end is None:
             self._back_at = time.monotonic()

@@ -20,8 +20,8 @@ async def test_an_outage_is_logged_once_when_it_begins_and_once_when_it_ends(cap
     for _ in range(2):
         for number in range(50):
             # A full disk: some uses fail, others succeed.
-            outage.failed(f"failure {number}")
-            outage.works()
+            outage.record_failure(f"failure {number}")
+            outage.record_success()
         await asyncio.sleep(0.1)
 
     lines = [record.getMessage() for record in caplog.records]
@@ -35,8 +35,8 @@ async def test_an_outage_is_logged_once_when_it_begins_and_once_when_it_ends(cap
 async def test_an_outage_that_others_log_is_silent(caplog: pytest.LogCaptureFixture) -> None:
     outage = Outage(is_logged=False)
 
-    outage.failed("no connection")
-    outage.works()
+    outage.record_failure("no connection")
+    outage.record_success()
     await asyncio.sleep(0.1)
 
     assert caplog.records == []

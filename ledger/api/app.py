@@ -129,7 +129,7 @@ async def serving(
         key_ring: the API keys; None: no authentication.
         rate_limits: the limit of requests per key; None: no limit.
         appends: a pool for appends alone, which readers cannot exhaust; None: `database`.
-        direct: a connection past the pooler, if `database` uses one.
+        direct: a pool that bypasses the pooler, if `database` uses one.
         replica: a streaming replica to read from.
         clock: the time of recording; None: the database server's clock.
         connections_max: the most open client connections; for a further one an idle one is closed, else it gets 503.

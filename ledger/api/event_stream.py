@@ -33,7 +33,7 @@ WRITE_SECONDS_MAX = 30.0
 """Timeout for a write of this many bytes; a client that reads more slowly is disconnected."""
 
 UNSENT_BYTES_MAX = 8 * 1024
-"""Events left in the buffer of a connection after a write; more waits, and counts for the memory of its key."""
+"""Events left in the buffer of a connection after a write; further events wait in memory charged to the key."""
 
 CHUNK_BYTES_MAX = 256 * 1024
 """Memory taken before a chunk is read. For a larger event the chunk is read again when there is memory for it."""

@@ -17,7 +17,7 @@ from ledger.log.read import EventFilter, SaltedEvent, read_all_salted
 from ledger.time_slices import in_slices
 
 PAGE_EVENTS = 250
-"""Reading the columns of more events at a time would keep the event loop for several milliseconds."""
+"""Reading the columns of more events at a time would block the event loop for several milliseconds."""
 
 
 class ExportQuery(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):

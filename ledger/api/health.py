@@ -44,21 +44,21 @@ class ReverificationProgress(msgspec.Struct):
 
 
 class Readiness(msgspec.Struct):
-    """The result of each check: `ok`, or what is wrong. `log-changed`: a sealed event is not what was sealed."""
+    """The result of each check: `ok`, or what is wrong. `log-changed`: a sealed event differs from the seal."""
 
     status: Literal["ok", "unavailable", "log-changed"]
     database: str
     migrations: str
     projections: str
     sealer: str
-    log: Annotated[str, msgspec.Meta(description="Whether the sealed events are still what was sealed.")]
+    log: Annotated[str, msgspec.Meta(description="Whether the sealed events still match the seal.")]
     reverification: Annotated[
         ReverificationProgress | None, msgspec.Meta(description="Progress of the background re-verification.")
     ] = None
 
 
 async def healthz(request: web.Request, services: Services) -> web.StreamResponse:
-    """Respond without any query: a process that only a restart can help ends by itself."""
+    """Respond without any query: on a fault that only a restart can fix, the process ends by itself."""
     return json_response(Health("ok"))
 
 

@@ -85,9 +85,11 @@ async def create_key(request: web.Request, services: Services) -> web.StreamResp
         async with services.request_bodies.read(request, request[CALLER].name) as body:
             new = msgspec.json.decode(body, type=NewKey)
             if repeats_member(body, msgspec.json.decode(body)):
-                raise Malformed(f"cannot read the key: {'; '.join(map(': '.join, faulty_texts(body.decode())))}")
+                raise Malformed(
+                    f"the request body is not a valid key: {'; '.join(map(': '.join, faulty_texts(body.decode())))}"
+                )
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Malformed(f"cannot read the key: {error}") from None
+        raise Malformed(f"the request body is not a valid key: {error}") from None
     async with services.database.connection() as connection:
         key, secret = await key_events.create_key(
             connection,

@@ -61,7 +61,7 @@ ADVICE = (
 class Reverification(msgspec.Struct, frozen=True):
     """The progress of the re-verification, the row of `ledger.reverification`.
 
-    `started_at` is None between two passes; `changed_position` and `change` say what differs from what was sealed.
+    `started_at` is None between two passes; `changed_position` and `change` say what differs from the seal.
     """
 
     position: int = 0
@@ -190,11 +190,11 @@ def _compare_tile(level: int, index: int, tile: bytes, stored: bytes) -> Change 
         number = index * TILE_WIDTH + start // HASH_BYTES
         if level == 0:
             is_missing = tile[start : start + HASH_BYTES] == bytes(HASH_BYTES)
-            fault = "was sealed, but is missing" if is_missing else "is not what was sealed"
+            fault = "was sealed, but is missing" if is_missing else "differs from the seal"
             return Change(number + 1, f"the event at position {number + 1:,} {fault}")
         width = 1 << TILE_HEIGHT * level
         first, last = number * width + 1, (number + 1) * width
-        return Change(first, f"one of the events {first:,} to {last:,}, or the tree over them, is not what was sealed")
+        return Change(first, f"one of the events {first:,} to {last:,}, or the tree over them, differs from the seal")
     return None
 
 

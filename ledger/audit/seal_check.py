@@ -137,7 +137,7 @@ class _SealCheck:
         for leaf_index in range(max(after, first), until):
             leaf = _hash_at(leaves, leaf_index - after)
             if leaf != _hash_at(stored, leaf_index - first):
-                fault = "is not what was sealed" if leaf != bytes(HASH_BYTES) else "was sealed, but is missing"
+                fault = "differs from the seal" if leaf != bytes(HASH_BYTES) else "was sealed, but is missing"
                 self._event_faults.add(f"the event at position {leaf_index + 1} {fault}")
 
 

@@ -89,7 +89,9 @@ def claim(folder: DatabaseFolder, settings: Settings) -> None:
         click.echo(f"The key in {folder.path} has sealed this log: the folder now belongs to this database.")
     folder.claim()
     if folder.path != settings.home:
-        click.echo(f"{settings.home} belongs to another database; the key and checkpoint of this one: {folder.path}")
+        click.echo(
+            f"{settings.home} belongs to another database; the key and checkpoint of this one are in {folder.path}"
+        )
 
 
 @asynccontextmanager

@@ -69,7 +69,7 @@ async def _up(settings: Settings, server: LocatedServer, listener: socket.socket
         claim(folder, settings)
         sealer = await find_sealer(database, signing_files(settings, folder), make_key=True)
         if sealer is None:
-            click.echo("The log is sealed elsewhere: its signing key is not here.")
+            click.echo("This process does not seal the log: it has no signing key.")
         await _create_admin_key(database, folder.path)
         warn_of_exposures(settings)
         async with serving(
@@ -88,6 +88,7 @@ async def _up(settings: Settings, server: LocatedServer, listener: socket.socket
             if demo:
                 await _wait_for_read_models(database)
             if server.embedded is not None:
+                click.echo("To connect other programs to the database:")
                 click.echo(f"DATABASE_URL={store_url(settings.home, server.url)}")
             print_address(listener)
             await wait_for_stop(stop)

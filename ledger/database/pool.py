@@ -108,7 +108,7 @@ class ConnectionPool:
         except BaseException:
             self._release()
             raise
-        self._outage.works()
+        self._outage.record_success()
         return pooled
 
     async def _fresh(self) -> _Pooled:
@@ -140,7 +140,7 @@ class ConnectionPool:
         """Record an error of a connection or of its use, if it means that the database is unavailable."""
         if error is not None and is_outage(error):
             first_line = str(error.__cause__ or error).partition("\n")[0]
-            self._outage.failed(f"{type(error.__cause__ or error).__name__} {first_line}".strip())
+            self._outage.record_failure(f"{type(error.__cause__ or error).__name__} {first_line}".strip())
 
     def _release(self) -> None:
         self.in_use -= 1

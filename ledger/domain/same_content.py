@@ -48,22 +48,22 @@ def has_same_content(recorded: RecordedIdentity, candidate: Candidate, working_s
 
 
 def _is_same_field(plan: FieldPlan, candidate: Candidate, stored: EventData, working_state: WorkingState) -> bool:
-    sent, kept = getattr(candidate.payload, plan.name), getattr(stored, plan.name)
-    if sent == kept:
+    sent, stored_value = getattr(candidate.payload, plan.name), getattr(stored, plan.name)
+    if sent == stored_value:
         return True
     if plan.kind == "object":
-        return _is_same_object(sent, kept, working_state)
-    if not candidate.event_type.opens_stream or (sent is not None and kept is not None):
+        return _is_same_object(sent, stored_value, working_state)
+    if not candidate.event_type.opens_stream or (sent is not None and stored_value is not None):
         return False
-    named = kept if sent is None else sent
+    named = stored_value if sent is None else sent
     return bool(named == _inherited(plan.name, candidate.payload, stored, working_state))
 
 
-def _is_same_object(sent: msgspec.Raw, kept: msgspec.Raw, working_state: WorkingState) -> bool:
+def _is_same_object(sent: msgspec.Raw, stored_value: msgspec.Raw, working_state: WorkingState) -> bool:
     """Compare two objects that are written differently; large ones are not the same then."""
-    if NO_OBJECT in (sent, kept):
+    if NO_OBJECT in (sent, stored_value):
         return False
-    one, other = bytes(sent), bytes(kept)
+    one, other = bytes(sent), bytes(stored_value)
     cost = canonical_cost(one) + canonical_cost(other)
     return cost <= COST_MAX and working_state.try_to_compare(cost) and canonical_json(one) == canonical_json(other)
 
@@ -73,12 +73,12 @@ def _inherited(field: str, sent: EventData, stored: EventData, working_state: Wo
     if field not in ("campaign_id", "currency"):
         return None
     job = _state(working_state, "job", getattr(stored, "agent_job_id", None))
-    of_job = job.campaign_id if isinstance(job, JobState) else None
+    job_campaign_id = job.campaign_id if isinstance(job, JobState) else None
     if field == "campaign_id":
-        return of_job
-    campaign_id = getattr(sent, "campaign_id", None) or getattr(stored, "campaign_id", None) or of_job
-    counted = _state(working_state, "campaign", campaign_id) or job
-    return counted.currency if counted is not None else DEFAULT_CURRENCY
+        return job_campaign_id
+    campaign_id = getattr(sent, "campaign_id", None) or getattr(stored, "campaign_id", None) or job_campaign_id
+    currency_source = _state(working_state, "campaign", campaign_id) or job
+    return currency_source.currency if currency_source is not None else DEFAULT_CURRENCY
 
 
 def _state(working_state: WorkingState, category: str, stream_id: UUID | None) -> Any:

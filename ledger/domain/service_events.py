@@ -59,9 +59,9 @@ def hold_expiry(stream_id: UUID, event_id: UUID) -> Candidate:
 def denial_of(working_state: WorkingState, candidate: Candidate, refusal: BudgetExceeded) -> Denial:
     """Make the `cost.denied` of a refused hold.
 
-    Its id depends on the caller, on what is asked, and on the balances that refuse it. So a client that polls a full
-    budget adds one event, also with new ids, until a balance has another amount. Free text is left out: an id must not
-    reveal it.
+    Its id depends on the caller, on what is requested, and on the balances that refuse it. So a client that polls a
+    full budget adds one event, also with new ids, until a balance has another amount. Free text is left out: an id must
+    not reveal it.
 
     Args:
         working_state: As it was before the hold.
@@ -74,8 +74,8 @@ def denial_of(working_state: WorkingState, candidate: Candidate, refusal: Budget
     reserved = candidate.payload
     assert isinstance(reserved, cost.CostReserved)
     references = resolve_references(working_state, reserved.campaign_id, reserved.agent_job_id)
-    asked, _ = dump(msgspec.structs.replace(reserved, currency=refusal.currency, campaign_id=references[0]))
-    name = msgspec.json.encode([candidate.actor, asked.decode(), refusal.scopes]).decode()
+    requested, _ = dump(msgspec.structs.replace(reserved, currency=refusal.currency, campaign_id=references[0]))
+    name = msgspec.json.encode([candidate.actor, requested.decode(), refusal.scopes]).decode()
     stream_id = uuid5(_DENIAL_NAMESPACE, name)
     copied = {name: getattr(reserved, name) for name in reserved.__struct_fields__ if name != "currency"}
     payload = cost.CostDenied(

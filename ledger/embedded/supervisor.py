@@ -21,8 +21,8 @@ RESTART_SECONDS_MAX = 10.0
 STABLE_SECONDS = 5.0
 """A server that has run for this time is up again: it has not only started to end at once."""
 
-HOPELESS_SECONDS = 60.0
-"""The supervisor gives up if the server is not up again within this time."""
+GIVE_UP_SECONDS = 60.0
+"""The supervisor gives up if the server has not restarted within this time."""
 
 
 class Supervisor:
@@ -42,7 +42,7 @@ class Supervisor:
         """Check the server, and start it again whenever it has ended, until cancelled.
 
         Raises:
-            EmbeddedError: it was not up again within `HOPELESS_SECONDS`.
+            EmbeddedError: it did not restart within `GIVE_UP_SECONDS`.
         """
         while True:
             await asyncio.sleep(CHECK_SECONDS)
@@ -50,7 +50,7 @@ class Supervisor:
                 is_running = self._server.is_running()
                 if is_running and not self._is_down:
                     self._note_running()
-                elif is_running or not self._is_hopeless():
+                elif is_running or not self._should_give_up():
                     await self._restart()
                 else:
                     break
@@ -59,15 +59,15 @@ class Supervisor:
                 self._note_failure(error)
                 await asyncio.sleep(self._backoff.next())
         reason = self._reason or "it ends soon after each start"
-        raise EmbeddedError(f"PostgreSQL ended and was not up again within {HOPELESS_SECONDS:.0f} s: {reason}")
+        raise EmbeddedError(f"PostgreSQL ended and did not restart within {GIVE_UP_SECONDS:.0f} s: {reason}")
 
     def _note_running(self) -> None:
         if self._ended_at is None or time.monotonic() - self._started_at >= STABLE_SECONDS:
             self._ended_at, self._reason = None, ""
             self._backoff.reset()
 
-    def _is_hopeless(self) -> bool:
-        return self._ended_at is not None and time.monotonic() - self._ended_at >= HOPELESS_SECONDS
+    def _should_give_up(self) -> bool:
+        return self._ended_at is not None and time.monotonic() - self._ended_at >= GIVE_UP_SECONDS
 
     def _note_failure(self, error: Exception) -> None:
         """Log only the first reason, until the server is up again."""
@@ -81,13 +81,13 @@ class Supervisor:
         await asyncio.to_thread(self._server.restart)
         self._is_down = False
         self._started_at = time.monotonic()
-        self._outage.works()
+        self._outage.record_success()
 
     async def _note_end(self) -> None:
         """Log that the server has ended; pause if it was not up for long."""
         self._is_down = True
-        self._outage.begin()
-        logger.error("the embedded PostgreSQL (process %d) has ended; it is started again", self._server.pid)
+        self._outage.record_logged_failure()
+        logger.error("the embedded PostgreSQL (process %d) has ended; restarting it", self._server.pid)
         if self._ended_at is None:
             self._ended_at = time.monotonic()
         else:

@@ -37,7 +37,7 @@ ACTIVE_SECONDS = 0.1
 """A key counts as active while a request of it is being recorded, and for this time after the answer."""
 
 CREDIT_SECONDS = 0.1
-"""How far a key that is new or returns begins before the others: enough to be served next, too little to send several
+"""Head start of a new or returning key: enough to be served next, too little to send several
 large batches before them, however long it was idle."""
 
 RECENT_SECONDS = 1.0
@@ -53,7 +53,7 @@ EVENT_SECONDS = 0.0001
 """The estimated writer time of an event, until the measured time of its group replaces it."""
 
 
-class Waiting(NamedTuple):
+class QueuedRequest(NamedTuple):
     """A request in the queue, and the future that its sender awaits."""
 
     request: Request
@@ -67,7 +67,7 @@ class _Key:
     """The queued requests of one key, and the time that it has used."""
 
     def __init__(self, used_seconds: float) -> None:
-        self.waiting: deque[Waiting] = deque()
+        self.waiting: deque[QueuedRequest] = deque()
         self.events = 0
         self.characters = 0
         self.unanswered = 0
@@ -118,7 +118,9 @@ class AppendQueue:
         if not key.waiting:
             key.used_seconds = max(key.used_seconds, self._virtual_seconds - CREDIT_SECONDS)
         key.used_seconds += events * HTTP_SECONDS
-        waiting = Waiting(request, asyncio.get_running_loop().create_future(), candidates[0].actor, events, characters)
+        waiting = QueuedRequest(
+            request, asyncio.get_running_loop().create_future(), candidates[0].actor, events, characters
+        )
         key.waiting.append(waiting)
         key.active_at = time.monotonic()
         self._count(key, events, characters)
@@ -126,7 +128,7 @@ class AppendQueue:
         return waiting.answer
 
     def require_room(self, actor: str, events: int) -> None:
-        """Raise `Overloaded` if `put` would refuse so many events of a key."""
+        """Raise `Overloaded` if `put` would refuse this many events of a key."""
         key = self._keys.get(actor)
         if key is not None and key.waiting and self._is_past_share(key, events, characters=0):
             raise Overloaded(QUEUE_FULL)
@@ -138,7 +140,7 @@ class AppendQueue:
 
     def take_group(
         self, events_max: int, characters_max: int = GROUP_CHARACTERS_MAX, *, at_least_one: bool = True
-    ) -> list[Waiting]:
+    ) -> list[QueuedRequest]:
         """Take the next group: requests of the keys that have used the least time, in turns.
 
         Args:
@@ -146,7 +148,7 @@ class AppendQueue:
             characters_max: the most characters.
             at_least_one: take the next request even if it alone is larger.
         """
-        group: list[Waiting] = []
+        group: list[QueuedRequest] = []
         # The number of each key decides between equal times.
         turns = [(key.used_seconds, number, key) for number, key in enumerate(self._keys.values()) if key.waiting]
         heapq.heapify(turns)
@@ -166,7 +168,7 @@ class AppendQueue:
                 heapq.heappop(turns)
         return group
 
-    def _take(self, key: _Key) -> list[Waiting]:
+    def _take(self, key: _Key) -> list[QueuedRequest]:
         """Take the next request of a key, unless its sender is gone."""
         waiting = key.waiting.popleft()
         if waiting.answer.cancelled():
@@ -175,7 +177,7 @@ class AppendQueue:
         key.unanswered += 1
         return [waiting]
 
-    def take_all(self) -> list[Waiting]:
+    def take_all(self) -> list[QueuedRequest]:
         """Empty the queue."""
         taken = [waiting for key in self._keys.values() for waiting in key.waiting]
         self._keys.clear()
@@ -195,7 +197,7 @@ class AppendQueue:
         ]
         return Delay(min(ACTIVE_SECONDS, max(key.active_until() for key in keys) - now), keys) if keys else None
 
-    def waits_for_others(self) -> bool:
+    def should_yield(self) -> bool:
         """Whether the next request is heavy and, judged ahead, would delay lighter keys that have sent recently."""
         first = self._next_key()
         if first is None or first.waiting[0].events < HEAVY_EVENTS_MIN:
@@ -210,7 +212,7 @@ class AppendQueue:
         for key in delay.keys:
             key.used_seconds += seconds / len(delay.keys)
 
-    def charge(self, group: Sequence[Waiting], seconds: float) -> None:
+    def charge(self, group: Sequence[QueuedRequest], seconds: float) -> None:
         """Charge the time of a group that was answered to its keys, by their events, instead of the estimate."""
         event_seconds = seconds / max(1, sum(waiting.events for waiting in group))
         now = time.monotonic()

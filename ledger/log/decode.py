@@ -44,7 +44,7 @@ def read_candidate(
 
     Raises:
         Malformed: the text is not JSON, or is nested too deeply.
-        InvalidEvent: the event is not as its type requires.
+        InvalidEvent: the event does not match its type.
     """
     is_explained = is_explained and len(body) <= EXPLAINED_BYTES_MAX
     try:

@@ -49,13 +49,14 @@ class IdempotencyKey(NamedTuple):
 
     def contents(self, decoded: Iterable[Candidate | LedgerError]) -> Iterator[Content]:
         """Yield the content of each candidate of a request."""
-        for index, one in enumerate(decoded):
-            if isinstance(one, Candidate):
-                has_derived_id = one.id == self.event_id(index)
-                yield _content(one), _with_id(one, self.first_release_id(index)) if has_derived_id else None
+        for index, candidate in enumerate(decoded):
+            if isinstance(candidate, Candidate):
+                has_derived_id = candidate.id == self.event_id(index)
+                earlier = _with_id(candidate, self.first_release_id(index)) if has_derived_id else None
+                yield _content(candidate), earlier
 
     def claim(self, contents: Sequence[Content]) -> Claim:
-        """Return the claim of a request whose candidates have these contents."""
+        """Bind the key to this content for 24 hours."""
         return Claim(
             self.digest(f"{self.actor}\n{self.key}".encode()),
             self.digest(b"\n".join(content for content, _ in contents)),

@@ -20,7 +20,7 @@ INTEGER_DIGITS_MAX = 4_300
 
 
 class Fault(NamedTuple):
-    """What is wrong with an event: the path of the value, and a message."""
+    """A fault of an event: the path of the value, and a message."""
 
     path: str
     message: str

@@ -21,7 +21,7 @@ class HeadMovedError(LedgerError):
     """The head moved: another process has appended since the working state was loaded. Clients never see it."""
 
 
-class JudgeAhead:
+class OptimisticJudge:
     """The resident working state, and the head of the log after the last judged group."""
 
     def __init__(self, reader: ConnectionLease, clock: Callable[[], datetime] | None) -> None:
@@ -45,12 +45,12 @@ class JudgeAhead:
         """Replace the state and its head; without arguments, only drop them."""
         self._state, self._head = state, head or UNKNOWN_HEAD
 
-    async def judge(self, requests: Sequence[Request], writing_from: Head | None) -> list[Verdict]:
+    async def judge(self, requests: Sequence[Request], head_before_write: Head | None) -> list[Verdict]:
         """Load what the state lacks, and judge requests that join the group being prepared.
 
         Args:
             requests: judged in this order.
-            writing_from: the head before the group that is being written; None if none is.
+            head_before_write: the head before the group that is being written; None if none is.
 
         Returns:
             a verdict for each request.
@@ -69,7 +69,7 @@ class JudgeAhead:
         loaded = decode_loaded(row)
         if self._state is None:
             state, self._head = ResidentState(loaded.head), loaded.head
-        elif loaded.head not in (self._head, writing_from):
+        elif loaded.head not in (self._head, head_before_write):
             raise HeadMovedError("another process has appended")
         await state.merge(loaded, needed)
         self._state = state

@@ -14,7 +14,7 @@ from ledger.database import CONFLICT_ERRORS, CONNECTION_ERRORS, log_level
 from ledger.domain.errors import DatabaseUnavailable
 from ledger.domain.judge import Verdict
 from ledger.log.append import append_group
-from ledger.log.append_queue import AppendQueue, Waiting
+from ledger.log.append_queue import AppendQueue, QueuedRequest
 from ledger.log.connection_lease import ConnectionLease
 from ledger.log.load import Head
 from ledger.log.resident_state import ResidentState
@@ -38,10 +38,10 @@ UNAVAILABLE_ERRORS = (*RETRY_ERRORS, TimeoutError)
 """After these errors clients may retry. The recorder does not retry after a timeout: clients would wait twice."""
 
 
-class Judged(NamedTuple):
+class JudgedGroup(NamedTuple):
     """A judged group: its requests, their verdicts, what is written, and when it began, on the monotonic clock."""
 
-    waiting: list[Waiting]
+    waiting: list[QueuedRequest]
     verdicts: list[Verdict]
     group: Group
     began: float
@@ -54,7 +54,7 @@ class LockedRecorder:
         self,
         writer: ConnectionLease,
         queue: AppendQueue,
-        answer: Callable[[Judged], None],
+        answer: Callable[[JudgedGroup], None],
         clock: Callable[[], datetime] | None,
     ) -> None:
         """Make a recorder.
@@ -70,7 +70,7 @@ class LockedRecorder:
         self._answer = answer
         self._clock = clock
 
-    async def record(self, group: Sequence[Waiting]) -> tuple[ResidentState | None, Head | None]:
+    async def record(self, group: Sequence[QueuedRequest]) -> tuple[ResidentState | None, Head | None]:
         """Record a group; return the working state after it and the head, or None for both if they are unknown."""
         waiting = [queued for queued in group if not queued.answer.done()]
         self._queue.charge([queued for queued in group if queued.answer.done()], 0.0)
@@ -93,7 +93,7 @@ class LockedRecorder:
                     self.fail(part, second_error)
         return None, None
 
-    async def _attempt(self, waiting: list[Waiting]) -> tuple[ResidentState, Head]:
+    async def _attempt(self, waiting: list[QueuedRequest]) -> tuple[ResidentState, Head]:
         began = time.monotonic()
         requests = [queued.request for queued in waiting]
         try:
@@ -104,10 +104,10 @@ class LockedRecorder:
             # Its locks are released when it is closed.
             await self._writer.close(error)
             raise
-        self._answer(Judged(waiting, appended.verdicts, appended.group, began))
+        self._answer(JudgedGroup(waiting, appended.verdicts, appended.group, began))
         return appended.state, appended.group.after
 
-    def fail(self, waiting: Sequence[Waiting], error: Exception) -> None:
+    def fail(self, waiting: Sequence[QueuedRequest], error: Exception) -> None:
         """Answer requests with an error."""
         logger.log(log_level(error), "%d requests failed: %s", len(waiting), type(error).__name__)
         self._queue.charge(waiting, 0.0)

@@ -1,7 +1,7 @@
 """Rules of new events: members named once, money written as JSON numbers, names that are not blank.
 
-Stored events may break them. They are checked for every event that is appended, so most events take a shorter way: the
-colons of the text are counted, and compared with those that the decoded event explains.
+Stored events may break them. Since every event that is appended is checked, there is a fast check first: if the number
+of colons equals that of the decoded members, no member is repeated.
 """
 
 import re
@@ -23,7 +23,7 @@ _any = msgspec.json.Decoder(float_hook=float)
 
 
 class _Rules(NamedTuple):
-    """What `breaks_rules` needs to know of a payload.
+    """The rules of a payload, precomputed.
 
     `money` is the name of the field with an amount; empty if there is none. `find_number` finds it, if it is certainly
     written as a JSON number. `defaults` are fields that are in the data even if they were not sent. `is_countable` is
@@ -72,10 +72,9 @@ def breaks_rules(text: bytes, event: NewEvent, candidate: Candidate) -> bool:
 
 
 def _has_counted_members(text: bytes, event: NewEvent, candidate: Candidate, rules: _Rules) -> bool:
-    """Whether the text has as many colons as the members that were certainly sent, each once, and their values.
+    """Whether the text has exactly the colons of the decoded members and their values, and money is a JSON number.
 
-    If so, no member was named twice, except inside an object: it would have a colon more. An amount must be written as
-    a JSON number.
+    If so, no member is repeated, except inside an object: each repetition would add a colon.
     """
     if _BACKSLASH in text and b"\\u" in text:
         return False

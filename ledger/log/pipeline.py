@@ -21,11 +21,11 @@ from typing import NamedTuple
 
 from ledger.database import Database, log_level
 from ledger.domain.judge import Verdict
-from ledger.log.append_queue import GROUP_CHARACTERS_MAX, GROUP_EVENTS_MAX, AppendQueue, Waiting
+from ledger.log.append_queue import GROUP_CHARACTERS_MAX, GROUP_EVENTS_MAX, AppendQueue, QueuedRequest
 from ledger.log.conflict_pause import ConflictPause
 from ledger.log.connection_lease import ConnectionLease
-from ledger.log.judge_ahead import HeadMovedError, JudgeAhead
-from ledger.log.locked_recorder import APPEND_SECONDS_MAX, Judged, LockedRecorder
+from ledger.log.judge_ahead import HeadMovedError, OptimisticJudge
+from ledger.log.locked_recorder import APPEND_SECONDS_MAX, JudgedGroup, LockedRecorder
 from ledger.log.write import write_conditionally
 
 logger = logging.getLogger(__name__)
@@ -44,13 +44,13 @@ class _OpenGroup:
     """A group that is being prepared: the requests that have joined it, and the verdicts so far."""
 
     def __init__(self) -> None:
-        self.waiting: list[Waiting] = []
+        self.waiting: list[QueuedRequest] = []
         self.verdicts: list[Verdict] = []
         self.events = 0
         self.characters = 0
         self.began = time.monotonic()
 
-    def add(self, part: list[Waiting]) -> None:
+    def add(self, part: list[QueuedRequest]) -> None:
         """Add requests; their verdicts follow."""
         self.waiting += part
         self.events += sum(waiting.events for waiting in part)
@@ -61,7 +61,7 @@ class _Finished(NamedTuple):
     """The end of a write: whether the working state is still valid, and the groups that must be judged again."""
 
     is_valid: bool
-    unanswered: list[list[Waiting]]
+    unanswered: list[list[QueuedRequest]]
 
 
 class Pipeline:
@@ -93,15 +93,15 @@ class Pipeline:
         self._writer = ConnectionLease(database)
         self._locked = LockedRecorder(self._writer, queue, lambda judged: self._answer(judged, "locked"), clock)
         self._pause = ConflictPause()
-        self._judge = JudgeAhead(self._reader, clock)
-        self._in_flight: Judged | None = None
+        self._judge = OptimisticJudge(self._reader, clock)
+        self._in_flight: JudgedGroup | None = None
         self._last_events = 0
         self._answered_at = 0.0
         self._write: asyncio.Task[None] | None = None
         # True while a prepared group waits only for the end of the write: then the next write starts before the senders
         # of the previous one are answered.
         self._can_write_next = False
-        self._unanswered: Judged | None = None
+        self._unanswered: JudgedGroup | None = None
         self._is_closing = False
 
     def close(self) -> None:
@@ -144,19 +144,19 @@ class Pipeline:
             elif group.waiting:
                 await self._end_group(group)
         except Exception as error:
-            what = "the append pipeline failed; it continues with a new working state"
+            what = "the append pipeline failed; continuing with an empty working state"
             logger.log(log_level(error, logging.ERROR), what, exc_info=error)
             self._judge.reset()
             self._locked.fail([*(in_flight.waiting if in_flight is not None else ()), *group.waiting], error)
         finally:
             self._answer_written()
 
-    async def _next_part(self, group: _OpenGroup) -> list[Waiting]:
+    async def _next_part(self, group: _OpenGroup) -> list[QueuedRequest]:
         """Return the next requests of a group; none if it has to be written now."""
         while self._write is not None and not self._write.done():
             if group.events >= GROUP_EVENTS_MAX:
                 return []
-            if self._queue.events >= self._part_events_min() and not self._queue.waits_for_others():
+            if self._queue.events >= self._part_events_min() and not self._queue.should_yield():
                 return self._queue.take_group(
                     GROUP_EVENTS_MAX - group.events,
                     GROUP_CHARACTERS_MAX - group.characters,
@@ -182,7 +182,7 @@ class Pipeline:
         assert self._in_flight is not None
         return min(PART_EVENTS, max(1, len(self._in_flight.group.events) // PARTS))
 
-    async def _try_to_prepare(self, group: _OpenGroup, part: list[Waiting]) -> bool:
+    async def _try_to_prepare(self, group: _OpenGroup, part: list[QueuedRequest]) -> bool:
         """Judge requests that join a group; False: the locked path has to record the whole group."""
         is_first = not group.waiting
         group.add(part)
@@ -191,8 +191,8 @@ class Pipeline:
         try:
             if is_first:
                 await self._drop_full_state()
-            writing_from = self._in_flight.group.before if self._in_flight is not None else None
-            group.verdicts += await self._judge.judge([waiting.request for waiting in part], writing_from)
+            head_before_write = self._in_flight.group.before if self._in_flight is not None else None
+            group.verdicts += await self._judge.judge([waiting.request for waiting in part], head_before_write)
         except HeadMovedError:
             self._pause.start(time.monotonic())
         except TimeoutError as error:
@@ -216,7 +216,7 @@ class Pipeline:
         """Start to write a prepared group, or answer it if it recorded nothing. No write is in flight."""
         group = await self._judge.end_group()
         self._last_events = open_group.events
-        judged = Judged(open_group.waiting, open_group.verdicts, group, open_group.began)
+        judged = JudgedGroup(open_group.waiting, open_group.verdicts, group, open_group.began)
         if group.events:
             self._start_write(judged)
             # The write is sent to the database before the senders of the previous group are answered.
@@ -225,12 +225,12 @@ class Pipeline:
             self._answer_written()
             self._answer(judged, "optimistic")
 
-    def _start_write(self, prepared: Judged) -> None:
+    def _start_write(self, prepared: JudgedGroup) -> None:
         self._in_flight = prepared
         self._write = asyncio.create_task(self._write_group(prepared), name="append write")
         self._write.add_done_callback(lambda _: self._queue.arrived.set())
 
-    async def _write_group(self, prepared: Judged) -> None:
+    async def _write_group(self, prepared: JudgedGroup) -> None:
         connection = await self._writer.get()
         async with asyncio.timeout(APPEND_SECONDS_MAX):
             if not await write_conditionally(connection, prepared.group):
@@ -261,7 +261,7 @@ class Pipeline:
             return _Finished(True, [])
         return _Finished(False, [in_flight.waiting])
 
-    async def _record_locked(self, groups: list[list[Waiting]]) -> None:
+    async def _record_locked(self, groups: list[list[QueuedRequest]]) -> None:
         """Judge unanswered groups again by the locked path, in order; the state after them is used from then on."""
         self._judge.reset()
         for group in filter(None, groups):
@@ -273,7 +273,7 @@ class Pipeline:
         if written is not None:
             self._answer(written, "optimistic")
 
-    def _answer(self, judged: Judged, path: str) -> None:
+    def _answer(self, judged: JudgedGroup, path: str) -> None:
         """Answer the senders of a group, which is durable or recorded nothing."""
         for waiting, verdict in zip(judged.waiting, judged.verdicts, strict=True):
             if not waiting.answer.done():
@@ -292,7 +292,7 @@ class Pipeline:
         await self._writer.give_back()
 
 
-def _needs_lock(group: list[Waiting]) -> bool:
+def _needs_lock(group: list[QueuedRequest]) -> bool:
     """Whether a group has an event of category `ledger`: erasing a text changes an event, under the head lock."""
     return any(
         candidate.event_type.category == "ledger" for waiting in group for candidate in waiting.request.candidates

@@ -29,7 +29,7 @@ _array = msgspec.json.Decoder(list[msgspec.Raw])
 def split_body(body: bytes, *, ndjson: bool) -> tuple[list[bytes], bool]:
     """Split a request body into the JSON texts of its events.
 
-    A text that only one event is to blame for is not refused here: invalid UTF-8, lone surrogates, deep nesting.
+    A fault of a single event is not refused here: invalid UTF-8, lone surrogates, deep nesting.
 
     Returns:
         the texts, and whether the body is a batch: an array or NDJSON.

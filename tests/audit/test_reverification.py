@@ -113,7 +113,7 @@ CHANGES = [
     (
         ["UPDATE ledger.log_tiles SET hashes = set_byte(hashes, 70, 255 - get_byte(hashes, 70)) WHERE level = 1"],
         513,
-        "one of the events 513 to 768, or the tree over them, is not what was sealed",
+        "one of the events 513 to 768, or the tree over them, differs from the seal",
     ),
 ]
 
@@ -185,9 +185,9 @@ async def test_readyz_metrics_and_doctor_report_a_changed_event(changed: SealedL
 
     status_command = await ledger("status", database=database_url)
 
-    assert "LOG CHANGED: the event at position 5 is not what was sealed" in status_command.out
+    assert "LOG CHANGED: the event at position 5 differs from the seal" in status_command.out
     assert (status, readiness["status"]) == (503, "log-changed")
-    assert "the event at position 5 is not what was sealed" in readiness["log"]
+    assert "the event at position 5 differs from the seal" in readiness["log"]
     assert "ledger_log_changed_position 5.0" in metrics
     assert checks["log"].verdict == "problem"
     assert "position 5" in checks["log"].says

@@ -92,20 +92,20 @@ async def test_a_change_of_any_sealed_column_is_found_with_its_position(log: Log
 
     assert faults == [
         f"the first {SIZE} events do not give the root of the checkpoint in the database",
-        f"the event at position {FIRST} is not what was sealed",
+        f"the event at position {FIRST} differs from the seal",
     ]
 
 
 async def test_added_white_space_in_the_data_is_a_change(log: Log) -> None:
     damage = f"UPDATE ledger.events SET data = replace(data::text, ',', ', ')::json WHERE position = {FIRST}"
 
-    assert f"the event at position {FIRST} is not what was sealed" in await log.faults(damage)
+    assert f"the event at position {FIRST} differs from the seal" in await log.faults(damage)
 
 
 async def test_both_of_two_swapped_events_are_reported(log: Log) -> None:
     faults = await log.faults("UPDATE ledger.events SET position = 601 - position WHERE position IN (300, 301)")
 
-    assert faults[1:] == [f"the event at position {position} is not what was sealed" for position in (300, 301)]
+    assert faults[1:] == [f"the event at position {position} differs from the seal" for position in (300, 301)]
 
 
 async def test_a_missing_event_is_reported(log: Log) -> None:
@@ -117,7 +117,7 @@ async def test_a_missing_event_is_reported(log: Log) -> None:
 async def test_faults_above_the_limit_are_counted(log: Log) -> None:
     faults = await log.faults("UPDATE ledger.events SET actor = 'me' WHERE position > 10")
 
-    assert faults[1:3] == [f"the event at position {position} is not what was sealed" for position in (11, 12)]
+    assert faults[1:3] == [f"the event at position {position} differs from the seal" for position in (11, 12)]
     assert faults[-1] == f"{SIZE - 10 - 5} more of these"
 
 
@@ -135,7 +135,7 @@ async def test_a_change_before_a_missing_end_is_found_too(log: Log) -> None:
 
     faults = await log.faults("UPDATE ledger.events SET actor = 'me' WHERE position = 3", *damage)
 
-    assert "the event at position 3 is not what was sealed" in faults
+    assert "the event at position 3 differs from the seal" in faults
 
 
 FLIP = """

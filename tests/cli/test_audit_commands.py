@@ -167,13 +167,13 @@ async def test_the_key_is_created_once_and_a_worker_without_it_does_not_seal(
             await up.stop()
         keys.append((tmp_path / "vault" / "key").read_text())
     async with started(tmp_path, "up", "--port", "0", **elsewhere) as other:
-        rest_of_line = await other.line("The log is sealed elsewhere")
+        rest_of_line = await other.line("This process does not seal the log")
         await other.stop()
 
     assert not made_by_worker
     assert keys[0] == keys[1]
     assert stat.S_IMODE((tmp_path / "vault" / "key").stat().st_mode) == 0o600
-    assert "key is not here" in rest_of_line
+    assert "it has no signing key" in rest_of_line
     assert not (tmp_path / "elsewhere" / "log.key").exists()
 
 

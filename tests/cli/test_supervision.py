@@ -116,7 +116,7 @@ async def test_a_postgresql_killed_under_load_is_back_within_seconds_and_nothing
     assert {status for status, _ in ready} <= {200, 503}
     assert {status for _, status in ready} == {200}
     assert verified.code == 0, verified.out
-    assert sum("has ended; it is started again" in line for line in lines) == KILLS
+    assert sum("has ended; restarting it" in line for line in lines) == KILLS
     assert sum("the database is available again" in line for line in lines) == KILLS
     assert len(lines) <= KILLS * LOG_LINES_MAX, running.errors.read_text()
 
@@ -134,7 +134,7 @@ async def test_a_stop_while_postgresql_is_down_leaves_none_running(running: Runn
 async def test_a_service_whose_postgresql_cannot_be_brought_back_ends_with_the_reason(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    patience = "from ledger.embedded import supervisor; supervisor.HOPELESS_SECONDS = 1.0"
+    patience = "from ledger.embedded import supervisor; supervisor.GIVE_UP_SECONDS = 1.0"
     program = f"{patience}; from ledger.cli.main import main; main()"
     monkeypatch.setattr(helpers, "LEDGER", (helpers.PYTHON, "-c", program))
     async with started(tmp_path, "up", "--port", "0", "--home", home) as running:
@@ -146,6 +146,6 @@ async def test_a_service_whose_postgresql_cannot_be_brought_back_ends_with_the_r
 
     last = running.errors.read_text()
     assert (code, postgres_of(home)) == (1, None)
-    assert "Error: PostgreSQL ended and was not up again within 1 s: PostgreSQL did not start" in last
+    assert "Error: PostgreSQL ended and did not restart within 1 s: PostgreSQL did not start" in last
     assert 'unrecognized configuration parameter "nonsense"' in last
     assert "Traceback" not in last

@@ -69,23 +69,23 @@ async def test_a_server_that_does_not_start_is_tried_again_and_logged_in_three_l
 
     assert server.attempts == 6
     ended, reason, back = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-    assert ended == "the embedded PostgreSQL (process 1) has ended; it is started again"
+    assert ended == "the embedded PostgreSQL (process 1) has ended; restarting it"
     assert reason.endswith("retrying: the disk is gone")
     assert back.startswith("the database is available again")
 
 
 async def test_a_server_that_does_not_start_is_given_up_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor, "HOPELESS_SECONDS", 0.05)
+    monkeypatch.setattr(supervisor, "GIVE_UP_SECONDS", 0.05)
     server = FakeServer(failures=1_000_000)
 
-    with pytest.raises(EmbeddedError, match=r"was not up again within 0 s: the disk is gone$"):
+    with pytest.raises(EmbeddedError, match=r"did not restart within 0 s: the disk is gone$"):
         await ended(server)
 
     assert server.attempts > 1
 
 
 async def test_a_server_that_ends_soon_after_each_start_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor, "HOPELESS_SECONDS", 0.05)
+    monkeypatch.setattr(supervisor, "GIVE_UP_SECONDS", 0.05)
     server = FakeServer(checks=2)
 
     with pytest.raises(EmbeddedError, match="it ends soon after each start"):
@@ -97,7 +97,7 @@ async def test_a_server_that_ends_soon_after_each_start_is_given_up(monkeypatch:
 async def test_a_server_that_ends_at_times_but_is_up_in_between_is_not_given_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(supervisor, "HOPELESS_SECONDS", 0.0)
+    monkeypatch.setattr(supervisor, "GIVE_UP_SECONDS", 0.0)
     monkeypatch.setattr(supervisor, "STABLE_SECONDS", 0.0)
     server = FakeServer(checks=2)
 

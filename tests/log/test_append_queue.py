@@ -11,7 +11,7 @@ from ledger.log.append_queue import (
     HEAVY_EVENTS_MIN,
     RECENT_SECONDS,
     AppendQueue,
-    Waiting,
+    QueuedRequest,
 )
 from tests.events import cost
 from tests.log.helpers import candidate
@@ -52,11 +52,11 @@ def put(queue: AppendQueue, key: str, requests: int, events: int = 1) -> None:
         queue.put(sent(key, events))
 
 
-def keys(group: list[Waiting]) -> str:
+def keys(group: list[QueuedRequest]) -> str:
     return "".join(waiting.key for waiting in group)
 
 
-def serve(queue: AppendQueue, event_seconds: float, events_max: int = GROUP) -> list[Waiting]:
+def serve(queue: AppendQueue, event_seconds: float, events_max: int = GROUP) -> list[QueuedRequest]:
     """Take a group and charge the time that its events took."""
     group = queue.take_group(events_max)
     queue.charge(group, event_seconds * sum(waiting.events for waiting in group))
@@ -306,9 +306,9 @@ async def test_heavy_requests_are_not_judged_ahead_while_others_send(queue: Appe
     heavy_and_light(queue)
     queue.put(sent("heavy", HEAVY_EVENTS_MIN))
 
-    recently = queue.waits_for_others()
+    recently = queue.should_yield()
     clock.now += RECENT_SECONDS + ACTIVE_SECONDS
-    later = queue.waits_for_others()
+    later = queue.should_yield()
 
     assert (recently, later) == (True, False)
 
