@@ -53,7 +53,7 @@ async def supervised(server: FakeServer) -> tuple[Supervisor, "asyncio.Task[None
 async def ended(server: FakeServer) -> None:
     """Run a supervisor until it gives up."""
     async with asyncio.timeout(10):
-        await Supervisor(cast("EmbeddedServer", server), Outage()).run()
+        await Supervisor(cast("EmbeddedServer", server), Outage(is_logged=False)).run()
 
 
 async def test_a_server_that_does_not_start_is_tried_again_and_logged_in_three_lines(
