@@ -1,4 +1,4 @@
-"""HTTP itself: HEAD wherever there is a GET, expectations, other versions, headers given twice, transfer codings."""
+"""HTTP itself: HEAD wherever there is a GET, expectations, versions, repeated headers, codings."""
 
 import asyncio
 import json
