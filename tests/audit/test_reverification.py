@@ -107,9 +107,9 @@ async def test_nothing_happens_while_nothing_is_sealed(database: Database) -> No
 
 
 CHANGES = [
-    (["UPDATE ledger.events SET actor = 'me' WHERE position = 700"], 700, "the event at position 700 differs from the seal"),
+    (["UPDATE ledger.events SET actor = 'me' WHERE position = 700"], 700, "the event at position 700 differs from the"),
     (["DELETE FROM ledger.events WHERE position = 513"], 513, "the event at position 513 was sealed, but is missing"),
-    (["DELETE FROM ledger.log_tiles WHERE level = 0 AND index = 3"], 769, "the event at position 769 differs from the seal"),
+    (["DELETE FROM ledger.log_tiles WHERE level = 0 AND index = 3"], 769, "the event at position 769 differs from the"),
     (
         ["UPDATE ledger.log_tiles SET hashes = set_byte(hashes, 70, 255 - get_byte(hashes, 70)) WHERE level = 1"],
         513,
