@@ -19,7 +19,7 @@ RESTART_SECONDS_MAX = 10.0
 """The pauses before another start of a server that does not start, or that ends again soon."""
 
 STABLE_SECONDS = 5.0
-"""A server that has run for this time is up again: it has not only started to end at once."""
+"""A restarted server counts as up again after this time; one that ends sooner is in a crash loop."""
 
 GIVE_UP_SECONDS = 60.0
 """The supervisor gives up if the server has not restarted within this time."""
@@ -49,19 +49,19 @@ class Supervisor:
             try:
                 is_running = self._server.is_running()
                 if is_running and not self._is_down:
-                    self._note_running()
+                    self._record_running()
                 elif is_running or not self._should_give_up():
                     await self._restart()
                 else:
                     break
             except (EmbeddedError, OSError, ValueError) as error:
                 # An OSError, such as too many open files, may pass too.
-                self._note_failure(error)
+                self._record_failure(error)
                 await asyncio.sleep(self._backoff.next())
         reason = self._reason or "it ends soon after each start"
         raise EmbeddedError(f"PostgreSQL ended and did not restart within {GIVE_UP_SECONDS:.0f} s: {reason}")
 
-    def _note_running(self) -> None:
+    def _record_running(self) -> None:
         if self._ended_at is None or time.monotonic() - self._started_at >= STABLE_SECONDS:
             self._ended_at, self._reason = None, ""
             self._backoff.reset()
@@ -69,7 +69,7 @@ class Supervisor:
     def _should_give_up(self) -> bool:
         return self._ended_at is not None and time.monotonic() - self._ended_at >= GIVE_UP_SECONDS
 
-    def _note_failure(self, error: Exception) -> None:
+    def _record_failure(self, error: Exception) -> None:
         """Log only the first reason, until the server is up again."""
         if not self._reason:
             logger.error("starting or checking the embedded PostgreSQL failed; retrying: %s", error)
@@ -77,13 +77,13 @@ class Supervisor:
 
     async def _restart(self) -> None:
         if not self._is_down:
-            await self._note_end()
+            await self._record_end()
         await asyncio.to_thread(self._server.restart)
         self._is_down = False
         self._started_at = time.monotonic()
         self._outage.record_success()
 
-    async def _note_end(self) -> None:
+    async def _record_end(self) -> None:
         """Log that the server has ended; pause if it was not up for long."""
         self._is_down = True
         self._outage.record_logged_failure()

@@ -45,9 +45,9 @@ def without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ledger.outage.QUIET_SECONDS", 0.01)
 
 
-async def supervised(server: FakeServer) -> tuple[Supervisor, "asyncio.Task[None]"]:
-    supervisor = Supervisor(cast("EmbeddedServer", server), Outage())
-    return supervisor, asyncio.create_task(supervisor.run())
+def supervised(server: FakeServer, *, is_logged: bool = False) -> "asyncio.Task[None]":
+    """Supervise a server in the background; a test with a logged outage waits until its end is logged."""
+    return asyncio.create_task(Supervisor(cast("EmbeddedServer", server), Outage(is_logged=is_logged)).run())
 
 
 async def ended(server: FakeServer) -> None:
@@ -61,7 +61,7 @@ async def test_a_server_that_does_not_start_is_tried_again_and_logged_in_three_l
 ) -> None:
     server = FakeServer(failures=5)
 
-    _, task = await supervised(server)
+    task = supervised(server, is_logged=True)
     async with asyncio.timeout(10):
         while "available again" not in caplog.text:
             await asyncio.sleep(0.001)
@@ -101,7 +101,7 @@ async def test_a_server_that_ends_at_times_but_is_up_in_between_is_not_given_up(
     monkeypatch.setattr(supervisor, "STABLE_SECONDS", 0.0)
     server = FakeServer(checks=2)
 
-    _, task = await supervised(server)
+    task = supervised(server)
     async with asyncio.timeout(10):
         while server.attempts < 20 and not task.done():
             await asyncio.sleep(0.001)
@@ -113,7 +113,7 @@ async def test_a_server_that_ends_at_times_but_is_up_in_between_is_not_given_up(
 async def test_a_check_that_fails_for_a_time_does_not_end_the_supervision() -> None:
     server = FakeServer(faults=[OSError("too many open files"), ValueError("no pid")])
 
-    _, task = await supervised(server)
+    task = supervised(server)
     async with asyncio.timeout(10):
         while server.attempts < 1 and not task.done():
             await asyncio.sleep(0.001)
