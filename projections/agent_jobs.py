@@ -4,7 +4,7 @@ from ledger.domain import job, money
 from ledger.domain.codec import EventData
 from ledger.domain.lifecycle import Transition
 from ledger.log.read import StoredEvent
-from projections.rows import AgentJobRow, AmountChange, CampaignRow, Rows, add_count, json_text
+from projections.rows import NO_LABELS, AgentJobRow, AmountChange, CampaignRow, Rows, add_count, json_text, merge_labels
 
 
 def fold(
@@ -24,9 +24,7 @@ def fold(
         campaigns: the campaigns that the page touches.
     """
     if isinstance(payload, job.JobQueued):
-        campaign = campaigns.get(payload.campaign_id)
-        currency = campaign.currency if campaign else payload.currency or money.DEFAULT_CURRENCY
-        rows.add(_new_row(event, payload, currency))
+        rows.add(_new_row(event, payload, campaigns.get(event.campaign_id)))
         return
     if isinstance(payload, job.JobDeleted):
         rows.delete(event.stream_id)
@@ -63,21 +61,27 @@ def add_amounts(event: StoredEvent, change: AmountChange, rows: Rows[AgentJobRow
         return
     if change.cost:
         row.cost = money.add(row.cost, change.cost)
+        row.tree_cost = money.add(row.tree_cost, change.cost)
     if change.held:
         row.held = money.add(row.held, change.held)
     row.tokens_used = add_count(row.tokens_used, change.tokens_used)
 
 
-def _new_row(event: StoredEvent, payload: job.JobQueued, currency: str) -> AgentJobRow:
+def _new_row(event: StoredEvent, payload: job.JobQueued, campaign: CampaignRow | None) -> AgentJobRow:
     return AgentJobRow(
         id=event.stream_id,
         created_at=event.recorded_at,
         updated_at=event.recorded_at,
         position=event.position,
-        agent_type=payload.agent_type.value,
+        agent_type=payload.agent_type,
         status="pending",
-        currency=currency,
-        campaign_id=payload.campaign_id,
+        currency=campaign.currency if campaign else payload.currency or money.DEFAULT_CURRENCY,
+        campaign_id=event.campaign_id,
         budget=payload.budget,
         input_data=json_text(payload.input_data),
+        actor=event.actor,
+        agent_name=payload.agent_name,
+        root_job_id=event.stream_id,
+        labels=merge_labels(campaign.labels if campaign else NO_LABELS, payload.labels),
+        trace_id=payload.trace_id,
     )

@@ -3,7 +3,17 @@
 from ledger.domain import cost, money
 from ledger.domain.codec import EventData
 from ledger.log.read import StoredEvent
-from projections.rows import AgentJobRow, AmountChange, BudgetEntryRow, CampaignRow, Rows, add_count
+from projections.rows import (
+    NO_LABELS,
+    AgentJobRow,
+    AmountChange,
+    BudgetEntryRow,
+    CampaignRow,
+    Rows,
+    add_count,
+    merge_labels,
+    parse_labels,
+)
 
 
 def fold(
@@ -28,8 +38,8 @@ def fold(
     if isinstance(payload, cost.CostDenied):
         return None
     if isinstance(payload, cost.CostRecorded | cost.CostReserved):
-        parent = campaigns.get(event.campaign_id) or jobs.get(event.agent_job_id)
-        new = _new_row(event, payload, payload.currency or (parent.currency if parent else money.DEFAULT_CURRENCY))
+        parents = campaigns.get(event.campaign_id), jobs.get(event.agent_job_id)
+        new = _new_row(event, payload, *parents)
         rows.add(new)
         return AmountChange(new.cost, new.held, new.tokens_used)
     row = rows.change(event.stream_id, event)
@@ -48,27 +58,38 @@ def _change(event: StoredEvent, payload: EventData, row: BudgetEntryRow) -> None
         row.status = "settled"
         row.cost = payload.cost
         row.held = money.ZERO
-        row.tokens_used = payload.tokens_used or 0
+        row.tokens_used = payload.tokens
         row.model_used = payload.model_used if payload.model_used is not None else row.model_used
         row.provider = payload.provider if payload.provider is not None else row.provider
+        row.service_tier = payload.service_tier or row.service_tier
+        row.response_id = payload.response_id or row.response_id
+        row.labels = merge_labels(row.labels, payload.labels)
+        row.report_usage(payload.usage)
         row.occurred_at = event.occurred_at
     elif isinstance(payload, cost.CostAdjusted):
         row.cost = money.add(row.cost, payload.amount)
+        row.adjusted = money.add(row.adjusted, payload.amount)
         row.tokens_used = add_count(row.tokens_used, payload.tokens_used)
     elif isinstance(payload, cost.CostReleased | cost.CostExpired):
         row.status = "released" if isinstance(payload, cost.CostReleased) else "expired"
         row.held = money.ZERO
 
 
-def _new_row(event: StoredEvent, payload: cost.CostRecorded | cost.CostReserved, currency: str) -> BudgetEntryRow:
+def _new_row(
+    event: StoredEvent,
+    payload: cost.CostRecorded | cost.CostReserved,
+    campaign: CampaignRow | None,
+    job: AgentJobRow | None,
+) -> BudgetEntryRow:
+    parent = campaign or job
     row = BudgetEntryRow(
         id=event.stream_id,
         created_at=event.recorded_at,
         updated_at=event.recorded_at,
         position=event.position,
-        resource_type=payload.resource_type.value,
+        resource_type=payload.resource_type,
         status="held",
-        currency=currency,
+        currency=payload.currency or (parent.currency if parent else money.DEFAULT_CURRENCY),
         occurred_at=event.occurred_at,
         # The append resolved it: as sent, or inherited from the job.
         campaign_id=event.campaign_id,
@@ -76,12 +97,27 @@ def _new_row(event: StoredEvent, payload: cost.CostRecorded | cost.CostReserved,
         model_used=payload.model_used,
         provider=payload.provider,
         description=payload.description,
+        actor=event.actor,
+        service_tier=payload.service_tier,
+        response_id=payload.response_id,
+        labels=merge_labels(_inherited_labels(campaign, job), payload.labels),
+        trace_id=payload.trace_id,
     )
     if isinstance(payload, cost.CostRecorded):
+        row.report_usage(payload.usage)
         row.status = "settled"
         row.cost = payload.cost
-        row.tokens_used = payload.tokens_used or 0
+        row.tokens_used = payload.tokens
     else:
         row.held = payload.amount
         row.expires_at = payload.expires_at(event.recorded_at)
     return row
+
+
+def _inherited_labels(campaign: CampaignRow | None, job: AgentJobRow | None) -> str:
+    """Return the labels of the campaign and of the job; a job has those of its campaign already."""
+    if job is None:
+        return campaign.labels if campaign else NO_LABELS
+    if campaign is None or job.campaign_id == campaign.id:
+        return job.labels
+    return merge_labels(campaign.labels, parse_labels(job.labels))

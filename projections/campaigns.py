@@ -4,7 +4,7 @@ from ledger.domain import campaign, money
 from ledger.domain.codec import EventData
 from ledger.domain.lifecycle import Transition
 from ledger.log.read import StoredEvent
-from projections.rows import AmountChange, CampaignRow, Rows, add_count
+from projections.rows import NO_LABELS, AmountChange, CampaignRow, Rows, add_count, merge_labels
 
 
 def fold(event: StoredEvent, payload: EventData, transition: Transition, rows: Rows[CampaignRow]) -> None:
@@ -74,4 +74,5 @@ def _new_row(event: StoredEvent, payload: campaign.CampaignCreated) -> CampaignR
         currency=payload.budget_currency,
         start_date=payload.start_date,
         end_date=payload.end_date,
+        labels=merge_labels(NO_LABELS, payload.labels),
     )

@@ -41,7 +41,7 @@ def _new_row(event: StoredEvent, payload: content.ContentCreated) -> ContentAsse
         position=event.position,
         title=payload.title,
         content=payload.content,
-        content_type=payload.content_type.value,
+        content_type=payload.content_type,
         status="draft",
         metadata=json_text(payload.metadata) or "{}",
         # The append resolved it: as sent, or inherited from the job.

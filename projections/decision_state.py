@@ -17,19 +17,22 @@ SET_CAMPAIGN_BUDGET = sql_list(lambda event_type: event_type.category == "campai
 REPLAYED_ACCOUNTS_AND_HOLDS = f"""
 CREATE TEMPORARY TABLE replayed_accounts ON COMMIT DROP AS
 WITH by_campaign AS (
-    SELECT campaign_id AS id, sum(cost) AS spent, sum(held) AS held
-    FROM pg_temp.budget_entries WHERE campaign_id IS NOT NULL GROUP BY campaign_id
+    -- An entry of a deleted campaign names none, but still counts for the account.
+    SELECT coalesce(entry.campaign_id, opened.campaign_id) AS id, sum(cost) AS spent, sum(held) AS held
+    FROM pg_temp.budget_entries AS entry LEFT JOIN ledger.cost_events AS opened
+        ON entry.campaign_id IS NULL AND opened.stream_id = entry.id AND opened.version = 1
+    GROUP BY 1
 ), by_job AS (
     SELECT agent_job_id AS id, sum(cost) AS spent, sum(held) AS held
     FROM pg_temp.budget_entries WHERE agent_job_id IS NOT NULL GROUP BY agent_job_id
 )
 SELECT 'campaign' AS scope, id, currency::text AS currency, budget,
-    coalesce(spent, 0)::numeric(38, 10) AS spent, coalesce(by_campaign.held, 0)::numeric(38, 10) AS held
+    coalesce(spent, 0)::numeric(38, 18) AS spent, coalesce(by_campaign.held, 0)::numeric(38, 18) AS held
 FROM pg_temp.campaigns LEFT JOIN by_campaign USING (id)
 UNION ALL
 -- A deleted campaign has no row: its currency and budget are those of its last events.
 (SELECT DISTINCT ON (stream_id) 'campaign', stream_id, first.data ->> 'currency',
-    (terms.data ->> 'budget')::numeric(20, 10), coalesce(spent, 0)::numeric(38, 10), coalesce(held, 0)::numeric(38, 10)
+    (terms.data ->> 'budget')::numeric(28, 18), coalesce(spent, 0)::numeric(38, 18), coalesce(held, 0)::numeric(38, 18)
 FROM ledger.campaign_events AS deleted JOIN ledger.campaign_events AS first USING (stream_id)
 JOIN ledger.campaign_events AS terms USING (stream_id) LEFT JOIN by_campaign ON by_campaign.id = stream_id
 WHERE deleted.type IN ({DELETED_CAMPAIGN}) AND first.version = 1

@@ -13,10 +13,15 @@ from uuid import UUID
 import msgspec
 
 from ledger.domain.money import ZERO
+from ledger.domain.usage import Usage
 from ledger.log.read import StoredEvent
 
 COUNTER_MAX = 2**63 - 1
 """Counters stop here instead of overflowing a bigint: no input may stop the worker."""
+
+
+NO_LABELS = "{}"
+"""The JSON text of no labels."""
 
 
 class Row(msgspec.Struct, kw_only=True, gc=False):
@@ -39,7 +44,7 @@ class CampaignRow(Row, kw_only=True):
     name: str
     description: str | None
     status: str
-    budget: Decimal
+    budget: Decimal | None
     currency: str
     start_date: datetime
     end_date: datetime | None
@@ -50,10 +55,11 @@ class CampaignRow(Row, kw_only=True):
     conversions: int = 0
     revenue: Decimal = ZERO
     roi: Decimal = ZERO
+    labels: str = NO_LABELS
 
 
 class AgentJobRow(Row, kw_only=True):
-    """A row of `agent_jobs`; `input_data` and `output_data` are JSON text."""
+    """A row of `agent_jobs`; `input_data`, `output_data` and `labels` are JSON text."""
 
     agent_type: str
     status: str
@@ -70,6 +76,13 @@ class AgentJobRow(Row, kw_only=True):
     cost: Decimal = ZERO
     held: Decimal = ZERO
     progress: Decimal | None = None
+    actor: str
+    agent_name: str | None
+    parent_job_id: UUID | None = None
+    root_job_id: UUID
+    tree_cost: Decimal = ZERO
+    labels: str
+    trace_id: str | None
 
 
 class ContentAssetRow(Row, kw_only=True):
@@ -85,7 +98,7 @@ class ContentAssetRow(Row, kw_only=True):
 
 
 class BudgetEntryRow(Row, kw_only=True):
-    """A row of `budget_entries`."""
+    """A row of `budget_entries`; `usage` and `labels` are JSON text."""
 
     resource_type: str
     status: str
@@ -100,6 +113,31 @@ class BudgetEntryRow(Row, kw_only=True):
     provider: str | None = None
     description: str | None = None
     expires_at: datetime | None = None
+    actor: str
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_read_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    usage: str | None = None
+    service_tier: str | None = None
+    response_id: str | None = None
+    labels: str
+    trace_id: str | None = None
+    adjusted: Decimal = ZERO
+    unpriced: bool = False
+    price_position: int | None = None
+
+    def report_usage(self, usage: Usage | None) -> None:
+        """Set the counters of a call; nothing changes if none were reported."""
+        if usage is None:
+            return
+        self.input_tokens = usage.input_tokens
+        self.output_tokens = usage.output_tokens
+        self.cache_read_tokens = usage.cache_read_tokens
+        self.cache_write_tokens = usage.cache_write_tokens
+        self.reasoning_tokens = usage.reasoning_tokens
+        self.usage = msgspec.json.encode(usage).decode()
 
 
 R = TypeVar("R", bound=Row)
@@ -207,3 +245,18 @@ def add_count(count: int, increment: int | None) -> int:
 def json_text(value: msgspec.Raw) -> str | None:
     """Return the text of a raw JSON value; None if it is absent."""
     return bytes(value).decode() or None
+
+
+def merge_labels(labels: str, own: dict[str, str] | None) -> str:
+    """Return the JSON text of labels with further ones, which win."""
+    if not own:
+        return labels
+    return msgspec.json.encode(parse_labels(labels) | own, order="sorted").decode()
+
+
+def parse_labels(labels: str) -> dict[str, str]:
+    """Return labels from their JSON text."""
+    return _labels.decode(labels)
+
+
+_labels = msgspec.json.Decoder(dict[str, str])

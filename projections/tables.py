@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Generic, Literal, NamedTuple
 
-from sqlalchemy import JSON, DateTime, Integer, Numeric, String, Table, Uuid
+from sqlalchemy import JSON, Boolean, DateTime, Integer, Numeric, String, Table, Uuid
 from sqlalchemy.types import TypeEngine
 
-from projections.models import AgentJob, Base, BudgetEntry, Campaign, ContentAsset
+from projections.models import AgentJob, Base, BudgetEntry, Campaign, ContentAsset, OpenKind
 from projections.rows import AgentJobRow, BudgetEntryRow, CampaignRow, ContentAssetRow, R
 
-Kind = Literal["id", "time", "money", "integer", "json", "text"]
+Kind = Literal["id", "time", "money", "integer", "boolean", "json", "text"]
 """What a column holds. `money` is any exact decimal."""
 
 _KINDS: tuple[tuple[type[TypeEngine[Any]], Kind], ...] = (
@@ -23,8 +23,10 @@ _KINDS: tuple[tuple[type[TypeEngine[Any]], Kind], ...] = (
     (DateTime, "time"),
     (Numeric, "money"),
     (Integer, "integer"),
+    (Boolean, "boolean"),
     (JSON, "json"),
     (String, "text"),
+    (OpenKind, "text"),
 )
 
 
@@ -129,7 +131,8 @@ READ_MODELS_BY_CATEGORY = {model.category: model for model in READ_MODELS}
 def _referenced_first(models: Iterable[ReadModel[Any]]) -> tuple[ReadModel[Any], ...]:
     ordered: dict[ReadModel[Any], None] = {}
     for model in models:
-        ordered |= dict.fromkeys(_referenced_first(reference.target for reference in model.references))
+        targets = (reference.target for reference in model.references if reference.target is not model)
+        ordered |= dict.fromkeys(_referenced_first(targets))
         ordered[model] = None
     return tuple(ordered)
 

@@ -16,6 +16,7 @@ SENT_AS = {
     "id": "uuid",
     "time": "timestamptz",
     "integer": "bigint",
+    "boolean": "boolean",
     "money": "numeric",
     # JSON is sent as text, which preserves it to the last space.
     "json": "text",

@@ -22,13 +22,13 @@ DAYS = Decimal(7)
 
 
 class Budget(msgspec.Struct):
-    """A campaign's budget: what is spent, held and available."""
+    """A campaign's budget: what is spent, held and available. Without a limit, what depends on it is null."""
 
-    budget: Money
+    budget: Money | None
     spent: Money
     held: Money
-    available: Money
-    used_percentage: Money
+    available: Money | None
+    used_percentage: Money | None
     burn_rate_per_day: Money
     days_left: Money | None
     currency: str
@@ -43,15 +43,16 @@ async def get_budget(request: web.Request, services: Services) -> web.StreamResp
     await wait_for_read_models(request, services, query.min_position)
     async with turn(request), services.read_database.connection() as connection:
         row = await queries.read_budget(connection, campaign_id, datetime.now(UTC))
-    if row["budget"] is None:
+    if row["currency"] is None:
         raise _not_found(campaign_id)
-    available = money.subtract(money.subtract(row["budget"], row["spend"]), row["held"])
+    limit, spent, held = row["budget"], row["spend"], row["held"]
+    available = None if limit is None else money.subtract(money.subtract(limit, spent), held)
     budget = Budget(
-        budget=money.plain(row["budget"]),
-        spent=money.plain(row["spend"]),
-        held=money.plain(row["held"]),
-        available=money.plain(available),
-        used_percentage=money.plain(money.percentage(row["spend"], row["budget"])),
+        budget=_plain(limit),
+        spent=money.plain(spent),
+        held=money.plain(held),
+        available=_plain(available),
+        used_percentage=None if limit is None else money.plain(money.percentage(spent, limit)),
         burn_rate_per_day=money.plain(money.ratio(row["last_7_days"], DAYS)),
         days_left=_days_left(available, row["last_7_days"]),
         currency=row["currency"],
@@ -59,9 +60,16 @@ async def get_budget(request: web.Request, services: Services) -> web.StreamResp
     return json_response(budget, position=row["checkpoint"])
 
 
-def _days_left(available: Decimal, last_7_days: Decimal) -> str | None:
-    """Return for how many days the available money lasts at the rate of the last 7 days; None if nothing was spent."""
-    if last_7_days <= 0:
+def _plain(amount: Decimal | None) -> str | None:
+    return None if amount is None else money.plain(amount)
+
+
+def _days_left(available: Decimal | None, last_7_days: Decimal) -> str | None:
+    """Return for how many days the available money lasts at the rate of the last 7 days; None if it does not run out.
+
+    It does not if there is no limit, or if nothing was spent.
+    """
+    if available is None or last_7_days <= 0:
         return None
     # Not divided by the rate per day, which is rounded.
     return money.plain(money.ratio(money.EXACT.multiply(max(available, money.ZERO), DAYS), last_7_days))

@@ -23,10 +23,10 @@ from ledger.api.views import (
 from ledger.domain.access import Caller
 from ledger.domain.campaign import CampaignStatus
 from ledger.domain.codec import Instant
-from ledger.domain.content import ContentStatus, ContentType
-from ledger.domain.cost import EntryStatus, ResourceType
+from ledger.domain.content import ContentStatus
+from ledger.domain.cost import EntryStatus
 from ledger.domain.errors import NotFound
-from ledger.domain.job import AgentType, JobStatus
+from ledger.domain.job import JobStatus
 from ledger.log.point_in_time import parse_point_in_time, resolve_position
 from ledger.log.visibility import may_see_stream
 from projections.as_of import EVENTS_MAX, row_as_of
@@ -44,7 +44,7 @@ class ContentAssetsQuery(PageQuery, kw_only=True):
     """Filters of content assets."""
 
     title: tuple[str, ...] | None = None
-    content_type: tuple[ContentType, ...] | None = None
+    content_type: tuple[str, ...] | None = None
     status: tuple[ContentStatus, ...] | None = None
     campaign_id: tuple[UUID, ...] | None = None
     agent_job_id: tuple[UUID, ...] | None = None
@@ -53,7 +53,7 @@ class ContentAssetsQuery(PageQuery, kw_only=True):
 class AgentJobsQuery(PageQuery, kw_only=True):
     """Filters of agent jobs."""
 
-    agent_type: tuple[AgentType, ...] | None = None
+    agent_type: tuple[str, ...] | None = None
     status: tuple[JobStatus, ...] | None = None
     campaign_id: tuple[UUID, ...] | None = None
 
@@ -61,7 +61,7 @@ class AgentJobsQuery(PageQuery, kw_only=True):
 class BudgetEntriesQuery(PageQuery, kw_only=True):
     """Filters of budget entries."""
 
-    resource_type: tuple[ResourceType, ...] | None = None
+    resource_type: tuple[str, ...] | None = None
     status: tuple[EntryStatus, ...] | None = None
     model_used: tuple[str, ...] | None = None
     agent_job_id: tuple[UUID, ...] | None = None

@@ -1,18 +1,13 @@
-"""Descriptions of every field and parameter in the OpenAPI document, in one place.
+"""Descriptions of every field in the OpenAPI document; see `parameter_descriptions` for parameters.
 
 A key is the name of a field or parameter, or `Schema.name` if it means something else in that schema. A field of a new
 event type that has no key is described in its struct, by `msgspec.Meta(description=…)`.
 `tests/api/test_openapi.py` fails if one is missing or unused.
 """
 
-from ledger.api.paging import LIMIT_DEFAULT, LIMIT_MAX, SORT_DEFAULT
 from ledger.domain.cost import EXPIRES_IN_SECONDS_DEFAULT
-from ledger.log.read import PAGE_EVENTS_MAX
-from projections.positions import MIN_POSITION_SECONDS_MAX
 
-_ANY_OF = "Several values are separated by commas."
 _NULL_IF_NONE = "`null` if it has none."
-_WAITS = f"Waits for at most {MIN_POSITION_SECONDS_MAX:.0f} s, then responds 503 `projection-behind`."
 
 ENVELOPE = {
     "type": "The event type.",
@@ -33,17 +28,24 @@ ENVELOPE = {
 FIELDS = {
     "actor": "The name of the API key that sent the event; `local` without authentication and on the command line, "
     "`ledger` if the service wrote the event.",
+    "adjusted": "The sum of the adjustments, which `cost` includes.",
     "agent_job_id": f"The job that it belongs to. {_NULL_IF_NONE}",
+    "agent_name": "The name of the agent, as distinct from its kind.",
     "agent_type": "The kind of agent that does the job.",
-    "available": "`budget` − `spent` − `held`; below 0 if the budget is exceeded.",
-    "budget": "The most that may be spent.",
-    "budget_remaining": "`budget` − `spend`.",
-    "budget_used_percentage": "`spend` in percent of `budget`; 0 if the budget is 0.",
+    "amount": "The amount of money.",
+    "available": "`budget` − `spent` − `held`; below 0 if the budget is exceeded, `null` without one.",
+    "budget": "The most that may be spent; `null`: no limit.",
+    "budget_remaining": "`budget` − `spend`; `null` without a budget.",
+    "budget_used_percentage": "`spend` in percent of `budget`; 0 if the budget is 0, `null` without one.",
     "burn_rate_per_day": "The cost of the last 7 days, by `occurred_at`, divided by 7.",
+    "cache_read_tokens": "Input tokens that were read from a cache.",
+    "cache_write_1h_tokens": "Those of `cache_write_tokens` that are kept for an hour.",
+    "cache_write_tokens": "Input tokens that were written to a cache, whatever their lifetime there.",
     "campaign_id": f"The campaign that it belongs to. {_NULL_IF_NONE}",
     "campaign_ids": "The campaigns that the key is restricted to; `null`: it is not restricted.",
     "category": "The kind of stream.",
     "causation_id": ENVELOPE["causation_id"],
+    "characters": "Number of characters.",
     "clicks": "Number of clicks.",
     "completed_at": "When the job was completed, failed or cancelled; `null` until then.",
     "content": "The text of the asset.",
@@ -56,7 +58,8 @@ FIELDS = {
     "data": "The event's data, with its free text unless that was erased.",
     "database": "`ok`, or what is wrong with the database.",
     "day": "The UTC day of `occurred_at`, YYYY-MM-DD. Present if grouped by it.",
-    "days_left": "`available` divided by the exact rate of the last 7 days; `null` if nothing was spent in them.",
+    "days_left": "`available` divided by the exact rate of the last 7 days; `null` if nothing was "
+    "spent in them, or without a budget.",
     "description": "A description. Free text; it can be erased.",
     "detail": "What happened, with the values, and what to do next.",
     "duplicate": "Whether the event had been recorded before; then this is its first receipt.",
@@ -75,11 +78,16 @@ FIELDS = {
     "head": "Position of the last event in the log.",
     "held": "The sum of the open holds: reserved, and not yet settled, released or expired.",
     "id": "Unique id; the id of the stream whose events made it.",
+    "images": "Number of images.",
     "impressions": "Number of impressions.",
     "index": "The index of the event in the request; absent if the request had a single event.",
+    "input_audio_tokens": "Input tokens of audio.",
     "input_data": "The input of the job: any JSON object. Free text; it can be erased.",
+    "input_tokens": "All input tokens, cached ones included.",
     "items": "The items.",
     "key": "The API key. It is in this response only; store it.",
+    "labels": "Names and values to group and filter by, at most 16. Jobs and entries also have the labels of their "
+    "campaign, entries those of their job.",
     "lag_events": "Events in the log that are not yet reflected.",
     "lag_seconds": "Age of the oldest event that is not yet reflected, in seconds; 0 if there is none.",
     "last_error": "What stops the read models; `null` while they run.",
@@ -94,25 +102,39 @@ FIELDS = {
     "next": "The cursor of the next page; `null` on the last page.",
     "next_after": "The value of `after` for the next page; `null` if there are no more events.",
     "occurred_at": "When it happened.",
+    "original": "What a bill in another currency said.",
+    "output_audio_tokens": "Output tokens of audio.",
     "output_data": "The output of the job: any JSON object. Free text; it can be erased.",
+    "output_tokens": "All output tokens, reasoning included.",
     "over_budget": "Which budgets are exceeded after this cost: `job`, `campaign`. Costs are recorded even then; only "
     "holds are refused.",
+    "parent_job_id": "The job that started this one. `null` if none did.",
     "position": "Position in the log.",
+    "price_position": "Position of the price by which the cost was computed; `null` if it was sent.",
     "progress": "Progress of the job, from 0 to 1.",
     "projections": "`ok`, or what is wrong with the read models.",
     "provider": f"The provider of the model or service. {_NULL_IF_NONE}",
+    "rate": "What one unit of `currency` cost in the currency of the entry.",
     "reason": "Why. Free text; it can be erased.",
+    "reasoning_tokens": "Output tokens of reasoning.",
     "recorded_at": "When the event was recorded.",
+    "requests": "Number of requests.",
     "resource_type": "What the money was spent on.",
+    "response_id": "The provider's id of its reply.",
     "results": "One receipt or problem for each event, in the order of the request.",
     "retry_count": "How many times the job was retried.",
     "revenue": "Revenue in the campaign's currency.",
     "revoked_at": "When the key was revoked; `null`: it was not.",
-    "roi": "Return on investment: (`revenue` − `spend`) / `spend`, rounded half-even to 10 decimals; 0 if `spend` "
-    "is 0.",
+    "roi": "Return on investment: (`revenue` − `spend`) / `spend`, rounded half-even to 10 decimals; 0 unless "
+    "`spend` is more than 0.",
     "role": "The role.",
+    "root_job_id": "The first job of the tree; its own id there.",
     "schema_version": "The version of the event type's data in which the event is stored.",
     "sealer": "`ok`, or why the log is not sealed.",
+    "searches": "Number of searches.",
+    "seconds": "Number of seconds.",
+    "service_tier": "The provider's class of service, on which its prices depend.",
+    "span_id": "The span id of W3C Trace Context: 16 lower-case hexadecimal digits.",
     "spend": "The sum of all settled costs and their adjustments.",
     "spent": "The sum of all settled costs and their adjustments.",
     "start_date": "The first day.",
@@ -122,10 +144,14 @@ FIELDS = {
     "title": "The title. Free text; it can be erased.",
     "to": "Size of the later tree.",
     "tokens_used": "Number of tokens.",
+    "trace_id": "The trace id of W3C Trace Context: 32 lower-case hexadecimal digits.",
+    "tree_cost": "The cost of the job and of all jobs below it.",
     "tree_size": "Size of the tree: the number of events in it.",
     "type": "The event type.",
+    "unpriced": "Whether usage was reported, but no price was found: then the cost is 0 for now, and not free.",
     "updated_at": "When the last event was recorded.",
-    "used_percentage": "`spent` in percent of `budget`; 0 if the budget is 0.",
+    "usage": "What the call used, in the counters of OpenTelemetry; `null` if it was not reported.",
+    "used_percentage": "`spent` in percent of `budget`; 0 if the budget is 0, `null` without one.",
     "version": "The version of the stream: the number of its events.",
     # Fields with another meaning in one schema.
     "Appended.events": "One receipt for each event, in the order of the request.",
@@ -134,7 +160,8 @@ FIELDS = {
     "BudgetEntryView.expires_at": "When the hold expires; `null` if the entry is not a hold.",
     "BudgetEntryView.held": "What is reserved; 0 unless the status is `held`.",
     "BudgetEntryView.occurred_at": "When the cost occurred; until it is settled, when the hold was made.",
-    "CampaignBudgetChanged.budget": "The new budget. It may be lower than what is spent; then no hold fits.",
+    "CampaignBudgetChanged.budget": "The new budget; `null` removes the limit. It may be lower than what is spent: "
+    "then no hold fits.",
     "CampaignCreated.currency": "ISO 4217 code; default USD. All costs of the campaign are in this currency.",
     "CampaignMetricsRecorded.clicks": "Clicks since the last metrics; they are added.",
     "CampaignMetricsRecorded.conversions": "Conversions since the last metrics; they are added.",
@@ -161,66 +188,6 @@ FIELDS = {
     "Spend.currency": "ISO 4217 code; there is a sum for each currency.",
 }
 """Fields of requests and responses."""
-
-PARAMETERS = {
-    "after": "Only events after this position (exclusive).",
-    "agent_job_id": f"Only rows of these jobs. {_ANY_OF}",
-    "agent_type": f"Only these kinds of agent. {_ANY_OF}",
-    "as_of": "The state as of a position in the log, or as of a time of recording (RFC 3339 with a zone); both "
-    "inclusive, and not in the future.",
-    "campaign_id": f"Only rows of these campaigns. {_ANY_OF}",
-    "category": f"Only these categories. {_ANY_OF}",
-    "content_type": f"Only these kinds of asset. {_ANY_OF}",
-    "created_after": "Only rows created at this time or later (inclusive; RFC 3339 with a zone).",
-    "created_before": "Only rows created before this time (exclusive; RFC 3339 with a zone).",
-    "cursor": "The value of `next` on the previous page; use it with the same `sort` and filters.",
-    "from": "Only costs that occurred at this time or later (inclusive; RFC 3339 with a zone).",
-    "group_by": "Sum by these keys, separated by commas; there is always one sum for each currency. Default: one sum.",
-    "id": "The item's id.",
-    "key_id": "The id of the API key.",
-    "limit": f"The most items on a page, 1 to {LIMIT_MAX}; default {LIMIT_DEFAULT}.",
-    "min_position": f"Answer only once the read models reflect this position. {_WAITS}",
-    "mode": "`atomic`: all events or none are recorded; `independent`: each event is accepted or refused separately.",
-    "model_used": f"Only these models. {_ANY_OF}",
-    "name": f"Only these names. {_ANY_OF}",
-    "occurred_after": "Only costs that occurred at this time or later (inclusive; RFC 3339 with a zone).",
-    "occurred_before": "Only costs that occurred before this time (exclusive; RFC 3339 with a zone).",
-    "position": "A position in the log.",
-    "resource_type": f"Only costs for these resources. {_ANY_OF}",
-    "size": "Size of the tree; default: the last sealed tree.",
-    "sort": "Columns to sort by, separated by commas, `-` before a column for descending order; nulls come last. "
-    f"Default `{SORT_DEFAULT}`.",
-    "status": f"Only these statuses. {_ANY_OF}",
-    "stream_id": "Only events of this stream.",
-    "tile": "`LEVEL/INDEX[.p/WIDTH]` for a tile of hashes, `entries/INDEX[.p/WIDTH]` for a bundle of entries; see C2SP "
-    "tlog-tiles.",
-    "title": f"Only these titles. {_ANY_OF}",
-    "to": "Only costs that occurred before this time (exclusive; RFC 3339 with a zone).",
-    "type": f"Only these event types. {_ANY_OF}",
-    "until": "Only events up to this position (inclusive).",
-    "Idempotency-Key": "Makes a retry safe: events without an `id` get one that is derived from this key and their "
-    "index, so a request that is sent again is recorded once. For 24 hours the key belongs to the content of its first "
-    "request: events that another one would record are 409 `event-id-conflict`.",
-    "Last-Event-ID": "Continue after this position; browsers send it when they reconnect. It takes precedence over "
-    "`after`.",
-    "Ledger-Min-Position": f"The same as `min_position`, which takes precedence. {_WAITS}",
-    # Parameters with another meaning for one resource.
-    "ConsistencyQuery.from": "Size of the earlier tree.",
-    "ConsistencyQuery.to": "Size of the later tree; default: the last sealed tree.",
-    "EventsQuery.agent_job_id": "Only events of this job and of its costs and assets.",
-    "EventsQuery.campaign_id": "Only events of this campaign and of its jobs, costs and assets.",
-    "EventsQuery.limit": f"The most events on a page, 1 to {PAGE_EVENTS_MAX:,}; default 100.",
-    "ExportQuery.until": "Only events up to this position (inclusive); default: the last event.",
-    "FeedQuery.after": "Start after this position (exclusive); default: the end of the log.",
-    "FeedQuery.agent_job_id": "Only events of this job and of its costs and assets.",
-    "FeedQuery.campaign_id": "Only events of this campaign and of its jobs, costs and assets.",
-    "SpendQuery.campaign_id": "Only costs of this campaign.",
-    "TimelineQuery.agent_job_id": "Only events of this job and of its costs and assets.",
-    "TimelineQuery.limit": f"The most events on a page, 1 to {PAGE_EVENTS_MAX:,}; default 100.",
-    "path.category": "The category of the stream.",
-    "path.stream_id": "The id of the stream.",
-}
-"""Query parameters, headers, and path parameters (`path.name` if a query parameter has the same name)."""
 
 
 def describe(descriptions: dict[str, str], owner: str, name: str, declared: str = "") -> str:

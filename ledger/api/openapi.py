@@ -14,8 +14,9 @@ from aiohttp import web
 
 import ledger
 from ledger.api.append import IDEMPOTENCY_KEY_CHARACTERS_MAX
-from ledger.api.descriptions import PARAMETERS, describe
+from ledger.api.descriptions import describe
 from ledger.api.openapi_schemas import REFERENCE, Schema, Schemas, response_types
+from ledger.api.parameter_descriptions import PARAMETERS
 from ledger.api.parameters import POSITION_MAX
 from ledger.api.problems import CONTENT_TYPE, STATUS
 from ledger.api.routes import EVENT_STREAM, JSON, NDJSON, OCTETS, PLAIN, Route, json_response

@@ -6,7 +6,8 @@ from typing import Any
 
 import msgspec
 
-from ledger.api.descriptions import ENVELOPE, FIELDS, PARAMETERS, describe
+from ledger.api.descriptions import ENVELOPE, FIELDS, describe
+from ledger.api.parameter_descriptions import PARAMETERS
 from ledger.api.problems import STATUS, Problem
 from ledger.api.routes import Route
 from ledger.domain.codec import Day

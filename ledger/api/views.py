@@ -12,14 +12,20 @@ import msgspec
 from ledger.domain import money
 from ledger.domain.campaign import CampaignStatus
 from ledger.domain.codec import merge, time_text
-from ledger.domain.content import ContentStatus, ContentType
-from ledger.domain.cost import EntryStatus, ResourceType
-from ledger.domain.job import AgentType, JobStatus
+from ledger.domain.content import ContentStatus
+from ledger.domain.cost import EntryStatus
+from ledger.domain.job import JobStatus
 from projections.models import duration_seconds
 from projections.tables import READ_MODELS
 
 Money = Annotated[str, msgspec.Meta(pattern=r"^-?\d+(\.\d+)?$", description="Exact decimal in plain notation.")]
 Time = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"}, description="UTC, with microseconds.")]
+StringMap = Annotated[
+    msgspec.Raw, msgspec.Meta(extra_json_schema={"type": "object", "additionalProperties": {"type": "string"}})
+]
+Counters = Annotated[
+    msgspec.Raw, msgspec.Meta(extra_json_schema={"type": "object", "additionalProperties": {"type": "integer"}})
+]
 Json = Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"type": "object"})]
 
 JSON_COLUMNS = frozenset().union(*(model.json_columns for model in READ_MODELS))
@@ -34,7 +40,7 @@ class CampaignView(msgspec.Struct, kw_only=True):
     name: str
     description: str | None
     status: CampaignStatus
-    budget: Money
+    budget: Money | None
     spend: Money
     held: Money
     currency: str
@@ -45,8 +51,9 @@ class CampaignView(msgspec.Struct, kw_only=True):
     conversions: int
     revenue: Money
     roi: Money
-    budget_remaining: Money
-    budget_used_percentage: Money
+    budget_remaining: Money | None
+    budget_used_percentage: Money | None
+    labels: StringMap
     created_at: Time
     updated_at: Time
     position: int
@@ -58,7 +65,7 @@ class ContentAssetView(msgspec.Struct, kw_only=True):
     id: UUID
     title: str
     content: str
-    content_type: ContentType
+    content_type: str
     status: ContentStatus
     metadata: Json
     campaign_id: UUID | None
@@ -72,7 +79,7 @@ class AgentJobView(msgspec.Struct, kw_only=True):
     """A job of an agent."""
 
     id: UUID
-    agent_type: AgentType
+    agent_type: str
     status: JobStatus
     input_data: Json
     output_data: Json | None
@@ -88,6 +95,13 @@ class AgentJobView(msgspec.Struct, kw_only=True):
     budget: Money | None
     currency: str
     campaign_id: UUID | None
+    actor: str
+    agent_name: str | None
+    parent_job_id: UUID | None
+    root_job_id: UUID
+    tree_cost: Money
+    labels: StringMap
+    trace_id: str | None
     created_at: Time
     updated_at: Time
     position: int
@@ -97,7 +111,7 @@ class BudgetEntryView(msgspec.Struct, kw_only=True):
     """A budget entry."""
 
     id: UUID
-    resource_type: ResourceType
+    resource_type: str
     status: EntryStatus
     cost: Money
     held: Money
@@ -110,6 +124,20 @@ class BudgetEntryView(msgspec.Struct, kw_only=True):
     campaign_id: UUID | None
     occurred_at: Time
     expires_at: Time | None
+    actor: str
+    input_tokens: int | None
+    output_tokens: int | None
+    cache_read_tokens: int | None
+    cache_write_tokens: int | None
+    reasoning_tokens: int | None
+    usage: Counters | None
+    service_tier: str | None
+    response_id: str | None
+    labels: StringMap
+    trace_id: str | None
+    adjusted: Money
+    unpriced: bool
+    price_position: int | None
     created_at: Time
     updated_at: Time
     position: int
@@ -125,7 +153,7 @@ def stored_columns(view: type[msgspec.Struct]) -> tuple[str, ...]:
 
 
 class _Balances(msgspec.Struct):
-    budget: Decimal
+    budget: Decimal | None
     spend: Decimal
 
 
@@ -178,7 +206,9 @@ def _to_json_value(value: Any) -> Any:
     return time_text(value) if kind is datetime else value
 
 
-def _campaign_figures(budget: Decimal, spend: Decimal) -> dict[str, Any]:
+def _campaign_figures(budget: Decimal | None, spend: Decimal) -> dict[str, Any]:
+    if budget is None:
+        return {"budget_remaining": None, "budget_used_percentage": None}
     return {
         "budget_remaining": money.plain(money.subtract(budget, spend)),
         "budget_used_percentage": money.plain(money.percentage(spend, budget)),

@@ -27,7 +27,10 @@ AMOUNT_FIELDS = "type " + " ".join(
     f"WHEN '{kind.name}' THEN '{kind.amount_field}'" for kind in CATALOGUE.values() if kind.amount_field
 )
 
-NUMBER = "[0-9]{1,10}([.][0-9]{1,10})?"
+NUMBER = "[0-9]{1,10}([.][0-9]{1,18})?"
+
+NO_LIMIT = "1e40"
+"""A limit that no sum reaches: of jobs and campaigns without one."""
 
 # An erased event keeps its original size, unless it was imported: then its size is that of the remaining data.
 # The fields of an erasure are compared as text, so that an invalid number is reported instead of raising an error.
@@ -104,7 +107,7 @@ WITH cost AS (
     FROM numeric_cost WINDOW stream AS (PARTITION BY stream_id ORDER BY position)
 ), budget AS (
     SELECT position, type, category, stream_id,
-        CASE WHEN data ->> 'budget' ~ '^{NUMBER}$' THEN (data ->> 'budget')::numeric END AS budget
+        CASE WHEN data ->> 'budget' ~ '^{NUMBER}$' THEN (data ->> 'budget')::numeric ELSE {NO_LIMIT} END AS budget
     FROM ledger.events WHERE type IN ({BUDGETS})
 ), budget_change AS (
     SELECT position, CASE WHEN category = 'job' THEN stream_id END AS agent_job_id,

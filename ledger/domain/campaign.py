@@ -6,7 +6,18 @@ from typing import Annotated
 
 import msgspec
 
-from ledger.domain.codec import FREE_TEXT, TITLE, Amount, Count, Currency, Day, EventData, InvalidFieldError, Reason
+from ledger.domain.codec import (
+    FREE_TEXT,
+    TITLE,
+    Amount,
+    Count,
+    Currency,
+    Day,
+    EventData,
+    InvalidFieldError,
+    Labels,
+    Reason,
+)
 from ledger.domain.event_type import EventType
 from ledger.domain.lifecycle import DELETED, Transition
 from ledger.domain.money import DEFAULT_CURRENCY
@@ -26,14 +37,15 @@ class CampaignStatus(str, Enum):
 
 
 class CampaignCreated(EventData, frozen=True, kw_only=True):
-    """A campaign was created as a draft."""
+    """A campaign was created as a draft. Without a budget (null) it has no limit."""
 
     name: Name
     description: Description | None = None
-    budget: Amount
+    budget: Amount | None
     currency: Currency | None = DEFAULT_CURRENCY
     start_date: Day
     end_date: Day | None = None
+    labels: Labels | None = None
 
     @property
     def budget_currency(self) -> str:
@@ -55,9 +67,9 @@ class CampaignDetailsChanged(EventData, frozen=True, kw_only=True):
 
 
 class CampaignBudgetChanged(EventData, frozen=True, kw_only=True):
-    """The budget was changed. It may be less than what is spent; holds are then refused."""
+    """The budget was changed; null removes the limit. It may be less than what is spent; holds are then refused."""
 
-    budget: Amount
+    budget: Amount | None
     reason: Reason | None = None
 
 

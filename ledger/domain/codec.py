@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
+from enum import Enum
 from functools import cache, partial
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_type_hints
 
@@ -20,8 +21,8 @@ from ledger.domain.errors import LedgerError
 Amount = Annotated[
     Decimal,
     msgspec.Meta(
-        description="An exact amount with at most 10 digits before and 10 after the decimal point. JSON strings "
-        '("0.000125") and numbers are both read exactly.',
+        description="An amount with at most 10 digits before the decimal point. JSON strings "
+        '("0.000125") and numbers are both read exactly; more than 18 decimals are rounded half-even to 18.',
         extra={"kind": "money", "minimum": money.ZERO},
     ),
 ]
@@ -48,7 +49,9 @@ TITLE = {"kind": "text", "is_title": True}
 """Marks a free text that shows what something is: new events must not leave it blank."""
 
 Reason = Annotated[str, msgspec.Meta(max_length=500, extra=FREE_TEXT)]
-Label = Annotated[str, msgspec.Meta(max_length=100)]
+Name = Annotated[str, msgspec.Meta(max_length=255)]
+"""A name given by others, such as that of a model or a provider."""
+
 JsonObject = Annotated[msgspec.Raw, msgspec.Meta(extra={"kind": "object"}, extra_json_schema={"type": "object"})]
 """Any JSON object; stored as sent, except for white space."""
 
@@ -62,6 +65,27 @@ def no_object() -> msgspec.Raw:
 
 
 Currency = Annotated[str, msgspec.Meta(pattern="^[A-Z]{3}$", extra={"kind": "currency"})]
+
+KIND_PATTERN = r"^[a-z][a-z0-9_.-]{0,62}(?!\n)$"
+"""Of open kinds and of label keys. In Python `$` alone also matches before a final line feed."""
+
+_LabelKey = Annotated[str, msgspec.Meta(pattern=KIND_PATTERN)]
+_LabelValue = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+Labels = Annotated[dict[_LabelKey, _LabelValue], msgspec.Meta(max_length=16, extra={"kind": "labels"})]
+"""Names and values by which spending is grouped and filtered; stored with sorted keys."""
+
+TraceId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}(?!\n)$", description="As in W3C Trace Context.")]
+SpanId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16}(?!\n)$", description="As in W3C Trace Context.")]
+
+
+def known_values(known: type[Enum]) -> msgspec.Meta:
+    """Return the constraints of an open kind: any name is accepted, the known ones are documented."""
+    values = [str(member.value) for member in known]
+    return msgspec.Meta(
+        pattern=KIND_PATTERN,
+        description=f"Known values: {', '.join(values)}. Any other is accepted too.",
+        extra_json_schema={"examples": values},
+    )
 
 
 class Day(datetime):
@@ -83,7 +107,7 @@ class FieldPlan(NamedTuple):
     """How one field of an event struct is checked and written."""
 
     name: str
-    kind: Literal["plain", "money", "time", "text", "object", "currency"]
+    kind: Literal["plain", "money", "time", "text", "object", "currency", "labels", "original"]
     minimum: Decimal | None
     maximum: Decimal | None
     required: bool
@@ -120,7 +144,7 @@ def _checks_of(struct: type[EventData]) -> tuple[tuple[str, Any, Callable[[Any],
     return tuple(
         (plan.name, plan.default, partial(_CHECKS[plan.kind], plan))
         for plan in plans_of(struct)
-        if plan.kind not in ("plain", "text") or plan.default is not None
+        if plan.kind not in ("plain", "text", "original") or plan.default is not None
     )
 
 
@@ -181,6 +205,10 @@ def _checked_currency(plan: FieldPlan, value: str) -> str:
     return value
 
 
+def _checked_labels(plan: FieldPlan, value: dict[str, str]) -> dict[str, str] | None:
+    return {key: value[key] for key in sorted(value)} or None
+
+
 _CHECKS: dict[str, Callable[[FieldPlan, Any], Any]] = {
     "plain": lambda plan, value: value,
     "text": lambda plan, value: value,
@@ -188,6 +216,8 @@ _CHECKS: dict[str, Callable[[FieldPlan, Any], Any]] = {
     "time": lambda plan, value: utc(plan.name, value),
     "object": _checked_object,
     "currency": _checked_currency,
+    "labels": _checked_labels,
+    "original": lambda plan, value: value,
 }
 
 
@@ -225,6 +255,8 @@ def dump(payload: EventData) -> tuple[bytes, bytes | None]:
             data[index] = money.plain(value)
         elif kind == "time":
             data[index] = time_text(value)
+        elif kind == "original":
+            data[index] = value.as_json()
         else:
             # Fields that are UNSET are not written.
             data[index] = msgspec.UNSET
@@ -245,11 +277,14 @@ class _Layout(NamedTuple):
     converted: tuple[tuple[int, str], ...]
 
 
+_WRITTEN_AS_THEY_ARE = ("plain", "currency", "labels")
+
+
 @cache
 def _layout_of(struct: type[EventData]) -> _Layout:
     plans = plans_of(struct)
     fields = [(plan.name, Any, msgspec.UNSET if plan.required else None) for plan in plans]
-    converted = ((index, plan.kind) for index, plan in enumerate(plans) if plan.kind not in ("plain", "currency"))
+    converted = ((index, plan.kind) for index, plan in enumerate(plans) if plan.kind not in _WRITTEN_AS_THEY_ARE)
     return _Layout(msgspec.defstruct(struct.__name__, fields, omit_defaults=True, gc=False), tuple(converted))
 
 

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import msgspec
 
-from ledger.domain.codec import FREE_TEXT, TITLE, EventData, JsonObject, Reason, no_object
+from ledger.domain.codec import FREE_TEXT, TITLE, EventData, JsonObject, Reason, known_values, no_object
 from ledger.domain.event_type import EventType
 from ledger.domain.lifecycle import DELETED, Transition
 
@@ -15,7 +15,7 @@ Body = Annotated[str, msgspec.Meta(max_length=1_000_000, extra=FREE_TEXT)]
 
 
 class ContentType(str, Enum):
-    """The kind of an asset."""
+    """Known types of content."""
 
     BLOG = "blog"
     EMAIL = "email"
@@ -23,6 +23,9 @@ class ContentType(str, Enum):
     VIDEO_SCRIPT = "video_script"
     AD_COPY = "ad_copy"
     LANDING_PAGE = "landing_page"
+
+
+Type = Annotated[str, known_values(ContentType)]
 
 
 class ContentStatus(str, Enum):
@@ -40,7 +43,7 @@ class ContentCreated(EventData, frozen=True, kw_only=True):
 
     title: Title
     content: Body
-    content_type: ContentType
+    content_type: Type
     metadata: JsonObject = msgspec.field(default_factory=no_object)
     campaign_id: UUID | None = None
     agent_job_id: UUID | None = None

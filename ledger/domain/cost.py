@@ -6,7 +6,7 @@ An entry is either recorded at once, or reserved (a hold) and later settled, rel
 from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import Enum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import msgspec
@@ -19,13 +19,19 @@ from ledger.domain.codec import (
     Currency,
     EventData,
     InvalidFieldError,
-    Label,
+    Labels,
+    Name,
     Reason,
     SignedAmount,
     SignedCount,
+    SpanId,
+    TraceId,
+    known_values,
 )
 from ledger.domain.event_type import EventType, OlderVersion
 from ledger.domain.lifecycle import Transition
+from ledger.domain.original import Original
+from ledger.domain.usage import Usage
 
 EXPIRES_IN_SECONDS_DEFAULT = 900
 """The life of a hold that does not name one."""
@@ -34,8 +40,14 @@ Description = Annotated[str, msgspec.Meta(max_length=500, extra=FREE_TEXT)]
 AdjustmentReason = Annotated[str, msgspec.Meta(min_length=1, max_length=500, extra=FREE_TEXT)]
 
 
+ResponseId = Annotated[str, msgspec.Meta(min_length=1, max_length=255, description="The provider's id of its reply.")]
+
+ServiceTier = Literal["standard", "batch", "flex", "priority"]
+"""The provider's class of service, on which its prices depend."""
+
+
 class ResourceType(str, Enum):
-    """The resource that the money was spent on."""
+    """Known resources that money is spent on."""
 
     OPENAI_API = "openai_api"
     WEB_SEARCH = "web_search"
@@ -43,8 +55,15 @@ class ResourceType(str, Enum):
     IMAGE_GENERATION = "image_generation"
     EMBEDDING = "embedding"
     LLM_API = "llm_api"
+    TOOL = "tool"
+    AUDIO = "audio"
+    COMPUTE = "compute"
+    STORAGE = "storage"
     MEDIA = "media"
     OTHER = "other"
+
+
+Resource = Annotated[str, known_values(ResourceType)]
 
 
 class EntryStatus(str, Enum):
@@ -59,15 +78,27 @@ class EntryStatus(str, Enum):
 class CostRecorded(EventData, frozen=True, kw_only=True):
     """Money was spent: a fact, so it is never refused because of a budget."""
 
-    resource_type: ResourceType
+    resource_type: Resource
     cost: Amount
     currency: Currency | None = None
     tokens_used: Count | None = None
-    model_used: Label | None = None
-    provider: Label | None = None
+    model_used: Name | None = None
+    provider: Name | None = None
     description: Description | None = None
     agent_job_id: UUID | None = None
     campaign_id: UUID | None = None
+    usage: Usage | None = None
+    service_tier: ServiceTier | None = None
+    response_id: ResponseId | None = None
+    labels: Labels | None = None
+    trace_id: TraceId | None = None
+    span_id: SpanId | None = None
+    original: Original | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Input and output tokens, as sent or by the usage."""
+        return tokens_of(self.tokens_used, self.usage)
 
 
 class CostReserved(EventData, frozen=True, kw_only=True):
@@ -76,15 +107,22 @@ class CostReserved(EventData, frozen=True, kw_only=True):
     A job takes holds while it is pending or running, a campaign while it is draft or active (version 1: or paused).
     """
 
-    resource_type: ResourceType
+    resource_type: Resource
     amount: Amount
     currency: Currency | None = None
-    expires_in: Annotated[int, msgspec.Meta(ge=1, le=86_400)] | None = EXPIRES_IN_SECONDS_DEFAULT
-    model_used: Label | None = None
-    provider: Label | None = None
+    expires_in: Annotated[int, msgspec.Meta(ge=1, le=604_800)] | None = EXPIRES_IN_SECONDS_DEFAULT
+    model_used: Name | None = None
+    provider: Name | None = None
     description: Description | None = None
     agent_job_id: UUID | None = None
     campaign_id: UUID | None = None
+    usage: Usage | None = None
+    service_tier: ServiceTier | None = None
+    response_id: ResponseId | None = None
+    labels: Labels | None = None
+    trace_id: TraceId | None = None
+    span_id: SpanId | None = None
+    original: Original | None = None
 
     def expires_at(self, recorded_at: datetime) -> datetime:
         """Return the time at which a hold recorded at `recorded_at` expires."""
@@ -100,8 +138,17 @@ class CostSettled(EventData, frozen=True, kw_only=True):
 
     cost: Amount
     tokens_used: Count | None = None
-    model_used: Label | None = None
-    provider: Label | None = None
+    model_used: Name | None = None
+    provider: Name | None = None
+    usage: Usage | None = None
+    service_tier: ServiceTier | None = None
+    response_id: ResponseId | None = None
+    labels: Labels | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Input and output tokens, as sent or by the usage."""
+        return tokens_of(self.tokens_used, self.usage)
 
 
 class CostReleased(EventData, frozen=True, kw_only=True):
@@ -131,16 +178,46 @@ class CostDenied(EventData, frozen=True, kw_only=True):
 
     reserve_stream_id: UUID
     reserve_id: UUID
-    resource_type: ResourceType
+    resource_type: Resource
     amount: Amount
     currency: Currency
     expires_in: int
-    model_used: Label | None = None
-    provider: Label | None = None
+    model_used: Name | None = None
+    provider: Name | None = None
     description: Description | None = None
     agent_job_id: UUID | None = None
     campaign_id: UUID | None = None
     scopes: list[dict[str, Any]]
+    usage: Usage | None = None
+    service_tier: ServiceTier | None = None
+    response_id: ResponseId | None = None
+    labels: Labels | None = None
+    trace_id: TraceId | None = None
+    span_id: SpanId | None = None
+    original: Original | None = None
+
+
+class CostReservedV1(EventData, frozen=True, kw_only=True):
+    """`CostReserved` as the first release wrote it."""
+
+    resource_type: Literal[
+        "openai_api", "web_search", "file_search", "image_generation", "embedding", "llm_api", "media", "other"
+    ]
+    amount: Amount
+    currency: Currency | None = None
+    expires_in: Annotated[int, msgspec.Meta(ge=1, le=86_400)] | None = EXPIRES_IN_SECONDS_DEFAULT
+    model_used: Annotated[str, msgspec.Meta(max_length=100)] | None = None
+    provider: Annotated[str, msgspec.Meta(max_length=100)] | None = None
+    description: Description | None = None
+    agent_job_id: UUID | None = None
+    campaign_id: UUID | None = None
+
+
+def tokens_of(tokens_used: int | None, usage: Usage | None) -> int:
+    """Return the tokens that an event reports: those sent, or else those of the usage."""
+    if tokens_used is not None:
+        return tokens_used
+    return usage.tokens if usage is not None else 0
 
 
 _UNSETTLED = ("held", "expired", "released")
@@ -151,7 +228,7 @@ EVENTS = (
         "cost.reserved",
         CostReserved,
         Transition((), "held"),
-        (OlderVersion(CostReserved),),
+        (OlderVersion(CostReservedV1),),
         amount_field="amount",
         opens_hold=True,
     ),
@@ -194,7 +271,7 @@ def open_entry(
         The entry at version 1.
     """
     if isinstance(payload, CostRecorded):
-        return Entry("settled", 1, campaign_id, agent_job_id, payload.cost, payload.tokens_used or 0)
+        return Entry("settled", 1, campaign_id, agent_job_id, payload.cost, payload.tokens)
     if isinstance(payload, CostReserved):
         expires_at = payload.expires_at(recorded_at)
         return Entry("held", 1, campaign_id, agent_job_id, held=payload.amount, expires_at=expires_at)
@@ -209,9 +286,8 @@ def fold(entry: Entry, payload: EventData) -> Entry:
     """
     version = entry.version + 1
     if isinstance(payload, CostSettled):
-        tokens = payload.tokens_used or 0
         return msgspec.structs.replace(
-            entry, status="settled", version=version, cost=payload.cost, tokens_used=tokens, held=money.ZERO
+            entry, status="settled", version=version, cost=payload.cost, tokens_used=payload.tokens, held=money.ZERO
         )
     if isinstance(payload, CostAdjusted):
         cost = money.add(entry.cost, payload.amount)

@@ -2,7 +2,7 @@
 
 from decimal import Decimal
 from enum import Enum
-from typing import Annotated
+from typing import Annotated, Literal
 from uuid import UUID
 
 import msgspec
@@ -15,7 +15,11 @@ from ledger.domain.codec import (
     Fraction,
     InvalidFieldError,
     JsonObject,
+    Labels,
     Reason,
+    SpanId,
+    TraceId,
+    known_values,
     no_object,
 )
 from ledger.domain.errors import IllegalTransition
@@ -23,17 +27,30 @@ from ledger.domain.event_type import EventType, OlderVersion
 from ledger.domain.lifecycle import DELETED, Transition
 
 Message = Annotated[str, msgspec.Meta(max_length=1000, extra=FREE_TEXT)]
-ErrorMessage = Annotated[str, msgspec.Meta(min_length=1, max_length=10_000, extra=FREE_TEXT)]
+ErrorMessage = Annotated[str, msgspec.Meta(min_length=1, max_length=100_000, extra=FREE_TEXT)]
+
+
+AgentName = Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
+MaxRetries = Annotated[int, msgspec.Meta(ge=0, le=1000)]
 
 
 class AgentType(str, Enum):
-    """The type of agent that does a job."""
+    """Known types of agents."""
 
     SEO_WRITER = "seo_writer"
     EMAIL_MARKETER = "email_marketer"
     SOCIAL_MEDIA = "social_media"
     ANALYST = "analyst"
     OPTIMIZER = "optimizer"
+    RESEARCHER = "researcher"
+    CODER = "coder"
+    REVIEWER = "reviewer"
+    PLANNER = "planner"
+    SUPPORT = "support"
+    OTHER = "other"
+
+
+Agent = Annotated[str, known_values(AgentType)]
 
 
 class JobStatus(str, Enum):
@@ -52,12 +69,16 @@ class JobQueued(EventData, frozen=True, kw_only=True):
     A campaign takes jobs while it is draft, active or paused (version 1: in any status).
     """
 
-    agent_type: AgentType
+    agent_type: Agent
     input_data: JsonObject
     campaign_id: UUID | None = None
     budget: Amount | None = None
     currency: Currency | None = None
-    max_retries: Annotated[int, msgspec.Meta(ge=0, le=1000)] | None = None
+    max_retries: MaxRetries | None = None
+    agent_name: AgentName | None = None
+    labels: Labels | None = None
+    trace_id: TraceId | None = None
+    span_id: SpanId | None = None
 
     def check(self) -> None:
         if self.campaign_id is not None and self.currency is not None:
@@ -103,6 +124,17 @@ class JobDeleted(EventData, frozen=True, kw_only=True):
     reason: Reason | None = None
 
 
+class JobQueuedV1(EventData, frozen=True, kw_only=True):
+    """`JobQueued` as the first release wrote it."""
+
+    agent_type: Literal["seo_writer", "email_marketer", "social_media", "analyst", "optimizer"]
+    input_data: JsonObject
+    campaign_id: UUID | None = None
+    budget: Amount | None = None
+    currency: Currency | None = None
+    max_retries: MaxRetries | None = None
+
+
 TAKES_HOLDS = ("pending", "running")
 """The statuses of a job in which money can be held."""
 
@@ -110,7 +142,7 @@ ENDED = ("completed", "failed", "cancelled")
 """The statuses of a job that has ended."""
 
 EVENTS = (
-    EventType("job.queued", JobQueued, Transition((), "pending"), (OlderVersion(JobQueued),), sets_budget=True),
+    EventType("job.queued", JobQueued, Transition((), "pending"), (OlderVersion(JobQueuedV1),), sets_budget=True),
     EventType("job.started", JobStarted, Transition(("pending",), "running")),
     EventType("job.progressed", JobProgressed, Transition(("running",))),
     EventType("job.completed", JobCompleted, Transition(("running",), "completed"), ends_job=True),

@@ -9,21 +9,22 @@ from uuid import UUID
 
 import msgspec
 
-from ledger.domain.codec import FREE_TEXT, EventData, Instant, Label
+from ledger.domain.codec import FREE_TEXT, EventData, Instant
 from ledger.domain.event_type import EventType
 from ledger.domain.lifecycle import Transition
 
 Why = Annotated[str, msgspec.Meta(min_length=1, max_length=500, extra=FREE_TEXT)]
+ShortName = Annotated[str, msgspec.Meta(max_length=100)]
 ErrorText = Annotated[str, msgspec.Meta(max_length=2000, extra=FREE_TEXT)]
 
 
 class ProjectionSkipped(EventData, frozen=True, kw_only=True):
     """An operator let the read models skip the event at `position`, which they cannot fold."""
 
-    projection: Label
+    projection: ShortName
     position: Annotated[int, msgspec.Meta(ge=1)]
-    event_type: Label
-    by: Label
+    event_type: ShortName
+    by: ShortName
     error: ErrorText
     reason: Why
 
@@ -36,7 +37,7 @@ class RollbackAccepted(EventData, frozen=True, kw_only=True):
 
     origin: Annotated[str, msgspec.Meta(max_length=255)]
     size: Annotated[int, msgspec.Meta(ge=0)]
-    by: Label
+    by: ShortName
     refusal: ErrorText
     reason: Why
 
@@ -51,20 +52,20 @@ class PayloadErased(EventData, frozen=True, kw_only=True):
     """
 
     position: Annotated[int, msgspec.Meta(ge=1)]
-    category: Label
+    category: ShortName
     stream_id: UUID
-    event_type: Label
+    event_type: ShortName
     size: Annotated[int, msgspec.Meta(ge=0)]
-    by: Label
+    by: ShortName
     reason: Why
 
 
 class KeyCreated(EventData, frozen=True, kw_only=True):
     """An API key was created. `campaign_ids`: the campaigns that it is restricted to, if it is."""
 
-    key_id: Label
-    name: Label
-    role: Label
+    key_id: ShortName
+    name: ShortName
+    role: ShortName
     campaign_ids: list[UUID] | None = None
     expires_at: Instant | None = None
 
@@ -72,8 +73,8 @@ class KeyCreated(EventData, frozen=True, kw_only=True):
 class KeyRevoked(EventData, frozen=True, kw_only=True):
     """An API key was revoked."""
 
-    key_id: Label
-    name: Label
+    key_id: ShortName
+    name: ShortName
 
 
 EVENTS = (

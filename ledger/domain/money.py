@@ -1,17 +1,21 @@
-"""Exact money: amounts of at most 10 digits before and after the point, ISO 4217 currencies, ratios.
+"""Exact money: amounts of at most 10 digits before and 18 after the point, currencies, ratios.
 
-Amounts are `Decimal` everywhere and are never rounded. Sums may exceed the range of one amount, so all arithmetic goes
-through `EXACT`: its precision holds any sum of a `numeric(38,10)`, and it raises an error instead of rounding.
+Amounts are `Decimal` everywhere. What is finer than 18 decimals is rounded half-even once, when it is read. Sums may
+exceed the range of one amount, so all arithmetic goes through `EXACT`: its precision holds any sum of a
+`numeric(38,18)`, and it raises an error instead of rounding.
 """
 
 from collections.abc import Callable
 from decimal import ROUND_HALF_EVEN, Context, Decimal, Inexact, InvalidOperation, Overflow
 
-DECIMALS_MAX = 10
-"""Digits after the decimal point of any amount: 0.0000000001 is the smallest unit."""
+DECIMALS_MAX = 18
+"""Digits after the decimal point of any amount. A token may cost 8.75e-9, a sum computed in floats has 17 digits."""
 
 DIGITS_BEFORE_POINT_MAX = 10
-"""Digits before the decimal point of a single amount, as in `numeric(20,10)`."""
+"""Digits before the decimal point of a single amount, as in `numeric(28,18)`."""
+
+RATIO_DECIMALS = 10
+"""Digits after the decimal point of ratios, percentages and rates."""
 
 ZERO = Decimal(0)
 
@@ -23,8 +27,9 @@ JSON_NUMBER = r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
 EXACT = Context(prec=100, traps=[InvalidOperation, Overflow, Inexact])
 """The context for adding and subtracting money. A result that needs rounding raises `Inexact`."""
 
-_RATIO = Context(prec=100, rounding=ROUND_HALF_EVEN, traps=[InvalidOperation, Overflow])
+_ROUNDING = Context(prec=100, rounding=ROUND_HALF_EVEN, traps=[InvalidOperation, Overflow])
 _SMALLEST = Decimal(1).scaleb(-DECIMALS_MAX)
+_SMALLEST_RATIO = Decimal(1).scaleb(-RATIO_DECIMALS)
 
 # ISO 4217, active codes of currencies and funds (list one, 2025), without metals and test codes.
 CURRENCIES = frozenset(
@@ -41,10 +46,10 @@ CURRENCIES = frozenset(
 
 
 def canonical(amount: Decimal) -> Decimal:
-    """Return the amount without trailing zeros and with a non-positive exponent.
+    """Return the amount rounded to 18 decimals, without trailing zeros and with a non-positive exponent.
 
     Raises:
-        ValueError: It is not finite, or has more than 10 digits before or after the decimal point.
+        ValueError: It is not finite, or has more than 10 digits before the decimal point.
     """
     whole, _, decimals = str(amount).partition(".")
     is_in_range = len(whole) <= DIGITS_BEFORE_POINT_MAX and len(decimals) <= DECIMALS_MAX
@@ -53,24 +58,45 @@ def canonical(amount: Decimal) -> Decimal:
         return amount
     if not amount.is_finite():
         raise ValueError("must be a finite number")
+    # adjusted() is the exponent of the first digit: the range is checked before 1e999999999 is expanded.
+    if amount and amount.adjusted() >= DIGITS_BEFORE_POINT_MAX:
+        raise ValueError(_TOO_LARGE)
+    return _without_trailing_zeros(rounded(amount))
+
+
+def rounded(amount: Decimal) -> Decimal:
+    """Return the amount rounded half-even to 18 decimals.
+
+    Raises:
+        ValueError: After rounding it has more than 10 digits before the decimal point.
+    """
+    exponent = amount.as_tuple().exponent
+    assert isinstance(exponent, int)
+    if exponent >= -DECIMALS_MAX:
+        return amount
+    amount = _ROUNDING.quantize(amount, _SMALLEST)
+    if amount and amount.adjusted() >= DIGITS_BEFORE_POINT_MAX:
+        raise ValueError(_TOO_LARGE)
+    return amount
+
+
+def _without_trailing_zeros(amount: Decimal) -> Decimal:
     if not amount:
         return ZERO
-    # adjusted() is the exponent of the first digit: the range is checked before 1e999999999 is expanded.
-    if amount.adjusted() >= DIGITS_BEFORE_POINT_MAX:
-        raise ValueError(f"must have at most {DIGITS_BEFORE_POINT_MAX} digits before the decimal point")
     sign, digits, exponent = amount.as_tuple()
     assert isinstance(exponent, int)
-    if not exponent or (-DECIMALS_MAX <= exponent < 0 and digits[-1]):
+    if not exponent or (exponent < 0 and digits[-1]):
         return amount
-    if exponent < 0:
-        length = len(digits)
-        while exponent < 0 and length > 1 and digits[length - 1] == 0:
-            length -= 1
-            exponent += 1
-        if exponent < -DECIMALS_MAX:
-            raise ValueError(f"must have at most {DECIMALS_MAX} decimals")
-        return Decimal((sign, digits[:length], exponent))
-    return Decimal((sign, digits + (0,) * exponent, 0))
+    if exponent > 0:
+        return Decimal((sign, digits + (0,) * exponent, 0))
+    length = len(digits)
+    while exponent < 0 and length > 1 and digits[length - 1] == 0:
+        length -= 1
+        exponent += 1
+    return Decimal((sign, digits[:length], exponent))
+
+
+_TOO_LARGE = f"must have at most {DIGITS_BEFORE_POINT_MAX} digits before the decimal point"
 
 
 def plain(amount: Decimal) -> str:
@@ -91,17 +117,17 @@ subtract: Callable[[Decimal, Decimal], Decimal] = EXACT.subtract
 
 
 def ratio(numerator: Decimal, denominator: Decimal) -> Decimal:
-    """Divide, rounded half-even to 10 decimals; 0 if the denominator is 0."""
-    if not denominator:
+    """Divide, rounded half-even to 10 decimals; 0 unless the denominator is positive."""
+    if denominator <= 0:
         return ZERO
-    return _RATIO.quantize(_RATIO.divide(numerator, denominator), _SMALLEST)
+    return _ROUNDING.quantize(_ROUNDING.divide(numerator, denominator), _SMALLEST_RATIO)
 
 
 def percentage(part: Decimal, whole: Decimal) -> Decimal:
-    """Return the part as a percentage of the whole, rounded half-even to 10 decimals; 0 if the whole is 0."""
+    """Return the part as a percentage of the whole, rounded half-even to 10 decimals; 0 unless it is positive."""
     return ratio(EXACT.multiply(part, Decimal(100)), whole)
 
 
 def return_on_investment(revenue: Decimal, spend: Decimal) -> Decimal:
-    """Return (revenue - spend) / spend, rounded half-even to 10 decimals; 0 if nothing was spent."""
+    """Return (revenue - spend) / spend, rounded half-even to 10 decimals; 0 unless it is positive."""
     return ratio(subtract(revenue, spend), spend)

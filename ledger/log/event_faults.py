@@ -3,6 +3,7 @@
 Decoding stops at the first fault, so an event that is refused is read a second time here, field by field.
 """
 
+import re
 from collections.abc import Iterator
 from functools import cache
 from itertools import islice
@@ -101,7 +102,8 @@ def _field_faults(path: str, members: dict[str, str], fields: tuple[_Field, ...]
         field = by_name.get(name)
         problem = f"Object contains unknown field `{name}`" if field is None else _problem(field.decoder, text, field)
         if problem is not None:
-            yield Fault(f"{path}.{name}", problem)
+            message, inside = _split_path(problem)
+            yield Fault(f"{path}.{name}{inside}", message)
     for field in fields:
         if field.is_required and field.name not in members:
             yield Fault(f"{path}.{field.name}", f"Object missing required field `{field.name}`")
@@ -121,6 +123,13 @@ def _problem(decoder: "msgspec.json.Decoder[Any]", text: str, field: _Field | No
     return None
 
 
+def _split_path(problem: str) -> tuple[str, str]:
+    """Split the message of msgspec about a nested value into the message itself and the path inside the field."""
+    found = _nested(problem)
+    return (found["message"], found["path"]) if found else (problem, "")
+
+
+_nested = re.compile(r"(?P<message>.*) - at `\$(?P<path>[.][a-z0-9_]+)`", re.DOTALL).fullmatch
 _any = msgspec.json.Decoder(float_hook=str)
 _any_object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _string = msgspec.json.Decoder(str)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from ledger.domain import original
 from ledger.domain.codec import EventData, FieldPlan, plans_of
 from ledger.domain.event import Candidate
 from ledger.domain.money import JSON_NUMBER
@@ -22,12 +23,16 @@ QUOTES_OF_TWO_NAMES = 4
 _any = msgspec.json.Decoder(float_hook=float)
 
 
+NOT_A_NUMBER = "must be written as a JSON number, such as 12 or 0.000125"
+
+
 class _Rules(NamedTuple):
     """The rules of a payload, precomputed.
 
-    `money` is the name of the field with an amount; empty if there is none. `find_number` finds it, if it is certainly
-    written as a JSON number. `defaults` are fields that are in the data even if they were not sent. `is_countable` is
-    false if the data may have other colons than the text: a time may be sent in several forms.
+    `plans` are the fields that `broken_rule` checks. `money` is the name of the field with an amount; empty if there is
+    none. `find_number` finds it, if it is certainly written as a JSON number. `defaults` are fields that are in the
+    data even if they were not sent. `is_countable` is false if the data may have other colons than the text: a time may
+    be sent in several forms.
     """
 
     plans: tuple[FieldPlan, ...]
@@ -49,9 +54,13 @@ def broken_rule(plan: FieldPlan, value: Any) -> str | None:
     """
     if isinstance(value, str):
         if plan.kind == "money" and not _is_json_number(value):
-            return "must be written as a JSON number, such as 12 or 0.000125"
+            return NOT_A_NUMBER
         if plan.is_title and value.isspace():
             return "must not be blank"
+    elif plan.kind == "original" and value:
+        for name in original.AMOUNTS:
+            if isinstance(value[name], str) and not _is_json_number(value[name]):
+                return f"{name} {NOT_A_NUMBER}"
     return None
 
 
@@ -91,7 +100,7 @@ def _has_counted_members(text: bytes, event: NewEvent, candidate: Candidate, rul
     # `type` and `data` are left. An event without data may have no `data`.
     if candidate.data == "{}" and candidate.text is None and b'"data"' not in text:
         colons += 1
-    if colons != 2:
+    if colons != 2 or getattr(event.data, "original", None) is not None:
         return False
     return not rules.money or rules.find_number(text) is not None or getattr(event.data, rules.money) is None
 
@@ -114,13 +123,14 @@ def _rules_of(payload: type[EventData]) -> _Rules:
     money = [plan.name for plan in plans if plan.kind == "money"]
     titles = tuple(plan.name for plan in plans if plan.is_title)
     objects = tuple(plan.name for plan in plans if plan.kind == "object")
+    has_names = any(plan.kind in ("object", "labels") for plan in plans)
     return _Rules(
-        plans=tuple(plan for plan in plans if plan.kind == "money" or plan.is_title),
+        plans=tuple(plan for plan in plans if plan.kind in ("money", "original") or plan.is_title),
         titles=titles,
         objects=objects,
         has_free_fields=bool(titles or objects),
         money=money[0] if money else "",
-        find_number=_number_finder(money[0] if money else "", is_unique=not objects),
+        find_number=_number_finder(money[0] if money else "", is_unique=not has_names),
         defaults=tuple((plan.name, plan.default) for plan in plans if plan.default not in (None, msgspec.UNSET)),
         is_countable=len(money) <= 1 and not any(plan.kind == "time" for plan in plans),
     )

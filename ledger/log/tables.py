@@ -116,13 +116,12 @@ accounts = Table(
     Column("scope", Text, nullable=False),
     Column("currency", Text, nullable=False),
     # NULL: no limit.
-    Column("budget", Numeric(20, 10)),
-    Column("spent", Numeric(38, 10), nullable=False),
-    Column("held", Numeric(38, 10), nullable=False),
+    Column("budget", Numeric(28, 18)),
+    Column("spent", Numeric(38, 18), nullable=False),
+    Column("held", Numeric(38, 18), nullable=False),
     PrimaryKeyConstraint("account_id", "scope"),
     CheckConstraint("scope IN ('campaign', 'job')", name="scope"),
     CheckConstraint("budget >= 0", name="budget"),
-    CheckConstraint("spent >= 0", name="spent"),
     CheckConstraint("held >= 0", name="held"),
 )
 
@@ -140,14 +139,14 @@ holds = Table(
     "holds",
     metadata,
     Column("stream_id", Uuid, nullable=False),
-    Column("amount", Numeric(20, 10), nullable=False),
+    Column("amount", Numeric(28, 18), nullable=False),
     Column("campaign_id", Uuid),
     Column("agent_job_id", Uuid),
     Column("expires_at", Time, nullable=False),
     PrimaryKeyConstraint("stream_id"),
     Index(None, "expires_at"),
     Index(None, "agent_job_id", postgresql_where=text("agent_job_id IS NOT NULL")),
-    CheckConstraint("amount > 0", name="amount"),
+    CheckConstraint("amount >= 0", name="amount"),
 )
 
 # One row: the position and time of the last event. Every append locks it first and updates it last.

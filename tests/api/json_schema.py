@@ -13,9 +13,10 @@ TYPES: dict[str, Any] = {
     "null": type(None),
 }
 
-ANNOTATIONS = {"title", "description", "format", "default", "discriminator"}
+ANNOTATIONS = {"title", "description", "format", "default", "discriminator", "examples"}
 CHECKED = {"$ref", "type", "enum", "const", "anyOf", "oneOf", "properties", "required", "additionalProperties", "items"}
 CHECKED |= {"pattern", "minLength", "maxLength", "minimum", "maximum", "minItems", "maxItems"}
+CHECKED |= {"propertyNames", "minProperties", "maxProperties"}
 
 
 class Schemas:
@@ -73,9 +74,15 @@ class Schemas:
         elif isinstance(value, dict):
             properties = schema.get("properties", {})
             found += [f"{path}.{name} is missing" for name in schema.get("required", []) if name not in value]
+            if not schema.get("minProperties", 0) <= len(value) <= schema.get("maxProperties", len(value)):
+                found.append(f"{path}: {len(value)} members")
             for name, member in value.items():
                 if name in properties:
                     found += self.errors(properties[name], member, f"{path}.{name}")
                 elif schema.get("additionalProperties") is False:
                     found.append(f"{path}.{name} is too much")
+                else:
+                    found += self.errors(schema.get("propertyNames", {}), name, f"{path}.{name}")
+                    if isinstance(schema.get("additionalProperties"), dict):
+                        found += self.errors(schema["additionalProperties"], member, f"{path}.{name}")
         return found

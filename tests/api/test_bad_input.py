@@ -166,7 +166,7 @@ async def test_a_hundred_levels_are_accepted_and_brackets_in_strings_do_not_coun
     assert shown["input_data"] == {"a": deepest}
 
 
-@pytest.mark.parametrize("number", ["9" * 5_000, "-" + "9" * 5_000, "0." + "1" * 5_000, "1e" + "9" * 5_000])
+@pytest.mark.parametrize("number", ["9" * 5_000, "-" + "9" * 5_000, "1e" + "9" * 5_000])
 async def test_a_number_of_thousands_of_digits_is_refused(shared: Service, number: str) -> None:
     bodies = [a_cost(number), a_cost(expected_version=number)]
 

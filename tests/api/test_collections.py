@@ -161,6 +161,7 @@ async def test_a_campaign_has_its_derived_figures(service: Service) -> None:
         "roi": "2",
         "budget_remaining": "2",
         "budget_used_percentage": "33.3333333333",
+        "labels": {},
         "position": 6,
     }
 
@@ -219,6 +220,13 @@ async def test_a_job_has_its_duration_and_its_json_objects(service: Service) -> 
         "budget": "7",
         "currency": "USD",
         "campaign_id": None,
+        "actor": "local",
+        "agent_name": None,
+        "parent_job_id": None,
+        "root_job_id": queued["id"],
+        "tree_cost": "1",
+        "labels": {},
+        "trace_id": None,
         "position": 5,
     }
 
@@ -271,5 +279,19 @@ async def test_a_denied_hold_has_no_entry_and_a_settled_one_has_its_cost(service
         "agent_job_id": None,
         "campaign_id": created["id"],
         "occurred_at": happened_at,
+        "actor": "local",
+        "input_tokens": None,
+        "output_tokens": None,
+        "cache_read_tokens": None,
+        "cache_write_tokens": None,
+        "reasoning_tokens": None,
+        "usage": None,
+        "service_tier": None,
+        "response_id": None,
+        "labels": {},
+        "trace_id": None,
+        "adjusted": "-0.05",
+        "unpriced": False,
+        "price_position": None,
         "position": 5,
     }

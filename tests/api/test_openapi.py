@@ -10,8 +10,9 @@ from aiohttp import web
 from msgspec import structs
 
 from ledger.api.app import ROUTES, make_app
-from ledger.api.descriptions import ENVELOPE, FIELDS, PARAMETERS
+from ledger.api.descriptions import ENVELOPE, FIELDS
 from ledger.api.openapi import HEADER_SCHEMAS
+from ledger.api.parameter_descriptions import PARAMETERS
 from ledger.api.problems import STATUS
 from ledger.api.routes import Route
 from ledger.domain.catalogue import CATALOGUE

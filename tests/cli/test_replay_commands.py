@@ -69,9 +69,15 @@ async def test_a_changed_cell_is_reported_with_exit_code_1_and_corrected_by_a_re
     rebuilt = await run_in_thread("rebuild", database=database_url)
     again = await run_in_thread("verify", database=database_url)
 
-    difference = {"table": "campaigns", "id": row_id, "column": "spend", "live": "5.5000000000", "replayed": spend}
+    difference = {
+        "table": "campaigns",
+        "id": row_id,
+        "column": "spend",
+        "live": "5.500000000000000000",
+        "replayed": spend,
+    }
     assert (in_words.code, as_json.code) == (1, 1)
-    assert f"campaigns {row_id} spend: live 5.5000000000, replayed {spend}\n" in in_words.out
+    assert f"campaigns {row_id} spend: live 5.500000000000000000, replayed {spend}\n" in in_words.out
     assert "Found 1 difference and 0 faults of the log." in in_words.out
     assert json.loads(as_json.out)["differences"] == [difference]
     assert (rebuilt.code, again.code) == (0, 0)

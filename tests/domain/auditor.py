@@ -2,10 +2,11 @@
 
 import json
 from collections import defaultdict
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from typing import Any
 
 from ledger.domain.event import Recorded
+from tests.domain.model import EXACT
 
 Scope = tuple[str, Any]
 
@@ -38,9 +39,12 @@ class Auditor:
 
         data = json.loads(event.data)
         if event.type in ("campaign.created", "campaign.budget_changed", "job.queued"):
-            self.limits[stream] = Decimal(data["budget"]) if "budget" in data else None
+            assert "budget" in data or event.category == "job", "the budget of a campaign is written even if it is null"
+            limit = data.get("budget")
+            self.limits[stream] = None if limit is None else Decimal(limit)
         if event.category == "cost" and event.type != "cost.denied":
-            self._count(event, data)
+            with localcontext(EXACT):
+                self._count(event, data)
 
     def _count(self, event: Recorded, data: dict[str, Any]) -> None:
         entry = event.stream_id

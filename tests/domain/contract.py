@@ -22,8 +22,11 @@ class Row(NamedTuple):
     optional: str = ""
 
 
+OF_CALLS = "usage service_tier response_id labels trace_id span_id original"
+"""Optional fields of recorded costs and of holds."""
+
 CONTRACT: dict[str, Row] = {
-    "campaign.created": Row("", "draft", "name budget start_date", "description currency end_date"),
+    "campaign.created": Row("", "draft", "name budget start_date", "description currency end_date labels"),
     "campaign.details_changed": Row("draft active paused completed", SAME, "", "name description start_date end_date"),
     "campaign.budget_changed": Row("draft active paused completed", SAME, "budget", "reason"),
     "campaign.activated": Row("draft paused", "active", "", "reason"),
@@ -43,7 +46,12 @@ CONTRACT: dict[str, Row] = {
     "content.archived": Row("draft review approved published", "archived", "", "reason"),
     "content.assigned": Row("draft review approved published", SAME, "campaign_id", ""),
     "content.deleted": Row("draft review approved published archived", "deleted", "", "reason"),
-    "job.queued": Row("", "pending", "agent_type input_data", "campaign_id budget currency max_retries"),
+    "job.queued": Row(
+        "",
+        "pending",
+        "agent_type input_data",
+        "campaign_id budget currency max_retries agent_name labels trace_id span_id",
+    ),
     "job.started": Row("pending", "running", "", ""),
     "job.progressed": Row("running", SAME, "", "progress message"),
     "job.completed": Row("running", "completed", "", "output_data"),
@@ -55,15 +63,20 @@ CONTRACT: dict[str, Row] = {
         "",
         "settled",
         "resource_type cost",
-        "currency tokens_used model_used provider description agent_job_id campaign_id",
+        f"currency tokens_used model_used provider description agent_job_id campaign_id {OF_CALLS}",
     ),
     "cost.reserved": Row(
         "",
         "held",
         "resource_type amount",
-        "currency expires_in model_used provider description agent_job_id campaign_id",
+        f"currency expires_in model_used provider description agent_job_id campaign_id {OF_CALLS}",
     ),
-    "cost.settled": Row("held expired released", "settled", "cost", "tokens_used model_used provider"),
+    "cost.settled": Row(
+        "held expired released",
+        "settled",
+        "cost",
+        "tokens_used model_used provider usage service_tier response_id labels",
+    ),
     "cost.released": Row("held", "released", "", "reason"),
     "cost.adjusted": Row("settled", SAME, "amount reason", "tokens_used"),
 }

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from tests.domain.contract import CONTRACT, TRANSITIONS, Event, stream_of
 from tests.domain.helpers import DATA
-from tests.domain.model import Model
+from tests.domain.model import EXACT, Model
 
 NOUNS = st.sampled_from(["cost"] * 7 + ["job"] * 3 + ["campaign", "content"] * 2)
-LIMITS = ["0", "3", "5.5", "10", "1e2", "9999999999.9999999999"]
-AMOUNTS = ["0.0000000001", "1", "1.0", 2, 2.5, "3", "5.5", "1e1", "9000000000"]
+LIMITS = ["0", "3", "5.5", "10", "1e2", "9999999999.999999999999999999"]
+AMOUNTS = ["0.000000000000000001", "1", "1.0", 2, 2.5, "3", "5.5", "1e1", "9000000000"]
 COSTS = ["0", "0.00", *AMOUNTS]
-SMALLEST = Decimal("0.0000000001")
+SMALLEST = Decimal("0.000000000000000001")
 UNKNOWN = str(UUID(int=1))
 RECENT = 4
 """The number of streams of a noun that are used at the same time."""
@@ -157,9 +157,10 @@ class Drawer:
 
     def _campaign(self, name: str) -> dict[str, Any]:
         if name == "campaign.created":
-            return self._some(budget=st.sampled_from(LIMITS), currency=sometimes(st.sampled_from(["USD", "EUR"])))
+            currency = self._some(currency=sometimes(st.sampled_from(["USD", "EUR"])))
+            return {"budget": self.draw(st.sampled_from([*LIMITS, None])), **currency}
         if name == "campaign.budget_changed":
-            return self._some(budget=st.sampled_from(LIMITS))
+            return {"budget": self.draw(st.sampled_from([*LIMITS, None]))}
         if name == "campaign.details_changed":
             days = sometimes(st.sampled_from(["2024-01-01", "2025-01-01T00:00:00+01:00", "2026-01-01"]))
             return self._some(start_date=days, end_date=days)
@@ -194,7 +195,7 @@ class Drawer:
         if name == "cost.settled":
             return self._some(cost=st.sampled_from(COSTS), tokens_used=tokens)
         if name == "cost.adjusted":
-            amounts = st.sampled_from([*COSTS, "-1", -2.5, "-0.0000000001"])
+            amounts = st.sampled_from([*COSTS, "-1", -2.5, "-0.000000000000000001"])
             return self._some(amount=amounts, tokens_used=sometimes(st.integers(-3, 3)))
         if name not in ("cost.recorded", "cost.reserved"):
             return self._reason(name)
@@ -216,7 +217,7 @@ class Drawer:
         for noun, field in (("campaign", "campaign_id"), ("job", "agent_job_id")):
             stream = self.model.streams.get((noun, named.get(field, "")))
             if stream and stream["limit"] is not None:
-                unspent = stream["limit"] - stream["spent"]
-                free = unspent - stream["held"]
-                amounts += [free, free + SMALLEST, unspent, unspent / 2]
-        return [f"{amount:f}" for amount in amounts if 0 < amount < 10**10 and amount == round(amount, 10)]
+                unspent = EXACT.subtract(stream["limit"], stream["spent"])
+                free = EXACT.subtract(unspent, stream["held"])
+                amounts += [free, EXACT.add(free, SMALLEST), unspent, EXACT.divide(unspent, Decimal(2))]
+        return [f"{amount:f}" for amount in amounts if 0 < amount < 10**10 and amount.as_tuple().exponent >= -18]

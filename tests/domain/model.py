@@ -6,7 +6,7 @@ the same events can be sent to the domain or to a running service and the answer
 
 import copy
 from datetime import datetime, timedelta
-from decimal import Decimal
+from decimal import Context, Decimal, localcontext
 from typing import Any, NamedTuple
 
 from tests.domain.contract import SAME, TRANSITIONS, Event, canonical_id, meaning, plain, stream_of
@@ -14,6 +14,9 @@ from tests.domain.contract import SAME, TRANSITIONS, Event, canonical_id, meanin
 ENDS = ("job.completed", "job.failed", "job.cancelled")
 
 Stream = dict[str, Any]
+
+EXACT = Context(prec=60)
+"""Sums of amounts with 18 decimals have more digits than `Decimal` has by default."""
 
 
 class Verdict(NamedTuple):
@@ -203,14 +206,19 @@ class Model:
     def _campaign(self, verb: str, data: dict[str, Any], stream: Stream, now: datetime) -> None:
         if verb == "created":
             stream |= {"category": "campaign", "currency": data["currency"], "start": data["start_date"]}
-            stream |= {"end": data.get("end_date"), "limit": data["budget"], "spent": Decimal(0), "held": Decimal(0)}
+            stream |= {
+                "end": data.get("end_date"),
+                "limit": data.get("budget"),
+                "spent": Decimal(0),
+                "held": Decimal(0),
+            }
         elif verb == "details_changed":
             stream["start"] = data.get("start_date", stream["start"])
             stream["end"] = data.get("end_date", stream["end"])
             if stream["end"] and stream["end"] < stream["start"]:
                 raise Refusal("invalid-event")
         elif verb == "budget_changed":
-            stream["limit"] = data["budget"]
+            stream["limit"] = data.get("budget")
         elif verb == "deleted" and (stream["spent"] or stream["held"]):
             raise Refusal("illegal-transition")
 
@@ -234,6 +242,10 @@ class Model:
             raise Refusal("illegal-transition")
 
     def _cost(self, verb: str, data: dict[str, Any], stream: Stream, now: datetime) -> list[str] | None:
+        with localcontext(EXACT):
+            return self._exact_cost(verb, data, stream, now)
+
+    def _exact_cost(self, verb: str, data: dict[str, Any], stream: Stream, now: datetime) -> list[str] | None:
         if verb in ("recorded", "reserved"):
             campaign_id, job_id = self._counts_for(data)
             stream |= {"category": "cost", "campaign": campaign_id, "job": job_id}
@@ -278,7 +290,8 @@ class Model:
 
     def _free(self, entry: Stream, status: str) -> None:
         """Release or expire a hold, as the service does."""
-        for scope in self._scopes(entry["campaign"], entry["job"]):
-            scope["held"] -= entry["held"]
+        with localcontext(EXACT):
+            for scope in self._scopes(entry["campaign"], entry["job"]):
+                scope["held"] -= entry["held"]
         entry |= {"status": status, "held": Decimal(0), "version": entry["version"] + 1}
         self.position += 1

@@ -9,7 +9,7 @@ from ledger.domain.errors import BudgetExceeded, InvalidEvent
 from tests.domain.helpers import MemoryLedger, Sent, later, stream_in, stream_of
 from tests.events import campaign, cost, job, reserve
 
-SMALLEST = "0.0000000001"
+SMALLEST = "0.000000000000000001"
 
 
 def campaign_and_job(budget: str, cap: str | None) -> tuple[MemoryLedger, Sent, Sent]:
@@ -34,7 +34,7 @@ def scope(*amounts: str) -> dict[str, str]:
         ("10", "5", "5.0000000001", ["job"]),
         ("5", "10", "5.0000000001", ["campaign"]),
         ("5", "5", "5.0000000001", ["job", "campaign"]),
-        ("10", None, "10.0000000001", ["campaign"]),
+        ("10", None, "10.000000000000000001", ["campaign"]),
         ("0", "0", SMALLEST, ["job", "campaign"]),
     ],
 )
@@ -103,7 +103,7 @@ def test_the_available_amount_of_a_refusal_is_exactly_what_still_fits() -> None:
 def test_a_hold_without_campaign_or_job_always_fits() -> None:
     ledger = MemoryLedger()
 
-    receipt = ledger.accept(reserve("9999999999.9999999999"))
+    receipt = ledger.accept(reserve("9999999999.999999999999999999"))
 
     assert receipt.over_budget is None
 
@@ -283,12 +283,12 @@ def test_sums_can_exceed_the_range_of_one_amount() -> None:
     ledger, owner, _ = campaign_and_job("9999999999", None)
     for _ in range(2):
         ledger.accept(cost("9000000000", campaign_id=owner["id"]))
-    charged = cost("9999999999.9999999999", campaign_id=owner["id"])
+    charged = cost("9999999999.999999999999999999", campaign_id=owner["id"])
     ledger.accept(charged)
 
-    ledger.accept(later(charged, "adjusted", amount="9999999999.9999999999"))
+    ledger.accept(later(charged, "adjusted", amount="9999999999.999999999999999999"))
 
-    assert ledger.account(owner).spent == Decimal("37999999999.9999999998")
+    assert ledger.account(owner).spent == Decimal("37999999999.999999999999999998")
 
 
 def test_holds_of_the_smallest_unit_add_up_exactly() -> None:
@@ -296,4 +296,4 @@ def test_holds_of_the_smallest_unit_add_up_exactly() -> None:
 
     ledger.accept(*(reserve(SMALLEST, campaign_id=owner["id"]) for _ in range(3)))
 
-    assert ledger.balances(owner) == (0, Decimal("0.0000000003"))
+    assert ledger.balances(owner) == (0, Decimal("0.000000000000000003"))

@@ -1,7 +1,7 @@
 """The domain decides like the model for events in any order; its balances are sums of the events."""
 
 from datetime import timedelta
-from decimal import Decimal
+from fractions import Fraction
 from uuid import UUID
 
 from hypothesis import strategies as st
@@ -103,8 +103,8 @@ class WorkingStateMachine(LedgerMachine):
             names = "campaign_id" if scope == "campaign" else "agent_job_id"
             costs = [entry.cost for entry in self.working_state.entries.values() if getattr(entry, names) == account_id]
             holds = [hold.amount for hold in self.working_state.holds.values() if getattr(hold, names) == account_id]
-            assert account.spent == sum(costs, Decimal(0))
-            assert account.held == sum(holds, Decimal(0))
+            assert Fraction(account.spent) == sum(map(Fraction, costs))
+            assert Fraction(account.held) == sum(map(Fraction, holds))
         held = {entry_id for entry_id, entry in self.working_state.entries.items() if entry.status == "held"}
         assert held == self.working_state.holds.keys()
 

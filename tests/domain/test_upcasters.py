@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from ledger.domain.catalogue import UnknownEventTypeError, decode_stored, to_newest_version
-from ledger.domain.codec import FREE_TEXT, Amount, EventData, JsonObject, Label, dump
+from ledger.domain.codec import FREE_TEXT, Amount, EventData, JsonObject, Name, dump
 from tests.domain.helpers import upgrade
 
 Fields = dict[str, msgspec.Raw]
@@ -21,16 +21,16 @@ class Second(EventData, frozen=True, kw_only=True):
     agent_type: Annotated[str, msgspec.Meta(min_length=1, extra=FREE_TEXT)]
     input_data: JsonObject
     cap: Amount | None = None
-    queue: Label
+    queue: Name
 
 
 class Third(EventData, frozen=True, kw_only=True):
     """`input_data` is renamed to `task`, and `agent_type` is data again."""
 
-    agent_type: Label
+    agent_type: Name
     task: JsonObject
     cap: Amount | None = None
-    queue: Label
+    queue: Name
 
 
 def to_second(fields: Fields) -> Fields:

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from ledger.domain.catalogue import CATALOGUE
-from ledger.domain.codec import Amount, EventData, JsonObject, Label
+from ledger.domain.codec import Amount, EventData, JsonObject, Name
 from ledger.domain.event import Recorded, Request
 from ledger.domain.event_type import OlderVersion
 from ledger.domain.job import JobQueued
@@ -88,10 +88,10 @@ def test_bytes_of_an_older_version_are_checked_too(make: Any, change: tuple[str,
 class Later(EventData, frozen=True, kw_only=True):
     """A later `job.queued`, in which `budget` is called `cap` and every job has a `queue`."""
 
-    agent_type: Label
+    agent_type: Name
     input_data: JsonObject
     cap: Amount | None = None
-    queue: Label
+    queue: Name
 
 
 def with_cap(fields: dict[str, msgspec.Raw]) -> dict[str, msgspec.Raw]:

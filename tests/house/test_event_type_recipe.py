@@ -61,7 +61,7 @@ EDITS = [
     MIGRATION,
     Edit(
         "projections/models.py",
-        "    progress: Mapped[Decimal | None] = mapped_column(Amount)\n",
+        '    progress: Mapped[Decimal | None] = mapped_column(Amount, comment="From 0 to 1, as last reported.")\n',
         "    note: Mapped[str | None] = mapped_column(String(1000), info=FREE_TEXT)\n",
     ),
     Edit("projections/rows.py", "    progress: Decimal | None = None\n", "    note: str | None = None\n"),

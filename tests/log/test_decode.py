@@ -210,7 +210,7 @@ def test_an_integer_that_json_readers_refuse_is_named() -> None:
 
 
 def test_faults_of_the_text_and_of_fields_are_named_together() -> None:
-    assert paths(content(title="\0", content_type="poem", metadata=[])) == [
+    assert paths(content(title="\0", content_type="a poem", metadata=[])) == [
         "$.data.title",
         "$.data.content_type",
         "$.data.metadata",

@@ -80,6 +80,10 @@ async def test_balances_are_read_after_the_wait(database: Database, database_url
     ]
 
 
+ZEROS = "0" * 18
+"""The decimals of a whole amount, as the database writes it."""
+
+
 async def test_loaded_balances_are_those_that_the_other_append_stored(database: Database, database_url: URL) -> None:
     opened = campaign(budget="10")
     await record(database, opened)
@@ -96,7 +100,7 @@ async def test_loaded_balances_are_those_that_the_other_append_stored(database: 
         await one.execute("COMMIT")
         loaded = await loading
 
-    assert (loaded["head_position"], '"USD", 10.0000000000, 7.0000000000' in loaded["balances"]) == (41, True)
+    assert (loaded["head_position"], f'"USD", 10.{ZEROS}, 7.{ZEROS}' in loaded["balances"]) == (41, True)
 
 
 async def test_the_limit_is_read_after_the_wait(database: Database, database_url: URL) -> None:

@@ -11,7 +11,7 @@ import pytest
 from ledger.database import Database
 from ledger.domain.campaign import CampaignCreated
 from ledger.domain.catalogue import CATALOGUE
-from ledger.domain.codec import EventData, Label
+from ledger.domain.codec import EventData, Name
 from ledger.domain.cost import CostRecorded
 from ledger.domain.errors import EventIdConflict
 from ledger.domain.event import Receipt, Request
@@ -30,13 +30,13 @@ Fields = dict[str, msgspec.Raw]
 class RecordedBy(CostRecorded, frozen=True, kw_only=True):
     """A cost with the gateway through which the call went."""
 
-    gateway: Label | None = None
+    gateway: Name | None = None
 
 
 class CreatedFor(CampaignCreated, frozen=True, kw_only=True):
     """A campaign with its client."""
 
-    client: Label
+    client: Name
 
 
 def through_none(fields: Fields) -> Fields:

@@ -180,10 +180,10 @@ async def test_a_constraint_that_was_restored_from_its_own_definition_is_the_sam
     """PostgreSQL writes the casts of such a definition otherwise, as after `pg_restore`."""
     async with connected(migrated_url) as connection:
         definition = await connection.fetchval(
-            "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = 'agent_jobs_agent_type_check'"
+            "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = 'agent_jobs_status_check'"
         )
-    restore = "ALTER TABLE public.agent_jobs DROP CONSTRAINT agent_jobs_agent_type_check, ADD CONSTRAINT {} {}"
+    restore = "ALTER TABLE public.agent_jobs DROP CONSTRAINT agent_jobs_status_check, ADD CONSTRAINT {} {}"
 
-    assert await faults_after(migrated_url, restore.format("agent_jobs_agent_type_check", definition)) == []
-    other = definition.replace("'analyst'", "'banker'")
-    assert len(await faults_after(migrated_url, restore.format("agent_jobs_agent_type_check", other))) == 1
+    assert await faults_after(migrated_url, restore.format("agent_jobs_status_check", definition)) == []
+    other = definition.replace("'running'", "'walking'")
+    assert len(await faults_after(migrated_url, restore.format("agent_jobs_status_check", other))) == 1

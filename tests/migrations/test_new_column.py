@@ -19,7 +19,7 @@ EDITS = [
     add_column("job_message", "agent_jobs", "message varchar(1000)"),
     Edit(
         "projections/models.py",
-        "    progress: Mapped[Decimal | None] = mapped_column(Amount)\n",
+        '    progress: Mapped[Decimal | None] = mapped_column(Amount, comment="From 0 to 1, as last reported.")\n',
         "    message: Mapped[str | None] = mapped_column(String(1000), info=FREE_TEXT)\n",
     ),
     Edit(

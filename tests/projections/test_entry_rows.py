@@ -50,6 +50,8 @@ def test_a_recorded_cost_is_settled() -> None:
         "provider": "openai",
         "description": "A text",
         "expires_at": None,
+        "actor": "local",
+        "labels": "{}",
     }
 
 
@@ -131,6 +133,7 @@ def test_an_adjustment_changes_cost_and_tokens_but_not_the_time() -> None:
 
     assert log.row("budget_entries", recorded) == before | {
         "cost": Decimal("0.5"),
+        "adjusted": Decimal("-4.5"),
         "tokens_used": 0,
         "position": 2,
         "updated_at": second(1),
@@ -149,7 +152,7 @@ def test_a_denied_hold_has_no_entry_and_changes_no_amounts() -> None:
     assert log.row("campaigns", opened) == before
 
 
-def test_an_entry_keeps_the_id_of_a_campaign_that_was_deleted() -> None:
+def test_an_entry_of_a_campaign_that_was_deleted_names_none() -> None:
     log, opened = MemoryLog(), campaign()
     released = reserve("5", campaign_id=opened["id"])
     log.append(opened, released, follow(released, "cost.released"), follow(opened, "campaign.deleted"))
@@ -157,5 +160,5 @@ def test_an_entry_keeps_the_id_of_a_campaign_that_was_deleted() -> None:
     log.append(follow(released, "cost.settled", {"cost": "5"}))
 
     row = log.row("budget_entries", released)
-    assert (row["campaign_id"], row["cost"], row["status"]) == (UUID(opened["id"]), 5, "settled")
+    assert (row["campaign_id"], row["cost"], row["status"]) == (None, 5, "settled")
     assert log.rows("campaigns") == []

@@ -38,6 +38,11 @@ def test_a_job_is_queued_with_its_input_as_sent() -> None:
         "tokens_used": 0,
         "cost": 0,
         "held": 0,
+        "actor": "local",
+        "agent_name": None,
+        "root_job_id": UUID(queued["id"]),
+        "labels": "{}",
+        "trace_id": None,
         "progress": None,
     }
 

@@ -172,7 +172,17 @@ async def test_the_columns_have_the_defaults_of_the_contract(database: Database)
     campaign_id, job_id = uuid4(), uuid4()
     async with AsyncSession(database.engine) as session:
         session.add(Campaign(id=campaign_id, name="C", budget=Decimal(1), currency="USD", start_date=START, **common))
-        session.add(AgentJob(id=job_id, agent_type=AgentType.ANALYST, input_data={}, currency="USD", **common))
+        session.add(
+            AgentJob(
+                id=job_id,
+                agent_type=AgentType.ANALYST,
+                input_data={},
+                currency="USD",
+                actor="local",
+                root_job_id=job_id,
+                **common,
+            )
+        )
         session.add(ContentAsset(id=uuid4(), title="T", content="", content_type=ContentType.BLOG, **common))
         await session.commit()
 

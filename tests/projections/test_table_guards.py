@@ -11,10 +11,11 @@ from ledger.database import Database
 from tests.log.helpers import connected
 
 COMMON = {"id": "gen_random_uuid()", "created_at": "now()", "updated_at": "now()", "position": "1", "currency": "'USD'"}
+BY = {"actor": "'local'"}
 GOOD = {
     "campaigns": COMMON | {"name": "'C'", "budget": "1", "start_date": "now()"},
-    "agent_jobs": COMMON | {"agent_type": "'analyst'", "input_data": "'{}'"},
-    "budget_entries": COMMON | {"resource_type": "'media'", "status": "'settled'", "occurred_at": "now()"},
+    "agent_jobs": COMMON | BY | {"agent_type": "'analyst'", "input_data": "'{}'", "root_job_id": "gen_random_uuid()"},
+    "budget_entries": COMMON | BY | {"resource_type": "'media'", "status": "'settled'", "occurred_at": "now()"},
     "content_assets": {column: COMMON[column] for column in COMMON if column != "currency"}
     | {"title": "'T'", "content": "''", "content_type": "'blog'"},
 }
@@ -22,25 +23,21 @@ GOOD = {
 HELD = {"status": "'held'", "held": "5", "expires_at": "now()"}
 
 REFUSED = [
-    ("campaigns", {"held": "-0.0000000001"}, "held"),
-    ("campaigns", {"spend": "-1"}, "spend"),
+    ("campaigns", {"held": "-0.000000000000000001"}, "held"),
     ("campaigns", {"budget": "-1"}, "budget"),
     ("campaigns", {"status": "'deleted'"}, "status"),
     ("campaigns", {"status": "'ACTIVE'"}, "status"),
     ("agent_jobs", {"held": "-1"}, "held"),
-    ("agent_jobs", {"cost": "-1"}, "cost"),
     ("agent_jobs", {"tokens_used": "-1"}, "tokens_used"),
     ("agent_jobs", {"progress": "1.01"}, "progress"),
     ("agent_jobs", {"status": "'paused'"}, "status"),
-    ("agent_jobs", {"agent_type": "'poet'"}, "agent_type"),
+    ("agent_jobs", {"agent_type": "'Poet'"}, "agent_type"),
     ("content_assets", {"status": "''"}, "status"),
-    ("content_assets", {"content_type": "'poem'"}, "content_type"),
+    ("content_assets", {"content_type": "'a poem'"}, "content_type"),
     ("budget_entries", {"status": "'denied'"}, "status"),
-    ("budget_entries", {"resource_type": "'paper'"}, "resource_type"),
-    ("budget_entries", {"cost": "-1"}, "cost"),
+    ("budget_entries", {"resource_type": "E'paper\\n'"}, "resource_type"),
     ("budget_entries", {"tokens_used": "-1"}, "tokens_used"),
     ("budget_entries", HELD | {"held": "-5"}, "held"),
-    ("budget_entries", HELD | {"held": "0"}, "held"),
     ("budget_entries", HELD | {"cost": "1"}, "held"),
     ("budget_entries", HELD | {"status": "'settled'", "cost": "1"}, "held"),
     ("budget_entries", HELD | {"status": "'expired'"}, "held"),
@@ -61,7 +58,8 @@ def insert(table: str, columns: dict[str, str]) -> str:
 async def test_impossible_rows_are_refused_and_the_error_names_the_column(connection: Any) -> None:
     for table, row in GOOD.items():
         await connection.execute(insert(table, row))
-    await connection.execute(insert("budget_entries", GOOD["budget_entries"] | HELD))
+    for possible in (HELD, HELD | {"held": "0"}, {"cost": "-1", "resource_type": "'gpu.time-2_b'"}):
+        await connection.execute(insert("budget_entries", GOOD["budget_entries"] | possible))
 
     named = []
     for table, wrong, _ in REFUSED:
@@ -73,7 +71,7 @@ async def test_impossible_rows_are_refused_and_the_error_names_the_column(connec
 
 
 async def test_required_columns_may_not_be_null(connection: Any) -> None:
-    required = [(table, column) for table, row in GOOD.items() for column in row]
+    required = [(table, column) for table, row in GOOD.items() for column in row if column != "budget"]
 
     named = []
     for table, column in required:
@@ -90,6 +88,8 @@ async def test_referenced_jobs_and_campaigns_must_exist(connection: Any) -> None
         ("content_assets", "agent_job_id"),
         ("content_assets", "campaign_id"),
         ("agent_jobs", "campaign_id"),
+        ("agent_jobs", "parent_job_id"),
+        ("budget_entries", "campaign_id"),
     ]:
         with pytest.raises(asyncpg.ForeignKeyViolationError) as refusal:
             await connection.execute(insert(table, GOOD[table] | {column: "gen_random_uuid()"}))
@@ -97,7 +97,10 @@ async def test_referenced_jobs_and_campaigns_must_exist(connection: Any) -> None
         assert refusal.value.constraint_name == f"{table}_{column}_fkey"
 
 
-async def test_an_entry_may_refer_to_a_deleted_campaign(connection: Any) -> None:
-    await connection.execute(insert("budget_entries", GOOD["budget_entries"] | {"campaign_id": "gen_random_uuid()"}))
+async def test_an_entry_outlives_its_campaign(connection: Any) -> None:
+    campaign_id = await connection.fetchval(insert("campaigns", GOOD["campaigns"]) + " RETURNING id")
+    await connection.execute(insert("budget_entries", GOOD["budget_entries"] | {"campaign_id": f"'{campaign_id}'"}))
 
-    assert await connection.fetchval("SELECT count(*) FROM budget_entries WHERE campaign_id IS NOT NULL") == 1
+    await connection.execute("DELETE FROM campaigns")
+
+    assert await connection.fetchval("SELECT count(*) FROM budget_entries WHERE campaign_id IS NULL") == 1

@@ -49,14 +49,15 @@ CHANGED = {
     "expires_at": "'2099-01-01'",
     "created_at": "created_at + interval '1 microsecond'",
     "updated_at": "updated_at + interval '1 microsecond'",
-    "progress": "0.9999999999",
+    "progress": "0.999999999999999999",
 }
 
 CHANGED_BY_KIND = {
     "id": f"'{OTHER}'",
     "time": "coalesce({column}, '2099-01-01') + interval '1 microsecond'",
-    "money": "coalesce({column}, 0) + 0.0000000001",
+    "money": "coalesce({column}, 0) + 0.000000000000000001",
     "integer": "coalesce({column}, 0) + 1",
+    "boolean": "NOT {column}",
     "json": "'{{\"changed\": 1}}'",
     "text": "'Changed'",
 }
@@ -165,7 +166,7 @@ async def test_rows_deleted_inserted_or_renamed_are_found_on_both_sides(database
 
 DECISION_STATE = {
     "accounts": {
-        "spent": ("spent + 0.0000000001", "spent > 0"),
+        "spent": ("spent + 0.000000000000000001", "spent > 0"),
         "held": ("held + 1", "held = 0"),
         "currency": ("'EUR'", "scope = 'campaign'"),
         "budget": ("coalesce(budget, 0) + 1", "scope = 'job'"),

@@ -177,7 +177,7 @@ async def test_several_workers_at_once_fold_each_event_once(
         await gathered(appender.append(request(cost("0.1", campaign_id=opened["id"]), cost())) for _ in range(200))
         await folded_up_to(database, 401)
 
-    assert str(await value(database, "SELECT spend FROM campaigns")) == "20.0000000000"
+    assert str(await value(database, "SELECT spend FROM campaigns")) == "20.000000000000000000"
     assert await tables(database) == folded(await stored(database))
     for other in databases:
         await other.close()
@@ -244,7 +244,7 @@ async def test_counters_in_the_tables_stop_at_the_range_of_a_bigint(database: Da
 
 
 async def test_sums_in_the_tables_may_exceed_the_range_of_one_amount(database: Database) -> None:
-    opened, largest = campaign(), "9999999999.9999999999"
+    opened, largest = campaign(), "9999999999.999999999999999999"
     queued = job(opened["id"])
     await record(database, opened, queued, follow(opened, "campaign.activated"))
     await record(database, *(cost(largest, agent_job_id=queued["id"]) for _ in range(3)))
@@ -254,17 +254,22 @@ async def test_sums_in_the_tables_may_exceed_the_range_of_one_amount(database: D
 
     sums = "SELECT spend::text, cost::text, revenue::text, roi::text FROM campaigns, agent_jobs"
     assert await query(database, sums) == [
-        ("29999999999.9999999997", "29999999999.9999999997", "19999999999.9999999998", "-0.3333333333")
+        (
+            "29999999999.999999999999999997",
+            "29999999999.999999999999999997",
+            "19999999999.999999999999999998",
+            "-0.3333333333",
+        )
     ]
 
 
 async def test_an_adjustment_may_exceed_the_range_of_one_amount(database: Database) -> None:
-    recorded = cost("9999999999.9999999999")
-    await record(database, recorded, follow(recorded, "cost.adjusted", {"amount": "0.0000000002", "reason": "More"}))
+    recorded = cost("9999999999.999999999999999999")
+    await record(database, recorded, follow(recorded, "cost.adjusted", {"amount": "2e-18", "reason": "More"}))
 
     await fold_page(database)
 
-    assert str(await value(database, "SELECT cost FROM budget_entries")) == "10000000000.0000000001"
+    assert str(await value(database, "SELECT cost FROM budget_entries")) == "10000000000.000000000000000001"
 
 
 async def test_a_duplicate_or_refused_event_is_not_folded(database: Database) -> None:

@@ -9,6 +9,7 @@ import json
 import os
 from datetime import datetime, timedelta
 from decimal import Decimal
+from functools import reduce
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,7 +21,7 @@ from sqlalchemy import URL
 from tests.domain.auditor import Auditor
 from tests.domain.contract import TRANSITIONS, Event, canonical_id, stream_of
 from tests.domain.machine import LedgerMachine
-from tests.domain.model import Model, Verdict
+from tests.domain.model import EXACT, Model, Verdict
 from tests.rules.threaded_service import Run, Service, loop_in_a_thread
 
 EXAMPLES = int(os.environ.get("LEDGER_TEST_EXAMPLES", "1"))
@@ -53,8 +54,13 @@ def as_verdict(answer: dict[str, Any], index: int) -> Verdict:
 def shown(value: Any) -> Any:
     """Return a value of the model as the API shows it."""
     if isinstance(value, Decimal):
-        return f"{value.normalize() + 0:f}"
+        return f"{EXACT.plus(EXACT.normalize(value)):f}"
     return value.isoformat(timespec="microseconds").replace("+00:00", "Z") if isinstance(value, datetime) else value
+
+
+def difference(limit: Decimal | None, *amounts: Decimal) -> Decimal | None:
+    """Subtract amounts from a limit, exactly; None if there is no limit."""
+    return None if limit is None else reduce(EXACT.subtract, amounts, limit)
 
 
 def rows_of(model: Model) -> dict[str, Rows]:
@@ -68,12 +74,13 @@ def rows_of(model: Model) -> dict[str, Rows]:
         if stream["category"] == "campaign":
             row |= {"budget": stream["limit"], "spend": stream["spent"], "currency": stream["currency"]}
             row |= {"start_date": stream["start"], "end_date": stream["end"], "held": stream["held"]}
-            row |= {"budget_remaining": stream["limit"] - stream["spent"]}
+            row |= {"budget_remaining": difference(stream["limit"], stream["spent"])}
         elif stream["category"] == "job":
             owner = None if owner and model.status("campaign", owner) == "deleted" else owner
             row |= {"budget": stream["limit"], "cost": stream["spent"], "currency": stream["currency"]}
             row |= {"held": stream["held"], "retry_count": stream["retries"], "campaign_id": owner}
         elif stream["category"] == "cost":
+            owner = None if owner and model.status("campaign", owner) == "deleted" else owner
             row |= {"cost": stream["cost"], "held": stream["held"], "tokens_used": stream["tokens"]}
             row |= {"campaign_id": owner, "agent_job_id": stream["job"], "expires_at": stream["expires_at"]}
             if stream["job"]:
@@ -197,7 +204,7 @@ class ServiceMachine(LedgerMachine):
                 assert (status, budget["type"]) == (404, "/problems/not-found")
                 continue
             limit, spent, held = campaign["limit"], campaign["spent"], campaign["held"]
-            expected = {"budget": limit, "spent": spent, "held": held, "available": limit - spent - held}
+            expected = {"budget": limit, "spent": spent, "held": held, "available": difference(limit, spent, held)}
             # The clock of the machine is in the past.
             expected |= {"currency": campaign["currency"], "burn_rate_per_day": "0", "days_left": None}
             assert {name: budget[name] for name in expected} == {name: shown(value) for name, value in expected.items()}
