@@ -12,7 +12,8 @@ from typing import Any, Generic, Literal, NamedTuple
 from sqlalchemy import JSON, Boolean, DateTime, Integer, Numeric, String, Table, Uuid
 from sqlalchemy.types import TypeEngine
 
-from projections.models import AgentJob, Base, BudgetEntry, Campaign, ContentAsset, OpenKind
+from projections.models import AgentJob, Base, BudgetEntry, Campaign, ContentAsset
+from projections.models.columns import OpenKind
 from projections.rows import AgentJobRow, BudgetEntryRow, CampaignRow, ContentAssetRow, R
 
 Kind = Literal["id", "time", "money", "integer", "boolean", "json", "text"]

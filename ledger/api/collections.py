@@ -22,10 +22,10 @@ from ledger.api.views import (
 )
 from ledger.domain.access import Caller
 from ledger.domain.campaign import CampaignStatus
-from ledger.domain.codec import Instant
 from ledger.domain.content import ContentStatus
 from ledger.domain.cost import EntryStatus
 from ledger.domain.errors import NotFound
+from ledger.domain.fields import Instant
 from ledger.domain.job import JobStatus
 from ledger.log.point_in_time import parse_point_in_time, resolve_position
 from ledger.log.visibility import may_see_stream

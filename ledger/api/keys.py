@@ -13,8 +13,9 @@ from ledger.api.routes import Route, json_response
 from ledger.api.services import Services
 from ledger.api.views import Time
 from ledger.domain.access import Role
-from ledger.domain.codec import Instant, time_text
+from ledger.domain.codec import time_text
 from ledger.domain.errors import Forbidden, Malformed
+from ledger.domain.fields import Instant
 from ledger.key_ring import KeyRing
 from ledger.log import key_events
 from ledger.log.json_faults import faulty_texts, repeats_member

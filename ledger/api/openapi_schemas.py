@@ -10,7 +10,7 @@ from ledger.api.descriptions import ENVELOPE, FIELDS, describe
 from ledger.api.parameter_descriptions import PARAMETERS
 from ledger.api.problems import STATUS, Problem
 from ledger.api.routes import Route
-from ledger.domain.codec import Day
+from ledger.domain.fields import Day
 from ledger.domain.money import JSON_NUMBER
 from ledger.log.new_event import EVENT_STRUCTS, AnyEvent
 

@@ -10,8 +10,9 @@ from uuid import UUID
 import msgspec
 
 from ledger.api.min_position import MinPositionQuery
-from ledger.domain.codec import Instant, utc
+from ledger.domain.codec import utc
 from ledger.domain.errors import Malformed
+from ledger.domain.fields import Instant
 from projections.collection_sql import SortKey
 from projections.tables import Kind, ReadModel
 

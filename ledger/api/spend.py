@@ -13,8 +13,8 @@ from ledger.api.parameters import read_query
 from ledger.api.routes import JSON, Route, always
 from ledger.api.services import Services
 from ledger.api.views import Money
-from ledger.domain.codec import Instant
 from ledger.domain.errors import Malformed, ReadTooLarge
+from ledger.domain.fields import Instant
 from projections import queries
 
 SUMS_MAX = 50_000

@@ -15,7 +15,7 @@ from ledger.domain.codec import merge, time_text
 from ledger.domain.content import ContentStatus
 from ledger.domain.cost import EntryStatus
 from ledger.domain.job import JobStatus
-from projections.models import duration_seconds
+from projections.models.agent_jobs import duration_seconds
 from projections.tables import READ_MODELS
 
 Money = Annotated[str, msgspec.Meta(pattern=r"^-?\d+(\.\d+)?$", description="Exact decimal in plain notation.")]

@@ -6,19 +6,9 @@ from typing import Annotated
 
 import msgspec
 
-from ledger.domain.codec import (
-    FREE_TEXT,
-    TITLE,
-    Amount,
-    Count,
-    Currency,
-    Day,
-    EventData,
-    InvalidFieldError,
-    Labels,
-    Reason,
-)
+from ledger.domain.codec import EventData, InvalidFieldError
 from ledger.domain.event_type import EventType
+from ledger.domain.fields import FREE_TEXT, TITLE, Amount, Count, Currency, Day, Labels, Reason
 from ledger.domain.lifecycle import DELETED, Transition
 from ledger.domain.money import DEFAULT_CURRENCY
 

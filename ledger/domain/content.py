@@ -6,8 +6,9 @@ from uuid import UUID
 
 import msgspec
 
-from ledger.domain.codec import FREE_TEXT, TITLE, EventData, JsonObject, Reason, known_values, no_object
+from ledger.domain.codec import EventData
 from ledger.domain.event_type import EventType
+from ledger.domain.fields import FREE_TEXT, TITLE, JsonObject, Reason, known_values, no_object
 from ledger.domain.lifecycle import DELETED, Transition
 
 Title = Annotated[str, msgspec.Meta(min_length=1, max_length=500, extra=TITLE)]

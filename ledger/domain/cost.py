@@ -12,13 +12,14 @@ from uuid import UUID
 import msgspec
 
 from ledger.domain import money
-from ledger.domain.codec import (
+from ledger.domain.codec import EventData, InvalidFieldError
+from ledger.domain.cost_v1 import CostReservedV1
+from ledger.domain.event_type import EventType, OlderVersion
+from ledger.domain.fields import (
     FREE_TEXT,
     Amount,
     Count,
     Currency,
-    EventData,
-    InvalidFieldError,
     Labels,
     Name,
     Reason,
@@ -28,7 +29,6 @@ from ledger.domain.codec import (
     TraceId,
     known_values,
 )
-from ledger.domain.event_type import EventType, OlderVersion
 from ledger.domain.lifecycle import Transition
 from ledger.domain.original import Original
 from ledger.domain.usage import Usage
@@ -195,22 +195,6 @@ class CostDenied(EventData, frozen=True, kw_only=True):
     trace_id: TraceId | None = None
     span_id: SpanId | None = None
     original: Original | None = None
-
-
-class CostReservedV1(EventData, frozen=True, kw_only=True):
-    """`CostReserved` as the first release wrote it."""
-
-    resource_type: Literal[
-        "openai_api", "web_search", "file_search", "image_generation", "embedding", "llm_api", "media", "other"
-    ]
-    amount: Amount
-    currency: Currency | None = None
-    expires_in: Annotated[int, msgspec.Meta(ge=1, le=86_400)] | None = EXPIRES_IN_SECONDS_DEFAULT
-    model_used: Annotated[str, msgspec.Meta(max_length=100)] | None = None
-    provider: Annotated[str, msgspec.Meta(max_length=100)] | None = None
-    description: Description | None = None
-    agent_job_id: UUID | None = None
-    campaign_id: UUID | None = None
 
 
 def tokens_of(tokens_used: int | None, usage: Usage | None) -> int:

@@ -7,13 +7,14 @@ from uuid import UUID
 
 import msgspec
 
-from ledger.domain.codec import (
+from ledger.domain.codec import EventData, InvalidFieldError
+from ledger.domain.errors import IllegalTransition
+from ledger.domain.event_type import EventType, OlderVersion
+from ledger.domain.fields import (
     FREE_TEXT,
     Amount,
     Currency,
-    EventData,
     Fraction,
-    InvalidFieldError,
     JsonObject,
     Labels,
     Reason,
@@ -22,8 +23,6 @@ from ledger.domain.codec import (
     known_values,
     no_object,
 )
-from ledger.domain.errors import IllegalTransition
-from ledger.domain.event_type import EventType, OlderVersion
 from ledger.domain.lifecycle import DELETED, Transition
 
 Message = Annotated[str, msgspec.Meta(max_length=1000, extra=FREE_TEXT)]

@@ -9,8 +9,9 @@ from uuid import UUID
 
 import msgspec
 
-from ledger.domain.codec import FREE_TEXT, EventData, Instant
+from ledger.domain.codec import EventData
 from ledger.domain.event_type import EventType
+from ledger.domain.fields import FREE_TEXT, Instant
 from ledger.domain.lifecycle import Transition
 
 Why = Annotated[str, msgspec.Meta(min_length=1, max_length=500, extra=FREE_TEXT)]

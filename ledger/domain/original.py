@@ -6,7 +6,8 @@ from typing import Annotated
 import msgspec
 
 from ledger.domain import money
-from ledger.domain.codec import Amount, Currency, InvalidFieldError
+from ledger.domain.codec import InvalidFieldError
+from ledger.domain.fields import Amount, Currency
 
 AMOUNTS = ("amount", "rate")
 

@@ -11,8 +11,9 @@ from uuid import UUID
 import msgspec
 
 from ledger.domain.catalogue import decode_stored
-from ledger.domain.codec import NO_OBJECT, EventData, FieldPlan, plans_of
+from ledger.domain.codec import EventData, FieldPlan, plans_of
 from ledger.domain.event import Candidate
+from ledger.domain.fields import NO_OBJECT
 from ledger.domain.job import JobState
 from ledger.domain.json_values import COST_MAX, canonical_cost, canonical_json
 from ledger.domain.money import DEFAULT_CURRENCY

@@ -4,7 +4,8 @@ from typing import Annotated
 
 import msgspec
 
-from ledger.domain.codec import Count, InvalidFieldError
+from ledger.domain.codec import InvalidFieldError
+from ledger.domain.fields import Count
 
 WHOLES = (
     (("cache_read_tokens", "cache_write_tokens"), "input_tokens"),

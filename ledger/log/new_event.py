@@ -7,7 +7,8 @@ from uuid import UUID
 import msgspec
 
 from ledger.domain.catalogue import CATALOGUE
-from ledger.domain.codec import EventData, Instant, decode_hook
+from ledger.domain.codec import EventData, decode_hook
+from ledger.domain.fields import Instant
 
 
 class NewEvent(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, tag_field="type"):

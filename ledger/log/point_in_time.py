@@ -6,8 +6,9 @@ from datetime import datetime
 import msgspec
 
 from ledger.database import Connection
-from ledger.domain.codec import Instant, time_text, utc
+from ledger.domain.codec import time_text, utc
 from ledger.domain.errors import Malformed
+from ledger.domain.fields import Instant
 from ledger.log.read import read_head
 
 RECORDED_AT = "SELECT recorded_at FROM ledger.events WHERE position = $1"

@@ -12,7 +12,8 @@ import msgspec
 
 from ledger.database import Connection, Database
 from ledger.database.singleton import HEAD_TABLE, require_row
-from ledger.domain.codec import JsonObject, merge, time_text
+from ledger.domain.codec import merge, time_text
+from ledger.domain.fields import JsonObject
 
 PAGE_EVENTS_MAX = 5_000
 PAGE_CHARACTERS_MAX = 8 * 1024 * 1024

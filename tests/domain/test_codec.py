@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ledger.domain.catalogue import CATALOGUE, UnknownEventTypeError, decode_stored
-from ledger.domain.codec import Instant, InvalidFieldError, merge, time_text, utc
+from ledger.domain.codec import InvalidFieldError, merge, time_text, utc
+from ledger.domain.fields import Instant
 from ledger.domain.json_text import check_text
 from tests.domain.helpers import DATA, read, shape_error, written
 

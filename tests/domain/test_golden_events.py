@@ -15,7 +15,8 @@ import msgspec
 import pytest
 
 from ledger.domain.catalogue import CATALOGUE, decode_as_written, decode_stored
-from ledger.domain.codec import NO_OBJECT, EventData, dump, plans_of, time_text
+from ledger.domain.codec import EventData, dump, plans_of, time_text
+from ledger.domain.fields import NO_OBJECT
 from tests.domain.helpers import GOLDEN
 
 VERSIONS = [(name, version) for name, kind in CATALOGUE.items() for version in range(1, kind.schema_version + 1)]

@@ -7,7 +7,8 @@ import msgspec
 import pytest
 
 from ledger.domain.catalogue import UnknownEventTypeError, decode_stored, to_newest_version
-from ledger.domain.codec import FREE_TEXT, Amount, EventData, JsonObject, Name, dump
+from ledger.domain.codec import EventData, dump
+from ledger.domain.fields import FREE_TEXT, Amount, JsonObject, Name
 from tests.domain.helpers import upgrade
 
 Fields = dict[str, msgspec.Raw]

@@ -7,9 +7,10 @@ import msgspec
 import pytest
 
 from ledger.domain.catalogue import CATALOGUE
-from ledger.domain.codec import Amount, EventData, JsonObject, Name
+from ledger.domain.codec import EventData
 from ledger.domain.event import Recorded, Request
 from ledger.domain.event_type import OlderVersion
+from ledger.domain.fields import Amount, JsonObject, Name
 from ledger.domain.job import JobQueued
 from ledger.domain.judge import judge
 from ledger.domain.log_history import InvalidLogError, LogHistory

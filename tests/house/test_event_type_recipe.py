@@ -60,7 +60,7 @@ EDITS = [
     ),
     MIGRATION,
     Edit(
-        "projections/models.py",
+        "projections/models/agent_jobs.py",
         '    progress: Mapped[Decimal | None] = mapped_column(Amount, comment="From 0 to 1, as last reported.")\n',
         "    note: Mapped[str | None] = mapped_column(String(1000), info=FREE_TEXT)\n",
     ),
@@ -85,7 +85,7 @@ MESSAGES = {
     "tests/domain/contract.py": ("add a row for each of these types to tests/domain/contract.py", "{'job.noted'}"),
     "docs/reference/events.md": ("run scripts/update_reference.py", "['docs/reference/events.md']"),
     MIGRATION.file: ("add a migration to alembic/versions", "'agent_jobs', Column('note'"),
-    "projections/models.py": ("AgentJobRow that agent_jobs in projections/models.py lacks", "{'note'}"),
+    "projections/models/agent_jobs.py": ("AgentJobRow that projections/models/agent_jobs.py lacks", "{'note'}"),
     "projections/rows.py": ("agent_jobs that AgentJobRow in projections/rows.py lacks", "{'note'}"),
     "docs/map.md": ("Run scripts/update_map.py", f"{MIGRATION.file} is not in docs/map.md"),
 }

@@ -5,8 +5,12 @@ from collections import defaultdict
 from scripts.source_texts import relative, tracked_files
 
 SHARED = {
+    "agent_jobs": "the table of jobs: its fold and its model",
     "append": "POST /v1/events, and the transaction behind it",
     "backup": "backups of the embedded PostgreSQL, and the commands for them",
+    "budget_entries": "the table of budget entries: its fold and its model",
+    "campaigns": "the table of campaigns: its fold and its model",
+    "content_assets": "the table of content: its fold and its model",
     "errors": "the errors of a package",
     "events": "the events of the log, over HTTP and on the command line",
     "export": "the export of the log, over HTTP and on the command line",

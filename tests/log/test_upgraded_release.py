@@ -11,11 +11,12 @@ import pytest
 from ledger.database import Database
 from ledger.domain.campaign import CampaignCreated
 from ledger.domain.catalogue import CATALOGUE
-from ledger.domain.codec import EventData, Name
+from ledger.domain.codec import EventData
 from ledger.domain.cost import CostRecorded
 from ledger.domain.errors import EventIdConflict
 from ledger.domain.event import Receipt, Request
 from ledger.domain.event_type import Upcaster
+from ledger.domain.fields import Name
 from ledger.log.append import Verdict, append
 from ledger.log.prepare import prepare
 from projections.worker import fold_page

@@ -18,7 +18,7 @@ from tests.projections.helpers import folded_up_to
 EDITS = [
     add_column("job_message", "agent_jobs", "message varchar(1000)"),
     Edit(
-        "projections/models.py",
+        "projections/models/agent_jobs.py",
         '    progress: Mapped[Decimal | None] = mapped_column(Amount, comment="From 0 to 1, as last reported.")\n',
         "    message: Mapped[str | None] = mapped_column(String(1000), info=FREE_TEXT)\n",
     ),
@@ -97,7 +97,7 @@ async def test_a_rebuild_fills_a_new_column_the_worker_maintains_it_and_an_erasu
 def test_a_column_of_free_text_that_is_not_declared_as_such_fails_a_test_that_names_it(
     next_release: NextRelease, forgotten: bool
 ) -> None:
-    models = next_release.folder / "projections" / "models.py"
+    models = next_release.folder / "projections" / "models" / "agent_jobs.py"
     if forgotten:
         models.write_text(models.read_text().replace("String(1000), info=FREE_TEXT)", "String(1000))"))
 

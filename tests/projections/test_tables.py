@@ -109,7 +109,7 @@ def test_every_column_that_free_text_is_folded_into_is_erasable(event_type: Even
     for model, column, is_own_row in fed_by(event_type, plan):
         assert column in model.free_text_columns, (
             f"{model.name}.{column} depends on {text_name}, which is free text, but no erasure would clear it: "
-            f"declare the column with info=FREE_TEXT in projections/models.py"
+            f"declare the column with info=FREE_TEXT in projections/models/{model.name}.py"
         )
         assert is_own_row, f"{model.name}.{column} is not in the row of {text_name}'s stream: no erasure reaches it"
 
@@ -164,7 +164,7 @@ def test_a_rows_fields_are_its_tables_columns(model: ReadModel[Any]) -> None:
     fields, columns = set(model.columns), {column.name for column in model.table.columns}
 
     assert columns - fields == set(), f"columns of {model.name} that {model.row.__name__} in projections/rows.py lacks"
-    assert fields - columns == set(), f"fields of {model.row.__name__} that {model.name} in projections/models.py lacks"
+    assert fields - columns == set(), f"fields of {model.row.__name__} that projections/models/{model.name}.py lacks"
 
 
 def test_tables_are_ordered_by_their_references() -> None:
