@@ -2,8 +2,10 @@
 
 import asyncio
 
+import asyncpg
 import pytest
 
+from ledger.database import outage_reason
 from ledger.outage import Outage
 
 pytestmark = pytest.mark.usefixtures("short_quiet")
@@ -40,3 +42,18 @@ async def test_an_outage_that_others_log_is_silent(caplog: pytest.LogCaptureFixt
     await asyncio.sleep(0.1)
 
     assert caplog.records == []
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (
+            asyncpg.InternalClientError("cannot switch to state 12; another operation (2) is in progress"),
+            "the connection was lost while it was in use (InternalClientError)",
+        ),
+        (asyncpg.DiskFullError("no space left\nHINT: add some"), "no space left (DiskFullError)"),
+        (TimeoutError(), "TimeoutError"),
+    ],
+)
+def test_the_reason_of_an_outage_is_one_plain_line(error: Exception, reason: str) -> None:
+    assert outage_reason(error) == reason

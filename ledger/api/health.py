@@ -93,11 +93,12 @@ async def _check(services: Services) -> Readiness:
     # A key that cannot seal this log concerns this process alone.
     seal_problem = seal.problem() or (services.sealer.problem if services.sealer is not None else None)
     sealer = seal_problem or ("ok" if seal.verifier_key else "not sealed: no key yet")
-    is_ready = projections == "ok" and seal_problem is None
+    append_problem = services.appender.problem()
+    is_ready = projections == "ok" and seal_problem is None and append_problem is None
     last_full_pass = reverification.last_full_pass_at
     return Readiness(
         "log-changed" if reverification.problem() else "ok" if is_ready else "unavailable",
-        database="ok",
+        database=f"does not record events: {append_problem}" if append_problem else "ok",
         migrations="ok",
         projections=projections,
         sealer=sealer,

@@ -4,6 +4,7 @@ import re
 from datetime import datetime
 from functools import cache
 from typing import Annotated, Any, TypeVar
+from urllib.parse import unquote_to_bytes
 from uuid import UUID
 
 import msgspec
@@ -40,6 +41,7 @@ def parse_query(url: URL, query: type[S]) -> S:
     """Read the query parameters of a URL; see `read_query`."""
     if not url.raw_query_string and not _has_required_fields(query):
         return query()
+    _require_utf8(url.raw_query_string)
     given: dict[str, Any] = {}
     kinds = _kinds(query)
     for name, value in url.query.items():
@@ -83,6 +85,14 @@ def read_position(text: str, source: str) -> int:
     if not re.fullmatch(r"[0-9]{1,19}", text, re.ASCII) or int(text) > POSITION_MAX:
         raise Malformed(f"{text[:50]!r} in {source} is not a position")
     return int(text)
+
+
+def _require_utf8(query_string: str) -> None:
+    """Raise `Malformed` if a query is not UTF-8; decoding it would replace the invalid bytes."""
+    try:
+        unquote_to_bytes(query_string).decode()
+    except UnicodeError:
+        raise Malformed("the query is not valid UTF-8") from None
 
 
 @cache

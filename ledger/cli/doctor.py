@@ -48,6 +48,10 @@ EMBEDDED_SUPERUSER = (
     "(docs/guides/operators.md, Database roles)"
 )
 NEVER_SEALED = "no event has been sealed yet, so a change of the log would not be detected. Next: {}"
+KEY_IS_GONE = (
+    "{} is gone, although the log was sealed from here ({} exists): new events are not sealed. Next: restore the file "
+    "from a backup of the home; if it is lost, see docs/guides/auditors.md, For operators"
+)
 DIRECT = "to the server itself (Supabase: port 5432; Neon: the host without -pooler)"
 
 
@@ -241,6 +245,8 @@ async def _check_sealer(connection: Connection, files: SigningFiles) -> Check:
         return Check("sealer", "problem", f"{difference}. Next: {OTHER_KEY_ADVICE}")
     if problem := status.problem():
         return Check("sealer", "problem", problem)
+    if signer is None and status.verifier_key is not None and files.checkpoint_file.exists():
+        return Check("sealer", "problem", KEY_IS_GONE.format(files.key_file, files.checkpoint_file))
     if status.verifier_key is None and status.head:
         return Check("sealer", "warning", NEVER_SEALED.format(_start_sealing(signer is not None, files)))
     return Check("sealer", "ok", f"{status.size:,} of {status.head:,} events are sealed")

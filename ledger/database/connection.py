@@ -36,6 +36,17 @@ def is_outage(error: BaseException | None) -> bool:
     return isinstance(error, (*CONNECTION_ERRORS, DBAPIError)) and not isinstance(error, asyncpg.QueryCanceledError)
 
 
+def outage_reason(error: BaseException) -> str:
+    """Return why the database is unavailable, on one line, for logs and for `/readyz`."""
+    original = error.__cause__ or error
+    name = type(original).__name__
+    if isinstance(original, asyncpg.InternalClientError | asyncpg.InterfaceError):
+        # The driver's message names the state of its protocol machine.
+        return f"the connection was lost while it was in use ({name})"
+    first_line = str(original).partition("\n")[0].strip()
+    return f"{first_line} ({name})" if first_line else name
+
+
 def log_level(error: BaseException, otherwise: int = logging.WARNING) -> int:
     """Return the level to log a failure at: DEBUG if it is part of an outage, which is logged already."""
     return logging.DEBUG if is_outage(error) else otherwise

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 
-from ledger.database.connection import Connection, is_outage
+from ledger.database.connection import Connection, is_outage, outage_reason
 from ledger.outage import Outage
 
 BORROW_SECONDS_MAX = 10.0
@@ -139,8 +139,7 @@ class ConnectionPool:
     def report(self, error: BaseException | None) -> None:
         """Record an error of a connection or of its use, if it means that the database is unavailable."""
         if error is not None and is_outage(error):
-            first_line = str(error.__cause__ or error).partition("\n")[0]
-            self._outage.record_failure(f"{type(error.__cause__ or error).__name__} {first_line}".strip())
+            self._outage.record_failure(outage_reason(error))
 
     def _release(self) -> None:
         self.in_use -= 1

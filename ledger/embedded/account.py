@@ -93,7 +93,14 @@ def require_same_owner(folder: Path) -> None:
 
 def make_folder(folder: Path) -> None:
     """Create a folder that no other user may list. If root creates it, the user of the server may traverse it."""
-    folder.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
+    try:
+        folder.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
+    except FileNotFoundError:
+        # Its parents are created too, so this is a file system such as /proc.
+        raise EmbeddedError(
+            f"{folder} cannot be created: its file system allows no new folders. Next: choose another home with --home "
+            "or LEDGER_HOME."
+        ) from None
 
 
 def user_name(uid: int) -> str:

@@ -213,7 +213,9 @@ def _plain_errors(home: Path) -> Iterator[None]:
 
 
 def _describe_home_error(home: Path, error: OSError) -> str:
+    is_read_only = error.errno == errno.EROFS
+    next_step = "make its file system writable" if is_read_only else "start as the user that created it"
     return (
-        f"{home} cannot be used by {user_name(os.geteuid())}: {error.strerror} ({error.filename}). Next: start as the "
-        "user that created it, or choose another home with --home or LEDGER_HOME."
+        f"{home} cannot be used by {user_name(os.geteuid())}: {error.strerror} ({error.filename}). "
+        f"Next: {next_step}, or choose another home with --home or LEDGER_HOME."
     )

@@ -56,6 +56,10 @@ class Appender:
         """
         return await self.submit(request)
 
+    def problem(self) -> str | None:
+        """Return the disk error of an append in the last 10 s; None if there is none, or one succeeded since."""
+        return self._pipeline.problem()
+
     def require_room(self, actor: str, events: int) -> None:
         """Raise `Overloaded` if a key could not queue this many events now."""
         self._queue.require_room(actor, events)

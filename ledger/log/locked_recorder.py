@@ -10,7 +10,7 @@ from typing import NamedTuple
 import asyncpg
 from sqlalchemy.exc import SQLAlchemyError
 
-from ledger.database import CONFLICT_ERRORS, CONNECTION_ERRORS, log_level
+from ledger.database import CONFLICT_ERRORS, CONNECTION_ERRORS, log_level, outage_reason
 from ledger.domain.errors import DatabaseUnavailable
 from ledger.domain.judge import Verdict
 from ledger.log.append import append_group
@@ -36,6 +36,13 @@ id is recorded at most once."""
 
 UNAVAILABLE_ERRORS = (*RETRY_ERRORS, TimeoutError)
 """After these errors clients may retry. The recorder does not retry after a timeout: clients would wait twice."""
+
+
+DISK_ERRORS = (asyncpg.InsufficientResourcesError, asyncpg.PostgresSystemError)
+"""After these errors the server still answers reads."""
+
+FAILURE_SECONDS = 10.0
+"""A disk error counts as a problem for this time, unless a group is written earlier: then clients may try again."""
 
 
 class JudgedGroup(NamedTuple):
@@ -69,6 +76,16 @@ class LockedRecorder:
         self._queue = queue
         self._answer = answer
         self._clock = clock
+        self._failed_at = -FAILURE_SECONDS
+        self._reason = ""
+
+    def problem(self) -> str | None:
+        """Return the disk error of the last append; None if there is none, or none for `FAILURE_SECONDS`."""
+        return self._reason if time.monotonic() - self._failed_at < FAILURE_SECONDS else None
+
+    def record_success(self) -> None:
+        """Record that a group was written."""
+        self._failed_at = -FAILURE_SECONDS
 
     async def record(self, group: Sequence[QueuedRequest]) -> tuple[ResidentState | None, Head | None]:
         """Record a group; return the working state after it and the head, or None for both if they are unknown."""
@@ -111,6 +128,8 @@ class LockedRecorder:
         """Answer requests with an error."""
         logger.log(log_level(error), "%d requests failed: %s", len(waiting), type(error).__name__)
         self._queue.charge(waiting, 0.0)
+        if isinstance(error, DISK_ERRORS):
+            self._failed_at, self._reason = time.monotonic(), outage_reason(error)
         for queued in waiting:
             if queued.answer.done():
                 continue

@@ -14,6 +14,7 @@ from ledger.domain import original
 from ledger.domain.codec import EventData, FieldPlan, plans_of
 from ledger.domain.event import Candidate
 from ledger.domain.money import JSON_NUMBER
+from ledger.log.blank_texts import is_blank
 from ledger.log.json_faults import repeats_member
 from ledger.log.new_event import EVENT_TYPES, NewEvent
 
@@ -55,7 +56,7 @@ def broken_rule(plan: FieldPlan, value: Any) -> str | None:
     if isinstance(value, str):
         if plan.kind == "money" and not _is_json_number(value):
             return NOT_A_NUMBER
-        if plan.is_title and value.isspace():
+        if plan.is_title and is_blank(value):
             return "must not be blank"
     elif plan.kind == "original" and value:
         for name in original.AMOUNTS:
@@ -108,7 +109,7 @@ def _has_counted_members(text: bytes, event: NewEvent, candidate: Candidate, rul
 def _breaks_rules_inside(data: EventData, rules: _Rules) -> bool:
     """Whether a title is blank, or an object names a member twice, at any depth."""
     for name in rules.titles:
-        if (getattr(data, name) or "").isspace():
+        if is_blank(getattr(data, name) or ""):
             return True
     for name in rules.objects:
         text = bytes(getattr(data, name))

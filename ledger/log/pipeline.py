@@ -92,14 +92,14 @@ class Pipeline:
         self._reader = ConnectionLease(database)
         self._writer = ConnectionLease(database)
         self._locked = LockedRecorder(self._writer, queue, lambda judged: self._answer(judged, "locked"), clock)
+        self.problem = self._locked.problem
         self._pause = ConflictPause()
         self._judge = OptimisticJudge(self._reader, clock)
         self._in_flight: JudgedGroup | None = None
         self._last_events = 0
         self._answered_at = 0.0
         self._write: asyncio.Task[None] | None = None
-        # True while a prepared group waits only for the end of the write: then the next write starts before the senders
-        # of the previous one are answered.
+        # True while a prepared group waits only for the end of the write: it starts before those senders are answered.
         self._can_write_next = False
         self._unanswered: JudgedGroup | None = None
         self._is_closing = False
@@ -279,13 +279,13 @@ class Pipeline:
             if not waiting.answer.done():
                 waiting.answer.set_result(verdict)
         now = time.monotonic()
-        seconds = now - judged.began
         # The time before the previous answer was charged to the group of that answer.
         self._queue.charge(judged.waiting, now - max(judged.began, self._answered_at))
         self._answered_at = now
         if judged.group.events:
+            self._locked.record_success()
             self._on_append(judged.group.after.position)
-        self._on_group(sum(waiting.events for waiting in judged.waiting), seconds, path)
+        self._on_group(sum(waiting.events for waiting in judged.waiting), now - judged.began, path)
 
     async def _give_connections_back(self) -> None:
         await self._reader.give_back()

@@ -17,6 +17,7 @@ from ledger.log.appender import Appender
 from tests.api.helpers import NDJSON, eventually, request_for
 from tests.conftest import Service
 from tests.events import cost, event
+from tests.log.helpers import connected
 
 pytestmark = pytest.mark.every_connection
 
@@ -64,6 +65,31 @@ async def test_a_service_with_all_its_parts_is_ready(shared: Service) -> None:
             "reverification": {"position": 0, "last_full_pass": None},
         },
     )
+
+
+async def test_a_service_that_cannot_record_events_is_not_ready_until_it_can(
+    database: Database, database_url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with connected(database_url) as owner, served(database) as client:
+        await owner.execute("""
+            CREATE FUNCTION pg_temp.refuse() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN RAISE EXCEPTION 'no space left on device' USING ERRCODE = '53100'; END $$;
+            CREATE TRIGGER refuse BEFORE INSERT ON ledger.cost_events FOR EACH ROW EXECUTE FUNCTION pg_temp.refuse()
+        """)
+        async with client.post("/v1/events", json=cost()) as answer:
+            assert answer.status == 503
+        full = await readiness(client)
+        with monkeypatch.context() as later:
+            later.setattr("ledger.log.locked_recorder.FAILURE_SECONDS", 0.0)
+            tried_again, _ = await readiness(client)
+        await owner.execute("DROP TRIGGER refuse ON ledger.cost_events")
+        async with client.post("/v1/events", json=cost()) as answer:
+            assert answer.status == 201
+        free, _ = await readiness(client)
+
+    assert (full[0], full[1]["status"]) == (503, "unavailable")
+    assert full[1]["database"] == "does not record events: no space left on device (DiskFullError)"
+    assert (tried_again, free) == (200, 200)
 
 
 async def test_an_unmigrated_database_is_reported_with_the_next_step(empty_database_url: URL) -> None:

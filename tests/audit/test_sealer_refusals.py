@@ -57,6 +57,18 @@ async def test_a_log_that_lost_its_end_is_not_signed_and_the_service_reports_it(
     assert checkpoint.size == 300, "what was signed is still served"
 
 
+async def test_the_doctor_remarks_that_the_key_which_sealed_the_log_here_is_gone(
+    log: SealedLog, database_url: URL, tmp_path: Path
+) -> None:
+    (tmp_path / "home" / "log.key").unlink()
+
+    checks = await examine_databases(Settings(home=tmp_path / "home", database_url=database_url))
+
+    (sealer,) = [check for check in checks if check.name == "sealer"]
+    assert sealer.verdict == "problem"
+    assert f"{tmp_path / 'home' / 'log.key'} is gone" in sealer.says
+
+
 @pytest.mark.parametrize("grown", [10, 20])
 @pytest.mark.parametrize("last_position", [290, 256, 10, 0])
 async def test_a_log_that_lost_its_end_is_refused_even_after_it_has_grown_again(

@@ -1,5 +1,6 @@
 """Users: access that root grants to the user of PostgreSQL, file permissions, and the owner of a home."""
 
+import errno
 import os
 import shutil
 import stat
@@ -10,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ledger.embedded import EmbeddedError, EmbeddedServer, account, cluster, installed_binaries
+from ledger.embedded import EmbeddedError, EmbeddedServer, account, cluster, exclusive_home, installed_binaries
 
 from .helpers import NOBODY, ServerUser, all_paths, as_root, fetch, removed_at_exit, running
 
@@ -102,3 +103,28 @@ def test_an_ordinary_user_may_not_use_the_home_of_root(home_of_nobody: Path) -> 
 
     assert "EmbeddedError" in output
     assert "belongs to root" in output
+
+
+def test_a_home_where_no_folder_can_be_made_gets_the_next_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def as_in_proc(*_: object, **__: object) -> None:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+
+    monkeypatch.setattr(Path, "mkdir", as_in_proc)
+
+    refusal = r"cannot be created: .* Next: choose another home with --home"
+    with pytest.raises(EmbeddedError, match=refusal) as refused, exclusive_home(tmp_path / "home", "ledger up"):
+        pass
+    assert "Errno" not in str(refused.value)
+
+
+def test_a_home_on_a_read_only_file_system_is_not_blamed_on_the_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_only(path: Path, *_: object) -> int:
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(os, "open", read_only)
+
+    refused = pytest.raises(EmbeddedError, match="Next: make its file system writable, or choose another home")
+    with refused, exclusive_home(tmp_path, "ledger up"):
+        pass

@@ -1,5 +1,6 @@
 """scripts/install: pinned and hashed packages, a half-made .venv, Debian without python3-venv."""
 
+import fcntl
 import os
 import re
 import shutil
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parents[2]
-FILES = ("pyproject.toml", "requirements.txt", "requirements-build.txt", "scripts/install")
+FILES = ("pyproject.toml", "requirements.txt", "requirements-dev.txt", "requirements-build.txt", "scripts/install")
 
 
 @pytest.fixture
@@ -54,6 +55,40 @@ def test_a_half_made_environment_is_completed(checkout: Path) -> None:
     # Without an index the package itself cannot be built.
     assert "No module named pip" not in result.stderr
     subprocess.run([checkout / ".venv" / "bin" / "python", "-m", "pip", "--version"], check=True, capture_output=True)
+
+
+def test_a_second_install_waits_for_the_first(checkout: Path) -> None:
+    lock = os.open(checkout, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    environment = {"PATH": os.environ["PATH"], "PYTHON": sys.executable}
+    with subprocess.Popen(
+        [checkout / "scripts" / "install"], stderr=subprocess.PIPE, text=True, env=environment
+    ) as second:
+        assert second.stderr is not None
+        announced = second.stderr.readline()
+        # As the first does at its end.
+        checksum = subprocess.check_output(
+            "cat pyproject.toml requirements-build.txt requirements.txt | cksum", shell=True, cwd=checkout, text=True
+        )
+        (checkout / ".venv" / "made-from.run").write_text(checksum)
+        os.close(lock)
+        rest = second.stderr.read()
+
+    assert announced == "Another process is installing into .venv; waiting for it ...\n"
+    assert (rest, second.returncode) == ("", 0)
+
+
+def test_a_second_install_does_not_wait_forever(checkout: Path) -> None:
+    lock = os.open(checkout, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+
+    result = install(checkout, INSTALL_WAIT_SECONDS="0")
+    os.close(lock)
+
+    assert result.returncode == 1
+    assert (
+        result.stderr == "Another process is still installing into .venv. Wait until it has ended, and start again.\n"
+    )
 
 
 def test_a_folder_that_cannot_be_written_gets_one_sentence(checkout: Path) -> None:

@@ -22,6 +22,7 @@ from tests.events import campaign, content, cost, event, follow, job
 
 JOB = '{"type":"job.queued","data":{"agent_type":"analyst","input_data":%s}}'
 STARTED = '{"stream_id":"3f2b0c9e-5a1d-4c7e-9b1a-0c5d2e7f8a90",%s}'
+INVISIBLE = ("\u200b", "\ufeff", "\u180e\u202e", "\u115f", "\u3164 \u2800", "\x01\x7f", " \u2028\u00ad")
 COST = '{"type":"cost.recorded","data":{"resource_type":"other","cost":%s}}'
 
 
@@ -142,7 +143,7 @@ def test_stored_amounts_are_read_in_any_form() -> None:
     assert str(read(cost("10")).event_type.decoder.decode(b'{"resource_type":"other","cost":"1_0"}').cost) == "10"  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("blank", [" ", "   ", "\t\n", "\N{NO-BREAK SPACE}\N{EM SPACE}"])
+@pytest.mark.parametrize("blank", [" ", "   ", "\t\n", "\N{NO-BREAK SPACE}\N{EM SPACE}", *INVISIBLE])
 @pytest.mark.parametrize(
     ("sent", "field"),
     [
@@ -155,6 +156,11 @@ def test_stored_amounts_are_read_in_any_form() -> None:
 )
 def test_a_name_or_title_must_not_be_blank(sent: dict[str, Any], field: str, blank: str) -> None:
     assert faults({**sent, "data": {**sent["data"], field: blank}}) == [(f"$.data.{field}", "must not be blank")]
+
+
+@pytest.mark.parametrize("name", ["x", "\u200b!", "\u05d0", "\u0301a", "\U0001f469\u200d\U0001f4bb", "\ue000"])
+def test_a_name_with_a_visible_character_is_not_blank(name: str) -> None:
+    assert read(campaign(name=name)).payload.name == name  # type: ignore[attr-defined]
 
 
 def test_a_stored_name_may_be_blank() -> None:
