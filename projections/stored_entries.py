@@ -6,20 +6,28 @@ only if it differs from what the events up to its version give, or if it is ahea
 
 from projections.stream_heads import TIME
 
-# In the format of `ledger/log/entry_states.py`. An entry is charged once, by `cost.recorded` or `cost.settled`.
+# In the format of `ledger/log/entry_states.py`. An entry is charged once, by `cost.recorded` or `cost.settled`; what
+# its settlement says counts before what its reservation says.
 REPLAYED_ENTRIES = f"""
 CREATE TEMPORARY TABLE replayed_entries ON COMMIT DROP AS
-WITH entry AS (
-    SELECT stream_id, max(event.version) AS version,
-        (array_agg(type ORDER BY event.version DESC) FILTER (WHERE type <> 'cost.adjusted'))[1] AS status_type,
-        coalesce(sum((data ->> CASE type WHEN 'cost.adjusted' THEN 'amount' ELSE 'cost' END)::numeric), 0) AS cost,
-        coalesce(sum((data ->> 'tokens_used')::bigint), 0) AS tokens_used
+WITH event AS (
+    SELECT event.*, CASE WHEN type <> 'cost.reserved' THEN coalesce(
+        (data ->> 'tokens_used')::bigint,
+        coalesce((data -> 'usage' ->> 'input_tokens')::bigint, 0)
+            + coalesce((data -> 'usage' ->> 'output_tokens')::bigint, 0)
+    ) END AS tokens
     FROM ledger.entries AS stored JOIN ledger.cost_events AS event USING (stream_id)
     WHERE event.version <= stored.version
-    GROUP BY stream_id
+), entry AS (
+    SELECT stream_id, max(version) AS version,
+        (array_agg(type ORDER BY version DESC) FILTER (WHERE type <> 'cost.adjusted'))[1] AS status_type,
+        coalesce(sum((data ->> CASE type WHEN 'cost.adjusted' THEN 'amount' ELSE 'cost' END)::numeric), 0) AS cost,
+        coalesce(sum(tokens), 0) AS tokens_used,
+        (array_agg(data) FILTER (WHERE type = 'cost.settled'))[1] AS settled
+    FROM event GROUP BY stream_id
 )
 SELECT stream_id, entry.version, json_build_array(
-    1,
+    2,
     CASE status_type
         WHEN 'cost.reserved' THEN 'held' WHEN 'cost.released' THEN 'released' WHEN 'cost.expired' THEN 'expired'
         WHEN 'cost.denied' THEN 'denied' ELSE 'settled'
@@ -28,7 +36,13 @@ SELECT stream_id, entry.version, json_build_array(
     CASE status_type WHEN 'cost.reserved' THEN data ->> 'amount' ELSE '0' END,
     CASE type WHEN 'cost.reserved' THEN
         {TIME.format("(recorded_at + make_interval(secs => coalesce((data ->> 'expires_in')::float8, 900)))")}
-    END
+    END,
+    false, false, data ->> 'currency',
+    coalesce(settled ->> 'provider', data ->> 'provider'),
+    coalesce(settled ->> 'model_used', data ->> 'model_used'),
+    coalesce(settled ->> 'service_tier', data ->> 'service_tier'),
+    data ->> 'resource_type',
+    nullif(coalesce((data -> 'labels')::jsonb, '{{}}') || coalesce((settled -> 'labels')::jsonb, '{{}}'), '{{}}')
 ) AS state
 FROM entry JOIN ledger.cost_events AS first USING (stream_id) WHERE first.version = 1;
 """  # noqa: S608 (fixed texts)

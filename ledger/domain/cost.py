@@ -1,17 +1,15 @@
-"""Costs: `cost.*` event types with their data, and the budget entry folded from a stream's events.
+"""Costs: `cost.*` event types and their data.
 
-An entry is either recorded at once, or reserved (a hold) and later settled, released or expired.
+A budget entry is either recorded at once, or reserved (a hold) and later settled, released or expired.
 """
 
 from datetime import datetime, timedelta
-from decimal import Decimal
 from enum import Enum
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import msgspec
 
-from ledger.domain import money
 from ledger.domain.codec import EventData, InvalidFieldError
 from ledger.domain.cost_v1 import CostReservedV1
 from ledger.domain.event_type import EventType, OlderVersion
@@ -222,65 +220,3 @@ EVENTS = (
     EventType("cost.expired", CostExpired, Transition(("held",), "expired"), by_service=True),
     EventType("cost.denied", CostDenied, Transition((), "denied"), by_service=True, denies_hold=True),
 )
-
-
-class Entry(msgspec.Struct, frozen=True, gc=False):
-    """A budget entry, folded from the events of its stream."""
-
-    status: str
-    version: int
-    campaign_id: UUID | None
-    agent_job_id: UUID | None
-    cost: Decimal = money.ZERO
-    tokens_used: int = 0
-    held: Decimal = money.ZERO
-    expires_at: datetime | None = None
-
-
-def open_entry(
-    payload: CostRecorded | CostReserved | CostDenied,
-    campaign_id: UUID | None,
-    agent_job_id: UUID | None,
-    recorded_at: datetime,
-) -> Entry:
-    """Fold the first event of an entry.
-
-    Args:
-        payload: The data of the event.
-        campaign_id: The campaign that the entry counts for, named or inherited from the job.
-        agent_job_id: The job that the entry counts for.
-        recorded_at: The time of the append.
-
-    Returns:
-        The entry at version 1.
-    """
-    if isinstance(payload, CostRecorded):
-        return Entry("settled", 1, campaign_id, agent_job_id, payload.cost, payload.tokens)
-    if isinstance(payload, CostReserved):
-        expires_at = payload.expires_at(recorded_at)
-        return Entry("held", 1, campaign_id, agent_job_id, held=payload.amount, expires_at=expires_at)
-    return Entry("denied", 1, campaign_id, agent_job_id)
-
-
-def fold(entry: Entry, payload: EventData) -> Entry:
-    """Fold a later event that is allowed into an entry.
-
-    Raises:
-        InvalidFieldError: An adjustment would make the cost or the tokens negative.
-    """
-    version = entry.version + 1
-    if isinstance(payload, CostSettled):
-        return msgspec.structs.replace(
-            entry, status="settled", version=version, cost=payload.cost, tokens_used=payload.tokens, held=money.ZERO
-        )
-    if isinstance(payload, CostAdjusted):
-        cost = money.add(entry.cost, payload.amount)
-        tokens = entry.tokens_used + (payload.tokens_used or 0)
-        if cost < 0:
-            raise InvalidFieldError("amount", f"would make the entry's cost of {money.plain(entry.cost)} negative")
-        if tokens < 0:
-            raise InvalidFieldError("tokens_used", f"would make the entry's {entry.tokens_used} tokens negative")
-        return msgspec.structs.replace(entry, version=version, cost=cost, tokens_used=tokens)
-    assert isinstance(payload, CostReleased | CostExpired), f"{type(payload).__name__} has no fold"
-    status = "released" if isinstance(payload, CostReleased) else "expired"
-    return msgspec.structs.replace(entry, status=status, version=version, held=money.ZERO)

@@ -1,6 +1,6 @@
 """Judge cost events against the budgets of job and campaign; release the holds of a job that ends."""
 
-from ledger.domain import cost, money
+from ledger.domain import budget_entry, cost, money
 from ledger.domain.accounts import add_to_balances, require_currency, require_room, scopes_of
 from ledger.domain.errors import IllegalTransition
 from ledger.domain.event import Candidate, Receipt
@@ -32,14 +32,14 @@ def judge_cost(working_state: WorkingState, candidate: Candidate) -> Receipt:
     event_type.require_status(entry.status)
     if isinstance(payload, cost.CostExpired) and (not entry.expires_at or entry.expires_at > working_state.recorded_at):
         raise IllegalTransition("the hold has not expired yet", entry.status, ("held",))
-    after = cost.fold(entry, payload)
+    after = budget_entry.fold(entry, payload)
     spent, held = money.subtract(after.cost, entry.cost), money.subtract(after.held, entry.held)
     scopes = scopes_of(working_state, after.campaign_id, after.agent_job_id)
     over_budget = add_to_balances(working_state, scopes, spent, held)
     is_fact = over_budget and event_type.is_fact
     receipt = working_state.record(candidate, after.campaign_id, after.agent_job_id, over_budget if is_fact else None)
     working_state.replace(working_state.entries, candidate.stream_id, entry, after)
-    if entry.held:
+    if entry.status == "held":
         working_state.put(working_state.holds, candidate.stream_id, None)
     return receipt
 
@@ -50,7 +50,7 @@ def _open_entry(
     campaign_id, job_id = resolve_references(working_state, payload.campaign_id, payload.agent_job_id)
     scopes = scopes_of(working_state, campaign_id, job_id)
     require_currency(scopes, payload.currency)
-    entry = cost.open_entry(payload, campaign_id, job_id, working_state.recorded_at)
+    entry = budget_entry.open_entry(payload, campaign_id, job_id, working_state.recorded_at)
     if isinstance(payload, cost.CostReserved):
         require_takes_holds(working_state, campaign_id, job_id, candidate.schema_version)
         require_room(scopes, payload.amount)

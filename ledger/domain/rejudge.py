@@ -6,7 +6,7 @@ the log already and are not written a second time.
 
 import msgspec
 
-from ledger.domain import cost
+from ledger.domain import budget_entry
 from ledger.domain.catalogue import CATALOGUE, UnknownEventTypeError, decode_as_written, decode_stored
 from ledger.domain.codec import InvalidFieldError, dump, time_text
 from ledger.domain.cost import CostDenied
@@ -132,5 +132,5 @@ def _rejudge_denial(working_state: WorkingState, recorded: Recorded, candidate: 
     working_state.put(
         working_state.entries,
         candidate.stream_id,
-        cost.open_entry(payload, campaign_id, job_id, working_state.recorded_at),
+        budget_entry.open_entry(payload, campaign_id, job_id, working_state.recorded_at),
     )

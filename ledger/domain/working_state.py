@@ -12,9 +12,9 @@ from uuid import UUID
 import msgspec
 
 from ledger.domain import money
+from ledger.domain.budget_entry import Entry
 from ledger.domain.campaign import CampaignState
 from ledger.domain.content import ContentState
-from ledger.domain.cost import Entry
 from ledger.domain.event import Candidate, Receipt, Recorded
 from ledger.domain.holds import Holds
 from ledger.domain.job import JobState

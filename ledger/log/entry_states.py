@@ -1,21 +1,22 @@
 """Stored states of budget entries (`ledger.entries`), so that appends need not fold their history.
 
-An entry with one event has no stored state, since the event suffices. The format is numbered: a release that adds an
-attribute also reads the earlier formats.
+An entry with one event has no stored state, since the event suffices. The format is numbered: `ledger.load_state` takes
+an entry in an earlier format, which the previous release may still write, for one without a stored state.
 """
 
 from collections.abc import Iterable
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
 import msgspec
 
-from ledger.domain import cost, money
+from ledger.domain import budget_entry, cost, money
+from ledger.domain.budget_entry import Entry
 from ledger.domain.catalogue import decode_stored
-from ledger.domain.cost import Entry
 
-FORMAT = 1
+FORMAT = 2
 
 
 class StoredEntry(msgspec.Struct, array_like=True, gc=False):
@@ -29,6 +30,14 @@ class StoredEntry(msgspec.Struct, array_like=True, gc=False):
     tokens_used: int
     held: Decimal
     expires_at: datetime | None
+    is_credit: bool
+    unpriced: bool
+    currency: str | None
+    provider: str | None
+    model_used: str | None
+    service_tier: str | None
+    resource_type: str
+    labels: dict[str, str] | None
 
 
 class EntryEvent(msgspec.Struct, array_like=True, gc=False):
@@ -45,7 +54,7 @@ class EntryEvent(msgspec.Struct, array_like=True, gc=False):
     recorded_at: datetime
 
 
-def to_stored(entry: Entry) -> tuple[int, str, UUID | None, UUID | None, str, int, str, datetime | None]:
+def to_stored(entry: Entry) -> tuple[Any, ...]:
     """Return the stored state of an entry, with canonical amounts, so that equal states are equal texts."""
     return (
         FORMAT,
@@ -56,6 +65,14 @@ def to_stored(entry: Entry) -> tuple[int, str, UUID | None, UUID | None, str, in
         entry.tokens_used,
         money.plain(entry.held),
         entry.expires_at,
+        entry.is_credit,
+        entry.unpriced,
+        entry.currency,
+        entry.provider,
+        entry.model_used,
+        entry.service_tier,
+        entry.resource_type,
+        entry.labels,
     )
 
 
@@ -70,6 +87,14 @@ def decode(version: int, state: StoredEntry) -> Entry:
         state.tokens_used,
         state.held,
         state.expires_at,
+        state.is_credit,
+        state.unpriced,
+        state.currency,
+        state.provider,
+        state.model_used,
+        state.service_tier,
+        state.resource_type,
+        state.labels,
     )
 
 
@@ -78,8 +103,8 @@ def fold_events(entry: Entry | None, events: Iterable[EntryEvent]) -> Entry | No
     for event in events:
         payload = decode_stored(event.type, event.schema_version, event.data, event.text)
         if entry is not None:
-            entry = cost.fold(entry, payload)
+            entry = budget_entry.fold(entry, payload)
         else:
             assert isinstance(payload, cost.CostRecorded | cost.CostReserved | cost.CostDenied)
-            entry = cost.open_entry(payload, event.campaign_id, event.agent_job_id, event.recorded_at)
+            entry = budget_entry.open_entry(payload, event.campaign_id, event.agent_job_id, event.recorded_at)
     return entry

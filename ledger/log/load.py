@@ -13,11 +13,9 @@ from uuid import UUID
 import msgspec
 
 from ledger.domain.catalogue import to_newest_version
-from ledger.domain.cost import Entry
 from ledger.domain.event import Candidate, Receipt
-from ledger.domain.holds import Hold
 from ledger.domain.working_state import RELEASES_MAX, STATE_TYPES, RecordedIdentity
-from ledger.log.entry_states import EntryEvent, StoredEntry, decode
+from ledger.log.entry_states import EntryEvent, StoredEntry
 from ledger.log.log_clock import log_time
 
 if TYPE_CHECKING:
@@ -122,7 +120,7 @@ class _BalanceRow(msgspec.Struct, array_like=True, gc=False):
 
 
 class _HoldRow(msgspec.Struct, array_like=True, gc=False):
-    """An open hold of a job that ends, with the stored state of its entry if there is one."""
+    """An open hold of a job that ends: the stored state of its entry if there is one, and the events after that."""
 
     stream_id: UUID
     amount: Decimal
@@ -131,16 +129,7 @@ class _HoldRow(msgspec.Struct, array_like=True, gc=False):
     expires_at: datetime
     stored_version: int | None
     stored: StoredEntry | None
-
-    def hold(self) -> Hold:
-        """Return the hold."""
-        return Hold(self.amount, self.campaign_id, self.agent_job_id, self.expires_at)
-
-    def entry(self) -> Entry:
-        """Return the entry. A hold without a stored state has exactly one event, the reservation."""
-        if self.stored is not None:
-            return decode(self.stored_version or 1, self.stored)
-        return Entry("held", 1, self.campaign_id, self.agent_job_id, held=self.amount, expires_at=self.expires_at)
+    events: list[EntryEvent] | None
 
 
 class Loaded(NamedTuple):

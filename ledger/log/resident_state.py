@@ -7,7 +7,7 @@ the whole state is dropped and a new one begun, which is simpler than evicting s
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC
 from typing import NamedTuple
 from uuid import UUID
@@ -16,7 +16,7 @@ from ledger.domain.event import Candidate, Request
 from ledger.domain.holds import Hold
 from ledger.domain.working_state import RELEASES_MAX, Account, Denial, WorkingState
 from ledger.domain.working_state import Head as StreamHead
-from ledger.log.entry_states import decode, fold_events
+from ledger.log.entry_states import EntryEvent, StoredEntry, decode, fold_events
 from ledger.log.load import STATE_DECODERS, Head, Loaded, Needed, by_stream
 
 STATES_MAX = 40_000
@@ -118,23 +118,25 @@ class ResidentState(WorkingState):
         for row in loaded.entries:
             if row.stream_id in self._entries:
                 continue
-            stored = decode(row.stored_version or 0, row.stored) if row.stored else None
-            entry = fold_events(stored, missing.get(row.stream_id, ()))
-            assert entry is not None, "an entry without events"
-            self.entries[row.stream_id] = entry
-            if entry.held:
-                assert entry.expires_at is not None
-                hold = Hold(entry.held, entry.campaign_id, entry.agent_job_id, entry.expires_at)
-                self.holds[row.stream_id] = hold
+            self._add_entry(row.stream_id, row.stored_version, row.stored, missing.get(row.stream_id, ()))
         self._entries.update(needed.entries)
+
+    def _add_entry(
+        self, stream_id: UUID, version: int | None, stored: StoredEntry | None, events: Iterable[EntryEvent]
+    ) -> None:
+        entry = fold_events(decode(version or 0, stored) if stored else None, events)
+        assert entry is not None, "an entry without events"
+        self.entries[stream_id] = entry
+        if entry.status == "held":
+            assert entry.expires_at is not None
+            self.holds[stream_id] = Hold(entry.held, entry.campaign_id, entry.agent_job_id, entry.expires_at)
 
     def _merge_holds(self, loaded: Loaded) -> None:
         for held in loaded.holds:
             # A resident entry may have been settled since the snapshot.
             if held.stream_id not in self._entries:
                 self._entries.add(held.stream_id)
-                self.entries[held.stream_id] = held.entry()
-                self.holds[held.stream_id] = held.hold()
+                self._add_entry(held.stream_id, held.stored_version, held.stored, held.events or ())
         self.has_unloaded_holds = len(loaded.holds) == RELEASES_MAX
 
     def begin_group(self) -> None:

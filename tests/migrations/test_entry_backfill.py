@@ -17,20 +17,27 @@ from ledger.log.append import append
 from ledger.log.appender import Appender
 from ledger.log.entry_states import EntryEvent, fold_events, to_stored
 from tests.events import campaign, cost, follow, reserve
-from tests.log.helpers import candidate, connected, query, request, value
+from tests.log.helpers import candidate, connected, query, request
 from tests.migrations.helpers import run_alembic
 from tests.projections.helpers import NOON, append_requests, expiry_request, sample_history
 from tests.projections.replaying import fold_everything, verified
 
 pytestmark = pytest.mark.direct
 
-BEFORE = "0004"
+BEFORE_FORMAT_1 = "0004"
+BEFORE_FORMAT_2 = "0014"
 
 AMOUNTS = ("0.0000000001", "0.0000001", "1", "10", "2.5", "100", "9999999999.9999999999")
 
 
-def random_entry(choose: random.Random, campaign_id: str) -> list[dict[str, Any] | Request]:
-    """The events of an entry that ends in any status, with any number of adjustments."""
+def random_entry(choose: random.Random, campaign_id: str, *, is_plain: bool) -> list[dict[str, Any] | Request]:
+    """The events of an entry that ends in any status, with any number of adjustments.
+
+    Args:
+        choose: makes the choices.
+        campaign_id: the campaign of some of the entries.
+        is_plain: whether the first release can read the events.
+    """
 
     def amount() -> str:
         return choose.choice(AMOUNTS)
@@ -38,7 +45,18 @@ def random_entry(choose: random.Random, campaign_id: str) -> list[dict[str, Any]
     def tokens() -> dict[str, Any]:
         return choose.choice(({}, {"tokens_used": choose.randrange(10**12)}))
 
-    reference = choose.choice(({}, {"campaign_id": campaign_id}))
+    def said() -> dict[str, Any]:
+        named = choose.choice(({}, {"provider": "openai", "model_used": "gpt"}, {"model_used": ""}))
+        if is_plain:
+            return named
+        return {
+            **named,
+            **choose.choice(({}, {"service_tier": "batch"})),
+            **choose.choice(({}, {"labels": {"team": "growth"}}, {"labels": {"a": "b", "team": "ops"}})),
+            **choose.choice(({}, {"usage": {"input_tokens": choose.randrange(10**12), "output_tokens": 7}})),
+        }
+
+    reference = choose.choice(({}, {"campaign_id": campaign_id}, {"currency": "EUR"})) | said()
     if choose.random() < 0.3:
         opened = cost(amount(), **tokens(), **reference)
         events: list[dict[str, Any] | Request] = [opened]
@@ -51,7 +69,7 @@ def random_entry(choose: random.Random, campaign_id: str) -> list[dict[str, Any]
         elif end == "expired":
             events.append(expiry_request(opened))
         if end != "open" and choose.random() < 0.7:
-            events.append(follow(opened, "cost.settled", {"cost": amount(), **tokens()}))
+            events.append(follow(opened, "cost.settled", {"cost": amount(), **tokens(), **said()}))
         else:
             return events
     for _ in range(choose.choice((0, 1, 2, 30))):
@@ -62,7 +80,7 @@ def random_entry(choose: random.Random, campaign_id: str) -> list[dict[str, Any]
     return events
 
 
-async def append_random_entries(database: Database, seed: int) -> None:
+async def append_random_entries(database: Database, seed: int, *, is_plain: bool) -> None:
     """Append entries whose events are apart by any number of microseconds, up to days."""
     choose = random.Random(seed)
     opened = campaign("1")
@@ -70,7 +88,7 @@ async def append_random_entries(database: Database, seed: int) -> None:
     async with database.connection() as connection:
         await append(connection, [request(opened)], now)
         for _ in range(60):
-            for event in random_entry(choose, opened["id"]):
+            for event in random_entry(choose, opened["id"], is_plain=is_plain):
                 now += timedelta(microseconds=choose.choice((0, 1, 10, 123_456, 10**6, 10**9)))
                 if isinstance(event, Request):
                     # An expiry, which must be due.
@@ -103,24 +121,32 @@ async def folded_states(database: Database) -> dict[UUID, tuple[int, list[Any]]]
     }
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("before", [BEFORE_FORMAT_1, BEFORE_FORMAT_2])
+@pytest.mark.parametrize("seed", range(2))
 async def test_the_backfill_equals_the_fold_and_what_appends_store(
-    database: Database, database_url: URL, seed: int
+    database: Database, database_url: URL, seed: int, before: str
 ) -> None:
-    await append_requests(database, sample_history())
-    await append_random_entries(database, seed)
+    if before == BEFORE_FORMAT_1:
+        await append_requests(database, sample_history())
+    await append_random_entries(database, seed, is_plain=before == BEFORE_FORMAT_1)
     appended = await stored_states(database)
     statuses = {state[1] for _, state in appended.values()}
 
-    await run_alembic(database_url, "downgrade", BEFORE)
-    tables = await value(database, "SELECT to_regclass('ledger.entries') IS NULL")
+    await run_alembic(database_url, "downgrade", before)
+    at_older = await stored_states(database) if before == BEFORE_FORMAT_2 else {}
     await run_alembic(database_url, "upgrade", "head")
 
-    assert (tables, statuses) == (True, {"settled", "released", "expired"})
+    assert statuses == {"settled", "released", "expired"}
+    assert at_older in ({}, {key: (version, [1, *state[1:8]]) for key, (version, state) in appended.items()})
     assert await stored_states(database) == appended == await folded_states(database)
     await fold_everything(database)
     assert (await verified(database))[1] == set()
 
+
+STORED_BY_PREVIOUS = """
+INSERT INTO ledger.entries VALUES ($1, 3, '[1,"settled",null,null,"4",6,"0",null]')
+ON CONFLICT (stream_id) DO UPDATE SET version = excluded.version, state = excluded.state
+"""
 
 PREVIOUS_STORE = """
 WITH head AS (
@@ -188,6 +214,7 @@ async def test_events_of_the_previous_release_are_seen_while_both_append(
     seen = await append_as_previous_release(
         database_url, spent, "cost.adjusted", '{"amount":"2","tokens_used":5}', "2", "0"
     )
+    await query(database, STORED_BY_PREVIOUS, UUID(spent["id"]))
     stored_behind = await query(database, "SELECT version FROM ledger.entries")
     after = await append_one(adjusted())
     await append_as_previous_release(database_url, held, "cost.settled", '{"cost":"7"}', "7", "-10")
@@ -200,7 +227,7 @@ async def test_events_of_the_previous_release_are_seen_while_both_append(
     assert await query(database, "SELECT spent, held FROM ledger.accounts") == [(1 + 1 + 2 + 1 + 7, 0)]
     assert (await stored_states(database))[UUID(spent["id"])] == (
         4,
-        [1, "settled", opened["id"], None, "5", 7, "0", None],
+        [2, "settled", opened["id"], None, "5", 7, "0", None, False, False, *[None] * 4, "llm_api", None],
     )
     await fold_everything(database)
     assert (await verified(database))[1] == set()

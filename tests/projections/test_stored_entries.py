@@ -18,7 +18,7 @@ pytestmark = pytest.mark.direct
 OTHER = "00000000-0000-4000-8000-00000000000a"
 
 
-@pytest.mark.parametrize("part", range(8))
+@pytest.mark.parametrize("part", range(16))
 async def test_every_part_of_an_entrys_state_is_compared_and_rebuilt(
     database: Database, database_url: URL, part: int
 ) -> None:
@@ -82,6 +82,21 @@ async def test_a_stored_entry_may_be_behind_its_stream_but_must_be_right_at_its_
     assert {each[:3] for each in wrong} == {("ledger.entries", spent["id"], "state")}
     await rebuild(database)
     assert await query(database, rows) == behind
+
+
+async def test_the_hold_of_an_ended_job_keeps_what_its_reservation_says(database: Database) -> None:
+    queued = job()
+    said = {"provider": "openai", "model_used": "gpt", "service_tier": "batch", "labels": {"team": "growth"}}
+    held = reserve(agent_job_id=queued["id"], currency="USD", **said)
+    await record(database, queued, held)
+    await record(database, follow(queued, "job.cancelled"))
+    await record(database, follow(held, "cost.settled", {"cost": "1", "labels": {"step": "2"}}))
+
+    state = msgspec.json.decode(await value(database, "SELECT state::text FROM ledger.entries"))
+
+    assert state[10:] == ["USD", "openai", "gpt", "batch", "llm_api", {"step": "2", "team": "growth"}]
+    await fold_everything(database)
+    assert (await verified(database))[1] == set()
 
 
 async def test_a_missing_or_changed_pending_release_is_found_and_rebuilt(

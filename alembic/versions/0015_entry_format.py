@@ -1,0 +1,127 @@
+"""Stored entries in format 2: provider, model, tier, resource, currency and labels of each budget entry.
+
+Earlier releases can read format 2. What they write in format 1 is not stored: a stored state may be behind its stream,
+and an append folds the events after it.
+
+Revision: 0015, after 0014.
+"""
+
+from alembic import op
+
+revision = "0015"
+down_revision = "0014"
+branch_labels = None
+depends_on = None
+
+# CREATE TRIGGER waits for running appends and blocks new ones of existing entries until the migration has ended.
+SKIP_FORMAT_1 = (
+    """
+    CREATE FUNCTION ledger.skip_row() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$
+    """,
+    """
+    CREATE TRIGGER skip_format_1 BEFORE INSERT OR UPDATE ON ledger.entries
+    FOR EACH ROW WHEN (left(NEW.state::text, 3) = '[1,') EXECUTE FUNCTION ledger.skip_row()
+    """,
+    "REVOKE ALL ON FUNCTION ledger.skip_row FROM PUBLIC",
+    """
+    DO $$ BEGIN
+        EXECUTE 'ALTER FUNCTION ledger.skip_row OWNER TO '
+            || (SELECT nspowner::regrole FROM pg_namespace WHERE nspname = 'ledger');
+    EXCEPTION WHEN insufficient_privilege THEN NULL;
+    END $$
+    """,
+)
+
+# The state is [format, status, campaign_id, agent_job_id, cost, tokens_used, held, expires_at, is_credit, unpriced,
+# currency, provider, model_used, service_tier, resource_type, labels], as `ledger/log/entry_states.py` writes it.
+# An entry is charged once, by `cost.recorded` or `cost.settled`; an entry with more than one event is not held.
+# It takes about 30 s for a million entries.
+STORE_ENTRIES = """
+INSERT INTO ledger.entries (stream_id, version, state)
+WITH event AS (
+    SELECT *, CASE WHEN type <> 'cost.reserved' THEN coalesce(
+        (data ->> 'tokens_used')::bigint,
+        coalesce((data -> 'usage' ->> 'input_tokens')::bigint, 0)
+            + coalesce((data -> 'usage' ->> 'output_tokens')::bigint, 0)
+    ) END AS tokens
+    FROM ledger.cost_events
+), entry AS (
+    SELECT stream_id, max(version) AS version,
+        (array_agg(type ORDER BY version DESC) FILTER (WHERE type <> 'cost.adjusted'))[1] AS status_type,
+        coalesce(sum((data ->> CASE type WHEN 'cost.adjusted' THEN 'amount' ELSE 'cost' END)::numeric), 0) AS cost,
+        coalesce(sum(tokens), 0) AS tokens_used,
+        (array_agg(data) FILTER (WHERE type = 'cost.settled'))[1] AS settled
+    FROM event GROUP BY stream_id HAVING max(version) > 1
+)
+SELECT stream_id, entry.version, json_build_array(
+    2,
+    CASE status_type WHEN 'cost.released' THEN 'released' WHEN 'cost.expired' THEN 'expired' ELSE 'settled' END,
+    campaign_id, agent_job_id, trim_scale(cost)::text, tokens_used,
+    '0',
+    CASE type WHEN 'cost.reserved' THEN
+        to_char(expires_at, 'YYYY-MM-DD"T"HH24:MI:SS')
+            || CASE to_char(expires_at, 'US') WHEN '000000' THEN '' ELSE to_char(expires_at, '.US') END || 'Z'
+    END,
+    false, false, data ->> 'currency',
+    coalesce(settled ->> 'provider', data ->> 'provider'),
+    coalesce(settled ->> 'model_used', data ->> 'model_used'),
+    coalesce(settled ->> 'service_tier', data ->> 'service_tier'),
+    data ->> 'resource_type',
+    nullif(coalesce((data -> 'labels')::jsonb, '{}') || coalesce((settled -> 'labels')::jsonb, '{}'), '{}')
+)
+FROM entry JOIN ledger.cost_events AS first USING (stream_id),
+LATERAL (
+    SELECT (recorded_at + make_interval(secs => coalesce((data ->> 'expires_in')::float8, 900))) AT TIME ZONE 'UTC'
+) AS hold (expires_at)
+WHERE first.version = 1
+"""
+
+STORE_FORMAT_1 = """
+UPDATE ledger.entries SET state = json_build_array(
+    1, state -> 1, state -> 2, state -> 3, state -> 4, state -> 5, state -> 6, state -> 7
+)
+"""
+
+# Of a hold whose job ends, also the events after its stored state are loaded: its reservation, if there is none.
+REPLACE_IN_LOAD_STATE = """
+DO $$
+DECLARE
+    definition text := pg_get_functiondef('ledger.load_state'::regproc);
+    replaced text := replace(definition, $old${old}$old$, $new${new}$new$);
+BEGIN
+    IF replaced = definition THEN
+        RAISE EXCEPTION 'the function ledger.load_state is not that of the migrations';
+    END IF;
+    EXECUTE replaced;
+END $$
+"""
+
+HOLD_WITHOUT_EVENTS = """amount, campaign_id, agent_job_id, expires_at, stored.version, stored.state
+            ))::text,"""
+
+HOLD_WITH_EVENTS = """amount, campaign_id, agent_job_id, expires_at, stored.version, stored.state,
+                (
+                    SELECT json_agg(json_build_array(
+                        event.stream_id, event.version, event.type, event.schema_version, event.data::text,
+                        event.text::text, event.campaign_id, event.agent_job_id, event.recorded_at
+                    ) ORDER BY event.version)
+                    FROM ledger.cost_events AS event
+                    WHERE event.stream_id = hold.stream_id AND event.version > coalesce(stored.version, 0)
+                )
+            ))::text,"""
+
+
+def upgrade() -> None:
+    op.execute("SET LOCAL statement_timeout = 0")
+    for statement in SKIP_FORMAT_1:
+        op.execute(statement)
+    op.execute("DELETE FROM ledger.entries")
+    op.execute(STORE_ENTRIES)
+    op.execute(REPLACE_IN_LOAD_STATE.format(old=HOLD_WITHOUT_EVENTS, new=HOLD_WITH_EVENTS))
+
+
+def downgrade() -> None:
+    op.execute("SET LOCAL statement_timeout = 0")
+    op.execute(REPLACE_IN_LOAD_STATE.format(old=HOLD_WITH_EVENTS, new=HOLD_WITHOUT_EVENTS))
+    op.execute("DROP FUNCTION ledger.skip_row CASCADE")
+    op.execute(STORE_FORMAT_1)
