@@ -1,6 +1,7 @@
 """Folds cost events into `budget_entries`, and computes by how much they change a job and a campaign."""
 
 from ledger.domain import cost, money
+from ledger.domain.budget_entry import Opening
 from ledger.domain.codec import EventData
 from ledger.log.read import StoredEvent
 from projections.rows import (
@@ -37,7 +38,7 @@ def fold(
     """
     if isinstance(payload, cost.CostDenied):
         return None
-    if isinstance(payload, cost.CostRecorded | cost.CostReserved):
+    if isinstance(payload, Opening):
         parents = campaigns.get(event.campaign_id), jobs.get(event.agent_job_id)
         new = _new_row(event, payload, *parents)
         rows.add(new)
@@ -70,6 +71,8 @@ def _change(event: StoredEvent, payload: EventData, row: BudgetEntryRow) -> None
         row.cost = money.add(row.cost, payload.amount)
         row.adjusted = money.add(row.adjusted, payload.amount)
         row.tokens_used = add_count(row.tokens_used, payload.tokens_used)
+    elif isinstance(payload, cost.CostExtended):
+        row.expires_at = payload.expires_at(event.recorded_at)
     elif isinstance(payload, cost.CostReleased | cost.CostExpired):
         row.status = "released" if isinstance(payload, cost.CostReleased) else "expired"
         row.held = money.ZERO
@@ -77,7 +80,7 @@ def _change(event: StoredEvent, payload: EventData, row: BudgetEntryRow) -> None
 
 def _new_row(
     event: StoredEvent,
-    payload: cost.CostRecorded | cost.CostReserved,
+    payload: Opening,
     campaign: CampaignRow | None,
     job: AgentJobRow | None,
 ) -> BudgetEntryRow:
@@ -108,6 +111,9 @@ def _new_row(
         row.status = "settled"
         row.cost = payload.cost
         row.tokens_used = payload.tokens
+    elif isinstance(payload, cost.CostCredited):
+        row.status = "settled"
+        row.cost = money.negated(payload.amount)
     else:
         row.held = payload.amount
         row.expires_at = payload.expires_at(event.recorded_at)

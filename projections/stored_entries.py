@@ -7,7 +7,7 @@ only if it differs from what the events up to its version give, or if it is ahea
 from projections.stream_heads import TIME
 
 # In the format of `ledger/log/entry_states.py`. An entry is charged once, by `cost.recorded` or `cost.settled`; what
-# its settlement says counts before what its reservation says.
+# its settlement says counts before what its reservation says. A credit has a cost below 0.
 REPLAYED_ENTRIES = f"""
 CREATE TEMPORARY TABLE replayed_entries ON COMMIT DROP AS
 WITH event AS (
@@ -20,10 +20,19 @@ WITH event AS (
     WHERE event.version <= stored.version
 ), entry AS (
     SELECT stream_id, max(version) AS version,
-        (array_agg(type ORDER BY version DESC) FILTER (WHERE type <> 'cost.adjusted'))[1] AS status_type,
-        coalesce(sum((data ->> CASE type WHEN 'cost.adjusted' THEN 'amount' ELSE 'cost' END)::numeric), 0) AS cost,
+        (array_agg(type ORDER BY version DESC) FILTER (
+            WHERE type NOT IN ('cost.adjusted', 'cost.extended')
+        ))[1] AS status_type,
+        coalesce(sum(CASE type
+            WHEN 'cost.adjusted' THEN (data ->> 'amount')::numeric
+            WHEN 'cost.credited' THEN - (data ->> 'amount')::numeric
+            ELSE (data ->> 'cost')::numeric
+        END), 0) AS cost,
         coalesce(sum(tokens), 0) AS tokens_used,
-        (array_agg(data) FILTER (WHERE type = 'cost.settled'))[1] AS settled
+        (array_agg(data) FILTER (WHERE type = 'cost.settled'))[1] AS settled,
+        (array_agg(
+            recorded_at + make_interval(secs => coalesce((data ->> 'expires_in')::float8, 900)) ORDER BY version DESC
+        ) FILTER (WHERE type IN ('cost.reserved', 'cost.extended')))[1] AS expires_at
     FROM event GROUP BY stream_id
 )
 SELECT stream_id, entry.version, json_build_array(
@@ -34,10 +43,8 @@ SELECT stream_id, entry.version, json_build_array(
     END,
     campaign_id, agent_job_id, trim_scale(cost)::text, tokens_used,
     CASE status_type WHEN 'cost.reserved' THEN data ->> 'amount' ELSE '0' END,
-    CASE type WHEN 'cost.reserved' THEN
-        {TIME.format("(recorded_at + make_interval(secs => coalesce((data ->> 'expires_in')::float8, 900)))")}
-    END,
-    false, false, data ->> 'currency',
+    {TIME.format("entry.expires_at")},
+    type = 'cost.credited', false, data ->> 'currency',
     coalesce(settled ->> 'provider', data ->> 'provider'),
     coalesce(settled ->> 'model_used', data ->> 'model_used'),
     coalesce(settled ->> 'service_tier', data ->> 'service_tier'),

@@ -30,6 +30,11 @@ def cost(amount: str = "1", **data: Any) -> dict[str, Any]:
     return event("cost.recorded", {"resource_type": "llm_api", "cost": amount, **data})
 
 
+def credit(amount: str = "1", **data: Any) -> dict[str, Any]:
+    """Return an event that credits an amount."""
+    return event("cost.credited", {"resource_type": "llm_api", "amount": amount, "reason": "A refund", **data})
+
+
 def reserve(amount: str = "1", **data: Any) -> dict[str, Any]:
     """Return an event that reserves an amount."""
     return event("cost.reserved", {"resource_type": "llm_api", "amount": amount, **data})

@@ -1,4 +1,4 @@
-"""Stored entries in format 2: provider, model, tier, resource, currency and labels of each budget entry.
+"""Stored entries in format 2, with provider, model, tier, resource, currency, labels; extended holds.
 
 Earlier releases can read format 2. What they write in format 1 is not stored: a stored state may be behind its stream,
 and an append folds the events after it.
@@ -82,20 +82,21 @@ UPDATE ledger.entries SET state = json_build_array(
 )
 """
 
-# Of a hold whose job ends, also the events after its stored state are loaded: its reservation, if there is none.
-REPLACE_IN_LOAD_STATE = """
+# Replaces a part of a function, so that what other migrations changed in it stays.
+REPLACE_IN_FUNCTION = """
 DO $$
 DECLARE
-    definition text := pg_get_functiondef('ledger.load_state'::regproc);
+    definition text := pg_get_functiondef('ledger.{function}'::regproc);
     replaced text := replace(definition, $old${old}$old$, $new${new}$new$);
 BEGIN
     IF replaced = definition THEN
-        RAISE EXCEPTION 'the function ledger.load_state is not that of the migrations';
+        RAISE EXCEPTION 'the function ledger.{function} is not that of the migrations';
     END IF;
     EXECUTE replaced;
 END $$
 """
 
+# Of a hold whose job ends, also the events after its stored state are loaded: its reservation, if there is none.
 HOLD_WITHOUT_EVENTS = """amount, campaign_id, agent_job_id, expires_at, stored.version, stored.state
             ))::text,"""
 
@@ -110,6 +111,48 @@ HOLD_WITH_EVENTS = """amount, campaign_id, agent_job_id, expires_at, stored.vers
                 )
             ))::text,"""
 
+INSERT_HOLDS = """IF p_new_holds IS NOT NULL THEN
+        INSERT INTO ledger.holds (stream_id, amount, campaign_id, agent_job_id, expires_at)
+        SELECT stream_id, amount, campaign_id, agent_job_id, expires_at
+        FROM json_to_recordset(p_new_holds)
+            AS sent (stream_id uuid, amount numeric, campaign_id uuid, agent_job_id uuid, expires_at timestamptz);
+    END IF;"""
+
+DELETE_HOLDS = """IF p_closed_holds IS NOT NULL THEN
+        DELETE FROM ledger.holds WHERE stream_id = ANY (p_closed_holds);
+    END IF;"""
+
+# An extended hold is in both arguments: deleted first, it is then inserted with its new time.
+INSERT_FIRST = f"{INSERT_HOLDS}\n    {DELETE_HOLDS}"
+DELETE_FIRST = f"{DELETE_HOLDS}\n    {INSERT_HOLDS}"
+
+# What an earlier release cannot read.
+REFUSE = """
+DO $$
+DECLARE
+    found bigint;
+BEGIN
+    SELECT position INTO found FROM ledger.cost_events WHERE type IN ('cost.extended', 'cost.credited')
+    ORDER BY position LIMIT 1;
+    IF found IS NOT NULL THEN
+        RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state', MESSAGE = 'the event at position ' || found
+            || ' cannot be read by an earlier release; nothing was changed. Next: restore a backup from before the '
+            || 'upgrade, or stay on this release';
+    END IF;
+END $$
+"""
+
+
+def replace_in_function(function: str, old: str, new: str) -> None:
+    """Replace a part of a function.
+
+    Args:
+        function: its name in the schema `ledger`.
+        old: the part to replace.
+        new: the new part.
+    """
+    op.execute(REPLACE_IN_FUNCTION.format(function=function, old=old, new=new))
+
 
 def upgrade() -> None:
     op.execute("SET LOCAL statement_timeout = 0")
@@ -117,11 +160,14 @@ def upgrade() -> None:
         op.execute(statement)
     op.execute("DELETE FROM ledger.entries")
     op.execute(STORE_ENTRIES)
-    op.execute(REPLACE_IN_LOAD_STATE.format(old=HOLD_WITHOUT_EVENTS, new=HOLD_WITH_EVENTS))
+    replace_in_function("load_state", HOLD_WITHOUT_EVENTS, HOLD_WITH_EVENTS)
+    replace_in_function("store_states", INSERT_FIRST, DELETE_FIRST)
 
 
 def downgrade() -> None:
     op.execute("SET LOCAL statement_timeout = 0")
-    op.execute(REPLACE_IN_LOAD_STATE.format(old=HOLD_WITH_EVENTS, new=HOLD_WITHOUT_EVENTS))
+    op.execute(REFUSE)
+    replace_in_function("store_states", DELETE_FIRST, INSERT_FIRST)
+    replace_in_function("load_state", HOLD_WITH_EVENTS, HOLD_WITHOUT_EVENTS)
     op.execute("DROP FUNCTION ledger.skip_row CASCADE")
     op.execute(STORE_FORMAT_1)

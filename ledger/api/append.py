@@ -155,6 +155,7 @@ ROUTES = [
         ),
         description="By default all events are appended or none: 201, or 200 if all of them are duplicates. If one of "
         "several events is refused, the problem has its `index`. With `mode=independent` each event is accepted or "
-        "refused separately, and the status is 200. The role agent may not append campaign events.",
+        "refused separately, and the status is 200. The role agent may "
+        "not append campaign events, cost.credited, or a cost.adjusted with a negative amount.",
     )
 ]

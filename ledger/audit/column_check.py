@@ -20,7 +20,8 @@ EVENTS_PER_STATEMENT_MAX = 50_000
 
 FACTS = sql_list(lambda kind: kind.is_fact)
 HOLDS = sql_list(lambda kind: kind.opens_hold)
-DENIALS = sql_list(lambda kind: kind.denies_hold)
+CREDITS = sql_list(lambda kind: kind.is_credit)
+WITHOUT_CHANGE = sql_list(lambda kind: kind.denies_hold or kind.extends_hold)
 BUDGETS = sql_list(lambda kind: kind.sets_budget)
 BUDGET_CHANGES = sql_list(lambda kind: kind.sets_budget and not kind.opens_stream)
 AMOUNT_FIELDS = "type " + " ".join(
@@ -92,15 +93,17 @@ ORDER BY position LIMIT $1
 """  # noqa: S608
 
 # Both limits of an event (job and campaign) are checked against the sum of spent and held, so each cost event changes
-# both by the same amount. A hold is open until the next event of its stream. Budgets are turned into differences too,
-# so that their running sum is the limit in force.
+# both by the same amount. But for extensions, a hold is open until the next event of its stream. Budgets are made
+# differences too, so that their running sum is the limit in force.
 OVER_BUDGET_FAULTS = rf"""
 WITH cost AS (
     SELECT position, stream_id, type, agent_job_id, campaign_id, over_budget,
         data ->> CASE {AMOUNT_FIELDS} END AS amount
-    FROM ledger.cost_events WHERE type NOT IN ({DENIALS})
+    FROM ledger.cost_events WHERE type NOT IN ({WITHOUT_CHANGE})
 ), numeric_cost AS (
-    SELECT *, CASE WHEN amount ~ '^-?{NUMBER}$' THEN amount::numeric ELSE 0 END AS used FROM cost
+    SELECT *, CASE WHEN amount ~ '^-?{NUMBER}$' THEN amount::numeric ELSE 0 END
+        * CASE WHEN type IN ({CREDITS}) THEN -1 ELSE 1 END AS used
+    FROM cost
 ), cost_change AS (
     SELECT position, type, agent_job_id, campaign_id, over_budget,
         used - CASE WHEN lag(type) OVER stream IN ({HOLDS}) THEN lag(used) OVER stream ELSE 0 END AS used

@@ -7,6 +7,7 @@ from uuid import UUID
 import msgspec
 
 from ledger.domain.campaign import CampaignState
+from ledger.domain.cost import CostAdjusted
 from ledger.domain.errors import Forbidden, StreamNotFound, UnknownReference
 from ledger.domain.event import Candidate
 from ledger.domain.references import resolve_references
@@ -64,6 +65,25 @@ class Caller(msgspec.Struct, frozen=True):
     def may_see(self, campaign_id: UUID | None) -> bool:
         """Whether the caller may see what counts for a campaign, or for none (None)."""
         return self.allowed_campaign_ids is None or campaign_id in self.allowed_campaign_ids
+
+
+def require_may_append(caller: Caller, candidate: Candidate) -> None:
+    """Raise `Forbidden` if the role of the caller does not allow the event, whatever the state of the ledger is.
+
+    Agents may not append what makes a cost less: a credit, or a negative adjustment.
+    """
+    event_type, payload = candidate.event_type, candidate.payload
+    if not caller.may_append(event_type.category):
+        what = f"{event_type.category} events"
+    elif caller.role is not Role.AGENT:
+        return
+    elif event_type.is_credit:
+        what = event_type.name
+    elif isinstance(payload, CostAdjusted) and payload.amount < 0:
+        what = "a cost.adjusted with a negative amount"
+    else:
+        return
+    raise Forbidden(f"a key with role `{caller.role.value}` may not append {what}")
 
 
 LOCAL = Caller("local", Role.ADMIN)

@@ -5,6 +5,7 @@ from uuid import UUID
 
 from ledger.domain import money
 from ledger.domain.errors import BudgetExceeded, CurrencyMismatch, budget_scope
+from ledger.domain.event import Limit
 from ledger.domain.job import JobState
 from ledger.domain.references import require_job
 from ledger.domain.working_state import Account, WorkingState
@@ -59,6 +60,22 @@ def require_room(scopes: list[Scope], amount: Decimal) -> None:
             currency = account.currency
     if failed:
         raise BudgetExceeded(failed, currency)
+
+
+def limits_of(scopes: list[Scope]) -> list[Limit]:
+    """Return the limits among the accounts, with their balances; what is available is at least 0."""
+    return [
+        Limit(
+            name,
+            scope_id,
+            money.plain(account.limit),
+            money.plain(account.spent),
+            money.plain(account.held),
+            money.plain(max(money.subtract(money.subtract(account.limit, account.spent), account.held), money.ZERO)),
+        )
+        for (name, scope_id), _, account in scopes
+        if account.limit is not None
+    ]
 
 
 def add_to_balances(working_state: WorkingState, scopes: list[Scope], spent: Decimal, held: Decimal) -> list[str]:

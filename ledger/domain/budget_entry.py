@@ -10,13 +10,20 @@ from ledger.domain import money
 from ledger.domain.codec import EventData, InvalidFieldError
 from ledger.domain.cost import (
     CostAdjusted,
+    CostCredited,
     CostDenied,
     CostExpired,
+    CostExtended,
     CostRecorded,
     CostReleased,
     CostReserved,
     CostSettled,
 )
+
+OPENING = (CostRecorded, CostReserved, CostCredited)
+"""The data of the events that open an entry. Built once: `isinstance` with `A | B` builds the union each time."""
+
+Opening = CostRecorded | CostReserved | CostCredited
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
@@ -45,10 +52,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 
 
 def open_entry(
-    payload: CostRecorded | CostReserved | CostDenied,
-    campaign_id: UUID | None,
-    agent_job_id: UUID | None,
-    recorded_at: datetime,
+    payload: Opening | CostDenied, campaign_id: UUID | None, agent_job_id: UUID | None, recorded_at: datetime
 ) -> Entry:
     """Fold the first event of an entry.
 
@@ -63,18 +67,24 @@ def open_entry(
     """
     if isinstance(payload, CostDenied):
         return Entry("denied", 1, campaign_id, agent_job_id)
-    is_hold = isinstance(payload, CostReserved)
-    # By position, as in `fold`: an entry is made for each append, and naming its attributes takes twice as long.
+    status, cost, tokens, held, expires_at = "settled", money.ZERO, 0, money.ZERO, None
+    if isinstance(payload, CostRecorded):
+        cost, tokens = payload.cost, payload.tokens
+    elif isinstance(payload, CostReserved):
+        status, held, expires_at = "held", payload.amount, payload.expires_at(recorded_at)
+    else:
+        cost = money.negated(payload.amount)
+    # By position: an entry is made for each append, and naming its attributes takes twice as long.
     return Entry(
-        "held" if is_hold else "settled",
+        status,
         1,
         campaign_id,
         agent_job_id,
-        money.ZERO if is_hold else payload.cost,
-        0 if is_hold else payload.tokens,
-        payload.amount if is_hold else money.ZERO,
-        payload.expires_at(recorded_at) if is_hold else None,
-        False,
+        cost,
+        tokens,
+        held,
+        expires_at,
+        isinstance(payload, CostCredited),
         False,
         payload.currency,
         payload.provider,
@@ -85,26 +95,47 @@ def open_entry(
     )
 
 
-def fold(entry: Entry, payload: EventData) -> Entry:
+def fold(entry: Entry, payload: EventData, recorded_at: datetime) -> Entry:
     """Fold a later event that is allowed into an entry.
 
+    Args:
+        entry: The entry before the event.
+        payload: The data of the event.
+        recorded_at: The time of the append.
+
+    Returns:
+        The entry after the event.
+
     Raises:
-        InvalidFieldError: An adjustment would make the cost or the tokens negative.
+        InvalidFieldError: An adjustment is not possible.
     """
     if isinstance(payload, CostSettled):
         return _settled(entry, payload)
     version = entry.version + 1
     if isinstance(payload, CostAdjusted):
-        cost = money.add(entry.cost, payload.amount)
-        tokens = entry.tokens_used + (payload.tokens_used or 0)
-        if cost < 0:
-            raise InvalidFieldError("amount", f"would make the entry's cost of {money.plain(entry.cost)} negative")
-        if tokens < 0:
-            raise InvalidFieldError("tokens_used", f"would make the entry's {entry.tokens_used} tokens negative")
+        cost, tokens = _adjusted(entry, payload)
         return msgspec.structs.replace(entry, version=version, cost=cost, tokens_used=tokens)
+    if isinstance(payload, CostExtended):
+        return msgspec.structs.replace(entry, version=version, expires_at=payload.expires_at(recorded_at))
     assert isinstance(payload, CostReleased | CostExpired), f"{type(payload).__name__} has no fold"
     status = "released" if isinstance(payload, CostReleased) else "expired"
     return msgspec.structs.replace(entry, status=status, version=version, held=money.ZERO)
+
+
+def _adjusted(entry: Entry, payload: CostAdjusted) -> tuple[Decimal, int]:
+    """Return cost and tokens after an adjustment: a cost stays at least 0, a credit stays at most 0."""
+    cost = money.add(entry.cost, payload.amount)
+    tokens = entry.tokens_used + (payload.tokens_used or 0)
+    if entry.is_credit:
+        if cost > 0:
+            raise InvalidFieldError("amount", f"would make the credit of {money.plain(-entry.cost)} a cost")
+        if tokens:
+            raise InvalidFieldError("tokens_used", "a credit has no tokens")
+    elif cost < 0:
+        raise InvalidFieldError("amount", f"would make the entry's cost of {money.plain(entry.cost)} negative")
+    elif tokens < 0:
+        raise InvalidFieldError("tokens_used", f"would make the entry's {entry.tokens_used} tokens negative")
+    return cost, tokens
 
 
 def _settled(entry: Entry, payload: CostSettled) -> Entry:

@@ -34,6 +34,9 @@ from ledger.domain.usage import Usage
 EXPIRES_IN_SECONDS_DEFAULT = 900
 """The life of a hold that does not name one."""
 
+ExpiresIn = Annotated[int, msgspec.Meta(ge=1, le=604_800)]
+"""The life of a hold in seconds, at most a week."""
+
 Description = Annotated[str, msgspec.Meta(max_length=500, extra=FREE_TEXT)]
 AdjustmentReason = Annotated[str, msgspec.Meta(min_length=1, max_length=500, extra=FREE_TEXT)]
 
@@ -108,7 +111,7 @@ class CostReserved(EventData, frozen=True, kw_only=True):
     resource_type: Resource
     amount: Amount
     currency: Currency | None = None
-    expires_in: Annotated[int, msgspec.Meta(ge=1, le=604_800)] | None = EXPIRES_IN_SECONDS_DEFAULT
+    expires_in: ExpiresIn | None = EXPIRES_IN_SECONDS_DEFAULT
     model_used: Name | None = None
     provider: Name | None = None
     description: Description | None = None
@@ -147,6 +150,40 @@ class CostSettled(EventData, frozen=True, kw_only=True):
     def tokens(self) -> int:
         """Input and output tokens, as sent or by the usage."""
         return tokens_of(self.tokens_used, self.usage)
+
+
+class CostExtended(EventData, frozen=True, kw_only=True):
+    """The hold was extended: it expires `expires_in` seconds after this event, sooner or later than before."""
+
+    expires_in: ExpiresIn
+
+    def expires_at(self, recorded_at: datetime) -> datetime:
+        """Return the time at which a hold extended at `recorded_at` expires."""
+        return recorded_at + timedelta(seconds=self.expires_in)
+
+
+class CostCredited(EventData, frozen=True, kw_only=True):
+    """Money came back: a refund or a credit note. The entry's cost is `amount` with a negative sign."""
+
+    resource_type: Resource
+    amount: Amount
+    reason: AdjustmentReason
+    currency: Currency | None = None
+    model_used: Name | None = None
+    provider: Name | None = None
+    description: Description | None = None
+    agent_job_id: UUID | None = None
+    campaign_id: UUID | None = None
+    service_tier: ServiceTier | None = None
+    response_id: ResponseId | None = None
+    labels: Labels | None = None
+    trace_id: TraceId | None = None
+    span_id: SpanId | None = None
+    original: Original | None = None
+
+    def check(self) -> None:
+        if not self.amount:
+            raise InvalidFieldError("amount", "must be more than 0")
 
 
 class CostReleased(EventData, frozen=True, kw_only=True):
@@ -215,6 +252,8 @@ EVENTS = (
         opens_hold=True,
     ),
     EventType("cost.settled", CostSettled, Transition(_UNSETTLED, "settled"), amount_field="cost", is_fact=True),
+    EventType("cost.extended", CostExtended, Transition(("held",)), extends_hold=True),
+    EventType("cost.credited", CostCredited, Transition((), "settled"), amount_field="amount", is_credit=True),
     EventType("cost.released", CostReleased, Transition(("held",), "released")),
     EventType("cost.adjusted", CostAdjusted, Transition(("settled",)), amount_field="amount"),
     EventType("cost.expired", CostExpired, Transition(("held",), "expired"), by_service=True),

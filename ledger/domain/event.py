@@ -71,8 +71,19 @@ class Recorded(NamedTuple):
     size: int
 
 
+class Limit(msgspec.Struct, frozen=True, gc=False):
+    """A limit that a hold counts for, with the balances after it."""
+
+    scope: str
+    id: UUID
+    limit: str
+    spent: str
+    held: str
+    available: str
+
+
 class Receipt(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """The answer for an event that is in the log."""
+    """The answer for an event that is in the log. That of a hold has its `limits`, computed for each answer."""
 
     id: UUID
     stream_id: UUID
@@ -80,6 +91,7 @@ class Receipt(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     position: int
     duplicate: bool
     over_budget: list[str] | None = None
+    limits: list[Limit] | None = None
 
 
 class Claim(msgspec.Struct, frozen=True, gc=False):

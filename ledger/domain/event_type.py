@@ -85,6 +85,12 @@ class EventType:
     opens_hold: bool = False
     """Whether the amount is held until the next event of the stream."""
 
+    extends_hold: bool = False
+    """Whether the event changes when a hold expires: the hold stays open, and no balance changes."""
+
+    is_credit: bool = False
+    """Whether the amount is money that came back: it counts with a negative sign."""
+
     denies_hold: bool = False
     """Whether the event records a refused hold: its stream is no budget entry, and it changes no balance."""
 

@@ -15,7 +15,7 @@ from ledger.domain.errors import BudgetExceeded, EventIdConflict, InvalidEvent, 
 from ledger.domain.event import Candidate, Receipt, Request
 from ledger.domain.judge_campaign import judge_campaign
 from ledger.domain.judge_content import judge_content
-from ledger.domain.judge_cost import judge_cost, release_holds
+from ledger.domain.judge_cost import judge_cost, release_holds, with_limits
 from ledger.domain.judge_job import judge_job
 from ledger.domain.judge_ledger import judge_ledger, require_text_to_erase
 from ledger.domain.same_content import has_same_content
@@ -96,7 +96,7 @@ def _judge_event(working_state: WorkingState, candidate: Candidate) -> Receipt:
         require_references_allowed(working_state, candidate)
     if candidate.event_type.category == "ledger":
         require_text_to_erase(working_state, candidate)
-    receipt = apply(working_state, candidate)
+    receipt = with_limits(working_state, candidate, apply(working_state, candidate))
     if candidate.event_type.ends_job:
         release_holds(working_state, candidate)
     return receipt
@@ -107,7 +107,7 @@ def _check_identity_and_version(working_state: WorkingState, candidate: Candidat
     if candidate.identity in working_state.identities:
         recorded = working_state.recorded_identity(candidate.identity)
         if has_same_content(recorded, candidate, working_state):
-            return msgspec.structs.replace(recorded.receipt, duplicate=True)
+            return with_limits(working_state, candidate, msgspec.structs.replace(recorded.receipt, duplicate=True))
         raise EventIdConflict.in_stream(*candidate.identity, recorded.receipt.position)
     if candidate.is_repeat:
         raise EventIdConflict(

@@ -1,16 +1,16 @@
 """Judge cost events against the budgets of job and campaign; release the holds of a job that ends."""
 
+import msgspec
+
 from ledger.domain import budget_entry, cost, money
-from ledger.domain.accounts import add_to_balances, require_currency, require_room, scopes_of
+from ledger.domain.accounts import add_to_balances, limits_of, require_currency, require_room, scopes_of
+from ledger.domain.budget_entry import Entry
 from ledger.domain.errors import IllegalTransition
 from ledger.domain.event import Candidate, Receipt
 from ledger.domain.holds import Hold
 from ledger.domain.references import require_takes_holds, resolve_references
 from ledger.domain.service_events import hold_release
 from ledger.domain.working_state import WorkingState
-
-_OPENING = (cost.CostRecorded, cost.CostReserved)
-"""Built once: `isinstance` with `A | B` builds the union each time."""
 
 
 def judge_cost(working_state: WorkingState, candidate: Candidate) -> Receipt:
@@ -20,19 +20,21 @@ def judge_cost(working_state: WorkingState, candidate: Candidate) -> Receipt:
         BudgetExceeded: A budget does not allow the hold.
         CurrencyMismatch: Event, job and campaign do not count in one currency.
         IllegalTransition: The status of the entry, or of the job or campaign of a hold, does not allow it.
-        InvalidFieldError: An adjustment would take the entry below zero.
+        InvalidFieldError: An adjustment would take a cost below zero, or a credit above it.
         UnknownReference, ReferenceMismatch: It names a campaign or job that does not exist or does not agree.
     """
     event_type, payload = candidate.event_type, candidate.payload
     entry = working_state.entries.get(candidate.stream_id)
     event_type.require_stream(entry.status if entry else None)
-    if isinstance(payload, _OPENING):
+    if isinstance(payload, budget_entry.OPENING):
         return _open_entry(working_state, candidate, payload)
     assert entry is not None
     event_type.require_status(entry.status)
     if isinstance(payload, cost.CostExpired) and (not entry.expires_at or entry.expires_at > working_state.recorded_at):
         raise IllegalTransition("the hold has not expired yet", entry.status, ("held",))
-    after = budget_entry.fold(entry, payload)
+    after = budget_entry.fold(entry, payload, working_state.recorded_at)
+    if event_type.extends_hold:
+        return _extend(working_state, candidate, entry, after)
     spent, held = money.subtract(after.cost, entry.cost), money.subtract(after.held, entry.held)
     scopes = scopes_of(working_state, after.campaign_id, after.agent_job_id)
     over_budget = add_to_balances(working_state, scopes, spent, held)
@@ -44,9 +46,16 @@ def judge_cost(working_state: WorkingState, candidate: Candidate) -> Receipt:
     return receipt
 
 
-def _open_entry(
-    working_state: WorkingState, candidate: Candidate, payload: cost.CostRecorded | cost.CostReserved
-) -> Receipt:
+def _extend(working_state: WorkingState, candidate: Candidate, entry: Entry, after: Entry) -> Receipt:
+    assert after.expires_at is not None
+    receipt = working_state.record(candidate, after.campaign_id, after.agent_job_id)
+    working_state.replace(working_state.entries, candidate.stream_id, entry, after)
+    hold = Hold(after.held, after.campaign_id, after.agent_job_id, after.expires_at)
+    working_state.put(working_state.holds, candidate.stream_id, hold)
+    return receipt
+
+
+def _open_entry(working_state: WorkingState, candidate: Candidate, payload: budget_entry.Opening) -> Receipt:
     campaign_id, job_id = resolve_references(working_state, payload.campaign_id, payload.agent_job_id)
     scopes = scopes_of(working_state, campaign_id, job_id)
     require_currency(scopes, payload.currency)
@@ -63,6 +72,15 @@ def _open_entry(
     receipt = working_state.record(candidate, campaign_id, job_id, over_budget if is_fact else None)
     working_state.replace(working_state.entries, candidate.stream_id, None, entry)
     return receipt
+
+
+def with_limits(working_state: WorkingState, candidate: Candidate, receipt: Receipt) -> Receipt:
+    """Add to the receipt of a hold the limits that it counts for, as they are now."""
+    if not candidate.event_type.opens_hold:
+        return receipt
+    entry = working_state.entries[candidate.stream_id]
+    limits = limits_of(scopes_of(working_state, entry.campaign_id, entry.agent_job_id))
+    return msgspec.structs.replace(receipt, limits=limits)
 
 
 def release_holds(working_state: WorkingState, ended: Candidate) -> None:

@@ -116,6 +116,10 @@ subtract: Callable[[Decimal, Decimal], Decimal] = EXACT.subtract
 """Subtract exactly."""
 
 
+negated: Callable[[Decimal], Decimal] = EXACT.minus
+"""Change the sign exactly; 0 stays 0."""
+
+
 def ratio(numerator: Decimal, denominator: Decimal) -> Decimal:
     """Divide, rounded half-even to 10 decimals; 0 unless the denominator is positive."""
     if denominator <= 0:
@@ -124,8 +128,8 @@ def ratio(numerator: Decimal, denominator: Decimal) -> Decimal:
 
 
 def percentage(part: Decimal, whole: Decimal) -> Decimal:
-    """Return the part as a percentage of the whole, rounded half-even to 10 decimals; 0 unless it is positive."""
-    return ratio(EXACT.multiply(part, Decimal(100)), whole)
+    """Return the part as a percentage of the whole, rounded half-even to 10 decimals; 0 unless both are positive."""
+    return ratio(EXACT.multiply(max(part, ZERO), Decimal(100)), whole)
 
 
 def return_on_investment(revenue: Decimal, spend: Decimal) -> Decimal:

@@ -59,8 +59,6 @@ def to_candidate(recorded: Recorded) -> Candidate:
 def rejudge(working_state: WorkingState, history: LogHistory, recorded: Recorded, candidate: Candidate) -> Recorded:
     """Judge a recorded event at its position and put its changes into the working state.
 
-    The fold of adjustments refuses a negative cost of an entry, so the spent amount of an account is never negative.
-
     Args:
         working_state: The state after the event before.
         history: The events before.

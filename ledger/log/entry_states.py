@@ -103,8 +103,8 @@ def fold_events(entry: Entry | None, events: Iterable[EntryEvent]) -> Entry | No
     for event in events:
         payload = decode_stored(event.type, event.schema_version, event.data, event.text)
         if entry is not None:
-            entry = budget_entry.fold(entry, payload)
+            entry = budget_entry.fold(entry, payload, event.recorded_at)
         else:
-            assert isinstance(payload, cost.CostRecorded | cost.CostReserved | cost.CostDenied)
+            assert isinstance(payload, budget_entry.Opening | cost.CostDenied)
             entry = budget_entry.open_entry(payload, event.campaign_id, event.agent_job_id, event.recorded_at)
     return entry

@@ -92,8 +92,8 @@ def _arguments(
     yield _json([_account_row(working_state, key, is_new=True) for key, before in accounts.items() if before is None])
     yield _json([_account_row(working_state, key) for key, before in accounts.items() if before is not None])
     yield _json(_opened_hold_rows(working_state, holds))
-    # A hold that the group opened and closed again is not stored.
-    yield [key for key, before in holds.items() if before is not None and key not in working_state.holds] or None
+    # A hold that the group opened and closed again is not stored. An extended hold is deleted, then inserted.
+    yield [key for key, before in holds.items() if before is not None] or None
     yield _json([_PendingRow(job_id, working_state.pending_releases[job_id]) for job_id in pending])
 
 
@@ -119,5 +119,4 @@ def _account_row(working_state: WorkingState, key: tuple[str, UUID], *, is_new: 
 
 
 def _opened_hold_rows(working_state: WorkingState, changed: dict[UUID, Any]) -> list[_HoldRow]:
-    opened = (key for key, before in changed.items() if before is None)
-    return [_HoldRow(key, *hold) for key in opened if (hold := working_state.holds.get(key)) is not None]
+    return [_HoldRow(key, *hold) for key in changed if (hold := working_state.holds.get(key)) is not None]

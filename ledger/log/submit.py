@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
-from ledger.domain.access import Caller
-from ledger.domain.errors import Forbidden, LedgerError
+from ledger.domain.access import Caller, require_may_append
+from ledger.domain.errors import LedgerError
 from ledger.domain.event import Candidate, Receipt, Request
 from ledger.log.appender import Appender
 from ledger.log.decode import read_candidate
@@ -38,8 +38,7 @@ def decode_each(
                 caller.allowed_campaign_ids,
                 is_explained=refused_bytes < EXPLAINED_BYTES_MAX,
             )
-            if not caller.may_append(category := candidate.event_type.category):
-                raise Forbidden(f"a key with role `{caller.role.value}` may not append {category} events")
+            require_may_append(caller, candidate)
         except LedgerError as error:
             refused_bytes += len(text)
             yield error

@@ -20,7 +20,7 @@ from tests.api.helpers import without
 from tests.api.hostile import Answer, request, response_to
 from tests.api.test_keys import key_header, served
 from tests.conftest import administer
-from tests.events import campaign, content, cost, event, follow, job, reserve
+from tests.events import campaign, content, cost, credit, event, follow, job, reserve
 from tests.log.helpers import query
 
 JSON = "Content-Type: application/json"
@@ -31,6 +31,7 @@ GENERATED = re.compile(r"X-Request-ID: [0-9a-f]{32}")
 OPENED = campaign("10")
 OTHER = campaign("10")
 RECORDED = cost("1", campaign_id=OPENED["id"])
+HELD = reserve("2", campaign_id=OPENED["id"])
 
 
 def post(*events: Any, key: str = "manager", headers: tuple[str, ...] = (JSON,), target: str = "/v1/events") -> bytes:
@@ -66,6 +67,10 @@ CASES = {
     "other role": Case(post(RECORDED, key="agent"), 201),
     "over budget": Case(post(reserve("99", campaign_id=OPENED["id"])), 402),
     "over budget in a batch": Case(post(cost(), reserve("99", campaign_id=OPENED["id"])), 402),
+    "hold with limits": Case(post(HELD), 201),
+    "hold with limits again": Case(post(HELD), 200),
+    "extended hold": Case(post(follow(HELD, "cost.extended", {"expires_in": 60})), 201),
+    "credit": Case(post(credit(campaign_id=OPENED["id"])), 201),
     "version conflict": Case(post(follow(OPENED, "campaign.activated", expected_version=7)), 409),
     "id conflict": Case(post(RECORDED | {"data": RECORDED["data"] | {"cost": "2"}}), 409),
     "illegal transition": Case(post(follow(OPENED, "campaign.completed"), key="manager"), 409),
@@ -107,6 +112,7 @@ CASES = {
     "too many events": Case(raw(json.dumps([0] * 5_001).encode()), 413, is_fast=False),
     "bad idempotency key": Case(post(cost(), headers=("Idempotency-Key: " + "a" * 256,)), 400, is_fast=False),
     "category of another role": Case(post(campaign(), key="agent"), 403, is_fast=False),
+    "credit of another role": Case(post(credit(), key="agent"), 403, is_fast=False),
     "role that may not append": Case(post(cost(), key="viewer"), 403, is_fast=False),
     "expired key": Case(post(cost(), key="expired"), 401, is_fast=False),
     "unknown key": Case(post(cost(), key="unknown"), 401, is_fast=False),

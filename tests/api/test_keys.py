@@ -24,7 +24,7 @@ from ledger.keys import CHECKSUM_CHARACTERS
 from ledger.log import key_events
 from ledger.log.append import LOCK_HEAD
 from ledger.log.decode import read_candidate
-from tests.events import campaign, content, cost, event, follow, job, reserve
+from tests.events import campaign, content, cost, credit, event, follow, job, reserve
 from tests.log.helpers import query, until, value
 
 ALLOWED = {
@@ -106,6 +106,23 @@ async def test_roles_may_append_certain_categories_and_the_key_is_the_actor(data
     }
     actors = await query(database, "SELECT DISTINCT actor FROM ledger.events ORDER BY actor")
     assert [actor for (actor,) in actors] == ["the admin", "the agent", "the manager"]
+
+
+async def test_only_managers_and_admins_make_costs_less(database: Database) -> None:
+    headers = {role: await key_header(database, role, role) for role in ("agent", "manager", "admin")}
+    spent = cost("5")
+
+    def adjusted(amount: str) -> dict[str, Any]:
+        return follow(spent, "cost.adjusted", {"amount": amount, "reason": "R"})
+
+    statuses = {}
+    async with served(database) as url, aiohttp.ClientSession(url) as client:
+        await status_of(client, "POST", "/v1/events", json=spent, headers=headers["agent"])
+        for role, header in headers.items():
+            sent = (credit(), adjusted("-1"), adjusted("0"), adjusted("1"), [cost(), credit()])
+            statuses[role] = [await status_of(client, "POST", "/v1/events", json=each, headers=header) for each in sent]
+
+    assert statuses == {"agent": [403, 403, 201, 201, 403], "manager": [201] * 5, "admin": [201] * 5}
 
 
 @pytest.mark.parametrize(

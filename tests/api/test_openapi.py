@@ -20,7 +20,7 @@ from ledger.log.new_event import NewEvent
 from tests.api.json_schema import Schemas
 from tests.conftest import Service
 from tests.domain.contract import TRANSITIONS
-from tests.events import campaign, content, cost, event, follow, job, reserve
+from tests.events import campaign, content, cost, credit, event, follow, job, reserve
 
 SOME_ID = "11111111-1111-4111-8111-111111111111"
 
@@ -235,6 +235,8 @@ EXAMPLES = [
     follow(job(), "job.progressed", {"progress": "0.5"}),
     follow(job(), "job.completed", {"output_data": {"a": 1}}),
     follow(cost(), "cost.adjusted", {"amount": "-1", "reason": "R"}),
+    credit(agent_job_id=SOME_ID),
+    follow(reserve(), "cost.extended", {"expires_in": 604_800}),
     {"type": "job.started", "stream_id": SOME_ID},
 ]
 

@@ -17,7 +17,7 @@ from projections.verify import verify
 from projections.worker import fold_page
 from tests.conftest import administer
 from tests.domain.test_machine import WorkingStateMachine
-from tests.events import campaign, cost, follow, job, reserve
+from tests.events import campaign, cost, credit, follow, job, reserve
 from tests.log.erasures import erased
 from tests.log.helpers import connected, query, record, request
 from tests.projections.helpers import append_requests, sample_history
@@ -258,6 +258,20 @@ async def test_a_cost_after_the_deletion_of_its_campaign_has_no_faults(database:
     adjusted = follow(free, "cost.adjusted", {"amount": "1", "reason": "After all"})
     await append_requests(database, [request(adjusted), request(follow(held, "cost.settled", {"cost": "2"}))])
 
+    assert await faults(database) == []
+
+
+async def test_an_extended_hold_counts_and_a_credit_makes_room(database: Database) -> None:
+    owner = campaign("10")
+    held, spent = reserve("6", campaign_id=owner["id"]), cost("5", campaign_id=owner["id"])
+    events = [
+        *(owner, held, follow(held, "cost.extended", {"expires_in": 60}), spent),
+        *(credit("4", campaign_id=owner["id"]), follow(held, "cost.settled", {"cost": "9"})),
+    ]
+
+    over_budget = [receipt.over_budget for receipt in await record(database, *events)]
+
+    assert over_budget == [None, None, None, ["campaign"], None, None]
     assert await faults(database) == []
 
 

@@ -23,6 +23,7 @@ class Auditor:
         self.spent: dict[Scope, Decimal] = defaultdict(Decimal)
         self.held: dict[Scope, Decimal] = defaultdict(Decimal)
         self.costs: dict[Any, Decimal] = defaultdict(Decimal)
+        self.credits: set[Any] = set()
         self.holds: dict[Any, Decimal] = {}
 
     def read(self, event: Recorded) -> None:
@@ -48,14 +49,20 @@ class Auditor:
 
     def _count(self, event: Recorded, data: dict[str, Any]) -> None:
         entry = event.stream_id
+        if event.type == "cost.extended":
+            assert entry in self.holds
+            return
         cost, held = self.costs[entry], self.holds.pop(entry, Decimal(0))
         if event.type == "cost.adjusted":
             self.costs[entry] += Decimal(data["amount"])
         elif event.type in ("cost.recorded", "cost.settled"):
             self.costs[entry] = Decimal(data["cost"])
+        elif event.type == "cost.credited":
+            self.costs[entry] = -Decimal(data["amount"])
+            self.credits.add(entry)
         elif event.type == "cost.reserved":
             self.holds[entry] = Decimal(data["amount"])
-        assert self.costs[entry] >= 0
+        assert self.costs[entry] <= 0 if entry in self.credits else self.costs[entry] >= 0
         for scope in (("campaign", event.campaign_id), ("job", event.agent_job_id)):
             if scope[1] is None:
                 continue

@@ -77,6 +77,14 @@ CONTRACT: dict[str, Row] = {
         "cost",
         "tokens_used model_used provider usage service_tier response_id labels",
     ),
+    "cost.credited": Row(
+        "",
+        "settled",
+        "resource_type amount reason",
+        "currency model_used provider description agent_job_id campaign_id service_tier response_id labels trace_id "
+        "span_id original",
+    ),
+    "cost.extended": Row("held", SAME, "expires_in", ""),
     "cost.released": Row("held", "released", "", "reason"),
     "cost.adjusted": Row("settled", SAME, "amount reason", "tokens_used"),
 }

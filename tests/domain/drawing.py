@@ -30,6 +30,8 @@ RARE = (
     "content.assigned",
     "content.rejected",
     "content.revised",
+    "cost.credited",
+    "cost.extended",
     "cost.recorded",
     "job.progressed",
 )
@@ -197,7 +199,9 @@ class Drawer:
         if name == "cost.adjusted":
             amounts = st.sampled_from([*COSTS, "-1", -2.5, "-0.000000000000000001"])
             return self._some(amount=amounts, tokens_used=sometimes(st.integers(-3, 3)))
-        if name not in ("cost.recorded", "cost.reserved"):
+        if name == "cost.extended":
+            return self._some(expires_in=st.sampled_from([1, 900]))
+        if name not in ("cost.recorded", "cost.reserved", "cost.credited"):
             return self._reason(name)
         named = self._some(
             campaign_id=self._one_of("campaign"),
@@ -208,6 +212,8 @@ class Drawer:
         )
         if name == "cost.recorded":
             return {**named, **self._some(cost=st.sampled_from(COSTS), tokens_used=tokens)}
+        if name == "cost.credited":
+            return {**named, **self._some(amount=st.sampled_from(AMOUNTS))}
         amounts = st.sampled_from(self._edge_amounts(named) or AMOUNTS) | st.sampled_from(AMOUNTS)
         return {**named, **self._some(amount=amounts, expires_in=sometimes(st.sampled_from([1, 900])))}
 

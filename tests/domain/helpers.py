@@ -182,6 +182,8 @@ SAMPLES: dict[str, Sent] = {
     "job.failed": {"error_message": "it broke"},
     "cost.recorded": {"resource_type": "llm_api", "cost": "1"},
     "cost.reserved": {"resource_type": "llm_api", "amount": "1"},
+    "cost.credited": {"resource_type": "llm_api", "amount": "1", "reason": "a refund"},
+    "cost.extended": {"expires_in": 900},
     "cost.settled": {"cost": "1"},
     "cost.adjusted": {"amount": "1", "reason": "a correction"},
 }

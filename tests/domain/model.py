@@ -183,7 +183,7 @@ class Model:
 
     def _filled(self, name: str, data: dict[str, Any]) -> dict[str, Any]:
         """Return the data of an event with the campaign and the currency that it inherits if it names none."""
-        if name not in ("content.created", "job.queued", "cost.recorded", "cost.reserved"):
+        if name not in ("content.created", "job.queued", "cost.recorded", "cost.reserved", "cost.credited"):
             return data
         job = self.streams.get(("job", data.get("agent_job_id", "")), {})
         campaign_id = data.get("campaign_id") or job.get("campaign")
@@ -246,10 +246,11 @@ class Model:
             return self._exact_cost(verb, data, stream, now)
 
     def _exact_cost(self, verb: str, data: dict[str, Any], stream: Stream, now: datetime) -> list[str] | None:
-        if verb in ("recorded", "reserved"):
+        if verb in ("recorded", "reserved", "credited"):
             campaign_id, job_id = self._counts_for(data)
             stream |= {"category": "cost", "campaign": campaign_id, "job": job_id}
             stream |= {"cost": Decimal(0), "held": Decimal(0), "tokens": 0, "expires_at": None}
+            stream |= {"is_credit": verb == "credited"}
         before = stream["cost"], stream["held"]
         scopes = self._scopes(stream["campaign"], stream["job"])
         if verb == "reserved":
@@ -258,8 +259,15 @@ class Model:
         elif verb == "adjusted":
             stream["cost"] += data["amount"]
             stream["tokens"] += data.get("tokens_used", 0)
-            if stream["cost"] < 0 or stream["tokens"] < 0:
+            is_possible = stream["cost"] >= 0 and stream["tokens"] >= 0
+            if stream["is_credit"]:
+                is_possible = stream["cost"] <= 0 and stream["tokens"] == 0
+            if not is_possible:
                 raise Refusal("invalid-event")
+        elif verb == "extended":
+            stream["expires_at"] = now + timedelta(seconds=data["expires_in"])
+        elif verb == "credited":
+            stream["cost"] = -data["amount"]
         elif verb == "released":
             stream["held"] = Decimal(0)
         elif verb in ("recorded", "settled"):
@@ -267,7 +275,7 @@ class Model:
         for scope in scopes:
             scope["spent"] += stream["cost"] - before[0]
             scope["held"] += stream["held"] - before[1]
-            if scope["category"] == "job" and verb in ("recorded", "reserved"):
+            if scope["category"] == "job" and verb in ("recorded", "reserved", "credited"):
                 scope["entries"] += 1
         over = [s["category"] for s in scopes if s["limit"] is not None and s["spent"] + s["held"] > s["limit"]]
         return over if over and verb in ("recorded", "settled") else None

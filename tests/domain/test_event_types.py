@@ -50,7 +50,10 @@ def test_the_amount_of_a_cost_type_is_its_one_field_of_money(kind: EventType) ->
 @TYPES
 def test_a_type_opens_a_hold_if_its_stream_is_then_held(kind: EventType) -> None:
     assert kind.opens_hold == (kind.category == "cost" and kind.transition.to == "held")
-    assert kind.is_fact == (kind.category == "cost" and kind.transition.to == "settled")
+    assert kind.is_fact == (kind.category == "cost" and kind.transition.to == "settled" and not kind.is_credit)
+    assert kind.extends_hold == (
+        kind.category == "cost" and kind.transition.allowed_from == ("held",) and not kind.transition.to
+    )
     assert kind.denies_hold == (kind.category == "cost" and kind.transition.to == "denied")
 
 

@@ -16,6 +16,7 @@ TEXTS: dict[str, tuple[int, int]] = {
     "cost description": (0, 500),
     "reason": (0, 500),
     "cost.adjusted reason": (1, 500),
+    "cost.credited reason": (1, 500),
     "title": (1, 500),
     "content": (0, 1_000_000),
     "message": (0, 1_000),

@@ -4,15 +4,16 @@ from random import Random
 from typing import Any
 
 from ledger.domain.event import Request
-from tests.events import campaign, content, cost, follow, job, reserve
+from tests.events import campaign, content, cost, credit, follow, job, reserve
 from tests.log.helpers import request
 
 FOLLOWING = {
     "campaign.created": ["campaign.activated", "campaign.paused", "campaign.budget_changed"],
     "content.created": ["content.submitted", "content.approved"],
     "job.queued": ["job.started", "job.completed", "job.cancelled"],
-    "cost.reserved": ["cost.settled", "cost.released", "cost.adjusted"],
+    "cost.reserved": ["cost.settled", "cost.released", "cost.adjusted", "cost.extended"],
     "cost.recorded": ["cost.adjusted"],
+    "cost.credited": ["cost.adjusted"],
 }
 """What may follow an event that opens a stream, whether or not it is allowed at the time."""
 
@@ -51,7 +52,7 @@ class RandomRequests:
             return job(
                 **self._references("campaign.created"), **({"budget": self._amount(2, 8)} if self._coin() else {})
             )
-        make = reserve if type_ == "cost.reserved" else cost
+        make = {"cost.reserved": reserve, "cost.recorded": cost, "cost.credited": credit}[type_]
         return make(self._amount(1, 4), **self._references("campaign.created"), **self._references("job.queued"))
 
     def _follow(self, opened: dict[str, Any]) -> dict[str, Any]:
@@ -61,7 +62,8 @@ class RandomRequests:
             "content.approved": {},
             "job.completed": {"output_data": {}},
             "cost.settled": {"cost": self._amount(0, 4)},
-            "cost.adjusted": {"amount": self._amount(0, 2), "reason": "A correction"},
+            "cost.adjusted": {"amount": self._amount(-1, 2), "reason": "A correction"},
+            "cost.extended": {"expires_in": self._random.randint(1, 900)},
         }
         version = {"expected_version": self._random.randint(1, 3)} if self._random.random() < 1 / 8 else {}
         return follow(opened, type_, data.get(type_), **version)

@@ -4,11 +4,13 @@ import asyncio
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 
 from ledger.database import Database
 from ledger.domain.errors import BudgetExceeded, IllegalTransition
+from ledger.domain.event import Request
 from ledger.log import expiry
 from ledger.log.appender import Appender
 from ledger.log.expiry import expire_due_holds, expire_holds
@@ -146,3 +148,37 @@ async def test_expiring_holds_continues_after_a_failure(
     expiring.cancel()
     with suppress(asyncio.CancelledError):
         await expiring
+
+
+async def test_an_extended_hold_is_not_expired_by_an_earlier_look(
+    database: Database, appender: Appender, opened: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sweeper has seen that the hold is due, and then its extension is recorded."""
+    first, second = opened["overdue"]
+    append = appender.append
+
+    async def extend_and_append(expiries: Request) -> Any:
+        await append(request(follow(first, "cost.extended", {"expires_in": 600})))
+        return await append(expiries)
+
+    monkeypatch.setattr(appender, "append", extend_and_append)
+
+    due = await expire_due_holds(database, appender)
+
+    expired = await query(database, "SELECT stream_id::text FROM ledger.events WHERE type = 'cost.expired'")
+    assert (due, expired) == (2, [(second["id"],)])
+    seconds = (
+        "SELECT extract(epoch FROM expires_at - now())::int BETWEEN 500 AND 600 FROM ledger.holds WHERE stream_id = $1"
+    )
+    assert await query(database, seconds, UUID(first["id"])) == [(True,)]
+    assert await expire_due_holds(database, appender) == 0
+
+
+async def test_a_hold_that_was_extended_to_a_sooner_time_expires_then(database: Database, appender: Appender) -> None:
+    held = reserve(expires_in=604_800)
+    an_hour_ago = datetime.now(UTC) - timedelta(hours=1)
+    await record(database, held, now=an_hour_ago)
+    await record(database, follow(held, "cost.extended", {"expires_in": 60}), now=an_hour_ago)
+
+    assert await expire_due_holds(database, appender) == 1
+    assert await value(database, "SELECT count(*) FROM ledger.holds") == 0

@@ -6,7 +6,7 @@ from sqlalchemy import URL
 from ledger.database import Database
 from ledger.domain.access import Role
 from ledger.keys import create_key
-from tests.events import campaign, cost, job
+from tests.events import campaign, cost, credit, follow, job, reserve
 from tests.log.helpers import query, record, value
 from tests.migrations.helpers import HEAD, alembic, objects, revision, run_alembic
 from tests.projections.helpers import folded, stored, tables
@@ -42,6 +42,19 @@ async def test_a_downgrade_that_would_delete_events_or_keys_needs_confirmation(
 
 
 EVENTS = "SELECT count(*) FROM ledger.events"
+
+
+@pytest.mark.parametrize("newer", ["cost.extended", "cost.credited"])
+async def test_a_downgrade_is_refused_while_earlier_releases_could_not_read_an_event(
+    database: Database, database_url: URL, newer: str
+) -> None:
+    held = reserve()
+    await record(database, held, follow(held, newer, {"expires_in": 60}) if newer == "cost.extended" else credit())
+
+    refused = await alembic(database_url, "downgrade", "0014")
+
+    assert (refused.code, await revision(database_url)) == (1, HEAD)
+    assert "the event at position 2 cannot be read by an earlier release; nothing was changed" in refused.err
 
 
 async def test_an_empty_ledger_can_be_downgraded_without_confirmation(database_url: URL) -> None:

@@ -136,8 +136,16 @@ async def folded_up_to(database: Database, target: int) -> None:
     await until(reached)
 
 
-def sample_history() -> list[Request]:
-    """Requests that record every event type of the catalogue: edits, deletions, and what is deleted under others."""
+NEWER_TYPES = ("cost.credited", "cost.extended")
+"""Event types that earlier releases cannot read, so that a downgrade with them is refused."""
+
+
+def sample_history(without: Sequence[str] = ()) -> list[Request]:
+    """Requests that record every event type of the catalogue: edits, deletions, and what is deleted under others.
+
+    Args:
+        without: event types to leave out; nothing else must depend on their events.
+    """
     launch, gone, spare = campaign("100", description="A text"), campaign("5"), campaign("7", end_date="2025-12-31")
     writer, failing, dropped = job(launch["id"], budget="50"), job(gone["id"], max_retries=3), job(spare["id"])
     post, draft, moved = content(agent_job_id=writer["id"]), content(campaign_id=gone["id"]), content()
@@ -193,7 +201,7 @@ def sample_history() -> list[Request]:
     then(launch, "campaign.paused")
     then(launch, "campaign.completed")
     types = {step["type"] for step in told if not isinstance(step, Request)}
-    for name in TRANSITIONS.keys() - types:
+    for name in TRANSITIONS.keys() - types - set(without):
         told.extend(events_of_type(name))
     return [step if isinstance(step, Request) else request(step) for step in told]
 

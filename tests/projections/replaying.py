@@ -1,7 +1,7 @@
 """Helpers of the tests of `verify`, `rebuild` and `replay`."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
@@ -50,9 +50,9 @@ async def fold_everything(database: Database) -> None:
         pass
 
 
-async def append_sample_and_fold(database: Database) -> None:
-    """Append the sample history and fold all of it."""
-    await append_requests(database, sample_history())
+async def append_sample_and_fold(database: Database, without: Sequence[str] = ()) -> None:
+    """Append the sample history, without some event types, and fold all of it."""
+    await append_requests(database, sample_history(without))
     await fold_everything(database)
 
 

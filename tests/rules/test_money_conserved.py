@@ -66,7 +66,7 @@ async def test_events_accounts_and_read_models_agree_to_the_last_digit(database:
 
 
 def _batch(chance: random.Random, campaigns: list[Any], expected: dict[Any, Decimal]) -> Any:
-    """Yield costs, and adjustments of half of them; add the amounts to `expected`."""
+    """Yield costs, adjustments of half of them, and credits; add the amounts to `expected`."""
     for _ in range(BATCH * 2 // 3):
         campaign_id = chance.choice(campaigns)
         amount = random_amount(chance)
@@ -80,6 +80,11 @@ def _batch(chance: random.Random, campaigns: list[Any], expected: dict[Any, Deci
             adjusted = {"amount": money.plain(change), "reason": "invoice"}
             yield candidate("cost.adjusted", adjusted, stream_id=opened.stream_id)
             expected[campaign_id] = money.add(expected[campaign_id], change)
+        if chance.random() < 0.3:
+            refunded = random_amount(chance) + Decimal("1e-18")
+            credit = {"resource_type": "llm_api", "amount": money.plain(refunded), "reason": "A refund"}
+            yield candidate("cost.credited", credit | {"campaign_id": str(campaign_id)})
+            expected[campaign_id] = money.subtract(expected[campaign_id], refunded)
 
 
 async def _sums_of_events(database: Database) -> dict[Any, Decimal]:
@@ -88,5 +93,6 @@ async def _sums_of_events(database: Database) -> dict[Any, Decimal]:
         for event in page:
             data = msgspec.json.decode(event.data)
             amount = Decimal(data["cost"] if event.type == "cost.recorded" else data["amount"])
+            amount *= -1 if event.type == "cost.credited" else 1
             sums[event.campaign_id] = money.add(sums.get(event.campaign_id, Decimal(0)), amount)
     return sums

@@ -88,6 +88,10 @@ class Agents:
                 self._tight_campaign = await self._create_campaign(client, TIGHT_BUDGET)
             return
         next_type = rng.choice(["cost.settled", "cost.settled", "cost.released", ""])
+        if rng.random() < 0.3:
+            # The hold may have expired.
+            extended = client.event("cost.extended", {"expires_in": rng.choice([1, 900])}, stream_id=reserved["id"])
+            await self._append(client, extended, may_be_refused="illegal-transition")
         if next_type == "cost.settled":
             spent = {"cost": f"{rng.randint(0, cents) / 100:.2f}", "tokens_used": rng.randint(0, 9)}
             await self._append(client, client.event(next_type, spent, stream_id=reserved["id"]))
@@ -148,6 +152,10 @@ class Agents:
         adjusted = client.event("cost.adjusted", correction, stream_id=cost["id"])
         if receipts := await self._append(client, adjusted):
             await client.check_row(f"/v1/budget-entries/{cost['id']}", receipts[0].position, cost="0.2", tokens_used=6)
+        credit = {"resource_type": "llm_api", "amount": "0.2", "campaign_id": self._wide_campaign, "reason": "A refund"}
+        credited = client.event("cost.credited", credit)
+        if receipts := await self._append(client, credited):
+            await client.check_row(f"/v1/budget-entries/{credited['id']}", receipts[0].position, cost="-0.2")
 
     async def _lifecycle(self, client: RetryingClient) -> None:
         """Change the status and the metrics of a new campaign, each change with `expected_version`."""

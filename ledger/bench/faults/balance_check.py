@@ -36,6 +36,8 @@ class BalanceCheck:
                 after = Decimal(data["cost"])
             case "cost.reserved":
                 after = Decimal(data["amount"])
+            case "cost.credited":
+                after = -Decimal(data["amount"])
             case "cost.adjusted":
                 after = before + Decimal(data["amount"])
             case "cost.released" | "cost.expired":
