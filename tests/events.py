@@ -9,7 +9,7 @@ def event(type_: str, data: dict[str, Any] | None = None, **envelope: Any) -> di
     return {"type": type_, "id": str(uuid.uuid4()), "data": data or {}, **envelope}
 
 
-def campaign(budget: str = "100", **data: Any) -> dict[str, Any]:
+def campaign(budget: str | None = "100", **data: Any) -> dict[str, Any]:
     """Return an event that creates a campaign."""
     return event("campaign.created", {"name": "A campaign", "budget": budget, "start_date": "2025-01-01", **data})
 

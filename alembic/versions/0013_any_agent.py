@@ -6,7 +6,7 @@ budget entries: see docs/upgrading.md.
 Revision: 0013, after 0012.
 """
 
-from alembic import op
+from alembic import context, op
 
 revision = "0013"
 down_revision = "0012"
@@ -253,6 +253,10 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.execute("SET LOCAL statement_timeout = 0")
-    op.execute(REFUSE)
+    if context.get_revision_argument() is None:
+        # Down to an empty database: what cannot be computed again is deleted too, if that is confirmed (env.py).
+        op.execute("TRUNCATE campaigns, content_assets, agent_jobs, budget_entries, ledger.accounts, ledger.holds")
+    else:
+        op.execute(REFUSE)
     execute_all(EARLIER_READ_MODELS)
     execute_all(EARLIER_ACCOUNTS)

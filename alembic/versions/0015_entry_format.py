@@ -6,7 +6,7 @@ and an append folds the events after it.
 Revision: 0015, after 0014.
 """
 
-from alembic import op
+from alembic import context, op
 
 revision = "0015"
 down_revision = "0014"
@@ -166,7 +166,9 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.execute("SET LOCAL statement_timeout = 0")
-    op.execute(REFUSE)
+    if context.get_revision_argument() is not None:
+        # Down to an empty database, the events are deleted too, if that is confirmed (env.py).
+        op.execute(REFUSE)
     replace_in_function("store_states", DELETE_FIRST, INSERT_FIRST)
     replace_in_function("load_state", HOLD_WITH_EVENTS, HOLD_WITHOUT_EVENTS)
     op.execute("DROP FUNCTION ledger.skip_row CASCADE")

@@ -18,6 +18,9 @@ def explain(error: BaseException) -> str:
     if isinstance(original, OSError) and original.filename is not None:
         return f"{original.filename} cannot be used: {original.strerror}; correct it, or name another file or folder"
     message = _first_line(original)
+    if isinstance(original, asyncpg.ObjectNotInPrerequisiteStateError):
+        # The refusal of a migration, which names the next step itself.
+        return message
     for pattern, meaning in _MEANINGS_BY_MESSAGE:
         if re.search(pattern, str(original), re.IGNORECASE):
             return f"{meaning} ({message})"

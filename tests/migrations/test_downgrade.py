@@ -1,12 +1,14 @@
 """Downgrades: none deletes data without confirmation, and tables that come back are folded again."""
 
+from typing import Any
+
 import pytest
 from sqlalchemy import URL
 
 from ledger.database import Database
 from ledger.domain.access import Role
 from ledger.keys import create_key
-from tests.events import campaign, cost, credit, follow, job, reserve
+from tests.events import campaign, content, cost, credit, follow, job, reserve
 from tests.log.helpers import query, record, value
 from tests.migrations.helpers import HEAD, alembic, objects, revision, run_alembic
 from tests.projections.helpers import folded, stored, tables
@@ -76,3 +78,40 @@ async def test_down_to_the_log_and_up_again_folds_every_event_again(database: Da
 
     assert checkpoint == [(0, "running")]
     assert await tables(database) == before == folded(await stored(database))
+
+
+@pytest.mark.parametrize(
+    "newer",
+    [
+        campaign(None),
+        campaign(labels={"team": "growth"}),
+        job(agent_type="researcher"),
+        job(agent_name="Ada"),
+        content(content_type="podcast"),
+        cost(resource_type="tool"),
+        cost("0.00000000875"),
+        cost(provider="p" * 101),
+        cost(usage={"input_tokens": 1}),
+    ],
+    ids=["no limit", "labels", "agent", "name of an agent", "content", "resource", "decimals", "long name", "usage"],
+)
+async def test_a_downgrade_is_refused_while_an_event_is_stored_that_earlier_releases_cannot_read(
+    database: Database, database_url: URL, newer: dict[str, Any]
+) -> None:
+    await record(database, campaign(), newer)
+    await fold_everything(database)
+
+    refused = await alembic(database_url, "-x", "delete-events=yes", "downgrade", "0012")
+    kept = (await revision(database_url), await value(database, EVENTS))
+    deleted = await alembic(database_url, "-x", "delete-events=yes", "downgrade", "base")
+
+    assert (refused.code, refused.err) == (1, f"Error: {CANNOT_BE_READ}\n")
+    assert kept == (HEAD, 2)
+    assert deleted.code == 0, deleted.err
+    assert await revision(database_url) is None
+
+
+CANNOT_BE_READ = (
+    "the event at position 2 cannot be read by an earlier release; nothing was changed. Next: restore a backup from "
+    "before the upgrade, or stay on this release"
+)
