@@ -92,8 +92,20 @@ async def test_down_to_the_log_and_up_again_folds_every_event_again(database: Da
         cost("0.00000000875"),
         cost(provider="p" * 101),
         cost(usage={"input_tokens": 1}),
+        credit(),
     ],
-    ids=["no limit", "labels", "agent", "name of an agent", "content", "resource", "decimals", "long name", "usage"],
+    ids=[
+        "no limit",
+        "labels",
+        "agent",
+        "name of an agent",
+        "content",
+        "resource",
+        "decimals",
+        "long name",
+        "usage",
+        "credit",
+    ],
 )
 async def test_a_downgrade_is_refused_while_an_event_is_stored_that_earlier_releases_cannot_read(
     database: Database, database_url: URL, newer: dict[str, Any]
