@@ -19,6 +19,11 @@ from ledger.log.request_body import json_problem
 EXPLAINED_BYTES_MAX = 64 * 1024
 """Of a larger event that is refused, only the first fault is named."""
 
+DATA_BYTES_MAX = 64_000
+"""Of an event without its free text: its entry in the sealed log has at most 65,535 bytes."""
+
+CHARACTER_BYTES_MAX = 4
+
 
 def read_candidate(
     body: bytes,
@@ -44,7 +49,7 @@ def read_candidate(
 
     Raises:
         Malformed: the text is not JSON, or is nested too deeply.
-        InvalidEvent: the event does not match its type.
+        InvalidEvent: the event does not match its type, or has too much data.
     """
     is_explained = is_explained and len(body) <= EXPLAINED_BYTES_MAX
     try:
@@ -74,7 +79,16 @@ def read_candidate(
     )
     if breaks_rules(body, event, candidate):
         raise _refusal(body, index, is_explained=is_explained)
+    if len(candidate.data) > DATA_BYTES_MAX // CHARACTER_BYTES_MAX:
+        _check_size(candidate, index)
     return candidate
+
+
+def _check_size(candidate: Candidate, index: int) -> None:
+    size = len(candidate.data.encode())
+    if size > DATA_BYTES_MAX:
+        message = f"has {size:,} bytes without its free text; at most {DATA_BYTES_MAX:,} are allowed"
+        raise InvalidEvent([{"index": index, "path": "$.data", "message": message}])
 
 
 def _refusal(body: bytes, index: int, error: Exception | None = None, *, is_explained: bool) -> LedgerError:

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 from ledger.audit.log_entry import Entry, EntryError, commitment, encode_entry, parse_entry
 from ledger.domain.catalogue import CATALOGUE
+from ledger.keys import NAME_CHARACTERS_MAX
+from ledger.log.decode import DATA_BYTES_MAX
 from ledger.log.prepare import prepare
 from ledger.log.read import StoredEvent
 
@@ -52,6 +54,26 @@ ENTRY = (
 
 def changed(**values: Any) -> StoredEvent:
     return msgspec.structs.replace(EVENT, **values)
+
+
+def test_the_largest_data_that_may_be_appended_fit_into_an_entry() -> None:
+    some_id, number = UUID(int=2**128 - 1), 2**63 - 1
+    largest = changed(
+        position=number,
+        version=number,
+        schema_version=2**15 - 1,
+        type=max(CATALOGUE, key=len),
+        category="campaign",
+        actor="\N{ROCKET}" * NAME_CHARACTERS_MAX,
+        campaign_id=some_id,
+        agent_job_id=some_id,
+        correlation_id=some_id,
+        causation_id=some_id,
+        data=json.dumps({"a": "x" * (DATA_BYTES_MAX - len('{"a":""}'))}, separators=(",", ":")),
+    )
+
+    assert len(largest.data) == DATA_BYTES_MAX
+    assert parse_entry(encode_entry(largest)).position == number
 
 
 def test_an_entry_has_exactly_this_form() -> None:

@@ -12,13 +12,14 @@ from ledger.domain.access import LOCAL
 from ledger.domain.errors import InvalidEvent, Malformed
 from ledger.domain.event import Candidate
 from ledger.domain.json_text import check_text
+from ledger.domain.usage import COUNTERS
 from ledger.log import decode, event_faults, new_event_rules
 from ledger.log.decode import read_candidate
 from ledger.log.new_event import EVENT_STRUCTS
 from ledger.log.submit import decode_each
 from tests.domain.helpers import DATA
 from tests.domain.json_spelling import OBJECTS, spelling
-from tests.events import campaign, content, cost, event, follow, job
+from tests.events import campaign, content, cost, event, follow, job, reserve
 
 JOB = '{"type":"job.queued","data":{"agent_type":"analyst","input_data":%s}}'
 STARTED = '{"stream_id":"3f2b0c9e-5a1d-4c7e-9b1a-0c5d2e7f8a90",%s}'
@@ -281,3 +282,33 @@ def test_an_object_that_cannot_name_a_member_twice_is_not_decoded_again(monkeypa
 def test_what_is_not_json_is_malformed(body: str) -> None:
     with pytest.raises(Malformed):
         read(body)
+
+
+LONG = "\x01" * 255
+"""Six bytes a character."""
+
+LARGEST = {
+    "provider": LONG,
+    "model_used": LONG,
+    "response_id": LONG,
+    "labels": {f"{number:a>63}": LONG for number in range(16)},
+    "usage": dict.fromkeys(COUNTERS, 0) | {"input_tokens": 10**12, "output_tokens": 10**12, "seconds": 10**12},
+}
+
+
+@pytest.mark.parametrize("sent", [cost("9999999999.999999999999999999", **LARGEST), reserve("1", **LARGEST)])
+def test_the_largest_costs_fit_into_an_entry(sent: dict[str, Any]) -> None:
+    assert 20_000 < len(read(sent).data) < decode.DATA_BYTES_MAX
+
+
+@pytest.mark.parametrize("character", ["x", "\N{ROCKET}"])
+def test_an_event_whose_entry_would_be_too_large_is_refused(monkeypatch: pytest.MonkeyPatch, character: str) -> None:
+    sent = cost(provider=character * 100, description="Free text does not count")
+    size = len(read(sent).data.encode())
+
+    monkeypatch.setattr(decode, "DATA_BYTES_MAX", size)
+    read(sent)
+    monkeypatch.setattr(decode, "DATA_BYTES_MAX", size - 1)
+
+    refusal = f"has {size} bytes without its free text; at most {size - 1} are allowed"
+    assert faults(sent) == [("$.data", refusal)]
