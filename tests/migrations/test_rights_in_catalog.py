@@ -118,6 +118,7 @@ async def test_only_the_service_may_call_functions_and_security_definers_have_a_
         "lock_and_load_state": ["ledger_service"],
         "refuse_change": [],
         "refuse_older_version": [],
+        "skip_row": [],
         "store_states": ["ledger_service"],
     }
     assert (without_path, [row["name"] for row in routines if row["is_definer"]]) == ([], ["erase_text"])
