@@ -34,7 +34,7 @@ class FieldPlan(NamedTuple):
     """How one field of an event struct is checked and written."""
 
     name: str
-    kind: Literal["plain", "money", "time", "text", "object", "currency", "labels", "original"]
+    kind: Literal["plain", "money", "time", "text", "object", "currency", "labels", "nested"]
     minimum: Decimal | None
     maximum: Decimal | None
     required: bool
@@ -71,7 +71,7 @@ def _checks_of(struct: type[EventData]) -> tuple[tuple[str, Any, Callable[[Any],
     return tuple(
         (plan.name, plan.default, partial(_CHECKS[plan.kind], plan))
         for plan in plans_of(struct)
-        if plan.kind not in ("plain", "text", "original") or plan.default is not None
+        if plan.kind not in ("plain", "text", "nested") or plan.default is not None
     )
 
 
@@ -80,6 +80,9 @@ def _plan(field: msgspec.structs.FieldInfo, hint: Any) -> FieldPlan:
     extra: dict[str, Any] = {}
     for part in (hint, *get_args(hint)):
         plain_type = get_args(part)[0] if hasattr(part, "__metadata__") else part
+        if any(hasattr(inner, "as_json") for inner in (plain_type, *get_args(plain_type))):
+            # A struct, or a list of structs, with amounts: written by its own method.
+            kind = "nested"
         if isinstance(plain_type, type) and issubclass(plain_type, datetime):
             kind = "time"
         for meta in getattr(part, "__metadata__", ()):
@@ -144,7 +147,7 @@ _CHECKS: dict[str, Callable[[FieldPlan, Any], Any]] = {
     "object": _checked_object,
     "currency": _checked_currency,
     "labels": _checked_labels,
-    "original": lambda plan, value: value,
+    "nested": lambda plan, value: value,
 }
 
 
@@ -182,8 +185,8 @@ def dump(payload: EventData) -> tuple[bytes, bytes | None]:
             data[index] = money.plain(value)
         elif kind == "time":
             data[index] = time_text(value)
-        elif kind == "original":
-            data[index] = value.as_json()
+        elif kind == "nested":
+            data[index] = [each.as_json() for each in value] if isinstance(value, list) else value.as_json()
         else:
             # Fields that are UNSET are not written.
             data[index] = msgspec.UNSET

@@ -58,7 +58,7 @@ def broken_rule(plan: FieldPlan, value: Any) -> str | None:
             return NOT_A_NUMBER
         if plan.is_title and is_blank(value):
             return "must not be blank"
-    elif plan.kind == "original" and value:
+    elif plan.kind == "nested" and value:
         for name in original.AMOUNTS:
             if isinstance(value[name], str) and not _is_json_number(value[name]):
                 return f"{name} {NOT_A_NUMBER}"
@@ -126,7 +126,7 @@ def _rules_of(payload: type[EventData]) -> _Rules:
     objects = tuple(plan.name for plan in plans if plan.kind == "object")
     has_names = any(plan.kind in ("object", "labels") for plan in plans)
     return _Rules(
-        plans=tuple(plan for plan in plans if plan.kind in ("money", "original") or plan.is_title),
+        plans=tuple(plan for plan in plans if plan.kind in ("money", "nested") or plan.is_title),
         titles=titles,
         objects=objects,
         has_free_fields=bool(titles or objects),
