@@ -14,6 +14,31 @@ def days_ago(days: float) -> str:
     return (datetime.now(UTC) - timedelta(days=days)).isoformat()
 
 
+async def test_without_a_limit_what_depends_on_it_is_null(shared: Service) -> None:
+    created = campaign(None)
+    path, change = f"/v1/campaigns/{created['id']}", "campaign.budget_changed"
+    await shared.append(created, cost("7", campaign_id=created["id"]), reserve("99", campaign_id=created["id"]))
+    unlimited, row = await shared.get(f"{path}/budget"), await shared.get(path)
+
+    await shared.append(follow(created, change, {"budget": "70"}))
+    limited = await shared.get(f"{path}/budget")
+    await shared.append(follow(created, change, {"budget": None}))
+
+    assert unlimited == {
+        "budget": None,
+        "spent": "7",
+        "held": "99",
+        "available": None,
+        "used_percentage": None,
+        "burn_rate_per_day": "1",
+        "days_left": None,
+        "currency": "USD",
+    }
+    assert (row["budget"], row["budget_remaining"], row["budget_used_percentage"]) == (None, None, None)
+    assert limited == unlimited | {"budget": "70", "available": "-36", "used_percentage": "10", "days_left": "0"}
+    assert await shared.get(f"{path}/budget") == unlimited
+
+
 async def test_a_budget_has_spent_held_available_burn_rate_and_days_left(shared: Service) -> None:
     created = campaign(budget="100", currency="EUR")
     of = {"campaign_id": created["id"]}

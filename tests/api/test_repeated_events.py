@@ -59,3 +59,13 @@ async def test_a_retry_with_an_idempotency_key_may_be_spelt_in_another_way(share
     )
 
     assert (first, second) == (201, 200)
+
+
+async def test_the_order_of_labels_and_counters_does_not_matter(shared: Service) -> None:
+    opened = cost(labels={"a": "1", "b": "2"}, usage={"input_tokens": 2, "output_tokens": 1})
+    turned = with_data(opened, labels={"b": "2", "a": "1"}, usage={"output_tokens": 1, "input_tokens": 2})
+    await shared.append(opened)
+
+    assert (await shared.post(turned))[0] == 200
+    assert (await shared.post(with_data(opened, labels={"a": "1", "b": "3"})))[0] == 409
+    assert (await shared.post(with_data(opened, usage={"input_tokens": 2})))[0] == 409

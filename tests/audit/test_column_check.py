@@ -97,6 +97,32 @@ async def test_the_unchanged_log_is_over_budget_as_expected_and_has_no_faults(da
     assert await faults(database) == []
 
 
+async def test_a_budget_of_null_is_no_limit(database: Database) -> None:
+    opened, capped = campaign(None), job(budget=None)
+    of_both = {"campaign_id": opened["id"], "agent_job_id": capped["id"]}
+    capped["data"]["campaign_id"] = opened["id"]
+
+    def limited(budget: str | None) -> dict[str, Any]:
+        return follow(opened, "campaign.budget_changed", {"budget": budget})
+
+    receipts = await record(
+        database,
+        opened,
+        capped,
+        cost("7", **of_both),
+        limited("5"),
+        cost("0.000000000000000001", **of_both),  # 5: over the budget
+        limited(None),
+        cost("9999999999", **of_both),
+        limited("5"),
+        cost("1", campaign_id=opened["id"]),  # 9: over the budget
+    )
+
+    over = {receipt.position: receipt.over_budget for receipt in receipts if receipt.over_budget}
+    assert over == {5: ["campaign"], 9: ["campaign"]}
+    assert await faults(database) == []
+
+
 FLIPPED_BIT = "set_byte(text_salt, 7, get_byte(text_salt, 7) # 1)"
 FLIPS: list[tuple[str, str, int]] = [
     *[("size", "size + 1", position) for position in range(1, len(LOG) + 1)],

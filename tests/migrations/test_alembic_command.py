@@ -12,6 +12,7 @@ from sqlalchemy import URL
 from ledger.database import Database
 from ledger.database.migrations import migrate
 from ledger.embedded import installed_binaries
+from projections.tables import NAMES
 from projections.worker import fold_page
 from tests.events import campaign, cost, reserve
 from tests.log.helpers import connected, query, record, until
@@ -100,6 +101,18 @@ async def test_the_migrations_create_the_tables_of_the_models(database_url: URL)
     checked = await alembic(database_url, "check")
 
     assert checked.code == 0, f"add a migration to alembic/versions for these changes of the models: {checked.out}"
+
+
+WITHOUT_COMMENT = """
+SELECT format('%s.%s', attrelid::regclass, attname) FROM pg_attribute
+WHERE attrelid = ANY ($1::regclass[]) AND attnum > 0 AND NOT attisdropped AND col_description(attrelid, attnum) IS NULL
+UNION ALL
+SELECT class::text FROM unnest($1::regclass[]) AS class WHERE obj_description(class, 'pg_class') IS NULL
+"""
+
+
+async def test_every_read_model_and_each_of_its_columns_has_a_comment(database: Database) -> None:
+    assert await query(database, WITHOUT_COMMENT, list(NAMES)) == []
 
 
 # Drifts, and how the check names each.

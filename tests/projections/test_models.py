@@ -87,6 +87,21 @@ async def test_columns_are_python_types(session: AsyncSession) -> None:
     assert asset.asset_metadata == {"keywords": ["a"], "words": 12}
 
 
+async def test_a_kind_is_an_enum_member_if_it_is_known_and_otherwise_a_text(session: AsyncSession) -> None:
+    worked = (await session.scalars(select(AgentJob))).one()
+    worked.agent_type = "night_watch"
+    await session.flush()
+    session.expire_all()
+    unknown = (await session.scalars(select(AgentJob).where(AgentJob.agent_type == "night_watch"))).one().agent_type
+    worked.agent_type = AgentType.RESEARCHER
+    await session.flush()
+    session.expire_all()
+    known = (await session.scalars(select(AgentJob).where(AgentJob.agent_type == AgentType.RESEARCHER))).one()
+
+    assert (type(unknown), unknown) == (str, "night_watch")
+    assert known.agent_type is AgentType.RESEARCHER
+
+
 async def test_relationships_lead_from_a_campaign_to_its_jobs_assets_and_costs(session: AsyncSession) -> None:
     whole = select(Campaign).options(
         selectinload(Campaign.content_assets),

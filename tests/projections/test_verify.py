@@ -12,7 +12,7 @@ from projections.rebuild import rebuild
 from projections.tables import READ_MODELS_BY_NAME, REFERENCED_FIRST
 from projections.verify import VerificationReport
 from projections.worker import fold_page
-from tests.events import campaign, cost, reserve
+from tests.events import campaign, cost, follow, reserve
 from tests.log.helpers import query, record, request, until, value
 from tests.projections.helpers import append_requests, running_workers, sample_history
 from tests.projections.replaying import (
@@ -378,3 +378,22 @@ async def test_an_event_of_unknown_type_is_a_fault_and_the_events_before_it_are_
     assert found == {Found("campaigns", opened["id"], "name", "Changed", "A campaign")}
     fault = report.faults[-1]
     assert f"past position {at - 1}: cost.imagined in schema version 1 at position {at}" in fault
+
+
+@pytest.mark.parametrize("pages", [1, 3])
+async def test_an_entry_that_outlives_its_campaign_names_none_and_is_clean(database: Database, pages: int) -> None:
+    opened = campaign(None)
+    held = reserve("5", campaign_id=opened["id"])
+    ended = [follow(held, "cost.released"), follow(opened, "campaign.deleted")]
+    later = [follow(held, "cost.settled", {"cost": "7"})]
+    for number, events in enumerate(([opened, held], ended, later), 1):
+        await record(database, *events)
+        if pages == 3 or number == 3:
+            await fold_everything(database)
+
+    rows = await query(database, "SELECT campaign_id, cost FROM budget_entries")
+    account = await query(database, "SELECT spent, budget FROM ledger.accounts")
+
+    assert (rows, account) == ([(None, 7)], [(7, None)])
+    report, differences = await verified(database)
+    assert (report.is_clean, differences) == (True, set())
