@@ -1,4 +1,8 @@
-"""Folds job events, and the amounts of cost events, into `agent_jobs`."""
+"""Folds job events, and the amounts of cost events, into `agent_jobs`: a job's own cost and that of its tree."""
+
+from uuid import UUID
+
+import msgspec
 
 from ledger.domain import job, money
 from ledger.domain.codec import EventData
@@ -14,7 +18,7 @@ def fold(
     rows: Rows[AgentJobRow],
     campaigns: Rows[CampaignRow],
 ) -> None:
-    """Fold a job event. A job's currency is that of its campaign.
+    """Fold a job event. A job's currency is that of its campaign or parent.
 
     Args:
         event: the stored event.
@@ -24,7 +28,7 @@ def fold(
         campaigns: the campaigns that the page touches.
     """
     if isinstance(payload, job.JobQueued):
-        rows.add(_new_row(event, payload, campaigns.get(event.campaign_id)))
+        rows.add(_new_row(event, payload, campaigns.get(event.campaign_id), rows.get(payload.parent_job_id)))
         return
     if isinstance(payload, job.JobDeleted):
         rows.delete(event.stream_id)
@@ -36,12 +40,15 @@ def fold(
         row.started_at = event.occurred_at
     elif isinstance(payload, job.JobProgressed):
         row.progress = payload.progress if payload.progress is not None else row.progress
+    elif isinstance(payload, job.JobBudgetChanged):
+        row.budget = row.budget if payload.budget is msgspec.UNSET else payload.budget
     elif isinstance(payload, job.JobRetried):
         row.started_at = row.completed_at = row.error_message = None
         row.retry_count += 1
     elif transition.to in job.ENDED:
         row.completed_at = event.occurred_at
         if isinstance(payload, job.JobCompleted):
+            row.started_at = payload.started_at or row.started_at
             row.output_data = json_text(payload.output_data)
         elif isinstance(payload, job.JobFailed):
             # An erased message reads as "".
@@ -49,12 +56,12 @@ def fold(
 
 
 def add_amounts(event: StoredEvent, change: AmountChange, rows: Rows[AgentJobRow]) -> None:
-    """Add the amounts and tokens of a cost event to its job, if it has one.
+    """Add the amounts and tokens of a cost event to its job, if it has one, and its cost to all jobs above.
 
     Args:
         event: the cost event.
         change: the amounts to add.
-        rows: the jobs that the page touches.
+        rows: the jobs that the page touches, and all jobs above them.
     """
     row = rows.change(event.agent_job_id, event)
     if row is None:
@@ -62,26 +69,54 @@ def add_amounts(event: StoredEvent, change: AmountChange, rows: Rows[AgentJobRow
     if change.cost:
         row.cost = money.add(row.cost, change.cost)
         row.tree_cost = money.add(row.tree_cost, change.cost)
+        if row.parent_job_id is not None:
+            _add_to_ancestors(event, change, row.parent_job_id, rows)
     if change.held:
         row.held = money.add(row.held, change.held)
     row.tokens_used = add_count(row.tokens_used, change.tokens_used)
 
 
-def _new_row(event: StoredEvent, payload: job.JobQueued, campaign: CampaignRow | None) -> AgentJobRow:
-    return AgentJobRow(
+def _add_to_ancestors(
+    event: StoredEvent, change: AmountChange, parent_job_id: UUID | None, rows: Rows[AgentJobRow]
+) -> None:
+    # Bounded: no event that is not valid may stop the worker.
+    for _ in range(job.LEVELS_MAX):
+        ancestor = rows.change(parent_job_id, event)
+        if ancestor is None:
+            return
+        ancestor.tree_cost = money.add(ancestor.tree_cost, change.cost)
+        parent_job_id = ancestor.parent_job_id
+
+
+def _new_row(
+    event: StoredEvent, payload: job.JobQueued, campaign: CampaignRow | None, parent: AgentJobRow | None
+) -> AgentJobRow:
+    row = AgentJobRow(
         id=event.stream_id,
         created_at=event.recorded_at,
         updated_at=event.recorded_at,
         position=event.position,
         agent_type=payload.agent_type,
         status="pending",
-        currency=campaign.currency if campaign else payload.currency or money.DEFAULT_CURRENCY,
+        currency=_currency(payload, campaign or parent),
         campaign_id=event.campaign_id,
         budget=payload.budget,
         input_data=json_text(payload.input_data),
         actor=event.actor,
         agent_name=payload.agent_name,
-        root_job_id=event.stream_id,
+        parent_job_id=payload.parent_job_id,
+        root_job_id=parent.root_job_id if parent else event.stream_id,
         labels=merge_labels(campaign.labels if campaign else NO_LABELS, payload.labels),
         trace_id=payload.trace_id,
     )
+    if isinstance(payload, job.JobRecorded):
+        row.status = payload.status
+        row.started_at = payload.started_at
+        row.completed_at = payload.completed_at or event.occurred_at
+        row.output_data = json_text(payload.output_data)
+        row.error_message = payload.error_message
+    return row
+
+
+def _currency(payload: job.JobQueued, owner: CampaignRow | AgentJobRow | None) -> str:
+    return owner.currency if owner else payload.currency or money.DEFAULT_CURRENCY

@@ -12,12 +12,14 @@ from uuid import UUID
 from ledger.database import Database
 from ledger.domain.catalogue import names_of
 from ledger.domain.errors import ReadTooLarge
+from ledger.domain.job import LEVELS_MAX
 from ledger.domain.ledger_events import PAYLOAD_ERASED
 from ledger.log.read import EventFilter, StoredEvent, has_more_than, read_all
 from ledger.time_slices import in_slices
 from projections import campaigns
 from projections.erasures import erased_by
-from projections.fold import PageRows, fold_event, needed_by
+from projections.fold import PageRows, fold_event, needed_by, parent_of
+from projections.job_tree import find_jobs_below
 from projections.replay import ReplayError
 from projections.rows import BudgetEntryRow, CampaignRow, R, Row, Rows
 from projections.skips import read_skips
@@ -50,7 +52,7 @@ async def row_as_of(database: Database, model: ReadModel[R], row_id: UUID, posit
         ReadTooLarge: more than `EVENTS_MAX` events would have to be folded.
         ReplayError: an event cannot be folded, and no operator has decided to skip it.
     """
-    concerning = _concerning(model, row_id, position)
+    concerning = await _concerning(database, model, row_id, position)
     async with database.connection() as connection:
         if await has_more_than(connection, concerning, EVENTS_MAX):
             raise ReadTooLarge(TOO_MANY_EVENTS)
@@ -64,6 +66,7 @@ async def row_as_of(database: Database, model: ReadModel[R], row_id: UUID, posit
         if model is not BUDGET_ENTRIES:
             rows = rows._replace(budget_entries=await _entries(fold, page, rows.budget_entries))
         await fold.add(page, rows)
+        _drop_texts(page, rows, row_id)
     row = rows.of(model).get(row_id)
     if row is not None:
         if isinstance(row, CampaignRow):
@@ -71,6 +74,14 @@ async def row_as_of(database: Database, model: ReadModel[R], row_id: UUID, posit
         await _set_null(database, model, row, position)
         await _apply_erasures(database, model, row, position)
     return row
+
+
+def _drop_texts(page: list[StoredEvent], rows: PageRows, kept: UUID) -> None:
+    """Drop the large texts of other jobs: only what their costs add to the row is needed."""
+    for event in page:
+        job = rows.agent_jobs.get(event.stream_id) if event.category == "job" else None
+        if job is not None and job.id != kept:
+            job.input_data = job.output_data = None
 
 
 class _Fold:
@@ -94,22 +105,36 @@ class _Fold:
                         raise ReplayError(event, error) from error
 
 
-def _concerning(model: ReadModel[Any], row_id: UUID, position: int) -> EventFilter:
-    """Return a filter for the events that are folded into a row: its own stream's, and the costs that count for it."""
+async def _concerning(database: Database, model: ReadModel[Any], row_id: UUID, position: int) -> EventFilter:
+    """Return a filter for the events that are folded into a row: its own stream's, and the costs that count for it.
+
+    Costs count for all jobs above their job, so the events of all jobs below are folded too.
+    """
     if model is CAMPAIGNS:
         return EventFilter(until=position, categories=(model.category, "cost"), campaign_id=row_id)
     if model is AGENT_JOBS:
-        return EventFilter(until=position, categories=(model.category, "cost"), agent_job_id=row_id)
+        below = await find_jobs_below(database, row_id, position, EVENTS_MAX)
+        jobs = {"agent_job_ids": (row_id, *below)} if below else {"agent_job_id": row_id}
+        return EventFilter(until=position, categories=(model.category, "cost"), **jobs)
     return EventFilter(until=position, categories=(model.category,), stream_ids=(row_id,))
 
 
 async def _open_references(fold: _Fold, rows: PageRows, first: StoredEvent) -> None:
-    """Fold the opening events of the campaign and the job of a row's first event: the row inherits their currency."""
-    job_id = first.agent_job_id if first.category == "cost" else None
-    queued = await _read(fold.database, _opening_types("job"), [job_id])
-    campaign_ids = [first.campaign_id, *(event.campaign_id for event in queued)]
+    """Fold the opening events of the campaign and the jobs of a row's first event: the row inherits their currency."""
+    jobs = await _lineage(fold.database, first.agent_job_id if first.category == "cost" else parent_of(first))
+    campaign_ids = [first.campaign_id, *(event.campaign_id for event in jobs)]
     created = await _read(fold.database, _opening_types("campaign"), campaign_ids)
-    await fold.add([*created, *queued], rows)
+    await fold.add([*created, *jobs], rows)
+
+
+async def _lineage(database: Database, job_id: UUID | None) -> list[StoredEvent]:
+    """Return the opening events of a job and of all jobs above it, the root's first."""
+    events: list[StoredEvent] = []
+    while job_id is not None and len(events) <= LEVELS_MAX:
+        opening = await _read(database, _opening_types("job"), [job_id])
+        events = [*opening, *events]
+        job_id = parent_of(opening[0]) if opening else None
+    return events
 
 
 async def _entries(fold: _Fold, page: list[StoredEvent], previous: Rows[BudgetEntryRow]) -> Rows[BudgetEntryRow]:

@@ -16,15 +16,24 @@ SET_CAMPAIGN_BUDGET = sql_list(lambda event_type: event_type.category == "campai
 
 REPLAYED_ACCOUNTS_AND_HOLDS = f"""
 CREATE TEMPORARY TABLE replayed_accounts ON COMMIT DROP AS
-WITH by_campaign AS (
+WITH RECURSIVE by_campaign AS (
     -- An entry of a deleted campaign names none, but still counts for the account.
     SELECT coalesce(entry.campaign_id, opened.campaign_id) AS id, sum(cost) AS spent, sum(held) AS held
     FROM pg_temp.budget_entries AS entry LEFT JOIN ledger.cost_events AS opened
         ON entry.campaign_id IS NULL AND opened.stream_id = entry.id AND opened.version = 1
     GROUP BY 1
-), by_job AS (
+), own AS (
     SELECT agent_job_id AS id, sum(cost) AS spent, sum(held) AS held
     FROM pg_temp.budget_entries WHERE agent_job_id IS NOT NULL GROUP BY agent_job_id
+), line (job_id, id) AS (
+    -- An entry counts for its job and for all jobs above it.
+    SELECT id, id FROM own
+    UNION
+    SELECT job_id, job.parent_job_id FROM line JOIN pg_temp.agent_jobs AS job USING (id)
+    WHERE job.parent_job_id IS NOT NULL
+), by_job AS (
+    SELECT line.id, sum(own.spent) AS spent, sum(own.held) AS held
+    FROM line JOIN own ON own.id = line.job_id GROUP BY line.id
 )
 SELECT 'campaign' AS scope, id, currency::text AS currency, budget,
     coalesce(spent, 0)::numeric(38, 18) AS spent, coalesce(by_campaign.held, 0)::numeric(38, 18) AS held
@@ -166,11 +175,19 @@ CORRECT_PENDING = (
 LET_SERVICES_RELOAD = "UPDATE ledger.log_head SET token = gen_random_uuid()"
 """Running services keep states in memory, and load them anew only if the head has moved."""
 
-# Appends were judged with the skipped events, which the replay lacks: the state of their streams is taken as it is.
+# Appends were judged with the skipped events, which the replay lacks: the state of their streams is taken as it is, and
+# that of the jobs above them.
 SKIPPED_STREAMS = """
 CREATE TEMPORARY TABLE skipped_streams ON COMMIT DROP AS
-SELECT DISTINCT concerned.id FROM ledger.events, unnest(ARRAY[stream_id, campaign_id, agent_job_id]) AS concerned (id)
-WHERE position = ANY ($1::bigint[]) AND concerned.id IS NOT NULL
+WITH skipped AS (
+    SELECT concerned.id FROM ledger.events, unnest(ARRAY[stream_id, campaign_id, agent_job_id]) AS concerned (id)
+    WHERE position = ANY ($1::bigint[]) AND concerned.id IS NOT NULL
+)
+SELECT id FROM skipped
+UNION
+SELECT above.id::uuid FROM skipped
+JOIN ledger.streams AS job ON job.stream_id = skipped.id AND job.category = 'job'
+CROSS JOIN LATERAL json_array_elements_text(job.state -> 6) AS above (id)
 """
 
 KEEP_SKIPPED_STREAMS = """

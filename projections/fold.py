@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 from uuid import UUID
 
+import msgspec
+
 from ledger.domain.catalogue import CATALOGUE, decode_stored
 from ledger.log.read import StoredEvent
 from projections import agent_jobs, budget_entries, campaigns, content_assets, erasures
@@ -36,7 +38,7 @@ class PageRows(NamedTuple):
 def needed_by(events: Iterable[StoredEvent]) -> dict[str, list[UUID]]:
     """Return, by table, the ids of the rows to load before these events are folded.
 
-    A row that the events themselves open is not among them.
+    A row that the events themselves open is not among them. The jobs above these jobs are needed too.
     """
     needed: dict[str, dict[UUID, None]] = {category: {} for category in READ_MODELS_BY_CATEGORY}
     opened: dict[str, set[UUID]] = {category: set() for category in needed}
@@ -48,6 +50,8 @@ def needed_by(events: Iterable[StoredEvent]) -> dict[str, list[UUID]]:
             continue
         if event.version == 1:
             opened[category].add(event.stream_id)
+            if category == "job" and (parent_job_id := parent_of(event)) is not None:
+                needed["job"][parent_job_id] = None
         else:
             needed[category][event.stream_id] = None
         if category in ("cost", "job"):
@@ -59,6 +63,18 @@ def needed_by(events: Iterable[StoredEvent]) -> dict[str, list[UUID]]:
         READ_MODELS_BY_CATEGORY[category].name: [row_id for row_id in ids if row_id not in opened[category]]
         for category, ids in needed.items()
     }
+
+
+def parent_of(event: StoredEvent) -> UUID | None:
+    """Return the parent that the first event of a job names; None if none."""
+    return _parent.decode(event.data).parent_job_id if "parent_job_id" in event.data else None
+
+
+class _Parent(msgspec.Struct):
+    parent_job_id: UUID | None = None
+
+
+_parent = msgspec.json.Decoder(_Parent)
 
 
 def fold_events(events: Sequence[StoredEvent], rows: PageRows, texts: Mapping[int, Texts] = NO_TEXTS) -> None:

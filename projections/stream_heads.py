@@ -1,8 +1,10 @@
 """SQL for the expected versions and states of all streams, from the events and a temporary replay.
 
 What is not in a stream's row is in its events: a job's first one, an asset's last. Of a deleted stream, only the status
-still affects decisions.
+still affects decisions. The ancestors and children of a job follow from the parents in the rows.
 """
+
+from ledger.domain.job import LEVELS_MAX
 
 # The format of times in the stored states: seconds, and microseconds unless they are 0.
 TIME = """
@@ -12,9 +14,19 @@ to_char({0} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS')
 
 REPLAYED_STREAMS = f"""
 CREATE TEMPORARY TABLE replayed_streams ON COMMIT DROP AS
-WITH stream AS (
+WITH RECURSIVE stream AS (
     SELECT category, stream_id, count(*) AS version FROM ledger.events
     WHERE category IN ('campaign', 'content', 'job') GROUP BY category, stream_id
+), line (job_id, id, levels) AS (
+    -- All jobs above a job; `levels` is how far.
+    SELECT id, parent_job_id, 1 FROM pg_temp.agent_jobs WHERE parent_job_id IS NOT NULL
+    UNION
+    SELECT job_id, parent_job_id, levels + 1 FROM line JOIN pg_temp.agent_jobs USING (id)
+    WHERE parent_job_id IS NOT NULL AND levels <= {LEVELS_MAX}
+), above AS (
+    SELECT job_id AS stream_id, json_agg(id ORDER BY levels DESC) AS ancestors FROM line GROUP BY job_id
+), below AS (
+    SELECT id AS stream_id, count(*) AS children FROM line WHERE levels = 1 GROUP BY id
 )
 SELECT category, stream_id, stream.version, json_build_array(
     coalesce(status, 'deleted'), coalesce(currency, data ->> 'currency'),
@@ -27,10 +39,12 @@ WHERE first.version = 1
 UNION ALL
 SELECT category, stream_id, stream.version, json_build_array(
     coalesce(status, 'deleted'), first.campaign_id, coalesce(currency, data ->> 'currency', 'USD'),
-    data ->> 'budget', coalesce(retry_count, 0), (data ->> 'max_retries')::bigint
+    trim_scale(budget)::text, coalesce(retry_count, 0), (data ->> 'max_retries')::bigint,
+    coalesce(ancestors, '[]'), coalesce(children, 0)
 )
 FROM stream JOIN ledger.job_events AS first USING (category, stream_id)
 LEFT JOIN pg_temp.agent_jobs AS row ON row.id = stream_id
+LEFT JOIN above USING (stream_id) LEFT JOIN below USING (stream_id)
 WHERE first.version = 1
 UNION ALL
 SELECT category, stream_id, stream.version, json_build_array(
@@ -41,8 +55,11 @@ LEFT JOIN pg_temp.content_assets AS row ON row.id = stream_id
 WHERE last.version = stream.version;
 """  # noqa: S608 (fixed texts)
 
+# An earlier release wrote the state of a job without ancestors and children.
 DIFFERS = """
 CASE WHEN replayed.state ->> 0 = 'deleted' THEN live.state ->> 0 IS DISTINCT FROM 'deleted'
+    WHEN live.category = 'job' AND json_array_length(live.state) = 6
+        THEN live.state::jsonb || '[[], 0]' <> replayed.state::jsonb
     ELSE live.state::jsonb <> replayed.state::jsonb END
 """
 """SQL: whether the states of a live and a replayed stream lead to different decisions."""

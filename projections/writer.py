@@ -9,7 +9,7 @@ import msgspec
 
 from ledger.database import Connection
 from projections.fold import PageRows
-from projections.rows import R, Row, Rows
+from projections.rows import AgentJobRow, R, Row, Rows
 from projections.tables import READ_MODELS, REFERENCED_FIRST, ReadModel
 
 SENT_AS = {
@@ -76,17 +76,23 @@ async def load_rows(connection: Connection, needed: Mapping[str, list[UUID]], sc
         schema: of the tables.
 
     Returns:
-        the rows that exist.
+        the rows that exist, and the jobs above the jobs among them.
     """
-    return PageRows(**{model.name: await _load(connection, model, needed[model.name], schema) for model in READ_MODELS})
+    rows = {model.name: Rows(await _load(connection, model, needed[model.name], schema)) for model in READ_MODELS}
+    return PageRows(**rows)
 
 
-async def _load(connection: Connection, model: ReadModel[R], ids: list[UUID], schema: str) -> Rows[R]:
-    if not ids:
-        return Rows()
+async def _load(connection: Connection, model: ReadModel[R], ids: Sequence[UUID], schema: str) -> list[R]:
     sql = statements(schema, model)
-    records = await connection.fetch(sql.select, ids)
-    return Rows(model.row(**dict(zip(sql.columns, record, strict=True))) for record in records)
+    loaded: dict[UUID, R] = {}
+    while ids:
+        records = await connection.fetch(sql.select, ids)
+        rows = [model.row(**dict(zip(sql.columns, record, strict=True))) for record in records]
+        loaded |= {row.id: row for row in rows}
+        # A cost changes all jobs above its job too; they are loaded level by level.
+        parents = {row.parent_job_id for row in rows if isinstance(row, AgentJobRow) and row.parent_job_id}
+        ids = [parent_id for parent_id in parents if parent_id not in loaded]
+    return list(loaded.values())
 
 
 def take_inserts(rows: PageRows) -> list[bytes]:

@@ -102,7 +102,7 @@ def _transition(kind: EventType) -> str:
     before, after = kind.transition.allowed_from, kind.transition.to
     sender = " Written by the service only." if kind.by_service else ""
     if not before:
-        return f"Opens a stream; status: {after}.{sender}"
+        return f"Opens a stream; status: {after or 'as sent'}.{sender}"
     return f"Possible while: {', '.join(before)}. Status after it: {after or 'unchanged'}.{sender}"
 
 

@@ -56,6 +56,11 @@ class AgentJobsQuery(PageQuery, kw_only=True):
     agent_type: tuple[str, ...] | None = None
     status: tuple[JobStatus, ...] | None = None
     campaign_id: tuple[UUID, ...] | None = None
+    parent_job_id: tuple[UUID, ...] | None = None
+    root_job_id: tuple[UUID, ...] | None = None
+    agent_name: tuple[str, ...] | None = None
+    actor: tuple[str, ...] | None = None
+    trace_id: tuple[str, ...] | None = None
 
 
 class BudgetEntriesQuery(PageQuery, kw_only=True):

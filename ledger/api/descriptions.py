@@ -9,6 +9,10 @@ from ledger.domain.cost import EXPIRES_IN_SECONDS_DEFAULT
 
 _NULL_IF_NONE = "`null` if it has none."
 
+_JOB_BUDGET = "The most that the job and the jobs below it may spend; default: only the budgets above it apply."
+_JOB_CURRENCY = "ISO 4217 code, only for a job without a campaign; default: that of its parent, or USD."
+_PARENT = "The job that started this one. Costs count for the jobs above too, at most 15 levels of them."
+
 ENVELOPE = {
     "type": "The event type.",
     "id": "The event's identity, for safe retries: sent again to the same stream with the same content, the event is "
@@ -60,6 +64,7 @@ FIELDS = {
     "day": "The UTC day of `occurred_at`, YYYY-MM-DD. Present if grouped by it.",
     "days_left": "`available` divided by the exact rate of the last 7 days; `null` if nothing was "
     "spent in them, or without a budget.",
+    "depth": "How many levels it is below the job at the top.",
     "description": "A description. Free text; it can be erased.",
     "detail": "What happened, with the values, and what to do next.",
     "duplicate": "Whether the event had been recorded before; then this is its first receipt.",
@@ -106,8 +111,8 @@ FIELDS = {
     "output_audio_tokens": "Output tokens of audio.",
     "output_data": "The output of the job: any JSON object. Free text; it can be erased.",
     "output_tokens": "All output tokens, reasoning included.",
-    "over_budget": "Which budgets are exceeded after this cost: `job`, `campaign`. Costs are recorded even then; only "
-    "holds are refused.",
+    "over_budget": "Which budgets are exceeded after this cost: `job`, `ancestor`, `campaign`. Costs are recorded even "
+    "then; only holds are refused.",
     "parent_job_id": "The job that started this one. `null` if none did.",
     "position": "Position in the log.",
     "price_position": "Position of the price by which the cost was computed; `null` if it was sent.",
@@ -172,14 +177,25 @@ FIELDS = {
     "CostAdjusted.tokens_used": "Added to the number of tokens; may be negative.",
     "CostCredited.amount": "The money that came back, more than 0. The cost of the entry is this with a negative sign.",
     "CostExtended.expires_in": "The hold expires this many seconds after this event is recorded.",
-    "CostReserved.amount": "The amount to hold, more than 0. It must fit the job's and the campaign's budget, else 402 "
-    "`budget-exceeded`.",
+    "CostReserved.amount": "The amount to hold, more than 0. It must fit the budgets of the job, of all jobs above it "
+    "and of the campaign, else 402 `budget-exceeded`.",
     "EventView.id": "The event's id.",
     "Failure.position": "Position of the event that cannot be applied; 0 if the error has another cause.",
     "Failure.type": "Type of the event that cannot be applied, or of the error.",
     "IndependentResults.position": "Position of the last event that was recorded; 0 if none was.",
-    "JobQueued.budget": "The most that the job may spend; default: only the campaign's budget applies.",
-    "JobQueued.currency": "ISO 4217 code, only for a job without a campaign; default USD.",
+    "JobBudgetChanged.budget": "The new budget; `null` removes the limit; if absent, it stays. It may be lower than "
+    "what is spent: then no hold fits.",
+    "JobCompleted.started_at": "When the job was started, if no `job.started` said so.",
+    "JobQueued.budget": _JOB_BUDGET,
+    "JobQueued.currency": _JOB_CURRENCY,
+    "JobQueued.parent_job_id": _PARENT,
+    "JobRecorded.budget": _JOB_BUDGET,
+    "JobRecorded.completed_at": "When the job ended; default: `occurred_at`.",
+    "JobRecorded.currency": _JOB_CURRENCY,
+    "JobRecorded.error_message": "Why the job failed; required if it did. Free text; it can be erased.",
+    "JobRecorded.parent_job_id": _PARENT,
+    "JobRecorded.started_at": "When the job was started.",
+    "JobRecorded.status": "How the job ended.",
     "Problem.status": "The HTTP status.",
     "Problem.title": "A summary that is the same for every problem of this type.",
     "Problem.type": "A URI reference that identifies the type of the problem: `/problems/` and its name.",

@@ -8,8 +8,10 @@ _ANY_OF = "Several values are separated by commas."
 _WAITS = f"Waits for at most {MIN_POSITION_SECONDS_MAX:.0f} s, then responds 503 `projection-behind`."
 
 PARAMETERS = {
+    "actor": f"Only jobs that these API keys queued or recorded. {_ANY_OF}",
     "after": "Only events after this position (exclusive).",
     "agent_job_id": f"Only rows of these jobs. {_ANY_OF}",
+    "agent_name": f"Only agents of these names. {_ANY_OF}",
     "agent_type": f"Only these kinds of agent. {_ANY_OF}",
     "as_of": "The state as of a position in the log, or as of a time of recording (RFC 3339 with a zone); both "
     "inclusive, and not in the future.",
@@ -30,7 +32,9 @@ PARAMETERS = {
     "name": f"Only these names. {_ANY_OF}",
     "occurred_after": "Only costs that occurred at this time or later (inclusive; RFC 3339 with a zone).",
     "occurred_before": "Only costs that occurred before this time (exclusive; RFC 3339 with a zone).",
+    "parent_job_id": f"Only children of these jobs. {_ANY_OF}",
     "position": "A position in the log.",
+    "root_job_id": f"Only jobs in the trees of these root jobs. {_ANY_OF}",
     "resource_type": f"Only costs for these resources. {_ANY_OF}",
     "size": "Size of the tree; default: the last sealed tree.",
     "sort": "Columns to sort by, separated by commas, `-` before a column for descending order; nulls come last. "
@@ -41,6 +45,7 @@ PARAMETERS = {
     "tlog-tiles.",
     "title": f"Only these titles. {_ANY_OF}",
     "to": "Only costs that occurred before this time (exclusive; RFC 3339 with a zone).",
+    "trace_id": f"Only jobs of these traces. {_ANY_OF}",
     "type": f"Only these event types. {_ANY_OF}",
     "until": "Only events up to this position (inclusive).",
     "Idempotency-Key": "Makes a retry safe: events without an `id` get one that is derived from this key and their "

@@ -58,9 +58,10 @@ SELECT position, fault FROM (
             text IS NOT NULL AS has_text,
             char_length(data::text) + coalesce(char_length(text::text), 0) AS actual_size,
             encode(sha256(text_salt || convert_to(text::text, 'UTF8')), 'hex') AS actual_commitment,
-            type IN ({FACTS}) AND over_budget IN ('{{job}}', '{{campaign}}', '{{job,campaign}}')
-                AND (agent_job_id IS NOT NULL OR over_budget[1] <> 'job')
-                AND (campaign_id IS NOT NULL OR over_budget = '{{job}}') AS may_be_over
+            type IN ({FACTS}) AND over_budget IN ('{{job}}', '{{ancestor}}', '{{campaign}}', '{{job,ancestor}}',
+                    '{{job,campaign}}', '{{ancestor,campaign}}', '{{job,ancestor,campaign}}')
+                AND (agent_job_id IS NOT NULL OR over_budget = '{{campaign}}')
+                AND (campaign_id IS NOT NULL OR 'campaign' <> ALL (over_budget)) AS may_be_over
         FROM ledger.events AS event
         LEFT JOIN LATERAL (
             SELECT data ->> 'size' AS size FROM ledger.ledger_events
@@ -92,11 +93,12 @@ WHERE type = '{PAYLOAD_ERASED}' AND NOT EXISTS (
 ORDER BY position LIMIT $1
 """  # noqa: S608
 
-# Both limits of an event (job and campaign) are checked against the sum of spent and held, so each cost event changes
-# both by the same amount. But for extensions, a hold is open until the next event of its stream. Budgets are made
-# differences too, so that their running sum is the limit in force.
+# All limits of an event (of job, ancestors and campaign) are checked against the sum of spent and held, so each cost
+# event changes all by the same amount. But for extensions, a hold is open until the next event of its stream. Budgets
+# are made differences too, so that their running sum is the limit in force. What counts for a job counts for each job
+# above it: `line` has the jobs above each job, `by_ancestor` the changes of those jobs, their own and of jobs below.
 OVER_BUDGET_FAULTS = rf"""
-WITH cost AS (
+WITH RECURSIVE cost AS (
     SELECT position, stream_id, type, agent_job_id, campaign_id, over_budget,
         data ->> CASE {AMOUNT_FIELDS} END AS amount
     FROM ledger.cost_events WHERE type NOT IN ({WITHOUT_CHANGE})
@@ -111,7 +113,8 @@ WITH cost AS (
 ), budget AS (
     SELECT position, type, category, stream_id,
         CASE WHEN data ->> 'budget' ~ '^{NUMBER}$' THEN (data ->> 'budget')::numeric ELSE {NO_LIMIT} END AS budget
-    FROM ledger.events WHERE type IN ({BUDGETS})
+    FROM ledger.events
+    WHERE type IN ({BUDGETS}) AND (type NOT IN ({BUDGET_CHANGES}) OR data -> 'budget' IS NOT NULL)
 ), budget_change AS (
     SELECT position, CASE WHEN category = 'job' THEN stream_id END AS agent_job_id,
         CASE WHEN category = 'campaign' THEN stream_id END AS campaign_id,
@@ -121,6 +124,27 @@ WITH cost AS (
     SELECT position, type, agent_job_id, campaign_id, over_budget, used, NULL AS budget FROM cost_change
     UNION ALL
     SELECT position, NULL, agent_job_id, campaign_id, NULL, 0, budget FROM budget_change
+), child (job_id, parent_id) AS MATERIALIZED (
+    SELECT stream_id, (data ->> 'parent_job_id')::uuid FROM ledger.job_events
+    WHERE version = 1 AND data ->> 'parent_job_id' IS NOT NULL
+), line (job_id, ancestor_id) AS (
+    SELECT job_id, parent_id FROM child
+    UNION
+    SELECT line.job_id, child.parent_id FROM line JOIN child ON child.job_id = line.ancestor_id
+), by_ancestor AS (
+    SELECT position, type, ancestor_id, true AS is_below, used, NULL AS budget
+    FROM cost_change JOIN line ON line.job_id = agent_job_id
+    UNION ALL
+    SELECT position, type, agent_job_id, false, used, budget
+    FROM change WHERE agent_job_id IN (SELECT parent_id FROM child)
+), of_ancestor AS (
+    SELECT position, type, ancestor_id, is_below,
+        sum(used) OVER ancestor > sum(budget) OVER ancestor AS is_over
+    FROM by_ancestor WINDOW ancestor AS (PARTITION BY ancestor_id ORDER BY position)
+), below AS (
+    SELECT DISTINCT position FROM of_ancestor WHERE is_over AND is_below AND type IN ({FACTS})
+), parent AS (
+    SELECT position, is_over FROM of_ancestor WHERE NOT is_below AND type IN ({FACTS})
 ), balance AS (
     SELECT position, type, over_budget,
         agent_job_id IS NOT NULL AND sum(used) OVER job > sum(budget) OVER job AS job_is_over,
@@ -130,9 +154,11 @@ WITH cost AS (
         campaign AS (PARTITION BY campaign_id ORDER BY position)
 ), expected AS (
     SELECT position, over_budget, nullif(array_remove(ARRAY[
-        CASE WHEN job_is_over THEN 'job' END, CASE WHEN campaign_is_over THEN 'campaign' END
+        CASE WHEN coalesce(parent.is_over, job_is_over) THEN 'job' END,
+        CASE WHEN below.position IS NOT NULL THEN 'ancestor' END,
+        CASE WHEN campaign_is_over THEN 'campaign' END
     ], NULL), '{{}}') AS computed
-    FROM balance WHERE type IN ({FACTS})
+    FROM balance LEFT JOIN parent USING (position) LEFT JOIN below USING (position) WHERE type IN ({FACTS})
 )
 SELECT position, format('over_budget is %s, but the events before it give %s',
     coalesce(over_budget::text, 'null'), coalesce(computed::text, 'null')) AS fault

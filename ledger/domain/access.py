@@ -7,10 +7,12 @@ from uuid import UUID
 import msgspec
 
 from ledger.domain.campaign import CampaignState
+from ledger.domain.codec import EventData
 from ledger.domain.cost import CostAdjusted
 from ledger.domain.errors import Forbidden, StreamNotFound, UnknownReference
 from ledger.domain.event import Candidate
-from ledger.domain.references import resolve_references
+from ledger.domain.job import JobQueued
+from ledger.domain.references import resolve_parent, resolve_references
 from ledger.domain.working_state import WorkingState
 
 Permission = Literal["read", "append", "events", "audit", "metrics", "admin"]
@@ -119,15 +121,25 @@ def require_references_allowed(working_state: WorkingState, candidate: Candidate
     """
     payload, event_type = candidate.payload, candidate.event_type
     allowed = candidate.allowed_campaign_ids or frozenset()
-    named, job_id = getattr(payload, "campaign_id", None), getattr(payload, "agent_job_id", None)
+    named = getattr(payload, "campaign_id", None)
     if named is not None and named not in allowed:
         raise Forbidden(f"this key is restricted to certain campaigns, and {named} is not one of them")
-    if job_id is not None and _campaign_of_stream(working_state, "job", job_id)[1] not in allowed:
-        raise UnknownReference("agent_job_id", job_id)
+    for field in ("agent_job_id", "parent_job_id"):
+        job_id = getattr(payload, field, None)
+        if job_id is not None and _campaign_of_stream(working_state, "job", job_id)[1] not in allowed:
+            raise UnknownReference(field, job_id)
     if not event_type.opens_stream and not event_type.changes_campaign:
         return
-    if event_type.category == "campaign" or resolve_references(working_state, named, job_id)[0] not in allowed:
+    if event_type.category == "campaign" or _counts_for(working_state, payload) not in allowed:
         raise Forbidden("this key is restricted to certain campaigns; set `campaign_id` to one of them")
+
+
+def _counts_for(working_state: WorkingState, payload: EventData) -> UUID | None:
+    """Return the campaign that an event counts for, named or inherited; None if none."""
+    named = getattr(payload, "campaign_id", None)
+    if isinstance(payload, JobQueued):
+        return resolve_parent(working_state, named, payload.parent_job_id)[0]
+    return resolve_references(working_state, named, getattr(payload, "agent_job_id", None))[0]
 
 
 def _campaign_of_stream(working_state: WorkingState, category: str, stream_id: UUID) -> tuple[bool, UUID | None]:

@@ -1,4 +1,4 @@
-"""Budget checks: the accounts of the job and campaign of a cost, checked and changed together."""
+"""Budget checks: the accounts of a cost's job, its ancestors and its campaign, checked and changed together."""
 
 from decimal import Decimal
 from uuid import UUID
@@ -10,8 +10,9 @@ from ledger.domain.job import JobState
 from ledger.domain.references import require_job
 from ledger.domain.working_state import Account, WorkingState
 
-Scope = tuple[tuple[str, UUID], Account | None, Account]
-"""The key of an account, such as `("campaign", id)`, the account if there is one, and the same account or a new one."""
+Scope = tuple[str, tuple[str, UUID], Account | None, Account]
+"""The name of a limit ("job", "ancestor" or "campaign"), the key of its account, the account if there is one, and the
+same account or a new one. The key of an ancestor is that of a job."""
 
 
 def scopes_of(working_state: WorkingState, campaign_id: UUID | None, job_id: UUID | None) -> list[Scope]:
@@ -23,27 +24,32 @@ def scopes_of(working_state: WorkingState, campaign_id: UUID | None, job_id: UUI
         job_id: The job that the entry counts for; None if none.
 
     Returns:
-        The accounts, the job's first. A job without an account gets a new one, stored with its first entry.
+        The accounts: the job's, those of its ancestors from its parent up, the campaign's. A job without an account
+        gets a new one, stored with the first entry of it or of a job below it.
     """
     scopes: list[Scope] = []
     if job_id is not None:
-        key = ("job", job_id)
-        account = working_state.accounts.get(key)
-        scopes.append((key, account, account or _new_account(require_job(working_state, job_id))))
+        job = require_job(working_state, job_id)
+        scopes.append(_scope_of_job(working_state, "job", job_id, job))
+        if job.ancestors:
+            above = ((each, require_job(working_state, each)) for each in reversed(job.ancestors))
+            scopes += [_scope_of_job(working_state, "ancestor", *each) for each in above]
     if campaign_id is not None:
         key = ("campaign", campaign_id)
         account = working_state.accounts[key]
-        scopes.append((key, account, account))
+        scopes.append(("campaign", key, account, account))
     return scopes
 
 
-def _new_account(job: JobState) -> Account:
-    return Account(job.currency, job.budget)
+def _scope_of_job(working_state: WorkingState, name: str, job_id: UUID, job: JobState) -> Scope:
+    key = ("job", job_id)
+    account = working_state.accounts.get(key)
+    return name, key, account, account or Account(job.currency, job.budget)
 
 
 def require_currency(scopes: list[Scope], named: str | None) -> None:
     """Raise `CurrencyMismatch` unless all accounts count in one currency, and in that of the event if it names one."""
-    for _, _, account in reversed(scopes):
+    for _, _, _, account in reversed(scopes):
         named = named or account.currency
         if named != account.currency:
             raise CurrencyMismatch(named, account.currency)
@@ -53,10 +59,11 @@ def require_room(scopes: list[Scope], amount: Decimal) -> None:
     """Raise `BudgetExceeded` if the amount, added to what is spent and held, exceeds the limit of an account."""
     failed = []
     currency = money.DEFAULT_CURRENCY
-    for (scope, _), _, account in scopes:
+    for name, (_, scope_id), _, account in scopes:
         taken = money.add(account.spent, account.held)
         if account.limit is not None and money.add(taken, amount) > account.limit:
-            failed.append(budget_scope(scope, account.limit, account.spent, account.held, amount))
+            spent, held = account.spent, account.held
+            failed.append(budget_scope(name, scope_id, limit=account.limit, spent=spent, held=held, requested=amount))
             currency = account.currency
     if failed:
         raise BudgetExceeded(failed, currency)
@@ -73,7 +80,7 @@ def limits_of(scopes: list[Scope]) -> list[Limit]:
             money.plain(account.held),
             money.plain(max(money.subtract(money.subtract(account.limit, account.spent), account.held), money.ZERO)),
         )
-        for (name, scope_id), _, account in scopes
+        for name, (_, scope_id), _, account in scopes
         if account.limit is not None
     ]
 
@@ -88,10 +95,10 @@ def add_to_balances(working_state: WorkingState, scopes: list[Scope], spent: Dec
         held: Added to what is held; may be negative.
 
     Returns:
-        The scopes ("job", "campaign") that exceed their limits afterwards.
+        The names of the scopes that exceed their limits afterwards; "ancestor" only once.
     """
-    over_budget = []
-    for key, before, account in scopes:
+    over_budget: list[str] = []
+    for name, key, before, account in scopes:
         changed = Account(
             account.currency,
             account.limit,
@@ -99,6 +106,6 @@ def add_to_balances(working_state: WorkingState, scopes: list[Scope], spent: Dec
             money.add(account.held, held) if held else account.held,
         )
         working_state.replace(working_state.accounts, key, before, changed)
-        if changed.is_over:
-            over_budget.append(key[0])
+        if changed.is_over and name not in over_budget:
+            over_budget.append(name)
     return over_budget

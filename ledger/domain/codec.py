@@ -69,10 +69,17 @@ def plans_of(struct: type[EventData]) -> tuple[FieldPlan, ...]:
 def _checks_of(struct: type[EventData]) -> tuple[tuple[str, Any, Callable[[Any], Any]], ...]:
     """Return name, default and check of each field that msgspec alone cannot check; a check returns the new value."""
     return tuple(
-        (plan.name, plan.default, partial(_CHECKS[plan.kind], plan))
+        (plan.name, None if plan.default is msgspec.UNSET else plan.default, _check_of(plan))
         for plan in plans_of(struct)
         if plan.kind not in ("plain", "text", "nested") or plan.default is not None
     )
+
+
+def _check_of(plan: FieldPlan) -> Callable[[Any], Any]:
+    check = partial(_CHECKS[plan.kind], plan)
+    if plan.default is not msgspec.UNSET:
+        return check
+    return lambda value: value if value is msgspec.UNSET else check(value)
 
 
 def _plan(field: msgspec.structs.FieldInfo, hint: Any) -> FieldPlan:
@@ -179,7 +186,7 @@ def dump(payload: EventData) -> tuple[bytes, bytes | None]:
     free = None
     for index, kind in layout.converted:
         value = data[index]
-        if value is None:
+        if value is None or value is msgspec.UNSET:
             continue
         if kind == "money":
             data[index] = money.plain(value)
@@ -199,8 +206,9 @@ def dump(payload: EventData) -> tuple[bytes, bytes | None]:
 class _Layout(NamedTuple):
     """How the canonical JSON of an event struct is written: by a struct of the same fields, without their types.
 
-    Its required fields are written even if they are null (in content.assigned null means "no campaign"), the others are
-    omitted then. `converted` contains index and kind of the fields that are not written as they are.
+    Fields that are required or UNSET by default are written even if they are null (in content.assigned null means "no
+    campaign"), the others are omitted then. `converted` contains index and kind of the fields that are not written as
+    they are.
     """
 
     struct: type[msgspec.Struct]
@@ -213,7 +221,10 @@ _WRITTEN_AS_THEY_ARE = ("plain", "currency", "labels")
 @cache
 def _layout_of(struct: type[EventData]) -> _Layout:
     plans = plans_of(struct)
-    fields = [(plan.name, Any, msgspec.UNSET if plan.required else None) for plan in plans]
+    unset = (plan.required or plan.default is msgspec.UNSET for plan in plans)
+    fields = [
+        (plan.name, Any, msgspec.UNSET if is_unset else None) for plan, is_unset in zip(plans, unset, strict=True)
+    ]
     converted = ((index, plan.kind) for index, plan in enumerate(plans) if plan.kind not in _WRITTEN_AS_THEY_ARE)
     return _Layout(msgspec.defstruct(struct.__name__, fields, omit_defaults=True, gc=False), tuple(converted))
 

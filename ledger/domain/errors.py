@@ -236,8 +236,16 @@ class ReferenceMismatch(Refused):
 
     slug = "reference-mismatch"
 
-    def __init__(self, named: UUID, job_campaign_id: UUID) -> None:
-        super().__init__(f"campaign_id is {named}, but the job belongs to campaign {job_campaign_id}")
+    def __init__(self, named: UUID, noun: str, actual: UUID | None) -> None:
+        """Create the error.
+
+        Args:
+            named: The campaign that the event names.
+            noun: What it names besides: "job" or "parent job".
+            actual: The campaign of that job; None if it has none.
+        """
+        campaign = f"campaign {actual}" if actual else "no campaign"
+        super().__init__(f"campaign_id is {named}, but the {noun} belongs to {campaign}")
 
 
 class CurrencyMismatch(Refused):
@@ -262,9 +270,10 @@ class BudgetExceeded(Refused):
 
     def __init__(self, scopes: Sequence[dict[str, Any]], currency: str) -> None:
         first = scopes[0]
+        noun = "ancestor job" if first["scope"] == "ancestor" else first["scope"]
         super().__init__(
-            f"requested {first['requested']} {currency}, but only {first['available']} of the {first['scope']}'s "
-            f"budget of {first['limit']} is available"
+            f"requested {first['requested']} {currency}, but only {first['available']} of the {noun}'s budget of "
+            f"{first['limit']} is available"
         )
         self.scopes = list(scopes)
         self.currency = currency
@@ -280,11 +289,14 @@ class NothingToErase(Refused):
     slug = "nothing-to-erase"
 
 
-def budget_scope(scope: str, limit: Decimal, spent: Decimal, held: Decimal, requested: Decimal) -> dict[str, str]:
+def budget_scope(
+    scope: str, scope_id: UUID, *, limit: Decimal, spent: Decimal, held: Decimal, requested: Decimal
+) -> dict[str, str]:
     """Describe one exceeded limit for the `scopes` of `budget-exceeded`.
 
     Args:
-        scope: "campaign" or "job".
+        scope: "job", "ancestor" or "campaign".
+        scope_id: The job or campaign.
         limit: The budget.
         spent: What is spent of it.
         held: What is held of it.
@@ -295,4 +307,4 @@ def budget_scope(scope: str, limit: Decimal, spent: Decimal, held: Decimal, requ
     """
     available = max(subtract(subtract(limit, spent), held), ZERO)
     amounts = {"limit": limit, "spent": spent, "held": held, "requested": requested, "available": available}
-    return {"scope": scope, **{name: plain(amount) for name, amount in amounts.items()}}
+    return {"scope": scope, "id": str(scope_id), **{name: plain(amount) for name, amount in amounts.items()}}

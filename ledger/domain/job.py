@@ -15,6 +15,7 @@ from ledger.domain.fields import (
     Amount,
     Currency,
     Fraction,
+    Instant,
     JsonObject,
     Labels,
     Reason,
@@ -63,9 +64,10 @@ class JobStatus(str, Enum):
 
 
 class JobQueued(EventData, frozen=True, kw_only=True):
-    """A job was queued. `budget` limits what it may spend; `currency` is allowed only without a campaign.
+    """A job was queued. `budget` limits what it and the jobs below it may spend.
 
-    A campaign takes jobs while it is draft, active or paused (version 1: in any status).
+    `currency` is allowed only without a campaign. A campaign takes jobs while it is draft, active or paused (version 1:
+    in any status), a parent job while it is pending or running. Without a campaign, the parent's counts.
     """
 
     agent_type: Agent
@@ -78,10 +80,35 @@ class JobQueued(EventData, frozen=True, kw_only=True):
     labels: Labels | None = None
     trace_id: TraceId | None = None
     span_id: SpanId | None = None
+    parent_job_id: UUID | None = None
 
     def check(self) -> None:
         if self.campaign_id is not None and self.currency is not None:
             raise InvalidFieldError("currency", "is that of the campaign; set it only for a job without a campaign")
+
+
+class JobRecorded(JobQueued, frozen=True, kw_only=True):
+    """A job that ran elsewhere and is over was recorded as one fact.
+
+    Its campaign and its parent may have any status, unless they were deleted. `error_message` is required if it failed.
+    `completed_at` defaults to the time at which the event happened.
+    """
+
+    status: Literal["completed", "failed", "cancelled"]
+    started_at: Instant | None = None
+    completed_at: Instant | None = None
+    output_data: JsonObject = msgspec.field(default_factory=no_object)
+    error_message: ErrorMessage | None = None
+
+
+class JobBudgetChanged(EventData, frozen=True, kw_only=True):
+    """The budget of the job was changed; null removes the limit, an absent `budget` changes nothing.
+
+    It may be less than what is spent; holds are then refused.
+    """
+
+    budget: Amount | None | msgspec.UnsetType = msgspec.UNSET
+    reason: Reason | None = None
 
 
 class JobStarted(EventData, frozen=True, kw_only=True):
@@ -96,9 +123,10 @@ class JobProgressed(EventData, frozen=True, kw_only=True):
 
 
 class JobCompleted(EventData, frozen=True, kw_only=True):
-    """The job was completed."""
+    """The job was completed. `started_at` is for a job that was never reported as started."""
 
     output_data: JsonObject = msgspec.field(default_factory=no_object)
+    started_at: Instant | None = None
 
 
 class JobFailed(EventData, frozen=True, kw_only=True):
@@ -118,7 +146,7 @@ class JobCancelled(EventData, frozen=True, kw_only=True):
 
 
 class JobDeleted(EventData, frozen=True, kw_only=True):
-    """The job was deleted; possible only if it has no cost entries."""
+    """The job was deleted; possible only if it has no cost entries and all its children were deleted."""
 
     reason: Reason | None = None
 
@@ -134,17 +162,22 @@ class JobQueuedV1(EventData, frozen=True, kw_only=True):
     max_retries: MaxRetries | None = None
 
 
+LEVELS_MAX = 15
+"""The most levels of a tree of jobs below its root."""
+
 TAKES_HOLDS = ("pending", "running")
-"""The statuses of a job in which money can be held."""
+"""The statuses of a job in which money can be held, and in which it can start other jobs."""
 
 ENDED = ("completed", "failed", "cancelled")
 """The statuses of a job that has ended."""
 
 EVENTS = (
     EventType("job.queued", JobQueued, Transition((), "pending"), (OlderVersion(JobQueuedV1),), sets_budget=True),
+    EventType("job.recorded", JobRecorded, Transition(()), sets_budget=True),
+    EventType("job.budget_changed", JobBudgetChanged, Transition(("pending", "running")), sets_budget=True),
     EventType("job.started", JobStarted, Transition(("pending",), "running")),
     EventType("job.progressed", JobProgressed, Transition(("running",))),
-    EventType("job.completed", JobCompleted, Transition(("running",), "completed"), ends_job=True),
+    EventType("job.completed", JobCompleted, Transition(("pending", "running"), "completed"), ends_job=True),
     EventType("job.failed", JobFailed, Transition(("pending", "running"), "failed"), ends_job=True),
     EventType("job.retried", JobRetried, Transition(("failed",), "pending")),
     EventType("job.cancelled", JobCancelled, Transition(("pending", "running"), "cancelled"), ends_job=True),
@@ -153,7 +186,10 @@ EVENTS = (
 
 
 class JobState(msgspec.Struct, frozen=True, array_like=True):
-    """The decision state of a job. `budget` is None if the job has no limit."""
+    """The decision state of a job. `budget` is None if the job has no limit.
+
+    The states of earlier releases end before `ancestors`. `ledger.load_state` reads campaign and ancestors by index.
+    """
 
     status: str
     campaign_id: UUID | None
@@ -161,23 +197,34 @@ class JobState(msgspec.Struct, frozen=True, array_like=True):
     budget: Decimal | None
     retry_count: int
     max_retries: int | None
+    ancestors: tuple[UUID, ...] = ()
+    """The jobs above it, from the root of its tree to its parent."""
+    children: int = 0
+    """How many jobs have it as their parent and are not deleted."""
 
 
-def fold(state: JobState | None, payload: EventData, transition: Transition, currency: str) -> JobState:
-    """Fold an event that is allowed into the decision state.
+def open_state(
+    payload: JobQueued, campaign_id: UUID | None, currency: str, ancestors: tuple[UUID, ...] = ()
+) -> JobState:
+    """Fold the first event of a job.
 
     Args:
-        state: The state before the event; None for the first event.
         payload: The data of the event.
-        transition: The transition of its type.
-        currency: The currency of a job that is queued; ignored for later events.
+        campaign_id: The campaign that the job counts for, named or inherited from its parent.
+        currency: The currency of its amounts.
+        ancestors: The jobs above it, from the root to its parent.
 
     Returns:
-        The state after the event.
+        The state at version 1.
     """
-    if isinstance(payload, JobQueued):
-        return JobState("pending", payload.campaign_id, currency, payload.budget, 0, payload.max_retries)
-    assert state is not None
+    status = payload.status if isinstance(payload, JobRecorded) else "pending"
+    return JobState(status, campaign_id, currency, payload.budget, 0, payload.max_retries, ancestors)
+
+
+def fold(state: JobState, payload: EventData, transition: Transition) -> JobState:
+    """Fold a later event that is allowed into the decision state."""
+    if isinstance(payload, JobBudgetChanged):
+        return state if payload.budget is msgspec.UNSET else msgspec.structs.replace(state, budget=payload.budget)
     retries = state.retry_count + isinstance(payload, JobRetried)
     return msgspec.structs.replace(state, status=transition.to or state.status, retry_count=retries)
 

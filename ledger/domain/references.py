@@ -19,11 +19,17 @@ def require_campaign(working_state: WorkingState, campaign_id: UUID) -> Campaign
     return head.state
 
 
-def require_job(working_state: WorkingState, job_id: UUID) -> JobState:
-    """Return the state of a job; raise `UnknownReference` if it does not exist or was deleted."""
+def require_job(working_state: WorkingState, job_id: UUID, field: str = "agent_job_id") -> JobState:
+    """Return the state of a job; raise `UnknownReference` if it does not exist or was deleted.
+
+    Args:
+        working_state: Holds the state.
+        job_id: The job.
+        field: The field that names the job.
+    """
     head = working_state.heads.get(("job", job_id))
     if head is None or head.state.status == DELETED:
-        raise UnknownReference("agent_job_id", job_id)
+        raise UnknownReference(field, job_id)
     assert isinstance(head.state, JobState)
     return head.state
 
@@ -52,12 +58,44 @@ def resolve_references(
     job_campaign_id = require_job(working_state, job_id).campaign_id
     if campaign_id is not None:
         if job_campaign_id not in (None, campaign_id):
-            raise ReferenceMismatch(campaign_id, job_campaign_id)
+            raise ReferenceMismatch(campaign_id, "job", job_campaign_id)
         return campaign_id, job_id
-    inherited = working_state.heads.get(("campaign", job_campaign_id)) if job_campaign_id else None
-    if inherited is None or inherited.state.status == DELETED:
-        return None, job_id
-    return job_campaign_id, job_id
+    return _inherited(working_state, job_campaign_id), job_id
+
+
+def resolve_parent(
+    working_state: WorkingState, campaign_id: UUID | None, parent_job_id: UUID | None
+) -> tuple[UUID | None, JobState | None]:
+    """Check the campaign and parent that a new job names; without a campaign, the parent's counts.
+
+    Args:
+        working_state: Holds the states of both.
+        campaign_id: The campaign that the job names; None if none.
+        parent_job_id: The parent that the job names; None if none.
+
+    Returns:
+        The campaign that the job counts for, and the state of its parent. No campaign if the parent's was deleted.
+
+    Raises:
+        UnknownReference: One of them does not exist or was deleted.
+        ReferenceMismatch: The parent does not belong to the campaign.
+    """
+    if campaign_id is not None:
+        require_campaign(working_state, campaign_id)
+    if parent_job_id is None:
+        return campaign_id, None
+    parent = require_job(working_state, parent_job_id, "parent_job_id")
+    if campaign_id is None:
+        return _inherited(working_state, parent.campaign_id), parent
+    if campaign_id != parent.campaign_id:
+        raise ReferenceMismatch(campaign_id, "parent job", parent.campaign_id)
+    return campaign_id, parent
+
+
+def _inherited(working_state: WorkingState, campaign_id: UUID | None) -> UUID | None:
+    """Return the campaign of a job that others inherit; None if it was deleted."""
+    head = working_state.heads.get(("campaign", campaign_id)) if campaign_id is not None else None
+    return None if head is None or head.state.status == DELETED else campaign_id
 
 
 def require_takes_holds(
@@ -81,16 +119,25 @@ def require_takes_holds(
         _require_status("campaign", status, campaign.statuses_for_holds(schema_version), "money can be held")
 
 
-def require_takes_jobs(working_state: WorkingState, campaign_id: UUID, schema_version: int) -> CampaignState:
-    """Return the state of a campaign in which a job is queued; `schema_version` is that of the `job.queued`.
+def require_takes_jobs(
+    working_state: WorkingState, campaign_id: UUID | None, parent: JobState | None, schema_version: int
+) -> None:
+    """Check that the campaign and parent of a queued job are in a status that allows it.
+
+    Args:
+        working_state: Holds the state of the campaign.
+        campaign_id: The campaign that the job counts for; None if none.
+        parent: The state of its parent; None if it has none.
+        schema_version: The version of the `job.queued`, whose rules apply.
 
     Raises:
-        UnknownReference: The campaign does not exist.
-        IllegalTransition: Its status allows no new jobs.
+        IllegalTransition: The status of the campaign or parent allows no new jobs.
     """
-    state = require_campaign(working_state, campaign_id)
-    _require_status("campaign", state.status, campaign.statuses_for_jobs(schema_version), "jobs can be queued")
-    return state
+    if parent is not None:
+        _require_status("parent job", parent.status, job.TAKES_HOLDS, "jobs can be queued under it")
+    if campaign_id is not None:
+        status = require_campaign(working_state, campaign_id).status
+        _require_status("campaign", status, campaign.statuses_for_jobs(schema_version), "jobs can be queued")
 
 
 def _require_status(noun: str, status: str, allowed: tuple[str, ...], what: str) -> None:

@@ -26,7 +26,7 @@ def has_same_content(recorded: RecordedIdentity, candidate: Candidate, working_s
     Args:
         recorded: The event in the log.
         candidate: The event that was sent; its times and ids count only if they were sent.
-        working_state: Holds the campaign and the job that the event names.
+        working_state: Holds the campaign and the job, or the parent job, that the event names.
 
     Returns:
         Whether the event that was sent is a duplicate. If the recorded text was erased, texts do not count.
@@ -73,7 +73,8 @@ def _inherited(field: str, sent: EventData, stored: EventData, working_state: Wo
     """Return what the service fills in if the first event of a stream lacks a field; None if it fills in nothing."""
     if field not in ("campaign_id", "currency"):
         return None
-    job = _state(working_state, "job", getattr(stored, "agent_job_id", None))
+    job_id = getattr(stored, "agent_job_id", None) or getattr(stored, "parent_job_id", None)
+    job = _state(working_state, "job", job_id)
     job_campaign_id = job.campaign_id if isinstance(job, JobState) else None
     if field == "campaign_id":
         return job_campaign_id

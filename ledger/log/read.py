@@ -104,6 +104,7 @@ class EventFilter(msgspec.Struct, frozen=True):
     campaign_id: UUID | None = None
     agent_job_id: UUID | None = None
     allowed_campaign_ids: frozenset[UUID] | None = None
+    agent_job_ids: tuple[UUID, ...] = ()
 
     def matches(self, event: StoredEvent) -> bool:
         """Whether the filter selects an event at any position, by the same conditions as `read_page`."""
@@ -113,6 +114,7 @@ class EventFilter(msgspec.Struct, frozen=True):
             and (not self.stream_ids or event.stream_id in self.stream_ids)
             and (self.campaign_id is None or event.campaign_id == self.campaign_id)
             and (self.agent_job_id is None or event.agent_job_id == self.agent_job_id)
+            and (not self.agent_job_ids or event.agent_job_id in self.agent_job_ids)
             and (self.allowed_campaign_ids is None or event.campaign_id in self.allowed_campaign_ids)
         )
 
@@ -161,6 +163,8 @@ def _conditions(selection: EventFilter) -> tuple[str, list[object]]:
         narrow("campaign_id = {}", selection.campaign_id)
     if selection.agent_job_id is not None:
         narrow("agent_job_id = {}", selection.agent_job_id)
+    if selection.agent_job_ids:
+        narrow("agent_job_id = ANY ({}::uuid[])", list(selection.agent_job_ids))
     allowed = selection.allowed_campaign_ids
     if allowed is not None and selection.campaign_id is None:
         narrow("campaign_id = ANY ({}::uuid[])", list(allowed))

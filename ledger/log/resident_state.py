@@ -191,7 +191,7 @@ class _NeededIds:
         else:
             self._streams[stream_id] = None
             self._probes.append(candidate.identity)
-        for reference in ("campaign_id", "agent_job_id"):
+        for reference in ("campaign_id", "parent_job_id" if category == "job" else "agent_job_id"):
             referenced = getattr(candidate.payload, reference, None)
             if referenced is not None and not self._is_resident("", referenced):
                 self._streams[referenced] = None

@@ -151,9 +151,10 @@ async def test_a_refused_hold_names_the_limits_and_what_is_available(shared: Ser
     assert status == 402
     assert slug(problem) == "budget-exceeded"
     assert problem["currency"] == "EUR"
+    asked = {"held": "2.5", "requested": "3"}
     assert problem["scopes"] == [
-        {"scope": "job", "limit": "5", "spent": "1", "held": "2.5", "requested": "3", "available": "1.5"},
-        {"scope": "campaign", "limit": "10", "spent": "7", "held": "2.5", "requested": "3", "available": "0.5"},
+        {"scope": "job", "id": queued["id"], "limit": "5", "spent": "1", "available": "1.5", **asked},
+        {"scope": "campaign", "id": created["id"], "limit": "10", "spent": "7", "available": "0.5", **asked},
     ]
 
 

@@ -335,3 +335,44 @@ def test_sql_computes_the_same_over_budget_as_the_judge_for_any_requests(templat
 
     # Which limits are exceeded is random; OVER covers all of them.
     assert len(seen) > 1
+
+
+async def test_the_limits_of_ancestors_are_checked_as_they_were_at_each_position(database: Database) -> None:
+    root = job(budget="5")
+    child = job(parent_job_id=root["id"], budget="3")
+    leaf, sibling = job(parent_job_id=child["id"]), job(parent_job_id=root["id"])
+    held = reserve("2", agent_job_id=leaf["id"])
+    log = [
+        *(root, child, leaf, sibling),  # 1 to 4
+        held,  # 5
+        cost("1.5", agent_job_id=leaf["id"]),  # 6: with the hold over the limit of the child
+        cost("1.5", agent_job_id=child["id"]),  # 7: exactly at the limit of the root, over that of the child itself
+        cost("0.1", agent_job_id=sibling["id"]),  # 8: over the limit of the root
+        follow(child, "job.budget_changed", {"reason": "no change"}),  # 9
+        cost("0", agent_job_id=leaf["id"]),  # 10
+        follow(child, "job.budget_changed", {"budget": None}),  # 11
+        follow(root, "job.budget_changed", {"budget": "5.1"}),  # 12
+        cost("0", agent_job_id=leaf["id"]),  # 13
+        cost("0.1", agent_job_id=root["id"]),  # 14: over the limit of the root itself
+        follow(held, "cost.released"),  # 15
+        cost("1.9", agent_job_id=child["id"]),  # 16
+    ]
+    over = {6: ["ancestor"], 7: ["job"], 8: ["ancestor"], 10: ["ancestor"], 14: ["job"]}
+
+    receipts = await record(database, *log)
+
+    assert {receipt.position: receipt.over_budget for receipt in receipts if receipt.over_budget} == over
+    assert await faults(database) == []
+
+
+@pytest.mark.parametrize(("wrong", "position"), [("NULL", 3), ("'{job}'", 3), ("'{ancestor}'", 4), ("'{ancestor}'", 5)])
+async def test_a_changed_mark_of_an_ancestor_is_found(
+    database: Database, database_url: URL, wrong: str, position: int
+) -> None:
+    root = job(budget="1")
+    child = job(parent_job_id=root["id"])
+    await record(database, root, child, cost("2", agent_job_id=child["id"]), cost("0", agent_job_id=root["id"]), cost())
+    async with connected(direct_url(database_url)) as connection, connection.transaction():
+        await change(connection, "over_budget", wrong, position)
+
+    assert positions(await faults(database)) == {position}

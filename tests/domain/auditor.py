@@ -25,6 +25,7 @@ class Auditor:
         self.costs: dict[Any, Decimal] = defaultdict(Decimal)
         self.credits: set[Any] = set()
         self.holds: dict[Any, Decimal] = {}
+        self.parents: dict[Any, Any] = {}
 
     def read(self, event: Recorded) -> None:
         """Check one event and add it to the balances."""
@@ -39,10 +40,14 @@ class Auditor:
         self.recorded_at = event.recorded_at
 
         data = json.loads(event.data)
-        if event.type in ("campaign.created", "campaign.budget_changed", "job.queued"):
-            assert "budget" in data or event.category == "job", "the budget of a campaign is written even if it is null"
+        if "budget" in data or event.type in ("job.queued", "job.recorded"):
             limit = data.get("budget")
             self.limits[stream] = None if limit is None else Decimal(limit)
+        assert stream in self.limits or event.category != "campaign", (
+            "a campaign's budget is written even if it is null"
+        )
+        if data.get("parent_job_id") is not None:
+            self.parents[event.stream_id] = type(event.stream_id)(data["parent_job_id"])
         if event.category == "cost" and event.type != "cost.denied":
             with localcontext(EXACT):
                 self._count(event, data)
@@ -63,10 +68,17 @@ class Auditor:
         elif event.type == "cost.reserved":
             self.holds[entry] = Decimal(data["amount"])
         assert self.costs[entry] <= 0 if entry in self.credits else self.costs[entry] >= 0
-        for scope in (("campaign", event.campaign_id), ("job", event.agent_job_id)):
+        for scope in (("campaign", event.campaign_id), *(("job", job_id) for job_id in self._lineage(event))):
             if scope[1] is None:
                 continue
             self.spent[scope] += self.costs[entry] - cost
             self.held[scope] += self.holds.get(entry, Decimal(0)) - held
             limit, taken = self.limits[scope], self.spent[scope] + self.held[scope]
             assert event.type != "cost.reserved" or limit is None or taken <= limit
+
+    def _lineage(self, event: Recorded) -> list[Any]:
+        """Return the job of an event and all jobs above it."""
+        jobs = [event.agent_job_id]
+        while jobs[-1] in self.parents:
+            jobs.append(self.parents[jobs[-1]])
+        return jobs

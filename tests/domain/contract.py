@@ -50,11 +50,19 @@ CONTRACT: dict[str, Row] = {
         "",
         "pending",
         "agent_type input_data",
-        "campaign_id budget currency max_retries agent_name labels trace_id span_id",
+        "campaign_id budget currency max_retries agent_name labels trace_id span_id parent_job_id",
     ),
+    "job.recorded": Row(
+        "",
+        "completed",
+        "agent_type input_data status",
+        "campaign_id budget currency max_retries agent_name labels trace_id span_id parent_job_id started_at "
+        "completed_at output_data error_message",
+    ),
+    "job.budget_changed": Row("pending running", SAME, "", "budget reason"),
     "job.started": Row("pending", "running", "", ""),
     "job.progressed": Row("running", SAME, "", "progress message"),
-    "job.completed": Row("running", "completed", "", "output_data"),
+    "job.completed": Row("pending running", "completed", "", "output_data started_at"),
     "job.failed": Row("pending running", "failed", "error_message", ""),
     "job.retried": Row("failed", "pending", "", ""),
     "job.cancelled": Row("pending running", "cancelled", "", "reason"),
@@ -93,8 +101,12 @@ CONTRACT: dict[str, Row] = {
 TRANSITIONS = {name: (row.allowed_from, row.to) for name, row in CONTRACT.items()}
 
 MONEY = {"budget", "revenue", "cost", "amount", "progress"}
-TIMES = {"start_date", "end_date", "occurred_at"}
-IDS = {"campaign_id", "agent_job_id", "correlation_id", "causation_id"}
+TIMES = {"start_date", "end_date", "occurred_at", "started_at", "completed_at"}
+IDS = {"campaign_id", "agent_job_id", "parent_job_id", "correlation_id", "causation_id"}
+
+
+NULLS = {("job.budget_changed", "budget")}
+"""Optional fields that are not absent if they are null."""
 
 
 def stream_of(event: Event) -> str:
@@ -109,11 +121,13 @@ def canonical_id(sent: str) -> str:
 def meaning(name: str, data: dict[str, Any]) -> dict[str, Any]:
     """Return data in normal form: two events have the same content if it is equal."""
     defaults = {"campaign.created": {"currency": "USD"}, "cost.reserved": {"expires_in": 900}}
-    present = {field: value for field, value in data.items() if value is not None}
+    present = {field: value for field, value in data.items() if value is not None or (name, field) in NULLS}
     return {field: plain(field, value) for field, value in {**defaults.get(name, {}), **present}.items()}
 
 
 def plain(field: str, value: Any) -> Any:
+    if value is None:
+        return None
     if field in MONEY:
         return Decimal(str(value))
     if field in IDS:

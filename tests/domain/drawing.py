@@ -34,6 +34,7 @@ RARE = (
     "cost.extended",
     "cost.recorded",
     "job.progressed",
+    "job.recorded",
 )
 
 
@@ -180,17 +181,27 @@ class Drawer:
         return self._reason(name)
 
     def _job(self, name: str) -> dict[str, Any]:
-        if name == "job.queued":
+        if name in ("job.queued", "job.recorded"):
+            parent = self._some(parent_job_id=self._one_of("job")) if self.draw(st.booleans()) else {}
             queued = self._some(
-                campaign_id=self._one_of("campaign"),
+                campaign_id=st.none() if parent and not self._is_rare() else self._one_of("campaign"),
                 budget=sometimes(st.sampled_from(LIMITS)),
                 max_retries=sometimes(st.integers(0, 2)),
             )
             currency = self._some(currency=sometimes(st.sampled_from(["USD", "EUR"])))
-            return queued if "campaign_id" in queued else {**queued, **currency}
+            ended = self._ended() if name == "job.recorded" else {}
+            return {**queued, **parent, **ended, **({} if "campaign_id" in queued else currency)}
+        if name == "job.budget_changed":
+            return self.draw(st.sampled_from([{}, {"budget": None}, *({"budget": limit} for limit in LIMITS)]))
         if name == "job.progressed":
             return self._some(progress=sometimes(st.sampled_from(["0", "0.5", 1])))
         return self._reason(name)
+
+    def _ended(self) -> dict[str, Any]:
+        """Draw how a job ended that ran elsewhere."""
+        status = self.draw(st.sampled_from(["completed", "failed", "cancelled"]))
+        message = {"error_message": "it broke"} if status == "failed" and not self._is_rare() else {}
+        return {"status": status, **message}
 
     def _cost(self, name: str) -> dict[str, Any]:
         tokens = sometimes(st.integers(0, 5))

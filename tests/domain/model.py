@@ -154,7 +154,7 @@ class Model:
         over = getattr(self, f"_{category}")(name.split(".")[1], data, stream, now)
         stream["version"] += 1
         if to != SAME:
-            stream["status"] = to
+            stream["status"] = data["status"] if name == "job.recorded" else to
         self.streams[category, stream_id] = stream
         self.position += 1
         verdict = Verdict(None, stream["version"], self.position, over_budget=over)
@@ -175,33 +175,48 @@ class Model:
         of_job = self.streams["job", job_id]["campaign"] if job_id else None
         if campaign_id and of_job and campaign_id != of_job:
             raise Refusal("reference-mismatch")
+        if parent_id := data.get("parent_job_id"):
+            if self.status("job", parent_id) in (None, "deleted"):
+                raise Refusal("unknown-reference")
+            if campaign_id and campaign_id != self.streams["job", parent_id]["campaign"]:
+                raise Refusal("reference-mismatch")
+            if len(self._lineage(parent_id)) > 15:
+                raise Refusal("invalid-event")
         if name.startswith("cost."):
             scopes = self._scopes(*self._counts_for(data))
-            currency = data.get("currency") or (scopes[-1]["currency"] if scopes else "USD")
-            if any(scope["currency"] != currency for scope in scopes):
+            currency = data.get("currency") or (scopes[-1][1]["currency"] if scopes else "USD")
+            if any(scope["currency"] != currency for _, scope in scopes):
                 raise Refusal("currency-mismatch")
 
     def _filled(self, name: str, data: dict[str, Any]) -> dict[str, Any]:
         """Return the data of an event with the campaign and the currency that it inherits if it names none."""
-        if name not in ("content.created", "job.queued", "cost.recorded", "cost.reserved", "cost.credited"):
+        names_of_opening = ("content.created", "job.queued", "job.recorded", "cost.recorded", "cost.reserved")
+        if name not in (*names_of_opening, "cost.credited"):
             return data
-        job = self.streams.get(("job", data.get("agent_job_id", "")), {})
+        job = self.streams.get(("job", data.get("agent_job_id") or data.get("parent_job_id", "")), {})
         campaign_id = data.get("campaign_id") or job.get("campaign")
         campaign = self.streams.get(("campaign", campaign_id or ""), {})
         currency = data.get("currency") or campaign.get("currency") or job.get("currency") or "USD"
         return {**data, "campaign_id": campaign_id, "currency": currency}
 
     def _counts_for(self, data: dict[str, Any]) -> tuple[str | None, str | None]:
-        campaign_id, job_id = data.get("campaign_id"), data.get("agent_job_id")
+        campaign_id, job_id = data.get("campaign_id"), data.get("agent_job_id") or data.get("parent_job_id")
         if job_id and not campaign_id:
             of_job = self.streams["job", job_id]["campaign"]
             campaign_id = of_job if of_job and self.status("campaign", of_job) != "deleted" else None
         return campaign_id, job_id
 
-    def _scopes(self, campaign_id: str | None, job_id: str | None) -> list[Stream]:
-        """Return the job and the campaign that money counts for, without those that are None."""
-        keys = [("job", job_id), ("campaign", campaign_id)]
-        return [self.streams[category, stream_id] for category, stream_id in keys if stream_id]
+    def _scopes(self, campaign_id: str | None, job_id: str | None) -> list[tuple[str, Stream]]:
+        """Return the job, the jobs above it and the campaign that money counts for, each with what it is called."""
+        lineage = self._lineage(job_id) if job_id else []
+        names = ["job", *["ancestor"] * len(lineage)]
+        scopes = [(name, self.streams["job", each]) for name, each in zip(names, lineage, strict=False)]
+        return [*scopes, ("campaign", self.streams["campaign", campaign_id])] if campaign_id else scopes
+
+    def _lineage(self, job_id: str) -> list[str]:
+        """Return a job and all jobs above it."""
+        parent_id = self.streams["job", job_id]["parent"]
+        return [job_id, *(self._lineage(parent_id) if parent_id else [])]
 
     def _campaign(self, verb: str, data: dict[str, Any], stream: Stream, now: datetime) -> None:
         if verb == "created":
@@ -226,11 +241,19 @@ class Model:
         stream["category"] = "content"
 
     def _job(self, verb: str, data: dict[str, Any], stream: Stream, now: datetime) -> None:
-        if verb == "queued":
-            campaign_id = data.get("campaign_id")
-            if campaign_id and self.status("campaign", campaign_id) in ("completed", "archived"):
+        if verb in ("queued", "recorded"):
+            campaign_id, parent_id = self._counts_for(data)
+            if verb == "recorded" and data["status"] == "failed" and "error_message" not in data:
+                raise Refusal("invalid-event")
+            if verb == "queued" and parent_id and self.status("job", parent_id) not in ("pending", "running"):
                 raise Refusal("illegal-transition")
-            currency = self.streams["campaign", campaign_id]["currency"] if campaign_id else data.get("currency", "USD")
+            if verb == "queued" and campaign_id and self.status("campaign", campaign_id) in ("completed", "archived"):
+                raise Refusal("illegal-transition")
+            owner = self.streams.get(("job", parent_id or "")) or self.streams.get(("campaign", campaign_id or ""))
+            currency = owner["currency"] if owner else data.get("currency", "USD")
+            if data.get("currency", currency) != currency:
+                raise Refusal("currency-mismatch")
+            stream |= {"parent": parent_id}
             stream |= {"category": "job", "campaign": campaign_id, "currency": currency, "limit": data.get("budget")}
             stream |= {"spent": Decimal(0), "held": Decimal(0), "entries": 0}
             stream |= {"retries": 0, "max_retries": data.get("max_retries")}
@@ -238,8 +261,14 @@ class Model:
             if stream["max_retries"] is not None and stream["retries"] >= stream["max_retries"]:
                 raise Refusal("illegal-transition")
             stream["retries"] += 1
-        elif verb == "deleted" and stream["entries"]:
+        elif verb == "budget_changed":
+            stream["limit"] = data.get("budget", stream["limit"])
+        elif verb == "deleted" and (stream["entries"] or self._has_children(stream["id"])):
             raise Refusal("illegal-transition")
+
+    def _has_children(self, job_id: str) -> bool:
+        streams = self.streams.values()
+        return any(stream.get("parent") == job_id and stream["status"] != "deleted" for stream in streams)
 
     def _cost(self, verb: str, data: dict[str, Any], stream: Stream, now: datetime) -> list[str] | None:
         with localcontext(EXACT):
@@ -272,34 +301,35 @@ class Model:
             stream["held"] = Decimal(0)
         elif verb in ("recorded", "settled"):
             stream |= {"cost": data["cost"], "tokens": data.get("tokens_used", 0), "held": Decimal(0)}
-        for scope in scopes:
+        for _, scope in scopes:
             scope["spent"] += stream["cost"] - before[0]
             scope["held"] += stream["held"] - before[1]
             if scope["category"] == "job" and verb in ("recorded", "reserved", "credited"):
                 scope["entries"] += 1
-        over = [s["category"] for s in scopes if s["limit"] is not None and s["spent"] + s["held"] > s["limit"]]
+        over = [name for name, s in scopes if s["limit"] is not None and s["spent"] + s["held"] > s["limit"]]
+        over = list(dict.fromkeys(over))
         return over if over and verb in ("recorded", "settled") else None
 
-    def _require_room(self, amount: Decimal, scopes: list[Stream]) -> None:
+    def _require_room(self, amount: Decimal, scopes: list[tuple[str, Stream]]) -> None:
         """Raise `Refusal` unless all of these allow a hold of this amount."""
         takes_holds = {"job": ("pending", "running"), "campaign": ("draft", "active")}
-        if any(scope["status"] not in takes_holds[scope["category"]] for scope in scopes):
+        if any(name in takes_holds and scope["status"] not in takes_holds[name] for name, scope in scopes):
             raise Refusal("illegal-transition")
         failed = []
-        for scope in scopes:
+        for name, scope in scopes:
             limit, spent, held = scope["limit"], scope["spent"], scope["held"]
             if limit is not None and spent + held + amount > limit:
                 amounts = {"limit": limit, "spent": spent, "held": held, "requested": amount}
                 amounts["available"] = max(limit - spent - held, Decimal(0))
                 shown = {name: f"{value.normalize():f}" for name, value in amounts.items()}
-                failed.append(({"scope": scope["category"], **shown}, scope["currency"]))
+                failed.append(({"scope": name, "id": scope["id"], **shown}, scope["currency"]))
         if failed:
             raise Refusal("budget-exceeded", scopes=[shown for shown, _ in failed], currency=failed[0][1])
 
     def _free(self, entry: Stream, status: str) -> None:
         """Release or expire a hold, as the service does."""
         with localcontext(EXACT):
-            for scope in self._scopes(entry["campaign"], entry["job"]):
+            for _, scope in self._scopes(entry["campaign"], entry["job"]):
                 scope["held"] -= entry["held"]
         entry |= {"status": status, "held": Decimal(0), "version": entry["version"] + 1}
         self.position += 1

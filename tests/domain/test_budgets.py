@@ -21,8 +21,11 @@ def campaign_and_job(budget: str, cap: str | None) -> tuple[MemoryLedger, Sent, 
     return ledger, owner, working
 
 
-def scope(*amounts: str) -> dict[str, str]:
-    return dict(zip(("scope", "limit", "spent", "held", "requested", "available"), amounts, strict=True))
+def scope(opened: Sent, *amounts: str) -> dict[str, str]:
+    """Return the scope of a campaign or job in a refusal."""
+    names = ("limit", "spent", "held", "requested", "available")
+    noun = opened["type"].partition(".")[0]
+    return {"scope": noun, "id": opened["id"], **dict(zip(names, amounts, strict=True))}
 
 
 @pytest.mark.parametrize(
@@ -65,8 +68,8 @@ def test_a_refused_hold_lists_what_is_spent_held_and_available_for_every_exceede
     assert refusal.members == {
         "currency": "USD",
         "scopes": [
-            scope("job", "5", "1.25", "0.5", "9", "3.25"),
-            scope("campaign", "10", "7.75", "0.5", "9", "1.75"),
+            scope(working, "5", "1.25", "0.5", "9", "3.25"),
+            scope(owner, "10", "7.75", "0.5", "9", "1.75"),
         ],
     }
 
@@ -77,7 +80,7 @@ def test_only_exceeded_budgets_are_listed_and_available_is_never_negative() -> N
 
     refusal = ledger.refuse(reserve(SMALLEST, agent_job_id=working["id"]))
 
-    assert refusal.members["scopes"] == [scope("job", "5", "7", "0", SMALLEST, "0")]
+    assert refusal.members["scopes"] == [scope(working, "5", "7", "0", SMALLEST, "0")]
 
 
 def test_a_refusal_uses_the_currency_of_the_budget() -> None:
@@ -264,7 +267,7 @@ def test_a_budget_can_be_set_below_what_is_spent_and_the_next_hold_is_refused() 
     refusal = ledger.refuse(reserve("1", campaign_id=owner["id"]))
     settled = ledger.accept(later(held, "settled", cost="3"))
 
-    assert refusal.members["scopes"] == [scope("campaign", "2", "4", "3", "1", "0")]
+    assert refusal.members["scopes"] == [scope(owner, "2", "4", "3", "1", "0")]
     assert settled.over_budget == ["campaign"]
     assert ledger.balances(owner) == (7, 0)
 

@@ -46,7 +46,10 @@ def test_a_denial_has_the_fields_of_the_hold_and_the_members_of_the_refusal() ->
         "provider": "a provider",
         "agent_job_id": working["id"],
         "scopes": [
-            {"scope": "campaign", "limit": "1", "spent": "0", "held": "0", "requested": "2.5", "available": "1"}
+            {
+                **{"scope": "campaign", "id": owner["id"], "limit": "1", "spent": "0", "held": "0"},
+                **{"requested": "2.5", "available": "1"},
+            }
         ],
     }
     assert denial.candidate.text == '{"description":"a description"}'

@@ -100,13 +100,22 @@ class WorkingStateMachine(LedgerMachine):
     @invariant()
     def accounts_are_the_sums_of_their_entries_and_open_holds(self) -> None:
         for (scope, account_id), account in self.working_state.accounts.items():
+            ids = {account_id} if scope == "campaign" else self.jobs_below(account_id)
             names = "campaign_id" if scope == "campaign" else "agent_job_id"
-            costs = [entry.cost for entry in self.working_state.entries.values() if getattr(entry, names) == account_id]
-            holds = [hold.amount for hold in self.working_state.holds.values() if getattr(hold, names) == account_id]
+            costs = [entry.cost for entry in self.working_state.entries.values() if getattr(entry, names) in ids]
+            holds = [hold.amount for hold in self.working_state.holds.values() if getattr(hold, names) in ids]
             assert Fraction(account.spent) == sum(map(Fraction, costs))
             assert Fraction(account.held) == sum(map(Fraction, holds))
         held = {entry_id for entry_id, entry in self.working_state.entries.items() if entry.status == "held"}
         assert held == self.working_state.holds.keys()
+
+    def jobs_below(self, job_id: UUID) -> set[UUID]:
+        """Return a job and all jobs below it, by the model."""
+        parents = {key[1]: stream["parent"] for key, stream in self.model.streams.items() if key[0] == "job"}
+        below = {str(job_id)}
+        while more := {child for child, parent in parents.items() if parent in below} - below:
+            below |= more
+        return {UUID(each) for each in below}
 
     def teardown(self) -> None:
         """Judging the recorded events again, from an empty working state, gives the same rows and states."""

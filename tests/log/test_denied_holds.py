@@ -39,9 +39,10 @@ async def test_a_refused_hold_is_recorded_with_the_request_and_the_exceeded_limi
     refusal = await assert_denied(appender, hold)
 
     scopes = [
-        {"scope": "job", "limit": "5", "spent": "0", "held": "0", "requested": "7.5", "available": "5"},
-        {"scope": "campaign", "limit": "10", "spent": "4", "held": "0", "requested": "7.5", "available": "6"},
+        {"scope": "job", "id": queued["id"], "limit": "5", "spent": "0", "held": "0", "available": "5"},
+        {"scope": "campaign", "id": opened["id"], "limit": "10", "spent": "4", "held": "0", "available": "6"},
     ]
+    scopes = [{**scope, "requested": "7.5"} for scope in scopes]
     assert refusal.scopes == scopes
     columns = "type, version, actor, causation_id::text, campaign_id::text, agent_job_id::text, data::text, text::text"
     ((*stored, data, text),) = await query(database, f"SELECT {columns} FROM ledger.events WHERE position = 4")

@@ -76,7 +76,10 @@ async def test_balances_are_read_after_the_wait(database: Database, database_url
 
     assert isinstance(refusal, BudgetExceeded)
     assert refusal.scopes == [
-        {"scope": "campaign", "limit": "10", "spent": "8", "held": "0", "requested": "5", "available": "2"}
+        {
+            **{"scope": "campaign", "id": opened["id"], "limit": "10", "spent": "8", "held": "0"},
+            **{"requested": "5", "available": "2"},
+        }
     ]
 
 

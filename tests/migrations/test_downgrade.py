@@ -8,11 +8,11 @@ from sqlalchemy import URL
 from ledger.database import Database
 from ledger.domain.access import Role
 from ledger.keys import create_key
-from tests.events import campaign, content, cost, credit, follow, job, reserve
+from tests.events import campaign, content, cost, credit, event, follow, job, reserve
 from tests.log.helpers import query, record, value
 from tests.migrations.helpers import HEAD, alembic, objects, revision, run_alembic
 from tests.projections.helpers import folded, stored, tables
-from tests.projections.replaying import fold_everything
+from tests.projections.replaying import fold_everything, verified
 
 pytestmark = pytest.mark.direct
 
@@ -127,3 +127,44 @@ CANNOT_BE_READ = (
     "the event at position 2 cannot be read by an earlier release; nothing was changed. Next: restore a backup from "
     "before the upgrade, or stay on this release"
 )
+
+
+@pytest.mark.parametrize("kind", ["parent", "recorded", "budget", "started"])
+async def test_a_downgrade_is_refused_while_events_of_trees_of_jobs_are_stored(
+    database: Database, database_url: URL, kind: str
+) -> None:
+    queued = job()
+    ran = {"agent_type": "analyst", "input_data": {}, "status": "completed"}
+    newer = {
+        "parent": job(parent_job_id=queued["id"]),
+        "recorded": event("job.recorded", ran),
+        "budget": follow(queued, "job.budget_changed", {"budget": None}),
+        "started": follow(queued, "job.completed", {"started_at": "2025-01-01T00:00:00Z"}),
+    }
+    await record(database, queued, newer[kind])
+
+    refused = await alembic(database_url, "-x", "delete-events=yes", "downgrade", BEFORE_TREES)
+
+    assert (refused.code, refused.err) == (1, f"Error: {CANNOT_BE_READ}\n")
+    assert await revision(database_url) == HEAD
+
+
+async def test_states_of_jobs_lose_their_place_in_a_tree_and_are_still_clean_after_the_upgrade(
+    database: Database, database_url: URL
+) -> None:
+    queued = job(budget="5")
+    await record(database, queued, cost(agent_job_id=queued["id"]))
+    await fold_everything(database)
+
+    await run_alembic(database_url, "downgrade", BEFORE_TREES)
+    states = await query(database, "SELECT json_array_length(state) FROM ledger.streams")
+    await run_alembic(database_url, "upgrade", "head")
+    report, _ = await verified(database)
+    await record(database, job(parent_job_id=queued["id"]))
+
+    assert states == [(6,)]
+    assert report.is_clean, report
+    assert (await verified(database))[1] == set()
+
+
+BEFORE_TREES = "0015"

@@ -20,7 +20,8 @@ from projections.tables import (
     NAMES,
     READ_MODELS_BY_CATEGORY,
 )
-from tests.events import campaign, cost, follow, job, reserve
+from projections.worker import fold_page
+from tests.events import campaign, cost, event, follow, job, reserve
 from tests.log.helpers import record
 from tests.projections.helpers import append_requests, folded, sample_history, stored
 from tests.projections.replaying import skipped
@@ -34,7 +35,7 @@ async def assert_every_row_equals_the_fold(database: Database, positions: Sequen
     compared = set()
     for position in positions:
         expected = folded(events[:position])
-        for model, row_id in {(READ_MODELS_BY_CATEGORY[event.category], event.stream_id) for event in events}:
+        for model, row_id in {(READ_MODELS_BY_CATEGORY[each.category], each.stream_id) for each in events}:
             row = await row_as_of(database, model, row_id, position)
             found = None if row is None else msgspec.structs.asdict(row)
             assert found == expected[model.name].get(row_id), (model.name, row_id, position)
@@ -180,3 +181,26 @@ async def test_events_folded_again_for_later_pages_count_for_the_limit(
 
     with pytest.raises(ReadTooLarge):
         await row_as_of(database, CAMPAIGNS, UUID(campaign_id), 33)
+
+
+@pytest.mark.parametrize("page_events", [2, 5_000])
+async def test_the_rows_of_a_tree_equal_the_fold_whether_the_tables_have_its_jobs_or_not(
+    database: Database, monkeypatch: pytest.MonkeyPatch, page_events: int
+) -> None:
+    monkeypatch.setattr(as_of_module, "PAGE_EVENTS_MAX", page_events)
+    gone = campaign(currency="EUR")
+    root = job(gone["id"])
+    child = job(parent_job_id=root["id"], input_data={"a": 1})
+    await record(database, gone, root, child, follow(gone, "campaign.deleted"))
+    await fold_page(database)
+    ran = {"agent_type": "coder", "input_data": {}, "status": "completed", "parent_job_id": child["id"]}
+    leaf, late = event("job.recorded", ran), job(parent_job_id=child["id"])
+    held = reserve("4", agent_job_id=late["id"])
+    costs = [cost(str(number), agent_job_id=each["id"]) for number, each in enumerate((root, child, leaf), 1)]
+    await record(database, leaf, late, held, *costs, follow(held, "cost.settled", {"cost": "3"}))
+
+    await assert_every_row_equals_the_fold(database, range(5, 12))
+
+    row = await row_as_of(database, AGENT_JOBS, UUID(root["id"]), 11)
+    assert row is not None
+    assert (row.currency, row.cost, row.tree_cost) == ("EUR", 1, 9)

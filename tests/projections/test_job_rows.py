@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 
 from projections.rows import COUNTER_MAX, add_count
-from tests.events import campaign, cost, follow, job, reserve
+from tests.events import campaign, cost, event, follow, job, reserve
 from tests.projections.helpers import NOON, MemoryLog, defaults
 
 AT = datetime(2024, 6, 1, tzinfo=UTC)
@@ -158,3 +158,74 @@ def test_costs_change_cost_held_and_tokens() -> None:
 )
 def test_counters_stop_at_the_range_of_a_bigint(count: int, increment: int | None, expected: int) -> None:
     assert add_count(count, increment) == expected
+
+
+def test_a_recorded_job_has_its_status_times_texts_and_place_in_the_tree() -> None:
+    log, owner = MemoryLog(), campaign(currency="EUR", labels={"team": "core"})
+    parent = job(owner["id"])
+    data = {"agent_type": "coder", "input_data": {"a": 1}, "status": "failed", "error_message": "it broke"}
+    times = {"started_at": "2024-06-01T00:00:00Z", "completed_at": "2024-06-01T00:01:00Z"}
+    log.append(owner, parent)
+
+    recorded = event("job.recorded", {**data, **times, "output_data": {}, "parent_job_id": parent["id"]})
+    log.append(recorded)
+
+    row = log.row("agent_jobs", recorded)
+    assert {name: row[name] for name in ("status", "started_at", "completed_at", "error_message")} == {
+        **{"status": "failed", "started_at": AT, "completed_at": AT + timedelta(minutes=1)},
+        "error_message": "it broke",
+    }
+    assert (row["output_data"], row["currency"], row["campaign_id"]) == ("{}", "EUR", UUID(owner["id"]))
+    assert (row["parent_job_id"], row["root_job_id"]) == (UUID(parent["id"]), UUID(parent["id"]))
+    assert row["labels"] == '{"team":"core"}'
+
+
+def test_a_recorded_job_ended_when_the_event_happened_if_nothing_else_is_said() -> None:
+    log, data = MemoryLog(), {"agent_type": "coder", "input_data": {}, "status": "cancelled"}
+    recorded = event("job.recorded", data, occurred_at="2024-06-01T00:00:00Z")
+
+    log.append(recorded)
+
+    row = log.row("agent_jobs", recorded)
+    assert (row["started_at"], row["completed_at"]) == (None, AT)
+
+
+def test_a_job_can_be_completed_before_it_is_reported_as_started() -> None:
+    log, queued, silent = MemoryLog(), job(), job()
+    log.append(queued, silent)
+
+    log.append(follow(queued, "job.completed", {"started_at": "2024-06-01T00:00:00Z"}), follow(silent, "job.completed"))
+
+    assert [log.row("agent_jobs", each)["started_at"] for each in (queued, silent)] == [AT, None]
+    assert log.row("agent_jobs", queued)["status"] == "completed"
+
+
+def test_a_changed_budget_of_a_job_is_shown_and_null_removes_it() -> None:
+    log, queued = MemoryLog(), job(budget="5")
+    log.append(queued)
+    shown = []
+
+    for data in ({"budget": "7.5"}, {"reason": "unchanged"}, {"budget": None}):
+        log.append(follow(queued, "job.budget_changed", data))
+        shown.append(log.row("agent_jobs", queued)["budget"])
+
+    assert shown == [Decimal("7.5"), Decimal("7.5"), None]
+
+
+def test_a_cost_changes_the_tree_cost_of_every_job_above_and_nothing_else_of_them() -> None:
+    log, root = MemoryLog(), job()
+    child = job(parent_job_id=root["id"])
+    leaf = job(parent_job_id=child["id"])
+    held = reserve("5", agent_job_id=leaf["id"])
+    log.append(root, child, leaf)
+    before = {each["id"]: log.row("agent_jobs", each) for each in (root, child)}
+
+    log.append(held)
+    after_the_hold = {each["id"]: log.row("agent_jobs", each) for each in (root, child)}
+    log.append(follow(held, "cost.settled", {"cost": "2", "tokens_used": 7}))
+
+    assert after_the_hold == before
+    changed = {"tree_cost": 2, "position": 5, "updated_at": NOON + timedelta(seconds=4)}
+    assert [log.row("agent_jobs", each) for each in (root, child)] == [row | changed for row in before.values()]
+    row = log.row("agent_jobs", leaf)
+    assert (row["cost"], row["tree_cost"], row["tokens_used"], row["root_job_id"]) == (2, 2, 7, UUID(root["id"]))

@@ -77,8 +77,10 @@ def rows_of(model: Model) -> dict[str, Rows]:
             row |= {"budget_remaining": difference(stream["limit"], stream["spent"])}
         elif stream["category"] == "job":
             owner = None if owner and model.status("campaign", owner) == "deleted" else owner
-            row |= {"budget": stream["limit"], "cost": stream["spent"], "currency": stream["currency"]}
-            row |= {"held": stream["held"], "retry_count": stream["retries"], "campaign_id": owner}
+            row |= {"budget": stream["limit"], "tree_cost": stream["spent"], "currency": stream["currency"]}
+            row |= {"retry_count": stream["retries"], "campaign_id": owner, "parent_job_id": stream["parent"]}
+            own = [entry for entry in model.streams.values() if entry.get("job") == stream["id"]]
+            row |= {name: sum((entry[name] for entry in own), Decimal(0)) for name in ("cost", "held")}
         elif stream["category"] == "cost":
             owner = None if owner and model.status("campaign", owner) == "deleted" else owner
             row |= {"cost": stream["cost"], "held": stream["held"], "tokens_used": stream["tokens"]}
