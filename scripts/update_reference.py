@@ -61,8 +61,8 @@ currency. In JSON objects, the order of keys, escapes, and the spelling of numbe
 an object of more than about 10,000 values or 600 KB must be sent again as it was written.
 
 `null` for an optional field means absent. Amounts are JSON numbers, or strings written like one, read from their text.
-An object that names a member twice is refused, and so is an event with more than 200,000 values. *Free text* is stored
-apart from the data, so that it can be erased.
+An object that names a member twice is refused, and so is an event with more than 200,000 values, or with more than
+64,000 bytes of data besides its free text. *Free text* is stored apart from the data, so that it can be erased.
 """
 
 COMMAND_LINE_INTRODUCTION = """
