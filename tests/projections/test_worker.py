@@ -125,7 +125,7 @@ async def test_tables_folded_in_random_pages_equal_one_fold_of_the_log(
     database: Database, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     chance = random.Random(seed)
-    await append_requests(database, random_history(chance, 600))
+    await append_requests(database, random_history(chance, 800))
 
     await fold_all(database, [chance.choice([1, 2, 5, 20, 100]) for _ in range(50)])
 
