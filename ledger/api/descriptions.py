@@ -203,7 +203,7 @@ FIELDS = {
     "Limit.held": "The sum of its open holds, this one included.",
     "Limit.id": "The job or the campaign.",
     "Limit.limit": "Its budget.",
-    "Limit.scope": "What the limit belongs to: `job` or `campaign`.",
+    "Limit.scope": "What the limit belongs to: `job`, `ancestor` (a job above it) or `campaign`.",
     "Projection.name": "The read model.",
     "Projection.position": "Position of the last event that the read model reflects.",
     "Projection.status": "`running`; `failing`: retrying the event in `last_error`; `paused`: stopped by an operator.",
