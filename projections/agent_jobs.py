@@ -1,4 +1,4 @@
-"""Folds job events, and the amounts of cost events, into `agent_jobs`: a job's own cost and that of its tree."""
+"""Folds job events, and amounts of cost events, into `agent_jobs`: a job's own cost, and its tree's."""
 
 from uuid import UUID
 

@@ -20,7 +20,8 @@ from ledger.api.routes import EVENT_STREAM, Route
 from ledger.api.services import Services
 from ledger.domain.errors import Unauthenticated
 from ledger.domain.event_type import Category
-from ledger.log.read import EventFilter, EventView
+from ledger.log.event_view import EventView
+from ledger.log.read import EventFilter
 
 logger = logging.getLogger(__name__)
 

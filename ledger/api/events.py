@@ -19,11 +19,11 @@ from ledger.domain.access import Caller
 from ledger.domain.errors import NotFound
 from ledger.domain.event_type import CATEGORIES, Category
 from ledger.log.event_json import JsonEvent, read_all_json, read_json_page
+from ledger.log.event_view import EventView
 from ledger.log.point_in_time import require_positions
 from ledger.log.read import (
     PAGE_EVENTS_MAX,
     EventFilter,
-    EventView,
     has_more_than,
     read_head,
     read_stream_version,

@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from ledger.log.read import EventFilter, StoredEvent, view
+from ledger.log.event_view import view
+from ledger.log.read import EventFilter, StoredEvent
 
 RECENT_EVENTS_MAX = 10_000
 RECENT_BYTES_MAX = 16 * 1024 * 1024

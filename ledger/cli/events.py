@@ -24,8 +24,9 @@ from ledger.domain.event import Receipt, Request
 from ledger.log.decode import read_candidate
 from ledger.log.erasure import Erasure
 from ledger.log.erasure import erase as erase_text
+from ledger.log.event_view import EventView, view
 from ledger.log.point_in_time import require_positions
-from ledger.log.read import EventFilter, EventView, read_page, view
+from ledger.log.read import EventFilter, read_page
 from ledger.log.request_body import split_body
 from ledger.log.submit import append_each, decode_each
 

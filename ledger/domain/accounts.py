@@ -1,10 +1,11 @@
-"""Budget checks: the accounts of a cost's job, its ancestors and its campaign, checked and changed together."""
+"""Budget checks: the accounts of a cost's job, ancestors and campaign, checked and changed together."""
 
 from decimal import Decimal
 from uuid import UUID
 
 from ledger.domain import money
-from ledger.domain.errors import BudgetExceeded, CurrencyMismatch, budget_scope
+from ledger.domain.budget_scope import budget_scope
+from ledger.domain.errors import BudgetExceeded, CurrencyMismatch
 from ledger.domain.event import Limit
 from ledger.domain.job import JobState
 from ledger.domain.references import require_job

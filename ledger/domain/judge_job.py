@@ -1,4 +1,4 @@
-"""Judge job events: campaign, parent and currency, status, budget, retries, and deletion of unused jobs."""
+"""Judge job events: campaign, parent, currency, status, budget, retries, deletion of unused jobs."""
 
 from uuid import UUID
 

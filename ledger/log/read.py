@@ -12,8 +12,6 @@ import msgspec
 
 from ledger.database import Connection, Database
 from ledger.database.singleton import HEAD_TABLE, require_row
-from ledger.domain.codec import merge, time_text
-from ledger.domain.fields import JsonObject
 
 PAGE_EVENTS_MAX = 5_000
 PAGE_CHARACTERS_MAX = 8 * 1024 * 1024
@@ -69,27 +67,6 @@ E = TypeVar("E", bound=HasPosition)
 ReadPage = Callable[[Connection, "EventFilter", int, int | None], Awaitable[list[E]]]
 
 
-class EventView(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An event as the API shows it: data and free text are merged into one object."""
-
-    position: int
-    category: str
-    stream_id: UUID
-    version: int
-    id: UUID
-    type: str
-    schema_version: int
-    occurred_at: str
-    recorded_at: str
-    actor: str
-    campaign_id: UUID | None
-    agent_job_id: UUID | None
-    data: JsonObject
-    correlation_id: UUID | None = None
-    causation_id: UUID | None = None
-    erased: bool = False
-
-
 class EventFilter(msgspec.Struct, frozen=True):
     """Selects events; a field that is None or empty selects all. Of positions, `after` is exclusive, `until` inclusive.
 
@@ -117,29 +94,6 @@ class EventFilter(msgspec.Struct, frozen=True):
             and (not self.agent_job_ids or event.agent_job_id in self.agent_job_ids)
             and (self.allowed_campaign_ids is None or event.campaign_id in self.allowed_campaign_ids)
         )
-
-
-def view(event: StoredEvent) -> EventView:
-    """Return the view of a stored event."""
-    free_text = event.text.encode() if event.text is not None else None
-    return EventView(
-        position=event.position,
-        category=event.category,
-        stream_id=event.stream_id,
-        version=event.version,
-        id=event.id,
-        type=event.type,
-        schema_version=event.schema_version,
-        occurred_at=time_text(event.occurred_at),
-        recorded_at=time_text(event.recorded_at),
-        actor=event.actor,
-        campaign_id=event.campaign_id,
-        agent_job_id=event.agent_job_id,
-        data=msgspec.Raw(merge(event.data.encode(), free_text)),
-        correlation_id=event.correlation_id,
-        causation_id=event.causation_id,
-        erased=event.text_commitment is not None and event.text is None,
-    )
 
 
 def _conditions(selection: EventFilter) -> tuple[str, list[object]]:

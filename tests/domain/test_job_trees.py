@@ -1,4 +1,4 @@
-"""Trees of jobs: parents, inherited campaign and currency, limits of ancestors, deletion, recorded jobs."""
+"""Trees of jobs: parents, inherited campaign and currency, limits of ancestors, deletion."""
 
 from collections.abc import Sequence
 from decimal import Decimal

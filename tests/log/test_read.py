@@ -11,7 +11,8 @@ from sqlalchemy import URL
 
 from ledger.database import Database
 from ledger.log import read
-from ledger.log.read import EventFilter, StoredEvent, read_all, read_head, read_page, read_stream_version, view
+from ledger.log.event_view import view
+from ledger.log.read import EventFilter, StoredEvent, read_all, read_head, read_page, read_stream_version
 from tests.events import campaign, content, cost, follow, job
 from tests.log.helpers import query, record
 
