@@ -9,7 +9,9 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, Literal, NamedTuple
 
-from projections.tables import ReadModel
+import msgspec
+
+from projections.tables import CAMPAIGNS, Kind, ReadModel
 
 _TIME = """to_char(t.{column} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS {column}"""
 
@@ -17,11 +19,18 @@ Parameter = Callable[[Any], str]
 """Adds a value to a statement's arguments and returns its parameter, such as `$2`."""
 
 
+DERIVED = {(CAMPAIGNS, "budget_used_percentage"): "CASE WHEN t.budget = 0 THEN 0 ELSE t.spend * 100 / t.budget END"}
+"""SQL of the figures that are no columns, and that rows can be sorted by; they may be null."""
+
+
 class Filter(NamedTuple):
-    """A condition on a column; with `in`, the value is a list, and any of its items matches."""
+    """A condition on a column; with `in`, the value is a list, and any of its items matches.
+
+    With `label`, the value is a key and a list of values, any of which matches.
+    """
 
     column: str
-    operator: Literal["in", ">=", "<"]
+    operator: Literal["in", ">=", "<", "label"]
     value: Any
 
 
@@ -49,9 +58,10 @@ def _as_shown(model: ReadModel[Any], column: str) -> str:
 
 
 @cache
-def size(model: ReadModel[Any]) -> str:
-    """Return SQL for the bytes in a row's large columns: what a page of rows is bounded by, besides their number."""
-    sizes = (f"coalesce(octet_length(t.{column}::text), 0)" for column in model.large_columns)
+def size(model: ReadModel[Any], columns: tuple[str, ...]) -> str:
+    """Return SQL for the bytes in those of a row's large columns that are selected: they bound a page of rows."""
+    large = (column for column in model.large_columns if column in columns)
+    sizes = (f"coalesce(octet_length(t.{column}::text), 0)" for column in large)
     return " + ".join(sizes) or "0"
 
 
@@ -66,6 +76,10 @@ def condition(model: ReadModel[Any], filter_: Filter, parameter: Parameter) -> s
     Returns:
         SQL over the alias `t`.
     """
+    if filter_.operator == "label":
+        key, values = filter_.value
+        either = (f"t.labels @> {parameter(msgspec.json.encode({key: each}).decode())}::jsonb" for each in values)
+        return f"({' OR '.join(either)})"
     value = parameter(filter_.value)
     if filter_.operator == "in":
         element = "uuid" if model.kinds[filter_.column] == "id" else "text"
@@ -73,13 +87,30 @@ def condition(model: ReadModel[Any], filter_: Filter, parameter: Parameter) -> s
     return f"t.{filter_.column} {filter_.operator} {value}"
 
 
+def value_of(model: ReadModel[Any], column: str) -> str:
+    """Return SQL for what a row is sorted by: a column of the alias `t`, or a derived figure."""
+    return DERIVED.get((model, column), f"t.{column}")
+
+
+def kind_of(model: ReadModel[Any], column: str) -> Kind:
+    """Return the kind of what a row is sorted by."""
+    return "money" if (model, column) in DERIVED else model.kinds[column]
+
+
+def is_nullable(model: ReadModel[Any], column: str) -> bool:
+    """Whether what a row is sorted by may be null."""
+    return (model, column) in DERIVED or model.is_nullable(column)
+
+
 def order(model: ReadModel[Any], sort: Sequence[SortKey]) -> str:
     """Return the list for ORDER BY."""
-    return ", ".join(
-        # NULLS LAST only for columns that have nulls: without it, the plain indexes serve.
-        f"t.{column}{' DESC' if is_descending else ''}{' NULLS LAST' if model.is_nullable(column) else ''}"
-        for column, is_descending in sort
-    )
+    return ", ".join(_ordered(model, column, is_descending) for column, is_descending in sort)
+
+
+def _ordered(model: ReadModel[Any], column: str, is_descending: bool) -> str:
+    # NULLS LAST only for columns that have nulls: without it, the plain indexes serve.
+    last = " NULLS LAST" if is_nullable(model, column) else ""
+    return f"{value_of(model, column)}{' DESC' if is_descending else ''}{last}"
 
 
 def after(model: ReadModel[Any], sort: Sequence[SortKey], values: Sequence[Any], parameter: Parameter) -> str:
@@ -99,22 +130,24 @@ def after(model: ReadModel[Any], sort: Sequence[SortKey], values: Sequence[Any],
     for index, key in enumerate(sort):
         follows = _follows(model, key, parameters[index])
         if follows is not None:
-            same = [_is_same(sort[before], parameters[before]) for before in range(index)]
+            same = [_is_same(model, sort[before], parameters[before]) for before in range(index)]
             branches.append(f"({' AND '.join([*same, follows])})")
     either = f"({' OR '.join(branches)})"
     first = sort[0]
-    if parameters[0] is None or model.is_nullable(first.column):
+    if parameters[0] is None or is_nullable(model, first.column):
         return either
     # Implied by the branches, but only with it the index on the first key is entered at the right place.
     return f"t.{first.column} {'<=' if first.is_descending else '>='} {parameters[0]} AND {either}"
 
 
-def _is_same(key: SortKey, parameter: str | None) -> str:
-    return f"t.{key.column} IS NULL" if parameter is None else f"t.{key.column} = {parameter}"
+def _is_same(model: ReadModel[Any], key: SortKey, parameter: str | None) -> str:
+    value = value_of(model, key.column)
+    return f"{value} IS NULL" if parameter is None else f"{value} = {parameter}"
 
 
 def _follows(model: ReadModel[Any], key: SortKey, parameter: str | None) -> str | None:
     if parameter is None:
         return None
-    follows = f"t.{key.column} {'<' if key.is_descending else '>'} {parameter}"
-    return f"({follows} OR t.{key.column} IS NULL)" if model.is_nullable(key.column) else follows
+    value = value_of(model, key.column)
+    follows = f"{value} {'<' if key.is_descending else '>'} {parameter}"
+    return f"({follows} OR {value} IS NULL)" if is_nullable(model, key.column) else follows

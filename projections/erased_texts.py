@@ -11,6 +11,7 @@ from ledger.domain.ledger_events import PAYLOAD_ERASED
 from ledger.log.read import EventFilter, StoredEvent, read_page
 from projections.erasures import Texts, erased_by
 from projections.fold import PageRows, fold_event
+from projections.journals import JOURNALS
 from projections.skips import read_skips
 from projections.tables import READ_MODELS_BY_CATEGORY, ReadModel
 
@@ -50,13 +51,17 @@ def _texts(rows: PageRows, model: ReadModel[Any], stream_id: UUID) -> Texts:
 
 
 async def read_pending_erasures(connection: Connection, position: int) -> set[tuple[str, str]]:
-    """Return the rows, by table and id, whose erasure is past this position: their texts will change."""
+    """Return the rows, by table and id, whose erasure is past this position: their texts will change.
+
+    The id of a row of a journal is the position of its event.
+    """
     pending = set()
     selection = EventFilter(after=position, categories=("ledger",), types=(PAYLOAD_ERASED,))
     async for event in _read(connection, selection):
         erased = erased_by(event)
         if erased is not None and (model := READ_MODELS_BY_CATEGORY.get(erased.category)) is not None:
             pending.add((model.name, str(erased.stream_id)))
+            pending.update((journal.name, str(erased.position)) for journal in JOURNALS)
     return pending
 
 

@@ -7,22 +7,26 @@ from uuid import UUID
 import msgspec
 
 from ledger.domain.catalogue import CATALOGUE, decode_stored
+from ledger.domain.codec import EventData
+from ledger.domain.cost import CostDenied
 from ledger.log.read import StoredEvent
 from projections import agent_jobs, budget_entries, campaigns, content_assets, erasures
 from projections.erasures import Texts
-from projections.rows import AgentJobRow, BudgetEntryRow, CampaignRow, ContentAssetRow, R, Rows
+from projections.journals import JournalRows
+from projections.rows import AgentJobRow, AmountChange, BudgetEntryRow, CampaignRow, ContentAssetRow, R, Rows
 from projections.tables import READ_MODELS, READ_MODELS_BY_CATEGORY, ReadModel
 
 NO_TEXTS: Mapping[int, Texts] = {}
 
 
 class PageRows(NamedTuple):
-    """The rows that a page of events touches, by read model."""
+    """The rows that a page of events touches, by read model; `journals` is None for a fold that writes none."""
 
     campaigns: Rows[CampaignRow]
     agent_jobs: Rows[AgentJobRow]
     content_assets: Rows[ContentAssetRow]
     budget_entries: Rows[BudgetEntryRow]
+    journals: JournalRows | None = None
 
     @classmethod
     def empty(cls) -> Self:
@@ -111,11 +115,15 @@ def fold_event(event: StoredEvent, rows: PageRows, texts: Mapping[int, Texts] = 
         erased = erasures.erased_by(event)
         if erased is not None and (model := READ_MODELS_BY_CATEGORY.get(erased.category)) is not None:
             erasures.fold_erasure(event, erased, rows.of(model), texts)
+            if rows.journals is not None:
+                rows.journals.erased.append(erased.position)
         return
     payload = decode_stored(event.type, event.schema_version, event.data, event.text)
     transition = CATALOGUE[event.type].transition
     if event.category == "cost":
         change = budget_entries.fold(event, payload, rows.budget_entries, rows.campaigns, rows.agent_jobs)
+        if rows.journals is not None:
+            _write_journals(event, payload, change, rows.budget_entries, rows.journals)
         if change is not None:
             agent_jobs.add_amounts(event, change, rows.agent_jobs)
             campaigns.add_amounts(event, change, rows.campaigns)
@@ -125,6 +133,19 @@ def fold_event(event: StoredEvent, rows: PageRows, texts: Mapping[int, Texts] = 
         content_assets.fold(event, payload, transition, rows.content_assets)
     else:
         campaigns.fold(event, payload, transition, rows.campaigns)
+
+
+def _write_journals(
+    event: StoredEvent,
+    payload: EventData,
+    change: AmountChange | None,
+    entries: Rows[BudgetEntryRow],
+    journals: JournalRows,
+) -> None:
+    if isinstance(payload, CostDenied):
+        journals.deny(event, payload)
+    elif change is not None:
+        journals.post(event, payload, change, entries.get(event.stream_id))
 
 
 def _set_null(rows: PageRows) -> None:

@@ -36,17 +36,6 @@ FROM ledger.projection_checkpoints AS checkpoint LEFT JOIN campaigns AS campaign
 WHERE checkpoint.name = $1
 """
 
-SPEND_GROUPS = {
-    "day": "to_char(entry.occurred_at AT TIME ZONE 'UTC', 'YYYY-MM-DD')",
-    "resource_type": "entry.resource_type",
-    "model_used": "entry.model_used",
-    "provider": "entry.provider",
-    "campaign_id": "entry.campaign_id",
-    "agent_job_id": "entry.agent_job_id",
-    "agent_type": "job.agent_type",
-}
-"""What spend can be grouped by, in SQL."""
-
 
 class ProjectionStatus(msgspec.Struct):
     """How far the read models are behind the log, and what stops them."""
@@ -98,58 +87,6 @@ async def read_budget(connection: Connection, campaign_id: UUID, now: datetime) 
     return require_row(await connection.fetchrow(BUDGET, GROUP, campaign_id, now), CHECKPOINT_TABLE)
 
 
-async def read_spend(
-    connection: Connection,
-    groups: list[str],
-    start: datetime | None,
-    end: datetime | None,
-    campaign_id: UUID | None,
-    allowed_campaign_ids: Collection[UUID] | None,
-    limit: int,
-) -> tuple[int, int, str]:
-    """Sum settled costs by groups, and always by currency too.
-
-    Args:
-        connection: of the primary or a replica.
-        groups: keys of `SPEND_GROUPS`.
-        start: of the period of `occurred_at`, inclusive; None: no start.
-        end: of that period, exclusive; None: no end.
-        campaign_id: only costs of this campaign; None: of any.
-        allowed_campaign_ids: only costs of these campaigns; None: of any.
-        limit: the most sums.
-
-    Returns:
-        the position reflected, the number of sums, and a JSON array of them: objects of the keys, `currency`, `cost`,
-        `tokens_used` and `entries`, in the order of the keys.
-    """
-    names = [*groups, "currency"]
-    selected = ", ".join(f"{SPEND_GROUPS.get(name, 'entry.currency')} AS {name}" for name in names)
-    numbers = ", ".join(str(number) for number in range(1, len(names) + 1))
-    query = f"""
-        WITH sums AS (
-            SELECT {selected}, trim_scale(sum(entry.cost))::text AS cost, sum(entry.tokens_used) AS tokens_used,
-                count(*) AS entries
-            FROM budget_entries AS entry LEFT JOIN agent_jobs AS job ON job.id = entry.agent_job_id
-            WHERE entry.status = 'settled'
-                AND ($2::timestamptz IS NULL OR entry.occurred_at >= $2)
-                AND ($3::timestamptz IS NULL OR entry.occurred_at < $3)
-                AND ($4::uuid IS NULL OR entry.campaign_id = $4)
-                AND ($5::uuid[] IS NULL OR entry.campaign_id = ANY ($5))
-            GROUP BY {numbers}
-            ORDER BY {numbers}
-            LIMIT {limit}
-        )
-        SELECT position, (SELECT count(*) FROM sums),
-            '[' || (SELECT string_agg(row_to_json(sums)::text, ',' ORDER BY {", ".join(names)}) FROM sums) || ']'
-        FROM ledger.projection_checkpoints WHERE name = $1
-    """  # noqa: S608 (the names are keys of SPEND_GROUPS)
-    row = await connection.fetchrow(
-        query, GROUP, start, end, campaign_id, None if allowed_campaign_ids is None else list(allowed_campaign_ids)
-    )
-    row = require_row(row, CHECKPOINT_TABLE)
-    return row[0], row[1], row[2] or "[]"
-
-
 async def read_item(
     connection: Connection,
     model: ReadModel[Any],
@@ -186,11 +123,15 @@ async def read_item(
 
 
 class Page(NamedTuple):
-    """A page of a collection: the position reflected, each row as a JSON object, and whether there may be more rows."""
+    """A page of a collection: the position reflected, each row as a JSON object, and whether there may be more rows.
+
+    `derived` is the figure of the last row that is no column, if the page is sorted by one.
+    """
 
     position: int
     rows: list[str]
     has_more: bool
+    derived: str | None = None
 
 
 class PageStatement(NamedTuple):
@@ -232,14 +173,16 @@ def page_statement(
     conditions = [collection_sql.condition(model, each, parameter) for each in filters]
     if after is not None:
         conditions.append(collection_sql.after(model, sort, after, parameter))
-    size, order = collection_sql.size(model), collection_sql.order(model, sort)
+    size, order = collection_sql.size(model, columns), collection_sql.order(model, sort)
+    derived = [collection_sql.value_of(model, key.column) for key in sort if key.column not in model.columns]
     # The limits are literals: with a LIMIT that PostgreSQL does not know, it considers its generic plan too expensive
     # and plans the statement again for every call. JSON is made of the rows shown alone: a text past the bound is
     # never read from disk.
     query = f"""
         SELECT checkpoint.position AS checkpoint, page.*
         FROM ledger.projection_checkpoints AS checkpoint LEFT JOIN LATERAL (
-            SELECT {collection_sql.row_as_json(model, columns)} AS selected, running, number FROM (
+            SELECT {collection_sql.row_as_json(model, columns)} AS selected, running, number,
+                ({derived[0] if derived else "NULL"})::text AS derived FROM (
                 SELECT *, {size} AS size,
                     sum({size}) OVER (ORDER BY {order} ROWS UNBOUNDED PRECEDING) AS running,
                     row_number() OVER (ORDER BY {order} ROWS UNBOUNDED PRECEDING) AS number
@@ -261,4 +204,5 @@ async def read_page(connection: Connection, statement: PageStatement) -> Page:
     if rows[0]["number"] is None:
         return Page(position, [], has_more=False)
     has_more = len(rows) > limit or rows[-1]["running"] >= PAGE_CHARACTERS_MAX
-    return Page(position, [row["selected"] for row in rows[:limit]], has_more)
+    shown = rows[:limit]
+    return Page(position, [row["selected"] for row in shown], has_more, shown[-1]["derived"])

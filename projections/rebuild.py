@@ -18,10 +18,11 @@ from ledger.domain.errors import LedgerError
 from ledger.log.append import LOCK_HEAD
 from ledger.log.notifications import notify_other_processes
 from ledger.log.read import read_head
-from projections import checkpoint, decision_state, differences
+from projections import checkpoint, decision_state, differences, journal_differences
+from projections.journals import JOURNALS
 from projections.replay import TEMPORARY, ChangedRow, Progress, Replay, ReplayError
 from projections.skips import Skip
-from projections.tables import NAMES, REFERENCED_FIRST, ReadModel
+from projections.tables import BUDGET_ENTRIES, NAMES, REFERENCED_FIRST, ReadModel
 from projections.verify import ALLOW_SEQUENTIAL_SCANS, catch_up
 
 # An advisory lock: "ledger" in ASCII, and 2 for rebuild.
@@ -111,6 +112,7 @@ async def rebuild(
             await replay.advance(min(await checkpoint.read_position(connection), await read_head(connection)))
             await connection.execute(ALLOW_SEQUENTIAL_SCANS)
             await differences.collect_differing_ids(connection, models)
+            await journal_differences.collect_differing_positions(connection)
         async with connection.transaction():
             report = await _merge(connection, replay, models)
         if models == REFERENCED_FIRST:
@@ -129,6 +131,7 @@ async def _merge(connection: Connection, replay: Replay, models: Sequence[ReadMo
     await connection.execute(TIMEOUTS)
     position = require_row(await connection.fetchval(checkpoint.LOCK_CHECKPOINT), CHECKPOINT_TABLE)
     changed: set[ChangedRow] = set()
+    compared = replay.position
     await replay.advance(min(position, await read_head(connection)), changed)
     await connection.execute(ADD_DIFFERING.format(schema=TEMPORARY), *_columns(changed, models))
     written, removed = {}, {}
@@ -141,9 +144,19 @@ async def _merge(connection: Connection, replay: Replay, models: Sequence[ReadMo
     # The rows that referred to the deleted ones have been corrected above.
     for model in reversed(models):
         removed[model.name] = _count(await connection.execute(REMOVE.format(schema=TEMPORARY, table=model.name)))
+    if BUDGET_ENTRIES in models:
+        await _correct_journals(connection, compared, written, removed)
     # The same position, unless it was past the log's end. Clears a failure, since its cause may have been corrected.
     await connection.execute(checkpoint.ADVANCE_CHECKPOINT, replay.position)
     return RebuildReport(replay.position, written, removed, replay.skipped)
+
+
+async def _correct_journals(
+    connection: Connection, compared: int, written: dict[str, int], removed: dict[str, int]
+) -> None:
+    """Correct the journals of the events that `budget_entries` are made of."""
+    for journal in JOURNALS:
+        written[journal.name], removed[journal.name] = await journal_differences.correct(connection, journal, compared)
 
 
 async def _require_unreferenced(connection: Connection, models: Sequence[ReadModel[Any]]) -> None:

@@ -18,6 +18,8 @@ from ledger.database import Connection, Database
 from ledger.domain.errors import LedgerError
 from ledger.log.read import StoredEvent
 from ledger.log.tables import NAMING
+from projections.journals import JOURNALS
+from projections.models import Base
 from projections.page import FOLD_PAGE_EVENTS_MAX, apply_page, is_events_fault
 from projections.prefetch import PageReader
 from projections.skips import Skip, read_skips
@@ -30,8 +32,10 @@ PAGE_SETTINGS = "SET LOCAL lock_timeout = '10s'; SET LOCAL enable_seqscan = off"
 """The tables start empty and are not analysed while they fill: sequential scans, planned for a few rows, would stay."""
 
 CREATE_TABLE = """
-CREATE TABLE {schema}.{table} (LIKE public.{table} INCLUDING DEFAULTS INCLUDING CONSTRAINTS, PRIMARY KEY (id))
+CREATE TABLE {schema}.{table} (LIKE public.{table} INCLUDING DEFAULTS INCLUDING CONSTRAINTS, PRIMARY KEY ({key}))
 """
+
+JOURNAL_TABLES = tuple(Base.metadata.tables[journal.name] for journal in JOURNALS)
 
 SET_NULL = """
 UPDATE {schema}.{table} AS row SET {column} = NULL
@@ -96,7 +100,9 @@ class Replay:
     async def create_tables(self) -> None:
         """Create the tables, without the indexes and foreign keys that would slow down loading."""
         for model in REFERENCED_FIRST:
-            await self._connection.execute(CREATE_TABLE.format(schema=self._schema, table=model.name))
+            await self._connection.execute(CREATE_TABLE.format(schema=self._schema, table=model.name, key="id"))
+        for journal in JOURNALS:
+            await self._connection.execute(CREATE_TABLE.format(schema=self._schema, table=journal.name, key="position"))
         if await read_skips(self._connection):
             # A skip may have made foreign keys of the live tables refuse later events: the replay must refuse them too.
             await self.add_indexes()
@@ -160,8 +166,8 @@ class Replay:
         metadata = MetaData(schema=self._schema, naming_convention=NAMING)
         dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
         tables = [
-            model.table.to_metadata(metadata, schema=self._schema, referred_schema_fn=lambda *_: self._schema)
-            for model in REFERENCED_FIRST
+            table.to_metadata(metadata, schema=self._schema, referred_schema_fn=lambda *_: self._schema)
+            for table in (*(model.table for model in REFERENCED_FIRST), *JOURNAL_TABLES)
         ]
         for table in tables:
             statements: list[ExecutableDDLElement] = [CreateIndex(index) for index in table.indexes]

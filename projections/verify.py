@@ -1,6 +1,6 @@
 """`ledger verify`: compares the tables with a replay of the log, checks the log itself and the guards."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 import msgspec
 
@@ -11,18 +11,23 @@ from ledger.database import Connection, Database
 from ledger.database.guards import find_guard_faults
 from ledger.domain.catalogue import sql_list
 from ledger.log.read import read_head
-from projections import checkpoint, decision_state, differences
+from projections import checkpoint, decision_state, differences, journal_differences
 from projections.differences import Difference
 from projections.erased_texts import read_pending_erasures
+from projections.journals import JOURNALS
 from projections.replay import TEMPORARY, Progress, Replay, ReplayError
 from projections.skips import Skip
-from projections.tables import READ_MODELS_BY_NAME
+from projections.tables import READ_MODELS
 
 SNAPSHOT_EVENTS_MAX = 2_000
 """A replay that is at most this far behind the tables folds the rest inside the snapshot."""
 
 FAULTS_SHOWN_MAX = 100
 """The most faults of the log that are listed of each kind."""
+
+FREE_TEXTS = {(model.name, column) for model in READ_MODELS for column in model.free_text_columns}
+FREE_TEXTS |= {(journal.name, journal.erasable) for journal in JOURNALS if journal.erasable is not None}
+"""The columns of free text, by table: an erasure that the tables have not folded yet changes them."""
 
 ALLOW_SEQUENTIAL_SCANS = "SET LOCAL enable_seqscan = on"
 """Comparisons read whole tables; the replay had turned these scans off."""
@@ -158,9 +163,11 @@ async def _compare(
     await connection.execute(ALLOW_SEQUENTIAL_SCANS)
     async with database.connection() as latest:
         pending_erasures = await read_pending_erasures(latest, report.position)
-    async for difference in differences.compare_read_models(connection):
-        is_text = difference.column in READ_MODELS_BY_NAME[difference.table].free_text_columns
-        if is_text and (difference.table, difference.id) in pending_erasures:
+    async for difference in _compare_tables(connection):
+        if (difference.table, difference.column) in FREE_TEXTS and (
+            difference.table,
+            difference.id,
+        ) in pending_erasures:
             # The text is erased in the log, but the tables have not folded the erasure yet.
             continue
         report.differences += 1
@@ -171,6 +178,13 @@ async def _compare(
     async for difference in decision_state.compare_with_replay(connection, replay.skipped_positions):
         report.differences += 1
         on_difference(difference)
+
+
+async def _compare_tables(connection: Connection) -> AsyncIterator[Difference]:
+    async for difference in differences.compare_read_models(connection):
+        yield difference
+    async for difference in journal_differences.compare_journals(connection):
+        yield difference
 
 
 async def _find_log_faults(connection: Connection) -> list[str]:

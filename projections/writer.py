@@ -9,6 +9,7 @@ import msgspec
 
 from ledger.database import Connection
 from projections.fold import PageRows
+from projections.journals import JOURNALS, JournalRows, erase_texts
 from projections.rows import AgentJobRow, R, Row, Rows
 from projections.tables import READ_MODELS, REFERENCED_FIRST, ReadModel
 
@@ -79,7 +80,7 @@ async def load_rows(connection: Connection, needed: Mapping[str, list[UUID]], sc
         the rows that exist, and the jobs above the jobs among them.
     """
     rows = {model.name: Rows(await _load(connection, model, needed[model.name], schema)) for model in READ_MODELS}
-    return PageRows(**rows)
+    return PageRows(**rows, journals=JournalRows())
 
 
 async def _load(connection: Connection, model: ReadModel[R], ids: Sequence[UUID], schema: str) -> list[R]:
@@ -96,24 +97,27 @@ async def _load(connection: Connection, model: ReadModel[R], ids: Sequence[UUID]
 
 
 def take_inserts(rows: PageRows) -> list[bytes]:
-    """Return the rows to insert into each table, as JSON; from here on they count as loaded."""
-    return [_json(rows.of(model).take_new()) for model in REFERENCED_FIRST]
+    """Return the rows to insert into each table and journal, as JSON; from here on they count as loaded."""
+    assert rows.journals is not None
+    return [*(_json(rows.of(model).take_new()) for model in REFERENCED_FIRST), *rows.journals.take_new()]
 
 
 async def insert_rows(connection: Connection, inserts: Sequence[bytes], schema: str = "public") -> None:
-    """Insert rows into every table, in the order of `REFERENCED_FIRST`.
+    """Insert rows into every table, in the order of `REFERENCED_FIRST`, and into every journal.
 
     Args:
         connection: inside a transaction.
         inserts: from `take_inserts`.
         schema: of the tables.
     """
-    for model, rows in zip(REFERENCED_FIRST, inserts, strict=True):
-        await _send(connection, statements(schema, model).insert, rows)
+    into_tables = (statements(schema, model).insert for model in REFERENCED_FIRST)
+    into_journals = (journal.insert_statement(schema) for journal in JOURNALS)
+    for statement, rows in zip((*into_tables, *into_journals), inserts, strict=True):
+        await _send(connection, statement, rows)
 
 
 async def write_changes(connection: Connection, rows: PageRows, schema: str = "public") -> None:
-    """Update rows and then delete rows: by then no row refers to the deleted ones any more.
+    """Update rows, erase texts, and then delete rows: by then no row refers to the deleted ones any more.
 
     Args:
         connection: inside a transaction.
@@ -124,6 +128,8 @@ async def write_changes(connection: Connection, rows: PageRows, schema: str = "p
         sql, changed = statements(schema, model), rows.of(model)
         await _send(connection, sql.update, _json(changed.to_update))
         await _send(connection, sql.overwrite, _json(changed.to_overwrite))
+    assert rows.journals is not None
+    await erase_texts(connection, rows.journals, schema)
     for model in reversed(REFERENCED_FIRST):
         if ids := rows.of(model).to_delete:
             await connection.execute(statements(schema, model).delete, ids)

@@ -25,6 +25,7 @@ from ledger.api import (
     transparency_log,
 )
 from ledger.api.client_connections import connection_factory
+from ledger.api.compression import compress_answers
 from ledger.api.connection_limits import ConnectionLimits
 from ledger.api.event_decoding import EventDecoding
 from ledger.api.event_loop_pauses import event_loop_pauses
@@ -73,7 +74,7 @@ BACKLOG = 1024
 
 def make_app(services: Services) -> web.Application:
     """Return the aiohttp application that serves all routes."""
-    middlewares = [finish_writes, observe, answer_with_problems, require_local]
+    middlewares = [finish_writes, observe, compress_answers, answer_with_problems, require_local]
     app = web.Application(middlewares=middlewares, client_max_size=BODY_BYTES_MAX)
     app[SERVICES] = services
     app.on_response_prepare.append(set_security_headers)

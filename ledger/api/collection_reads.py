@@ -11,10 +11,10 @@ from yarl import URL
 
 from ledger.api.paging import PageQuery, read_cursor, read_sort, write_cursor
 from ledger.api.parameters import parse_query
-from ledger.api.views import complete, complete_all, stored_columns
+from ledger.api.views import bases_of, complete, complete_all, select, stored_columns
 from ledger.database import Database
 from ledger.domain.access import Caller
-from ledger.domain.errors import NotFound
+from ledger.domain.errors import Malformed, NotFound
 from projections import queries
 from projections.collection_sql import Filter, SortKey
 from projections.tables import ReadModel
@@ -39,8 +39,12 @@ def _filters(query: PageQuery) -> list[Filter]:
     filters = []
     for name in query.__struct_fields__:
         value = getattr(query, name)
+        if name == "fields":
+            continue
         if isinstance(value, tuple):
             filters.append(Filter(name, "in", [item.value if isinstance(item, Enum) else item for item in value]))
+        elif isinstance(value, dict):
+            filters += [Filter("labels", "label", (key, values)) for key, values in value.items()]
         elif isinstance(value, datetime):
             column, _, side = name.rpartition("_")
             filters.append(Filter(f"{column}_at", ">=" if side == "after" else "<", value))
@@ -78,10 +82,27 @@ def plan_page(collection: Collection, query_string: str, allowed_campaign_ids: f
         filters = [each for each in filters if each.column != model.campaign_column]
         filters.append(Filter(model.campaign_column, "in", list(visible)))
     after = None if query.cursor is None else read_cursor(query.cursor, model, query.sort, keys)
-    statement = queries.page_statement(
-        model, stored_columns(collection.view), filters=filters, sort=keys, after=after, limit=query.limit
-    )
+    columns = stored_columns(collection.view)
+    if query.fields is not None:
+        columns = _columns_of(collection, query.fields, keys)
+    statement = queries.page_statement(model, columns, filters=filters, sort=keys, after=after, limit=query.limit)
     return Plan(query, keys, statement)
+
+
+def _columns_of(collection: Collection, fields: tuple[str, ...], keys: list[SortKey]) -> tuple[str, ...]:
+    """Return the columns to select for some fields, the cursor, and the derived figures.
+
+    Raises:
+        Malformed: a field is unknown or named twice.
+    """
+    known = collection.view.__struct_fields__
+    for name in fields:
+        if name not in known:
+            raise Malformed(f"there is no field {name[:80]!r}; the fields are {', '.join(known)}")
+    if len(set(fields)) < len(fields):
+        raise Malformed("fields has a name twice")
+    wanted = {*fields, *(key.column for key in keys), *bases_of(fields)}
+    return tuple(name for name in stored_columns(collection.view) if name in wanted)
 
 
 class Content(NamedTuple):
@@ -108,9 +129,10 @@ async def read_list(database: Database, caller: Caller, collection: Collection, 
     """
     query, keys, statement = plan_page(collection, url.raw_query_string, caller.allowed_campaign_ids)
     async with database.connection() as connection:
-        position, rows, has_more = await queries.read_page(connection, statement)
-    cursor = write_cursor(collection.model, query.sort, keys, rows[-1]) if has_more else None
-    page = {"items": complete_all(collection.view, rows), "next": cursor}
+        position, rows, has_more, derived = await queries.read_page(connection, statement)
+    cursor = write_cursor(collection.model, query.sort, keys, rows[-1], derived) if has_more else None
+    items = complete_all(collection.view, rows) if query.fields is None else select(collection.view, rows, query.fields)
+    page = {"items": items, "next": cursor}
     next_url = None if cursor is None else str(url.update_query(cursor=cursor))
     return Content(msgspec.json.encode(page), position, next_url)
 

@@ -9,7 +9,7 @@ from ledger.api.auth import CALLER
 from ledger.api.collection_reads import Collection, Content, plan_page, read_item, read_list
 from ledger.api.heavy_reads import turn
 from ledger.api.min_position import MinPositionQuery, wait_for_read_models
-from ledger.api.paging import PageQuery
+from ledger.api.paging import LabelledPageQuery, PageQuery
 from ledger.api.parameters import path_uuid, read_query
 from ledger.api.routes import JSON, Route, json_response
 from ledger.api.services import Services
@@ -33,7 +33,7 @@ from projections.as_of import EVENTS_MAX, row_as_of
 from projections.tables import AGENT_JOBS, BUDGET_ENTRIES, CAMPAIGNS, CONTENT_ASSETS
 
 
-class CampaignsQuery(PageQuery, kw_only=True):
+class CampaignsQuery(LabelledPageQuery, kw_only=True):
     """Filters of campaigns."""
 
     name: tuple[str, ...] | None = None
@@ -50,7 +50,7 @@ class ContentAssetsQuery(PageQuery, kw_only=True):
     agent_job_id: tuple[UUID, ...] | None = None
 
 
-class AgentJobsQuery(PageQuery, kw_only=True):
+class AgentJobsQuery(LabelledPageQuery, kw_only=True):
     """Filters of agent jobs."""
 
     agent_type: tuple[str, ...] | None = None
@@ -63,7 +63,7 @@ class AgentJobsQuery(PageQuery, kw_only=True):
     trace_id: tuple[str, ...] | None = None
 
 
-class BudgetEntriesQuery(PageQuery, kw_only=True):
+class BudgetEntriesQuery(LabelledPageQuery, kw_only=True):
     """Filters of budget entries."""
 
     resource_type: tuple[str, ...] | None = None
@@ -71,6 +71,9 @@ class BudgetEntriesQuery(PageQuery, kw_only=True):
     model_used: tuple[str, ...] | None = None
     agent_job_id: tuple[UUID, ...] | None = None
     campaign_id: tuple[UUID, ...] | None = None
+    actor: tuple[str, ...] | None = None
+    response_id: tuple[str, ...] | None = None
+    trace_id: tuple[str, ...] | None = None
     occurred_after: Instant | None = None
     occurred_before: Instant | None = None
 
@@ -88,7 +91,7 @@ COLLECTIONS = (
         CAMPAIGNS,
         CampaignView,
         CampaignsQuery,
-        ("id", "created_at", "name", "status", "spend"),
+        ("id", "created_at", "name", "status", "spend", "budget_used_percentage"),
     ),
     Collection(
         "/v1/content-assets",
@@ -104,7 +107,10 @@ COLLECTIONS = (
         AGENT_JOBS,
         AgentJobView,
         AgentJobsQuery,
-        ("id", "created_at", "agent_type", "status", "campaign_id", "cost"),
+        (
+            *("id", "created_at", "agent_type", "status", "campaign_id", "cost"),
+            *("actor", "agent_name", "parent_job_id", "root_job_id", "trace_id"),
+        ),
     ),
     Collection(
         "/v1/budget-entries",
@@ -114,7 +120,7 @@ COLLECTIONS = (
         BudgetEntriesQuery,
         (
             *("id", "created_at", "occurred_at", "resource_type", "status", "model_used"),
-            *("agent_job_id", "campaign_id", "cost"),
+            *("agent_job_id", "campaign_id", "cost", "actor", "response_id", "trace_id"),
         ),
     ),
 )

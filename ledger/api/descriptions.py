@@ -61,7 +61,7 @@ FIELDS = {
     "currency": "ISO 4217 code.",
     "data": "The event's data, with its free text unless that was erased.",
     "database": "`ok`, or what is wrong with the database.",
-    "day": "The UTC day of `occurred_at`, YYYY-MM-DD. Present if grouped by it.",
+    "day": "The day, YYYY-MM-DD. Present if grouped by it.",
     "days_left": "`available` divided by the exact rate of the last 7 days; `null` if nothing was "
     "spent in them, or without a budget.",
     "depth": "How many levels it is below the job at the top.",
@@ -70,7 +70,7 @@ FIELDS = {
     "duplicate": "Whether the event had been recorded before; then this is its first receipt.",
     "duration_seconds": "`completed_at` − `started_at`; `null` if one is `null`, or if they are in the wrong order.",
     "end_date": "The last day; not before `start_date`.",
-    "entries": "Number of budget entries in the sum.",
+    "entries": "Number of budget entries that were charged.",
     "erased": "Whether the event's free text was erased.",
     "error": "The error message.",
     "error_message": "Why the job failed. Free text; it can be erased.",
@@ -210,6 +210,13 @@ FIELDS = {
     "Receipt.id": "The event's id.",
     "Receipt.limits": "The limits that a hold counts for, with the balances after it; those of now if it is a "
     "duplicate. Only in receipts of `cost.reserved`.",
+    "Spend.actor": "The API key that recorded or reserved the costs. Present if grouped by it.",
+    "Spend.campaign_name": "The name of the campaign; `null` if it was erased, or if the campaign was deleted. Present "
+    "if grouped by `campaign_id`.",
+    "Spend.hour": "The start of the hour, as an RFC 3339 time with the zone's offset. Present if grouped by it.",
+    "Spend.month": "The month, YYYY-MM. Present if grouped by it.",
+    "Spend.unpriced": "Number of budget entries whose cost is not known yet, and counts as 0.",
+    "Spend.week": "The ISO week, YYYY-Www. Present if grouped by it.",
     "Spend.currency": "ISO 4217 code; there is a sum for each currency.",
 }
 """Fields of requests and responses."""

@@ -20,6 +20,7 @@ from ledger.api.routes import EVENT_STREAM, Route
 from ledger.api.services import Services
 from ledger.domain.errors import Unauthenticated
 from ledger.domain.event_type import Category
+from ledger.domain.fields import Instant
 from ledger.log.event_view import EventView
 from ledger.log.read import EventFilter
 
@@ -55,12 +56,27 @@ class FeedQuery(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     stream_id: UUID | None = None
     campaign_id: UUID | None = None
     agent_job_id: UUID | None = None
+    actor: str | None = None
+    correlation_id: UUID | None = None
+    recorded_from: Instant | None = None
+    recorded_to: Instant | None = None
 
     def event_filter(self, after: int, allowed_campaign_ids: frozenset[UUID] | None) -> EventFilter:
         """Return the filter for events after a position that the caller may see."""
         streams = (self.stream_id,) if self.stream_id is not None else ()
         return EventFilter(
-            after, None, self.category, self.type, streams, self.campaign_id, self.agent_job_id, allowed_campaign_ids
+            after,
+            None,
+            self.category,
+            self.type,
+            streams,
+            self.campaign_id,
+            self.agent_job_id,
+            allowed_campaign_ids,
+            actor=self.actor,
+            correlation_id=self.correlation_id,
+            recorded_from=self.recorded_from,
+            recorded_to=self.recorded_to,
         )
 
 

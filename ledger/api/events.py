@@ -8,6 +8,7 @@ import msgspec
 from aiohttp import web
 
 from ledger.api.auth import CALLER
+from ledger.api.event_search import by_position, read_next
 from ledger.api.heavy_reads import turn
 from ledger.api.min_position import wait_for_log
 from ledger.api.parameters import POSITION_MAX, Position, path_uuid, read_position, read_query
@@ -18,10 +19,12 @@ from ledger.database import Connection
 from ledger.domain.access import Caller
 from ledger.domain.errors import NotFound
 from ledger.domain.event_type import CATEGORIES, Category
+from ledger.domain.fields import Instant
 from ledger.log.event_json import JsonEvent, read_all_json, read_json_page
 from ledger.log.event_view import EventView
 from ledger.log.point_in_time import require_positions
 from ledger.log.read import (
+    EXAMINED_MAX,
     PAGE_EVENTS_MAX,
     EventFilter,
     has_more_than,
@@ -29,6 +32,9 @@ from ledger.log.read import (
     read_stream_version,
 )
 from ledger.log.visibility import MOVABLE_CATEGORIES, may_see_stream
+
+_SEARCHED = frozenset({"type", "actor", "correlation_id", "recorded_from", "recorded_to"})
+"""Parameters that no index serves."""
 
 LIGHT_LIMIT_DIGITS = 3
 """A page of 1,000 events or more is a heavy read."""
@@ -44,6 +50,10 @@ class TimelineQuery(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     type: tuple[str, ...] = ()
     stream_id: UUID | None = None
     agent_job_id: UUID | None = None
+    actor: str | None = None
+    correlation_id: UUID | None = None
+    recorded_from: Instant | None = None
+    recorded_to: Instant | None = None
 
     def event_filter(self, campaign_id: UUID | None, caller: Caller) -> EventFilter:
         """Return the filter for the events that the caller may see."""
@@ -57,6 +67,10 @@ class TimelineQuery(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
             campaign_id,
             self.agent_job_id,
             caller.allowed_campaign_ids,
+            actor=self.actor,
+            correlation_id=self.correlation_id,
+            recorded_from=self.recorded_from,
+            recorded_to=self.recorded_to,
         )
 
 
@@ -109,24 +123,25 @@ async def _respond(
     if _wants_ndjson(request):
         async with services.read_database.connection() as connection:
             head = await require_positions(connection, event_filter.after, event_filter.until)
+            event_filter = await by_position(connection, event_filter)
         if event_filter.until is None:
             event_filter = msgspec.structs.replace(event_filter, until=head)
         pages = read_all_json(services.read_database, event_filter, PAGE_EVENTS, PAGE_CHARACTERS)
         response = web.StreamResponse(headers={"Content-Type": NDJSON})
         return await stream(request, response, _json_lines(pages))
     async with turn(request), services.read_database.connection() as connection:
-        page = await read_json_page(connection, event_filter, limit)
-        rest = msgspec.structs.replace(event_filter, after=page[-1].position) if page else event_filter
-        next_after = str(rest.after) if page and await has_more_than(connection, rest, 0) else "null"
+        page, next_after = await read_next(connection, await by_position(connection, event_filter), limit)
         # Read last, so that no event on the page is beyond it.
         head = await require_positions(connection, event_filter.after, event_filter.until)
     events = ",".join(event.json for event in page)
-    body = f'{{"events":[{events}],"next_after":{next_after},"head":{head}}}'.encode()
+    following = "null" if next_after is None else next_after
+    body = f'{{"events":[{events}],"next_after":{following},"head":{head}}}'.encode()
     return web.Response(body=body, content_type=JSON, headers={"Ledger-Position": str(head)})
 
 
 async def _json_lines(pages: AsyncIterator[list[JsonEvent]]) -> AsyncIterator[bytes]:
     async for page in pages:
+        # Empty if a bounded part of the log has no such event.
         yield "".join(f"{event.json}\n" for event in page).encode()
 
 
@@ -190,11 +205,15 @@ def _wants_ndjson(request: web.Request) -> bool:
 
 
 def _is_heavy(request: web.Request) -> bool:
-    """Whether a page is large, or has to be searched for: there is no index on the type of an event."""
+    """Whether a page is large, or has to be searched for."""
     is_large = len(request.query.get("limit", "")) > LIGHT_LIMIT_DIGITS
-    return is_large or "type" in request.query or _wants_ndjson(request)
+    return is_large or not request.query.keys().isdisjoint(_SEARCHED) or _wants_ndjson(request)
 
 
+_SEARCH = (
+    "A request with `actor` or `correlation_id`, and without a stream, campaign or job, examines at most "
+    f"{EXAMINED_MAX:,} events; `next_after` is where to continue, also if no event was found. "
+)
 _AS_NDJSON = (
     "With `Accept: application/x-ndjson`, the whole range is streamed, one event per line; `limit` does not apply."
 )
@@ -211,7 +230,7 @@ ROUTES = [
         needs="events",
         from_replica=True,
         is_heavy=_is_heavy,
-        description=_AS_NDJSON,
+        description=_SEARCH + _AS_NDJSON,
         media=(JSON, NDJSON),
     ),
     Route(

@@ -87,7 +87,7 @@ def accept(
 
 
 def write_json(
-    request: FastRequest, status: int, body: bytes, position: int, link: dict[str, str] | None = None
+    request: FastRequest, status: int, body: bytes, position: int, more: dict[str, str] | None = None
 ) -> None:
     """Write a JSON response.
 
@@ -96,7 +96,7 @@ def write_json(
         status: 200 or 201.
         body: the JSON.
         position: the position that the body reflects, for the header `Ledger-Position`.
-        link: the header `Link`, if there is one.
+        more: further headers.
     """
     request.connection.write_response(
         b"%bLedger-Position: %d\r\nContent-Type: application/json\r\n%b%b%bX-Request-ID: %b\r\n"
@@ -104,7 +104,7 @@ def write_json(
         % (
             _STATUS_LINES[status],
             position,
-            _lines(link) if link else b"",
+            _lines(more) if more else b"",
             _lines(request.headers),
             _FIXED_HEADERS,
             request.request_id.encode(),

@@ -15,7 +15,8 @@ from yarl import URL
 
 from ledger.api.collection_reads import Collection, Content, read_item, read_list
 from ledger.api.collections import COLLECTIONS
-from ledger.api.fast_path import Connection, FastRequest, accept, find_caller, write, write_json
+from ledger.api.compression import GZIPPED, PLAIN_BYTES_MAX, VARY, accepts_gzip, compress
+from ledger.api.fast_path import Connection, FastRequest, accept, find_caller, text, write, write_json
 from ledger.api.middleware import CLIENT_CLOSED_REQUEST, error_response, is_access_logged
 from ledger.api.min_position import HEADER
 from ledger.api.plain_request import PlainGet, parse_plain_get
@@ -54,7 +55,8 @@ class FastRead:
         if request is None:
             return False
         read = partial(self._read, _COLLECTIONS[path[1]], path[2], parsed, caller)
-        task = asyncio.create_task(self._respond(request, parsed.path, read))
+        accept_encoding = text(parsed.headers.get(b"accept-encoding")) or ""
+        task = asyncio.create_task(self._respond(request, parsed.path, accept_encoding, read))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         connection.cancel_when_lost(task)
@@ -67,11 +69,22 @@ class FastRead:
         url = URL.build(path=parsed.path, query_string=parsed.query_string, encoded=True)
         return await read_list(database, caller, collection, url)
 
-    async def _respond(self, request: FastRequest, path: str, read: Callable[[], Awaitable[Content]]) -> None:
+    @staticmethod
+    async def _compress(content: Content, accept_encoding: str) -> tuple[bytes, dict[str, str]]:
+        if len(content.body) <= PLAIN_BYTES_MAX:
+            return content.body, content.link
+        if not accepts_gzip(accept_encoding):
+            return content.body, content.link | VARY
+        return await compress(content.body), content.link | GZIPPED
+
+    async def _respond(
+        self, request: FastRequest, path: str, accept_encoding: str, read: Callable[[], Awaitable[Content]]
+    ) -> None:
         REQUEST_CONTEXT.set({"request_id": request.request_id, "key": request.key})
         status = 200
         try:
             content = await read()
+            body, headers = await self._compress(content, accept_encoding)
         except asyncio.CancelledError:
             status = CLIENT_CLOSED_REQUEST
             raise
@@ -80,6 +93,6 @@ class FastRead:
             status = response.status
             write(request, response)
         else:
-            write_json(request, status, content.body, content.position, content.link)
+            write_json(request, status, body, content.position, headers)
         finally:
             self._services.telemetry.count_request("GET", request.route, status)

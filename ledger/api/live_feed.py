@@ -172,16 +172,19 @@ class LiveFeed:
         while True:
             try:
                 async with self._catch_up_readers.hold(key), self._connection() as connection:
-                    # If nothing up to the head matches, one page skips to the head, however long the log is.
+                    # If nothing matches, one page skips to the head, or a search to the end of its part of the log.
                     head = await read_head(connection)
-                    following = msgspec.structs.replace(event_filter, after=after, until=head)
+                    following = msgspec.structs.replace(event_filter, after=after).window(head)
                     page = await read_page(connection, following, CATCH_UP_EVENTS_MAX, CATCH_UP_CHARACTERS_MAX)
             except Exception as error:  # noqa: BLE001 (logged once per outage, and retried)
                 self._record_result(error)
                 await asyncio.sleep(backoff.next())
             else:
                 self._record_result(None)
-                return Chunk(b"".join(map(server_sent_event, page)), page[-1].position if page else max(after, head))
+                return Chunk(
+                    b"".join(map(server_sent_event, page)),
+                    page[-1].position if page else max(after, following.until or head),
+                )
 
     async def _tail(self) -> None:
         """Read new events into the window forever, while there are subscribers."""

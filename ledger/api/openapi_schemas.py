@@ -8,6 +8,7 @@ import msgspec
 
 from ledger.api.descriptions import ENVELOPE, FIELDS, describe
 from ledger.api.parameter_descriptions import PARAMETERS
+from ledger.api.parameters import LABEL_KEY
 from ledger.api.problems import STATUS, Problem
 from ledger.api.routes import Route
 from ledger.domain.fields import Day
@@ -20,6 +21,23 @@ REFERENCE = "#/components/schemas/{name}"
 
 NEW_EVENT = "NewEvent"
 """The schema of any event that may be sent: without a name, generators would repeat the union of all types."""
+
+
+LABELS = {
+    "name": "labels",
+    "in": "query",
+    "required": False,
+    "description": PARAMETERS["labels"],
+    # An object of this style is sent as one parameter for each property.
+    "style": "form",
+    "explode": True,
+    "schema": {
+        "type": "object",
+        "propertyNames": {"pattern": f"^label\\.{LABEL_KEY}$"},
+        "additionalProperties": {"type": "string"},
+    },
+}
+"""The parameters `label.KEY` of a collection whose rows have labels."""
 
 
 class Schemas:
@@ -48,7 +66,9 @@ class Schemas:
         schema = self._queries[query.__name__]
         required = schema.get("required", ())
         return [
-            _query_parameter(name, field, describe(PARAMETERS, query.__name__, name), is_required=name in required)
+            LABELS
+            if name == "labels"
+            else _query_parameter(name, field, describe(PARAMETERS, query.__name__, name), is_required=name in required)
             for name, field in schema["properties"].items()
         ]
 

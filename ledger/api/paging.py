@@ -13,14 +13,14 @@ from ledger.api.min_position import MinPositionQuery
 from ledger.domain.codec import utc
 from ledger.domain.errors import Malformed
 from ledger.domain.fields import Instant
-from projections.collection_sql import SortKey
+from projections.collection_sql import SortKey, is_nullable, kind_of
 from projections.tables import Kind, ReadModel
 
 LIMIT_DEFAULT = 50
 LIMIT_MAX = 500
 SORT_DEFAULT = "-created_at,id"
-DIGITS_MAX = 40
-"""More digits than any sum in the database has."""
+DIGITS_MAX = 80
+"""More digits than any sum or ratio in the database has."""
 
 
 class PageQuery(MinPositionQuery, kw_only=True, forbid_unknown_fields=True):
@@ -31,6 +31,13 @@ class PageQuery(MinPositionQuery, kw_only=True, forbid_unknown_fields=True):
     sort: str = SORT_DEFAULT
     created_after: Instant | None = None
     created_before: Instant | None = None
+    fields: tuple[str, ...] | None = None
+
+
+class LabelledPageQuery(PageQuery, kw_only=True):
+    """Parameters of the collections whose rows have labels; `label.KEY` is read into `labels`."""
+
+    labels: dict[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
 
 
 CURSOR_TYPES: dict[Kind, Any] = {"id": UUID, "time": Instant, "money": Decimal, "text": str}
@@ -56,7 +63,7 @@ def read_sort(sort: str, sortable: Sequence[str]) -> list[SortKey]:
     return keys
 
 
-def write_cursor(model: ReadModel[Any], sort: str, keys: list[SortKey], row: str) -> str:
+def write_cursor(model: ReadModel[Any], sort: str, keys: list[SortKey], row: str, derived: str | None) -> str:
     """Write the cursor of the page after a row.
 
     Args:
@@ -64,13 +71,14 @@ def write_cursor(model: ReadModel[Any], sort: str, keys: list[SortKey], row: str
         sort: the query parameter `sort`.
         keys: the parsed `sort`.
         row: the last row of the page, as JSON.
+        derived: the row's figure that is no column, if `sort` names one.
 
     Returns:
         The cursor, URL-safe.
     """
     # Other columns stay undecoded: JSON objects of clients may have numbers that Python cannot represent.
     fields = msgspec.json.decode(row, type=dict[str, msgspec.Raw])
-    values = [fields[key.column] for key in keys]
+    values = [fields.get(key.column, derived) for key in keys]
     return base64.urlsafe_b64encode(msgspec.json.encode([model.name, sort, values])).decode().rstrip("=")
 
 
@@ -101,9 +109,9 @@ def read_cursor(cursor: str, model: ReadModel[Any], sort: str, keys: list[SortKe
 
 
 def _typed(model: ReadModel[Any], column: str, value: Any) -> Any:
-    if value is None and model.is_nullable(column):
+    if value is None and is_nullable(model, column):
         return None
-    typed = msgspec.convert(value, CURSOR_TYPES[model.kinds[column]])
+    typed = msgspec.convert(value, CURSOR_TYPES[kind_of(model, column)])
     if isinstance(typed, str) and "\0" in typed:
         raise ValueError
     if isinstance(typed, Decimal) and (not typed.is_finite() or not -DIGITS_MAX < typed.adjusted() < DIGITS_MAX):

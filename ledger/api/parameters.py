@@ -22,6 +22,11 @@ Position = Annotated[int, msgspec.Meta(ge=0, le=POSITION_MAX)]
 
 S = TypeVar("S", bound=msgspec.Struct)
 
+LABEL_PREFIX = "label."
+LABEL_KEY = "[a-z][a-z0-9_.-]{0,62}"
+
+_LABEL = re.compile(re.escape(LABEL_PREFIX) + f"({LABEL_KEY})", re.ASCII)
+
 _FORMS: dict[type, re.Pattern[str]] = {
     inspect.IntType: re.compile(r"-?[0-9]{1,19}"),
     inspect.DateTimeType: re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}.*"),
@@ -43,17 +48,22 @@ def parse_query(url: URL, query: type[S]) -> S:
         return query()
     _require_utf8(url.raw_query_string)
     given: dict[str, Any] = {}
+    names: set[str] = set()
     kinds = _kinds(query)
     for name, value in url.query.items():
-        if name in given:
+        if name in names:
             raise Malformed(f"query parameter {name!r} is given twice; separate several values with commas")
+        names.add(name)
         kind = kinds.get(name, object)
         # Lenient conversion by msgspec would also read "null" as None, "1.0" as 1 and "2025" as a time.
         is_list = kind is inspect.VarTupleType
         unlike = kind in _FORMS and not _FORMS[kind].fullmatch(value)
         if "\0" in value or unlike or (value.lower() == "null" and not is_list):
             raise Malformed(f"query parameter {name!r} cannot be {value!r}")
-        given[name] = _split(value) if is_list else value
+        if "labels" in kinds and name.startswith(LABEL_PREFIX):
+            given.setdefault("labels", {})[_label_key(name)] = _split(value)
+        else:
+            given[name] = _split(value) if is_list else value
     try:
         found = msgspec.convert(given, query, strict=False)
         for name, kind in kinds.items():
@@ -109,6 +119,13 @@ def _kinds(query: type[msgspec.Struct]) -> dict[str, type]:
 def _kind(info: inspect.Type) -> type:
     choices = info.types if isinstance(info, inspect.UnionType) else (info,)
     return next(type(choice) for choice in choices if not isinstance(choice, inspect.NoneType))
+
+
+def _label_key(name: str) -> str:
+    label = _LABEL.fullmatch(name)
+    if label is None:
+        raise Malformed(f"query parameter {name[:80]!r} is not the name of a label: lower-case letters, digits, _ . -")
+    return label[1]
 
 
 def _split(value: str) -> list[str]:

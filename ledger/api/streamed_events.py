@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
+from ledger.api.compression import GZIPPED, PLAIN_BYTES_MAX, VARY, Compressor, accepts_gzip
 from ledger.api.heavy_reads import TURNS
 from ledger.api.revocation import while_authorized
 from ledger.database import log_level
@@ -25,7 +26,7 @@ async def stream(
     Args:
         request: a heavy read.
         response: with the headers, not yet prepared.
-        pieces: of the body; none is empty.
+        pieces: of the body; an empty one only ends a turn.
 
     Returns:
         the response, which is complete or aborted.
@@ -39,13 +40,30 @@ async def stream(
     pieces = request[TURNS].take_for_each(pieces)
     # Made before the response begins: if the database is down, the client still receives a problem document.
     piece = await anext(pieces, None)
+    compressor = _compressor(request, response, piece)
     await response.prepare(request)
     async with complete_or_abort(request, response), while_authorized(request):
         while piece is not None:
             # write() waits for a slow client, without a turn.
-            await response.write(piece)
+            if piece:
+                await response.write(await compressor.compress(piece) if compressor is not None else piece)
             piece = await anext(pieces, None)
+        if compressor is not None:
+            await response.write(compressor.finish())
     return response
+
+
+def _compressor(request: web.Request, response: web.StreamResponse, first: bytes | None) -> Compressor | None:
+    """Return the compressor of a response, and set its headers; None if it is sent as it is."""
+    response.headers.update(VARY)
+    is_short = first is None or len(first) <= PLAIN_BYTES_MAX
+    if is_short or not accepts_gzip(request.headers.get("Accept-Encoding", "")):
+        return None
+    response.headers.update(GZIPPED)
+    if "ETag" in response.headers:
+        # The same content in other bytes (RFC 9110, section 8.8.1).
+        response.headers["ETag"] = f"W/{response.headers['ETag']}"
+    return Compressor()
 
 
 @asynccontextmanager

@@ -143,13 +143,23 @@ class BudgetEntryView(msgspec.Struct, kw_only=True):
     position: int
 
 
-DERIVED = frozenset({"budget_remaining", "budget_used_percentage", "duration_seconds"})
+DERIVED_FROM = {
+    "budget_remaining": ("budget", "spend"),
+    "budget_used_percentage": ("budget", "spend"),
+    "duration_seconds": ("started_at", "completed_at"),
+}
+"""The figures that are no columns, and the columns that they are derived from."""
 
 
 @cache
 def stored_columns(view: type[msgspec.Struct]) -> tuple[str, ...]:
     """Return the columns that a view shows, without the figures derived from them."""
-    return tuple(name for name in view.__struct_fields__ if name not in DERIVED)
+    return tuple(name for name in view.__struct_fields__ if name not in DERIVED_FROM)
+
+
+def bases_of(fields: Sequence[str]) -> set[str]:
+    """Return the columns that the derived figures among some fields need."""
+    return {column for name in fields for column in DERIVED_FROM.get(name, ())}
 
 
 class _Balances(msgspec.Struct):
@@ -163,6 +173,7 @@ class _Times(msgspec.Struct):
 
 
 _balances = msgspec.json.Decoder(_Balances)
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _times = msgspec.json.Decoder(_Times)
 
 
@@ -184,6 +195,13 @@ def complete_all(view: type[msgspec.Struct], rows: Sequence[str]) -> msgspec.Raw
     if view in (CampaignView, AgentJobView):
         return msgspec.Raw(b"[%b]" % b",".join(complete(view, row) for row in rows))
     return msgspec.Raw(f"[{','.join(rows)}]")
+
+
+def select(view: type[msgspec.Struct], rows: Sequence[str], fields: Sequence[str]) -> list[dict[str, msgspec.Raw]]:
+    """Return some fields of rows, each of which has the columns that these need."""
+    has_derived = any(name in DERIVED_FROM for name in fields)
+    items = (complete(view, row) if has_derived else row for row in rows)
+    return [{name: item[name] for name in fields} for item in map(_members.decode, items)]
 
 
 def show(view: type[V], row: Mapping[str, Any]) -> V:

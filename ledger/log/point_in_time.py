@@ -1,6 +1,7 @@
 """A point in time of the log: a position or a time of recording, inclusive, not in the future."""
 
 import re
+from collections.abc import Callable
 from datetime import datetime
 
 import msgspec
@@ -69,12 +70,21 @@ async def resolve_position(connection: Connection, point_in_time: int | datetime
     now = await connection.fetchval(CLOCK)
     if point_in_time > now:
         raise Malformed(f"{time_text(point_in_time)} is in the future (now: {time_text(now)})")
+    return await _last_position(connection, head, lambda recorded_at: recorded_at <= point_in_time)
+
+
+async def last_position_before(connection: Connection, moment: datetime) -> int:
+    """Return the position of the last event that was recorded before a time; 0 if there is none."""
+    return await _last_position(connection, await read_head(connection), lambda recorded_at: recorded_at < moment)
+
+
+async def _last_position(connection: Connection, head: int, is_included: Callable[[datetime], bool]) -> int:
     # `recorded_at` never decreases as positions grow, so a binary search by position needs no index on it.
     last_before, first_after = 0, head + 1
     while first_after - last_before > 1:
         middle = (last_before + first_after) // 2
         recorded_at = await connection.fetchval(RECORDED_AT, middle)
-        if recorded_at is not None and recorded_at <= point_in_time:
+        if recorded_at is not None and is_included(recorded_at):
             last_before = middle
         else:
             first_after = middle

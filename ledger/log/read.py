@@ -5,7 +5,7 @@ Positions have no gaps and become visible in order, so a reader only needs to re
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
-from typing import Protocol, TypeVar
+from typing import Protocol, Self, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -16,6 +16,9 @@ from ledger.database.singleton import HEAD_TABLE, require_row
 PAGE_EVENTS_MAX = 5_000
 PAGE_CHARACTERS_MAX = 8 * 1024 * 1024
 """The most data and text in a page of more than one event: bounds the memory of a reader."""
+
+EXAMINED_MAX = 50_000
+"""The most events that one statement examines if no index leads to those that are selected."""
 
 _COLUMNS = """position, category, stream_id, version, id, type, schema_version, occurred_at, recorded_at, actor,
     campaign_id, agent_job_id, correlation_id, causation_id, data::text AS data, text::text AS text, text_commitment"""
@@ -70,6 +73,7 @@ ReadPage = Callable[[Connection, "EventFilter", int, int | None], Awaitable[list
 class EventFilter(msgspec.Struct, frozen=True):
     """Selects events; a field that is None or empty selects all. Of positions, `after` is exclusive, `until` inclusive.
 
+    Of times, `recorded_from` is inclusive, `recorded_to` exclusive.
     `allowed_campaign_ids` selects events attributed to one of these campaigns: none if it is empty, all if None.
     """
 
@@ -82,6 +86,22 @@ class EventFilter(msgspec.Struct, frozen=True):
     agent_job_id: UUID | None = None
     allowed_campaign_ids: frozenset[UUID] | None = None
     agent_job_ids: tuple[UUID, ...] = ()
+    actor: str | None = None
+    correlation_id: UUID | None = None
+    recorded_from: datetime | None = None
+    recorded_to: datetime | None = None
+
+    @property
+    def is_search(self) -> bool:
+        """Whether no index leads to the selected events: a read has to examine the log event by event."""
+        conditions = (self.actor, self.correlation_id, self.recorded_from, self.recorded_to)
+        has_condition = any(condition is not None for condition in conditions)
+        return has_condition and not self.stream_ids and self.campaign_id is None and self.agent_job_id is None
+
+    def window(self, head: int) -> Self:
+        """Return the first part of the selection, which ends at the head, and if it is a search, is bounded."""
+        until = head if self.until is None else min(self.until, head)
+        return msgspec.structs.replace(self, until=min(until, self.after + EXAMINED_MAX) if self.is_search else until)
 
     def matches(self, event: StoredEvent) -> bool:
         """Whether the filter selects an event at any position, by the same conditions as `read_page`."""
@@ -93,6 +113,10 @@ class EventFilter(msgspec.Struct, frozen=True):
             and (self.agent_job_id is None or event.agent_job_id == self.agent_job_id)
             and (not self.agent_job_ids or event.agent_job_id in self.agent_job_ids)
             and (self.allowed_campaign_ids is None or event.campaign_id in self.allowed_campaign_ids)
+            and (self.actor is None or event.actor == self.actor)
+            and (self.correlation_id is None or event.correlation_id == self.correlation_id)
+            and (self.recorded_from is None or event.recorded_at >= self.recorded_from)
+            and (self.recorded_to is None or event.recorded_at < self.recorded_to)
         )
 
 
@@ -119,6 +143,14 @@ def _conditions(selection: EventFilter) -> tuple[str, list[object]]:
         narrow("agent_job_id = {}", selection.agent_job_id)
     if selection.agent_job_ids:
         narrow("agent_job_id = ANY ({}::uuid[])", list(selection.agent_job_ids))
+    if selection.actor is not None:
+        narrow("actor = {}", selection.actor)
+    if selection.correlation_id is not None:
+        narrow("correlation_id = {}", selection.correlation_id)
+    if selection.recorded_from is not None:
+        narrow("recorded_at >= {}", selection.recorded_from)
+    if selection.recorded_to is not None:
+        narrow("recorded_at < {}", selection.recorded_to)
     allowed = selection.allowed_campaign_ids
     if allowed is not None and selection.campaign_id is None:
         narrow("campaign_id = ANY ({}::uuid[])", list(allowed))
@@ -227,7 +259,7 @@ def read_all(
         page_events_max: the most events in a page.
 
     Yields:
-        pages of events in order of position; none is empty.
+        pages of events in order of position; none is empty, unless the selection is a search.
     """
     return read_pages(database, selection, (page_events_max, None), read_page)
 
@@ -249,10 +281,15 @@ async def read_pages(
     if selection.until is None:
         async with database.connection() as connection:
             selection = msgspec.structs.replace(selection, until=await read_head(connection))
+    end = selection.until
+    assert end is not None
     while True:
+        window = selection.window(end)
         async with database.connection() as connection:
-            page = await read(connection, selection, *page_size_max)
-        if not page:
+            page = await read(connection, window, *page_size_max)
+        is_complete = window.until == end
+        if not page and is_complete:
             return
         yield page
-        selection = msgspec.structs.replace(selection, after=page[-1].position)
+        reached = page[-1].position if page else window.until
+        selection = msgspec.structs.replace(selection, after=reached)

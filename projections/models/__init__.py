@@ -1,4 +1,4 @@
-"""SQLAlchemy models of the four read models, for programs that read the tables: `select(Campaign)`.
+"""SQLAlchemy models of the read models and journals, for programs that read the tables: `select(Campaign)`.
 
 The worker does not use a session: it writes the tables set-wise (`projections.writer`).
 """
@@ -12,6 +12,7 @@ from projections.models.budget_entries import BudgetEntry
 from projections.models.campaigns import Campaign
 from projections.models.columns import Base
 from projections.models.content_assets import ContentAsset
+from projections.models.journal_tables import CostPosting, DeniedHold
 
 __all__ = [
     "AgentJob",
@@ -23,6 +24,8 @@ __all__ = [
     "ContentAsset",
     "ContentStatus",
     "ContentType",
+    "CostPosting",
+    "DeniedHold",
     "EntryStatus",
     "JobStatus",
     "ResourceType",

@@ -28,6 +28,19 @@ async def spending(shared: Service) -> dict[str, str]:
     return {"campaign": created["id"], "job": queued["id"]}
 
 
+ADDED = {
+    *("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens"),
+    *("unpriced", "campaign_name"),
+}
+"""Members that the first release does not have."""
+
+
+def as_before(answer: dict[str, Any]) -> dict[str, Any]:
+    """Return a response as the first release made it; its sums must have the further members."""
+    assert all(ADDED - {"campaign_name"} <= item.keys() for item in answer["items"])
+    return {"items": [{name: item[name] for name in item if name not in ADDED} for item in answer["items"]]}
+
+
 def rows(answer: dict[str, Any], *names: str) -> list[tuple[Any, ...]]:
     """Return the items of a response as tuples of these columns."""
     return [tuple(item[name] for name in names) for item in answer["items"]]
@@ -44,7 +57,7 @@ async def test_without_group_by_there_is_one_sum_for_each_currency(shared: Servi
 
     answer = await shared.get("/v1/spend", **everything)
 
-    assert answer == {
+    assert as_before(answer) == {
         "items": [
             {"currency": "EUR", "cost": "16", "tokens_used": 1, "entries": 1},
             {"currency": "USD", "cost": "15.75", "tokens_used": 67, "entries": 5},
@@ -72,9 +85,9 @@ async def test_spend_is_summed_by_each_key(
 ) -> None:
     answer = await spend(shared, spending, group_by=key)
 
-    assert [set(item) for item in answer["items"]] == [{key, "currency", "cost", "tokens_used", "entries"}] * len(
-        expected_rows
-    )
+    assert [set(item) for item in as_before(answer)["items"]] == [
+        {key, "currency", "cost", "tokens_used", "entries"}
+    ] * len(expected_rows)
     expected = [(spending.get(first, first) if first else None, *rest) for first, *rest in expected_rows]
     assert rows(answer, key, "cost", "tokens_used", "entries") == expected
 

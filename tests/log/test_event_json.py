@@ -8,7 +8,8 @@ from ledger.database import Database
 from ledger.domain.event import Request
 from ledger.log.append import append
 from ledger.log.event_json import read_all_json, read_json_page
-from ledger.log.read import EventFilter, read_page, view
+from ledger.log.event_view import view
+from ledger.log.read import EventFilter, read_page
 from tests.events import content, cost, follow
 from tests.log.helpers import candidate, record
 from tests.projections.helpers import append_requests, sample_history

@@ -9,7 +9,8 @@ from sqlalchemy import URL
 from ledger.log.tables import PARTITIONS
 from tests.log.helpers import connected
 
-READ_MODELS = ("agent_jobs", "budget_entries", "campaigns", "content_assets")
+READ_MODELS = ("agent_jobs", "budget_entries", "campaigns", "content_assets", "cost_postings", "denied_holds")
+VIEWS = ("campaign_health", "spend_daily")
 ALL = {"SELECT", "INSERT", "UPDATE", "DELETE"}
 
 SERVICE = {
@@ -25,9 +26,10 @@ SERVICE = {
     "ledger.idempotency_keys": ALL,
     "ledger.idempotency_secret": {"SELECT"},
     **{f"public.{table}": ALL for table in READ_MODELS},
+    **{f"public.{view}": {"SELECT"} for view in VIEWS},
     "public.alembic_version": {"SELECT"},
 }
-READER = {f"public.{table}": {"SELECT"} for table in READ_MODELS}
+READER = {f"public.{table}": {"SELECT"} for table in (*READ_MODELS, *VIEWS)}
 
 TABLES = """
 SELECT nspname || '.' || relname AS name, pg_class.oid, relkind, relrowsecurity, relforcerowsecurity, reloptions,
@@ -73,7 +75,8 @@ async def test_each_role_has_exactly_the_expected_privileges_on_each_table(catal
 
 
 async def test_every_table_in_public_has_row_security_and_a_policy_for_each_role(catalog: Any) -> None:
-    tables = [row for row in await catalog.fetch(TABLES) if row["name"].startswith("public.")]
+    relations = [row for row in await catalog.fetch(TABLES) if row["name"].startswith("public.")]
+    tables = [row for row in relations if row["relkind"] != b"v"]
 
     policies = {
         (f"public.{row['tablename']}", row["policyname"]): (row["roles"], row["cmd"], row["qual"], row["with_check"])
@@ -83,7 +86,7 @@ async def test_every_table_in_public_has_row_security_and_a_policy_for_each_role
     assert [row["name"] for row in tables if not row["relrowsecurity"] or row["relforcerowsecurity"]] == []
     assert policies == {
         **{(row["name"], "ledger_service"): (["ledger_service"], "ALL", "true", "true") for row in tables},
-        **{(name, "ledger_reader"): (["ledger_reader"], "SELECT", "true", None) for name in READER},
+        **{(f"public.{table}", "ledger_reader"): (["ledger_reader"], "SELECT", "true", None) for table in READ_MODELS},
     }
 
 
@@ -113,6 +116,7 @@ async def test_only_the_service_may_call_functions_and_security_definers_have_a_
         "grant_roles_0004": [],
         "grant_roles_0006": [],
         "grant_roles_0009": [],
+        "grant_roles_0016": [],
         "load_state": ["ledger_service"],
         "lock_and_load": ["ledger_service"],
         "lock_and_load_state": ["ledger_service"],

@@ -41,6 +41,8 @@ CORRUPTIONS = [
     "UPDATE content_assets SET title = 'Changed', metadata = '[1]'",
     "UPDATE budget_entries SET description = 'Changed', agent_job_id = NULL",
     "DELETE FROM budget_entries WHERE status = 'settled'",
+    "UPDATE cost_postings SET amount = amount + 1",
+    "DELETE FROM denied_holds",
     "DELETE FROM content_assets WHERE status = 'published'",
     "UPDATE agent_jobs SET id = gen_random_uuid() WHERE status = 'completed'",
     "INSERT INTO campaigns (id, name, budget, currency, start_date, created_at, updated_at, position)"
@@ -67,7 +69,7 @@ async def test_every_changed_row_is_corrected_and_no_other_is_written(database: 
     corrected = await contents(database)
     assert {name for name in before if before[name] != corrected[name]} == {"ledger.projection_checkpoints"}
     assert await tables(database) == folded(await stored(database))
-    assert rebuilt.removed == {"campaigns": 3, "agent_jobs": 1, "content_assets": 0, "budget_entries": 0}
+    assert {name: count for name, count in rebuilt.removed.items() if count} == {"campaigns": 3, "agent_jobs": 1}
     assert all(rebuilt.written.values())
     assert (sum(again.written.values()), sum(again.removed.values())) == (0, 0)
 
@@ -175,7 +177,8 @@ async def test_one_table_can_be_rebuilt_alone(database: Database, database_url: 
     corrected = await tables(database)
     assert corrupted[table] != before[table]
     assert {name: corrected[name] == before[name] for name in NAMES} == {name: name == table for name in NAMES}
-    assert (rebuilt.written.keys(), rebuilt.removed.keys()) == ({table}, {table})
+    journals = {"cost_postings", "denied_holds"} if table == "budget_entries" else set()
+    assert rebuilt.written.keys() == rebuilt.removed.keys() == {table} | journals
 
 
 async def test_a_row_whose_job_is_missing_requires_the_other_table(database: Database, database_url: URL) -> None:
