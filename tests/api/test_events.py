@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ledger.api import events as api_events
+from ledger.api import event_search
 from tests.api.helpers import NDJSON
 from tests.conftest import Service
 from tests.events import campaign, content, cost, follow, job, reserve
@@ -263,13 +263,13 @@ async def test_absent_fields_are_omitted_and_campaign_and_job_are_resolved(servi
 
 
 async def test_no_event_of_a_page_is_beyond_its_head(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = api_events.read_json_page
+    original = event_search.read_json_page
 
     async def read_page_after_an_append(*arguments: Any) -> Any:
         await service.append(cost())
         return await original(*arguments)
 
-    monkeypatch.setattr(api_events, "read_json_page", read_page_after_an_append)
+    monkeypatch.setattr(event_search, "read_json_page", read_page_after_an_append)
 
     page = await service.get("/v1/events")
 

@@ -120,7 +120,7 @@ DRIFTS = {
     "ALTER TABLE campaigns DROP COLUMN revenue": "'add_column', None, 'campaigns', Column('revenue'",
     "ALTER TABLE campaigns ADD COLUMN colour text": "'remove_column', None, 'campaigns', Column('colour'",
     "ALTER TABLE campaigns ALTER COLUMN currency DROP NOT NULL": "'modify_nullable', None, 'campaigns', 'currency'",
-    "ALTER TABLE campaigns ALTER COLUMN spend TYPE numeric(20, 10)": "'modify_type', None, 'campaigns', 'spend'",
+    "ALTER TABLE campaigns ALTER COLUMN clicks TYPE integer": "'modify_type', None, 'campaigns', 'clicks'",
     "ALTER TABLE campaigns ALTER COLUMN clicks DROP DEFAULT": "'modify_default', None, 'campaigns', 'clicks'",
     "CREATE INDEX stray ON agent_jobs (retry_count)": "'remove_index', Index('stray'",
     "DROP INDEX ledger.holds_expires_at_idx": "'add_index', Index('holds_expires_at_idx'",
