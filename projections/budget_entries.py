@@ -57,7 +57,7 @@ def fold(
 def _change(event: StoredEvent, payload: EventData, row: BudgetEntryRow) -> None:
     if isinstance(payload, cost.CostSettled):
         row.status = "settled"
-        row.cost = payload.cost
+        row.report_cost(payload.cost, payload.price)
         row.held = money.ZERO
         row.tokens_used = payload.tokens
         row.model_used = payload.model_used if payload.model_used is not None else row.model_used
@@ -71,6 +71,9 @@ def _change(event: StoredEvent, payload: EventData, row: BudgetEntryRow) -> None
         row.cost = money.add(row.cost, payload.amount)
         row.adjusted = money.add(row.adjusted, payload.amount)
         row.tokens_used = add_count(row.tokens_used, payload.tokens_used)
+        row.price_position = payload.price or row.price_position
+    elif isinstance(payload, cost.CostPriced):
+        row.report_cost(payload.cost, payload.price)
     elif isinstance(payload, cost.CostExtended):
         row.expires_at = payload.expires_at(event.recorded_at)
     elif isinstance(payload, cost.CostReleased | cost.CostExpired):
@@ -109,13 +112,14 @@ def _new_row(
     if isinstance(payload, cost.CostRecorded):
         row.report_usage(payload.usage)
         row.status = "settled"
-        row.cost = payload.cost
+        row.report_cost(payload.cost, payload.price)
         row.tokens_used = payload.tokens
     elif isinstance(payload, cost.CostCredited):
         row.status = "settled"
         row.cost = money.negated(payload.amount)
     else:
-        row.held = payload.amount
+        row.held = payload.amount or money.ZERO
+        row.price_position = payload.price
         row.expires_at = payload.expires_at(event.recorded_at)
     return row
 

@@ -1,4 +1,4 @@
-"""Fold a page of events into all four read models together, so that they agree at every position."""
+"""Fold a page of events into all read models together, so that they agree at every position."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Self
@@ -10,9 +10,10 @@ from ledger.domain.catalogue import CATALOGUE, decode_stored
 from ledger.domain.codec import EventData
 from ledger.domain.cost import CostDenied
 from ledger.log.read import StoredEvent
-from projections import agent_jobs, budget_entries, campaigns, content_assets, erasures
+from projections import agent_jobs, budget_entries, campaigns, content_assets, erasures, prices
 from projections.erasures import Texts
 from projections.journals import JournalRows
+from projections.price_rows import PriceRows
 from projections.rows import AgentJobRow, AmountChange, BudgetEntryRow, CampaignRow, ContentAssetRow, R, Rows
 from projections.tables import READ_MODELS, READ_MODELS_BY_CATEGORY, ReadModel
 
@@ -26,12 +27,13 @@ class PageRows(NamedTuple):
     agent_jobs: Rows[AgentJobRow]
     content_assets: Rows[ContentAssetRow]
     budget_entries: Rows[BudgetEntryRow]
+    prices: PriceRows
     journals: JournalRows | None = None
 
     @classmethod
     def empty(cls) -> Self:
         """Return no rows: for events that are folded from the first one of their streams on."""
-        return cls(Rows(), Rows(), Rows(), Rows())
+        return cls(Rows(), Rows(), Rows(), Rows(), PriceRows())
 
     def of(self, model: ReadModel[R]) -> Rows[R]:
         """Return the rows of one read model."""
@@ -131,6 +133,8 @@ def fold_event(event: StoredEvent, rows: PageRows, texts: Mapping[int, Texts] = 
         agent_jobs.fold(event, payload, transition, rows.agent_jobs, rows.campaigns)
     elif event.category == "content":
         content_assets.fold(event, payload, transition, rows.content_assets)
+    elif event.category == "price":
+        prices.fold(event, payload, rows.prices)
     else:
         campaigns.fold(event, payload, transition, rows.campaigns)
 

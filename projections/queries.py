@@ -108,7 +108,7 @@ async def read_item(
     """
     arguments: list[Any] = [GROUP, item_id]
     condition = "t.id = $2"
-    if allowed_campaign_ids is not None:
+    if allowed_campaign_ids is not None and model.campaign_column is not None:
         # Here, so that nothing of a row is read that the caller may not see: its size would show in the time.
         condition += f" AND t.{model.campaign_column} = ANY ($3::uuid[])"
         arguments.append(list(allowed_campaign_ids))

@@ -49,7 +49,7 @@ SELECT EXISTS (
 )
 """
 
-REBUILD_ALL = "Run `ledger rebuild` without --projection to rebuild all four."
+REBUILD_ALL = "Run `ledger rebuild` without --projection to rebuild all of them."
 
 ADD_DIFFERING = """
 INSERT INTO {schema}.differing SELECT * FROM unnest($1::text[], $2::uuid[]) ON CONFLICT DO NOTHING

@@ -128,6 +128,12 @@ class BudgetEntryRow(Row, kw_only=True):
     unpriced: bool = False
     price_position: int | None = None
 
+    def report_cost(self, cost: Decimal | None, price_position: int | None) -> None:
+        """Set the cost; without one the entry is unpriced."""
+        self.cost = cost or ZERO
+        self.unpriced = cost is None
+        self.price_position = price_position
+
     def report_usage(self, usage: Usage | None) -> None:
         """Set the counters of a call; nothing changes if none were reported."""
         if usage is None:

@@ -53,7 +53,7 @@ async def replay_into(
     progress: Progress = lambda position: None,
     begin: Callable[[int], None] = lambda events: None,
 ) -> Snapshot:
-    """Create a schema with the four tables at a point in time, including constraints and indexes.
+    """Create a schema with the tables at a point in time, including constraints and indexes.
 
     The schema appears complete or not at all: it is filled under another name.
 

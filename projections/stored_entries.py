@@ -21,7 +21,7 @@ WITH event AS (
 ), entry AS (
     SELECT stream_id, max(version) AS version,
         (array_agg(type ORDER BY version DESC) FILTER (
-            WHERE type NOT IN ('cost.adjusted', 'cost.extended')
+            WHERE type NOT IN ('cost.adjusted', 'cost.extended', 'cost.priced')
         ))[1] AS status_type,
         coalesce(sum(CASE type
             WHEN 'cost.adjusted' THEN (data ->> 'amount')::numeric
@@ -29,6 +29,8 @@ WITH event AS (
             ELSE (data ->> 'cost')::numeric
         END), 0) AS cost,
         coalesce(sum(tokens), 0) AS tokens_used,
+        bool_or(type IN ('cost.recorded', 'cost.settled') AND data ->> 'cost' IS NULL)
+            AND NOT bool_or(type = 'cost.priced') AS unpriced,
         (array_agg(data) FILTER (WHERE type = 'cost.settled'))[1] AS settled,
         (array_agg(
             recorded_at + make_interval(secs => coalesce((data ->> 'expires_in')::float8, 900)) ORDER BY version DESC
@@ -44,7 +46,7 @@ SELECT stream_id, entry.version, json_build_array(
     campaign_id, agent_job_id, trim_scale(cost)::text, tokens_used,
     CASE status_type WHEN 'cost.reserved' THEN data ->> 'amount' ELSE '0' END,
     {TIME.format("entry.expires_at")},
-    type = 'cost.credited', false, data ->> 'currency',
+    type = 'cost.credited', unpriced, data ->> 'currency',
     coalesce(settled ->> 'provider', data ->> 'provider'),
     coalesce(settled ->> 'model_used', data ->> 'model_used'),
     coalesce(settled ->> 'service_tier', data ->> 'service_tier'),

@@ -16,7 +16,7 @@ REPLAYED_STREAMS = f"""
 CREATE TEMPORARY TABLE replayed_streams ON COMMIT DROP AS
 WITH RECURSIVE stream AS (
     SELECT category, stream_id, count(*) AS version FROM ledger.events
-    WHERE category IN ('campaign', 'content', 'job') GROUP BY category, stream_id
+    WHERE category IN ('campaign', 'content', 'job', 'price') GROUP BY category, stream_id
 ), line (job_id, id, levels) AS (
     -- All jobs above a job; `levels` is how far.
     SELECT id, parent_job_id, 1 FROM pg_temp.agent_jobs WHERE parent_job_id IS NOT NULL
@@ -52,6 +52,10 @@ SELECT category, stream_id, stream.version, json_build_array(
 )
 FROM stream JOIN ledger.content_events AS last USING (category, stream_id)
 LEFT JOIN pg_temp.content_assets AS row ON row.id = stream_id
+WHERE last.version = stream.version
+UNION ALL
+SELECT category, stream_id, stream.version, json_build_array(split_part(last.type, '.', 2))
+FROM stream JOIN ledger.price_events AS last USING (category, stream_id)
 WHERE last.version = stream.version;
 """  # noqa: S608 (fixed texts)
 

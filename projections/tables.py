@@ -1,4 +1,4 @@
-"""The descriptors of the four read models: name, event category, row, and the kind of each column.
+"""The descriptors of the read models: name, event category, row, and the kind of each column.
 
 Every list of tables or columns is derived from here. The kind of a column (money, time, JSON) follows from its type in
 `projections.models`, where `info=` also declares that a column holds free text or is large.
@@ -12,9 +12,10 @@ from typing import Any, Generic, Literal, NamedTuple
 from sqlalchemy import JSON, Boolean, DateTime, Integer, Numeric, String, Table, Uuid
 from sqlalchemy.types import TypeEngine
 
-from projections.models import AgentJob, Base, BudgetEntry, Campaign, ContentAsset
+from projections.models import AgentJob, Base, BudgetEntry, Campaign, ContentAsset, Price
 from projections.models.columns import OpenKind
-from projections.rows import AgentJobRow, BudgetEntryRow, CampaignRow, ContentAssetRow, R
+from projections.price_rows import PriceRow, PriceRows
+from projections.rows import AgentJobRow, BudgetEntryRow, CampaignRow, ContentAssetRow, R, Rows
 
 Kind = Literal["id", "time", "money", "integer", "boolean", "json", "text"]
 """What a column holds. `money` is any exact decimal."""
@@ -41,19 +42,23 @@ class Reference(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class ReadModel(Generic[R]):
-    """One read model: a table with one row for each stream of a category.
+    """One read model: a table with one row for each stream of a category, or, of prices, for each event.
 
     Args:
         category: of the events whose streams have a row here.
         row: the row while events are folded into it; its fields are the table's columns.
         orm_class: the SQLAlchemy model, which declares the columns' types and kinds.
-        campaign_column: the column with the id of the campaign that a row counts for.
+        campaign_column: the column with the id of the campaign that a row counts for; None: for none.
+        stream_column: the column with the id of the stream that a row is made of.
+        rows_class: of the rows that a page touches.
     """
 
     category: str
     row: type[R]
     orm_class: type[Base]
-    campaign_column: str = "campaign_id"
+    campaign_column: str | None = "campaign_id"
+    stream_column: str = "id"
+    rows_class: type[Rows[Any]] = Rows
 
     @cached_property
     def table(self) -> Table:
@@ -117,8 +122,9 @@ CAMPAIGNS = ReadModel("campaign", CampaignRow, Campaign, campaign_column="id")
 CONTENT_ASSETS = ReadModel("content", ContentAssetRow, ContentAsset)
 AGENT_JOBS = ReadModel("job", AgentJobRow, AgentJob)
 BUDGET_ENTRIES = ReadModel("cost", BudgetEntryRow, BudgetEntry)
+PRICES = ReadModel("price", PriceRow, Price, campaign_column=None, stream_column="stream_id", rows_class=PriceRows)
 
-READ_MODELS: tuple[ReadModel[Any], ...] = (CAMPAIGNS, CONTENT_ASSETS, AGENT_JOBS, BUDGET_ENTRIES)
+READ_MODELS: tuple[ReadModel[Any], ...] = (CAMPAIGNS, CONTENT_ASSETS, AGENT_JOBS, BUDGET_ENTRIES, PRICES)
 """All read models, in the order in which they are listed."""
 
 NAMES = tuple(model.name for model in READ_MODELS)

@@ -15,6 +15,7 @@ from projections import checkpoint, decision_state, differences, journal_differe
 from projections.differences import Difference
 from projections.erased_texts import read_pending_erasures
 from projections.journals import JOURNALS
+from projections.price_faults import find_price_faults
 from projections.replay import TEMPORARY, Progress, Replay, ReplayError
 from projections.skips import Skip
 from projections.tables import READ_MODELS
@@ -110,6 +111,7 @@ async def verify(
         async with connection.transaction(isolation="repeatable_read"):
             await _check_log(connection, report, local_checkpoint)
         report.faults += [fault async for fault in column_check.find_column_faults(connection, report.head)]
+        report.faults += [fault async for fault in find_price_faults(connection, report.head)]
         replay = Replay(database, connection, TEMPORARY, progress)
         begin(report.head)
         await replay.create_tables()

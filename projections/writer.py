@@ -10,7 +10,7 @@ import msgspec
 from ledger.database import Connection
 from projections.fold import PageRows
 from projections.journals import JOURNALS, JournalRows, erase_texts
-from projections.rows import AgentJobRow, R, Row, Rows
+from projections.rows import AgentJobRow, R, Row
 from projections.tables import READ_MODELS, REFERENCED_FIRST, ReadModel
 
 SENT_AS = {
@@ -60,7 +60,7 @@ def statements(schema: str, model: ReadModel[Any]) -> Statements:
 
     return Statements(
         columns,
-        f"SELECT {loaded} FROM {name} WHERE id = ANY ($1)",  # noqa: S608
+        f"SELECT {loaded} FROM {name} WHERE {model.stream_column} = ANY ($1)",  # noqa: S608
         f"INSERT INTO {name} ({', '.join(columns)}) {rows}",
         update(kept=model.large_columns),
         update(),
@@ -79,7 +79,10 @@ async def load_rows(connection: Connection, needed: Mapping[str, list[UUID]], sc
     Returns:
         the rows that exist, and the jobs above the jobs among them.
     """
-    rows = {model.name: Rows(await _load(connection, model, needed[model.name], schema)) for model in READ_MODELS}
+    rows: dict[str, Any] = {
+        model.name: model.rows_class(await _load(connection, model, needed[model.name], schema))
+        for model in READ_MODELS
+    }
     return PageRows(**rows, journals=JournalRows())
 
 

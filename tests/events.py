@@ -3,6 +3,8 @@
 import uuid
 from typing import Any
 
+from ledger.domain.price import price_stream
+
 
 def event(type_: str, data: dict[str, Any] | None = None, **envelope: Any) -> dict[str, Any]:
     """Return an event with a new id."""
@@ -40,6 +42,24 @@ def reserve(amount: str = "1", **data: Any) -> dict[str, Any]:
     return event("cost.reserved", {"resource_type": "llm_api", "amount": amount, **data})
 
 
+def price(model: str | None = None, rate: str = "2", **data: Any) -> dict[str, Any]:
+    """Return an event that publishes a price of a model, of a new one if none is named."""
+    return event(
+        "price.published",
+        {
+            "provider": "openai",
+            "model": model or f"model-{uuid.uuid4()}",
+            "rates": {"input_tokens": rate, "output_tokens": "8"},
+            "effective_from": "2025-01-01T00:00:00Z",
+            "source": {"name": "test", "version": "1"},
+            **data,
+        },
+    )
+
+
 def follow(opened: dict[str, Any], type_: str, data: dict[str, Any] | None = None, **envelope: Any) -> dict[str, Any]:
     """Return a later event of the stream that `opened` opened."""
-    return event(type_, data, stream_id=opened["id"], **envelope)
+    opened_stream = opened["id"]
+    if opened["type"] == "price.published":
+        opened_stream = str(price_stream(opened["data"]["provider"], opened["data"]["model"], None, None))
+    return event(type_, data, stream_id=opened_stream, **envelope)

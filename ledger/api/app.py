@@ -20,6 +20,7 @@ from ledger.api import (
     keys,
     metrics,
     openapi,
+    prices,
     projections,
     spend,
     transparency_log,
@@ -45,6 +46,7 @@ from ledger.config import CONNECTIONS_MAX, REVERIFY_HOURS
 from ledger.database import Database
 from ledger.key_ring import KeyRing
 from ledger.log.idempotency import IdempotencyKeys
+from ledger.log.price_cache import PriceCache
 from ledger.log.request_body import BODY_BYTES_MAX
 from ledger.runtime import background
 from projections.positions import read_model_waiters
@@ -56,6 +58,7 @@ RESOURCES = (
     collections,
     job_trees,
     budgets,
+    prices,
     spend,
     projections,
     transparency_log,
@@ -167,6 +170,7 @@ async def serving(
             idempotency_keys=IdempotencyKeys(database),
             heavy_reads=HeavyReads(),
             telemetry=telemetry,
+            prices=PriceCache(),
             keys=key_ring,
             rate_limits=rate_limits,
             replica=Replica(replica) if replica is not None else None,

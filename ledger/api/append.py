@@ -150,6 +150,7 @@ ROUTES = [
             "unknown-reference",
             "reference-mismatch",
             "currency-mismatch",
+            "unpriced",
             "overloaded",
             "database-unavailable",
         ),

@@ -32,6 +32,7 @@ class Collection(NamedTuple):
     view: type[msgspec.Struct]
     query: type[PageQuery]
     sortable: tuple[str, ...]
+    has_as_of: bool = True
 
 
 def _filters(query: PageQuery) -> list[Filter]:
@@ -75,7 +76,7 @@ def plan_page(collection: Collection, query_string: str, allowed_campaign_ids: f
     query = parse_query(URL.build(query_string=query_string, encoded=True), collection.query)
     keys = read_sort(query.sort, collection.sortable)
     filters = _filters(query)
-    if allowed_campaign_ids is not None:
+    if allowed_campaign_ids is not None and model.campaign_column is not None:
         # One filter: with two, PostgreSQL might read the rows of a campaign that the caller may not see.
         named = getattr(query, model.campaign_column, None)
         visible = allowed_campaign_ids if named is None else allowed_campaign_ids.intersection(named)

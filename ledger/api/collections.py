@@ -1,4 +1,4 @@
-"""GET /v1/campaigns, content-assets, agent-jobs, budget-entries: pages, filters, sort, items, as_of."""
+"""GET of campaigns, content-assets, agent-jobs, budget-entries, prices: pages, filters, items, as_of."""
 
 from uuid import UUID
 
@@ -18,19 +18,20 @@ from ledger.api.views import (
     BudgetEntryView,
     CampaignView,
     ContentAssetView,
+    PriceView,
     show,
 )
 from ledger.domain.access import Caller
 from ledger.domain.campaign import CampaignStatus
 from ledger.domain.content import ContentStatus
-from ledger.domain.cost import EntryStatus
+from ledger.domain.cost import EntryStatus, ServiceTier
 from ledger.domain.errors import NotFound
 from ledger.domain.fields import Instant
 from ledger.domain.job import JobStatus
 from ledger.log.point_in_time import parse_point_in_time, resolve_position
 from ledger.log.visibility import may_see_stream
 from projections.as_of import EVENTS_MAX, row_as_of
-from projections.tables import AGENT_JOBS, BUDGET_ENTRIES, CAMPAIGNS, CONTENT_ASSETS
+from projections.tables import AGENT_JOBS, BUDGET_ENTRIES, CAMPAIGNS, CONTENT_ASSETS, PRICES
 
 
 class CampaignsQuery(LabelledPageQuery, kw_only=True):
@@ -78,6 +79,16 @@ class BudgetEntriesQuery(LabelledPageQuery, kw_only=True):
     occurred_before: Instant | None = None
 
 
+class PricesQuery(PageQuery, kw_only=True):
+    """Filters of prices."""
+
+    provider: tuple[str, ...] | None = None
+    model: tuple[str, ...] | None = None
+    service_tier: tuple[ServiceTier, ...] | None = None
+    currency: tuple[str, ...] | None = None
+    stream_id: tuple[UUID, ...] | None = None
+
+
 class ItemQuery(MinPositionQuery, forbid_unknown_fields=True):
     """The point in time of an item."""
 
@@ -123,6 +134,15 @@ COLLECTIONS = (
             *("agent_job_id", "campaign_id", "cost", "actor", "response_id", "trace_id"),
         ),
     ),
+    Collection(
+        "/v1/prices",
+        "price",
+        PRICES,
+        PriceView,
+        PricesQuery,
+        ("id", "created_at", "provider", "model", "effective_from"),
+        has_as_of=False,
+    ),
 )
 
 
@@ -135,10 +155,10 @@ async def _list(request: web.Request, services: Services, collection: Collection
 
 
 async def _item(request: web.Request, services: Services, collection: Collection) -> web.Response:
-    query = read_query(request, ItemQuery)
+    query = read_query(request, ItemQuery if collection.has_as_of else MinPositionQuery)
     item_id = path_uuid(request)
     caller = request[CALLER]
-    if query.as_of is not None:
+    if isinstance(query, ItemQuery) and query.as_of is not None:
         async with turn(request):
             return await _item_as_of(services, caller, collection, item_id, query.as_of)
     await wait_for_read_models(request, services, query.min_position)
@@ -158,7 +178,7 @@ async def _item_as_of(
         is_visible = await may_see_stream(connection, caller, collection.model.category, item_id, position)
     row = await row_as_of(services.read_database, collection.model, item_id, position) if is_visible else None
     # Checked again: a row counts for no campaign once its campaign was deleted.
-    if row is None or not caller.may_see(getattr(row, collection.model.campaign_column)):
+    if row is None or not caller.may_see(getattr(row, collection.model.campaign_column or "", None)):
         raise NotFound(f"there was no {collection.noun} {item_id} at position {position}")
     return json_response(show(collection.view, msgspec.structs.asdict(row)), position=position)
 
@@ -206,11 +226,11 @@ def _routes(collection: Collection) -> list[Route]:
             get_item,
             f"Read {article} {collection.noun}.",
             {200: collection.view},
-            ItemQuery,
-            problems=("not-found", "read-too-large", *waits),
+            ItemQuery if collection.has_as_of else MinPositionQuery,
+            problems=("not-found", *(("read-too-large",) if collection.has_as_of else ()), *waits),
             from_replica=True,
             is_heavy=_is_heavy_item,
-            description=f"With `as_of`, at most {EVENTS_MAX:,} events are folded.",
+            description=f"With `as_of`, at most {EVENTS_MAX:,} events are folded." if collection.has_as_of else "",
         ),
     ]
 

@@ -42,6 +42,7 @@ TAGS = {
     "agent-jobs": "Jobs of agents.",
     "budget-entries": "Costs and holds.",
     "spend": "Sums of costs.",
+    "prices": "The price book, quotes, and repricing.",
     "projections": "Status of the read models.",
     "log": "The audit log: checkpoints, tiles, proofs, export.",
     "keys": "API keys.",

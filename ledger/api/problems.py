@@ -33,6 +33,7 @@ STATUS = {
     "unknown-reference": 422,
     "reference-mismatch": 422,
     "currency-mismatch": 422,
+    "unpriced": 422,
     "read-too-large": 422,
     "rate-limited": 429,
     "internal-error": 500,

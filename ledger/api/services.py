@@ -17,6 +17,7 @@ from ledger.database import Database
 from ledger.key_ring import KeyRing
 from ledger.log.appender import Appender
 from ledger.log.idempotency import IdempotencyKeys
+from ledger.log.price_cache import PriceCache
 from projections.positions import MIN_POSITION_SECONDS_MAX, PositionWaiters
 
 
@@ -37,6 +38,7 @@ class Services(NamedTuple):
     idempotency_keys: IdempotencyKeys
     heavy_reads: HeavyReads
     telemetry: Telemetry
+    prices: PriceCache
     keys: KeyRing | None = None
     rate_limits: RateLimits | None = None
     replica: Replica | None = None

@@ -26,6 +26,8 @@ StringMap = Annotated[
 Counters = Annotated[
     msgspec.Raw, msgspec.Meta(extra_json_schema={"type": "object", "additionalProperties": {"type": "integer"}})
 ]
+Texts = Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"type": "array", "items": {"type": "string"}})]
+Tiers = Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"type": "array", "items": {"type": "object"}})]
 Json = Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"type": "object"})]
 
 JSON_COLUMNS = frozenset().union(*(model.json_columns for model in READ_MODELS))
@@ -138,6 +140,31 @@ class BudgetEntryView(msgspec.Struct, kw_only=True):
     adjusted: Money
     unpriced: bool
     price_position: int | None
+    created_at: Time
+    updated_at: Time
+    position: int
+
+
+class PriceView(msgspec.Struct, kw_only=True):
+    """What a model costs from a time on, or that it has no price from then on."""
+
+    id: UUID
+    stream_id: UUID
+    price_position: int
+    provider: str
+    model: str
+    names: Texts
+    prefixes: Texts
+    service_tier: str
+    currency: str
+    per: int
+    rates: StringMap
+    tiers: Tiers
+    effective_from: Time
+    effective_to: Time | None
+    withdrawn: bool
+    source: StringMap | None
+    actor: str
     created_at: Time
     updated_at: Time
     position: int

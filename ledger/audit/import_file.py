@@ -19,6 +19,7 @@ from ledger.domain.log_history import LogHistory
 from ledger.domain.rejudge import rejudge, to_candidate
 from ledger.log.append import LOCK_HEAD, end_group, lock_and_load
 from ledger.log.pending_releases import find_pending_releases
+from ledger.log.price_cache import PriceCache
 from ledger.log.read import PAGE_CHARACTERS_MAX, PAGE_EVENTS_MAX
 from ledger.log.write import write_locked
 
@@ -61,7 +62,7 @@ async def import_lines(
         MissingTextsError: a text is missing, but no later event records its erasure.
         ExportError: a line is invalid, or its event could not have been recorded at this point of the log.
     """
-    position, history = 0, LogHistory()
+    position, history, prices = 0, LogHistory(), PriceCache()
     async with connection.transaction():
         await connection.execute(IMPORT_TIMEOUTS)
         head = require_row(await connection.fetchrow(LOCK_HEAD), HEAD_TABLE)
@@ -72,7 +73,7 @@ async def import_lines(
             )
         for page in _pages(lines):
             _require_not_in_future(page[-1], head["now"])
-            position = await _append(connection, page, history)
+            position = await _append(connection, page, history, prices)
             progress(position)
         if not position:
             raise EmptyExportError("the export has no events")
@@ -103,9 +104,9 @@ def _pages(lines: Iterable[ExportLine]) -> Iterator[list[ExportLine]]:
         yield page
 
 
-async def _append(connection: Connection, page: list[ExportLine], history: LogHistory) -> int:
+async def _append(connection: Connection, page: list[ExportLine], history: LogHistory, prices: PriceCache) -> int:
     candidates = [_candidate(line) for line in page]
-    working_state, head = await lock_and_load(connection, [Request(candidates)], page[0].event.recorded_at)
+    working_state, head = await lock_and_load(connection, [Request(candidates)], prices, page[0].event.recorded_at)
     for line, candidate in zip(page, candidates, strict=True):
         with at_line(line):
             rejudge(working_state, history, line.event, candidate)

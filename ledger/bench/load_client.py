@@ -56,8 +56,8 @@ class Load:
         """Prepare a load.
 
         Args:
-            kind: `costs`, `trace`, `holds` or `reads`.
-            events: per request, for `costs` and `trace`.
+            kind: `costs`, `trace`, `usage`, `usage_and_cost`, `holds` or `reads`.
+            events: per request, of costs and of the trace.
             amount: of each hold.
             cost: at which each hold is settled.
         """
@@ -73,6 +73,8 @@ class Load:
         requests: dict[str, Callable[[HttpConnection], bytes]] = {
             "costs": lambda connection: connection.post_request(workload.costs_body(self._new_id, events)),
             "trace": lambda connection: connection.post_request(workload.trace_body(self._new_id, events)),
+            "usage": lambda connection: connection.post_request(self._usage_body(events, has_cost=False)),
+            "usage_and_cost": lambda connection: connection.post_request(self._usage_body(events, has_cost=True)),
             "holds": lambda connection: connection.post_request(self._hold_body()),
             "reads": lambda connection: connection.get_request(next(paths)),
         }
@@ -125,6 +127,9 @@ class Load:
                 self._granted_holds.append(receipt["stream_id"])
             else:
                 self.settled += 1
+
+    def _usage_body(self, events: int, *, has_cost: bool) -> bytes:
+        return workload.usage_body(self._new_id, events, has_cost=has_cost)
 
     def _hold_body(self) -> bytes:
         """Return the settlement of a granted hold if there is one, else a new hold."""

@@ -13,7 +13,7 @@ from ledger.bench.errors import MeasurementError
 from ledger.bench.load_client import LoadResult
 from ledger.bench.processes import run_program
 
-Kind = Literal["costs", "trace", "holds", "reads"]
+Kind = Literal["costs", "trace", "usage", "usage_and_cost", "holds", "reads"]
 
 Result = TypeVar("Result")
 

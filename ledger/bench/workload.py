@@ -6,6 +6,7 @@ It refers to campaigns and jobs created beforehand (`prepared_data.py`), whose i
 import random
 import time
 from collections.abc import Iterator
+from typing import Any
 from uuid import UUID
 
 CAMPAIGNS = 100
@@ -65,6 +66,33 @@ def cost_event(new_id: IdGenerator, job: str) -> str:
     )
 
 
+def usage_event(new_id: IdGenerator, job: str, *, has_cost: bool) -> str:
+    """Return a `cost.recorded` of a job with usage, and with a cost if `has_cost`."""
+    cost = f'"cost":"0.{1 + below(9_999):04d}5",' if has_cost else ""
+    read = below(1_000)
+    usage = f'"input_tokens":{read + below(9_000)},"output_tokens":{below(2_000)},"cache_read_tokens":{read}'
+    return (
+        f'{{"type":"cost.recorded","id":"{new_id()}","data":{{"resource_type":"llm_api",{cost}'
+        f'"model_used":"{MODELS[below(len(MODELS))]}","provider":"openai","agent_job_id":"{job}",'
+        f'"usage":{{{usage}}}}}}}'
+    )
+
+
+def price_event(model: str) -> dict[str, Any]:
+    """Return the `price.published` of a model, with a prefix as price lists have it."""
+    return {
+        "type": "price.published",
+        "data": {
+            "provider": "openai",
+            "model": model,
+            "prefixes": [f"{model}-20"],
+            "rates": {"input_tokens": "2.5", "output_tokens": "10", "cache_read_tokens": "1.25"},
+            "effective_from": "2023-01-01T00:00:00Z",
+            "source": {"name": "bench", "version": "1"},
+        },
+    }
+
+
 def call_events(new_id: IdGenerator) -> list[str]:
     """Return the four events of a call in the trace, with a new job (see scripts/replay_trace.py)."""
     job, campaign = new_id(), campaign_id(below(CAMPAIGNS))
@@ -84,6 +112,12 @@ def costs_body(new_id: IdGenerator, events: int) -> bytes:
     if events == 1:
         return cost_event(new_id, job_id(below(JOBS))).encode()
     return f"[{','.join(cost_event(new_id, job_id(below(JOBS))) for _ in range(events))}]".encode()
+
+
+def usage_body(new_id: IdGenerator, events: int, *, has_cost: bool) -> bytes:
+    """Return a request body with an array of `events` costs with usage of random jobs."""
+    costs = (usage_event(new_id, job_id(below(JOBS)), has_cost=has_cost) for _ in range(events))
+    return f"[{','.join(costs)}]".encode()
 
 
 def trace_body(new_id: IdGenerator, events: int) -> bytes:

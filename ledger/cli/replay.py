@@ -100,7 +100,7 @@ def _shorten(value: str | None) -> str:
 
 
 @click.command()
-@click.option("--projection", type=click.Choice(NAMES), help="Rebuild only this table.  [default: all four]")
+@click.option("--projection", type=click.Choice(NAMES), help="Rebuild only this table.  [default: all]")
 @home_option
 @json_option
 def rebuild(projection: str | None, home: Path | None, as_json: bool) -> None:
@@ -132,13 +132,13 @@ async def _rebuild(url: URL, tables: Iterable[str]) -> RebuildReport:
 
 @click.command()
 @click.option("--until", required=True, metavar="POINT", help="Replay up to this position or RFC 3339 time, inclusive.")
-@click.option("--schema", required=True, metavar="NAME", help="Create the schema NAME for the four tables.")
+@click.option("--schema", required=True, metavar="NAME", help="Create the schema NAME for the tables.")
 @home_option
 @json_option
 def replay(until: str, schema: str, home: Path | None, as_json: bool) -> None:
     """Recreate the read models as of a point in time.
 
-    The four tables are written to a new schema; the live tables are not changed. POINT is a position, or a time of
+    The tables are written to a new schema; the live tables are not changed. POINT is a position, or a time of
     recording such as 2025-01-31T12:00:00Z. Connects as the owner (DIRECT_DATABASE_URL) if that is set.
     """
     try:

@@ -61,8 +61,13 @@ class Caller(msgspec.Struct, frozen=True):
         return permission in PERMISSIONS[self.role]
 
     def may_append(self, category: str) -> bool:
-        """Whether the caller may append events of a category: agents may not append campaign events."""
-        return self.may("append") and (category != "campaign" or self.role is not Role.AGENT)
+        """Whether the caller may append events of a category.
+
+        Agents may not append campaign events. Prices concern all campaigns: neither agents nor restricted keys may.
+        """
+        if category == "price" and self.allowed_campaign_ids is not None:
+            return False
+        return self.may("append") and (category not in ("campaign", "price") or self.role is not Role.AGENT)
 
     def may_see(self, campaign_id: UUID | None) -> bool:
         """Whether the caller may see what counts for a campaign, or for none (None)."""
@@ -150,4 +155,4 @@ def _campaign_of_stream(working_state: WorkingState, category: str, stream_id: U
     head = working_state.heads.get((category, stream_id))
     if head is None:
         return False, None
-    return True, stream_id if isinstance(head.state, CampaignState) else head.state.campaign_id
+    return True, stream_id if isinstance(head.state, CampaignState) else getattr(head.state, "campaign_id", None)

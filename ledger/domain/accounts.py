@@ -56,6 +56,11 @@ def require_currency(scopes: list[Scope], named: str | None) -> None:
             raise CurrencyMismatch(named, account.currency)
 
 
+def currency_of(scopes: list[Scope], named: str | None) -> str:
+    """Return the currency of an entry: that of its accounts, or else the one that it names, or else the default."""
+    return scopes[0][3].currency if scopes else named or money.DEFAULT_CURRENCY
+
+
 def require_room(scopes: list[Scope], amount: Decimal) -> None:
     """Raise `BudgetExceeded` if the amount, added to what is spent and held, exceeds the limit of an account."""
     failed = []

@@ -14,6 +14,7 @@ from ledger.domain.cost import (
     CostDenied,
     CostExpired,
     CostExtended,
+    CostPriced,
     CostRecorded,
     CostReleased,
     CostReserved,
@@ -69,9 +70,9 @@ def open_entry(
         return Entry("denied", 1, campaign_id, agent_job_id)
     status, cost, tokens, held, expires_at = "settled", money.ZERO, 0, money.ZERO, None
     if isinstance(payload, CostRecorded):
-        cost, tokens = payload.cost, payload.tokens
+        cost, tokens = payload.cost or money.ZERO, payload.tokens
     elif isinstance(payload, CostReserved):
-        status, held, expires_at = "held", payload.amount, payload.expires_at(recorded_at)
+        status, held, expires_at = "held", payload.amount or money.ZERO, payload.expires_at(recorded_at)
     else:
         cost = money.negated(payload.amount)
     # By position: an entry is made for each append, and naming its attributes takes twice as long.
@@ -85,7 +86,7 @@ def open_entry(
         held,
         expires_at,
         isinstance(payload, CostCredited),
-        False,
+        isinstance(payload, CostRecorded) and payload.cost is None,
         payload.currency,
         payload.provider,
         payload.model_used,
@@ -112,6 +113,8 @@ def fold(entry: Entry, payload: EventData, recorded_at: datetime) -> Entry:
     if isinstance(payload, CostSettled):
         return _settled(entry, payload)
     version = entry.version + 1
+    if isinstance(payload, CostPriced):
+        return msgspec.structs.replace(entry, version=version, cost=payload.cost, unpriced=False)
     if isinstance(payload, CostAdjusted):
         cost, tokens = _adjusted(entry, payload)
         return msgspec.structs.replace(entry, version=version, cost=cost, tokens_used=tokens)
@@ -147,12 +150,12 @@ def _settled(entry: Entry, payload: CostSettled) -> Entry:
         entry.version + 1,
         entry.campaign_id,
         entry.agent_job_id,
-        payload.cost,
+        payload.cost or money.ZERO,
         payload.tokens,
         money.ZERO,
         entry.expires_at,
         entry.is_credit,
-        entry.unpriced,
+        payload.cost is None,
         entry.currency,
         entry.provider if payload.provider is None else payload.provider,
         entry.model_used if payload.model_used is None else payload.model_used,

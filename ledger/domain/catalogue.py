@@ -5,13 +5,15 @@ from functools import cache
 
 import msgspec
 
-from ledger.domain import campaign, content, cost, job, ledger_events
+from ledger.domain import campaign, content, cost, job, ledger_events, price
 from ledger.domain.codec import EventData, FieldPlan, dump, merge, plans_of
 from ledger.domain.errors import LedgerError
 from ledger.domain.event_type import EventType
 
 CATALOGUE: dict[str, EventType] = {
-    event_type.name: event_type for noun in (campaign, content, job, cost, ledger_events) for event_type in noun.EVENTS
+    event_type.name: event_type
+    for noun in (campaign, content, job, cost, price, ledger_events)
+    for event_type in noun.EVENTS
 }
 
 _BY_PAYLOAD = {event_type.payload: name for name, event_type in CATALOGUE.items()}

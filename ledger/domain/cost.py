@@ -4,6 +4,7 @@ A budget entry is either recorded at once, or reserved (a hold) and later settle
 """
 
 from datetime import datetime, timedelta
+from decimal import Decimal
 from enum import Enum
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -20,6 +21,7 @@ from ledger.domain.fields import (
     Currency,
     Labels,
     Name,
+    PricePosition,
     Reason,
     SignedAmount,
     SignedCount,
@@ -80,7 +82,7 @@ class CostRecorded(EventData, frozen=True, kw_only=True):
     """Money was spent: a fact, so it is never refused because of a budget."""
 
     resource_type: Resource
-    cost: Amount
+    cost: Amount | None = None
     currency: Currency | None = None
     tokens_used: Count | None = None
     model_used: Name | None = None
@@ -95,6 +97,10 @@ class CostRecorded(EventData, frozen=True, kw_only=True):
     trace_id: TraceId | None = None
     span_id: SpanId | None = None
     original: Original | None = None
+    price: PricePosition | None = None
+
+    def check(self) -> None:
+        _require_amount("cost", self.cost, self.usage, self.price)
 
     @property
     def tokens(self) -> int:
@@ -109,7 +115,7 @@ class CostReserved(EventData, frozen=True, kw_only=True):
     """
 
     resource_type: Resource
-    amount: Amount
+    amount: Amount | None = None
     currency: Currency | None = None
     expires_in: ExpiresIn | None = EXPIRES_IN_SECONDS_DEFAULT
     model_used: Name | None = None
@@ -124,20 +130,23 @@ class CostReserved(EventData, frozen=True, kw_only=True):
     trace_id: TraceId | None = None
     span_id: SpanId | None = None
     original: Original | None = None
+    price: PricePosition | None = None
 
     def expires_at(self, recorded_at: datetime) -> datetime:
         """Return the time at which a hold recorded at `recorded_at` expires."""
         return recorded_at + timedelta(seconds=self.expires_in or EXPIRES_IN_SECONDS_DEFAULT)
 
     def check(self) -> None:
-        if not self.amount:
+        _require_amount("amount", self.amount, self.usage, self.price)
+        # A computed amount may be 0.
+        if self.amount == 0 and self.price is None:
             raise InvalidFieldError("amount", "must be more than 0")
 
 
 class CostSettled(EventData, frozen=True, kw_only=True):
     """The reserved money was spent; `cost` may be more or less than the hold, and the hold may have expired."""
 
-    cost: Amount
+    cost: Amount | None = None
     tokens_used: Count | None = None
     model_used: Name | None = None
     provider: Name | None = None
@@ -145,6 +154,10 @@ class CostSettled(EventData, frozen=True, kw_only=True):
     service_tier: ServiceTier | None = None
     response_id: ResponseId | None = None
     labels: Labels | None = None
+    price: PricePosition | None = None
+
+    def check(self) -> None:
+        _require_amount("cost", self.cost, self.usage, self.price)
 
     @property
     def tokens(self) -> int:
@@ -186,6 +199,13 @@ class CostCredited(EventData, frozen=True, kw_only=True):
             raise InvalidFieldError("amount", "must be more than 0")
 
 
+class CostPriced(EventData, frozen=True, kw_only=True):
+    """An unpriced entry got its cost by a price that was published later; written only by the service."""
+
+    cost: Amount
+    price: PricePosition
+
+
 class CostReleased(EventData, frozen=True, kw_only=True):
     """The reserved money was released without being spent."""
 
@@ -193,11 +213,15 @@ class CostReleased(EventData, frozen=True, kw_only=True):
 
 
 class CostAdjusted(EventData, frozen=True, kw_only=True):
-    """The cost of the entry was corrected by `amount`; recorded events are never edited."""
+    """The cost of the entry was corrected by `amount`; recorded events are never edited.
+
+    With `price`, the service corrected a computed cost because another price was published for the time of the call.
+    """
 
     amount: SignedAmount
     tokens_used: SignedCount | None = None
     reason: AdjustmentReason
+    price: PricePosition | None = None
 
 
 class CostExpired(EventData, frozen=True, kw_only=True):
@@ -230,6 +254,14 @@ class CostDenied(EventData, frozen=True, kw_only=True):
     trace_id: TraceId | None = None
     span_id: SpanId | None = None
     original: Original | None = None
+    price: PricePosition | None = None
+
+
+def _require_amount(field: str, amount: Decimal | None, usage: Usage | None, price: int | None) -> None:
+    if amount is None and usage is None:
+        raise InvalidFieldError(field, f"Object missing required field `{field}`, which only `usage` may replace")
+    if price is not None and (amount is None or usage is None):
+        raise InvalidFieldError("price", f"needs `usage`, and the `{field}` that was computed")
 
 
 def tokens_of(tokens_used: int | None, usage: Usage | None) -> int:
@@ -254,6 +286,7 @@ EVENTS = (
     EventType("cost.settled", CostSettled, Transition(_UNSETTLED, "settled"), amount_field="cost", is_fact=True),
     EventType("cost.extended", CostExtended, Transition(("held",)), extends_hold=True),
     EventType("cost.credited", CostCredited, Transition((), "settled"), amount_field="amount", is_credit=True),
+    EventType("cost.priced", CostPriced, Transition(("settled",)), by_service=True, amount_field="cost", is_fact=True),
     EventType("cost.released", CostReleased, Transition(("held",), "released")),
     EventType("cost.adjusted", CostAdjusted, Transition(("settled",)), amount_field="amount"),
     EventType("cost.expired", CostExpired, Transition(("held",), "expired"), by_service=True),

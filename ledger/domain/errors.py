@@ -8,6 +8,7 @@ HTTP statuses.
 """
 
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -274,6 +275,8 @@ class BudgetExceeded(Refused):
         )
         self.scopes = list(scopes)
         self.currency = currency
+        # Of a hold whose amount the service computed.
+        self.computed: tuple[Decimal, int] | None = None
 
     @property
     def members(self) -> dict[str, Any]:

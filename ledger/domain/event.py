@@ -21,6 +21,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     `schema_version` decides by which rules it is judged: old ones for an event that is in a log already.
     `occurred_at` is None if the client did not set it. `allowed_campaign_ids` is None if the key is not restricted.
     `is_repeat` is true if the Idempotency-Key of the request was used for other content: only a duplicate is accepted.
+    `needs_price` is true for a new event with usage and no cost: its cost is computed when it is judged.
     """
 
     event_type: EventType
@@ -39,11 +40,19 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     causation_id: UUID | None = None
     allowed_campaign_ids: frozenset[UUID] | None = None
     is_repeat: bool = False
+    needs_price: bool = False
 
     @property
     def identity(self) -> tuple[str, UUID, UUID]:
         """Category, stream and id: two requests with the same identity send the same event."""
         return self.event_type.category, self.stream_id, self.id
+
+    @property
+    def uses_prices(self) -> bool:
+        """Whether judging it needs the price book."""
+        return (
+            self.needs_price or self.event_type.category == "price" or getattr(self.payload, "price", None) is not None
+        )
 
 
 class Recorded(NamedTuple):

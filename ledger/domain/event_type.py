@@ -14,7 +14,7 @@ from ledger.domain.codec import EventData, decode_hook
 from ledger.domain.errors import IllegalTransition
 from ledger.domain.lifecycle import DELETED, Transition, either
 
-Category = Literal["campaign", "content", "job", "cost", "ledger"]
+Category = Literal["campaign", "content", "job", "cost", "price", "ledger"]
 """The category of a stream and of its events: the part of the type name before the dot."""
 
 CATEGORIES: tuple[Category, ...] = get_args(Category)
@@ -94,6 +94,9 @@ class EventType:
     denies_hold: bool = False
     """Whether the event records a refused hold: its stream is no budget entry, and it changes no balance."""
 
+    names_stream: bool = False
+    """Whether the event's data decides its stream, which the event opens or continues."""
+
     opens_stream: bool = field(init=False)
     """Whether the event is the first of its stream."""
 
@@ -124,13 +127,13 @@ class EventType:
             if status is not None:
                 detail = f"{self.name} opens a stream, but this stream exists already and is {status}"
                 raise IllegalTransition(detail, status, ())
-        elif status is None:
+        elif status is None and not self.names_stream:
             detail = f"{self.name} needs an existing stream, but this stream does not exist"
             raise IllegalTransition(detail, None, self.transition.allowed_from)
 
     def require_status(self, status: str | None) -> None:
         """Raise `IllegalTransition` if a later event of a stream is not possible in this status."""
         allowed_from = self.transition.allowed_from
-        if allowed_from and status not in allowed_from:
+        if allowed_from and status not in allowed_from and not (self.names_stream and status is None):
             detail = f"{self.name} is not possible in status {status}, only in {either(allowed_from)}"
             raise IllegalTransition(detail, status, allowed_from)

@@ -68,6 +68,16 @@ TraceId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}(?!\n)$", descripti
 SpanId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16}(?!\n)$", description="As in W3C Trace Context.")]
 
 
+PricePosition = Annotated[
+    int,
+    msgspec.Meta(
+        ge=1,
+        description="The position of the price event that the cost was computed by. Set by the service.",
+        extra_json_schema={"readOnly": True},
+    ),
+]
+
+
 def known_values(known: type[Enum]) -> msgspec.Meta:
     """Return the constraints of an open kind: any name is accepted, the known ones are documented."""
     values = [str(member.value) for member in known]

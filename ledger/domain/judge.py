@@ -18,6 +18,7 @@ from ledger.domain.judge_content import judge_content
 from ledger.domain.judge_cost import judge_cost, release_holds, with_limits
 from ledger.domain.judge_job import judge_job
 from ledger.domain.judge_ledger import judge_ledger, require_text_to_erase
+from ledger.domain.judge_price import judge_price
 from ledger.domain.same_content import has_same_content
 from ledger.domain.service_events import denial_of
 from ledger.domain.working_state import WorkingState
@@ -136,5 +137,6 @@ _JUDGES: dict[str, Callable[[WorkingState, Candidate], Receipt]] = {
     "content": judge_content,
     "job": judge_job,
     "cost": judge_cost,
+    "price": judge_price,
     "ledger": judge_ledger,
 }

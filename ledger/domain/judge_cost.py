@@ -1,13 +1,26 @@
 """Judge cost events against the budgets of job and campaign; release the holds of a job that ends."""
 
+from typing import cast
+
 import msgspec
 
 from ledger.domain import budget_entry, cost, money
-from ledger.domain.accounts import add_to_balances, limits_of, require_currency, require_room, scopes_of
+from ledger.domain.accounts import (
+    Scope,
+    add_to_balances,
+    currency_of,
+    limits_of,
+    require_currency,
+    require_room,
+    scopes_of,
+)
 from ledger.domain.budget_entry import Entry
-from ledger.domain.errors import IllegalTransition
+from ledger.domain.codec import EventData, InvalidFieldError
+from ledger.domain.errors import BudgetExceeded, IllegalTransition
 from ledger.domain.event import Candidate, Receipt
+from ledger.domain.event_type import EventType
 from ledger.domain.holds import Hold
+from ledger.domain.priced_cost import priced
 from ledger.domain.references import require_takes_holds, resolve_references
 from ledger.domain.service_events import hold_release
 from ledger.domain.working_state import WorkingState
@@ -32,11 +45,15 @@ def judge_cost(working_state: WorkingState, candidate: Candidate) -> Receipt:
     event_type.require_status(entry.status)
     if isinstance(payload, cost.CostExpired) and (not entry.expires_at or entry.expires_at > working_state.recorded_at):
         raise IllegalTransition("the hold has not expired yet", entry.status, ("held",))
+    _require_priced(event_type, payload, entry)
+    scopes = scopes_of(working_state, entry.campaign_id, entry.agent_job_id)
+    if isinstance(payload, cost.CostSettled) and payload.usage is not None:
+        candidate = priced(working_state, candidate, currency_of(scopes, entry.currency), entry)
+        payload = candidate.payload
     after = budget_entry.fold(entry, payload, working_state.recorded_at)
     if event_type.extends_hold:
         return _extend(working_state, candidate, entry, after)
     spent, held = money.subtract(after.cost, entry.cost), money.subtract(after.held, entry.held)
-    scopes = scopes_of(working_state, after.campaign_id, after.agent_job_id)
     over_budget = add_to_balances(working_state, scopes, spent, held)
     is_fact = over_budget and event_type.is_fact
     receipt = working_state.record(candidate, after.campaign_id, after.agent_job_id, over_budget if is_fact else None)
@@ -59,13 +76,16 @@ def _open_entry(working_state: WorkingState, candidate: Candidate, payload: budg
     campaign_id, job_id = resolve_references(working_state, payload.campaign_id, payload.agent_job_id)
     scopes = scopes_of(working_state, campaign_id, job_id)
     require_currency(scopes, payload.currency)
+    if not isinstance(payload, cost.CostCredited) and payload.usage is not None:
+        candidate = priced(working_state, candidate, currency_of(scopes, payload.currency))
+        payload = cast(budget_entry.Opening, candidate.payload)
     entry = budget_entry.open_entry(payload, campaign_id, job_id, working_state.recorded_at)
     if isinstance(payload, cost.CostReserved):
         require_takes_holds(working_state, campaign_id, job_id, candidate.schema_version)
-        require_room(scopes, payload.amount)
+        _require_room(scopes, payload)
         assert entry.expires_at is not None
         working_state.put(
-            working_state.holds, candidate.stream_id, Hold(payload.amount, campaign_id, job_id, entry.expires_at)
+            working_state.holds, candidate.stream_id, Hold(entry.held, campaign_id, job_id, entry.expires_at)
         )
     over_budget = add_to_balances(working_state, scopes, entry.cost, entry.held)
     is_fact = over_budget and candidate.event_type.is_fact
@@ -81,6 +101,26 @@ def with_limits(working_state: WorkingState, candidate: Candidate, receipt: Rece
     entry = working_state.entries[candidate.stream_id]
     limits = limits_of(scopes_of(working_state, entry.campaign_id, entry.agent_job_id))
     return msgspec.structs.replace(receipt, limits=limits)
+
+
+def _require_room(scopes: list[Scope], payload: cost.CostReserved) -> None:
+    if payload.amount is None:
+        raise InvalidFieldError("amount", "is required")
+    try:
+        require_room(scopes, payload.amount)
+    except BudgetExceeded as refusal:
+        refusal.computed = (payload.amount, payload.price) if payload.price is not None else None
+        raise
+
+
+def _require_priced(event_type: EventType, payload: EventData, entry: Entry) -> None:
+    """Refuse an adjustment of an entry without a cost, and a second price of an entry with one."""
+    if isinstance(payload, cost.CostAdjusted) and entry.unpriced:
+        raise IllegalTransition(
+            "the entry has no cost yet; publish a price and reprice the entry first", entry.status, ()
+        )
+    if isinstance(payload, cost.CostPriced) and not entry.unpriced:
+        raise IllegalTransition("the entry has a cost already", entry.status, event_type.transition.allowed_from)
 
 
 def release_holds(working_state: WorkingState, ended: Candidate) -> None:

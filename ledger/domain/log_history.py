@@ -6,6 +6,7 @@ from uuid import UUID
 from ledger.domain.errors import LedgerError
 from ledger.domain.event import Candidate, Recorded
 from ledger.domain.ledger_events import PAYLOAD_ERASED, PayloadErased
+from ledger.domain.price_check import PricedCalls
 
 
 class InvalidLogError(LedgerError):
@@ -23,12 +24,14 @@ class _Event(NamedTuple):
 class LogHistory:
     """What the events of a log so far decide about later ones, beyond the states of streams.
 
-    Its memory grows only with the texts that are missing without a record of their erasure so far.
+    Its memory grows only with the texts that are missing without a record of their erasure so far, and with the entries
+    whose costs were or may be computed from usage.
     """
 
     def __init__(self) -> None:
         self._schema_versions: dict[str, int] = {}
         self._missing_texts: dict[int, _Event] = {}
+        self.priced_calls = PricedCalls()
 
     @property
     def missing_texts(self) -> int:

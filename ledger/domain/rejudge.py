@@ -79,6 +79,7 @@ def rejudge(working_state: WorkingState, history: LogHistory, recorded: Recorded
             _rejudge_denial(working_state, recorded, candidate, candidate.payload)
         else:
             apply(working_state, candidate)
+        history.priced_calls.add(working_state, recorded, candidate.payload)
     except (Refused, InvalidFieldError) as error:
         raise InvalidLogError(f"{recorded.type} was not possible: {error}") from None
     expected = working_state.events[-1]

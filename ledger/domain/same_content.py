@@ -1,8 +1,8 @@
 """Same content: whether an event that is sent again is a duplicate or a conflict, compared by value.
 
 Every field that was sent must equal the stored one, and every stored field that was not sent must be one that the
-service fills in: a default, or a campaign or currency that is inherited. The work is bounded, since other appends wait
-for it: large objects are compared as they are written.
+service fills in: a default, an inherited campaign or currency, or a cost computed from usage. The work is bounded,
+since other appends wait for it: large objects are compared as they are written.
 """
 
 from typing import Any
@@ -18,6 +18,9 @@ from ledger.domain.job import JobState
 from ledger.domain.json_values import COST_MAX, canonical_cost, canonical_json
 from ledger.domain.money import DEFAULT_CURRENCY
 from ledger.domain.working_state import RecordedIdentity, WorkingState
+
+_COMPUTED = ("cost", "amount", "price")
+"""What the service fills in if it finds a price."""
 
 
 def has_same_content(recorded: RecordedIdentity, candidate: Candidate, working_state: WorkingState) -> bool:
@@ -51,6 +54,8 @@ def has_same_content(recorded: RecordedIdentity, candidate: Candidate, working_s
 def _is_same_field(plan: FieldPlan, candidate: Candidate, stored: EventData, working_state: WorkingState) -> bool:
     sent, stored_value = getattr(candidate.payload, plan.name), getattr(stored, plan.name)
     if sent == stored_value:
+        return True
+    if sent is None and plan.name in _COMPUTED and getattr(stored, "price", None) is not None:
         return True
     if plan.kind == "object":
         return _is_same_object(sent, stored_value, working_state)

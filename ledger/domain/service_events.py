@@ -78,6 +78,8 @@ def denial_of(working_state: WorkingState, candidate: Candidate, refusal: Budget
     name = msgspec.json.encode([candidate.actor, requested.decode(), refusal.scopes]).decode()
     stream_id = uuid5(_DENIAL_NAMESPACE, name)
     copied = {name: getattr(reserved, name) for name in reserved.__struct_fields__ if name != "currency"}
+    if refusal.computed is not None:
+        copied["amount"], copied["price"] = refusal.computed
     payload = cost.CostDenied(
         reserve_stream_id=candidate.stream_id,
         reserve_id=candidate.id,

@@ -18,10 +18,12 @@ from ledger.domain.content import ContentState
 from ledger.domain.event import Candidate, Receipt, Recorded
 from ledger.domain.holds import Holds
 from ledger.domain.job import JobState
+from ledger.domain.price import PriceState
+from ledger.domain.price_book import PriceBook
 
-STATE_TYPES = {"campaign": CampaignState, "content": ContentState, "job": JobState}
+STATE_TYPES = {"campaign": CampaignState, "content": ContentState, "job": JobState, "price": PriceState}
 
-State = CampaignState | ContentState | JobState
+State = CampaignState | ContentState | JobState | PriceState
 
 RELEASES_MAX = 500
 """The most holds of ended jobs that a group releases; the service releases the rest in later groups."""
@@ -31,7 +33,7 @@ COMPARISON_COST_MAX = 200_000
 
 
 class Head(NamedTuple):
-    """Version and decision state of a campaign, content or job stream."""
+    """Version and decision state of a campaign, content, job or price stream."""
 
     version: int
     state: State
@@ -117,6 +119,7 @@ class WorkingState:
         self.entries: dict[UUID, Entry] = {}
         self.accounts: dict[tuple[str, UUID], Account] = {}
         self.holds = Holds()
+        self.prices = PriceBook()
         # Whether jobs that end may have more open holds than `holds` contains.
         self.has_unloaded_holds = False
         # Jobs that ended with more holds than the group could release, and the position of the event that ended each.

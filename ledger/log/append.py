@@ -19,6 +19,7 @@ from ledger.domain.working_state import WorkingState
 from ledger.log.idempotency_claims import claim_keys
 from ledger.log.ledger_events import load_ledger_state
 from ledger.log.load import LOCK_AND_LOAD, Head, decode_loaded
+from ledger.log.price_cache import PriceCache
 from ledger.log.resident_state import ResidentState
 from ledger.log.state_changes import state_changes
 from ledger.log.write import BEGIN_APPEND, Group, write_locked
@@ -64,21 +65,25 @@ async def append(
         asyncpg.PostgresError, OSError: the database failed. Whether the group was recorded is then unknown, but
             retrying with the same ids is safe.
     """
-    appended = await append_group(connection, requests, now)
+    appended = await append_group(connection, requests, PriceCache(), now)
     return appended.verdicts, appended.group.after.position
 
 
-async def append_group(connection: Connection, requests: Sequence[Request], now: datetime | None) -> Appended:
+async def append_group(
+    connection: Connection, requests: Sequence[Request], prices: PriceCache, now: datetime | None
+) -> Appended:
     """Append as `append` does; the returned working state is valid for the next group."""
     requests = await claim_keys(connection, requests)
+    if any(candidate.uses_prices for request in requests for candidate in request.candidates):
+        await prices.load_once(connection)
     await connection.execute(BEGIN_APPEND)
-    appended = await append_in_transaction(connection, requests, now)
+    appended = await append_in_transaction(connection, requests, now, prices)
     await connection.execute("COMMIT" if appended.group.events else "ROLLBACK")
     return appended
 
 
 async def append_in_transaction(
-    connection: Connection, requests: Sequence[Request], now: datetime | None = None
+    connection: Connection, requests: Sequence[Request], now: datetime | None = None, prices: PriceCache | None = None
 ) -> Appended:
     """Append as `append` does, inside a transaction in which the caller also writes rows that belong to the events.
 
@@ -86,11 +91,12 @@ async def append_in_transaction(
         connection: inside a transaction with the timeouts of `APPEND_TIMEOUTS`. It has the head lock afterwards.
         requests: judged in this order, each separately.
         now: the time for `recorded_at`; the clock of the database server when None.
+        prices: the price book of the process; loaded for these requests alone when None.
 
     Returns:
         what was written; durable once the caller has committed.
     """
-    state, head = await lock_and_load(connection, requests, now)
+    state, head = await lock_and_load(connection, requests, prices or PriceCache(), now)
     verdicts = await judge_all(state, requests)
     await record_denials(connection, state)
     group = await end_group(state, head)
@@ -100,20 +106,23 @@ async def append_in_transaction(
 
 
 async def lock_and_load(
-    connection: Connection, requests: Sequence[Request], now: datetime | None
+    connection: Connection, requests: Sequence[Request], prices: PriceCache, now: datetime | None
 ) -> tuple[ResidentState, Head]:
     """Take the head lock and load what the requests need; return the working state and the head.
 
     Args:
         connection: inside a transaction.
         requests: the requests to judge.
+        prices: the price book of the process.
         now: the time for `recorded_at`; the clock of the database server when None.
     """
     needed = await ResidentState(UNKNOWN_HEAD).needed_by(requests)
-    row = require_row(await connection.fetchrow(LOCK_AND_LOAD, *needed.arguments(now)), HEAD_TABLE)
+    row = require_row(await connection.fetchrow(LOCK_AND_LOAD, *needed.arguments(now, prices.position)), HEAD_TABLE)
     loaded = decode_loaded(row)
     state = ResidentState(loaded.head)
     await state.merge(loaded, needed)
+    if loaded.prices is not None:
+        state.set_prices(await prices.book_at(connection, loaded.prices, loaded.head.position))
     if needed.ledger_candidates:
         await load_ledger_state(connection, state, needed.ledger_candidates)
     return state, loaded.head

@@ -8,10 +8,11 @@ import msgspec
 from ledger.domain.codec import InvalidFieldError, utc
 from ledger.domain.errors import InvalidEvent, LedgerError, Malformed
 from ledger.domain.event import Candidate
+from ledger.domain.event_type import EventType
 from ledger.domain.json_text import check_text, check_values
 from ledger.log.event_faults import faults_of
 from ledger.log.json_faults import Fault, shortened
-from ledger.log.new_event import EVENT_TYPES, decoder
+from ledger.log.new_event import EVENT_TYPES, NewEvent, decoder
 from ledger.log.new_event_rules import breaks_rules
 from ledger.log.prepare import prepare
 from ledger.log.request_body import json_problem
@@ -60,8 +61,10 @@ def read_candidate(
     except (msgspec.DecodeError, InvalidFieldError, UnicodeDecodeError, RecursionError) as error:
         raise _refusal(body, index, error, is_explained=is_explained) from None
     event_type = EVENT_TYPES[type(event)]
-    if event.stream_id is None and not event_type.opens_stream:
+    if event.stream_id is None and not (event_type.opens_stream or event_type.names_stream):
         raise _refusal(body, index, is_explained=is_explained)
+    if (fault := _service_fault(event_type, event)) is not None:
+        raise InvalidEvent([{"index": index, "path": fault.path, "message": fault.message}])
     event_id = event.id
     if event_id is None and derive_id is not None:
         event_id = derive_id(index)
@@ -89,6 +92,15 @@ def _check_size(candidate: Candidate, index: int) -> None:
     if size > DATA_BYTES_MAX:
         message = f"has {size:,} bytes without its free text; at most {DATA_BYTES_MAX:,} are allowed"
         raise InvalidEvent([{"index": index, "path": "$.data", "message": message}])
+
+
+def _service_fault(event_type: EventType, event: NewEvent) -> Fault | None:
+    """Return the fault of an event that sets, or sets otherwise, what the service sets."""
+    if getattr(event.data, "price", None) is not None and event_type.category == "cost":
+        return Fault("$.data.price", "is set by the service; send `usage` without a cost")
+    if event_type.names_stream and event.stream_id not in (None, event.data.stream_id):
+        return Fault("$.stream_id", f"the stream of this price is {event.data.stream_id}; leave `stream_id` out")
+    return None
 
 
 def _refusal(body: bytes, index: int, error: Exception | None = None, *, is_explained: bool) -> LedgerError:

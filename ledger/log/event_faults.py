@@ -54,7 +54,7 @@ def _event_faults(text: str) -> Iterator[Fault]:
     yield from _field_faults("$", members, _envelope())
     if problem is None:
         event_type = CATALOGUE[name]
-        if not event_type.opens_stream and members.get("stream_id", "null") == "null":
+        if not (event_type.opens_stream or event_type.names_stream) and members.get("stream_id", "null") == "null":
             message = f"{event_type.name} continues an existing stream: set stream_id to the id of that stream"
             yield Fault("$.stream_id", message)
         yield from _data_faults(event_type, data)

@@ -13,6 +13,7 @@ from ledger.log.connection_lease import ConnectionLease
 from ledger.log.idempotency_claims import claim_keys
 from ledger.log.load import LOAD, Head, decode_loaded
 from ledger.log.locked_recorder import APPEND_SECONDS_MAX
+from ledger.log.price_cache import PriceCache
 from ledger.log.resident_state import ResidentState
 from ledger.log.write import Group
 
@@ -24,14 +25,16 @@ class HeadMovedError(LedgerError):
 class OptimisticJudge:
     """The resident working state, and the head of the log after the last judged group."""
 
-    def __init__(self, reader: ConnectionLease, clock: Callable[[], datetime] | None) -> None:
+    def __init__(self, reader: ConnectionLease, prices: PriceCache, clock: Callable[[], datetime] | None) -> None:
         """Create it without a working state.
 
         Args:
             reader: the connection to load with.
+            prices: the price book of the process.
             clock: the time for `recorded_at`; the clock of the database server when None.
         """
         self._reader = reader
+        self._prices = prices
         self._clock = clock
         self._state: ResidentState | None = None
         self._head = UNKNOWN_HEAD
@@ -65,13 +68,18 @@ class OptimisticJudge:
         needed = await state.needed_by(requests)
         now = self._clock() if self._clock else None
         async with asyncio.timeout(APPEND_SECONDS_MAX):
-            row = require_row(await connection.fetchrow(LOAD, *needed.arguments(now)), HEAD_TABLE)
+            if needed.needs_prices:
+                await self._prices.load_once(connection)
+            arguments = needed.arguments(now, self._prices.position)
+            row = require_row(await connection.fetchrow(LOAD, *arguments), HEAD_TABLE)
         loaded = decode_loaded(row)
         if self._state is None:
             state, self._head = ResidentState(loaded.head), loaded.head
         elif loaded.head not in (self._head, head_before_write):
             raise HeadMovedError("another process has appended")
         await state.merge(loaded, needed)
+        if loaded.prices is not None:
+            state.set_prices(await self._prices.book_at(connection, loaded.prices, loaded.head.position))
         self._state = state
         verdicts = await judge_all(state, requests)
         async with asyncio.timeout(APPEND_SECONDS_MAX):

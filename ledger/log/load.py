@@ -17,13 +17,15 @@ from ledger.domain.event import Candidate, Receipt
 from ledger.domain.working_state import RELEASES_MAX, STATE_TYPES, RecordedIdentity
 from ledger.log.entry_states import EntryEvent, StoredEntry
 from ledger.log.log_clock import log_time
+from ledger.log.price_cache import PAGE_PRICES_MAX
 
 if TYPE_CHECKING:
     import asyncpg
 
 _COLUMNS = """
 head_position, head_recorded_at, head_token, append_at, ahead_from, ahead_since,
-coalesce($9, clock_timestamp()) AS server_time, loaded, heads, known, entries, entry_events, balances, open_holds
+coalesce($9, clock_timestamp()) AS server_time, loaded, heads, known, entries, entry_events, balances, open_holds,
+ledger.load_prices($10, $11) AS prices
 """
 
 _ARGUMENTS = "($1, $2, $3, $4, $5, $6, $7, $8, $9)"
@@ -46,6 +48,7 @@ class Needed(NamedTuple):
     """The ids that must be loaded for a group of requests: the arguments of `ledger.load_state`.
 
     `ledger_candidates` are the events of the category `ledger`; `ledger.log.ledger_events` loads what they need.
+    `needs_prices`: an event is a price or must be priced, and the price book is not resident.
     """
 
     streams: list[UUID]
@@ -56,10 +59,16 @@ class Needed(NamedTuple):
     probe_events: list[UUID]
     ending_jobs: list[UUID]
     ledger_candidates: list[Candidate]
+    needs_prices: bool
 
-    def arguments(self, now: datetime | None) -> tuple[Any, ...]:
-        """Return the arguments of the SQL functions; `now` is the time of the append, None the server's clock."""
-        return *self[:7], RELEASES_MAX, now
+    def arguments(self, now: datetime | None, prices_from: int = 0) -> tuple[Any, ...]:
+        """Return the arguments of the SQL functions.
+
+        Args:
+            now: the time of the append; None: the server's clock.
+            prices_from: the position from which price events are loaded, if any are needed.
+        """
+        return *self[:7], RELEASES_MAX, now, prices_from if self.needs_prices else None, PAGE_PRICES_MAX
 
 
 class _IdentityRow(msgspec.Struct, array_like=True, gc=False):
@@ -144,6 +153,8 @@ class Loaded(NamedTuple):
     entry_events: list[EntryEvent]
     balances: list[_BalanceRow]
     holds: list[_HoldRow]
+    prices: str | None
+    """What `ledger.load_prices` returned; None if no prices are needed."""
 
 
 _head_rows = msgspec.json.Decoder(list[_HeadRow])
@@ -167,6 +178,7 @@ def decode_loaded(row: "asyncpg.Record") -> Loaded:
         _rows(_entry_events, row["entry_events"]),
         _rows(_balance_rows, row["balances"]),
         _rows(_hold_rows, row["open_holds"]),
+        row["prices"],
     )
 
 

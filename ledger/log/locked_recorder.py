@@ -17,6 +17,7 @@ from ledger.log.append import append_group
 from ledger.log.append_queue import AppendQueue, QueuedRequest
 from ledger.log.connection_lease import ConnectionLease
 from ledger.log.load import Head
+from ledger.log.price_cache import PriceCache
 from ledger.log.resident_state import ResidentState
 from ledger.log.write import Group
 
@@ -75,6 +76,7 @@ class LockedRecorder:
         self._writer = writer
         self._queue = queue
         self._answer = answer
+        self.prices = PriceCache()
         self._clock = clock
         self._failed_at = -FAILURE_SECONDS
         self._reason = ""
@@ -116,7 +118,8 @@ class LockedRecorder:
         try:
             connection = await self._writer.get()
             async with asyncio.timeout(APPEND_SECONDS_MAX):
-                appended = await append_group(connection, requests, self._clock() if self._clock else None)
+                now = self._clock() if self._clock else None
+                appended = await append_group(connection, requests, self.prices, now)
         except BaseException as error:
             # Its locks are released when it is closed.
             await self._writer.close(error)

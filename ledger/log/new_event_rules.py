@@ -59,10 +59,18 @@ def broken_rule(plan: FieldPlan, value: Any) -> str | None:
         if plan.is_title and is_blank(value):
             return "must not be blank"
     elif plan.kind == "nested" and value:
-        for name in original.AMOUNTS:
-            if isinstance(value[name], str) and not _is_json_number(value[name]):
+        for name, amount in _amounts(plan.name, value):
+            if isinstance(amount, str) and not _is_json_number(amount):
                 return f"{name} {NOT_A_NUMBER}"
     return None
+
+
+def _amounts(field: str, value: Any) -> list[tuple[str, Any]]:
+    """Return the names and the values of the amounts inside a field."""
+    if field == "original":
+        return [(name, value[name]) for name in original.AMOUNTS]
+    tiers = value if field == "tiers" else [{"rates": value}]
+    return [amount for tier in tiers for amount in tier["rates"].items()]
 
 
 def breaks_rules(text: bytes, event: NewEvent, candidate: Candidate) -> bool:

@@ -94,7 +94,7 @@ class Pipeline:
         self._locked = LockedRecorder(self._writer, queue, lambda judged: self._answer(judged, "locked"), clock)
         self.problem = self._locked.problem
         self._pause = ConflictPause()
-        self._judge = OptimisticJudge(self._reader, clock)
+        self._judge = OptimisticJudge(self._reader, self._locked.prices, clock)
         self._in_flight: JudgedGroup | None = None
         self._last_events = 0
         self._answered_at = 0.0

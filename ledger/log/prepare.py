@@ -34,7 +34,8 @@ def prepare(
         payload: the payload, with its free text.
         actor: the name of the caller.
         event_id: a new UUIDv7 when None.
-        stream_id: the stream to append to; when None, the event opens a stream whose id is the event id.
+        stream_id: the stream to append to; when None, the event opens a stream whose id is the event id, or its data
+            decides the stream.
         expected_version: the version that the stream must have; None: any.
         occurred_at: when it happened; `recorded_at` when None.
         correlation_id: passed on as it is.
@@ -45,6 +46,8 @@ def prepare(
         the candidate, with a new random salt if the payload has free text.
     """
     event_id = event_id or uuid7()
+    if event_type.names_stream:
+        stream_id = stream_id or payload.stream_id  # type: ignore[attr-defined]
     data, text = dump(payload)
     salt = commitment = None
     if text is not None:
@@ -66,4 +69,9 @@ def prepare(
         correlation_id=correlation_id,
         causation_id=causation_id,
         allowed_campaign_ids=allowed_campaign_ids,
+        needs_price=event_type.amount_field is not None and _needs_price(event_type.amount_field, payload),
     )
+
+
+def _needs_price(amount_field: str, payload: EventData) -> bool:
+    return getattr(payload, amount_field) is None and getattr(payload, "usage", None) is not None

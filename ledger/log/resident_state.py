@@ -14,6 +14,7 @@ from uuid import UUID
 
 from ledger.domain.event import Candidate, Request
 from ledger.domain.holds import Hold
+from ledger.domain.price_book import PriceBook
 from ledger.domain.working_state import RELEASES_MAX, Account, Denial, WorkingState
 from ledger.domain.working_state import Head as StreamHead
 from ledger.log.entry_states import EntryEvent, StoredEntry, decode, fold_events
@@ -58,11 +59,18 @@ class ResidentState(WorkingState):
         self._identity_characters = 0
         # Every later load sees at least the events up to here.
         self._seen_position = head.position
+        # Whether `prices` has all prices of the log.
+        self.has_prices = False
 
     @property
     def is_full(self) -> bool:
         """Whether a new state should replace this one."""
         return len(self._streams) + len(self._entries) > STATES_MAX
+
+    def set_prices(self, book: PriceBook) -> None:
+        """Make the price book resident."""
+        self.prices = book
+        self.has_prices = True
 
     async def needed_by(self, requests: Sequence[Request]) -> Needed:
         """Return the ids that must be loaded before these requests can be judged."""
@@ -82,7 +90,7 @@ class ResidentState(WorkingState):
 
     async def merge(self, loaded: Loaded, needed: Needed) -> None:
         """Add what was loaded for `needed`, except the states of streams that are resident already."""
-        is_large = sum(len(rows) for rows in loaded[3:]) > ROWS_MAX
+        is_large = sum(len(rows) for rows in loaded[3:9]) > ROWS_MAX
         for _ in self._merge_stepwise(loaded, needed):
             if is_large:
                 await asyncio.sleep(0)
@@ -176,6 +184,7 @@ class _NeededIds:
         self._probes: list[Identity] = []
         self._ending_jobs: dict[UUID, None] = {}
         self._ledger_candidates: list[Candidate] = []
+        self._needs_prices = False
 
     def add(self, candidate: Candidate) -> None:
         """Add the ids that one candidate needs."""
@@ -197,6 +206,8 @@ class _NeededIds:
                 self._streams[referenced] = None
         if candidate.event_type.ends_job:
             self._ending_jobs[stream_id] = None
+        if candidate.uses_prices:
+            self._needs_prices = not self._state.has_prices
 
     def needed(self) -> Needed:
         """Return everything that was added."""
@@ -209,4 +220,5 @@ class _NeededIds:
             [event_id for _, _, event_id in self._probes],
             list(self._ending_jobs),
             self._ledger_candidates,
+            self._needs_prices,
         )

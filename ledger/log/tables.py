@@ -85,7 +85,7 @@ events = Table(
 
 EVENT_COLUMNS = tuple(column.name for column in events.columns)
 
-# Version and decision state of campaign, content and job streams; the state of a cost stream is folded from its events.
+# Version and decision state of campaign, content, job and price streams; a cost stream is folded from its events.
 streams = Table(
     "streams",
     metadata,
@@ -94,7 +94,7 @@ streams = Table(
     Column("version", BigInteger, nullable=False),
     Column("state", JSON, nullable=False),
     PrimaryKeyConstraint("stream_id", "category"),
-    CheckConstraint("category IN ('campaign', 'content', 'job')", name="category"),
+    CheckConstraint("category IN ('campaign', 'content', 'job', 'price')", name="category"),
 )
 
 # The folded state of cost streams with more than one event; it may be behind the stream.

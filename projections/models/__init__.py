@@ -13,6 +13,7 @@ from projections.models.campaigns import Campaign
 from projections.models.columns import Base
 from projections.models.content_assets import ContentAsset
 from projections.models.journal_tables import CostPosting, DeniedHold
+from projections.models.prices import Price
 
 __all__ = [
     "AgentJob",
@@ -28,5 +29,6 @@ __all__ = [
     "DeniedHold",
     "EntryStatus",
     "JobStatus",
+    "Price",
     "ResourceType",
 ]

@@ -20,7 +20,7 @@ from ledger.log.new_event import NewEvent
 from tests.api.json_schema import Schemas
 from tests.conftest import Service
 from tests.domain.contract import TRANSITIONS
-from tests.events import campaign, content, cost, credit, event, follow, job, reserve
+from tests.events import campaign, content, cost, credit, event, follow, job, price, reserve
 
 SOME_ID = "11111111-1111-4111-8111-111111111111"
 
@@ -292,7 +292,15 @@ async def examples(shared: Service) -> dict[str, str]:
         follow(held, "cost.settled", {"cost": "1", "tokens_used": 3}),
         {**cost("1", model_used="m"), "correlation_id": SOME_ID, "causation_id": SOME_ID},
     )
-    return {"campaigns": created["id"], "agent-jobs": queued["id"], "content-assets": asset["id"], "cost": held["id"]}
+    await shared.append(price("gpt-4o"))
+    (published,) = (await shared.get("/v1/prices"))["items"]
+    return {
+        "campaigns": created["id"],
+        "agent-jobs": queued["id"],
+        "content-assets": asset["id"],
+        "cost": held["id"],
+        "prices": published["id"],
+    }
 
 
 IN_JSON = [route.path for route in ROUTES if route.method == "GET" and "application/json" in route.media]

@@ -10,7 +10,7 @@ async def test_projections_report_position_and_lag(shared: Service) -> None:
 
     items = (await shared.get("/v1/projections"))["items"]
 
-    assert [item["name"] for item in items] == ["campaigns", "content_assets", "agent_jobs", "budget_entries"]
+    assert [item["name"] for item in items] == ["campaigns", "content_assets", "agent_jobs", "budget_entries", "prices"]
     for item in items:
         del item["name"]
         assert item == {

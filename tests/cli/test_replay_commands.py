@@ -100,7 +100,7 @@ async def test_one_table_is_rebuilt_alone_or_the_error_names_what_else_it_needs(
     assert {name for (name,) in await query(database, "SELECT title FROM content_assets")} == {"Changed"}
     assert bound.code == 1
     assert "budget_entries cannot be rebuilt alone" in bound.err
-    assert "`ledger rebuild` without --projection to rebuild all four" in bound.err
+    assert "`ledger rebuild` without --projection to rebuild all of them" in bound.err
     assert misspelt.code == 2
 
 

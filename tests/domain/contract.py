@@ -95,13 +95,26 @@ CONTRACT: dict[str, Row] = {
     "cost.extended": Row("held", SAME, "expires_in", ""),
     "cost.released": Row("held", "released", "", "reason"),
     "cost.adjusted": Row("settled", SAME, "amount reason", "tokens_used"),
+    "price.published": Row(
+        "published withdrawn",
+        "published",
+        "provider model rates effective_from source",
+        "names prefixes service_tier currency per tiers",
+    ),
+    "price.withdrawn": Row("published", "withdrawn", "effective_from", "reason"),
 }
 """Every event type that clients send, written by hand."""
+
+SET_BY_SERVICE = {"cost.recorded": "price", "cost.reserved": "price", "cost.settled": "price", "cost.adjusted": "price"}
+"""Fields that only the service sets."""
+
+NAMES_STREAM = {"price.published"}
+"""Types whose data decides the stream: they open it as well as continue it."""
 
 TRANSITIONS = {name: (row.allowed_from, row.to) for name, row in CONTRACT.items()}
 
 MONEY = {"budget", "revenue", "cost", "amount", "progress"}
-TIMES = {"start_date", "end_date", "occurred_at", "started_at", "completed_at"}
+TIMES = {"start_date", "end_date", "occurred_at", "started_at", "completed_at", "effective_from"}
 IDS = {"campaign_id", "agent_job_id", "parent_job_id", "correlation_id", "causation_id"}
 
 

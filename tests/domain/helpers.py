@@ -18,11 +18,12 @@ from ledger.domain.errors import Refused
 from ledger.domain.event import Candidate, Receipt, Recorded, Request
 from ledger.domain.event_type import OlderVersion, Upcaster
 from ledger.domain.judge import judge
+from ledger.domain.price import price_stream
 from ledger.domain.service_events import hold_expiry
 from ledger.domain.working_state import Account, WorkingState
 from ledger.log.prepare import prepare
-from tests.domain.contract import TRANSITIONS
-from tests.events import campaign, content, follow, job, reserve
+from tests.domain.contract import NAMES_STREAM, TRANSITIONS
+from tests.events import campaign, content, event, follow, job, price, reserve
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -72,6 +73,8 @@ def upgrade(monkeypatch: pytest.MonkeyPatch, name: str, payload: type[EventData]
 
 def stream_of(sent: Sent) -> UUID:
     """Return the stream of an event."""
+    if sent["type"] == "price.published":
+        return price_stream(sent["data"]["provider"], sent["data"]["model"], None, None)
     return UUID(sent.get("stream_id") or sent["id"])
 
 
@@ -142,7 +145,7 @@ class MemoryLedger:
         return {**copied, "denials": dict(self.working_state.denials)}
 
 
-FIRST = {"campaign": campaign, "content": content, "job": job, "cost": reserve}
+FIRST = {"campaign": campaign, "content": content, "job": job, "cost": reserve, "price": price}
 
 PATHS: dict[str, dict[str, tuple[str, ...]]] = {
     "campaign": {
@@ -169,6 +172,7 @@ PATHS: dict[str, dict[str, tuple[str, ...]]] = {
         "cancelled": ("cancelled",),
         "deleted": ("cancelled", "deleted"),
     },
+    "price": {"published": (), "withdrawn": ("withdrawn",)},
     "cost": {"held": (), "settled": ("settled",), "released": ("released",), "expired": ("expired",)},
 }
 """The events that lead from a new stream to each status."""
@@ -208,6 +212,9 @@ DATA: dict[str, Sent] = {name: {**required_data(name), **SAMPLES.get(name, {})} 
 def later(opened: Sent, verb: str, /, **data: Any) -> Sent:
     """Make a later event of the stream that `opened` starts, such as `later(job, "started")`."""
     event_type = f"{opened['type'].split('.')[0]}.{verb}"
+    if event_type in NAMES_STREAM:
+        key = {name: opened["data"][name] for name in ("provider", "model")}
+        return event(event_type, {**DATA[event_type], **data, **key})
     return follow(opened, event_type, {**DATA[event_type], **data})
 
 
@@ -241,7 +248,7 @@ def events_of_type(name: str) -> list[Sent]:
     noun, verb = name.split(".")
     opened = FIRST[noun]()
     allowed_from = TRANSITIONS[name][0].split()
-    if not allowed_from:
+    if not allowed_from or name in NAMES_STREAM:
         return [{**opened, "type": name, "data": DATA[name]}]
     return [opened, *(later(opened, step) for step in PATHS[noun][allowed_from[0]]), later(opened, verb)]
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ledger.domain import campaign, content, cost, job, ledger_events
+from ledger.domain import campaign, content, cost, job, ledger_events, price
 from ledger.domain.catalogue import CATALOGUE, names_of, sql_list, type_of
 from ledger.domain.codec import plans_of
 from ledger.domain.event_type import CATEGORIES, EventType
@@ -11,7 +11,7 @@ TYPES = pytest.mark.parametrize("kind", CATALOGUE.values(), ids=list(CATALOGUE))
 
 
 def test_the_catalogue_has_every_type_of_every_noun_under_its_category() -> None:
-    nouns = dict(zip(CATEGORIES, (campaign, content, job, cost, ledger_events), strict=True))
+    nouns = dict(zip(CATEGORIES, (campaign, content, job, cost, price, ledger_events), strict=True))
 
     listed = [(category, kind) for category, noun in nouns.items() for kind in noun.EVENTS]
 
@@ -50,7 +50,8 @@ def test_the_amount_of_a_cost_type_is_its_one_field_of_money(kind: EventType) ->
 @TYPES
 def test_a_type_opens_a_hold_if_its_stream_is_then_held(kind: EventType) -> None:
     assert kind.opens_hold == (kind.category == "cost" and kind.transition.to == "held")
-    assert kind.is_fact == (kind.category == "cost" and kind.transition.to == "settled" and not kind.is_credit)
+    charges = kind.transition.to == "settled" or kind.name == "cost.priced"
+    assert kind.is_fact == (kind.category == "cost" and charges and not kind.is_credit)
     assert kind.extends_hold == (
         kind.category == "cost" and kind.transition.allowed_from == ("held",) and not kind.transition.to
     )
@@ -59,4 +60,4 @@ def test_a_type_opens_a_hold_if_its_stream_is_then_held(kind: EventType) -> None
 
 def test_names_of_matching_types_are_listed_for_sql() -> None:
     assert names_of(lambda kind: kind.deletes_stream) == ("campaign.deleted", "content.deleted", "job.deleted")
-    assert sql_list(lambda kind: kind.is_fact) == "'cost.recorded', 'cost.settled'"
+    assert sql_list(lambda kind: kind.is_fact) == "'cost.recorded', 'cost.settled', 'cost.priced'"

@@ -143,9 +143,9 @@ def test_texts_that_are_not_numbers_are_refused(text: str) -> None:
     assert "decimal" in shape_error("cost.recorded", charged(text))
 
 
-@pytest.mark.parametrize("text", ["true", "[]", "{}", "null"])
+@pytest.mark.parametrize("text", ["true", "[]", "{}"])
 def test_other_json_values_are_refused_as_amounts(text: str) -> None:
-    assert "Expected `decimal`" in shape_error("cost.recorded", charged(text))
+    assert "Expected `decimal | null`" in shape_error("cost.recorded", charged(text))
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,10 @@ DOMAIN = sorted((REPOSITORY / "ledger" / "domain").glob("*.py"))
 
 # Libraries that compute. None of them reads a clock, a file, a socket, the environment or random numbers.
 PURE = {
+    "bisect",
     "collections",
     "collections.abc",
+    "copy",
     "dataclasses",
     "datetime",
     "decimal",
@@ -21,6 +23,7 @@ PURE = {
     "functools",
     "json",
     "msgspec",
+    "operator",
     "re",
     "typing",
     "uuid",

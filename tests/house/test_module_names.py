@@ -16,6 +16,7 @@ SHARED = {
     "export": "the export of the log, over HTTP and on the command line",
     "keys": "API keys",
     "ledger_events": "events of the category `ledger`: their types, and what the log does with them",
+    "prices": "prices: the table's fold and its model, and the price book over HTTP",
     "projections": "the state of the read models, over HTTP and on the command line",
     "replay": "the replay, and the commands that use it",
     "tables": "the tables of a schema",

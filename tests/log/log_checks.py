@@ -13,6 +13,7 @@ from ledger.domain.event import Receipt
 from ledger.domain.judge import Verdict
 from ledger.log.appender import Appender
 from ledger.log.load import LOAD, Needed, decode_loaded
+from ledger.log.price_cache import PriceCache
 from ledger.log.resident_state import ResidentState
 from tests.log.helpers import query
 
@@ -106,9 +107,12 @@ async def check_resident_state(database: Database, appender: Appender) -> None:
     judge = appender._pipeline._judge
     state = judge._state
     assert state is not None
-    needed = Needed(list(state._streams), list(state.entries), [], [], [], [], [], [])
+    needed = Needed(list(state._streams), list(state.entries), [], [], [], [], [], [], state.has_prices)
     async with database.connection() as connection:
-        loaded = decode_loaded(await connection.fetchrow(LOAD, *needed.arguments(None)))  # type: ignore[arg-type]
+        loaded = decode_loaded(await connection.fetchrow(LOAD, *needed.arguments(None, 0)))  # type: ignore[arg-type]
+        if loaded.prices is not None:
+            fresh_prices = await PriceCache().book_at(connection, loaded.prices, loaded.head.position)
+            assert state.prices == fresh_prices
     fresh = ResidentState(loaded.head)
     await fresh.merge(loaded, needed)
     assert judge._head == loaded.head

@@ -9,7 +9,7 @@ from sqlalchemy import URL
 from ledger.log.tables import PARTITIONS
 from tests.log.helpers import connected
 
-READ_MODELS = ("agent_jobs", "budget_entries", "campaigns", "content_assets", "cost_postings", "denied_holds")
+READ_MODELS = ("agent_jobs", "budget_entries", "campaigns", "content_assets", "cost_postings", "denied_holds", "prices")
 VIEWS = ("campaign_health", "spend_daily")
 ALL = {"SELECT", "INSERT", "UPDATE", "DELETE"}
 
@@ -117,7 +117,9 @@ async def test_only_the_service_may_call_functions_and_security_definers_have_a_
         "grant_roles_0006": [],
         "grant_roles_0009": [],
         "grant_roles_0016": [],
+        "grant_roles_0017": [],
         "load_state": ["ledger_service"],
+        "load_prices": ["ledger_service"],
         "lock_and_load": ["ledger_service"],
         "lock_and_load_state": ["ledger_service"],
         "refuse_change": [],

@@ -136,7 +136,14 @@ async def folded_up_to(database: Database, target: int) -> None:
     await until(reached)
 
 
-NEWER_TYPES = ("cost.credited", "cost.extended", "job.budget_changed", "job.recorded")
+NEWER_TYPES = (
+    "cost.credited",
+    "cost.extended",
+    "job.budget_changed",
+    "job.recorded",
+    "price.published",
+    "price.withdrawn",
+)
 """Event types that earlier releases cannot read, so that a downgrade with them is refused."""
 
 

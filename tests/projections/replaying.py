@@ -21,7 +21,15 @@ from tests.log.helpers import connected, query, receipts, request, until
 from tests.projections.helpers import append_requests, position, sample_history
 
 CONTENTS = {
-    "public": ("campaigns", "agent_jobs", "content_assets", "budget_entries", "cost_postings", "denied_holds"),
+    "public": (
+        "campaigns",
+        "agent_jobs",
+        "content_assets",
+        "budget_entries",
+        "prices",
+        "cost_postings",
+        "denied_holds",
+    ),
     "ledger": (
         "events",
         "streams",

@@ -33,7 +33,7 @@ from tests.projections.test_worker_failures import cure, poison
 
 pytestmark = pytest.mark.direct
 
-NAMES = ("campaigns", "agent_jobs", "content_assets", "budget_entries")
+NAMES = ("campaigns", "agent_jobs", "content_assets", "budget_entries", "prices")
 
 CORRUPTIONS = [
     "UPDATE campaigns SET spend = spend + 1, name = 'Changed', held = held + 5",

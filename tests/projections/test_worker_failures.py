@@ -122,7 +122,7 @@ async def test_the_failure_is_shown_over_http_and_the_service_is_not_ready(servi
         items = (await answer.json())["items"]
     async with service.client.get("/readyz") as answer:
         status, readiness = answer.status, await answer.json()
-    assert [item["name"] for item in items] == ["campaigns", "content_assets", "agent_jobs", "budget_entries"]
+    assert [item["name"] for item in items] == ["campaigns", "content_assets", "agent_jobs", "budget_entries", "prices"]
     assert {item["status"] for item in items} == {"failing"}
     assert [item["last_error"]["position"] for item in items] == [at] * 4
     assert (status, readiness["database"], readiness["migrations"]) == (503, "ok", "ok")

@@ -1,0 +1,175 @@
+"""`PriceBook`: all prices by the position of their event, and the look-up of the price of a call."""
+
+from bisect import bisect_left, bisect_right
+from datetime import datetime
+from operator import attrgetter
+from typing import Any, NamedTuple, Self
+from uuid import UUID
+
+import msgspec
+
+from ledger.domain.price import PricePublished, PriceWithdrawn
+from ledger.domain.pricing import PriceTable
+
+
+class PriceKey(NamedTuple):
+    """Whose price it is; a model has one stream of prices for each."""
+
+    provider: str
+    model: str
+    service_tier: str
+    currency: str
+
+
+class BookPrice(msgspec.Struct, gc=False):
+    """A price event as the book keeps it: what its stream says from `effective_from` on."""
+
+    effective_from: datetime
+    position: int
+    stream_id: UUID
+    key: PriceKey
+    price: PricePublished | None
+    """None if the price was withdrawn."""
+    prepared: PriceTable | None = None
+
+    @property
+    def order(self) -> tuple[datetime, int]:
+        """Of two prices of a model, the one that counts is the later one in this order."""
+        return self.effective_from, self.position
+
+    @property
+    def table(self) -> PriceTable:
+        """The price, prepared once: most prices of a book are never used."""
+        if self.prepared is None:
+            assert self.price is not None, "a withdrawn price has no rates"
+            self.prepared = PriceTable(self.price)
+        return self.prepared
+
+    def is_for(self, key: PriceKey) -> bool:
+        """Whether it may be the price of a call, apart from its time."""
+        if (key.provider, key.service_tier, key.currency) != (self.key.provider, *self.key[2:]):
+            return False
+        prefixes = (self.price.prefixes or ()) if self.price is not None else ()
+        return self.has_name(key.model) or any(key.model.startswith(prefix) for prefix in prefixes)
+
+    def has_name(self, model: str) -> bool:
+        """Whether it is the price of a model of this name, or withdraws it."""
+        return model == self.key.model or (self.price is not None and model in (self.price.names or ()))
+
+    def has_prefix(self, prefix: str) -> bool:
+        """Whether it is the price of all models whose names begin like this."""
+        return self.price is not None and prefix in (self.price.prefixes or ())
+
+
+_effective_from = attrgetter("effective_from")
+_order = attrgetter("order")
+
+_Index = dict[tuple[str, str, str, str], dict[UUID, int]]
+"""By provider, name or prefix, service tier and currency: the streams, and how many of their prices have it."""
+
+
+class PriceBook(dict[int, BookPrice]):
+    """Prices by position. The indexes are kept by item assignment and `pop`; use no other method to change it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._streams: dict[UUID, tuple[BookPrice, ...]] = {}
+        self._by_name: _Index = {}
+        self._by_prefix: _Index = {}
+
+    def clone(self) -> Self:
+        """Return a book that can be changed separately. Its values are shared: none of them is ever changed."""
+        clone = type(self)()
+        dict.update(clone, self)
+        clone._streams = dict(self._streams)
+        clone._by_name = dict(self._by_name)
+        clone._by_prefix = dict(self._by_prefix)
+        return clone
+
+    def add(self, position: int, stream_id: UUID, payload: PricePublished | PriceWithdrawn) -> None:
+        """Add a price event of the log."""
+        self[position] = self.entry(position, stream_id, payload)
+
+    def entry(self, position: int, stream_id: UUID, payload: PricePublished | PriceWithdrawn) -> BookPrice:
+        """Return a price event as the book keeps it. A withdrawal needs a price of its stream in the book."""
+        if isinstance(payload, PriceWithdrawn):
+            return BookPrice(payload.effective_from, position, stream_id, self._streams[stream_id][0].key, None)
+        key = PriceKey(payload.provider, payload.model, str(payload.service_tier), str(payload.currency))
+        return BookPrice(payload.effective_from, position, stream_id, key, payload)
+
+    def find(self, key: PriceKey, at: datetime) -> BookPrice | None:
+        """Find the price of a call.
+
+        A price whose model or one of whose names is that of the call goes before one that has a prefix of it, and the
+        longest prefix before shorter ones. Of several prices the one with the latest `effective_from` counts, and of
+        those the one that was published last.
+
+        Args:
+            key: Provider, model as the call reports it, service tier and currency.
+            at: The time of the call.
+
+        Returns:
+            The price; None if there is none, or if it was withdrawn.
+        """
+        found = self._latest(self._by_name, key, key.model, at)
+        if found is None and self._by_prefix:
+            for length in range(len(key.model), 0, -1):
+                found = self._latest(self._by_prefix, key, key.model[:length], at)
+                if found is not None:
+                    break
+        return found if found is not None and found.price is not None else None
+
+    def _latest(self, index: _Index, key: PriceKey, text: str, at: datetime) -> BookPrice | None:
+        latest: BookPrice | None = None
+        for stream_id in index.get((key.provider, text, key.service_tier, key.currency), ()):
+            price = self.in_force(stream_id, at)
+            if price is None or (latest is not None and price.order < latest.order):
+                continue
+            if price.has_name(text) if index is self._by_name else price.has_prefix(text):
+                latest = price
+        return latest
+
+    def in_force(self, stream_id: UUID, at: datetime) -> BookPrice | None:
+        """Return what a stream says at a time; None if that is before its first price."""
+        prices = self._streams.get(stream_id, ())
+        count = bisect_right(prices, at, key=_effective_from)
+        return prices[count - 1] if count else None
+
+    def __setitem__(self, position: int, price: BookPrice) -> None:
+        super().__setitem__(position, price)
+        prices = self._streams.get(price.stream_id, ())
+        index = bisect_left(prices, price.order, key=_order)
+        self._streams[price.stream_id] = (*prices[:index], price, *prices[index:])
+        self._count(price, 1)
+
+    def pop(self, position: int, default: Any = None) -> Any:
+        """Remove a price and return it, or the default if there is none."""
+        price = super().pop(position, None)
+        if price is None:
+            return default
+        prices = self._streams[price.stream_id]
+        index = bisect_left(prices, price.order, key=_order)
+        self._streams[price.stream_id] = prices[:index] + prices[index + 1 :]
+        if len(prices) == 1:
+            del self._streams[price.stream_id]
+        self._count(price, -1)
+        return price
+
+    def _count(self, price: BookPrice, change: int) -> None:
+        """Add a price to the indexes (1) or remove it (-1). Other books share the inner dictionaries: copy them."""
+        provider, model, tier, currency = price.key
+        names, prefixes = {model}, set[str]()
+        if price.price is not None:
+            names.update(price.price.names or ())
+            prefixes.update(price.price.prefixes or ())
+        for index, texts in ((self._by_name, names), (self._by_prefix, prefixes)):
+            for text in texts:
+                key = provider, text, tier, currency
+                counts = dict(index.get(key, ()))
+                counts[price.stream_id] = counts.get(price.stream_id, 0) + change
+                if not counts[price.stream_id]:
+                    del counts[price.stream_id]
+                if counts:
+                    index[key] = counts
+                else:
+                    index.pop(key, None)

@@ -1,0 +1,47 @@
+"""Errors of prices: a call for which there is no price."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from ledger.domain.errors import Refused
+
+
+class Unpriced(Refused):
+    """There is no price for the usage of a hold."""
+
+    slug = "unpriced"
+
+    def __init__(
+        self,
+        provider: str | None,
+        model_used: str | None,
+        service_tier: str,
+        currency: str,
+        without_rate: Sequence[str] = (),
+    ) -> None:
+        """Create the refusal.
+
+        Args:
+            provider: The provider of the call; None if it was not reported.
+            model_used: The model; None if it was not reported.
+            service_tier: The provider's class of service.
+            currency: The currency of the hold.
+            without_rate: The counters that the price has no rate for; empty if there is no price.
+        """
+        if provider is None or model_used is None:
+            why = "`provider` and `model_used` are needed to find a price"
+        elif without_rate:
+            why = f"the price of {model_used} of {provider} has no rate for {', '.join(without_rate)}"
+        else:
+            why = f"there is no price of {model_used} of {provider} for service tier {service_tier} in {currency}"
+        super().__init__(f"{why}; publish one, or send the amount")
+        self._members = {
+            "provider": provider,
+            "model_used": model_used,
+            "service_tier": service_tier,
+            "currency": currency,
+        }
+
+    @property
+    def members(self) -> dict[str, Any]:
+        return self._members

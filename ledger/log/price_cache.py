@@ -1,0 +1,125 @@
+"""The price book of a process, kept up to date from the log, so that appends load only newer prices.
+
+A load returns the price events from the last known one on, in its own statement: an append that needs prices makes no
+further round trip. If the last known event is not in the log any more, as after a failover that lost events, the whole
+book is loaded again.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from itertools import takewhile
+from typing import NamedTuple
+from uuid import UUID
+
+import msgspec
+
+from ledger.database import Connection
+from ledger.domain.catalogue import decode_stored
+from ledger.domain.price import PricePublished, PriceWithdrawn
+from ledger.domain.price_book import PriceBook
+
+PAGE_PRICES_MAX = 1_000
+"""The most price events that one statement returns."""
+
+LOAD_PRICES = "SELECT ledger.load_prices($1, $2)"
+
+
+class Marker(NamedTuple):
+    """The position and the id of a price event; position 0 is before all of them."""
+
+    position: int
+    id: UUID
+
+
+BEFORE_ALL = Marker(0, UUID(int=0))
+
+
+class PriceRow(msgspec.Struct, array_like=True, gc=False):
+    """A price event, as `ledger.load_prices` returns it."""
+
+    position: int
+    id: UUID
+    stream_id: UUID
+    type: str
+    schema_version: int
+    data: str
+
+
+_rows = msgspec.json.Decoder(list[PriceRow])
+
+
+async def read_prices(connection: Connection, start: int = 0) -> AsyncIterator[PriceRow]:
+    """Yield the price events from a position on, page by page."""
+    while True:
+        rows = _rows.decode(await connection.fetchval(LOAD_PRICES, start, PAGE_PRICES_MAX))
+        for row in rows:
+            yield row
+        if len(rows) < PAGE_PRICES_MAX:
+            return
+        start = rows[-1].position + 1
+
+
+class PriceCache:
+    """The recorded prices up to the last price event that was loaded. Working states get clones of the book."""
+
+    def __init__(self) -> None:
+        self._book = PriceBook()
+        self._last = BEFORE_ALL
+        self._is_loaded = False
+
+    @property
+    def position(self) -> int:
+        """The position from which the next load returns price events."""
+        return self._last.position
+
+    async def load_once(self, connection: Connection) -> None:
+        """Load all prices, unless they were loaded before. Call this without the head lock."""
+        if not self._is_loaded:
+            await self._read_on(connection)
+            self._is_loaded = True
+
+    async def book_at(self, connection: Connection, loaded: str, head: int) -> PriceBook:
+        """Return the book as of a position, for a working state.
+
+        Args:
+            connection: reads further pages, if the prices do not fit into one.
+            loaded: what `ledger.load_prices` returned for `position`, in the statement that loaded the state.
+            head: the position of the state; the load may have seen later prices.
+        """
+        await self._update(connection, loaded)
+        book = self._book.clone()
+        for position in list(takewhile(lambda position: position > head, reversed(book))):
+            book.pop(position)
+        return book
+
+    async def current(self, connection: Connection) -> PriceBook:
+        """Return the book as of now, only for reading, before the caller waits for anything else."""
+        loaded = await connection.fetchval(LOAD_PRICES, self._last.position, PAGE_PRICES_MAX)
+        await self._update(connection, loaded)
+        self._is_loaded = True
+        return self._book
+
+    async def _update(self, connection: Connection, loaded: str) -> None:
+        rows = _rows.decode(loaded)
+        if not self._continues(rows):
+            self._book, self._last = PriceBook(), BEFORE_ALL
+            await self._read_on(connection)
+        else:
+            for row in rows:
+                self._add(row)
+            if len(rows) == PAGE_PRICES_MAX:
+                await self._read_on(connection)
+
+    async def _read_on(self, connection: Connection) -> None:
+        async for row in read_prices(connection, self._last.position):
+            self._add(row)
+
+    def _continues(self, rows: Sequence[PriceRow]) -> bool:
+        """Whether the log still has the last known price event: each load returns it once more."""
+        return self._last == BEFORE_ALL or (bool(rows) and Marker(rows[0].position, rows[0].id) == self._last)
+
+    def _add(self, row: PriceRow) -> None:
+        if row.position > self._last.position:
+            payload = decode_stored(row.type, row.schema_version, row.data, None)
+            assert isinstance(payload, PricePublished | PriceWithdrawn)
+            self._book.add(row.position, row.stream_id, payload)
+            self._last = Marker(row.position, row.id)

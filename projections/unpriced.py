@@ -1,0 +1,49 @@
+"""Queries for repricing: entries with usage and no cost yet, or whose cost another price may change."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
+from uuid import UUID
+
+from ledger.database import Connection
+
+PAGE_ENTRIES_MAX = 500
+"""The most entries that one request reprices."""
+
+ENTRIES = """
+SELECT id, provider, model_used, service_tier, currency, occurred_at, usage::text AS usage, price_position
+FROM public.budget_entries
+WHERE status = 'settled' AND usage IS NOT NULL AND (unpriced OR ($1 AND price_position IS NOT NULL))
+    AND ($2::uuid IS NULL OR campaign_id = $2)
+    AND ($3::timestamptz IS NULL OR occurred_at >= $3) AND ($4::timestamptz IS NULL OR occurred_at < $4)
+    AND ($5::uuid IS NULL OR id > $5)
+ORDER BY id LIMIT $6
+"""
+
+
+class Selection(NamedTuple):
+    """Which entries to reprice; a value that is None selects all. `start` is inclusive, `end` exclusive."""
+
+    with_priced: bool
+    campaign_id: UUID | None
+    start: datetime | None
+    end: datetime | None
+    after: UUID | None
+
+
+class UnpricedEntry(NamedTuple):
+    """An entry to price: the call, what it used as JSON, and the price of its present cost."""
+
+    id: UUID
+    provider: str | None
+    model_used: str | None
+    service_tier: str | None
+    currency: str
+    occurred_at: datetime
+    usage: str
+    price_position: int | None
+
+
+async def read_entries(connection: Connection, selection: Selection) -> Sequence[UnpricedEntry]:
+    """Read the next entries to reprice, at most `PAGE_ENTRIES_MAX`, in the order of their ids."""
+    return [UnpricedEntry(*row) for row in await connection.fetch(ENTRIES, *selection, PAGE_ENTRIES_MAX)]

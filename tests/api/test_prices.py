@@ -1,0 +1,261 @@
+"""Prices over HTTP: costs by usage, the price book as a collection, quotes, and repricing."""
+
+from typing import Any
+from uuid import uuid4
+
+import aiohttp
+import pytest
+
+from ledger.api.app import listen, serving
+from ledger.database import Database
+from ledger.domain.price import price_stream
+from projections.verify import verify
+from tests.api.helpers import slug, without
+from tests.api.test_keys import key_header, served
+from tests.conftest import Service
+from tests.events import campaign, event, follow
+
+USAGE = {"input_tokens": 1000, "output_tokens": 100}
+
+
+def published(model: str, rate: str = "2", since: str = "2025-01-01T00:00:00Z", **data: Any) -> dict[str, Any]:
+    return event(
+        "price.published",
+        {
+            "provider": "openai",
+            "model": model,
+            "rates": {"input_tokens": rate, "output_tokens": "8"},
+            "effective_from": since,
+            "source": {"name": "test", "version": "1"},
+            **data,
+        },
+    )
+
+
+def used(model: str, type_: str = "cost.recorded", **data: Any) -> dict[str, Any]:
+    call = {"resource_type": "llm_api", "provider": "openai", "model_used": model, "usage": USAGE}
+    return event(type_, call | data)
+
+
+def new_model() -> str:
+    return f"model-{uuid4().hex[:8]}"
+
+
+async def post(service: Service, path: str, body: dict[str, Any]) -> tuple[int, Any]:
+    async with service.client.post(path, json=body) as answer:
+        return answer.status, await answer.json(content_type=None)
+
+
+async def entry_of(service: Service, sent: dict[str, Any]) -> Any:
+    return await service.get(f"/v1/budget-entries/{sent.get('stream_id', sent['id'])}")
+
+
+async def test_a_cost_by_usage_is_priced_and_its_entry_names_the_price(shared: Service) -> None:
+    model = new_model()
+    (receipt,) = await shared.append(published(model))
+    sent = used(model)
+    hold = used(model, "cost.reserved")
+
+    await shared.append(sent, hold, follow(hold, "cost.settled", {"usage": {"input_tokens": 500}}))
+
+    entry, settled = await entry_of(shared, sent), await entry_of(shared, hold)
+    assert (entry["cost"], entry["price_position"], entry["unpriced"]) == ("0.0028", receipt["position"], False)
+    assert (settled["cost"], settled["price_position"]) == ("0.001", receipt["position"])
+    assert receipt["stream_id"] == str(price_stream("openai", model, None, None))
+
+
+async def test_a_retry_after_a_new_price_is_answered_with_the_first_receipt(shared: Service) -> None:
+    model = new_model()
+    sent = used(model)
+    await shared.append(published(model))
+    (first,) = await shared.append(sent)
+    await shared.append(published(model, "4"))
+
+    (again,) = await shared.append(sent)
+
+    assert again == first | {"duplicate": True}
+    assert (await entry_of(shared, sent))["cost"] == "0.0028"
+
+
+async def test_a_hold_without_a_price_is_a_problem_that_names_the_call(shared: Service) -> None:
+    model = new_model()
+
+    status, problem = await shared.post(used(model, "cost.reserved"))
+
+    assert (status, slug(problem)) == (422, "unpriced")
+    assert without(problem, "type", "title", "status", "detail") == {
+        "provider": "openai",
+        "model_used": model,
+        "service_tier": "standard",
+        "currency": "USD",
+    }
+
+
+@pytest.mark.parametrize(
+    ("sent", "path"),
+    [
+        (used("m", price=1, cost="1"), "$.data.price"),
+        (used("m", usage=None), "$.data.cost"),
+        ({**published("m"), "stream_id": str(uuid4())}, "$.stream_id"),
+        (published("m", "0x1"), "$.data.rates"),
+    ],
+    ids=["price", "no cost and no usage", "other stream", "no number"],
+)
+async def test_what_the_service_decides_cannot_be_sent(shared: Service, sent: dict[str, Any], path: str) -> None:
+    status, problem = await shared.post(sent)
+
+    assert (status, slug(problem)) == (422, "invalid-event")
+    assert [error["path"].split(".input")[0] for error in problem["errors"]] == [path]
+
+
+async def test_the_price_book_is_a_collection_of_periods(shared: Service) -> None:
+    model = new_model()
+    first, later, between = (
+        published(model),
+        published(model, "4", "2025-03-01T00:00:00Z", names=["alias"]),
+        published(model, "3", "2025-02-01T00:00:00Z"),
+    )
+    receipts = await shared.append(first, later, between)
+    end = event("price.withdrawn", {"effective_from": "2025-04-01T00:00:00Z"}, stream_id=receipts[0]["stream_id"])
+    await shared.append(end)
+
+    page = await shared.get("/v1/prices", model=model, sort="effective_from")
+
+    assert [(row["rates"].get("input_tokens"), row["effective_to"], row["withdrawn"]) for row in page["items"]] == [
+        ("2", "2025-02-01T00:00:00.000000Z", False),
+        ("3", "2025-03-01T00:00:00.000000Z", False),
+        ("4", "2025-04-01T00:00:00.000000Z", False),
+        (None, None, True),
+    ]
+    assert [row["price_position"] for row in page["items"][:3]] == [receipts[index]["position"] for index in (0, 2, 1)]
+    assert await shared.get(f"/v1/prices/{page['items'][1]['id']}") == page["items"][1]
+
+
+async def test_a_quote_is_what_an_append_would_compute(shared: Service) -> None:
+    model = new_model()
+    (receipt,) = await shared.append(published(model))
+    asked = {"provider": "openai", "model_used": model, "usage": USAGE}
+
+    status, quote = await post(shared, "/v1/prices/quote", asked)
+    assert (status, quote["cost"], quote["price_position"]) == (200, "0.0028", receipt["position"])
+
+    for missing in ({"at": "2024-01-01T00:00:00Z"}, {"currency": "EUR"}, {"service_tier": "batch"}):
+        status, problem = await post(shared, "/v1/prices/quote", asked | missing)
+        assert (status, slug(problem)) == (422, "unpriced")
+    assert (await post(shared, "/v1/prices/quote", asked | {"more": 1}))[0] == 400
+
+
+async def test_unpriced_entries_get_their_cost_when_they_are_repriced(shared: Service) -> None:
+    model, owner = new_model(), campaign("0.001")
+    sent = [used(model, campaign_id=owner["id"]) for _ in range(3)]
+    await shared.append(owner, *sent)
+    assert (await entry_of(shared, sent[0]))["unpriced"]
+    status, problem = await shared.post(follow(sent[0], "cost.adjusted", {"amount": "1", "reason": "x"}))
+    assert (status, slug(problem)) == (409, "illegal-transition")
+    (receipt,) = await shared.append(published(model))
+    of_campaign = {"campaign_id": owner["id"]}
+
+    dry = await post(shared, "/v1/prices/reprice", of_campaign | {"dry_run": True})
+    done = await post(shared, "/v1/prices/reprice", of_campaign)
+    again = await post(shared, "/v1/prices/reprice", of_campaign)
+
+    assert dry == done
+    assert done[1] == {
+        "examined": 3,
+        "priced": 3,
+        "adjusted": 0,
+        "still_unpriced": 0,
+        "refused": 0,
+        "amounts": {"USD": "0.0084"},
+        "next": None,
+    }
+    assert again[1]["examined"] == 0
+    entry = await entry_of(shared, sent[0])
+    assert (entry["cost"], entry["unpriced"], entry["price_position"]) == ("0.0028", False, receipt["position"])
+    assert (await shared.get(f"/v1/campaigns/{owner['id']}"))["spend"] == "0.0084"
+
+
+async def test_a_back_dated_price_changes_nothing_until_costs_are_adjusted(shared: Service) -> None:
+    model, owner = new_model(), campaign()
+    sent = used(model, campaign_id=owner["id"])
+    await shared.append(owner, published(model), sent)
+    (back_dated,) = await shared.append(published(model, "3", "2025-06-01T00:00:00Z"))
+    assert (await entry_of(shared, sent))["cost"] == "0.0028"
+    asked = {"campaign_id": owner["id"], "adjust": True}
+
+    status, repriced = await post(shared, "/v1/prices/reprice", asked)
+    _, again = await post(shared, "/v1/prices/reprice", asked)
+
+    assert (status, repriced["adjusted"], repriced["amounts"]) == (200, 1, {"USD": "0.001"})
+    assert again["adjusted"] == 0
+    entry = await entry_of(shared, sent)
+    assert (entry["cost"], entry["adjusted"]) == ("0.0038", "0.001")
+    assert entry["price_position"] == back_dated["position"]
+
+
+async def test_a_price_of_one_process_counts_at_once_in_another(shared: Service) -> None:
+    model = new_model()
+    await shared.append(published(model), used(model))
+    listener = listen("127.0.0.1", 0)
+
+    async with Database(shared.database_url) as database, serving(database, listener, with_worker=False):
+        port = listener.getsockname()[1]
+        other = f"http://127.0.0.1:{port}/v1/events"
+        positions = []
+        for rate in ("3", "4", "5"):
+            async with shared.client.post(other, json=published(model, rate)) as answer:
+                positions.append((await answer.json())["position"])
+            sent = used(model)
+            await shared.append(sent)
+            positions.append((await entry_of(shared, sent))["price_position"])
+
+    assert positions[::2] == positions[1::2]
+
+
+async def test_a_large_batch_of_prices_and_costs_uses_each_price_once(shared: Service) -> None:
+    model = new_model()
+    pairs = [(published(model, str(rate)), used(model, usage={"input_tokens": 10**6})) for rate in range(1, 301)]
+
+    await shared.append(*(each for pair in pairs for each in pair))
+
+    async with shared.client.get("/v1/events", params={"stream_id": pairs[-1][1]["id"]}) as answer:
+        (last,) = (await answer.json())["events"]
+    assert (last["data"]["cost"], last["data"]["price"]) == ("300", last["position"] - 1)
+
+
+@pytest.mark.direct
+async def test_verify_finds_a_tampered_price_and_a_tampered_cost(service: Service) -> None:
+    hold = used("m", "cost.reserved")
+    late = used("late")
+    await service.append(published("m"), used("m"), hold, follow(hold, "cost.settled", {"usage": USAGE}), late)
+    await service.append(published("late"))
+    await post(service, "/v1/prices/reprice", {})
+    await service.get("/v1/prices")
+
+    async def faults() -> list[str]:
+        return (await verify(service.database, lambda difference: None)).faults
+
+    assert await faults() == []
+    for position, old, new in ((2, "0.0028", "0.0027"), (7, "0.0028", "0.002"), (6, '"late"', '"other"')):
+        async with Database(service.database_url) as owner, owner.connection() as connection:
+            await connection.execute("SET session_replication_role = replica")
+            change = "UPDATE ledger.events SET data = replace(data::text, $2, $3)::json WHERE position = $1"
+            await connection.execute(change, position, old, new)
+            found = [fault for fault in await faults() if "price" in fault]
+            assert found, (position, await faults())
+            await connection.execute(change, position, new, old)
+    assert await faults() == []
+
+
+@pytest.mark.parametrize(("role", "status"), [("viewer", 403), ("agent", 403), ("manager", 201), ("admin", 201)])
+async def test_only_managers_and_admins_publish_prices_and_reprice(database: Database, role: str, status: int) -> None:
+    header = await key_header(database, "someone", role)
+
+    async with served(database) as url, aiohttp.ClientSession(url, headers=header) as client:
+        async with client.post("/v1/events", json=published("m")) as answer:
+            assert answer.status == status, await answer.text()
+        async with client.post("/v1/prices/reprice", json={}) as answer:
+            assert answer.status == (403 if status == 403 else 200)
+        quote = {"provider": "openai", "model_used": "m", "usage": USAGE}
+        async with client.post("/v1/prices/quote", json=quote) as answer:
+            assert answer.status == (422 if status == 403 else 200)
