@@ -4,6 +4,7 @@ import asyncio
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 import pytest
 from sqlalchemy import URL
 
@@ -220,8 +221,12 @@ async def test_a_new_appender_finds_retried_events_in_the_database(database: Dat
         Receipt(receipt.id, receipt.stream_id, receipt.version, receipt.position, True, receipt.over_budget)
         for receipt in first
     ]
+    # The limits of a hold are those of now.
+    repeated, alone = (
+        [msgspec.structs.replace(receipt, limits=None) for receipt in answered] for answered in (retried, backwards)
+    )
     assert [receipt.over_budget for receipt in first if receipt.over_budget] == [["campaign"], ["campaign"]]
-    assert (retried, backwards[::-1]) == (duplicates, duplicates)
+    assert (repeated, alone[::-1]) == (duplicates, duplicates)
     assert await value(database, "SELECT count(*) FROM ledger.events") == len(events)
 
 
