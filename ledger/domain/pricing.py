@@ -19,6 +19,8 @@ CHARGED_LIKE = {
 _RateRow = tuple[Decimal | None, ...]
 """The rate of each counter, in the order of `COUNTERS`."""
 
+(_INPUT, _OUTPUT, _READ, _WRITE, _HOUR, _REASONING, _AUDIO_IN, _AUDIO_OUT, *_, _REQUESTS) = range(len(COUNTERS))
+
 
 def cost_of(price: PricePublished, usage: Usage) -> Decimal | None:
     """Compute what a call costs; see `PriceTable.cost_of`."""
@@ -36,20 +38,24 @@ class PriceTable:
     def cost_of(self, usage: Usage) -> Decimal | None:
         """Compute what a call costs.
 
-        Each unit is charged once, by its own rate or by that of the counter that includes it. The only rounding is at
-        the end, half-even to 18 decimals.
+        Each unit is charged once, by its own rate or by that of the counter that includes it. Tokens that may be in two
+        counters with rates of their own, such as cached audio, have no price: the usage does not say how many they are.
+        The only rounding is at the end, half-even to 18 decimals.
 
         Args:
             usage: What the call used.
 
         Returns:
-            The cost in the price's currency; None if the usage has units that the price has no rate for.
+            The cost in the price's currency; None if the usage has units for which the price says no rate.
 
         Raises:
             ValueError: The cost has more than 10 digits before the decimal point.
         """
-        total = money.ZERO
-        for units, rate in zip(_units(usage), self._rates_for(usage), strict=True):
+        total, rates = money.ZERO, self._rates_for(usage)
+        divided = _units(usage, rates)
+        if _ambiguous(divided):
+            return None
+        for units, rate in zip(divided, rates, strict=True):
             if not units:
                 continue
             if rate is not None:
@@ -64,10 +70,12 @@ class PriceTable:
         A rate of 0 says that units are free. `requests` need no rate if something else is charged: most calls are
         charged by what they use, not by their number.
         """
-        rows = zip(COUNTERS, _units(usage), self._rates_for(usage), strict=True)
-        used = [(name, rate) for name, units, rate in rows if units]
+        rates = self._rates_for(usage)
+        units = _units(usage, rates)
+        rows = zip(COUNTERS, units, rates, strict=True)
+        used = [(name, rate) for name, count, rate in rows if count]
         missing = tuple(name for name, rate in used if rate is None)
-        return () if missing == ("requests",) and len(used) > 1 else missing
+        return _ambiguous(units) or (() if missing == ("requests",) and len(used) > 1 else missing)
 
     def _rates_for(self, usage: Usage) -> _RateRow:
         rates = self._rates
@@ -79,22 +87,25 @@ class PriceTable:
         return rates
 
 
-def _units(usage: Usage) -> tuple[int, ...]:
+def _units(usage: Usage, rates: _RateRow) -> tuple[int, ...]:
     """Divide the usage into the units of each counter of `COUNTERS`, so that no unit is in two counters.
 
-    Audio tokens that were read from or written to a cache are charged as those; reasoning in audio as reasoning.
+    Beside audio, tokens at the rate of their whole are counted there: they may be audio as well. A usage without
+    `requests` is that of one request.
     """
-    read, write, hour = usage.cache_read_tokens or 0, usage.cache_write_tokens or 0, usage.cache_write_1h_tokens or 0
-    fresh = (usage.input_tokens or 0) - read - write
-    audio_in = min(usage.input_audio_tokens or 0, fresh)
-    reasoning = usage.reasoning_tokens or 0
-    answer = (usage.output_tokens or 0) - reasoning
-    audio_out = min(usage.output_audio_tokens or 0, answer)
+    read, hour, reasoning = usage.cache_read_tokens or 0, usage.cache_write_1h_tokens or 0, usage.reasoning_tokens or 0
+    write = (usage.cache_write_tokens or 0) - hour
+    audio_in, audio_out = usage.input_audio_tokens or 0, usage.output_audio_tokens or 0
+    if audio_in:
+        parts = (_AUDIO_IN, audio_in), (_READ, read), (_WRITE, write), (_HOUR, hour)
+        audio_in, read, write, hour = _apart(rates, _INPUT, *parts)
+    if audio_out:
+        audio_out, reasoning = _apart(rates, _OUTPUT, (_AUDIO_OUT, audio_out), (_REASONING, reasoning))
     return (
-        fresh - audio_in,
-        answer - audio_out,
+        (usage.input_tokens or 0) - read - write - hour - audio_in,
+        (usage.output_tokens or 0) - reasoning - audio_out,
         read,
-        write - hour,
+        write,
         hour,
         reasoning,
         audio_in,
@@ -103,8 +114,20 @@ def _units(usage: Usage) -> tuple[int, ...]:
         usage.seconds or 0,
         usage.characters or 0,
         usage.searches or 0,
-        usage.requests or 0,
+        int(rates[_REQUESTS] is not None) if usage.requests is None else usage.requests,
     )
+
+
+def _apart(rates: _RateRow, whole: int, *parts: tuple[int, int]) -> tuple[int, ...]:
+    """Return the units of each part, 0 if they are charged at the rate of the whole."""
+    return tuple(units if rates[part] != rates[whole] else 0 for part, units in parts)
+
+
+def _ambiguous(units: tuple[int, ...]) -> tuple[str, ...]:
+    """Return the counters of which it is not known which tokens are also in another with a rate of its own."""
+    audio_in = units[_AUDIO_IN] and (units[_READ] or units[_WRITE] or units[_HOUR])
+    audio_out = units[_AUDIO_OUT] and units[_REASONING]
+    return ("input_audio_tokens",) * bool(audio_in) + ("output_audio_tokens",) * bool(audio_out)
 
 
 def _row(*rates: Rates) -> _RateRow:

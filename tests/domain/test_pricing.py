@@ -48,11 +48,21 @@ def test_a_counter_without_a_rate_is_charged_like_the_one_that_includes_it() -> 
     assert cost_of(price({"input_tokens": "1", "cache_write_tokens": "3"}, per=1), usage) == 80 + 20 * 3
 
 
-def test_audio_tokens_that_were_cached_are_charged_as_cached_ones() -> None:
+def test_tokens_that_may_be_in_two_counters_with_own_rates_have_no_price() -> None:
     rates = {"input_tokens": "1", "cache_read_tokens": "0.1", "input_audio_tokens": "10"}
-    usage = Usage(input_tokens=10, cache_read_tokens=8, input_audio_tokens=10)
+    cached_audio = Usage(input_tokens=10, cache_read_tokens=4, input_audio_tokens=5)
+    written_audio = Usage(input_tokens=10, cache_write_tokens=8, input_audio_tokens=9)
 
-    assert cost_of(price(rates, per=1), usage) == Decimal("20.8")
+    assert cost_of(price(rates, per=1), cached_audio) is None
+    assert PriceTable(price(rates)).without_rate(cached_audio) == ("input_audio_tokens",)
+    # Writing to the cache has no rate of its own, so it does not matter which tokens are both.
+    assert cost_of(price(rates, per=1), written_audio) == 1 + 9 * 10
+
+
+def test_a_usage_is_that_of_one_request_unless_it_says_otherwise() -> None:
+    per_request = price({"input_tokens": "1", "requests": "3"}, per=1)
+
+    assert [cost_of(per_request, Usage(input_tokens=5, requests=count)) for count in (None, 0, 2)] == [8, 5, 11]
 
 
 def test_a_tier_prices_the_whole_call_once_its_threshold_is_exceeded() -> None:
@@ -112,7 +122,7 @@ def usages(draw: st.DrawFn) -> Usage:
         input_audio_tokens=draw(st.integers(0, inputs)),
         output_audio_tokens=draw(st.integers(0, outputs)),
         images=draw(st.integers(0, 5)),
-        requests=draw(st.integers(0, 1)),
+        requests=draw(st.sampled_from((None, 0, 1))),
     )
 
 
@@ -133,32 +143,31 @@ def naive_cost(price: PricePublished, usage: Usage) -> Fraction | None:
     for each in price.tiers or ():
         if (usage.input_tokens or 0) > each.above_input_tokens:
             named = price.rates.as_json() | each.rates.as_json()
-    rate = {name: Fraction(amount) for name, amount in named.items()}
+    rate: dict[str, Any] = {name: Fraction(amount) for name, amount in named.items()}
     used = {name: getattr(usage, name) or 0 for name in COUNTERS}
-    for part, whole in (
-        ("cache_write_1h_tokens", "cache_write_tokens"),
-        ("cache_write_tokens", "input_tokens"),
-        ("cache_read_tokens", "input_tokens"),
-        ("reasoning_tokens", "output_tokens"),
-    ):
-        used[whole] -= used[part]
-    # Of `cache_write_tokens`, those for an hour were taken twice from the input.
-    used["input_tokens"] = (usage.input_tokens or 0) - (usage.cache_read_tokens or 0) - (usage.cache_write_tokens or 0)
-    for audio, whole in (("input_audio_tokens", "input_tokens"), ("output_audio_tokens", "output_tokens")):
-        used[audio] = min(used[audio], used[whole])
-        used[whole] -= used[audio]
     like = {"cache_write_1h_tokens": ("cache_write_tokens", "input_tokens")}
+    like |= dict.fromkeys(("cache_read_tokens", "cache_write_tokens", "input_audio_tokens"), ("input_tokens",))
+    like |= dict.fromkeys(("reasoning_tokens", "output_audio_tokens"), ("output_tokens",))
+    rate = {name: next((rate[each] for each in (name, *like.get(name, ())) if each in rate), None) for name in COUNTERS}
+    used["cache_write_tokens"] -= used["cache_write_1h_tokens"]
+    for audio, whole in (("input_audio_tokens", "input_tokens"), ("output_audio_tokens", "output_tokens")):
+        parts = [name for name in like if whole in like[name] and used[name]]
+        if audio in parts:
+            for name in [name for name in parts if rate[name] == rate[whole]]:
+                used[name] = 0
+                parts.remove(name)
+        if audio in parts and len(parts) > 1:
+            return None
+        used[whole] -= sum(used[name] for name in parts)
+    if usage.requests is None and rate["requests"] is not None:
+        used["requests"] = 1
     total, charged, free = Fraction(0), 0, []
     for name, count in used.items():
-        wholes = like.get(name) or (("output_tokens",) if name in ("reasoning_tokens", "output_audio_tokens") else ())
-        if name in ("cache_read_tokens", "cache_write_tokens", "input_audio_tokens"):
-            wholes = ("input_tokens",)
-        found = next((rate[each] for each in (name, *wholes) if each in rate), None)
-        if count and found is None:
+        if count and rate[name] is None:
             free.append(name)
         elif count:
             charged += 1
-            total += count * found
+            total += count * rate[name]
     if free and not (free == ["requests"] and charged):
         return None
     return total / (price.per or 1)
