@@ -1,0 +1,126 @@
+"""Reprice entries: price unpriced ones, and adjust costs by prices that were published later."""
+
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Annotated
+from uuid import UUID
+
+import msgspec
+from uuid_utils.compat import uuid7
+
+from ledger.api.views import Money
+from ledger.database import Connection
+from ledger.domain import money
+from ledger.domain.catalogue import type_of
+from ledger.domain.codec import InvalidFieldError
+from ledger.domain.cost import CostAdjusted, CostPriced
+from ledger.domain.errors import LedgerError
+from ledger.domain.event import Candidate, Receipt
+from ledger.domain.price_book import PriceBook
+from ledger.domain.priced_cost import Call, Priced, find_price
+from ledger.domain.usage import Usage
+from ledger.log.appender import Appender
+from ledger.log.prepare import prepare
+from ledger.log.submit import append_each
+from projections.unpriced import PAGE_ENTRIES_MAX, Selection, UnpricedEntry, read_entries
+
+# An advisory lock: "ledger" in ASCII, and 4 for repricing. Two runs at a time would adjust an entry twice.
+LOCK_REPRICING = "SELECT pg_advisory_xact_lock(x'6c65646765720004'::bigint)"
+
+
+class Repriced(msgspec.Struct):
+    """What was done to at most 500 entries; `next` is null after the last ones."""
+
+    examined: Annotated[int, msgspec.Meta(description="Number of entries that were looked at.")]
+    priced: Annotated[int, msgspec.Meta(description="Number of entries that got their cost.")]
+    adjusted: Annotated[int, msgspec.Meta(description="Number of entries whose cost was adjusted.")]
+    still_unpriced: Annotated[int, msgspec.Meta(description="Number of entries for which there is still no price.")]
+    refused: Annotated[int, msgspec.Meta(description="Number of entries that were changed meanwhile, or could not be.")]
+    amounts: Annotated[
+        dict[str, Money], msgspec.Meta(description="The sum of the changes of costs, for each currency.")
+    ]
+    next: Annotated[UUID, msgspec.Meta(description="The value of `after` for the next entries.")] | None
+
+
+class Change(msgspec.Struct):
+    """An event that gives an entry its cost, or adjusts it."""
+
+    candidate: Candidate
+    currency: str
+    amount: Decimal
+
+
+async def reprice_page(
+    connection: Connection, appender: Appender, book: PriceBook, selection: Selection, *, actor: str, dry_run: bool
+) -> Repriced:
+    """Reprice the next entries of a selection, at most `PAGE_ENTRIES_MAX`.
+
+    Args:
+        connection: inside a transaction that has the lock of `LOCK_REPRICING`; the read models are up to date.
+        appender: appends the costs and adjustments.
+        book: the prices.
+        selection: which entries.
+        actor: the key or the command-line user that reprices.
+        dry_run: whether to append nothing.
+
+    Returns:
+        what was done, or would be.
+    """
+    entries = await read_entries(connection, selection)
+    changes = [change for entry in entries if (change := _change(book, entry, actor)) is not None]
+    if dry_run:
+        return _report(entries, changes, changes, 0)
+    outcomes = await append_each(appender, [each.candidate for each in changes])
+    done = [each for each, outcome in zip(changes, outcomes, strict=True) if isinstance(outcome, Receipt)]
+    return _report(entries, changes, done, sum(isinstance(outcome, LedgerError) for outcome in outcomes))
+
+
+def _report(entries: Sequence[UnpricedEntry], changes: list[Change], done: list[Change], refused: int) -> Repriced:
+    amounts: dict[str, Decimal] = {}
+    for change in done:
+        amounts[change.currency] = money.add(amounts.get(change.currency, money.ZERO), change.amount)
+    priced = sum(isinstance(change.candidate.payload, CostPriced) for change in done)
+    unpriced_before = sum(entry.price_position is None for entry in entries)
+    return Repriced(
+        examined=len(entries),
+        priced=priced,
+        adjusted=len(done) - priced,
+        still_unpriced=unpriced_before - sum(isinstance(change.candidate.payload, CostPriced) for change in changes),
+        refused=refused,
+        amounts={currency: money.plain(amount) for currency, amount in sorted(amounts.items())},
+        next=entries[-1].id if len(entries) == PAGE_ENTRIES_MAX else None,
+    )
+
+
+def _change(book: PriceBook, entry: UnpricedEntry, actor: str) -> Change | None:
+    """Return what changes the cost of an entry to that of the present price book; None if nothing has to."""
+    call = Call(entry.provider, entry.model_used, entry.service_tier, entry.currency, entry.occurred_at)
+    usage = _usage.decode(entry.usage)
+    try:
+        priced = find_price(book, call, usage)
+    except InvalidFieldError:
+        return None
+    if priced is None or priced.price.position == entry.price_position:
+        return None
+    payload: CostPriced | CostAdjusted = CostPriced(cost=priced.cost, price=priced.price.position)
+    amount = priced.cost
+    if entry.price_position is not None:
+        adjusted = _adjustment(book, entry.price_position, priced, usage)
+        if adjusted is None:
+            return None
+        payload, amount = adjusted, adjusted.amount
+    candidate = prepare(type_of(type(payload)), payload, actor=actor, event_id=uuid7(), stream_id=entry.id)
+    return Change(candidate, entry.currency, amount)
+
+
+def _adjustment(book: PriceBook, position: int, priced: Priced, usage: Usage) -> CostAdjusted | None:
+    """Return the adjustment from the price of a position to another one; None if the cost is the same."""
+    before = book[position].table.cost_of(usage)
+    assert before is not None, "the cost was computed by this price"
+    if before == priced.cost:
+        return None
+    reason = f"the price of position {priced.price.position} applies instead of that of position {position}"
+    return CostAdjusted(amount=money.subtract(priced.cost, before), reason=reason, price=priced.price.position)
+
+
+_usage = msgspec.json.Decoder(Usage)
