@@ -2,8 +2,8 @@
 
 `DATABASE_URL`, or `DB_HOST DB_PORT DB_NAME DB_USER DB_PASSWORD DB_SSLMODE`; `DIRECT_DATABASE_URL`;
 `REPLICA_DATABASE_URL`; `LEDGER_HOME LEDGER_HOST LEDGER_PORT LEDGER_LOG_LEVEL LEDGER_LOG_FORMAT LEDGER_LOG_ORIGIN
-LEDGER_LOG_KEY LEDGER_RATE_LIMIT LEDGER_CONNECTIONS_MAX LEDGER_REVERIFY_HOURS`. The environment takes precedence over
-`.env`.
+LEDGER_LOG_KEY LEDGER_RATE_LIMIT LEDGER_CONNECTIONS_MAX LEDGER_REVERIFY_HOURS LEDGER_IMPORT_PRICES`. The environment
+takes precedence over `.env`.
 """
 
 import logging
@@ -74,6 +74,7 @@ class Settings(msgspec.Struct, frozen=True):
     rate_limit: RateLimitItem = RATE_LIMIT
     connections_max: int = CONNECTIONS_MAX
     reverify_hours: float = REVERIFY_HOURS
+    import_prices: bool = True
     database_url: URL | None = None
     direct_database_url: URL | None = None
     replica_database_url: URL | None = None
@@ -106,6 +107,7 @@ def read_settings(environment: Mapping[str, str] | None = None, folder: Path | N
         rate_limit=_rate_limit(merged.get("LEDGER_RATE_LIMIT")),
         connections_max=_connections_max(merged.get("LEDGER_CONNECTIONS_MAX")),
         reverify_hours=_reverify_hours(merged.get("LEDGER_REVERIFY_HOURS")),
+        import_prices=_import_prices(merged.get("LEDGER_IMPORT_PRICES", "yes")),
         log_key=Path(merged["LEDGER_LOG_KEY"]) if "LEDGER_LOG_KEY" in merged else None,
         database_url=database_url,
         direct_database_url=parse_url("DIRECT_DATABASE_URL", direct) if direct else database_url,
@@ -236,6 +238,12 @@ def _reverify_hours(value: str | None) -> float:
     if not 0.1 <= hours <= 8760:
         raise ConfigError(f"LEDGER_REVERIFY_HOURS must be a number of hours, 0.1 to 8760, not {value!r}")
     return hours
+
+
+def _import_prices(value: str) -> bool:
+    if value not in ("yes", "no"):
+        raise ConfigError(f"LEDGER_IMPORT_PRICES must be yes or no, not {value!r}")
+    return value == "yes"
 
 
 def _log_origin(value: str) -> str:

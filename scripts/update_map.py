@@ -35,6 +35,7 @@ FOLDERS = {
     "tests/house": "Rules of the house: imports, sizes, names, documents.",
     "tests/log": "The append transaction, reading, notifications, erasure, expiry.",
     "tests/migrations": "Migrations, roles and rights.",
+    "tests/prices": "The import of prices: the library's costs and ours, names, what is left out.",
     "tests/projections": "The read models: folds, worker, verify, rebuild, replay.",
     "tests/rules": "The rules over HTTP and under concurrency.",
     "tests/servers": "The kinds of servers that tests run on (`pytest --on`).",

@@ -40,6 +40,18 @@ EXAMPLES = {
     "ledger projections skip": (
         'ledger projections skip read_models --reason "corrected by the event at position 1042"',
     ),
+    "ledger prices": ("ledger prices import genai-prices", "ledger prices show gpt-4o"),
+    "ledger prices import": (
+        "ledger prices import genai-prices --dry-run",
+        "ledger prices import negotiated.json",
+    ),
+    "ledger prices list": ("ledger prices list --provider anthropic", "ledger prices list --at 2025-06-30 --json"),
+    "ledger prices show": ("ledger prices show gpt-4o", "ledger prices show gpt-4o --provider openai --at 2025-06-30"),
+    "ledger prices quote": (
+        "ledger prices quote openai gpt-4o input_tokens=1200 output_tokens=350",
+        "ledger prices quote anthropic claude-sonnet-4-5 input_tokens=9000 cache_read_tokens=8000 --tier batch",
+    ),
+    "ledger prices reprice": ("ledger prices reprice --dry-run", "ledger prices reprice --adjust"),
     "ledger audit": ('ledger audit accept-rollback --reason "server lost; restored from the dump of 02:00"',),
     "ledger audit accept-rollback": (
         'ledger audit accept-rollback --reason "server lost; restored from the dump of 02:00"',

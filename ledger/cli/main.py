@@ -15,6 +15,7 @@ from ledger.cli.events import events
 from ledger.cli.examples import add_help
 from ledger.cli.export import export, import_
 from ledger.cli.keys import keys
+from ledger.cli.prices import prices
 from ledger.cli.projections import projections
 from ledger.cli.replay import rebuild, replay, verify
 from ledger.cli.serve import serve, worker
@@ -53,6 +54,7 @@ COMMANDS = (
     rebuild,
     replay,
     projections,
+    prices,
     audit,
     keys,
     backup,

@@ -24,6 +24,7 @@ from ledger.cli.key_files import warn_of_exposures
 from ledger.cli.listening import bind, print_address
 from ledger.cli.options import home_option, host_option, port_option
 from ledger.cli.output import exit_on_error
+from ledger.cli.price_import import first_import
 from ledger.cli.settings import settings_for, signing_files
 from ledger.cli.user import command_line_actor
 from ledger.config import Settings
@@ -49,7 +50,8 @@ def up(demo: bool, host: str | None, port: int | None, home: Path | None) -> Non
 
     The database is migrated first. An embedded PostgreSQL is started unless a database is configured. The first start
     creates the database, the signing key, and an API key for the administrator, which is printed once and stored in
-    admin.key. SIGTERM and Ctrl-C stop the service after accepted requests are answered.
+    admin.key. It imports the prices of the library genai-prices if that is installed. SIGTERM and Ctrl-C stop the
+    service after accepted requests are answered.
     """
     with exit_on_error():
         settings = settings_for(home, host, port)
@@ -91,7 +93,8 @@ async def _up(settings: Settings, server: LocatedServer, listener: socket.socket
                 click.echo("To connect other programs to the database:")
                 click.echo(f"DATABASE_URL={store_url(settings.home, server.url)}")
             print_address(listener)
-            await wait_for_stop(stop)
+            async with first_import(database, settings):
+                await wait_for_stop(stop)
 
 
 async def _wait_for_read_models(database: Database) -> None:

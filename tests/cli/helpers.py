@@ -40,7 +40,8 @@ def plain(url: URL) -> str:
 def environment(database: URL | str | None = None, **settings: str) -> dict[str, str]:
     """Return this process's environment, with only the given settings of the ledger.
 
-    Programs that run in it import this checkout.
+    Programs that run in it import this checkout. A first start imports no prices, unless a test asks for it: a log with
+    thousands of prices makes every other test slower.
 
     Args:
         database: DATABASE_URL; a URL of a test server also sets the URLs of its direct connection and its replica.
@@ -58,7 +59,7 @@ def environment(database: URL | str | None = None, **settings: str) -> dict[str,
             variables["DIRECT_DATABASE_URL"] = plain(direct_url(database))
         if (replica := replica_url(database)) is not None:
             variables["REPLICA_DATABASE_URL"] = plain(replica)
-    return variables | {"PYTHONPATH": str(REPOSITORY)} | settings
+    return variables | {"PYTHONPATH": str(REPOSITORY), "LEDGER_IMPORT_PRICES": "no"} | settings
 
 
 async def run(
