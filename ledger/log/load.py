@@ -59,7 +59,7 @@ class Needed(NamedTuple):
     probe_events: list[UUID]
     ending_jobs: list[UUID]
     ledger_candidates: list[Candidate]
-    needs_prices: bool
+    needs_prices: bool = False
 
     def arguments(self, now: datetime | None, prices_from: int = 0) -> tuple[Any, ...]:
         """Return the arguments of the SQL functions.
