@@ -75,7 +75,10 @@ async def quote(request: web.Request, services: Services) -> web.StreamResponse:
     call = Call(asked.provider, asked.model_used, asked.service_tier, asked.currency, at)
     async with services.database.connection() as connection:
         book = await services.prices.current(connection)
-    priced = find_price(book, call, asked.usage)
+    try:
+        priced = find_price(book, call, asked.usage)
+    except InvalidFieldError as error:
+        raise Malformed(f"the call cannot be priced: {error}") from None
     if priced is None:
         raise Unpriced(*call[:2], asked.service_tier, asked.currency)
     price = priced.price

@@ -145,6 +145,17 @@ async def test_a_quote_is_what_an_append_would_compute(shared: Service) -> None:
     assert (await post(shared, "/v1/prices/quote", asked | {"more": 1}))[0] == 400
 
 
+async def test_a_quote_too_large_for_an_amount_is_refused(shared: Service) -> None:
+    model = new_model()
+    await shared.append(published(model, "9999999999"))
+    asked = {"provider": "openai", "model_used": model, "usage": {"input_tokens": 10**12}}
+
+    status, problem = await post(shared, "/v1/prices/quote", asked)
+
+    assert (status, slug(problem)) == (400, "malformed")
+    assert "at most 10 digits" in problem["detail"]
+
+
 async def test_unpriced_entries_get_their_cost_when_they_are_repriced(shared: Service) -> None:
     model, owner = new_model(), campaign("0.001")
     sent = [used(model, campaign_id=owner["id"]) for _ in range(3)]
