@@ -1,28 +1,34 @@
 """Helpers: a log in memory, a sample of every event type, and the tables as plain SQL reads them."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 from uuid import UUID, uuid4
 
 import msgspec
+from sqlalchemy.dialects.postgresql import JSONB
 
 from ledger.database import Database
+from ledger.domain.catalogue import CATALOGUE
+from ledger.domain.cost import CostPriced
 from ledger.domain.event import Receipt, Request
 from ledger.domain.judge import judge
-from ledger.domain.service_events import hold_expiry
+from ledger.domain.service_events import SERVICE, hold_expiry
 from ledger.domain.working_state import WorkingState
 from ledger.log.append import append
+from ledger.log.prepare import prepare
 from ledger.log.read import EventFilter, StoredEvent, read_all
 from projections.fold import PageRows, fold_events
 from projections.prefetch import PageReader
-from projections.tables import READ_MODELS, READ_MODELS_BY_NAME
+from projections.tables import READ_MODELS, READ_MODELS_BY_NAME, ReadModel
 from projections.worker import Worker
 from tests.domain.contract import TRANSITIONS
 from tests.domain.helpers import events_of_type
-from tests.events import campaign, content, cost, follow, job, reserve
+from tests.events import campaign, content, cost, event, follow, job, price, reserve
 from tests.log.helpers import query, request, until
 
 NOON = datetime(2025, 1, 1, 12, tzinfo=UTC)
@@ -88,8 +94,19 @@ def folded(events: Sequence[StoredEvent]) -> Tables:
     rows = PageRows.empty()
     fold_events(events, rows)
     return {
-        model.name: {row.id: msgspec.structs.asdict(row) for row in rows.of(model).take_new()} for model in READ_MODELS
+        model.name: {row.id: _by_value(model, msgspec.structs.asdict(row)) for row in rows.of(model).take_new()}
+        for model in READ_MODELS
     }
+
+
+def _by_value(model: ReadModel[Any], row: dict[str, Any]) -> dict[str, Any]:
+    """Write the columns of type jsonb in one form: PostgreSQL has its own for their text."""
+    names = {column.name for column in model.table.columns if isinstance(column.type, JSONB)}
+    return {name: _rewritten(value) if value and name in names else value for name, value in row.items()}
+
+
+def _rewritten(text: str) -> str:
+    return json.dumps(json.loads(text), sort_keys=True, separators=(",", ":"))
 
 
 async def stored(database: Database) -> list[StoredEvent]:
@@ -103,7 +120,7 @@ async def tables(database: Database, schema: str = "public") -> Tables:
         columns = model.columns
         selected = ", ".join(f"{column}::text" if column in model.json_columns else column for column in columns)
         rows = await query(database, f"SELECT {selected} FROM {schema}.{model.name}")
-        found[model.name] = {values[0]: dict(zip(columns, values, strict=True)) for values in rows}
+        found[model.name] = {values[0]: _by_value(model, dict(zip(columns, values, strict=True))) for values in rows}
     return found
 
 
@@ -139,6 +156,7 @@ async def folded_up_to(database: Database, target: int) -> None:
 NEWER_TYPES = (
     "cost.credited",
     "cost.extended",
+    "cost.priced",
     "job.budget_changed",
     "job.recorded",
     "price.published",
@@ -160,7 +178,10 @@ def sample_history(without: Sequence[str] = ()) -> list[Request]:
     settled, released, overdue, forgotten = (reserve("10", agent_job_id=writer["id"], expires_in=1) for _ in range(4))
     spent = cost("2.5", campaign_id=launch["id"], tokens_used=70, model_used="m", provider="p", description="d")
     free, too_much = reserve("1", campaign_id=gone["id"]), reserve("1000", campaign_id=launch["id"])
+    call = event("cost.recorded", {"resource_type": "llm_api", "provider": "openai", "model_used": "m", "usage": USAGE})
+    opening = [call, price("m"), priced_request(call)] if "cost.priced" not in without else []
     told: list[dict[str, Any] | Request] = [
+        *opening,
         launch,
         gone,
         spare,
@@ -207,7 +228,7 @@ def sample_history(without: Sequence[str] = ()) -> list[Request]:
     then(of_dropped, "content.deleted")
     then(launch, "campaign.paused")
     then(launch, "campaign.completed")
-    types = {step["type"] for step in told if not isinstance(step, Request)}
+    types = {step["type"] for step in told if not isinstance(step, Request)} | {"cost.priced"}
     for name in TRANSITIONS.keys() - types - set(without):
         told.extend(events_of_type(name))
     return [step if isinstance(step, Request) else request(step) for step in told]
@@ -216,6 +237,16 @@ def sample_history(without: Sequence[str] = ()) -> list[Request]:
 def expiry_request(held: dict[str, Any]) -> Request:
     """The request with which the sweeper expires a hold."""
     return Request([hold_expiry(UUID(held["id"]), uuid4())])
+
+
+USAGE = {"input_tokens": 1_000_000}
+"""Costs 2 by the price of `tests.events.price`."""
+
+
+def priced_request(call: dict[str, Any]) -> Request:
+    """The request that prices an unpriced call by the price at position 2."""
+    payload = CostPriced(cost=Decimal(2), price=2)
+    return Request([prepare(CATALOGUE["cost.priced"], payload, actor=SERVICE, stream_id=UUID(call["id"]))])
 
 
 async def append_requests(database: Database, requests: Sequence[Request]) -> None:

@@ -77,7 +77,11 @@ async def test_the_tables_are_the_same_wherever_parts_of_a_page_end(
     assert await tables(database) == folded(await stored(database))
 
 
-CHANGES = [name for name, kind in CATALOGUE.items() if not kind.opens_stream and not kind.by_service]
+CHANGES = [
+    name
+    for name, kind in CATALOGUE.items()
+    if not kind.opens_stream and not kind.by_service and kind.category != "price"
+]
 DATA: dict[str, dict[str, Any]] = REQUIRED_DATA | {
     "campaign.budget_changed": {"budget": "50"},
     "campaign.metrics_recorded": {"clicks": 3, "revenue": "1.23"},
