@@ -22,6 +22,8 @@ async def jobs(shared: Service) -> dict[str, dict[str, Any]]:
     """Record a tree: root, left and right below it, leaf below left; and a job outside it."""
     root = job(budget="10", agent_name="planner", trace_id=TRACE)
     left, right = job(parent_job_id=root["id"]), job(parent_job_id=root["id"], agent_type="coder")
+    # Siblings that were queued together are listed in the order of their ids.
+    left["id"], right["id"] = sorted((left["id"], right["id"]))
     ended = {"agent_type": "coder", "input_data": {}, "status": "failed", "error_message": "it broke"}
     leaf = event("job.recorded", {**ended, "parent_job_id": left["id"]})
     outside = job()
