@@ -18,7 +18,7 @@ from ledger.domain.codec import InvalidFieldError, time_text, utc
 from ledger.domain.cost import ServiceTier
 from ledger.domain.errors import Forbidden, Malformed
 from ledger.domain.fields import Currency, Instant
-from ledger.domain.price import DEFAULT_TIER
+from ledger.domain.price import DEFAULT_TIER, ModelName
 from ledger.domain.price_errors import Unpriced
 from ledger.domain.priced_cost import Call, find_price
 from ledger.domain.usage import Usage
@@ -32,8 +32,8 @@ B = TypeVar("B", bound=msgspec.Struct)
 class Quote(msgspec.Struct, forbid_unknown_fields=True):
     """A call whose cost is asked for."""
 
-    provider: str
-    model_used: str
+    provider: ModelName
+    model_used: ModelName
     usage: Usage
     service_tier: ServiceTier = DEFAULT_TIER
     currency: Currency = money.DEFAULT_CURRENCY
@@ -71,7 +71,7 @@ class Reprice(msgspec.Struct, forbid_unknown_fields=True):
 async def quote(request: web.Request, services: Services) -> web.StreamResponse:
     """Return what a call costs by the price book."""
     asked = await _read_body(request, services, Quote)
-    at = utc("at", asked.at) if asked.at is not None else datetime.now(UTC)
+    at = _time("at", asked.at) or datetime.now(UTC)
     call = Call(asked.provider, asked.model_used, asked.service_tier, asked.currency, at)
     async with services.database.connection() as connection:
         book = await services.prices.current(connection)
@@ -101,7 +101,9 @@ async def reprice(request: web.Request, services: Services) -> web.StreamRespons
     if not caller.may_append("price"):
         raise Forbidden(f"a key with role `{caller.role.value}`, or restricted to campaigns, may not reprice")
     asked = await _read_body(request, services, Reprice)
-    selection = Selection(asked.adjust, asked.campaign_id, asked.from_, asked.to, asked.after)
+    selection = Selection(
+        asked.adjust, asked.campaign_id, _time("from", asked.from_), _time("to", asked.to), asked.after
+    )
     async with turn(request), services.database.connection() as connection, connection.transaction():
         await connection.execute(LOCK_REPRICING)
         # The entries must be those after the run before.
@@ -111,6 +113,13 @@ async def reprice(request: web.Request, services: Services) -> web.StreamRespons
             connection, services.appender, book, selection, actor=caller.name, dry_run=asked.dry_run
         )
     return json_response(repriced)
+
+
+def _time(field: str, value: datetime | None) -> datetime | None:
+    try:
+        return utc(field, value) if value is not None else None
+    except InvalidFieldError as error:
+        raise Malformed(f"`{field}` {error}") from None
 
 
 async def _read_body(request: web.Request, services: Services, kind: type[B]) -> B:

@@ -145,6 +145,26 @@ async def test_a_quote_is_what_an_append_would_compute(shared: Service) -> None:
     assert (await post(shared, "/v1/prices/quote", asked | {"more": 1}))[0] == 400
 
 
+async def test_a_quote_refuses_longer_names_than_a_cost(shared: Service) -> None:
+    asked = {"provider": "openai", "model_used": "m", "usage": USAGE}
+
+    for field in ("provider", "model_used"):
+        for name in ("", "m" * 256):
+            status, problem = await post(shared, "/v1/prices/quote", asked | {field: name})
+            assert (status, slug(problem)) == (400, "malformed")
+            assert f"$.{field}" in problem["detail"]
+
+
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00+05:00", "9999-12-31T23:59:59-05:00", "0001-01-01T00:00:00Z"])
+async def test_times_outside_the_calendar_are_refused(shared: Service, time: str) -> None:
+    quote = {"provider": "openai", "model_used": "m", "usage": USAGE}
+
+    for path, body in (("quote", quote | {"at": time}), ("reprice", {"from": time}), ("reprice", {"to": time})):
+        status, problem = await post(shared, f"/v1/prices/{path}", body)
+        assert (status, slug(problem)) == (400, "malformed")
+        assert "calendar" in problem["detail"]
+
+
 async def test_a_quote_too_large_for_an_amount_is_refused(shared: Service) -> None:
     model = new_model()
     await shared.append(published(model, "9999999999"))
