@@ -19,8 +19,7 @@ from ledger.domain.cost import ServiceTier
 from ledger.domain.errors import Forbidden, Malformed
 from ledger.domain.fields import Currency, Instant
 from ledger.domain.price import DEFAULT_TIER, ModelName
-from ledger.domain.price_errors import Unpriced
-from ledger.domain.priced_cost import Call, find_price
+from ledger.domain.priced_cost import Call, find_price, unpriced
 from ledger.domain.usage import Usage
 from ledger.log.json_faults import repeats_member
 from ledger.log.read import read_head
@@ -80,7 +79,7 @@ async def quote(request: web.Request, services: Services) -> web.StreamResponse:
     except InvalidFieldError as error:
         raise Malformed(f"the call cannot be priced: {error}") from None
     if priced is None:
-        raise Unpriced(*call[:2], asked.service_tier, asked.currency)
+        raise unpriced(book, call, asked.usage)
     price = priced.price
     return json_response(
         QuotedPrice(

@@ -128,7 +128,7 @@ def with_price(working_state: WorkingState, candidate: Candidate, call: Call) ->
     if priced is not None:
         return _filled_in(candidate, payload, priced)
     if isinstance(payload, CostReserved):
-        raise _unpriced(working_state.prices, call, payload.usage)
+        raise unpriced(working_state.prices, call, payload.usage)
     return candidate
 
 
@@ -155,7 +155,8 @@ def _filled_in(candidate: Candidate, payload: PricedCost, priced: Priced) -> Can
     return priced_candidate
 
 
-def _unpriced(book: PriceBook, call: Call, usage: Usage) -> Unpriced:
+def unpriced(book: PriceBook, call: Call, usage: Usage) -> Unpriced:
+    """Return the refusal of a call without a price; it names the rates that are missing."""
     key = call.key
     price = book.find(key, call.at) if key is not None else None
     without_rate = price.table.without_rate(usage) if price is not None else ()

@@ -165,6 +165,17 @@ async def test_times_outside_the_calendar_are_refused(shared: Service, time: str
         assert "calendar" in problem["detail"]
 
 
+async def test_a_quote_names_the_rate_that_the_price_lacks(shared: Service) -> None:
+    model = new_model()
+    await shared.append(published(model))
+    asked = {"provider": "openai", "model_used": model, "usage": USAGE | {"images": 1}}
+
+    status, problem = await post(shared, "/v1/prices/quote", asked)
+
+    assert (status, slug(problem)) == (422, "unpriced")
+    assert "has no rate for images" in problem["detail"]
+
+
 async def test_a_quote_too_large_for_an_amount_is_refused(shared: Service) -> None:
     model = new_model()
     await shared.append(published(model, "9999999999"))
