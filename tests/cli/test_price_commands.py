@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import URL
 
 from ledger.database import Database
+from projections.catch_up import fold_new_events
 from tests.cli.helpers import REPOSITORY, ledger
 from tests.events import event
 from tests.log.helpers import query, record, value
@@ -154,7 +155,7 @@ async def test_unpriced_entries_are_repriced_and_adjusted_only_if_asked(database
     not_asked = await reprice()
     adjusted = await reprice("--adjust")
     text = await ledger("prices", "reprice", "--adjust", database=database_url)
-    await ledger("seed", database=database_url)
+    await fold_new_events(database)
 
     assert (without_price["priced"], without_price["still_unpriced"]) == (0, 1)
     assert dry["amounts"] == priced["amounts"] == {"USD": "2"}
