@@ -186,7 +186,7 @@ async def first_import(database: Database, settings: Settings) -> AsyncIterator[
 
 async def _first_import(home: Path) -> None:
     if not is_library_installed():
-        click.echo(f"No prices were imported: {MISSING_EXTRA}.")
+        echo(f"No prices were imported: {MISSING_EXTRA}.")
         return
     command = (sys.executable, "-m", "ledger", "prices", "import", LIBRARY, "--json", "--home", str(home))
     pipe = asyncio.subprocess.PIPE

@@ -96,8 +96,10 @@ def test_a_refused_end_releases_nothing() -> None:
     working = stream_in(ledger, "job", "pending")
     ledger.accept(reserve("1", agent_job_id=working["id"]))
 
-    ledger.refuse(later(working, "completed"))
+    ledger.refuse({**later(working, "completed"), "expected_version": 2})
+    ledger.batch(later(working, "completed"), later(working, "started"))
 
+    assert ledger.status(working) == "pending"
     assert ledger.balances(working) == (0, 1)
     assert len(ledger.working_state.holds) == 1
 
