@@ -17,6 +17,7 @@ from projections import skips
 from projections import worker as worker_module
 from projections.page import is_events_fault
 from projections.rebuild import rebuild
+from projections.tables import NAMES
 from projections.worker import Worker, fold_page
 from tests.conftest import Service
 from tests.events import campaign, cost, event, follow
@@ -427,7 +428,7 @@ async def test_it_is_shown_over_http_with_type_position_and_error(service: Servi
     async with service.client.get("/metrics") as answer:
         metrics = await answer.text()
 
-    assert [item["last_error"] for item in items] == [failure] * 4
+    assert [item["last_error"] for item in items] == [failure] * len(NAMES)
     assert {(item["status"], item["position"], item["head"]) for item in items} == {("paused", at - 1, at)}
     assert (failure["type"], failure["position"]) == ("cost.recorded", at)
     assert status == 503

@@ -14,7 +14,7 @@ from ledger.database import Database
 from projections import rebuild as rebuild_module
 from projections.rebuild import DependentTableError, RebuildRunningError, rebuild
 from projections.replay import ReplayError
-from projections.tables import READ_MODELS_BY_NAME
+from projections.tables import NAMES, READ_MODELS_BY_NAME
 from projections.worker import fold_page
 from tests.events import campaign, cost, follow, job
 from tests.log.helpers import connected, query, record, until, value
@@ -33,13 +33,13 @@ from tests.projections.test_worker_failures import cure, poison
 
 pytestmark = pytest.mark.direct
 
-NAMES = ("campaigns", "agent_jobs", "content_assets", "budget_entries", "prices")
-
+# First a change of each table of `NAMES`.
 CORRUPTIONS = [
     "UPDATE campaigns SET spend = spend + 1, name = 'Changed', held = held + 5",
     "UPDATE agent_jobs SET cost = cost + 1, input_data = '{}', output_data = NULL",
     "UPDATE content_assets SET title = 'Changed', metadata = '[1]'",
     "UPDATE budget_entries SET description = 'Changed', agent_job_id = NULL",
+    "UPDATE prices SET rates = '{}', withdrawn = NOT withdrawn",
     "DELETE FROM budget_entries WHERE status = 'settled'",
     "UPDATE cost_postings SET amount = amount + 1",
     "DELETE FROM denied_holds",
@@ -169,7 +169,7 @@ async def _is_true(condition: bool) -> bool:
 async def test_one_table_can_be_rebuilt_alone(database: Database, database_url: URL, table: str) -> None:
     await append_sample_and_fold(database)
     before = await tables(database)
-    await tamper(database_url, *CORRUPTIONS[:4])
+    await tamper(database_url, *CORRUPTIONS[: len(NAMES)])
     corrupted = await tables(database)
 
     rebuilt = await rebuild(database, [table])

@@ -126,7 +126,7 @@ SHAPES = {
     """,
     "kinds": """
         SELECT relname, relkind, relpersistence FROM pg_class
-        WHERE relnamespace = '{schema}'::regnamespace AND relname !~ '^alembic_version'
+        WHERE relnamespace = '{schema}'::regnamespace AND relname !~ '^alembic_version' AND relkind <> 'v'
     """,
 }
 

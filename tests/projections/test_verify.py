@@ -325,8 +325,8 @@ LOG_FAULTS = {
         "position 7 was recorded at 2000-01-01T00:00:00+00:00, before its predecessor (2025-01-01T12:00:05+00:00)",
     ),
     "a schema version": (
-        ["UPDATE ledger.events SET schema_version = 1 WHERE position = 5"],
-        "position 5: job.queued in schema version 1 follows version 2: the version of a type must not fall",
+        ["UPDATE ledger.events SET schema_version = 1 WHERE position = 8"],
+        "position 8: job.queued in schema version 1 follows version 2: the version of a type must not fall",
     ),
     "the tail": (
         ["DELETE FROM ledger.events WHERE position > 50"],

@@ -7,6 +7,7 @@ from sqlalchemy import URL
 
 from ledger.database import Database
 from projections import worker as worker_module
+from projections.tables import NAMES
 from projections.worker import Worker, fold_page
 from tests.conftest import Service
 from tests.events import campaign, cost
@@ -122,8 +123,8 @@ async def test_the_failure_is_shown_over_http_and_the_service_is_not_ready(servi
         items = (await answer.json())["items"]
     async with service.client.get("/readyz") as answer:
         status, readiness = answer.status, await answer.json()
-    assert [item["name"] for item in items] == ["campaigns", "content_assets", "agent_jobs", "budget_entries", "prices"]
+    assert [item["name"] for item in items] == list(NAMES)
     assert {item["status"] for item in items} == {"failing"}
-    assert [item["last_error"]["position"] for item in items] == [at] * 4
+    assert [item["last_error"]["position"] for item in items] == [at] * len(NAMES)
     assert (status, readiness["database"], readiness["migrations"]) == (503, "ok", "ok")
     assert "failing" in readiness["projections"]
