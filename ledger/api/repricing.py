@@ -15,10 +15,11 @@ from ledger.domain.catalogue import type_of
 from ledger.domain.codec import InvalidFieldError
 from ledger.domain.cost import CostAdjusted, CostPriced
 from ledger.domain.errors import LedgerError
-from ledger.domain.event import Candidate, Receipt
+from ledger.domain.event import Candidate, Receipt, Request
 from ledger.domain.price_book import PriceBook
 from ledger.domain.priced_cost import Call, Priced, find_price
 from ledger.domain.usage import Usage
+from ledger.log.append import rehearse
 from ledger.log.appender import Appender
 from ledger.log.prepare import prepare
 from ledger.log.submit import append_each
@@ -35,7 +36,13 @@ class Repriced(msgspec.Struct):
     priced: Annotated[int, msgspec.Meta(description="Number of entries that got their cost.")]
     adjusted: Annotated[int, msgspec.Meta(description="Number of entries whose cost was adjusted.")]
     still_unpriced: Annotated[int, msgspec.Meta(description="Number of entries for which there is still no price.")]
-    refused: Annotated[int, msgspec.Meta(description="Number of entries that were changed meanwhile, or could not be.")]
+    refused: Annotated[
+        int,
+        msgspec.Meta(
+            description="Number of entries that were changed meanwhile, or whose new cost is not possible: it is too "
+            "large for an amount, or the adjustment would make the cost negative."
+        ),
+    ]
     amounts: Annotated[
         dict[str, Money], msgspec.Meta(description="The sum of the changes of costs, for each currency.")
     ]
@@ -50,6 +57,14 @@ class Change(msgspec.Struct):
     amount: Decimal
 
 
+class Plan(msgspec.Struct):
+    """The changes of a page, and how many of its entries have no price, or a cost too large for an amount."""
+
+    changes: list[Change]
+    still_unpriced: int = 0
+    too_large: int = 0
+
+
 async def reprice_page(
     connection: Connection, appender: Appender, book: PriceBook, selection: Selection, *, actor: str, dry_run: bool
 ) -> Repriced:
@@ -61,47 +76,71 @@ async def reprice_page(
         book: the prices.
         selection: which entries.
         actor: the key or the command-line user that reprices.
-        dry_run: whether to append nothing.
+        dry_run: whether to append nothing; the events are judged all the same.
 
     Returns:
         what was done, or would be.
     """
     entries = await read_entries(connection, selection)
-    changes = [change for entry in entries if (change := _change(book, entry, actor)) is not None]
+    plan = _plan(book, entries, actor)
+    candidates = [change.candidate for change in plan.changes]
+    outcomes: Sequence[Receipt | LedgerError]
     if dry_run:
-        return _report(entries, changes, changes, 0)
-    outcomes = await append_each(appender, [each.candidate for each in changes])
-    done = [each for each, outcome in zip(changes, outcomes, strict=True) if isinstance(outcome, Receipt)]
-    return _report(entries, changes, done, sum(isinstance(outcome, LedgerError) for outcome in outcomes))
+        outcomes = await rehearse(connection, Request(candidates, independent=True))
+    else:
+        outcomes = await append_each(appender, candidates)
+    return _report(entries, plan, outcomes)
 
 
-def _report(entries: Sequence[UnpricedEntry], changes: list[Change], done: list[Change], refused: int) -> Repriced:
+def _report(entries: Sequence[UnpricedEntry], plan: Plan, outcomes: Sequence[Receipt | LedgerError]) -> Repriced:
+    outcome_of = zip(plan.changes, outcomes, strict=True)
+    done = [change for change, outcome in outcome_of if isinstance(outcome, Receipt)]
     amounts: dict[str, Decimal] = {}
     for change in done:
         amounts[change.currency] = money.add(amounts.get(change.currency, money.ZERO), change.amount)
     priced = sum(isinstance(change.candidate.payload, CostPriced) for change in done)
-    unpriced_before = sum(entry.price_position is None for entry in entries)
     return Repriced(
         examined=len(entries),
         priced=priced,
         adjusted=len(done) - priced,
-        still_unpriced=unpriced_before - sum(isinstance(change.candidate.payload, CostPriced) for change in changes),
-        refused=refused,
+        still_unpriced=plan.still_unpriced,
+        refused=plan.too_large + len(plan.changes) - len(done),
         amounts={currency: money.plain(amount) for currency, amount in sorted(amounts.items())},
         next=entries[-1].id if len(entries) == PAGE_ENTRIES_MAX else None,
     )
 
 
-def _change(book: PriceBook, entry: UnpricedEntry, actor: str) -> Change | None:
-    """Return what changes the cost of an entry to that of the present price book; None if nothing has to."""
-    call = Call(entry.provider, entry.model_used, entry.service_tier, entry.currency, entry.occurred_at)
-    usage = _usage.decode(entry.usage)
-    try:
-        priced = find_price(book, call, usage)
-    except InvalidFieldError:
-        return None
-    if priced is None or priced.price.position == entry.price_position:
-        return None
+def _plan(book: PriceBook, entries: Sequence[UnpricedEntry], actor: str) -> Plan:
+    """Decide what changes the costs of entries to those of the present price book."""
+    plan = Plan([])
+    for entry in entries:
+        call = Call(entry.provider, entry.model_used, entry.service_tier, entry.currency, entry.occurred_at)
+        usage = _usage.decode(entry.usage)
+        try:
+            priced = find_price(book, call, usage)
+        except InvalidFieldError:
+            plan.too_large += 1
+            continue
+        if priced is None:
+            plan.still_unpriced += entry.price_position is None
+        elif (change := _change(book, entry, priced, usage, actor)) is not None:
+            plan.changes.append(change)
+    return plan
+
+
+def _change(book: PriceBook, entry: UnpricedEntry, priced: Priced, usage: Usage, actor: str) -> Change | None:
+    """Return what gives an entry the cost of another price.
+
+    Args:
+        book: the prices.
+        entry: the entry.
+        priced: its cost by the present price book.
+        usage: what it used.
+        actor: the key or the command-line user that reprices.
+
+    Returns:
+        the change; None if the entry has this price or this cost already.
+    """
     payload: CostPriced | CostAdjusted = CostPriced(cost=priced.cost, price=priced.price.position)
     amount = priced.cost
     if entry.price_position is not None:
@@ -114,7 +153,7 @@ def _change(book: PriceBook, entry: UnpricedEntry, actor: str) -> Change | None:
 
 
 def _adjustment(book: PriceBook, position: int, priced: Priced, usage: Usage) -> CostAdjusted | None:
-    """Return the adjustment from the price of a position to another one; None if the cost is the same."""
+    """Return the adjustment from the price of a position to another one; None if price or cost is the same."""
     before = book[position].table.cost_of(usage)
     assert before is not None, "the cost was computed by this price"
     if before == priced.cost:

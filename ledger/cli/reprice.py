@@ -80,4 +80,4 @@ def _print_repriced(repriced: Repriced, dry_run: bool) -> None:
         f"by {amounts} in all; {repriced.still_unpriced:,} have no price yet."
     )
     if repriced.refused:
-        echo(f"{repriced.refused:,} were changed meanwhile; run this command again.")
+        echo(f"{repriced.refused:,} {would}refused: changed meanwhile, or the new cost is not possible.")

@@ -18,7 +18,7 @@ from ledger.domain.judge import Verdict, judge, judge_stepwise
 from ledger.domain.working_state import WorkingState
 from ledger.log.idempotency_claims import claim_keys
 from ledger.log.ledger_events import load_ledger_state
-from ledger.log.load import LOCK_AND_LOAD, Head, decode_loaded
+from ledger.log.load import LOAD, LOCK_AND_LOAD, Head, decode_loaded
 from ledger.log.price_cache import PriceCache
 from ledger.log.resident_state import ResidentState
 from ledger.log.state_changes import state_changes
@@ -116,8 +116,22 @@ async def lock_and_load(
         prices: the price book of the process.
         now: the time for `recorded_at`; the clock of the database server when None.
     """
+    return await _load(connection, LOCK_AND_LOAD, requests, prices, now)
+
+
+async def rehearse(connection: Connection, request: Request) -> Verdict:
+    """Judge a request as an append at this moment would, without the head lock, and record nothing."""
+    state, _ = await _load(connection, LOAD, [request], PriceCache(), None)
+    (verdict,) = await judge_all(state, [request])
+    return verdict
+
+
+async def _load(
+    connection: Connection, statement: str, requests: Sequence[Request], prices: PriceCache, now: datetime | None
+) -> tuple[ResidentState, Head]:
+    """Load what the requests need with one of the statements of `ledger.log.load`; see `lock_and_load`."""
     needed = await ResidentState(UNKNOWN_HEAD).needed_by(requests)
-    row = require_row(await connection.fetchrow(LOCK_AND_LOAD, *needed.arguments(now, prices.position)), HEAD_TABLE)
+    row = require_row(await connection.fetchrow(statement, *needed.arguments(now, prices.position)), HEAD_TABLE)
     loaded = decode_loaded(row)
     state = ResidentState(loaded.head)
     await state.merge(loaded, needed)

@@ -235,6 +235,35 @@ async def test_a_back_dated_price_changes_nothing_until_costs_are_adjusted(share
     assert entry["price_position"] == back_dated["position"]
 
 
+async def test_a_cost_too_large_for_an_amount_is_refused_and_not_counted_as_unpriced(shared: Service) -> None:
+    model, owner = new_model(), campaign()
+    usage = {"input_tokens": 10**12}
+    sent = [used(model, campaign_id=owner["id"], usage=usage), used(new_model(), campaign_id=owner["id"])]
+    await shared.append(owner, *sent, published(model, "9999999999"))
+    of_campaign = {"campaign_id": owner["id"]}
+
+    dry = await post(shared, "/v1/prices/reprice", of_campaign | {"dry_run": True})
+    done = await post(shared, "/v1/prices/reprice", of_campaign)
+
+    assert dry == done
+    counts = {name: done[1][name] for name in ("examined", "priced", "still_unpriced", "refused")}
+    assert counts == {"examined": 2, "priced": 0, "still_unpriced": 1, "refused": 1}
+
+
+async def test_a_dry_run_refuses_what_repricing_refuses(shared: Service) -> None:
+    model, owner = new_model(), campaign()
+    calls = [used(model, campaign_id=owner["id"]) for _ in range(2)]
+    paid_back = follow(calls[0], "cost.adjusted", {"amount": "-0.0028", "reason": "a refund"})
+    await shared.append(owner, published(model), *calls, paid_back, published(model, "1", "2025-06-01T00:00:00Z"))
+    asked = {"campaign_id": owner["id"], "adjust": True}
+
+    dry = await post(shared, "/v1/prices/reprice", asked | {"dry_run": True})
+    done = await post(shared, "/v1/prices/reprice", asked)
+
+    assert dry == done
+    assert (done[1]["adjusted"], done[1]["refused"], done[1]["amounts"]) == (1, 1, {"USD": "-0.001"})
+
+
 async def test_a_price_of_one_process_counts_at_once_in_another(shared: Service) -> None:
     model = new_model()
     await shared.append(published(model), used(model))
