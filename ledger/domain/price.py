@@ -28,8 +28,6 @@ PER_DEFAULT = 1_000_000
 
 ModelName = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
 ShortName = Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
-
-
 UnitsOfRate = Annotated[int, msgspec.Meta(ge=1, le=10**12, description="The number of units of a rate: a power of 10.")]
 
 
@@ -70,12 +68,16 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 def _checked_rate(counter: str, rate: Decimal) -> Decimal:
     try:
-        rate = money.canonical(rate)
+        rounded = money.canonical(rate)
     except ValueError as error:
         raise InvalidFieldError("rates", f"{counter} {error}") from None
     if rate < 0:
         raise InvalidFieldError("rates", f"{counter} must be at least 0")
-    return rate
+    if rate and not rounded:
+        raise InvalidFieldError(
+            "rates", f"{counter} is too small for {money.DECIMALS_MAX} decimals: choose a larger `per`"
+        )
+    return rounded
 
 
 class Tier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
@@ -109,10 +111,7 @@ class PricePublished(EventData, frozen=True, kw_only=True):
     prefixes: Annotated[list[ModelName], msgspec.Meta(max_length=20)] | None = None
     service_tier: ServiceTier | None = DEFAULT_TIER
     currency: Currency | None = money.DEFAULT_CURRENCY
-    per: (
-        Annotated[int, msgspec.Meta(ge=1, le=10**12, description="The number of units of a rate: a power of 10.")]
-        | None
-    ) = PER_DEFAULT
+    per: UnitsOfRate | None = PER_DEFAULT
     rates: Rates
     tiers: Annotated[list[Tier], msgspec.Meta(max_length=10)] | None = None
     effective_from: Instant
@@ -132,7 +131,10 @@ class PricePublished(EventData, frozen=True, kw_only=True):
 
 
 class PriceWithdrawn(EventData, frozen=True, kw_only=True):
-    """The model has no price from `effective_from` on, until the next price of its stream."""
+    """The model has no price from `effective_from` on, until the next price of its stream.
+
+    There must be a price at that time. Later prices of the stream stay, and are withdrawn separately.
+    """
 
     effective_from: Instant
     reason: Reason | None = None

@@ -7,7 +7,7 @@ from ledger.domain.errors import Refused
 
 
 class Unpriced(Refused):
-    """There is no price for the usage of a hold."""
+    """There is no price for the usage of a call."""
 
     slug = "unpriced"
 
@@ -18,6 +18,7 @@ class Unpriced(Refused):
         service_tier: str,
         currency: str,
         without_rate: Sequence[str] = (),
+        advice: str = "publish one",
     ) -> None:
         """Create the refusal.
 
@@ -25,8 +26,9 @@ class Unpriced(Refused):
             provider: The provider of the call; None if it was not reported.
             model_used: The model; None if it was not reported.
             service_tier: The provider's class of service.
-            currency: The currency of the hold.
+            currency: The currency of the call.
             without_rate: The counters that the price has no rate for; empty if there is no price.
+            advice: What can be done.
         """
         if provider is None or model_used is None:
             why = "`provider` and `model_used` are needed to find a price"
@@ -34,7 +36,7 @@ class Unpriced(Refused):
             why = f"the price of {model_used} of {provider} has no rate for {', '.join(without_rate)}"
         else:
             why = f"there is no price of {model_used} of {provider} for service tier {service_tier} in {currency}"
-        super().__init__(f"{why}; publish one, or send the amount")
+        super().__init__(f"{why}; {advice}")
         self._members = {
             "provider": provider,
             "model_used": model_used,

@@ -128,7 +128,7 @@ def with_price(working_state: WorkingState, candidate: Candidate, call: Call) ->
     if priced is not None:
         return _filled_in(candidate, payload, priced)
     if isinstance(payload, CostReserved):
-        raise unpriced(working_state.prices, call, payload.usage)
+        raise unpriced(working_state.prices, call, payload.usage, "publish one, or send the amount")
     return candidate
 
 
@@ -155,12 +155,20 @@ def _filled_in(candidate: Candidate, payload: PricedCost, priced: Priced) -> Can
     return priced_candidate
 
 
-def unpriced(book: PriceBook, call: Call, usage: Usage) -> Unpriced:
-    """Return the refusal of a call without a price; it names the rates that are missing."""
+def unpriced(book: PriceBook, call: Call, usage: Usage, advice: str = "publish one") -> Unpriced:
+    """Return the refusal of a call without a price; it names the rates that are missing.
+
+    Args:
+        book: The prices.
+        call: The call.
+        usage: What it used.
+        advice: What can be done.
+    """
     key = call.key
     price = book.find(key, call.at) if key is not None else None
     without_rate = price.table.without_rate(usage) if price is not None else ()
-    return Unpriced(call.provider, call.model_used, call.service_tier or DEFAULT_TIER, call.currency, without_rate)
+    tier = call.service_tier or DEFAULT_TIER
+    return Unpriced(call.provider, call.model_used, tier, call.currency, without_rate, advice)
 
 
 def require_recorded_price(

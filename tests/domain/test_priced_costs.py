@@ -18,7 +18,7 @@ from ledger.domain.rejudge import rejudge, to_candidate
 from ledger.domain.service_events import SERVICE
 from ledger.domain.working_state import WorkingState
 from ledger.log.prepare import prepare
-from tests.domain.helpers import CATALOGUE, NOW, MemoryLedger, Sent, later, stream_of
+from tests.domain.helpers import CATALOGUE, NOW, MemoryLedger, Sent, later, shape_error, stream_of
 from tests.events import campaign, event, job
 
 USAGE = {"input_tokens": 1000, "output_tokens": 100}
@@ -225,6 +225,46 @@ def test_a_price_is_withdrawn_once_and_may_be_published_again() -> None:
     )
     assert ledger.accept(published(hours=0)).version == 3
     ledger.accept(used("cost.reserved"))
+
+
+def test_a_withdrawal_ends_one_price_and_later_ones_can_be_withdrawn_after_it() -> None:
+    ledger = MemoryLedger()
+    stream_id = str(ledger.accept(published(hours=-4), published(hours=4)).stream_id)
+
+    def withdrawn(hours: int) -> Sent:
+        return event(
+            "price.withdrawn", {"effective_from": time_text(NOW + timedelta(hours=hours))}, stream_id=stream_id
+        )
+
+    def is_priced(hours: int) -> bool:
+        ledger.accept({**used(), "occurred_at": time_text(NOW + timedelta(hours=hours))})
+        return "price" in stored(ledger)
+
+    ledger.accept(withdrawn(0))
+    assert [is_priced(hours) for hours in (-1, 0, 3, 4)] == [True, False, False, True]
+    refused = [ledger.refuse(withdrawn(hours)) for hours in (-5, 0, 3)]
+    assert [(type(each), getattr(each, "status", "")) for each in refused] == [
+        (IllegalTransition, None),
+        *[(IllegalTransition, "withdrawn")] * 2,
+    ]
+
+    ledger.accept(withdrawn(5), withdrawn(4), withdrawn(-2))
+    assert [is_priced(hours) for hours in (-3, -2, 0, 4, 5)] == [True, False, False, False, False]
+    ledger.accept(published(hours=0))
+    assert is_priced(0)
+
+
+@pytest.mark.parametrize("rate", ["4.9e-19", "1e-300"])
+def test_a_rate_that_would_be_rounded_to_free_is_refused(rate: str) -> None:
+    assert "input_tokens is too small for 18 decimals" in shape_error("price.published", published(rate)["data"])
+
+
+def test_a_rate_of_zero_and_the_smallest_rate_are_kept() -> None:
+    ledger = MemoryLedger()
+
+    for rate, kept in (("0", "0"), ("0e-30", "0"), ("5.1e-19", "0.000000000000000001")):
+        ledger.accept(published(rate))
+        assert stored(ledger)["rates"]["input_tokens"] == kept
 
 
 def test_a_cost_too_large_for_an_amount_is_refused() -> None:
