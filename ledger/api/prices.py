@@ -16,7 +16,7 @@ from ledger.api.views import Money, Time
 from ledger.domain import money
 from ledger.domain.codec import InvalidFieldError, time_text, utc
 from ledger.domain.cost import ServiceTier
-from ledger.domain.errors import Forbidden, Malformed
+from ledger.domain.errors import Malformed
 from ledger.domain.fields import Currency, Instant
 from ledger.domain.price import DEFAULT_TIER, ModelName
 from ledger.domain.priced_cost import Call, find_price, unpriced
@@ -97,8 +97,6 @@ async def quote(request: web.Request, services: Services) -> web.StreamResponse:
 async def reprice(request: web.Request, services: Services) -> web.StreamResponse:
     """Give unpriced entries their cost, and adjust costs by prices that were published later."""
     caller = request[CALLER]
-    if not caller.may_append("price"):
-        raise Forbidden(f"a key with role `{caller.role.value}`, or restricted to campaigns, may not reprice")
     asked = await _read_body(request, services, Reprice)
     selection = Selection(
         asked.adjust, asked.campaign_id, _time("from", asked.from_), _time("to", asked.to), asked.after
@@ -150,7 +148,7 @@ ROUTES = [
         "Price entries by prices that were published later.",
         {200: Repriced},
         body=Reprice,
-        needs="append",
+        needs="prices",
         problems=(
             *("malformed", "too-large", "unsupported-media-type"),
             *("projection-behind", "overloaded", "database-unavailable"),
@@ -158,7 +156,6 @@ ROUTES = [
         is_heavy=always,
         description=f"At most {PAGE_ENTRIES_MAX} entries for each request; call it again with `after` set to `next` "
         "until that is `null`. Unpriced entries get a `cost.priced`. With `adjust`, entries whose cost was computed "
-        "get a `cost.adjusted` with the difference if another price is now in the book for the time of the call. Only "
-        "for the roles manager and admin.",
+        "get a `cost.adjusted` with the difference if another price is now in the book for the time of the call.",
     ),
 ]

@@ -15,7 +15,7 @@ from ledger.domain.job import JobQueued
 from ledger.domain.references import resolve_parent, resolve_references
 from ledger.domain.working_state import WorkingState
 
-Permission = Literal["read", "append", "events", "audit", "metrics", "admin"]
+Permission = Literal["read", "append", "prices", "events", "audit", "metrics", "admin"]
 
 
 class Role(str, Enum):
@@ -32,15 +32,15 @@ class Role(str, Enum):
 PERMISSIONS: dict[Role, tuple[Permission, ...]] = {
     Role.VIEWER: ("read",),
     Role.AGENT: ("read", "append"),
-    Role.MANAGER: ("read", "append", "events"),
+    Role.MANAGER: ("read", "append", "prices", "events"),
     Role.AUDITOR: ("read", "events", "audit"),
     Role.METRICS: ("metrics",),
-    Role.ADMIN: ("read", "append", "events", "audit", "metrics", "admin"),
+    Role.ADMIN: ("read", "append", "prices", "events", "audit", "metrics", "admin"),
 }
-"""`read`: read models, budgets, spend; `append`: new events; `events`: the log and its feed; `audit`: the sealed log;
-`metrics`: the metrics of the service; `admin`: keys."""
+"""`read`: read models, budgets, spend; `append`: new events; `prices`: new prices, and costs by them; `events`: the log
+and its feed; `audit`: the sealed log; `metrics`: the metrics of the service; `admin`: keys."""
 
-WHOLE_LEDGER = ("audit", "metrics", "admin")
+WHOLE_LEDGER = ("prices", "audit", "metrics", "admin")
 """Permissions that no restricted key has, whatever its role: they concern the campaigns of all clients."""
 
 
@@ -61,13 +61,10 @@ class Caller(msgspec.Struct, frozen=True):
         return permission in PERMISSIONS[self.role]
 
     def may_append(self, category: str) -> bool:
-        """Whether the caller may append events of a category.
-
-        Agents may not append campaign events. Prices concern all campaigns: neither agents nor restricted keys may.
-        """
-        if category == "price" and self.allowed_campaign_ids is not None:
-            return False
-        return self.may("append") and (category not in ("campaign", "price") or self.role is not Role.AGENT)
+        """Whether the caller may append events of a category; agents may not append campaign events."""
+        if category == "price":
+            return self.may("prices")
+        return self.may("append") and (category != "campaign" or self.role is not Role.AGENT)
 
     def may_see(self, campaign_id: UUID | None) -> bool:
         """Whether the caller may see what counts for a campaign, or for none (None)."""

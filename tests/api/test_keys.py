@@ -30,6 +30,7 @@ from tests.log.helpers import query, until, value
 ALLOWED = {
     "read": {"viewer", "agent", "manager", "auditor", "admin"},
     "append": {"agent", "manager", "admin"},
+    "prices": {"manager", "admin"},
     "events": {"manager", "auditor", "admin"},
     "audit": {"auditor", "admin"},
     "metrics": {"metrics", "admin"},

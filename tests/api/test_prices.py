@@ -1,7 +1,7 @@
 """Prices over HTTP: costs by usage, the price book as a collection, quotes, and repricing."""
 
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import aiohttp
 import pytest
@@ -318,9 +318,21 @@ async def test_verify_finds_a_tampered_price_and_a_tampered_cost(service: Servic
     assert await faults() == []
 
 
-@pytest.mark.parametrize(("role", "status"), [("viewer", 403), ("agent", 403), ("manager", 201), ("admin", 201)])
-async def test_only_managers_and_admins_publish_prices_and_reprice(database: Database, role: str, status: int) -> None:
-    header = await key_header(database, "someone", role)
+@pytest.mark.parametrize(
+    ("role", "campaign_ids", "status"),
+    [
+        ("viewer", None, 403),
+        ("agent", None, 403),
+        ("manager", None, 201),
+        ("admin", None, 201),
+        ("manager", [uuid4()], 403),
+        ("admin", [uuid4()], 403),
+    ],
+)
+async def test_only_unrestricted_managers_and_admins_publish_prices_and_reprice(
+    database: Database, role: str, campaign_ids: list[UUID] | None, status: int
+) -> None:
+    header = await key_header(database, "someone", role, campaign_ids=campaign_ids)
 
     async with served(database) as url, aiohttp.ClientSession(url, headers=header) as client:
         async with client.post("/v1/events", json=published("m")) as answer:
