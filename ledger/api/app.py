@@ -82,7 +82,8 @@ def make_app(services: Services) -> web.Application:
     app[SERVICES] = services
     app.on_response_prepare.append(set_security_headers)
     app.on_shutdown.append(_close_feed)
-    app.add_routes([route.definition() for route in ROUTES])
+    paths = {route.path for route in ROUTES}
+    app.add_routes([route.definition(paths) for route in ROUTES])
     return app
 
 

@@ -4,7 +4,7 @@ The OpenAPI document is generated from the same routes.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, cast
 
 import msgspec
@@ -66,16 +66,27 @@ class Route(NamedTuple):
     is_heavy: Callable[[web.Request], bool] = never
     description: str = ""
 
-    def definition(self) -> web.RouteDef:
-        """Return the aiohttp definition of the route."""
+    def definition(self, paths: Iterable[str]) -> web.RouteDef:
+        """Return the aiohttp definition of the route, one of several with these paths."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
             return await _dispatch(self, request)
 
-        # A tile's path has several segments.
-        path = self.path.replace("{tile}", "{tile:.+}")
         # With a GET, aiohttp registers the HEAD of the path too.
-        return web.RouteDef(self.method, path, handle, {})
+        return web.RouteDef(self.method, _pattern(self.path, paths), handle, {})
+
+
+def _pattern(path: str, paths: Iterable[str]) -> str:
+    """Return the aiohttp pattern of a path: the `{id}` of /v1/prices/{id} is not the `quote` of /v1/prices/quote."""
+    start, _, parameter = path.rpartition("/")
+    if parameter == "{tile}":
+        # A tile's path has several segments.
+        return f"{start}/{{tile:.+}}"
+    siblings = (other.removeprefix(f"{start}/") for other in paths if other.startswith(f"{start}/"))
+    words = [name for name in siblings if "/" not in name and "{" not in name]
+    if not words or not parameter.startswith("{"):
+        return path
+    return f"{start}/{{{parameter[1:-1]}:(?!(?:{'|'.join(words)})$)[^/]+}}"
 
 
 def json_response(content: Any, *, status: int = 200, position: int | None = None) -> web.Response:
