@@ -32,16 +32,15 @@ async def stream(
         the response, which is complete or aborted.
 
     Raises:
-        LedgerError, OSError and others: the first piece could not be made.
+        LedgerError, OSError and others: the first piece could not be made, for a HEAD too.
     """
-    if request.method == "HEAD":
-        await response.prepare(request)
-        return response
     pieces = request[TURNS].take_for_each(pieces)
     # Made before the response begins: if the database is down, the client still receives a problem document.
     piece = await anext(pieces, None)
     compressor = _compressor(request, response, piece)
     await response.prepare(request)
+    if request.method == "HEAD":
+        return response
     async with complete_or_abort(request, response), while_authorized(request):
         while piece is not None:
             # write() waits for a slow client, without a turn.
