@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 from yarl import URL
 
+from ledger.api.collections import COLLECTIONS as SHOWN
 from tests.api.helpers import assert_is_problem, slug
 from tests.conftest import Service
 from tests.events import campaign, cost, job
 
 SOMETHING = "11111111-1111-4111-8111-111111111111"
-COLLECTIONS = ("campaigns", "content-assets", "agent-jobs", "budget-entries")
+COLLECTIONS = tuple(collection.path.removeprefix("/v1/") for collection in SHOWN)
 
 
 async def refused(service: Service, address: str, **headers: str) -> tuple[int, str]:

@@ -18,7 +18,7 @@ from ledger.domain.errors import Overloaded
 from tests.api.helpers import slug
 from tests.api.test_observing import metrics
 from tests.conftest import Service
-from tests.events import campaign, cost, follow
+from tests.events import campaign, cost, follow, job
 from tests.log.helpers import connected, head_locked, turns, until
 
 HELD_BACK = """
@@ -215,9 +215,9 @@ async def test_an_append_whose_client_disconnects_is_finished(service: Service) 
 
 
 async def test_every_route_of_heavy_reads_works_in_turns(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened = campaign()
+    opened, queued = campaign(), job()
     spent = cost(campaign_id=opened["id"])
-    await service.append(opened, spent, follow(spent, "cost.adjusted", {"amount": "1", "reason": "More"}))
+    await service.append(opened, queued, spent, follow(spent, "cost.adjusted", {"amount": "1", "reason": "More"}))
     await service.get("/v1/campaigns")
     taken: list[str] = []
     take = Turns.take
@@ -230,6 +230,7 @@ async def test_every_route_of_heavy_reads_works_in_turns(service: Service, monke
     heavy = {
         "/v1/spend": {},
         f"/v1/campaigns/{opened['id']}/budget": {},
+        f"/v1/agent-jobs/{queued['id']}/tree": {},
         "/v1/log/export": {},
         f"/v1/streams/cost/{spent['id']}": {},
         "/v1/events?type=cost.recorded": {},
@@ -245,6 +246,10 @@ async def test_every_route_of_heavy_reads_works_in_turns(service: Service, monke
             await answer.read()
             assert answer.status == 200, path
         assert taken, path
+    taken.clear()
+    async with service.client.post("/v1/prices/reprice", json={}) as repriced:
+        assert repriced.status == 200
+    assert taken
     for path in ("/v1/events", "/v1/campaigns", f"/v1/campaigns/{opened['id']}", "/v1/budget-entries?limit=500"):
         taken.clear()
         async with service.client.get(path) as answer:
@@ -254,6 +259,8 @@ async def test_every_route_of_heavy_reads_works_in_turns(service: Service, monke
     assert {route.path for route in ROUTES if route.is_heavy is always} == {
         "/v1/spend",
         "/v1/campaigns/{id}/budget",
+        "/v1/agent-jobs/{id}/tree",
+        "/v1/prices/reprice",
         "/v1/log/export",
         "/v1/streams/{category}/{stream_id}",
     }

@@ -18,12 +18,13 @@ import pytest
 from sqlalchemy import URL
 
 from ledger.api.app import ROUTES
+from ledger.api.collections import COLLECTIONS
 from ledger.api.rate_limits import RateLimits
 from ledger.database import Database
 from ledger.domain.access import Role
 from tests.api.hostile import request, response_to
 from tests.api.test_keys import World, address, key_header, key_id, served, status_of
-from tests.events import campaign, content, cost, event, follow, job, reserve
+from tests.events import campaign, content, cost, event, follow, job, price, reserve
 from tests.log.helpers import value
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT")
@@ -32,6 +33,10 @@ INSIDE = re.compile(
     r'Traceback|File "|\.py\b|asyncpg|sqlalchemy|aiohttp|SELECT |INSERT |UPDATE |WHERE |pg_|ledger\.\w+_|/site-pack'
 )
 """Internals of the service, which no response may reveal."""
+
+
+ITEMS_OF_ALL = {f"{collection.path}/{{id}}" for collection in COLLECTIONS if collection.model.campaign_column is None}
+"""Paths of items that count for no campaign, which restricted keys may read too."""
 
 
 class Two(NamedTuple):
@@ -52,13 +57,15 @@ async def two(database: Database, database_url: URL) -> AsyncIterator[Two]:
         role.value: await key_header(database, f"own {role.value}", role.value, campaign_ids=mine) for role in Role
     }
     async with served(database) as url, aiohttp.ClientSession(url, headers=admin) as client:
-        assert await status_of(client, "POST", "/v1/events", json=world.events) == 201
-        assert await status_of(client, "GET", f"/v1/spend?min_position={len(world.events)}") == 200
+        # Two of each collection, so that each has a cursor.
+        recorded = [*world.events, price("one"), price("two")]
+        assert await status_of(client, "POST", "/v1/events", json=recorded) == 201
+        assert await status_of(client, "GET", f"/v1/spend?min_position={len(recorded)}") == 200
         yield Two(world, url, admin, restricted)
 
 
 def foreign_addresses(world: World) -> list[str]:
-    """Return every GET path of an object, for every object of the other campaign and of none."""
+    """Return every GET path of an object, for every object of the other campaign and of none; prices belong to all."""
     nouns = {"campaigns": [world.other]}
     for position, noun in enumerate(("agent-jobs", "content-assets", "budget-entries")):
         nouns[noun] = [world.parts[whose][position] for whose in ("other", "none")]
@@ -66,6 +73,8 @@ def foreign_addresses(world: World) -> list[str]:
     found = []
     for route in ROUTES:
         if route.method != "GET":
+            continue
+        if route.path in ITEMS_OF_ALL:
             continue
         if "{id}" in route.path:
             found += [route.path.format(id=sent["id"]) for sent in nouns[route.path.split("/")[2]]]
