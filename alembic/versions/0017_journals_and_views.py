@@ -215,6 +215,7 @@ COMMENTS = {
 NAMES = ("cost_postings", "denied_holds", "campaign_health", "spend_daily")
 ALL = ", ".join(f"public.{name}" for name in NAMES)
 
+# New objects belong to the owner of the schema, if the user who made them may hand them over.
 GRANT = f"""
     FOR name IN
         SELECT 'PUBLIC' UNION ALL
@@ -240,6 +241,17 @@ GRANT = f"""
             EXECUTE 'CREATE POLICY ledger_reader ON public.' || name || ' FOR SELECT TO ledger_reader USING (true)';
         END IF;
     END LOOP;
+    BEGIN
+        FOR name IN
+            SELECT oid::regclass FROM pg_class
+            WHERE oid = ANY (ARRAY{[f"public.{name}" for name in NAMES]}::regclass[])
+                AND pg_get_userbyid(relowner) = current_user
+        LOOP
+            EXECUTE 'ALTER TABLE ' || name || ' OWNER TO '
+                || (SELECT nspowner::regrole FROM pg_namespace WHERE nspname = 'ledger');
+        END LOOP;
+    EXCEPTION WHEN insufficient_privilege THEN NULL;
+    END;
 """  # noqa: S608 (fixed names)
 
 GRANT_ROLES = f"""
@@ -260,20 +272,6 @@ BEGIN
     {GRANT}
 END $$
 """
-
-# New objects belong to the owner of the schema, if the user of the migration may hand them over.
-HAND_OVER = f"""
-DO $$
-DECLARE
-    name text;
-    owner text := (SELECT nspowner::regrole FROM pg_namespace WHERE nspname = 'ledger');
-BEGIN
-    FOREACH name IN ARRAY ARRAY{list(NAMES)} LOOP
-        EXECUTE 'ALTER TABLE public.' || name || ' OWNER TO ' || owner;
-    END LOOP;
-EXCEPTION WHEN insufficient_privilege THEN NULL;
-END $$
-"""  # noqa: S608 (fixed names)
 
 
 def execute_all(statements: str) -> None:
@@ -300,7 +298,6 @@ def upgrade() -> None:
     op.execute(GRANT_ROLES)
     op.execute("REVOKE ALL ON PROCEDURE ledger.grant_roles FROM PUBLIC")
     op.execute(GRANT_NOW)
-    op.execute(HAND_OVER)
 
 
 def downgrade() -> None:

@@ -125,15 +125,33 @@ REVOKES = """
     END LOOP;
 """
 
-# The new objects come first, since migration 0004's part may hand them over to another owner.
+# New objects belong to the owner of the schema, if the user who made them may hand them over.
+HAND_OVER = """
+    BEGIN
+        FOR name IN
+            SELECT 'TABLE ' || oid::regclass FROM pg_class
+            WHERE oid IN ('ledger.price_events'::regclass, 'public.prices'::regclass)
+                AND pg_get_userbyid(relowner) = current_user
+            UNION ALL
+            SELECT 'FUNCTION ' || oid::regprocedure FROM pg_proc
+            WHERE oid = 'ledger.load_prices'::regproc AND pg_get_userbyid(proowner) = current_user
+        LOOP
+            EXECUTE 'ALTER ' || name || ' OWNER TO '
+                || (SELECT nspowner::regrole FROM pg_namespace WHERE nspname = 'ledger');
+        END LOOP;
+    EXCEPTION WHEN insufficient_privilege THEN NULL;
+    END;
+"""
+
 GRANT_ROLES = f"""
 CREATE PROCEDURE ledger.grant_roles() LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     name text;
 BEGIN
+    CALL ledger.grant_roles_0017();
     {REVOKES}
     {GRANTS}
-    CALL ledger.grant_roles_0017();
+    {HAND_OVER}
 END $$
 """
 
@@ -144,21 +162,7 @@ DECLARE
 BEGIN
     {REVOKES}
     {GRANTS}
-END $$
-"""
-
-# Tables of later migrations in `public` belong to the owner of the schema `ledger`, if the user may hand them over.
-HAND_OVER = """
-DO $$
-DECLARE
-    name text;
-    owner text := (SELECT nspowner::regrole FROM pg_namespace WHERE nspname = 'ledger');
-BEGIN
-    FOREACH name IN ARRAY ARRAY['TABLE ledger.price_events', 'TABLE public.prices', 'FUNCTION ledger.load_prices']
-    LOOP
-        EXECUTE 'ALTER ' || name || ' OWNER TO ' || owner;
-    END LOOP;
-EXCEPTION WHEN insufficient_privilege THEN NULL;
+    {HAND_OVER}
 END $$
 """
 
@@ -193,7 +197,6 @@ def upgrade() -> None:
     op.execute(GRANT_ROLES)
     op.execute("REVOKE ALL ON PROCEDURE ledger.grant_roles FROM PUBLIC")
     op.execute(GRANT_NOW)
-    op.execute(HAND_OVER)
 
 
 def downgrade() -> None:

@@ -30,9 +30,14 @@ ROLES = ("ledger_owner", "ledger_service", "ledger_reader")
 
 OWNERS = """
 SELECT DISTINCT pg_get_userbyid(relowner) FROM pg_class
-WHERE relnamespace IN ('ledger'::regnamespace, 'public'::regnamespace) AND relkind IN ('r', 'p')
+WHERE relnamespace IN ('ledger'::regnamespace, 'public'::regnamespace) AND relkind IN ('r', 'p', 'v')
 UNION SELECT pg_get_userbyid(nspowner) FROM pg_namespace WHERE nspname = 'ledger'
 UNION SELECT pg_get_userbyid(proowner) FROM pg_proc WHERE pronamespace = 'ledger'::regnamespace
+"""
+
+WITHOUT_ROW_SECURITY = """
+SELECT string_agg(relname, ', ') FROM pg_class
+WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND NOT relrowsecurity
 """
 
 # Objects in this database that depend on the three roles, which prevent dropping them.
@@ -141,7 +146,7 @@ async def test_a_user_that_may_not_create_roles_migrates_without_them_and_logs_a
     assert (result.code, await revision(url)) == (0, HEAD)
     assert "may not make roles, so these are left out: ledger_owner, ledger_service, ledger_reader" in result.err
     assert await owners(url) == {url.username}
-    assert await scalar(url, "SELECT count(*) FROM pg_class WHERE relrowsecurity") == 5
+    assert await scalar(url, WITHOUT_ROW_SECURITY) is None
     await assert_works(url, url)
 
 

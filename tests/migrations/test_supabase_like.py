@@ -29,7 +29,7 @@ CREATE TABLE public.of_others (id int);
 """
 
 TABLES = """
-SELECT nspname || '.' || relname FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+SELECT nspname || '.' || relname, relkind = 'v' FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
 WHERE nspname IN ('ledger', 'public') AND relkind IN ('r', 'p', 'v', 'm') AND relname <> 'of_others' ORDER BY 1
 """
 
@@ -44,6 +44,11 @@ STATEMENTS = (
     "SELECT FROM {table} FOR UPDATE",
     "ALTER TABLE {table} DISABLE ROW LEVEL SECURITY",
 )
+
+# The views cannot be written to, whatever the privileges are.
+STATEMENTS_OF_VIEWS = tuple(statement for statement in STATEMENTS if statement.startswith("SELECT"))
+
+PRIVILEGES = "SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER"
 
 FUNCTIONS = """
 SELECT oid::regprocedure::text FROM pg_proc
@@ -83,13 +88,15 @@ async def permitted(url: URL, cluster: Cluster, role: str) -> list[str]:
     as_superuser = cluster.url.set(database=url.database)
     allowed = []
     async with connected(as_superuser) as connection:
-        tables = [row[0] for row in await connection.fetch(TABLES)]
+        tables = await connection.fetch(TABLES)
         assert len(tables) >= 17
-        for table in tables:
+        for table, is_view in tables:
+            if await connection.fetchval(f"SELECT has_table_privilege($1, $2, '{PRIVILEGES}')", role, table):
+                allowed.append(f"one of {PRIVILEGES} on {table}")
             column = await connection.fetchval(
                 "SELECT attname FROM pg_attribute WHERE attrelid = $1::text::regclass AND attnum = 1", table
             )
-            for statement in STATEMENTS:
+            for statement in STATEMENTS_OF_VIEWS if is_view else STATEMENTS:
                 attempt = connection.transaction()
                 await attempt.start()
                 await connection.execute(f"SET LOCAL ROLE {role}")
