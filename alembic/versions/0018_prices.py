@@ -174,8 +174,7 @@ BEGIN
     SELECT min(position) INTO found FROM ledger.price_events;
     IF found IS NULL THEN
         SELECT min(position) INTO found FROM ledger.cost_events
-        WHERE data::text LIKE '%"usage":%' AND (type = 'cost.priced' OR data::text LIKE '%"price":%'
-            OR data ->> CASE type WHEN 'cost.reserved' THEN 'amount' ELSE 'cost' END IS NULL);
+        WHERE data::text LIKE '%"usage":%' AND type IN ('cost.recorded', 'cost.settled') AND data ->> 'cost' IS NULL;
     END IF;
     IF found IS NOT NULL THEN
         RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state', MESSAGE = 'the event at position ' || found

@@ -17,7 +17,7 @@ from ledger.log import decode, event_faults, new_event_rules
 from ledger.log.decode import read_candidate
 from ledger.log.new_event import EVENT_STRUCTS
 from ledger.log.submit import decode_each
-from tests.domain.helpers import DATA
+from tests.domain.helpers import DATA, stream_of
 from tests.domain.json_spelling import OBJECTS, spelling
 from tests.events import campaign, content, cost, event, follow, job, reserve
 
@@ -82,7 +82,7 @@ def test_a_member_that_is_named_twice_is_refused_at_any_depth(body: str, path: s
 @given(data=st.data())
 def test_an_event_is_refused_exactly_if_it_names_a_member_twice(name: str, data: st.DataObject) -> None:
     envelope = {"occurred_at": "2025-01-01T00:00:00+01:00", "correlation_id": None, "expected_version": 0}
-    members = {"type": name, "stream_id": job()["id"], "data": DATA[name], **envelope}
+    members = {"type": name, "stream_id": str(stream_of(event(name, DATA[name]))), "data": DATA[name], **envelope}
     for absent in data.draw(st.sets(st.sampled_from(["occurred_at", "correlation_id", "expected_version"]))):
         del members[absent]
     if not DATA[name] and data.draw(st.booleans()):

@@ -9,7 +9,7 @@ from ledger.database import Database
 from ledger.domain.errors import BudgetExceeded, IllegalTransition
 from ledger.domain.event import Receipt
 from ledger.log.appender import Appender
-from tests.events import campaign, cost, follow, job, reserve
+from tests.events import campaign, cost, event, follow, job, reserve
 from tests.log.helpers import gathered, query, receipts, record, request, value
 
 DENIED = "SELECT stream_id, data::text FROM ledger.events WHERE type = 'cost.denied' ORDER BY position"
@@ -148,7 +148,7 @@ async def test_the_stream_of_a_denial_accepts_no_further_event(
     await assert_denied(appender, reserve("7", campaign_id=opened["id"]))
     stream_id = await value(database, "SELECT stream_id::text FROM ledger.events WHERE position = 3")
 
-    (refusal,) = await appender.append(request(follow({"id": stream_id}, "cost.settled", {"cost": "1"})))
+    (refusal,) = await appender.append(request(event("cost.settled", {"cost": "1"}, stream_id=stream_id)))
 
     assert isinstance(refusal, IllegalTransition)
     assert (refusal.status, refusal.allowed_from) == ("denied", ["held", "expired", "released"])

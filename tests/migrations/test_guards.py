@@ -11,6 +11,7 @@ from ledger.cli.doctor import examine_databases
 from ledger.config import Settings
 from ledger.database import Database, guards
 from ledger.database.migrations import expected_revision, migrate
+from ledger.log.tables import PARTITIONS
 from projections.verify import verify
 from scripts.update_guards import GUARDS, as_text
 from tests.audit.sealing import clone
@@ -21,20 +22,18 @@ from tests.servers.kinds import direct_url
 
 NO_OP = "CREATE OR REPLACE FUNCTION ledger.refuse_change() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'"
 
-EVERY_EVENTS_TABLE = [
-    f"ledger.{name}" for name in ("campaign_events", "content_events", "cost_events", "events", "job_events")
-] + ["ledger.ledger_events"]
+EVERY_EVENTS_TABLE = sorted(f"ledger.{name}" for name in ("events", *PARTITIONS))
 
 # A statement, and the guards that differ after it.
 CHANGES = [
     (
         "ALTER TABLE ledger.events DISABLE TRIGGER append_only",
-        [f"trigger append_only on {table}" for table in sorted(EVERY_EVENTS_TABLE)],
+        [f"trigger append_only on {table}" for table in EVERY_EVENTS_TABLE],
     ),
     ("ALTER TABLE ledger.job_events DISABLE TRIGGER append_only", ["trigger append_only on ledger.job_events"]),
     (
         "DROP TRIGGER append_only ON ledger.events",
-        [f"trigger append_only on {table}" for table in sorted(EVERY_EVENTS_TABLE)],
+        [f"trigger append_only on {table}" for table in EVERY_EVENTS_TABLE],
     ),
     ("DROP TRIGGER no_truncate ON ledger.cost_events", ["trigger no_truncate on ledger.cost_events"]),
     (
