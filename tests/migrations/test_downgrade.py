@@ -8,7 +8,7 @@ from sqlalchemy import URL
 from ledger.database import Database
 from ledger.domain.access import Role
 from ledger.keys import create_key
-from tests.events import campaign, content, cost, credit, event, follow, job, reserve
+from tests.events import campaign, content, cost, credit, event, follow, job, price, reserve
 from tests.log.helpers import query, record, value
 from tests.migrations.helpers import HEAD, alembic, objects, revision, run_alembic
 from tests.projections.helpers import folded, stored, tables
@@ -147,6 +147,28 @@ async def test_a_downgrade_is_refused_while_events_of_trees_of_jobs_are_stored(
 
     assert (refused.code, refused.err) == (1, f"Error: {CANNOT_BE_READ}\n")
     assert await revision(database_url) == HEAD
+
+
+@pytest.mark.parametrize("kind", ["price", "recorded", "settled"])
+async def test_a_downgrade_is_refused_while_prices_or_costs_without_an_amount_are_stored(
+    database: Database, database_url: URL, kind: str
+) -> None:
+    hold = reserve()
+    by_usage = {"provider": "openai", "model_used": "m", "usage": {"input_tokens": 1}}
+    newer = {
+        "price": price(),
+        "recorded": event("cost.recorded", {"resource_type": "llm_api", **by_usage}),
+        "settled": follow(hold, "cost.settled", by_usage),
+    }
+    await record(database, hold, newer[kind])
+
+    refused = await alembic(database_url, "-x", "delete-events=yes", "downgrade", BEFORE_PRICES)
+
+    assert (refused.code, refused.err) == (1, f"Error: {CANNOT_BE_READ}\n")
+    assert await revision(database_url) == HEAD
+
+
+BEFORE_PRICES = "0017"
 
 
 async def test_states_of_jobs_lose_their_place_in_a_tree_and_are_still_clean_after_the_upgrade(

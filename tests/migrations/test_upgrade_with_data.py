@@ -79,9 +79,9 @@ MIGRATED_CELLS_MIN = 500
 
 
 async def cells(database: Database) -> dict[tuple[str, str, str], str]:
-    """Return the value of each column of each row of the read models; amounts without trailing zeros."""
+    """Return the value of each column of each row of the read models there are; amounts without trailing zeros."""
     found = {}
-    for name in NAMES:
+    for (name,) in await query(database, "SELECT tablename FROM pg_tables WHERE tablename = ANY ($1)", list(NAMES)):
         for (row,) in await query(database, f"SELECT to_jsonb(row)::text FROM {name} AS row"):
             decoded = json.loads(row, parse_float=Decimal)
             found |= {(name, decoded["id"], column): cell_text(cell) for column, cell in decoded.items()}
