@@ -1,6 +1,8 @@
 """Folds price events into `prices`: a row for each event, and the end of the price before it."""
 
 from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import takewhile
 from typing import Any
 from uuid import uuid5
 
@@ -22,13 +24,31 @@ def fold(event: StoredEvent, payload: EventData, rows: PriceRows) -> None:
     """
     others = rows.of_stream(event.stream_id)
     assert isinstance(payload, PricePublished | PriceWithdrawn)
-    row = _published(event, payload) if isinstance(payload, PricePublished) else _withdrawn(event, payload, others[0])
-    index = bisect_right(others, row.effective_from, key=lambda other: other.effective_from)
+    index = bisect_right(others, payload.effective_from, key=lambda other: other.effective_from)
+    if isinstance(payload, PricePublished):
+        row = _published(event, payload)
+        _rename_withdrawals(event, row, others[index:], rows)
+    else:
+        row = _withdrawn(event, payload, others[max(index - 1, 0)])
     if index:
         rows.change(others[index - 1].id, event)
         others[index - 1].effective_to = row.effective_from
     row.effective_to = others[index].effective_from if index < len(others) else None
     rows.add(row)
+
+
+def _rename_withdrawals(event: StoredEvent, row: PriceRow, later: Sequence[PriceRow], rows: PriceRows) -> None:
+    """Give the withdrawals that end a new price its names and prefixes; most prices are the last of their stream.
+
+    Args:
+        event: the stored event.
+        row: the row of the new price.
+        later: the rows of its stream that are effective later, by time.
+        rows: all rows of the streams that the page touches.
+    """
+    for withdrawal in takewhile(lambda other: other.withdrawn, later):
+        rows.change(withdrawal.id, event)
+        withdrawal.names, withdrawal.prefixes = row.names, row.prefixes
 
 
 def _common(event: StoredEvent) -> dict[str, Any]:
@@ -71,8 +91,8 @@ def _withdrawn(event: StoredEvent, payload: PriceWithdrawn, other: PriceRow) -> 
         **_common(event),
         provider=other.provider,
         model=other.model,
-        names="[]",
-        prefixes="[]",
+        names=other.names,
+        prefixes=other.prefixes,
         service_tier=other.service_tier,
         currency=other.currency,
         per=other.per,

@@ -196,7 +196,8 @@ FIELDS = {
     "PriceView.id": "The id of the price; a stream has several.",
     "PriceView.stream_id": "The stream of all prices of the provider, model, service tier and currency.",
     "PriceView.price_position": "Position of its price event, as in `price_position` of budget entries.",
-    "PriceWithdrawn.effective_from": "From this time on there is no price.",
+    "PriceWithdrawn.effective_from": "From this time on there is no price, also for the names and prefixes of the "
+    "price that ends.",
     "Rates.input_tokens": "Rate of input tokens that are neither read from nor written to a cache.",
     "Source.name": "The name of the list of prices.",
     "Source.sha256": "The SHA-256 digest of the list, in hexadecimal digits.",

@@ -3,7 +3,7 @@
 from bisect import bisect_left, bisect_right
 from datetime import datetime
 from operator import attrgetter
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -19,6 +19,15 @@ class PriceKey(NamedTuple):
     model: str
     service_tier: str
     currency: str
+
+    @property
+    def market(self) -> "Market":
+        """The key without the model."""
+        return self.provider, self.service_tier, self.currency
+
+
+Market = tuple[str, str, str]
+"""Provider, service tier and currency: only prices with the same three can be prices of one call."""
 
 
 class BookPrice(msgspec.Struct, gc=False):
@@ -47,13 +56,13 @@ class BookPrice(msgspec.Struct, gc=False):
 
     def is_for(self, key: PriceKey) -> bool:
         """Whether it may be the price of a call, apart from its time."""
-        if (key.provider, key.service_tier, key.currency) != (self.key.provider, *self.key[2:]):
+        if key.market != self.key.market:
             return False
         prefixes = (self.price.prefixes or ()) if self.price is not None else ()
         return self.has_name(key.model) or any(key.model.startswith(prefix) for prefix in prefixes)
 
     def has_name(self, model: str) -> bool:
-        """Whether it is the price of a model of this name, or withdraws it."""
+        """Whether it is the price of a model of this name."""
         return model == self.key.model or (self.price is not None and model in (self.price.names or ()))
 
     def has_prefix(self, prefix: str) -> bool:
@@ -64,8 +73,8 @@ class BookPrice(msgspec.Struct, gc=False):
 _effective_from = attrgetter("effective_from")
 _order = attrgetter("order")
 
-_Index = dict[tuple[str, str, str, str], dict[UUID, int]]
-"""By provider, name or prefix, service tier and currency: the streams, and how many of their prices have it."""
+_Index = dict[tuple[Market, str], dict[UUID, int]]
+"""By market and name or prefix: the streams, and how many of their prices have it."""
 
 
 class PriceBook(dict[int, BookPrice]):
@@ -76,6 +85,8 @@ class PriceBook(dict[int, BookPrice]):
         self._streams: dict[UUID, tuple[BookPrice, ...]] = {}
         self._by_name: _Index = {}
         self._by_prefix: _Index = {}
+        self._prefix_lengths: dict[Market, dict[int, int]] = {}
+        """The lengths of the prefixes, the longest first, and how many prefixes of `_by_prefix` have each."""
 
     def clone(self) -> Self:
         """Return a book that can be changed separately. Its values are shared: none of them is ever changed."""
@@ -84,6 +95,7 @@ class PriceBook(dict[int, BookPrice]):
         clone._streams = dict(self._streams)
         clone._by_name = dict(self._by_name)
         clone._by_prefix = dict(self._by_prefix)
+        clone._prefix_lengths = dict(self._prefix_lengths)
         return clone
 
     def add(self, position: int, stream_id: UUID, payload: PricePublished | PriceWithdrawn) -> None:
@@ -102,7 +114,8 @@ class PriceBook(dict[int, BookPrice]):
 
         A price whose model or one of whose names is that of the call goes before one that has a prefix of it, and the
         longest prefix before shorter ones. Of several prices the one with the latest `effective_from` counts, and of
-        those the one that was published last.
+        those the one that was published last. A withdrawal counts as a price with the names and the prefixes of the
+        one that it ends: the call has no price then, and is not charged by that of another model.
 
         Args:
             key: Provider, model as the call reports it, service tier and currency.
@@ -111,23 +124,30 @@ class PriceBook(dict[int, BookPrice]):
         Returns:
             The price; None if there is none, or if it was withdrawn.
         """
-        found = self._latest(self._by_name, key, key.model, at)
-        if found is None and self._by_prefix:
-            for length in range(len(key.model), 0, -1):
-                found = self._latest(self._by_prefix, key, key.model[:length], at)
+        found = self._latest(self._by_name, key.market, key.model, at)
+        if found is None:
+            for length in self._prefix_lengths.get(key.market, ()):
+                found = self._latest(self._by_prefix, key.market, key.model[:length], at)
                 if found is not None:
                     break
         return found if found is not None and found.price is not None else None
 
-    def _latest(self, index: _Index, key: PriceKey, text: str, at: datetime) -> BookPrice | None:
+    def _latest(self, index: _Index, market: Market, text: str, at: datetime) -> BookPrice | None:
         latest: BookPrice | None = None
-        for stream_id in index.get((key.provider, text, key.service_tier, key.currency), ()):
+        for stream_id in index.get((market, text), ()):
             price = self.in_force(stream_id, at)
             if price is None or (latest is not None and price.order < latest.order):
                 continue
-            if price.has_name(text) if index is self._by_name else price.has_prefix(text):
+            named = price if price.price is not None else self._ended_by(price)
+            if named.has_name(text) if index is self._by_name else named.has_prefix(text):
                 latest = price
         return latest
+
+    def _ended_by(self, withdrawal: BookPrice) -> BookPrice:
+        """Return the price that a withdrawal ends; the withdrawal itself if there is none."""
+        prices = self._streams[withdrawal.stream_id]
+        before = reversed(prices[: bisect_left(prices, withdrawal.order, key=_order)])
+        return next((price for price in before if price.price is not None), withdrawal)
 
     def in_force(self, stream_id: UUID, at: datetime) -> BookPrice | None:
         """Return what a stream says at a time; None if that is before its first price."""
@@ -156,20 +176,35 @@ class PriceBook(dict[int, BookPrice]):
         return price
 
     def _count(self, price: BookPrice, change: int) -> None:
-        """Add a price to the indexes (1) or remove it (-1). Other books share the inner dictionaries: copy them."""
-        provider, model, tier, currency = price.key
-        names, prefixes = {model}, set[str]()
-        if price.price is not None:
-            names.update(price.price.names or ())
-            prefixes.update(price.price.prefixes or ())
-        for index, texts in ((self._by_name, names), (self._by_prefix, prefixes)):
-            for text in texts:
-                key = provider, text, tier, currency
-                counts = dict(index.get(key, ()))
-                counts[price.stream_id] = counts.get(price.stream_id, 0) + change
-                if not counts[price.stream_id]:
-                    del counts[price.stream_id]
-                if counts:
-                    index[key] = counts
-                else:
-                    index.pop(key, None)
+        """Add a price to the indexes (1) or remove it (-1). A withdrawal has no names of its own."""
+        if price.price is None:
+            return
+        market = price.key.market
+        for name in {price.key.model, *(price.price.names or ())}:
+            _count_in(self._by_name, (market, name), price.stream_id, change)
+        for prefix in set(price.price.prefixes or ()):
+            streams_before = len(self._by_prefix.get((market, prefix), ()))
+            _count_in(self._by_prefix, (market, prefix), price.stream_id, change)
+            if not streams_before or (market, prefix) not in self._by_prefix:
+                _count_in(self._prefix_lengths, market, len(prefix), change)
+                self._sort_lengths(market)
+
+    def _sort_lengths(self, market: Market) -> None:
+        if market in self._prefix_lengths:
+            self._prefix_lengths[market] = dict(sorted(self._prefix_lengths[market].items(), reverse=True))
+
+
+_Key = TypeVar("_Key")
+_Counted = TypeVar("_Counted")
+
+
+def _count_in(counters: dict[_Key, dict[_Counted, int]], key: _Key, counted: _Counted, change: int) -> None:
+    """Change a count by 1 or -1, without zeros. Other books share the inner dictionaries, so they are copied."""
+    counts = dict(counters.get(key, ()))
+    counts[counted] = counts.get(counted, 0) + change
+    if not counts[counted]:
+        del counts[counted]
+    if counts:
+        counters[key] = counts
+    else:
+        counters.pop(key, None)

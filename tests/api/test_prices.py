@@ -131,6 +131,27 @@ async def test_the_price_book_is_a_collection_of_periods(shared: Service) -> Non
     assert await shared.get(f"/v1/prices/{page['items'][1]['id']}") == page["items"][1]
 
 
+async def test_a_withdrawal_keeps_the_names_of_the_price_that_it_ends(shared: Service) -> None:
+    model, other = new_model(), new_model()
+    names = {"names": [f"{model}-alias"], "prefixes": [f"{model}-20"]}
+    withdrawn = (await shared.append(published(model, **names), published(other, prefixes=[model[:-1]])))[0]
+    end = event("price.withdrawn", {"effective_from": "2025-04-01T00:00:00Z"}, stream_id=withdrawn["stream_id"])
+    await shared.append(end)
+
+    for called in (f"{model}-alias", f"{model}-2026"):
+        sent = used(called)
+        await shared.append(sent)
+        assert (await entry_of(shared, sent))["unpriced"]
+
+    async def last_row() -> Any:
+        return (await shared.get("/v1/prices", model=model, sort="effective_from"))["items"][-1]
+
+    assert (await last_row()).items() >= {"withdrawn": True, **names}.items()
+    new_names = {"names": [f"{model}-new"], "prefixes": []}
+    await shared.append(published(model, "3", "2025-03-01T00:00:00Z", **new_names))
+    assert (await last_row()).items() >= {"withdrawn": True, **new_names}.items()
+
+
 async def test_a_quote_is_what_an_append_would_compute(shared: Service) -> None:
     model = new_model()
     (receipt,) = await shared.append(published(model))

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
 from hypothesis import given
@@ -70,11 +71,59 @@ def test_an_exact_name_goes_before_a_prefix_and_a_long_prefix_before_a_short_one
 
 
 def test_a_withdrawn_price_is_not_replaced_by_that_of_a_prefix() -> None:
-    book = book_of(("a", published("a-1")), ("b", published("b", prefixes=["a-"])))
     book = book_of(("a-1", published("a-1")), ("b", published("b", prefixes=["a-"])), ("a-1", withdrawn(2)))
 
     assert [found(book, "a-1", hour) for hour in (1, 2)] == [1, None]
     assert found(book, "a-2", 2) == 2
+
+
+def test_a_withdrawal_keeps_the_names_and_the_prefixes_of_the_price_that_it_ends() -> None:
+    book = book_of(
+        ("cheap", published("cheap", names=["other-alias"], prefixes=["gpt-4o"])),
+        ("dear", published("dear", prefixes=["gpt-4", "other"])),
+        ("cheap", withdrawn(2)),
+    )
+
+    for model in ("gpt-4o-2024", "other-alias"):
+        assert [found(book, model, hour) for hour in (1, 2)] == [1, None]
+    assert found(book, "gpt-4-turbo", 2) == 2
+
+
+def test_a_price_published_between_another_and_its_withdrawal_is_the_one_that_ends() -> None:
+    book = book_of(
+        ("a", published("a", names=["old"])),
+        ("b", published("b", prefixes=["old", "new"])),
+        ("a", withdrawn(4)),
+        ("a", published("a", 2, names=["new"])),
+    )
+
+    assert [found(book, "old", hour) for hour in (0, 2, 4)] == [1, 2, 2]
+    assert [found(book, "new", hour) for hour in (0, 2, 4)] == [2, 4, None]
+
+
+def test_only_prefixes_of_lengths_that_the_book_has_are_looked_up() -> None:
+    book = book_of(
+        ("a", published("a", prefixes=["ab", "cd"])),
+        ("b", published("b", prefixes=["a" * 40])),
+        ("a", published("a", 1, prefixes=["ab"])),
+    )
+    looked_up: list[str] = []
+
+    class Spied(dict[Any, Any]):
+        def get(self, key: Any, default: Any = None) -> Any:
+            looked_up.append(key[1])
+            return super().get(key, default)
+
+    book._by_prefix = Spied(book._by_prefix)
+    assert found(book, "ab" + "x" * 253, 2) == 3
+    assert looked_up == ["ab" + "x" * 38, "ab"]
+    assert found(book, "a" * 255) == 2
+
+    for position in (3, 2):
+        book.pop(position)
+    looked_up.clear()
+    assert found(book, "xy" + "x" * 253) is None
+    assert looked_up == ["xy"]
 
 
 def test_a_price_that_is_published_after_a_withdrawal_counts_again() -> None:
@@ -113,27 +162,28 @@ def histories(draw: st.DrawFn) -> list[Event]:
 
 
 def search(events: list[Event], model: str, hour: int) -> int | None:
-    """Look for the price of a call in all events."""
+    """Look for the price of a call in all events: replay each stream by time, and compare what matches."""
     at = NOON + timedelta(hours=hour)
-    in_force = []
+    matching = []
     for name in MODELS:
-        of_stream = [event for event in events if event[1] == stream(name) and event[2].effective_from <= at]
-        if of_stream:
-            in_force.append((name, max(of_stream, key=lambda event: (event[2].effective_from, event[0]))))
+        names, prefixes, last = {name}, set[str](), None
+        for event in sorted(events, key=order):
+            if event[1] != stream(name) or event[2].effective_from > at:
+                continue
+            last = event
+            if isinstance(event[2], PricePublished):
+                names, prefixes = {name, *(event[2].names or ())}, set(event[2].prefixes or ())
+        longest = max((len(prefix) for prefix in prefixes if model.startswith(prefix)), default=0)
+        if last is not None and (model in names or longest):
+            matching.append((model in names, longest if model not in names else 0, order(last), last))
+    if not matching:
+        return None
+    position, _, payload = max(matching)[3]
+    return position if isinstance(payload, PricePublished) else None
 
-    def winner(matching: list[Event]) -> Event | None:
-        return max(matching, key=lambda event: (event[2].effective_from, event[0]), default=None)
 
-    exact = winner(
-        [event for name, event in in_force if name == model or model in (getattr(event[2], "names", None) or ())]
-    )
-    if exact is not None:
-        return exact[0] if isinstance(exact[2], PricePublished) else None
-    for length in range(len(model), 0, -1):
-        matching = [event for _, event in in_force if model[:length] in (getattr(event[2], "prefixes", None) or ())]
-        if (longest := winner(matching)) is not None:
-            return longest[0]
-    return None
+def order(event: Event) -> tuple[datetime, int]:
+    return event[2].effective_from, event[0]
 
 
 @given(histories(), st.integers(0, 12))
