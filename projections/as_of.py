@@ -31,6 +31,9 @@ PAGE_EVENTS_MAX = 250
 EVENTS_MAX = 100_000
 """The most events that are folded for a row, which takes about three seconds of processor time."""
 
+JOBS_BELOW_MAX = 5_000
+"""The most jobs below a job whose events are folded: each page looks for the events of all of them."""
+
 TOO_MANY_EVENTS = (
     f"the row at this position is made of more than {EVENTS_MAX:,} events; `ledger replay` folds any number of them"
 )
@@ -49,7 +52,7 @@ async def row_as_of(database: Database, model: ReadModel[R], row_id: UUID, posit
         the row; None before its first event, and once it was deleted.
 
     Raises:
-        ReadTooLarge: more than `EVENTS_MAX` events would have to be folded.
+        ReadTooLarge: more than `EVENTS_MAX` events would be folded, or those of more than `JOBS_BELOW_MAX` jobs.
         ReplayError: an event cannot be folded, and no operator has decided to skip it.
     """
     concerning = await _concerning(database, model, row_id, position)
@@ -113,7 +116,7 @@ async def _concerning(database: Database, model: ReadModel[Any], row_id: UUID, p
     if model is CAMPAIGNS:
         return EventFilter(until=position, categories=(model.category, "cost"), campaign_id=row_id)
     if model is AGENT_JOBS:
-        below = await find_jobs_below(database, row_id, position, EVENTS_MAX)
+        below = await find_jobs_below(database, row_id, position, JOBS_BELOW_MAX)
         jobs = {"agent_job_ids": (row_id, *below)} if below else {"agent_job_id": row_id}
         return EventFilter(until=position, categories=(model.category, "cost"), **jobs)
     return EventFilter(until=position, categories=(model.category,), stream_ids=(row_id,))

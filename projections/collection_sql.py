@@ -19,7 +19,12 @@ Parameter = Callable[[Any], str]
 """Adds a value to a statement's arguments and returns its parameter, such as `$2`."""
 
 
-DERIVED = {(CAMPAIGNS, "budget_used_percentage"): "CASE WHEN t.budget = 0 THEN 0 ELSE t.spend * 100 / t.budget END"}
+DERIVED = {
+    (
+        CAMPAIGNS,
+        "budget_used_percentage",
+    ): "CASE WHEN t.budget = 0 THEN 0 ELSE greatest(t.spend, 0) * 100 / t.budget END"
+}
 """SQL of the figures that are no columns, and that rows can be sorted by; they may be null."""
 
 

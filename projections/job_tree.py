@@ -6,6 +6,7 @@ from uuid import UUID
 from ledger.database import Connection, Database
 from ledger.database.singleton import CHECKPOINT_TABLE, require_row
 from ledger.domain.catalogue import names_of
+from ledger.domain.errors import ReadTooLarge
 from ledger.log.read import EventFilter, read_all
 from projections.checkpoint import GROUP
 from projections.fold import parent_of
@@ -70,13 +71,16 @@ async def find_jobs_below(database: Database, job_id: UUID, position: int, limit
         database: the primary or a replica.
         job_id: of the job.
         position: of the log.
-        limit: the most jobs that are found in the read models.
+        limit: the most jobs.
 
     Returns:
         the ids of all jobs below that are not deleted; some may have been queued after the position.
+
+    Raises:
+        ReadTooLarge: there are more jobs than `limit` below it.
     """
     async with database.connection() as connection:
-        folded, ids = require_row(await connection.fetchrow(JOBS_BELOW, GROUP, job_id, limit), CHECKPOINT_TABLE)
+        folded, ids = require_row(await connection.fetchrow(JOBS_BELOW, GROUP, job_id, limit + 1), CHECKPOINT_TABLE)
     below = dict.fromkeys(ids)
     if folded < position:
         not_folded = EventFilter(after=folded, until=position, categories=("job",), types=OPENS_JOB)
@@ -85,4 +89,6 @@ async def find_jobs_below(database: Database, job_id: UUID, position: int, limit
                 parent_id = parent_of(event)
                 if parent_id == job_id or parent_id in below:
                     below[event.stream_id] = None
+    if len(below) > limit:
+        raise ReadTooLarge(f"more than {limit:,} jobs are below this one; `ledger replay` folds any number of them")
     return list(below)

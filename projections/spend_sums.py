@@ -63,6 +63,9 @@ class SpendSelection(NamedTuple):
     position: int | None
 
 
+_BOOKED_UNPRICED = "count(*) FILTER (WHERE posting.unpriced)"
+
+
 class _Source(NamedTuple):
     """The SQL of what is summed: entries, or postings."""
 
@@ -95,7 +98,7 @@ _POSTINGS = _Source(
     cost="posting.amount",
     tokens_used="posting.tokens_used",
     charged=f"posting.type IN ({', '.join(repr(name) for name in sorted(CHARGES))})",
-    unpriced="count(*) FILTER (WHERE posting.unpriced) - count(*) FILTER (WHERE posting.type = 'priced')",
+    unpriced=f"{_BOOKED_UNPRICED} - count(*) FILTER (WHERE posting.type = 'priced')",
 )
 
 
@@ -129,28 +132,38 @@ def _statement(selection: SpendSelection, limit: int) -> tuple[str, list[Any]]:
 
     source = _ENTRIES if selection.basis == "occurred" and selection.position is None else _POSTINGS
     source = source._replace(time="posting.booked_at") if selection.basis == "booked" else source
-    names = [*selection.groups, "currency"]
     keys = [*_keys(selection, source, parameter), "entry.currency"]
+    figures = _figures(source, selection.basis)
+    # PostgreSQL cuts names of more than 63 bytes off, such as `label.KEY`.
+    columns = [f"{key} AS key_{number}" for number, key in enumerate(keys, 1)]
+    members = {name: f"key_{number}" for number, name in enumerate((*selection.groups, "currency"), 1)}
+    order = ", ".join(members.values())
     with_name = "campaign_id" in selection.groups
-    order = ", ".join(f'"{name}"' for name in names)
-    numbers = ", ".join(str(number) for number in range(1, len(names) + 1))
-    columns = [f'{key} AS "{name}"' for key, name in zip(keys, names, strict=True)]
-    columns += ["nullif(campaign.name, '') AS campaign_name"] * with_name
+    if with_name:
+        columns.append("nullif(campaign.name, '') AS campaign_name")
+        members["campaign_name"] = "campaign_name"
+    members |= {name: name for name in figures}
     query = f"""
         WITH sums AS (
-            SELECT {", ".join([*columns, *_figures(source)])}
+            SELECT {", ".join([*columns, *(f"{figure} AS {name}" for name, figure in figures.items())])}
             FROM {source.rows} LEFT JOIN agent_jobs AS job ON job.id = entry.agent_job_id
                 {f"LEFT JOIN campaigns AS campaign ON campaign.id = {source.campaign_id}" if with_name else ""}
             WHERE {" AND ".join(_conditions(selection, source, parameter))}
-            GROUP BY {numbers}{", campaign_name" if with_name else ""}
-            ORDER BY {numbers}
+            GROUP BY {order}{", campaign_name" if with_name else ""}
+            ORDER BY {order}
             LIMIT {limit}
         )
         SELECT position, (SELECT count(*) FROM sums),
-            '[' || (SELECT string_agg(row_to_json(sums)::text, ',' ORDER BY {order}) FROM sums) || ']'
+            '[' || (SELECT string_agg({_json_object(members)}, ',' ORDER BY {order}) FROM sums) || ']'
         FROM ledger.projection_checkpoints WHERE name = $1
     """  # noqa: S608 (the names are keys that `is_key` accepts)
     return query, arguments
+
+
+def _json_object(members: dict[str, str]) -> str:
+    """Return SQL that writes columns as a JSON object, by the names of its members."""
+    parts = [f"""'"{name}":' || coalesce(to_json({column})::text, 'null')""" for name, column in members.items()]
+    return f"""'{{' || {" || ',' || ".join(parts)} || '}}'"""
 
 
 def _keys(selection: SpendSelection, source: _Source, parameter: Callable[[Any, str], str]) -> list[str]:
@@ -187,14 +200,17 @@ def _offset_text(offset: timedelta) -> str:
     return ("-" if offset < timedelta(0) else "+") + ":".join(f"{part:02}" for part in parts)
 
 
-def _figures(source: _Source) -> list[str]:
-    return [
-        f"trim_scale(sum({source.cost}))::text AS cost",
-        f"sum({source.tokens_used}) AS tokens_used",
-        *(f"coalesce(sum(entry.{name}) FILTER (WHERE {source.charged}), 0) AS {name}" for name in TOKENS),
-        f"count(*) FILTER (WHERE {source.charged}) AS entries",
-        f"{source.unpriced} AS unpriced",
-    ]
+def _figures(source: _Source, basis: Basis) -> dict[str, str]:
+    """Return the SQL of the sums by their names."""
+    # A past period must not change: what was booked without a cost stays so there.
+    unpriced = _BOOKED_UNPRICED if basis == "booked" else source.unpriced
+    return {
+        "cost": f"trim_scale(sum({source.cost}))::text",
+        "tokens_used": f"sum({source.tokens_used})",
+        **{name: f"coalesce(sum(entry.{name}) FILTER (WHERE {source.charged}), 0)" for name in TOKENS},
+        "entries": f"count(*) FILTER (WHERE {source.charged})",
+        "unpriced": unpriced,
+    }
 
 
 def _conditions(selection: SpendSelection, source: _Source, parameter: Callable[[Any, str], str]) -> list[str]:

@@ -139,14 +139,21 @@ DO $$
 DECLARE
     found bigint;
 BEGIN
-    SELECT position INTO found FROM ledger.events
+    SELECT position INTO found FROM ledger.events AS event
     WHERE data::text ~ '[0-9][.][0-9]{11}|"budget"[:]null'
-        OR data::text ~ '"(labels|usage|service_tier|response_id|original|agent_name|trace_id|span_id)":'
+        OR data::text ~ '"(labels|usage|service_tier|response_id|original|agent_name|trace_id|span_id|started_at)":'
         OR data ->> 'agent_type' NOT IN ('seo_writer', 'email_marketer', 'social_media', 'analyst', 'optimizer')
         OR data ->> 'resource_type' NOT IN ('openai_api', 'web_search', 'file_search', 'image_generation', 'embedding',
             'llm_api', 'media', 'other')
         OR data ->> 'content_type' NOT IN ('blog', 'email', 'social', 'video_script', 'ad_copy', 'landing_page')
         OR length(data ->> 'model_used') > 100 OR length(data ->> 'provider') > 100
+        OR length(text ->> 'error_message') > 10000 OR (data ->> 'expires_in')::bigint > 86400
+        OR type = 'job.completed' AND 'job.started' <> (
+            SELECT before.type FROM ledger.job_events AS before
+            WHERE before.stream_id = event.stream_id AND before.version < event.version
+                AND before.type IN ('job.queued', 'job.started', 'job.retried')
+            ORDER BY before.version DESC LIMIT 1
+        )
     ORDER BY position LIMIT 1;
     IF found IS NOT NULL THEN
         RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state', MESSAGE = 'the event at position ' || found

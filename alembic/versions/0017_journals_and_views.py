@@ -97,6 +97,9 @@ def ratio(numerator: str, denominator: str) -> str:
             AS quotient (whole, rest))"""  # noqa: S608 (fixed texts)
 
 
+WEEK = "604800"
+SECONDS_LEFT = "greatest(extract(epoch FROM campaign.end_date - now()), 0)"
+
 VIEWS = f"""
 CREATE VIEW campaign_health WITH (security_invoker = true) AS
 SELECT campaign.id AS campaign_id, campaign.name, campaign.status, campaign.currency, campaign.budget, campaign.spend,
@@ -107,8 +110,8 @@ SELECT campaign.id AS campaign_id, campaign.name, campaign.status, campaign.curr
     CASE WHEN campaign.budget IS NOT NULL AND week.cost > 0
         THEN {ratio("greatest(campaign.budget - campaign.spend - campaign.held, 0) * 7", "week.cost")} END AS days_left,
     campaign.start_date, campaign.end_date,
-    round(campaign.spend + week.cost / 7 * greatest(extract(epoch FROM campaign.end_date - now())::numeric / 86400, 0),
-        10) AS projected_spend
+    CASE WHEN campaign.end_date IS NOT NULL
+        THEN {ratio(f"campaign.spend * {WEEK} + week.cost * {SECONDS_LEFT}", WEEK)} END AS projected_spend
 FROM campaigns AS campaign CROSS JOIN LATERAL (
     SELECT coalesce(sum(entry.cost), 0) AS cost FROM budget_entries AS entry
     WHERE entry.campaign_id = campaign.id AND entry.status = 'settled'

@@ -236,7 +236,8 @@ FIELDS = {
     "if grouped by `campaign_id`.",
     "Spend.hour": "The start of the hour, as an RFC 3339 time with the zone's offset. Present if grouped by it.",
     "Spend.month": "The month, YYYY-MM. Present if grouped by it.",
-    "Spend.unpriced": "Number of budget entries whose cost is not known yet, and counts as 0.",
+    "Spend.unpriced": "Number of budget entries whose cost is not known yet, and counts as 0; with `basis=booked`, of "
+    "those whose cost was not known when they were booked.",
     "Spend.week": "The ISO week, YYYY-Www. Present if grouped by it.",
     "Spend.currency": "ISO 4217 code; there is a sum for each currency.",
 }

@@ -56,11 +56,12 @@ def parse_query(url: URL, query: type[S]) -> S:
         names.add(name)
         kind = kinds.get(name, object)
         # Lenient conversion by msgspec would also read "null" as None, "1.0" as 1 and "2025" as a time.
-        is_list = kind is inspect.VarTupleType
+        is_label = "labels" in kinds and name.startswith(LABEL_PREFIX)
+        is_list = is_label or kind is inspect.VarTupleType
         unlike = kind in _FORMS and not _FORMS[kind].fullmatch(value)
         if "\0" in value or unlike or (value.lower() == "null" and not is_list):
             raise Malformed(f"query parameter {name!r} cannot be {value!r}")
-        if "labels" in kinds and name.startswith(LABEL_PREFIX):
+        if is_label:
             given.setdefault("labels", {})[_label_key(name)] = _split(value)
         else:
             given[name] = _split(value) if is_list else value

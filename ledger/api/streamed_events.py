@@ -55,7 +55,7 @@ async def stream(
 def _compressor(request: web.Request, response: web.StreamResponse, first: bytes | None) -> Compressor | None:
     """Return the compressor of a response, and set its headers; None if it is sent as it is."""
     response.headers.update(VARY)
-    is_short = first is None or len(first) <= PLAIN_BYTES_MAX
+    is_short = first is None or 0 < len(first) <= PLAIN_BYTES_MAX
     if is_short or not accepts_gzip(request.headers.get("Accept-Encoding", "")):
         return None
     response.headers.update(GZIPPED)

@@ -17,7 +17,7 @@ TRACE = "0af7651916cd43dd8448eb211c80319c"
 async def things(shared: Service) -> Named:
     """Campaigns that use 50, 0.1, 0 (of nothing) and 200 percent of their budget, one without; jobs and costs."""
     half = campaign("10", labels={"team": "growth", "region": "eu"})
-    little = campaign("1000", labels={"team": "a, b"})
+    little = campaign("1000", labels={"team": "a, b", "region": "null"})
     nothing = campaign("0")
     over = campaign("1", labels={"team": "growth"})
     endless = campaign()
@@ -48,6 +48,7 @@ async def found(service: Service, things: Named, path: str, **parameters: str) -
         ("campaigns", {"label.team": "growth", "label.region": "eu"}, ["half"]),
         ("campaigns", {"label.team": "growth,a\\, b"}, ["half", "little", "over"]),
         ("campaigns", {"label.team": "a, b"}, []),
+        ("campaigns", {"label.region": "null"}, ["little"]),
         ("campaigns", {"label.none": "growth"}, []),
         # A job has the labels of its campaign too, and its own win; an entry those of its job.
         ("agent-jobs", {"label.team": "research", "label.region": "eu"}, ["named"]),

@@ -9,7 +9,7 @@ import pytest
 from projections.spend_sums import KEYS
 from tests.api.helpers import adjust
 from tests.conftest import Service
-from tests.events import campaign, cost, follow, job, reserve
+from tests.events import campaign, cost, event, follow, job, price, reserve
 from tests.log.erasures import erased
 
 Items = list[dict[str, Any]]
@@ -89,8 +89,8 @@ async def test_booked_and_occurred_have_the_same_total(shared: Service, drawn: i
 async def test_each_position_shows_the_sums_as_they_were_then(service: Service) -> None:
     events = drawn_history(2)
     shown = []
-    for event in events:
-        await service.append(event)
+    for each in events:
+        await service.append(each)
         shown.append(await spend(service, group_by="agent_job_id,day"))
 
     for position, items in list(enumerate(shown, 1))[:: len(shown) // 8]:
@@ -114,6 +114,34 @@ async def test_a_booked_period_never_changes(service: Service) -> None:
     assert after[0] == before[0]
     assert after[1] != before[1]
     assert [item["cost"] for item in await spend(service, basis="booked", **{"from": end})] == ["1.5"]
+
+
+async def test_an_entry_priced_later_stays_unpriced_where_it_was_booked(service: Service) -> None:
+    published = price("mystery-1")
+    call = {"provider": published["data"]["provider"], "model_used": "mystery-1", "usage": {"input_tokens": 10}}
+    unpriced = event("cost.recorded", {"resource_type": "llm_api", **call})
+    (receipt,) = await service.append(unpriced)
+    await service.append(published)
+    async with service.client.post("/v1/prices/reprice", json={}) as answer:
+        assert answer.status == 200, await answer.text()
+
+    sums = {basis: await spend(service, basis=basis) for basis in ("booked", "occurred")}
+    then = await spend(service, as_of=str(receipt["position"]))
+
+    assert [item["unpriced"] for item in sums["booked"]] == [1]
+    assert [item["unpriced"] for item in sums["occurred"]] == [0]
+    assert [(item["unpriced"], item["cost"]) for item in then] == [(1, "0")]
+    assert sums["booked"][0]["cost"] == sums["occurred"][0]["cost"] != "0"
+
+
+async def test_keys_of_labels_that_differ_only_at_their_ends_are_distinguished(shared: Service) -> None:
+    keys = ["a" * 62 + end for end in "xy"]
+    created = campaign(labels={keys[0]: "one", keys[1]: "two"})
+    await shared.append(created, cost("3", campaign_id=created["id"]))
+
+    (item,) = await spend(shared, group_by=",".join(f"label.{key}" for key in keys), campaign_id=created["id"])
+
+    assert {f"label.{keys[0]}": "one", f"label.{keys[1]}": "two", "cost": "3"}.items() <= item.items()
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 
 from ledger.api import job_trees
 from ledger.database import Database
+from projections import as_of
 from tests.api.test_keys import key_header, served
 from tests.conftest import Service
 from tests.events import campaign, cost, event, follow, job, reserve
@@ -76,6 +77,18 @@ async def test_a_tree_of_too_many_jobs_is_refused(
     assert problem["type"] == "/problems/read-too-large"
     assert status == problem["status"]
     assert len((await shared.get(f"/v1/agent-jobs/{jobs['left']['id']}/tree"))["items"]) == 2
+
+
+async def test_the_past_of_a_job_with_too_many_jobs_below_it_is_refused(
+    shared: Service, jobs: dict[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = await shared.head()
+    monkeypatch.setattr(as_of, "JOBS_BELOW_MAX", 2)
+
+    status, problem = await shared.problem(f"/v1/agent-jobs/{jobs['root']['id']}", as_of=str(head))
+
+    assert (status, problem["type"]) == (problem["status"], "/problems/read-too-large")
+    assert (await shared.get(f"/v1/agent-jobs/{jobs['left']['id']}", as_of=str(head)))["tree_cost"] == "0.25"
 
 
 async def test_a_job_that_does_not_exist_has_no_tree(shared: Service) -> None:

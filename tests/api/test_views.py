@@ -46,6 +46,22 @@ async def test_campaign_health_has_the_budget_of_every_campaign(shared: Service)
         assert {"spent": row["spend"], **{name: row[name] for name in names}} == budget
 
 
+async def test_campaign_health_projects_spend_to_the_end_of_the_campaign(shared: Service) -> None:
+    day = timedelta(days=1)
+    ends = {"open": None, "over": datetime.now(UTC) - day, "later": datetime.now(UTC) + 70 * day}
+    projected = {}
+    for name, end in ends.items():
+        each = campaign("100", start_date="2025-01-01", **{"end_date": end.isoformat()} if end else {})
+        await shared.append(each, cost("7", campaign_id=each["id"]))
+        await shared.get(f"/v1/campaigns/{each['id']}")
+        [row] = await view(shared, "campaign_health", each["id"])
+        projected[name] = row["projected_spend"]
+
+    assert (projected["open"], projected["over"]) == (None, "7")
+    # 1 a day, and the test takes less than a day.
+    assert Decimal(76) < Decimal(projected["later"]) <= Decimal(77)
+
+
 async def test_spend_daily_has_the_spend_by_day(shared: Service) -> None:
     created = campaign(budget="1")
     queued = job(created["id"], agent_type="researcher", agent_name="scout")
