@@ -11,7 +11,7 @@ PAGE_ENTRIES_MAX = 500
 """The most entries that one request reprices."""
 
 ENTRIES = """
-SELECT id, provider, model_used, service_tier, currency, occurred_at, usage::text AS usage, price_position
+SELECT id, provider, model_used, service_tier, currency, occurred_at, usage::text AS usage, price_position, position
 FROM public.budget_entries
 WHERE status = 'settled' AND usage IS NOT NULL AND (unpriced OR ($1 AND price_position IS NOT NULL))
     AND ($2::uuid IS NULL OR campaign_id = $2)
@@ -32,7 +32,7 @@ class Selection(NamedTuple):
 
 
 class UnpricedEntry(NamedTuple):
-    """An entry to price: the call, what it used as JSON, and the price of its present cost."""
+    """An entry to price: the call, what it used as JSON, the price of its cost, and the position of its last event."""
 
     id: UUID
     provider: str | None
@@ -42,6 +42,7 @@ class UnpricedEntry(NamedTuple):
     occurred_at: datetime
     usage: str
     price_position: int | None
+    position: int
 
 
 async def read_entries(connection: Connection, selection: Selection) -> Sequence[UnpricedEntry]:

@@ -105,9 +105,8 @@ async def reprice(request: web.Request, services: Services) -> web.StreamRespons
         await connection.execute(LOCK_REPRICING)
         # The entries must be those after the run before.
         await services.read_models.wait(await read_head(connection), services.wait_seconds_max, caller.name)
-        book = await services.prices.current(connection)
         repriced = await reprice_page(
-            connection, services.appender, book, selection, actor=caller.name, dry_run=asked.dry_run
+            connection, services.appender, services.prices, selection, actor=caller.name, dry_run=asked.dry_run
         )
     return json_response(repriced)
 

@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Annotated
-from uuid import UUID
+from uuid import UUID, uuid5
 
 import msgspec
-from uuid_utils.compat import uuid7
 
 from ledger.api.views import Money
 from ledger.database import Connection
@@ -22,10 +21,12 @@ from ledger.domain.usage import Usage
 from ledger.log.append import rehearse
 from ledger.log.appender import Appender
 from ledger.log.prepare import prepare
+from ledger.log.price_cache import PriceCache
 from ledger.log.submit import append_each
 from projections.unpriced import PAGE_ENTRIES_MAX, Selection, UnpricedEntry, read_entries
 
-# An advisory lock: "ledger" in ASCII, and 4 for repricing. Two runs at a time would adjust an entry twice.
+# An advisory lock: "ledger" in ASCII, and 4 for repricing. Two runs at a time would do the same work. The second could
+# adjust nothing twice: see `_event_id`.
 LOCK_REPRICING = "SELECT pg_advisory_xact_lock(x'6c65646765720004'::bigint)"
 
 
@@ -66,14 +67,14 @@ class Plan(msgspec.Struct):
 
 
 async def reprice_page(
-    connection: Connection, appender: Appender, book: PriceBook, selection: Selection, *, actor: str, dry_run: bool
+    connection: Connection, appender: Appender, prices: PriceCache, selection: Selection, *, actor: str, dry_run: bool
 ) -> Repriced:
     """Reprice the next entries of a selection, at most `PAGE_ENTRIES_MAX`.
 
     Args:
         connection: inside a transaction that has the lock of `LOCK_REPRICING`; the read models are up to date.
         appender: appends the costs and adjustments.
-        book: the prices.
+        prices: the price book of the process.
         selection: which entries.
         actor: the key or the command-line user that reprices.
         dry_run: whether to append nothing; the events are judged all the same.
@@ -82,11 +83,12 @@ async def reprice_page(
         what was done, or would be.
     """
     entries = await read_entries(connection, selection)
-    plan = _plan(book, entries, actor)
+    # The book is loaded after the entries, so that it has the price of each of them.
+    plan = _plan(await prices.current(connection), entries, actor)
     candidates = [change.candidate for change in plan.changes]
     outcomes: Sequence[Receipt | LedgerError]
     if dry_run:
-        outcomes = await rehearse(connection, Request(candidates, independent=True))
+        outcomes = await rehearse(connection, Request(candidates, independent=True), prices)
     else:
         outcomes = await append_each(appender, candidates)
     return _report(entries, plan, outcomes)
@@ -94,7 +96,8 @@ async def reprice_page(
 
 def _report(entries: Sequence[UnpricedEntry], plan: Plan, outcomes: Sequence[Receipt | LedgerError]) -> Repriced:
     outcome_of = zip(plan.changes, outcomes, strict=True)
-    done = [change for change, outcome in outcome_of if isinstance(outcome, Receipt)]
+    # A duplicate is the change of another run.
+    done = [change for change, outcome in outcome_of if isinstance(outcome, Receipt) and not outcome.duplicate]
     amounts: dict[str, Decimal] = {}
     for change in done:
         amounts[change.currency] = money.add(amounts.get(change.currency, money.ZERO), change.amount)
@@ -148,8 +151,17 @@ def _change(book: PriceBook, entry: UnpricedEntry, priced: Priced, usage: Usage,
         if adjusted is None:
             return None
         payload, amount = adjusted, adjusted.amount
-    candidate = prepare(type_of(type(payload)), payload, actor=actor, event_id=uuid7(), stream_id=entry.id)
+    candidate = prepare(type_of(type(payload)), payload, actor=actor, event_id=_event_id(entry), stream_id=entry.id)
     return Change(candidate, entry.currency, amount)
+
+
+def _event_id(entry: UnpricedEntry) -> UUID:
+    """Derive the id of the change of an entry from the state that is changed.
+
+    A run whose connection is lost may still be writing while the next one reads the state before. Both changes then
+    have one id, and the log takes only one of them, whatever prices they were computed by.
+    """
+    return uuid5(entry.id, f"reprice {entry.position}")
 
 
 def _adjustment(book: PriceBook, position: int, priced: Priced, usage: Usage) -> CostAdjusted | None:

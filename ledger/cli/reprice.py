@@ -44,16 +44,15 @@ def reprice(dry_run: bool, adjust: bool, campaign: UUID | None, home: Path | Non
 
 async def _reprice(url: URL, selection: Selection, dry_run: bool) -> Repriced:
     """Reprice page by page, and return the sum of all pages."""
-    total, cache = Repriced(0, 0, 0, 0, 0, {}, None), PriceCache()
+    total, prices = Repriced(0, 0, 0, 0, 0, {}, None), PriceCache()
     async with migrated_database(url) as database, open_appender(database) as appender:
         while True:
             async with database.connection() as connection, connection.transaction():
                 await connection.execute(LOCK_REPRICING)
                 if (await fold_new_events(database)).lag_events:
                     fail("the tables are behind the log, see `ledger status`; run this command again")
-                book = await cache.current(connection)
                 actor = command_line_actor()
-                page = await reprice_page(connection, appender, book, selection, actor=actor, dry_run=dry_run)
+                page = await reprice_page(connection, appender, prices, selection, actor=actor, dry_run=dry_run)
             total = _sum(total, page)
             if page.next is None:
                 return total

@@ -119,9 +119,18 @@ async def lock_and_load(
     return await _load(connection, LOCK_AND_LOAD, requests, prices, now)
 
 
-async def rehearse(connection: Connection, request: Request) -> Verdict:
-    """Judge a request as an append at this moment would, without the head lock, and record nothing."""
-    state, _ = await _load(connection, LOAD, [request], PriceCache(), None)
+async def rehearse(connection: Connection, request: Request, prices: PriceCache) -> Verdict:
+    """Judge a request as an append at this moment would, without the head lock, and record nothing.
+
+    Args:
+        connection: a connection in any state.
+        request: the request to judge.
+        prices: the price book of the process.
+
+    Returns:
+        the verdict.
+    """
+    state, _ = await _load(connection, LOAD, [request], prices, None)
     (verdict,) = await judge_all(state, [request])
     return verdict
 

@@ -79,7 +79,8 @@ class OptimisticJudge:
             raise HeadMovedError("another process has appended")
         await state.merge(loaded, needed)
         if loaded.prices is not None:
-            state.set_prices(await self._prices.book_at(connection, loaded.prices, loaded.head.position))
+            async with asyncio.timeout(APPEND_SECONDS_MAX):
+                state.set_prices(await self._prices.book_at(connection, loaded.prices, loaded.head.position))
         self._state = state
         verdicts = await judge_all(state, requests)
         async with asyncio.timeout(APPEND_SECONDS_MAX):

@@ -5,6 +5,7 @@ further round trip. If the last known event is not in the log any more, as after
 book is loaded again.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from itertools import takewhile
 from typing import NamedTuple
@@ -58,24 +59,49 @@ async def read_prices(connection: Connection, start: int = 0) -> AsyncIterator[P
         start = rows[-1].position + 1
 
 
-class PriceCache:
-    """The recorded prices up to the last price event that was loaded. Working states get clones of the book."""
+class _LoadedPrices:
+    """A price book with the marker of its last price event; rows that it has already are skipped."""
 
     def __init__(self) -> None:
-        self._book = PriceBook()
-        self._last = BEFORE_ALL
+        self.book = PriceBook()
+        self.last = BEFORE_ALL
+
+    def add(self, row: PriceRow) -> None:
+        if row.position > self.last.position:
+            payload = decode_stored(row.type, row.schema_version, row.data, None)
+            assert isinstance(payload, PricePublished | PriceWithdrawn)
+            self.book.add(row.position, row.stream_id, payload)
+            self.last = Marker(row.position, row.id)
+
+    def continues_with(self, rows: Sequence[PriceRow]) -> bool:
+        """Whether the log still has the last known price event, by what a load returned.
+
+        Each load returns that event once more. If the event became known during the load, the answer may have it among
+        other rows, or lack it; the latter looks like an event that was lost.
+        """
+        return self.last == BEFORE_ALL or any(Marker(row.position, row.id) == self.last for row in rows)
+
+
+class PriceCache:
+    """The recorded prices up to the last price event that was loaded. Working states get clones of the book.
+
+    Requests share it: what was loaded is replaced as a whole, and only by one of them at a time.
+    """
+
+    def __init__(self) -> None:
+        self._prices = _LoadedPrices()
         self._is_loaded = False
+        self._lock = asyncio.Lock()
 
     @property
     def position(self) -> int:
         """The position from which the next load returns price events."""
-        return self._last.position
+        return self._prices.last.position
 
     async def load_once(self, connection: Connection) -> None:
         """Load all prices, unless they were loaded before. Call this without the head lock."""
         if not self._is_loaded:
-            await self._read_on(connection)
-            self._is_loaded = True
+            await self.current(connection)
 
     async def book_at(self, connection: Connection, loaded: str, head: int) -> PriceBook:
         """Return the book as of a position, for a working state.
@@ -85,41 +111,33 @@ class PriceCache:
             loaded: what `ledger.load_prices` returned for `position`, in the statement that loaded the state.
             head: the position of the state; the load may have seen later prices.
         """
-        await self._update(connection, loaded)
-        book = self._book.clone()
+        async with self._lock:
+            await self._update(connection, loaded)
+            book = self._prices.book.clone()
         for position in list(takewhile(lambda position: position > head, reversed(book))):
             book.pop(position)
         return book
 
     async def current(self, connection: Connection) -> PriceBook:
         """Return the book as of now, only for reading, before the caller waits for anything else."""
-        loaded = await connection.fetchval(LOAD_PRICES, self._last.position, PAGE_PRICES_MAX)
-        await self._update(connection, loaded)
-        self._is_loaded = True
-        return self._book
+        async with self._lock:
+            await self._update(connection, await self._load(connection))
+            self._is_loaded = True
+            return self._prices.book
+
+    async def _load(self, connection: Connection) -> str:
+        loaded: str = await connection.fetchval(LOAD_PRICES, self.position, PAGE_PRICES_MAX)
+        return loaded
 
     async def _update(self, connection: Connection, loaded: str) -> None:
         rows = _rows.decode(loaded)
-        if not self._continues(rows):
-            self._book, self._last = PriceBook(), BEFORE_ALL
-            await self._read_on(connection)
-        else:
+        while self._prices.continues_with(rows):
             for row in rows:
-                self._add(row)
-            if len(rows) == PAGE_PRICES_MAX:
-                await self._read_on(connection)
-
-    async def _read_on(self, connection: Connection) -> None:
-        async for row in read_prices(connection, self._last.position):
-            self._add(row)
-
-    def _continues(self, rows: Sequence[PriceRow]) -> bool:
-        """Whether the log still has the last known price event: each load returns it once more."""
-        return self._last == BEFORE_ALL or (bool(rows) and Marker(rows[0].position, rows[0].id) == self._last)
-
-    def _add(self, row: PriceRow) -> None:
-        if row.position > self._last.position:
-            payload = decode_stored(row.type, row.schema_version, row.data, None)
-            assert isinstance(payload, PricePublished | PriceWithdrawn)
-            self._book.add(row.position, row.stream_id, payload)
-            self._last = Marker(row.position, row.id)
+                self._prices.add(row)
+            if len(rows) < PAGE_PRICES_MAX:
+                return
+            rows = _rows.decode(await self._load(connection))
+        prices = _LoadedPrices()
+        async for row in read_prices(connection):
+            prices.add(row)
+        self._prices = prices

@@ -6,9 +6,14 @@ from uuid import UUID, uuid4
 import aiohttp
 import pytest
 
+from ledger.api import repricing
 from ledger.api.app import listen, serving
+from ledger.api.repricing import Repriced, reprice_page
+from ledger.cli.databases import open_appender
 from ledger.database import Database
 from ledger.domain.price import price_stream
+from ledger.log.price_cache import PriceCache
+from projections.unpriced import Selection, read_entries
 from projections.verify import verify
 from tests.api.helpers import slug, without
 from tests.api.test_keys import key_header, served
@@ -254,6 +259,44 @@ async def test_a_back_dated_price_changes_nothing_until_costs_are_adjusted(share
     entry = await entry_of(shared, sent)
     assert (entry["cost"], entry["adjusted"]) == ("0.0038", "0.001")
     assert entry["price_position"] == back_dated["position"]
+
+
+@pytest.mark.parametrize("is_priced", [False, True])
+async def test_a_run_that_read_the_entries_before_another_one_changes_nothing(
+    shared: Service, monkeypatch: pytest.MonkeyPatch, is_priced: bool
+) -> None:
+    model, owner = new_model(), campaign()
+    sent = used(model, campaign_id=owner["id"])
+    await shared.append(owner, *([published(model)] if is_priced else []), sent)
+    await shared.append(published(model, "3", "2025-06-01T00:00:00Z"))
+    await entry_of(shared, sent)
+    selection = Selection(True, UUID(owner["id"]), None, None, None)
+    async with (
+        Database(shared.database_url) as database,
+        open_appender(database) as appender,
+        database.connection() as connection,
+    ):
+        stale = await read_entries(connection, selection)
+
+        async def read_before(*_: object) -> Any:
+            return stale
+
+        monkeypatch.setattr(repricing, "read_entries", read_before)
+
+        async def run() -> Repriced:
+            cache = PriceCache()
+            return await reprice_page(connection, appender, cache, selection, actor="local", dry_run=False)
+
+        first, same = await run(), await run()
+        await shared.append(published(model, "5", "2025-07-01T00:00:00Z"))
+        other = await run()
+    monkeypatch.undo()
+
+    assert [(run.priced + run.adjusted, run.refused) for run in (first, same, other)] == [(1, 0), (0, 1), (0, 1)]
+    assert (await entry_of(shared, sent))["cost"] == "0.0038"
+    _, fresh = await post(shared, "/v1/prices/reprice", {"campaign_id": owner["id"], "adjust": True})
+    assert fresh["amounts"] == {"USD": "0.002"}
+    assert (await verify(shared.database, lambda difference: None)).faults == []
 
 
 async def test_a_cost_too_large_for_an_amount_is_refused_and_not_counted_as_unpriced(shared: Service) -> None:
