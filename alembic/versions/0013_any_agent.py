@@ -1,7 +1,7 @@
 """Amounts of 18 decimals, open kinds, and columns for usage, labels, traces and trees of jobs.
 
-Each of the large tables is written anew once, with its indexes, under an exclusive lock. Measured with 1,000,000
-budget entries: see docs/upgrading.md.
+Each of the large tables is written anew once, with its indexes, under an exclusive lock. docs/upgrading.md has
+the time, measured with up to 1,000,000 budget entries.
 
 Revision: 0013, after 0012.
 """

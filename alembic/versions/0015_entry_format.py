@@ -35,7 +35,7 @@ SKIP_FORMAT_1 = (
 # The state is [format, status, campaign_id, agent_job_id, cost, tokens_used, held, expires_at, is_credit, unpriced,
 # currency, provider, model_used, service_tier, resource_type, labels], as `ledger/log/entry_states.py` writes it.
 # An entry is charged once, by `cost.recorded` or `cost.settled`; an entry with more than one event is not held.
-# It takes about 30 s for a million entries.
+# It reads all cost events; docs/upgrading.md has its time.
 STORE_ENTRIES = """
 INSERT INTO ledger.entries (stream_id, version, state)
 WITH event AS (

@@ -1,6 +1,8 @@
 """The journals cost_postings and denied_holds, filled from the log, and views for business tools.
 
-Filling reads all cost events once. Revision: 0017, after 0016.
+Filling reads all cost events once; docs/upgrading.md has its time.
+
+Revision: 0017, after 0016.
 """
 
 from alembic import op
@@ -267,14 +269,7 @@ BEGIN
 END $$
 """
 
-GRANT_NOW = f"""
-DO $$
-DECLARE
-    name text;
-BEGIN
-    {GRANT}
-END $$
-"""
+GRANT_NOW = f"DO $$ DECLARE name text; BEGIN {GRANT} END $$"
 
 
 def execute_all(statements: str) -> None:
@@ -283,20 +278,15 @@ def execute_all(statements: str) -> None:
         op.execute(statement)
 
 
-def comment(target: str, text: str) -> None:
-    """Set the comment on a table, a view or a column."""
-    op.execute(f"COMMENT ON {target} IS '{text}'")
-
-
 def upgrade() -> None:
     op.execute("SET LOCAL statement_timeout = 0")
     execute_all(TABLES)
     execute_all(FILL)
     execute_all(VIEWS)
     for target, (text, columns) in COMMENTS.items():
-        comment(target, text)
+        op.execute(f"COMMENT ON {target} IS '{text}'")
         for name, column_text in columns.items():
-            comment(f"COLUMN {target.split()[1]}.{name}", column_text)
+            op.execute(f"COMMENT ON COLUMN {target.split()[1]}.{name} IS '{column_text}'")
     op.execute("ALTER PROCEDURE ledger.grant_roles() RENAME TO grant_roles_0016")
     op.execute(GRANT_ROLES)
     op.execute("REVOKE ALL ON PROCEDURE ledger.grant_roles FROM PUBLIC")
