@@ -18,7 +18,7 @@ from ledger.domain.judge_content import judge_content
 from ledger.domain.judge_cost import judge_cost, release_holds, with_limits
 from ledger.domain.judge_job import judge_job
 from ledger.domain.judge_ledger import judge_ledger, require_text_to_erase
-from ledger.domain.judge_price import judge_price
+from ledger.domain.judge_price import judge_price, require_room
 from ledger.domain.same_content import has_same_content
 from ledger.domain.service_events import denial_of
 from ledger.domain.working_state import WorkingState
@@ -97,6 +97,8 @@ def _judge_event(working_state: WorkingState, candidate: Candidate) -> Receipt:
         require_references_allowed(working_state, candidate)
     if candidate.event_type.category == "ledger":
         require_text_to_erase(working_state, candidate)
+    elif candidate.event_type.category == "price":
+        require_room(working_state, candidate)
     receipt = with_limits(working_state, candidate, apply(working_state, candidate))
     if candidate.event_type.ends_job:
         release_holds(working_state, candidate)

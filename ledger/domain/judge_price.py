@@ -29,6 +29,12 @@ def judge_price(working_state: WorkingState, candidate: Candidate) -> Receipt:
     return receipt
 
 
+def require_room(working_state: WorkingState, candidate: Candidate) -> None:
+    """Raise `InvalidFieldError` if the price book is full. Recorded prices are not bounded: they are in the log."""
+    payload = candidate.payload
+    working_state.prices.require_room(payload if isinstance(payload, PricePublished) else None)
+
+
 def _require_price(working_state: WorkingState, candidate: Candidate, payload: PriceWithdrawn) -> None:
     """Refuse to withdraw a price where there is none. What the stream says at other times does not matter."""
     event_type, at = candidate.event_type, payload.effective_from

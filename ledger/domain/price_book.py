@@ -1,6 +1,6 @@
 """`PriceBook`: all prices by the position of their event, and the look-up of the price of a call."""
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left, bisect_right, insort
 from datetime import datetime
 from operator import attrgetter
 from typing import Any, NamedTuple, Self, TypeVar
@@ -8,8 +8,15 @@ from uuid import UUID
 
 import msgspec
 
+from ledger.domain.codec import InvalidFieldError
 from ledger.domain.price import PricePublished, PriceWithdrawn
 from ledger.domain.pricing import PriceTable
+
+WEIGHT_MAX = 100_000
+"""The most prices, names, prefixes and tiers of a book to which new prices are added: about 90 MB in each process."""
+
+WITHDRAWALS_MAX = 10_000
+"""What withdrawals may add to that."""
 
 
 class PriceKey(NamedTuple):
@@ -54,6 +61,11 @@ class BookPrice(msgspec.Struct, gc=False):
             self.prepared = PriceTable(self.price)
         return self.prepared
 
+    @property
+    def weight(self) -> int:
+        """How much of the book it takes, in units of `WEIGHT_MAX`."""
+        return weight_of(self.price)
+
     def is_for(self, key: PriceKey) -> bool:
         """Whether it may be the price of a call, apart from its time."""
         if key.market != self.key.market:
@@ -70,6 +82,12 @@ class BookPrice(msgspec.Struct, gc=False):
         return self.price is not None and prefix in (self.price.prefixes or ())
 
 
+def weight_of(price: PricePublished | None) -> int:
+    """Return how much of a book a price takes, in units of `WEIGHT_MAX`; None is a withdrawal."""
+    lists = (price.names, price.prefixes, price.tiers) if price is not None else ()
+    return 1 + sum(len(each) for each in lists if each)
+
+
 _effective_from = attrgetter("effective_from")
 _order = attrgetter("order")
 
@@ -82,16 +100,21 @@ class PriceBook(dict[int, BookPrice]):
 
     def __init__(self) -> None:
         super().__init__()
-        self._streams: dict[UUID, tuple[BookPrice, ...]] = {}
+        self.weight = 0
+        self._streams: dict[UUID, list[BookPrice]] = {}
+        # The streams whose lists no other book shares.
+        self._own: set[UUID] = set()
         self._by_name: _Index = {}
         self._by_prefix: _Index = {}
         self._prefix_lengths: dict[Market, dict[int, int]] = {}
         """The lengths of the prefixes, the longest first, and how many prefixes of `_by_prefix` have each."""
 
     def clone(self) -> Self:
-        """Return a book that can be changed separately. Its values are shared: none of them is ever changed."""
+        """Return a book that can be changed separately. Both share their values, and copy a list before a change."""
         clone = type(self)()
+        self._own = set()
         dict.update(clone, self)
+        clone.weight = self.weight
         clone._streams = dict(self._streams)
         clone._by_name = dict(self._by_name)
         clone._by_prefix = dict(self._by_prefix)
@@ -108,6 +131,13 @@ class PriceBook(dict[int, BookPrice]):
             return BookPrice(payload.effective_from, position, stream_id, self._streams[stream_id][0].key, None)
         key = PriceKey(payload.provider, payload.model, str(payload.service_tier), str(payload.currency))
         return BookPrice(payload.effective_from, position, stream_id, key, payload)
+
+    def require_room(self, price: PricePublished | None) -> None:
+        """Raise `InvalidFieldError` if the book is too full for a new price; None is a withdrawal."""
+        weight_max = WEIGHT_MAX if price is not None else WEIGHT_MAX + WITHDRAWALS_MAX
+        if self.weight + weight_of(price) > weight_max:
+            detail = f"the price book is full: it has {self.weight:,} prices, names, prefixes and tiers, the most are"
+            raise InvalidFieldError("effective_from", f"{detail} {weight_max:,}")
 
     def find(self, key: PriceKey, at: datetime) -> BookPrice | None:
         """Find the price of a call.
@@ -157,9 +187,7 @@ class PriceBook(dict[int, BookPrice]):
 
     def __setitem__(self, position: int, price: BookPrice) -> None:
         super().__setitem__(position, price)
-        prices = self._streams.get(price.stream_id, ())
-        index = bisect_left(prices, price.order, key=_order)
-        self._streams[price.stream_id] = (*prices[:index], price, *prices[index:])
+        insort(self._own_list(price.stream_id), price, key=_order)
         self._count(price, 1)
 
     def pop(self, position: int, default: Any = None) -> Any:
@@ -167,16 +195,24 @@ class PriceBook(dict[int, BookPrice]):
         price = super().pop(position, None)
         if price is None:
             return default
-        prices = self._streams[price.stream_id]
-        index = bisect_left(prices, price.order, key=_order)
-        self._streams[price.stream_id] = prices[:index] + prices[index + 1 :]
-        if len(prices) == 1:
+        prices = self._own_list(price.stream_id)
+        del prices[bisect_left(prices, price.order, key=_order)]
+        if not prices:
             del self._streams[price.stream_id]
+            self._own.discard(price.stream_id)
         self._count(price, -1)
         return price
 
+    def _own_list(self, stream_id: UUID) -> list[BookPrice]:
+        """Return the prices of a stream, to be changed."""
+        if stream_id not in self._own:
+            self._own.add(stream_id)
+            self._streams[stream_id] = list(self._streams.get(stream_id, ()))
+        return self._streams[stream_id]
+
     def _count(self, price: BookPrice, change: int) -> None:
         """Add a price to the indexes (1) or remove it (-1). A withdrawal has no names of its own."""
+        self.weight += change * price.weight
         if price.price is None:
             return
         market = price.key.market

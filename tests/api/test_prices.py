@@ -13,12 +13,14 @@ from ledger.cli.databases import open_appender
 from ledger.database import Database
 from ledger.domain.price import price_stream
 from ledger.log.price_cache import PriceCache
+from ledger.log.request_body import REQUEST_EVENTS_MAX
 from projections.unpriced import Selection, read_entries
 from projections.verify import verify
 from tests.api.helpers import slug, without
 from tests.api.test_keys import key_header, served
 from tests.conftest import Service
 from tests.events import campaign, event, follow
+from tests.log.helpers import query
 
 USAGE = {"input_tokens": 1000, "output_tokens": 100}
 
@@ -347,15 +349,17 @@ async def test_a_price_of_one_process_counts_at_once_in_another(shared: Service)
     assert positions[::2] == positions[1::2]
 
 
-async def test_a_large_batch_of_prices_and_costs_uses_each_price_once(shared: Service) -> None:
+async def test_each_cost_of_the_largest_batch_uses_the_price_before_it(shared: Service) -> None:
     model = new_model()
-    pairs = [(published(model, str(rate)), used(model, usage={"input_tokens": 10**6})) for rate in range(1, 301)]
+    rates = range(1, REQUEST_EVENTS_MAX // 2 + 1)
+    usage = {"input_tokens": 10**6}
 
-    await shared.append(*(each for pair in pairs for each in pair))
+    await shared.append(*(each for rate in rates for each in (published(model, str(rate)), used(model, usage=usage))))
 
-    async with shared.client.get("/v1/events", params={"stream_id": pairs[-1][1]["id"]}) as answer:
-        (last,) = (await answer.json())["events"]
-    assert (last["data"]["cost"], last["data"]["price"]) == ("300", last["position"] - 1)
+    statement = "SELECT data ->> 'cost', position - (data ->> 'price')::bigint FROM ledger.cost_events WHERE "
+    async with Database(shared.database_url) as database:
+        stored = await query(database, statement + "data ->> 'model_used' = $1 ORDER BY position", model)
+    assert stored == [(str(rate), 1) for rate in rates]
 
 
 @pytest.mark.direct

@@ -141,6 +141,9 @@ def test_a_clone_changes_separately() -> None:
 
     assert (found(book, "a"), found(clone, "a")) == (1, 3)
     assert list(book) == [1]
+    book.add(4, stream("a"), published("a"))
+    clone.pop(3)
+    assert (found(book, "a"), found(clone, "a")) == (4, 2)
 
 
 MODELS = ["a", "ab", "abc"]

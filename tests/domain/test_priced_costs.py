@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from ledger.domain import price_book
 from ledger.domain.codec import dump, time_text
 from ledger.domain.cost import CostPriced
 from ledger.domain.errors import BudgetExceeded, IllegalTransition, InvalidEvent
@@ -265,6 +266,27 @@ def test_a_rate_of_zero_and_the_smallest_rate_are_kept() -> None:
     for rate, kept in (("0", "0"), ("0e-30", "0"), ("5.1e-19", "0.000000000000000001")):
         ledger.accept(published(rate))
         assert stored(ledger)["rates"]["input_tokens"] == kept
+
+
+def test_a_full_price_book_takes_only_withdrawals_and_is_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = MemoryLedger()
+    first = published(names=["a", "b"], prefixes=["c"])
+    tiers = [{"above_input_tokens": 1, "rates": {"input_tokens": "1"}}]
+    stream_id = str(ledger.accept(first, published(model="m", tiers=tiers)).stream_id)
+    assert ledger.working_state.prices.weight == 6
+    monkeypatch.setattr(price_book, "WEIGHT_MAX", 6)
+    monkeypatch.setattr(price_book, "WITHDRAWALS_MAX", 1)
+    before = ledger.snapshot()
+
+    refusal = ledger.refuse(published())
+    assert "the price book is full" in refusal.detail
+    assert (ledger.accept(first).duplicate, ledger.snapshot()) == (True, before)
+    ledger.accept(event("price.withdrawn", {"effective_from": time_text(NOW)}, stream_id=stream_id))
+    later = event("price.withdrawn", {"effective_from": time_text(NOW - timedelta(minutes=1))}, stream_id=stream_id)
+    assert "the price book is full" in ledger.refuse(later).detail
+
+    monkeypatch.setattr(price_book, "WEIGHT_MAX", 0)
+    replay(ledger.working_state.events)
 
 
 def test_a_cost_too_large_for_an_amount_is_refused() -> None:
