@@ -61,7 +61,8 @@ class Auditor:
         if event.type == "cost.adjusted":
             self.costs[entry] += Decimal(data["amount"])
         elif event.type in ("cost.recorded", "cost.settled"):
-            self.costs[entry] = Decimal(data["cost"])
+            # Without a price, the cost is not known yet.
+            self.costs[entry] = Decimal(data.get("cost", "0"))
         elif event.type == "cost.credited":
             self.costs[entry] = -Decimal(data["amount"])
             self.credits.add(entry)

@@ -2,8 +2,9 @@
 
 from datetime import UTC, datetime
 from decimal import Decimal
+from json import dumps
 from typing import Any, NamedTuple
-from uuid import UUID
+from uuid import UUID, uuid5
 
 Event = dict[str, Any]
 """An event as sent."""
@@ -125,6 +126,15 @@ NULLS = {("job.budget_changed", "budget")}
 def stream_of(event: Event) -> str:
     """Return the stream of an event as sent."""
     return canonical_id(event.get("stream_id") or event["id"])
+
+
+PRICE_NAMESPACE = UUID("5d0a6f0e-41c7-5b8c-9c35-1f2f6c1f9d77")
+
+
+def price_stream_of(data: dict[str, Any]) -> str:
+    """Return the stream of a price."""
+    key = [data["provider"], data["model"], data.get("service_tier", "standard"), data.get("currency", "USD")]
+    return str(uuid5(PRICE_NAMESPACE, dumps(key, separators=(",", ":"))))
 
 
 def canonical_id(sent: str) -> str:

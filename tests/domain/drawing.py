@@ -7,14 +7,21 @@ from uuid import UUID
 
 from hypothesis import strategies as st
 
-from tests.domain.contract import CONTRACT, TRANSITIONS, Event, stream_of
+from tests.domain.contract import CONTRACT, TRANSITIONS, Event, price_stream_of, stream_of
 from tests.domain.helpers import DATA
 from tests.domain.model import EXACT, Model
 
-NOUNS = st.sampled_from(["cost"] * 7 + ["job"] * 3 + ["campaign", "content"] * 2)
+NOUNS = {"cost": 7, "job": 3, "campaign": 2, "content": 2, "price": 2}
+"""What the events are about, with how often."""
+
+WEIGHTED_NOUNS = [noun for noun, weight in NOUNS.items() for _ in range(weight)]
 LIMITS = ["0", "3", "5.5", "10", "1e2", "9999999999.999999999999999999"]
 AMOUNTS = ["0.000000000000000001", "1", "1.0", 2, 2.5, "3", "5.5", "1e1", "9000000000"]
 COSTS = ["0", "0.00", *AMOUNTS]
+MODELS = ["a", "ab", "b"]
+RATES = ["0", "0.000000000000000001", "1", "2.5"]
+UNITS = [0, 1, 1_000_000]
+TIMES = ["2025-01-01T12:00:00Z", "2024-12-31T23:30:00.5+01:00"]
 SMALLEST = Decimal("0.000000000000000001")
 UNKNOWN = str(UUID(int=1))
 RECENT = 4
@@ -53,7 +60,9 @@ class Drawer:
 
     def event(self) -> Event:
         """Draw an event of any type."""
-        noun = self.draw(NOUNS)
+        noun = self.draw(st.sampled_from(WEIGHTED_NOUNS))
+        if noun == "price":
+            return self._price_event()
         recent = self.streams[noun][-RECENT:]
         live = [stream_id for stream_id in recent if self.model.status(noun, stream_id) not in (*ENDED, "settled")]
         stream_id = self.draw(st.sampled_from([*live * OFTEN, *recent[-1:], None, None]))
@@ -66,6 +75,16 @@ class Drawer:
         if stream_id != event_id:
             event["stream_id"] = stream_id
         return {**event, **self._envelope(noun, stream_id)}
+
+    def _price_event(self) -> Event:
+        name = self.draw(st.sampled_from(["price.published", "price.published", "price.withdrawn"]))
+        data = self.data(name)
+        known = self.streams["price"][-RECENT:]
+        stream_id = price_stream_of(data) if "model" in data else self.draw(st.sampled_from(known or [UNKNOWN]))
+        if stream_id not in self.streams["price"] and stream_id != UNKNOWN:
+            self.streams["price"].append(stream_id)
+        event = {"type": name, "id": self.new_id(), "stream_id": stream_id, "data": data}
+        return {**event, **self._envelope("price", stream_id)}
 
     def events(self, count: int, now: Any) -> list[Event]:
         """Draw the events of one request, each as if those before it had been recorded."""
@@ -83,6 +102,9 @@ class Drawer:
             st.sampled_from(["nothing", "version", "data", "spelling", "envelope", "forgotten", "stream", "type"])
         )
         noun = event["type"].split(".")[0]
+        if noun == "price" and change in ("data", "spelling", "stream", "type"):
+            # The data decides the stream.
+            return {**self._price_event(), "id": event["id"]}
         if change == "version":
             return {**event, "expected_version": self.draw(st.integers(0, 3))}
         if change == "data":
@@ -130,7 +152,7 @@ class Drawer:
 
     def _envelope(self, noun: str, stream_id: str) -> dict[str, Any]:
         version = self.model.version(noun, stream_id)
-        times = st.sampled_from(["2025-01-01T12:00:00Z", "2024-12-31T23:30:00.5+01:00"])
+        times = st.sampled_from(TIMES)
         versions = st.sampled_from([version + 1, 0]) if self._is_rare() else sometimes(st.just(version))
         envelope = {
             "expected_version": self.draw(versions),
@@ -206,7 +228,7 @@ class Drawer:
     def _cost(self, name: str) -> dict[str, Any]:
         tokens = sometimes(st.integers(0, 5))
         if name == "cost.settled":
-            return self._some(cost=st.sampled_from(COSTS), tokens_used=tokens)
+            return {**self._cost_or_usage("cost", COSTS), **self._some(tokens_used=tokens)}
         if name == "cost.adjusted":
             amounts = st.sampled_from([*COSTS, "-1", -2.5, "-0.000000000000000001"])
             return self._some(amount=amounts, tokens_used=sometimes(st.integers(-3, 3)))
@@ -222,11 +244,42 @@ class Drawer:
             currency=st.sampled_from(["USD", "EUR"]) if self._is_rare() else st.none(),
         )
         if name == "cost.recorded":
-            return {**named, **self._some(cost=st.sampled_from(COSTS), tokens_used=tokens)}
+            return {**named, **self._cost_or_usage("cost", COSTS), **self._some(tokens_used=tokens)}
         if name == "cost.credited":
             return {**named, **self._some(amount=st.sampled_from(AMOUNTS))}
-        amounts = st.sampled_from(self._edge_amounts(named) or AMOUNTS) | st.sampled_from(AMOUNTS)
-        return {**named, **self._some(amount=amounts, expires_in=sometimes(st.sampled_from([1, 900])))}
+        likely = self._edge_amounts(named) or AMOUNTS
+        amount = self._cost_or_usage("amount", self.draw(st.sampled_from([likely, AMOUNTS])))
+        return {**named, **amount, **self._some(expires_in=sometimes(st.sampled_from([1, 900])))}
+
+    def _cost_or_usage(self, field: str, amounts: list[Any]) -> dict[str, Any]:
+        """Draw an amount, or a call that the service prices. A settlement may leave provider and model to its hold."""
+        if self.draw(st.integers(0, 2)):
+            return {field: self.draw(st.sampled_from(amounts))}
+        usage = {"input_tokens": self.draw(st.sampled_from(UNITS)), **self._some(output_tokens=self._rarely(UNITS))}
+        is_named = field == "amount" or self.draw(st.booleans())
+        named = {"provider": "p", "model_used": self.draw(st.sampled_from([*MODELS, "abc"]))} if is_named else {}
+        return {field: None, "usage": usage, **named}
+
+    def _rarely(self, values: list[Any]) -> st.SearchStrategy[Any]:
+        return st.sampled_from([*values, *[None] * 3 * len(values)])
+
+    def _price(self, name: str) -> dict[str, Any]:
+        times = st.sampled_from([*TIMES, "2025-01-01T12:01:00Z"])
+        if name == "price.withdrawn":
+            return {"effective_from": self.draw(times), **self._reason(name)}
+        rates = {"input_tokens": self.draw(st.sampled_from(RATES))}
+        return {
+            "provider": "p",
+            "model": self.draw(st.sampled_from(MODELS)),
+            "rates": {**rates, **self._some(output_tokens=self._rarely(RATES))},
+            "effective_from": self.draw(times),
+            "source": {"name": "test", "version": "1"},
+            **self._some(
+                names=self._rarely([["b"], ["c", "abc"]]),
+                prefixes=self._rarely([["a"], ["ab", "b"]]),
+                currency=self._rarely(["EUR"]),
+            ),
+        }
 
     def _edge_amounts(self, named: dict[str, Any]) -> list[str]:
         """Return amounts that just fit, or just exceed, the budgets of the campaign and job that are named."""

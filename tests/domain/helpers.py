@@ -19,6 +19,7 @@ from ledger.domain.event import Candidate, Receipt, Recorded, Request
 from ledger.domain.event_type import OlderVersion, Upcaster
 from ledger.domain.judge import judge
 from ledger.domain.price import price_stream
+from ledger.domain.price_book import PriceBook
 from ledger.domain.service_events import hold_expiry
 from ledger.domain.working_state import Account, WorkingState
 from ledger.log.prepare import prepare
@@ -76,6 +77,11 @@ def stream_of(sent: Sent) -> UUID:
     if sent["type"] == "price.published":
         return price_stream(sent["data"]["provider"], sent["data"]["model"], None, None)
     return UUID(sent.get("stream_id") or sent["id"])
+
+
+def prices_of(book: PriceBook) -> list[tuple[Any, ...]]:
+    """Return what a price book says, without what it prepared for computing costs."""
+    return [(each.order, each.stream_id, each.key, each.price) for each in book.values()]
 
 
 class MemoryLedger:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from tests.domain.contract import Event
-from tests.domain.drawing import Drawer
+from tests.domain.drawing import NOUNS, Drawer
 from tests.domain.helpers import NOW
 from tests.domain.model import Model, Verdict
 
@@ -23,7 +23,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.model = Model()
         self.now = NOW
         self.sent: list[Event] = []
-        self.streams: dict[str, list[str]] = {"campaign": [], "content": [], "job": [], "cost": []}
+        self.streams: dict[str, list[str]] = {noun: [] for noun in NOUNS}
         self.ids = 0
 
     def answer(self, events: list[Event], independent: bool) -> list[Verdict]:

@@ -6,10 +6,10 @@ the same events can be sent to the domain or to a running service and the answer
 
 import copy
 from datetime import datetime, timedelta
-from decimal import Context, Decimal, localcontext
+from decimal import ROUND_HALF_EVEN, Context, Decimal, localcontext
 from typing import Any, NamedTuple
 
-from tests.domain.contract import SAME, TRANSITIONS, Event, canonical_id, meaning, plain, stream_of
+from tests.domain.contract import NAMES_STREAM, SAME, TRANSITIONS, Event, canonical_id, meaning, plain, stream_of
 
 ENDS = ("job.completed", "job.failed", "job.cancelled")
 
@@ -58,6 +58,7 @@ class Model:
         self.streams: dict[tuple[str, str], Stream] = {}
         self.events: dict[tuple[str, str, str], RecordedIdentity] = {}
         self.denials: set[Any] = set()
+        self.occurred_at: datetime | None = None
 
     def apply(self, event: Event, now: datetime) -> Verdict:
         """Judge one event sent alone.
@@ -102,7 +103,9 @@ class Model:
         asked["campaign_id"], _ = self._counts_for(asked)
         asked |= {"currency": refusal.members["currency"], "description": None}
         taken = [(s["scope"], s["limit"], s["spent"], s["held"]) for s in refusal.members["scopes"]]
-        return frozenset(asked.items()), tuple(taken)
+        requested = refusal.members["scopes"][0]["requested"]
+        asked["usage"] = tuple(sorted((asked.get("usage") or {}).items()))
+        return frozenset(asked.items()), tuple(taken), requested
 
     def expire(self, entry_id: str, now: datetime) -> Verdict:
         """Expire a hold, as the service does."""
@@ -144,12 +147,13 @@ class Model:
             raise Refusal("version-conflict", expected=expected, actual=version)
 
         statuses, to = TRANSITIONS[name]
-        if (statuses == "") != (stream is None):
+        if (statuses == "") != (stream is None) and not (stream is None and name in NAMES_STREAM):
             raise Refusal("illegal-transition")
         self._refer(name, data)
-        if stream and stream["status"] not in statuses.split():
+        if stream and category != "price" and stream["status"] not in statuses.split():
             raise Refusal("illegal-transition")
 
+        self.occurred_at = envelope.get("occurred_at", now)
         stream = dict(stream or {"id": stream_id, "version": 0})
         over = getattr(self, f"_{category}")(name.split(".")[1], data, stream, now)
         stream["version"] += 1
@@ -279,10 +283,18 @@ class Model:
             campaign_id, job_id = self._counts_for(data)
             stream |= {"category": "cost", "campaign": campaign_id, "job": job_id}
             stream |= {"cost": Decimal(0), "held": Decimal(0), "tokens": 0, "expires_at": None}
-            stream |= {"is_credit": verb == "credited"}
+            stream |= {"is_credit": verb == "credited", "unpriced": False, "price": None}
+            stream |= {"provider": data.get("provider"), "model": data.get("model_used")}
+            stream |= {"currency": data.get("currency", "USD")}
         before = stream["cost"], stream["held"]
         scopes = self._scopes(stream["campaign"], stream["job"])
+        if verb == "adjusted" and stream["unpriced"]:
+            raise Refusal("illegal-transition")
+        if verb in ("recorded", "reserved", "settled"):
+            data = self._priced(data, stream, scopes[0][1]["currency"] if scopes else stream["currency"])
         if verb == "reserved":
+            if data["amount"] is None:
+                raise Refusal("unpriced")
             self._require_room(data["amount"], scopes)
             stream |= {"held": data["amount"], "expires_at": now + timedelta(seconds=data["expires_in"])}
         elif verb == "adjusted":
@@ -300,7 +312,10 @@ class Model:
         elif verb == "released":
             stream["held"] = Decimal(0)
         elif verb in ("recorded", "settled"):
-            stream |= {"cost": data["cost"], "tokens": data.get("tokens_used", 0), "held": Decimal(0)}
+            counts = [data.get("usage", {}).get(name, ("", 0)) for name in ("input_tokens", "output_tokens")]
+            tokens = sum(int(count) for _, count in counts)
+            stream |= {"cost": data["cost"] or Decimal(0), "unpriced": data["cost"] is None, "held": Decimal(0)}
+            stream |= {"tokens": data.get("tokens_used", tokens)}
         for _, scope in scopes:
             scope["spent"] += stream["cost"] - before[0]
             scope["held"] += stream["held"] - before[1]
@@ -309,6 +324,48 @@ class Model:
         over = [name for name, s in scopes if s["limit"] is not None and s["spent"] + s["held"] > s["limit"]]
         over = list(dict.fromkeys(over))
         return over if over and verb in ("recorded", "settled") else None
+
+    def _price(self, verb: str, data: dict[str, Any], stream: Stream, now: datetime) -> None:
+        start, periods = data["effective_from"], stream.get("periods", ())
+        if verb == "published":
+            stream |= {"category": "price", "key": (data["provider"], data["model"], data.get("currency", "USD"))}
+        elif (in_force := self._in_force(stream, start)) is None or in_force["rates"] is None:
+            raise Refusal("illegal-transition")
+        names = {"names": {stream["key"][1], *data.get("names", ())}, "prefixes": data.get("prefixes", ())}
+        rates = {name: Decimal(rate[1]) for name, rate in data["rates"].items()} if verb == "published" else None
+        stream["periods"] = (*periods, {"from": start, "position": self.position + 1, "rates": rates, **names})
+
+    def _in_force(self, stream: Stream, at: datetime) -> dict[str, Any] | None:
+        """Return what a stream of prices says at a time."""
+        periods = [period for period in stream["periods"] if period["from"] <= at]
+        return max(periods, key=lambda period: (period["from"], period["position"]), default=None)
+
+    def _price_of(self, provider: str, model: str, currency: str, at: datetime) -> dict[str, Any] | None:
+        """Search all prices for that of a call: by name, or else by the longest prefix."""
+        streams = [stream for stream in self.streams.values() if stream["category"] == "price"]
+        keys = [(stream, stream["key"]) for stream in streams]
+        of_provider = [stream for stream, key in keys if (key[0], key[2]) == (provider, currency)]
+        in_force = [period for stream in of_provider if (period := self._in_force(stream, at))]
+        matching = [period for period in in_force if model in period["names"]]
+        for length in range(len(model), 0, -1):
+            matching = matching or [period for period in in_force if model[:length] in period["prefixes"]]
+        found = max(matching, key=lambda period: (period["from"], period["position"]), default=None)
+        return found if found and found["rates"] else None
+
+    def _priced(self, data: dict[str, Any], stream: Stream, currency: str) -> dict[str, Any]:
+        """Return data with its amount, computed from usage if it has none; None if there is no price."""
+        field = "amount" if "expires_in" in data else "cost"
+        provider, model = data.get("provider") or stream["provider"], data.get("model_used") or stream["model"]
+        stream |= {"provider": provider, "model": model, "price": None}
+        if data.get(field) is not None:
+            return data
+        units = {name: count[1] for name, count in data["usage"].items() if count[1]}
+        price = self._price_of(provider, model, currency, self.occurred_at) if provider and model else None
+        if price is None or units.keys() - price["rates"].keys():
+            return {**data, field: None}
+        stream["price"] = price["position"]
+        total = sum((price["rates"][name] * count for name, count in units.items()), Decimal(0))
+        return {**data, field: (total / 10**6).quantize(Decimal("1e-18"), ROUND_HALF_EVEN).normalize()}
 
     def _require_room(self, amount: Decimal, scopes: list[tuple[str, Stream]]) -> None:
         """Raise `Refusal` unless all of these allow a hold of this amount."""

@@ -16,7 +16,7 @@ from ledger.domain.service_events import hold_expiry
 from ledger.domain.working_state import WorkingState
 from tests.domain.auditor import Auditor
 from tests.domain.contract import Event
-from tests.domain.helpers import NOW, candidate
+from tests.domain.helpers import NOW, candidate, prices_of
 from tests.domain.machine import LedgerMachine
 from tests.domain.model import Verdict
 
@@ -78,6 +78,7 @@ class WorkingStateMachine(LedgerMachine):
             if category == "cost":
                 entry = self.working_state.entries[key[1]]
                 seen = {"status": entry.status, "version": entry.version, "cost": entry.cost, "held": entry.held}
+                seen |= {"unpriced": entry.unpriced}
                 assert seen == {name: stream[name] for name in seen}
                 continue
             head = self.working_state.heads[key]
@@ -129,8 +130,9 @@ class WorkingStateMachine(LedgerMachine):
         denied = {event.stream_id for event in self.working_state.events if event.type == "cost.denied"}
         entries = {stream_id: entry for stream_id, entry in again.entries.items() if stream_id not in denied}
         assert rows == self.working_state.events
-        assert (again.heads, again.accounts, again.holds, entries) == (
+        assert (again.heads, prices_of(again.prices), again.accounts, again.holds, entries) == (
             self.working_state.heads,
+            prices_of(self.working_state.prices),
             self.working_state.accounts,
             self.working_state.holds,
             self.working_state.entries,

@@ -15,6 +15,7 @@ from ledger.log.appender import Appender
 from ledger.log.load import LOAD, Needed, decode_loaded
 from ledger.log.price_cache import PriceCache
 from ledger.log.resident_state import ResidentState
+from tests.domain.helpers import prices_of
 from tests.log.helpers import query
 
 EVENTS_SINCE = """
@@ -112,7 +113,7 @@ async def check_resident_state(database: Database, appender: Appender) -> None:
         loaded = decode_loaded(await connection.fetchrow(LOAD, *needed.arguments(None, 0)))  # type: ignore[arg-type]
         if loaded.prices is not None:
             fresh_prices = await PriceCache().book_at(connection, loaded.prices, loaded.head.position)
-            assert state.prices == fresh_prices
+            assert prices_of(state.prices) == prices_of(fresh_prices)
     fresh = ResidentState(loaded.head)
     await fresh.merge(loaded, needed)
     assert judge._head == loaded.head

@@ -4,7 +4,7 @@ from random import Random
 from typing import Any
 
 from ledger.domain.event import Request
-from tests.events import campaign, content, cost, credit, follow, job, reserve
+from tests.events import campaign, content, cost, credit, follow, job, price, reserve
 from tests.log.helpers import request
 
 FOLLOWING = {
@@ -14,8 +14,12 @@ FOLLOWING = {
     "cost.reserved": ["cost.settled", "cost.released", "cost.adjusted", "cost.extended"],
     "cost.recorded": ["cost.adjusted"],
     "cost.credited": ["cost.adjusted"],
+    "price.published": ["price.withdrawn"],
 }
 """What may follow an event that opens a stream, whether or not it is allowed at the time."""
+
+
+MODELS = ["m1", "m2"]
 
 
 class RandomRequests:
@@ -48,12 +52,30 @@ class RandomRequests:
             return campaign(budget=self._amount(5, 20))
         if type_ == "content.created":
             return content()
+        if type_ == "price.published":
+            return self._price()
         if type_ == "job.queued":
             return job(
                 **self._references("campaign.created"), **({"budget": self._amount(2, 8)} if self._coin() else {})
             )
         make = {"cost.reserved": reserve, "cost.recorded": cost, "cost.credited": credit}[type_]
-        return make(self._amount(1, 4), **self._references("campaign.created"), **self._references("job.queued"))
+        opened = make(self._amount(1, 4), **self._references("campaign.created"), **self._references("job.queued"))
+        if type_ != "cost.credited" and self._coin():
+            opened["data"] |= self._call("amount" if type_ == "cost.reserved" else "cost")
+        return opened
+
+    def _price(self) -> dict[str, Any]:
+        """Draw a price of one of two models, by name or by prefix."""
+        prefixes = {"prefixes": ["m"]} if self._coin() else {}
+        return price(self._random.choice(MODELS), self._amount(0, 3), effective_from=self._time(), **prefixes)
+
+    def _call(self, amount: str) -> dict[str, Any]:
+        """Draw a call without an amount: the service computes it if there is a price."""
+        usage = {"input_tokens": self._random.choice([0, 1, 500_000, 1_000_000])}
+        return {amount: None, "provider": "openai", "model_used": self._random.choice([*MODELS, "mx"]), "usage": usage}
+
+    def _time(self) -> str:
+        return f"202{self._random.randint(4, 6)}-01-01T00:00:00Z"
 
     def _follow(self, opened: dict[str, Any]) -> dict[str, Any]:
         type_ = self._random.choice(FOLLOWING[opened["type"]])
@@ -61,9 +83,10 @@ class RandomRequests:
             "campaign.budget_changed": {"budget": self._amount(5, 30)},
             "content.approved": {},
             "job.completed": {"output_data": {}},
-            "cost.settled": {"cost": self._amount(0, 4)},
+            "cost.settled": {"cost": self._amount(0, 4)} if self._coin() else {"usage": {"input_tokens": 1_000_000}},
             "cost.adjusted": {"amount": self._amount(-1, 2), "reason": "A correction"},
             "cost.extended": {"expires_in": self._random.randint(1, 900)},
+            "price.withdrawn": {"effective_from": self._time()},
         }
         version = {"expected_version": self._random.randint(1, 3)} if self._random.random() < 1 / 8 else {}
         return follow(opened, type_, data.get(type_), **version)

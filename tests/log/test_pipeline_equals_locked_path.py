@@ -25,7 +25,13 @@ from tests.log.random_requests import RandomRequests
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 STORED = [
-    "SELECT stream_id, version, type, actor, data::text, over_budget FROM ledger.events ORDER BY stream_id, version",
+    """
+    SELECT event.stream_id, event.version, event.type, event.actor, event.over_budget,
+        regexp_replace(event.data::text, '"price":[0-9]+', '"price":0'), price.stream_id, price.version
+    FROM ledger.events AS event
+    LEFT JOIN ledger.price_events AS price ON price.position = (event.data ->> 'price')::bigint
+    ORDER BY event.stream_id, event.version
+    """,
     "SELECT * FROM ledger.accounts ORDER BY account_id, scope",
     "SELECT * FROM ledger.holds ORDER BY stream_id",
     "SELECT stream_id, version, state::text FROM ledger.streams ORDER BY stream_id, category",
@@ -89,4 +95,6 @@ async def test_the_pipeline_answers_as_the_locked_path_does(
             assert list(map(without_position, verdict)) == list(map(without_position, expected_verdict))
     for statement in STORED:
         assert await query(database, statement) == await query(other_database, statement)
+    priced = "SELECT DISTINCT type FROM ledger.events WHERE data ->> 'price' IS NOT NULL"
+    assert {type_ for (type_,) in await query(database, priced)} >= {"cost.recorded", "cost.reserved", "cost.settled"}
     await check_positions(database)

@@ -85,9 +85,10 @@ def rows_of(model: Model) -> dict[str, Rows]:
             owner = None if owner and model.status("campaign", owner) == "deleted" else owner
             row |= {"cost": stream["cost"], "held": stream["held"], "tokens_used": stream["tokens"]}
             row |= {"campaign_id": owner, "agent_job_id": stream["job"], "expires_at": stream["expires_at"]}
+            row |= {"unpriced": stream["unpriced"], "price_position": stream["price"]}
             if stream["job"]:
                 tokens[stream["job"]] += stream["tokens"]
-        if stream["status"] != "deleted":
+        if stream["status"] != "deleted" and stream["category"] in paths:
             rows[paths[stream["category"]]][stream["id"]] = {name: shown(value) for name, value in row.items()}
     for job_id, row in rows["agent-jobs"].items():
         row["tokens_used"] = tokens[job_id]
@@ -172,6 +173,7 @@ class ServiceMachine(LedgerMachine):
         try:
             if self.is_consistent:
                 self.compare_items(self.compare_read_models())
+                self.compare_prices()
                 self.compare_budgets()
                 self.audit()
         finally:
@@ -192,6 +194,15 @@ class ServiceMachine(LedgerMachine):
             }
             assert seen == expected, path
         return listed
+
+    def compare_prices(self) -> None:
+        status, page = self.service.get("prices?limit=500", self.model.position)
+        assert (status, page["next"]) == (200, None)
+        seen = [(row["price_position"], row["effective_from"], row["withdrawn"]) for row in page["items"]]
+        streams = [stream for stream in self.model.streams.values() if stream["category"] == "price"]
+        periods = [period for stream in streams for period in stream["periods"]]
+        expected = [(each["position"], shown(each["from"]), each["rates"] is None) for each in periods]
+        assert sorted(seen) == sorted(expected)
 
     def compare_items(self, listed: dict[str, Rows]) -> None:
         for path, rows in listed.items():

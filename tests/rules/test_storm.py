@@ -13,15 +13,18 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from sqlalchemy import URL
 
+from ledger.api.repricing import reprice_page
 from ledger.database import Database
 from ledger.domain.catalogue import CATALOGUE
 from ledger.domain.errors import Refused
 from ledger.domain.event import Request
 from ledger.log.appender import Appender
 from ledger.log.expiry import expire_due_holds
+from ledger.log.price_cache import PriceCache
+from projections.unpriced import Selection
 from projections.worker import fold_page
 from tests.domain.contract import Event
-from tests.domain.drawing import Drawer
+from tests.domain.drawing import NOUNS, Drawer
 from tests.domain.helpers import NOW, candidate
 from tests.domain.model import Model
 from tests.log.helpers import query, value
@@ -50,7 +53,7 @@ def conversations(draw: Any) -> list[DrawnRequest]:
     # Not drawn: ids have no meaning, and examples must not share entities.
     base = uuid.uuid4().int & ~0xFFFF
     count = iter(range(0x10000))
-    streams: dict[str, list[str]] = {"campaign": [], "content": [], "job": [], "cost": []}
+    streams: dict[str, list[str]] = {noun: [] for noun in NOUNS}
     drawer = Drawer(draw, streams, model, lambda: str(uuid.UUID(int=base + next(count))))
     requests: list[DrawnRequest] = []
     sent: list[Event] = []
@@ -72,7 +75,8 @@ class Storm:
     def __init__(self, url: URL) -> None:
         self.database = Database(url)
         self.now: datetime = NOW
-        self.sent = self.requests = self.refused = 0
+        self.prices = PriceCache()
+        self.sent = self.requests = self.refused = self.repriced = 0
 
     async def send(self, conversation: list[DrawnRequest]) -> None:
         """Append a conversation, expire holds in between, and fold the new events."""
@@ -86,7 +90,17 @@ class Storm:
                 self.now += timedelta(seconds=0.7)
                 if self.requests % 5 == 0:
                     await expire_due_holds(self.database, appender, self.now)
-        await fold_page(self.database, 1_000)
+            await self.reprice(appender)
+
+    async def reprice(self, appender: Appender) -> None:
+        """Give unpriced entries their cost, and adjust costs by prices that were published later."""
+        while await fold_page(self.database, 1_000):
+            pass
+        async with self.database.connection() as connection, connection.transaction():
+            book = await self.prices.current(connection)
+            page = Selection(True, None, None, None, None)
+            repriced = await reprice_page(connection, appender, book, page, actor="local", dry_run=False)
+        self.repriced += repriced.priced + repriced.adjusted
 
 
 def test_after_many_random_requests_verify_finds_no_difference(database_url: URL) -> None:
@@ -112,12 +126,15 @@ def test_after_many_random_requests_verify_finds_no_difference(database_url: URL
             pass
         head = run(value(storm.database, "SELECT position FROM ledger.log_head"))
         types = run(query(storm.database, "SELECT type, count(*) FROM ledger.events GROUP BY type ORDER BY type"))
-        print(f"{storm.sent} events sent in {storm.requests} requests, {storm.refused} refused; {dict(types)}")
+        print(
+            f"{storm.sent} events sent in {storm.requests} requests, {storm.refused} refused, "
+            f"{storm.repriced} repriced; {dict(types)}"
+        )
 
         report, differences = run(verified(storm.database))
 
         run(storm.database.close())
-    assert (report.position, report.head, storm.refused > 0) == (head, head, True)
+    assert (report.position, report.head, storm.refused > 0, storm.repriced > 0) == (head, head, True, True)
     assert (differences, report.faults, report.is_clean) == (set(), [], True)
     if storm.sent >= EVENTS_FOR_ALL_TYPES:
         assert {name for name, _ in types} == {name for name, kind in CATALOGUE.items() if kind.category != "ledger"}
