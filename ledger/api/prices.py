@@ -19,7 +19,7 @@ from ledger.domain.cost import ServiceTier
 from ledger.domain.errors import Malformed
 from ledger.domain.fields import Currency, Instant
 from ledger.domain.price import DEFAULT_TIER, ModelName
-from ledger.domain.priced_cost import Call, find_price, unpriced
+from ledger.domain.priced_cost import Call, compute_cost, look_up, unpriced
 from ledger.domain.usage import Usage
 from ledger.log.json_faults import repeats_member
 from ledger.log.read import read_head
@@ -70,16 +70,19 @@ class Reprice(msgspec.Struct, forbid_unknown_fields=True):
 async def quote(request: web.Request, services: Services) -> web.StreamResponse:
     """Return what a call costs by the price book."""
     asked = await _read_body(request, services, Quote)
+    if not asked.usage.names_counter:
+        raise Malformed("the call cannot be priced: `usage` names no counter")
     at = _time("at", asked.at) or datetime.now(UTC)
     call = Call(asked.provider, asked.model_used, asked.service_tier, asked.currency, at)
     async with services.database.connection() as connection:
         book = await services.prices.current(connection)
+    price = look_up(book, call)
     try:
-        priced = find_price(book, call, asked.usage)
+        priced = compute_cost(price, asked.usage)
     except InvalidFieldError as error:
         raise Malformed(f"the call cannot be priced: {error}") from None
     if priced is None:
-        raise unpriced(book, call, asked.usage)
+        raise unpriced(price, call, asked.usage)
     price = priced.price
     return json_response(
         QuotedPrice(

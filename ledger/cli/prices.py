@@ -1,5 +1,6 @@
 """ledger prices list, show and quote: the price book of the log."""
 
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import get_args
@@ -17,7 +18,7 @@ from ledger.cli.price_tables import price_view, table_lines
 from ledger.cli.reprice import reprice
 from ledger.cli.settings import settings_for
 from ledger.domain import money
-from ledger.domain.codec import utc
+from ledger.domain.codec import InvalidFieldError, utc
 from ledger.domain.cost import ServiceTier
 from ledger.domain.price import DEFAULT_TIER
 from ledger.domain.price_book import BookPrice, PriceBook
@@ -151,7 +152,10 @@ def quote(
     call = Call(provider, model, tier, currency, at or datetime.now(UTC))
     with service_url(settings_for(home)) as url:
         book = run_async(_read(url))
-    priced = find_price(book, call, counters)
+    try:
+        priced = find_price(book, call, counters)
+    except InvalidFieldError as error:
+        fail(f"the call cannot be priced: {error}")
     if priced is None:
         fail(f"no price of {model} of {provider}, service tier {tier}, in {currency}, for this usage at that time")
     if as_json:
@@ -161,11 +165,14 @@ def quote(
         echo(f"{money.plain(priced.cost)} {currency}, by the price at position {priced.price.position:,}.")
 
 
+_is_count = re.compile("[0-9]{1,15}").fullmatch
+
+
 def _usage(pairs: tuple[str, ...]) -> Usage:
     counts: dict[str, int] = {}
     for pair in pairs:
         name, _, number = pair.partition("=")
-        if name not in COUNTERS or not number.isdecimal():
+        if name not in COUNTERS or _is_count(number) is None:
             raise click.UsageError(f"{pair!r}: expected COUNTER=NUMBER with one of {', '.join(COUNTERS)}")
         counts[name] = int(number)
     try:

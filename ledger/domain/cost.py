@@ -138,9 +138,11 @@ class CostReserved(EventData, frozen=True, kw_only=True):
 
     def check(self) -> None:
         _require_amount("amount", self.amount, self.usage, self.price)
-        # A computed amount may be 0.
+        # A computed amount may be 0, if the price says that the units are free.
         if self.amount == 0 and self.price is None:
             raise InvalidFieldError("amount", "must be more than 0")
+        if self.amount is None and self.usage is not None and self.usage.is_zero:
+            raise InvalidFieldError("usage", "must have a counter of more than 0, if no `amount` is sent")
 
 
 class CostSettled(EventData, frozen=True, kw_only=True):
@@ -260,6 +262,8 @@ class CostDenied(EventData, frozen=True, kw_only=True):
 def _require_amount(field: str, amount: Decimal | None, usage: Usage | None, price: int | None) -> None:
     if amount is None and usage is None:
         raise InvalidFieldError(field, f"Object missing required field `{field}`, which only `usage` may replace")
+    if amount is None and usage is not None and not usage.names_counter:
+        raise InvalidFieldError("usage", f"names no counter, so it cannot replace `{field}`")
     if price is not None and (amount is None or usage is None):
         raise InvalidFieldError("price", f"needs `usage`, and the `{field}` that was computed")
 

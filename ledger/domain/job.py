@@ -100,6 +100,11 @@ class JobRecorded(JobQueued, frozen=True, kw_only=True):
     output_data: JsonObject = msgspec.field(default_factory=no_object)
     error_message: ErrorMessage | None = None
 
+    @property
+    def lacks_error_message(self) -> bool:
+        """Whether it failed without a message. `check` cannot refuse that: an erasure removes a stored message."""
+        return self.status == "failed" and self.error_message is None
+
 
 class JobBudgetChanged(EventData, frozen=True, kw_only=True):
     """The budget of the job was changed; null removes the limit, an absent `budget` changes nothing.
@@ -161,6 +166,8 @@ class JobQueuedV1(EventData, frozen=True, kw_only=True):
     currency: Currency | None = None
     max_retries: MaxRetries | None = None
 
+
+ERROR_MESSAGE_REQUIRED = "is required if the status is failed"
 
 LEVELS_MAX = 15
 """The most levels of a tree of jobs below its root."""

@@ -76,12 +76,13 @@ def _open_entry(working_state: WorkingState, candidate: Candidate, payload: budg
     campaign_id, job_id = resolve_references(working_state, payload.campaign_id, payload.agent_job_id)
     scopes = scopes_of(working_state, campaign_id, job_id)
     require_currency(scopes, payload.currency)
+    if isinstance(payload, cost.CostReserved):
+        require_takes_holds(working_state, campaign_id, job_id, candidate.schema_version)
     if not isinstance(payload, cost.CostCredited) and payload.usage is not None:
         candidate = priced(working_state, candidate, currency_of(scopes, payload.currency))
         payload = cast(budget_entry.Opening, candidate.payload)
     entry = budget_entry.open_entry(payload, campaign_id, job_id, working_state.recorded_at)
     if isinstance(payload, cost.CostReserved):
-        require_takes_holds(working_state, campaign_id, job_id, candidate.schema_version)
         _require_room(scopes, payload)
         assert entry.expires_at is not None
         working_state.put(

@@ -42,6 +42,8 @@ def judge_job(working_state: WorkingState, candidate: Candidate) -> Receipt:
 
 def _open(working_state: WorkingState, candidate: Candidate, payload: job.JobQueued) -> JobState:
     """Return the state of a new job, if its campaign and its parent take it."""
+    if isinstance(payload, job.JobRecorded):
+        _require_error_message(candidate, payload)
     campaign_id, parent = resolve_parent(working_state, payload.campaign_id, payload.parent_job_id)
     ancestors: tuple[UUID, ...] = ()
     if parent is not None:
@@ -50,18 +52,17 @@ def _open(working_state: WorkingState, candidate: Candidate, payload: job.JobQue
         if len(ancestors) > job.LEVELS_MAX:
             detail = f"is {job.LEVELS_MAX} levels below the root of its tree already, which is the most"
             raise InvalidFieldError("parent_job_id", detail)
-    if isinstance(payload, job.JobRecorded):
-        _require_error_message(candidate, payload)
-    else:
+    currency = _currency(working_state, payload, campaign_id, parent)
+    if not isinstance(payload, job.JobRecorded):
         require_takes_jobs(working_state, campaign_id, parent, candidate.schema_version)
-    return job.open_state(payload, campaign_id, _currency(working_state, payload, campaign_id, parent), ancestors)
+    return job.open_state(payload, campaign_id, currency, ancestors)
 
 
 def _require_error_message(candidate: Candidate, payload: job.JobRecorded) -> None:
-    # Not a check of the struct: an erasure removes the message from a stored event.
+    """Refuse a failed job without a message in a recorded log; a request with one does not come here."""
     is_erased = candidate.text is None and candidate.text_commitment is not None
-    if payload.status == "failed" and payload.error_message is None and not is_erased:
-        raise InvalidFieldError("error_message", "is required if the status is failed")
+    if payload.lacks_error_message and not is_erased:
+        raise InvalidFieldError("error_message", job.ERROR_MESSAGE_REQUIRED)
 
 
 def _currency(

@@ -5,6 +5,7 @@ event. A recorded event is never priced again: only its price event and its cost
 """
 
 import copy
+from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import NamedTuple
@@ -63,8 +64,17 @@ def find_price(book: PriceBook, call: Call, usage: Usage) -> Priced | None:
     Raises:
         InvalidFieldError: The cost is too large for an amount.
     """
+    return compute_cost(look_up(book, call), usage)
+
+
+def look_up(book: PriceBook, call: Call) -> BookPrice | None:
+    """Return the price of a call; None if there is none."""
     key = call.key
-    price = book.find(key, call.at) if key is not None else None
+    return book.find(key, call.at) if key is not None else None
+
+
+def compute_cost(price: BookPrice | None, usage: Usage) -> Priced | None:
+    """Compute what a usage costs; see `find_price`."""
     if price is None:
         return None
     try:
@@ -124,12 +134,28 @@ def with_price(working_state: WorkingState, candidate: Candidate, call: Call) ->
     payload = candidate.payload
     assert isinstance(payload, CostRecorded | CostReserved | CostSettled)
     assert payload.usage is not None
-    priced = find_price(working_state.prices, call, payload.usage)
+    price = look_up(working_state.prices, call)
+    priced = compute_cost(price, payload.usage)
     if priced is not None:
         return _filled_in(candidate, payload, priced)
     if isinstance(payload, CostReserved):
-        raise unpriced(working_state.prices, call, payload.usage, "publish one, or send the amount")
+        raise unpriced(price, call, payload.usage, "publish one, or send the amount")
     return candidate
+
+
+def require_fillable(fields: Sequence[str], amount: str) -> None:
+    """Check the order of fields that `_filled_in` relies on.
+
+    Args:
+        fields: The fields of the data, in their order.
+        amount: The field with the computed cost.
+    """
+    is_first = fields[0] == amount or fields[:2] == ("resource_type", amount)
+    assert (is_first, fields[-1]) == (True, "price"), f"{amount} must begin the data, and price must end them: {fields}"
+
+
+for _kind in (CostRecorded, CostReserved, CostSettled):
+    require_fillable(_kind.__struct_fields__, "amount" if _kind is CostReserved else "cost")
 
 
 def _filled_in(candidate: Candidate, payload: PricedCost, priced: Priced) -> Candidate:
@@ -155,17 +181,15 @@ def _filled_in(candidate: Candidate, payload: PricedCost, priced: Priced) -> Can
     return priced_candidate
 
 
-def unpriced(book: PriceBook, call: Call, usage: Usage, advice: str = "publish one") -> Unpriced:
+def unpriced(price: BookPrice | None, call: Call, usage: Usage, advice: str = "publish one") -> Unpriced:
     """Return the refusal of a call without a price; it names the rates that are missing.
 
     Args:
-        book: The prices.
+        price: What was found for the call.
         call: The call.
         usage: What it used.
         advice: What can be done.
     """
-    key = call.key
-    price = book.find(key, call.at) if key is not None else None
     without_rate = price.table.without_rate(usage) if price is not None else ()
     tier = call.service_tier or DEFAULT_TIER
     return Unpriced(call.provider, call.model_used, tier, call.currency, without_rate, advice)

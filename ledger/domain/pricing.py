@@ -19,7 +19,15 @@ CHARGED_LIKE = {
 _RateRow = tuple[Decimal | None, ...]
 """The rate of each counter, in the order of `COUNTERS`."""
 
-(_INPUT, _OUTPUT, _READ, _WRITE, _HOUR, _REASONING, _AUDIO_IN, _AUDIO_OUT, *_, _REQUESTS) = range(len(COUNTERS))
+_INPUT = COUNTERS.index("input_tokens")
+_OUTPUT = COUNTERS.index("output_tokens")
+_READ = COUNTERS.index("cache_read_tokens")
+_WRITE = COUNTERS.index("cache_write_tokens")
+_HOUR = COUNTERS.index("cache_write_1h_tokens")
+_REASONING = COUNTERS.index("reasoning_tokens")
+_AUDIO_IN = COUNTERS.index("input_audio_tokens")
+_AUDIO_OUT = COUNTERS.index("output_audio_tokens")
+_REQUESTS = COUNTERS.index("requests")
 
 
 def cost_of(price: PricePublished, usage: Usage) -> Decimal | None:

@@ -1,5 +1,6 @@
 """Usage of a model or a tool: counters named as OpenTelemetry names them, and their tokens."""
 
+from collections.abc import Iterator
 from typing import Annotated
 
 import msgspec
@@ -46,17 +47,24 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             or (self.output_audio_tokens or 0) > outputs
             or (self.reasoning_tokens or 0) > outputs
         ):
-            raise InvalidFieldError("usage", self._larger_part())
+            raise InvalidFieldError("usage", "; ".join(self._larger_parts()))
 
-    def _larger_part(self) -> str:
+    def _larger_parts(self) -> Iterator[str]:
         """Say which counters are larger than the one that includes them."""
-        parts, whole = next(
-            (parts, whole)
-            for parts, whole in WHOLES
-            if sum(getattr(self, name) or 0 for name in parts) > (getattr(self, whole) or 0)
-        )
-        pronoun = "it" if len(parts) == 1 else "them"
-        return f"{' and '.join(parts)} must not be more than {whole}, which includes {pronoun}"
+        for parts, whole in WHOLES:
+            if sum(getattr(self, name) or 0 for name in parts) > (getattr(self, whole) or 0):
+                pronoun = "it" if len(parts) == 1 else "them"
+                yield f"{' and '.join(parts)} must not be more than {whole}, which includes {pronoun}"
+
+    @property
+    def names_counter(self) -> bool:
+        """Whether it says anything. A usage without counters is no usage: nothing can be charged by it."""
+        return self != _EMPTY
+
+    @property
+    def is_zero(self) -> bool:
+        """Whether nothing was used."""
+        return not any(msgspec.structs.astuple(self))
 
     @property
     def tokens(self) -> int:
@@ -65,3 +73,5 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 COUNTERS = Usage.__struct_fields__
+
+_EMPTY = Usage()

@@ -8,12 +8,11 @@ import msgspec
 from ledger.domain.codec import InvalidFieldError, utc
 from ledger.domain.errors import InvalidEvent, LedgerError, Malformed
 from ledger.domain.event import Candidate
-from ledger.domain.event_type import EventType
 from ledger.domain.json_text import check_text, check_values
 from ledger.log.event_faults import faults_of
 from ledger.log.json_faults import Fault, shortened
-from ledger.log.new_event import EVENT_TYPES, NewEvent, decoder
-from ledger.log.new_event_rules import breaks_rules
+from ledger.log.new_event import EVENT_TYPES, decoder
+from ledger.log.new_event_rules import breaks_rules, joint_fault
 from ledger.log.prepare import prepare
 from ledger.log.request_body import json_problem
 
@@ -63,8 +62,8 @@ def read_candidate(
     event_type = EVENT_TYPES[type(event)]
     if event.stream_id is None and not (event_type.opens_stream or event_type.names_stream):
         raise _refusal(body, index, is_explained=is_explained)
-    if (fault := _service_fault(event_type, event)) is not None:
-        raise InvalidEvent([{"index": index, "path": fault.path, "message": fault.message}])
+    if (fault := joint_fault(event_type, event.data, event.stream_id)) is not None:
+        raise _refusal(body, index, is_explained=is_explained, known=fault)
     event_id = event.id
     if event_id is None and derive_id is not None:
         event_id = derive_id(index)
@@ -94,16 +93,9 @@ def _check_size(candidate: Candidate, index: int) -> None:
         raise InvalidEvent([{"index": index, "path": "$.data", "message": message}])
 
 
-def _service_fault(event_type: EventType, event: NewEvent) -> Fault | None:
-    """Return the fault of an event that sets, or sets otherwise, what the service sets."""
-    if getattr(event.data, "price", None) is not None and event_type.category == "cost":
-        return Fault("$.data.price", "is set by the service; send `usage` without a cost")
-    if event_type.names_stream and event.stream_id not in (None, event.data.stream_id):
-        return Fault("$.stream_id", f"the stream of this price is {event.data.stream_id}; leave `stream_id` out")
-    return None
-
-
-def _refusal(body: bytes, index: int, error: Exception | None = None, *, is_explained: bool) -> LedgerError:
+def _refusal(
+    body: bytes, index: int, error: Exception | None = None, *, is_explained: bool, known: Fault | None = None
+) -> LedgerError:
     """Return the refusal of an event, with all its faults if `is_explained`.
 
     Args:
@@ -111,6 +103,7 @@ def _refusal(body: bytes, index: int, error: Exception | None = None, *, is_expl
         index: the index of the event in its request.
         error: why it was not decoded; None if it was.
         is_explained: whether to search for all faults.
+        known: the fault of an event that was decoded; the only one that is named if it is not searched for others.
     """
     prefix = f"event {index}: " if index else ""
     if isinstance(error, UnicodeDecodeError | RecursionError):
@@ -123,7 +116,7 @@ def _refusal(body: bytes, index: int, error: Exception | None = None, *, is_expl
     if not faults:
         if error is not None and not isinstance(error, msgspec.ValidationError | InvalidFieldError):
             return Malformed(f"{prefix}{error}")
-        faults = [_first_fault(error)]
+        faults = [known or _first_fault(error)]
     return InvalidEvent(
         [{"index": index, "path": shortened(path), "message": shortened(message)} for path, message in faults]
     )

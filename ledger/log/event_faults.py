@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from functools import cache
 from itertools import islice
 from typing import Any, NamedTuple
+from uuid import UUID
 
 import msgspec
 
@@ -16,7 +17,7 @@ from ledger.domain.codec import EventData, FieldPlan, InvalidFieldError, check_f
 from ledger.domain.event_type import EventType
 from ledger.log.json_faults import Fault, faulty_texts, members_of
 from ledger.log.new_event import EVENT_STRUCTS, NewEvent
-from ledger.log.new_event_rules import broken_rule
+from ledger.log.new_event_rules import PRICE_SENT, broken_rule, joint_fault
 
 FAULTS_MAX = 20
 """The most faults named for each event."""
@@ -57,7 +58,7 @@ def _event_faults(text: str) -> Iterator[Fault]:
         if not (event_type.opens_stream or event_type.names_stream) and members.get("stream_id", "null") == "null":
             message = f"{event_type.name} continues an existing stream: set stream_id to the id of that stream"
             yield Fault("$.stream_id", message)
-        yield from _data_faults(event_type, data)
+        yield from _data_faults(event_type, data, members.get("stream_id", "null"))
 
 
 def _type_name(text: str | None) -> tuple[str, str | None]:
@@ -73,7 +74,14 @@ def _type_name(text: str | None) -> tuple[str, str | None]:
     return name, f"'{name}' {reason}"
 
 
-def _data_faults(event_type: EventType, data: str | None) -> Iterator[Fault]:
+def _data_faults(event_type: EventType, data: str | None, stream_id: str) -> Iterator[Fault]:
+    """Yield the faults of an event's data.
+
+    Args:
+        event_type: its type.
+        data: the JSON text of the data, if there is one.
+        stream_id: the JSON text of the event's stream.
+    """
     fields = _data_fields(event_type.payload)
     if data is None:
         if any(field.is_required for field in fields):
@@ -82,17 +90,22 @@ def _data_faults(event_type: EventType, data: str | None) -> Iterator[Fault]:
         yield Fault("$.data", problem)
     elif found := list(_field_faults("$.data", members_of(data), fields)):
         yield from found
+        if event_type.category == "cost" and members_of(data).get("price", "null") != "null":
+            yield PRICE_SENT
     else:
-        yield from _joint_faults(event_type, data)
+        yield from _joint_faults(event_type, data, stream_id)
 
 
-def _joint_faults(event_type: EventType, data: str) -> Iterator[Fault]:
-    """Yield the fault of fields that are valid separately, but not together."""
+def _joint_faults(event_type: EventType, data: str, stream_id: str) -> Iterator[Fault]:
+    """Yield the fault of fields that are valid separately, but not together; the arguments are those of the data."""
     try:
-        event_type.decoder.decode(data)
+        payload = event_type.decoder.decode(data)
+        fault = joint_fault(event_type, payload, _stream_id.decode(stream_id))
     except msgspec.ValidationError as error:
         field = error.__cause__.field if isinstance(error.__cause__, InvalidFieldError) else ""
-        yield Fault(f"$.data.{field}" if field else "$.data", str(error))
+        fault = Fault(f"$.data.{field}" if field else "$.data", str(error))
+    if fault is not None:
+        yield fault
 
 
 def _field_faults(path: str, members: dict[str, str], fields: tuple[_Field, ...]) -> Iterator[Fault]:
@@ -133,6 +146,7 @@ _nested = re.compile(r"(?P<message>.*) - at `\$(?P<path>[.][a-z0-9_]+)`", re.DOT
 _any = msgspec.json.Decoder(float_hook=str)
 _any_object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _string = msgspec.json.Decoder(str)
+_stream_id = msgspec.json.Decoder(UUID | None)
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Rules of new events: members named once, money written as JSON numbers, names that are not blank.
+"""Rules of new events: members named once, money as JSON numbers, names not blank, no price that was sent.
 
 Stored events may break them. Since every event that is appended is checked, there is a fast check first: if the number
 of colons equals that of the decoded members, no member is repeated.
@@ -7,15 +7,19 @@ of colons equals that of the decoded members, no member is repeated.
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
+from uuid import UUID
 
 import msgspec
 
 from ledger.domain import original
 from ledger.domain.codec import EventData, FieldPlan, plans_of
 from ledger.domain.event import Candidate
+from ledger.domain.event_type import EventType
+from ledger.domain.job import ERROR_MESSAGE_REQUIRED, JobRecorded
 from ledger.domain.money import JSON_NUMBER
+from ledger.domain.price import PricePublished
 from ledger.log.blank_texts import is_blank
-from ledger.log.json_faults import repeats_member
+from ledger.log.json_faults import Fault, repeats_member
 from ledger.log.new_event import EVENT_TYPES, NewEvent
 
 _is_json_number = re.compile(JSON_NUMBER).fullmatch
@@ -24,6 +28,7 @@ QUOTES_OF_TWO_NAMES = 4
 _any = msgspec.json.Decoder(float_hook=float)
 
 
+PRICE_SENT = Fault("$.data.price", "is set by the service; send `usage` without a cost")
 NOT_A_NUMBER = "must be written as a JSON number, such as 12 or 0.000125"
 
 
@@ -71,6 +76,23 @@ def _amounts(field: str, value: Any) -> list[tuple[str, Any]]:
         return [(name, value[name]) for name in original.AMOUNTS]
     tiers = value if field == "tiers" else [{"rates": value}]
     return [amount for tier in tiers for amount in tier["rates"].items()]
+
+
+def joint_fault(event_type: EventType, data: EventData, stream_id: UUID | None) -> Fault | None:
+    """Return the fault of an event whose fields are valid separately; stored events may have it.
+
+    Args:
+        event_type: the type of the event.
+        data: its decoded data.
+        stream_id: its stream, if it was sent.
+    """
+    if getattr(data, "price", None) is not None and event_type.category == "cost":
+        return PRICE_SENT
+    if isinstance(data, PricePublished) and stream_id not in (None, data.stream_id):
+        return Fault("$.stream_id", f"the stream of this price is {data.stream_id}; leave `stream_id` out")
+    if isinstance(data, JobRecorded) and data.lacks_error_message:
+        return Fault("$.data.error_message", ERROR_MESSAGE_REQUIRED)
+    return None
 
 
 def breaks_rules(text: bytes, event: NewEvent, candidate: Candidate) -> bool:

@@ -170,7 +170,8 @@ async def test_a_quote_is_what_an_append_would_compute(shared: Service) -> None:
     for missing in ({"at": "2024-01-01T00:00:00Z"}, {"currency": "EUR"}, {"service_tier": "batch"}):
         status, problem = await post(shared, "/v1/prices/quote", asked | missing)
         assert (status, slug(problem)) == (422, "unpriced")
-    assert (await post(shared, "/v1/prices/quote", asked | {"more": 1}))[0] == 400
+    for wrong in ({"more": 1}, {"usage": {}}):
+        assert (await post(shared, "/v1/prices/quote", asked | wrong))[0] == 400
 
 
 async def test_a_quote_refuses_longer_names_than_a_cost(shared: Service) -> None:

@@ -70,6 +70,7 @@ async def test_all_faults_of_a_file_are_named_and_nothing_is_imported(database_u
 
 async def test_prices_are_listed_shown_and_quoted(database_url: URL) -> None:
     history = [price(prefixes=["gpt-x-"]), price("1", effective_from="2026-02-01T00:00:00Z", prefixes=["gpt-x-"])]
+    history.append(price("9999999999", model="dear", effective_from="2026-06-01T00:00:00Z"))
     imported = await ledger("prices", "import", "-", database=database_url, stdin=json.dumps(history).encode())
     show, quote = ("prices", "show", "gpt-x-2026"), ("prices", "quote", "openai", "gpt-x", "input_tokens=1000000")
 
@@ -80,7 +81,9 @@ async def test_prices_are_listed_shown_and_quoted(database_url: URL) -> None:
     quoted = await ledger(*quote, "output_tokens=10", database=database_url)
     quoted_at = await ledger(*quote, "--at", "2026-01-15", "--json", database=database_url)
     no_tier = await ledger(*quote, "--tier", "flex", database=database_url)
-    no_counter = await ledger(*quote[:4], "tokens=1", database=database_url)
+    wrong = ("tokens=1", "input_tokens=\u0663", "input_tokens=" + "9" * 5000)
+    refused = [await ledger(*quote[:4], usage, database=database_url) for usage in wrong]
+    too_large = await ledger(*quote[:3], "dear", f"input_tokens={10**12}", "--at", "2026-06-01", database=database_url)
 
     assert imported.code == 0, imported.err
     assert [line.split() for line in listed.out.splitlines()] == [
@@ -94,7 +97,10 @@ async def test_prices_are_listed_shown_and_quoted(database_url: URL) -> None:
     assert quoted.out == "1.00008 USD, by the price at position 2.\n"
     assert json.loads(quoted_at.out) == {"cost": "2", "currency": "USD", "price": 1}
     assert (no_tier.code, "service tier flex" in no_tier.err) == (1, True)
-    assert (no_counter.code, "input_tokens" in no_counter.err) == (2, True)
+    for result in refused:
+        assert (result.code, "with one of input_tokens" in result.err) == (2, True)
+    assert (too_large.code, too_large.err.count("\n")) == (1, 1)
+    assert "at most 10 digits" in too_large.err
 
 
 async def test_the_library_is_imported_once_and_keeps_negotiated_prices(database_url: URL, database: Database) -> None:

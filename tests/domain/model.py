@@ -246,17 +246,17 @@ class Model:
 
     def _job(self, verb: str, data: dict[str, Any], stream: Stream, now: datetime) -> None:
         if verb in ("queued", "recorded"):
-            campaign_id, parent_id = self._counts_for(data)
             if verb == "recorded" and data["status"] == "failed" and "error_message" not in data:
                 raise Refusal("invalid-event")
-            if verb == "queued" and parent_id and self.status("job", parent_id) not in ("pending", "running"):
-                raise Refusal("illegal-transition")
-            if verb == "queued" and campaign_id and self.status("campaign", campaign_id) in ("completed", "archived"):
-                raise Refusal("illegal-transition")
+            campaign_id, parent_id = self._counts_for(data)
             owner = self.streams.get(("job", parent_id or "")) or self.streams.get(("campaign", campaign_id or ""))
             currency = owner["currency"] if owner else data.get("currency", "USD")
             if data.get("currency", currency) != currency:
                 raise Refusal("currency-mismatch")
+            if verb == "queued" and parent_id and self.status("job", parent_id) not in ("pending", "running"):
+                raise Refusal("illegal-transition")
+            if verb == "queued" and campaign_id and self.status("campaign", campaign_id) in ("completed", "archived"):
+                raise Refusal("illegal-transition")
             stream |= {"parent": parent_id}
             stream |= {"category": "job", "campaign": campaign_id, "currency": currency, "limit": data.get("budget")}
             stream |= {"spent": Decimal(0), "held": Decimal(0), "entries": 0}

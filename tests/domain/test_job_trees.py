@@ -132,6 +132,8 @@ def test_a_tree_has_one_currency() -> None:
     ledger.accept(child(parent), child(parent, currency="EUR"))
 
     assert isinstance(ledger.refuse(child(parent, currency="USD")), CurrencyMismatch)
+    ledger.accept(later(parent, "cancelled"))
+    assert isinstance(ledger.refuse(child(parent, currency="USD")), CurrencyMismatch)
 
 
 @pytest.mark.parametrize("status", ["completed", "archived"])

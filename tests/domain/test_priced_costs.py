@@ -1,6 +1,6 @@
 """Costs by usage: priced when judged, unpriced without a price, and never priced a second time."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -14,7 +14,9 @@ from ledger.domain.errors import BudgetExceeded, IllegalTransition, InvalidEvent
 from ledger.domain.event import Receipt, Request
 from ledger.domain.judge import judge
 from ledger.domain.log_history import InvalidLogError, LogHistory
+from ledger.domain.price_book import PriceBook, PriceKey
 from ledger.domain.price_errors import Unpriced
+from ledger.domain.priced_cost import require_fillable
 from ledger.domain.rejudge import rejudge, to_candidate
 from ledger.domain.service_events import SERVICE
 from ledger.domain.working_state import WorkingState
@@ -253,6 +255,51 @@ def test_a_withdrawal_ends_one_price_and_later_ones_can_be_withdrawn_after_it() 
     assert [is_priced(hours) for hours in (-3, -2, 0, 4, 5)] == [True, False, False, False, False]
     ledger.accept(published(hours=0))
     assert is_priced(0)
+
+
+@pytest.mark.parametrize("type_", ["cost.recorded", "cost.reserved"])
+def test_a_usage_without_counters_does_not_replace_an_amount(type_: str) -> None:
+    sent = used(type_, usage={})
+
+    assert "names no counter" in shape_error(type_, sent["data"])
+    assert "names no counter" in shape_error("cost.settled", {"usage": {}})
+    MemoryLedger().accept(used(cost="5", usage={}))
+
+
+@pytest.mark.parametrize("usage", [{"requests": 0}, {"input_tokens": 0, "output_tokens": 0}])
+def test_a_hold_of_no_units_is_refused_and_a_fact_of_none_costs_nothing(usage: dict[str, int]) -> None:
+    ledger = MemoryLedger()
+    ledger.accept(published(), used(usage=usage))
+
+    assert stored(ledger)["cost"] == "0"
+    assert "must have a counter of more than 0" in shape_error("cost.reserved", used(usage=usage)["data"])
+
+
+def test_a_hold_without_a_price_is_refused_for_its_campaign_or_job_first() -> None:
+    ledger, owner, work = MemoryLedger(), campaign(), job()
+    ledger.accept(owner, later(owner, "activated"), later(owner, "completed"), work, later(work, "cancelled"))
+
+    assert isinstance(ledger.refuse(used("cost.reserved", campaign_id=owner["id"])), IllegalTransition)
+    assert isinstance(ledger.refuse(used("cost.reserved", agent_job_id=work["id"])), IllegalTransition)
+
+
+def test_an_unknown_model_is_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger, looked_up = MemoryLedger(), list[str]()
+    find = PriceBook.find
+
+    def count(book: PriceBook, key: PriceKey, at: datetime) -> Any:
+        looked_up.append(key.model)
+        return find(book, key, at)
+
+    monkeypatch.setattr(PriceBook, "find", count)
+    assert isinstance(ledger.refuse(used("cost.reserved", model_used="unknown")), Unpriced)
+    assert looked_up == ["unknown"]
+
+
+@pytest.mark.parametrize("fields", [("price", "cost"), ("resource_type", "description", "cost", "price")])
+def test_only_data_that_begin_with_the_cost_and_end_with_the_price_are_filled_in(fields: tuple[str, ...]) -> None:
+    with pytest.raises(AssertionError, match="cost"):
+        require_fillable(fields, "cost")
 
 
 @pytest.mark.parametrize("rate", ["4.9e-19", "1e-300"])

@@ -9,7 +9,7 @@ from ledger.domain.access import LOCAL
 from ledger.domain.cost import CostRecorded
 from ledger.domain.errors import InvalidEvent
 from ledger.log.decode import read_candidate
-from tests.events import campaign, cost, job, reserve
+from tests.events import campaign, cost, event, job, reserve
 
 BILL = {"amount": "10.50", "currency": "EUR", "rate": 1.0823}
 
@@ -53,6 +53,29 @@ def test_a_part_of_usage_that_is_larger_than_the_whole_is_refused(usage: dict[st
 
     assert path == "$.data.usage"
     assert problem.startswith(message)
+
+
+def test_all_parts_of_usage_that_are_too_large_are_named() -> None:
+    ((_, problem),) = faults(cost(usage={"input_audio_tokens": 1, "reasoning_tokens": 2}))
+
+    assert problem.startswith("input_audio_tokens must not")
+    assert "; reasoning_tokens must not" in problem
+
+
+def test_a_price_that_is_sent_is_named_beside_other_faults() -> None:
+    sent = cost(price=1)
+    assert [path for path, _ in faults(sent)] == ["$.data.price"]
+
+    sent["data"] |= {"tokens_used": -1, "nothing": 2}
+    assert {path for path, _ in faults(sent)} == {"$.data.price", "$.data.tokens_used", "$.data.nothing"}
+
+
+def test_the_message_of_a_failed_job_is_missed_with_the_shape() -> None:
+    recorded = event("job.recorded", {"agent_type": "coder", "input_data": {}, "status": "failed"})
+
+    assert faults(recorded) == [("$.data.error_message", "is required if the status is failed")]
+    recorded["data"]["error_message"] = "it broke"
+    stored(recorded)
 
 
 def test_parts_of_usage_may_be_the_whole() -> None:
