@@ -1,5 +1,7 @@
 """Folds campaign events, and the amounts of cost events, into `campaigns`."""
 
+import msgspec
+
 from ledger.domain import campaign, money
 from ledger.domain.codec import EventData
 from ledger.domain.lifecycle import Transition
@@ -31,7 +33,7 @@ def fold(event: StoredEvent, payload: EventData, transition: Transition, rows: R
         row.start_date = payload.start_date or row.start_date
         row.end_date = payload.end_date or row.end_date
     elif isinstance(payload, campaign.CampaignBudgetChanged):
-        row.budget = payload.budget
+        row.budget = row.budget if payload.budget is msgspec.UNSET else payload.budget
     elif isinstance(payload, campaign.CampaignMetricsRecorded):
         row.impressions = add_count(row.impressions, payload.impressions)
         row.clicks = add_count(row.clicks, payload.clicks)

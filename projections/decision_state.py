@@ -45,7 +45,7 @@ UNION ALL
 FROM ledger.campaign_events AS deleted JOIN ledger.campaign_events AS first USING (stream_id)
 JOIN ledger.campaign_events AS terms USING (stream_id) LEFT JOIN by_campaign ON by_campaign.id = stream_id
 WHERE deleted.type IN ({DELETED_CAMPAIGN}) AND first.version = 1
-    AND terms.type IN ({SET_CAMPAIGN_BUDGET})
+    AND terms.type IN ({SET_CAMPAIGN_BUDGET}) AND terms.data -> 'budget' IS NOT NULL
 ORDER BY stream_id, terms.version DESC)
 UNION ALL
 SELECT 'job', id, currency::text, budget, spent, by_job.held FROM by_job JOIN pg_temp.agent_jobs USING (id);

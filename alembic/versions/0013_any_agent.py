@@ -148,6 +148,7 @@ BEGIN
         OR data ->> 'content_type' NOT IN ('blog', 'email', 'social', 'video_script', 'ad_copy', 'landing_page')
         OR length(data ->> 'model_used') > 100 OR length(data ->> 'provider') > 100
         OR length(text ->> 'error_message') > 10000 OR (data ->> 'expires_in')::bigint > 86400
+        OR type = 'campaign.budget_changed' AND data -> 'budget' IS NULL
         OR type = 'job.completed' AND 'job.started' <> (
             SELECT before.type FROM ledger.job_events AS before
             WHERE before.stream_id = event.stream_id AND before.version < event.version

@@ -176,8 +176,8 @@ FIELDS = {
     "BudgetEntryView.expires_at": "When the hold expires; `null` if the entry is not a hold.",
     "BudgetEntryView.held": "What is reserved; 0 unless the status is `held`.",
     "BudgetEntryView.occurred_at": "When the cost occurred; until it is settled, when the hold was made.",
-    "CampaignBudgetChanged.budget": "The new budget; `null` removes the limit. It may be lower than what is spent: "
-    "then no hold fits.",
+    "CampaignBudgetChanged.budget": "The new budget; `null` removes the limit; if absent, it stays. It may be lower "
+    "than what is spent: then no hold fits.",
     "CampaignCreated.currency": "ISO 4217 code; default USD. All costs of the campaign are in this currency.",
     "CampaignMetricsRecorded.clicks": "Clicks since the last metrics; they are added.",
     "CampaignMetricsRecorded.conversions": "Conversions since the last metrics; they are added.",

@@ -57,9 +57,12 @@ class CampaignDetailsChanged(EventData, frozen=True, kw_only=True):
 
 
 class CampaignBudgetChanged(EventData, frozen=True, kw_only=True):
-    """The budget was changed; null removes the limit. It may be less than what is spent; holds are then refused."""
+    """The budget was changed; null removes the limit, an absent `budget` changes nothing.
 
-    budget: Amount | None
+    It may be less than what is spent; holds are then refused.
+    """
+
+    budget: Amount | None | msgspec.UnsetType = msgspec.UNSET
     reason: Reason | None = None
 
 

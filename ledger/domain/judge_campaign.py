@@ -31,7 +31,7 @@ def judge_campaign(working_state: WorkingState, candidate: Candidate) -> Receipt
     working_state.put(working_state.heads, key, Head(receipt.version, after))
     if isinstance(payload, campaign.CampaignCreated):
         working_state.put(working_state.accounts, key, Account(payload.budget_currency, payload.budget))
-    elif isinstance(payload, campaign.CampaignBudgetChanged):
+    elif isinstance(payload, campaign.CampaignBudgetChanged) and payload.budget is not msgspec.UNSET:
         assert account is not None
         working_state.put(working_state.accounts, key, msgspec.structs.replace(account, limit=payload.budget))
     return receipt

@@ -337,6 +337,16 @@ def test_sql_computes_the_same_over_budget_as_the_judge_for_any_requests(templat
     assert len(seen) > 1
 
 
+async def test_a_change_without_a_budget_keeps_the_limit(database: Database) -> None:
+    opened = campaign("5")
+    unchanged = follow(opened, "campaign.budget_changed", {"reason": "unchanged"})
+
+    receipts = await record(database, opened, unchanged, *(cost("3", campaign_id=opened["id"]) for _ in range(2)))
+
+    assert [receipt.over_budget for receipt in receipts] == [None, None, None, ["campaign"]]
+    assert await faults(database) == []
+
+
 async def test_the_limits_of_ancestors_are_checked_as_they_were_at_each_position(database: Database) -> None:
     root = job(budget="5")
     child = job(parent_job_id=root["id"], budget="3")

@@ -29,7 +29,7 @@ OF_CALLS = "usage service_tier response_id labels trace_id span_id original"
 CONTRACT: dict[str, Row] = {
     "campaign.created": Row("", "draft", "name budget start_date", "description currency end_date labels"),
     "campaign.details_changed": Row("draft active paused completed", SAME, "", "name description start_date end_date"),
-    "campaign.budget_changed": Row("draft active paused completed", SAME, "budget", "reason"),
+    "campaign.budget_changed": Row("draft active paused completed", SAME, "", "budget reason"),
     "campaign.activated": Row("draft paused", "active", "", "reason"),
     "campaign.paused": Row("active", "paused", "", "reason"),
     "campaign.completed": Row("active paused", "completed", "", "reason"),
@@ -119,7 +119,7 @@ TIMES = {"start_date", "end_date", "occurred_at", "started_at", "completed_at", 
 IDS = {"campaign_id", "agent_job_id", "parent_job_id", "correlation_id", "causation_id"}
 
 
-NULLS = {("job.budget_changed", "budget")}
+NULLS = {("campaign.budget_changed", "budget"), ("job.budget_changed", "budget")}
 """Optional fields that are not absent if they are null."""
 
 

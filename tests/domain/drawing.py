@@ -185,7 +185,7 @@ class Drawer:
             currency = self._some(currency=sometimes(st.sampled_from(["USD", "EUR"])))
             return {"budget": self.draw(st.sampled_from([*LIMITS, None])), **currency}
         if name == "campaign.budget_changed":
-            return {"budget": self.draw(st.sampled_from([*LIMITS, None]))}
+            return self._budget_change()
         if name == "campaign.details_changed":
             days = sometimes(st.sampled_from(["2024-01-01", "2025-01-01T00:00:00+01:00", "2026-01-01"]))
             return self._some(start_date=days, end_date=days)
@@ -214,10 +214,13 @@ class Drawer:
             ended = self._ended() if name == "job.recorded" else {}
             return {**queued, **parent, **ended, **({} if "campaign_id" in queued else currency)}
         if name == "job.budget_changed":
-            return self.draw(st.sampled_from([{}, {"budget": None}, *({"budget": limit} for limit in LIMITS)]))
+            return self._budget_change()
         if name == "job.progressed":
             return self._some(progress=sometimes(st.sampled_from(["0", "0.5", 1])))
         return self._reason(name)
+
+    def _budget_change(self) -> dict[str, Any]:
+        return self.draw(st.sampled_from([{}, {"budget": None}, *({"budget": limit} for limit in LIMITS)]))
 
     def _ended(self) -> dict[str, Any]:
         """Draw how a job ended that ran elsewhere."""

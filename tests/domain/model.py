@@ -237,7 +237,7 @@ class Model:
             if stream["end"] and stream["end"] < stream["start"]:
                 raise Refusal("invalid-event")
         elif verb == "budget_changed":
-            stream["limit"] = data.get("budget")
+            stream["limit"] = data.get("budget", stream["limit"])
         elif verb == "deleted" and (stream["spent"] or stream["held"]):
             raise Refusal("illegal-transition")
 

@@ -272,6 +272,16 @@ def test_a_budget_can_be_set_below_what_is_spent_and_the_next_hold_is_refused() 
     assert ledger.balances(owner) == (7, 0)
 
 
+def test_a_change_of_a_campaign_without_a_budget_keeps_its_limit() -> None:
+    ledger, owner = MemoryLedger(), campaign("10")
+    ledger.accept(owner, later(owner, "budget_changed", reason="unchanged"))
+
+    refusal = ledger.refuse(reserve("11", campaign_id=owner["id"]))
+
+    assert refusal.members["scopes"] == [scope(owner, "10", "0", "0", "11", "10")]
+    ledger.accept(later(owner, "budget_changed", budget=None), reserve("11", campaign_id=owner["id"]))
+
+
 def test_a_refused_hold_passes_after_the_budget_is_raised() -> None:
     ledger, owner, _ = campaign_and_job("1", None)
     held = reserve("2", campaign_id=owner["id"])

@@ -341,9 +341,10 @@ def test_a_changed_budget_is_the_limit_for_later_holds(has_account: bool) -> Non
     assert ledger.account(parent).limit is None
 
 
-def test_a_budget_of_null_is_written_and_an_absent_one_is_not() -> None:
+@pytest.mark.parametrize("opened", [campaign("1"), job(budget="1")])
+def test_a_budget_of_null_is_written_and_an_absent_one_is_not(opened: Sent) -> None:
     ledger = MemoryLedger()
-    (opened,) = line(ledger, "1")
+    ledger.accept(opened)
 
     ledger.accept(later(opened, "budget_changed"))
     absent = ledger.last.data
@@ -352,9 +353,10 @@ def test_a_budget_of_null_is_written_and_an_absent_one_is_not() -> None:
     assert (absent, ledger.last.data) == ("{}", '{"budget":null}')
 
 
-def test_a_budget_that_is_sent_again_as_null_is_a_conflict() -> None:
+@pytest.mark.parametrize("opened", [campaign("1"), job(budget="1")])
+def test_a_budget_that_is_sent_again_as_null_is_a_conflict(opened: Sent) -> None:
     ledger = MemoryLedger()
-    (opened,) = line(ledger, "1")
+    ledger.accept(opened)
     absent = later(opened, "budget_changed")
     ledger.accept(absent)
 

@@ -80,6 +80,9 @@ async def test_down_to_the_log_and_up_again_folds_every_event_again(database: Da
     assert await tables(database) == before == folded(await stored(database))
 
 
+OPENED = campaign()
+
+
 @pytest.mark.parametrize(
     "newer",
     [
@@ -93,6 +96,7 @@ async def test_down_to_the_log_and_up_again_folds_every_event_again(database: Da
         cost(provider="p" * 101),
         cost(usage={"input_tokens": 1}),
         credit(),
+        follow(OPENED, "campaign.budget_changed", {"reason": "unchanged"}),
     ],
     ids=[
         "no limit",
@@ -105,12 +109,13 @@ async def test_down_to_the_log_and_up_again_folds_every_event_again(database: Da
         "long name",
         "usage",
         "credit",
+        "same limit",
     ],
 )
 async def test_a_downgrade_is_refused_while_an_event_is_stored_that_earlier_releases_cannot_read(
     database: Database, database_url: URL, newer: dict[str, Any]
 ) -> None:
-    await record(database, campaign(), newer)
+    await record(database, OPENED, newer)
     await fold_everything(database)
 
     refused = await alembic(database_url, "-x", "delete-events=yes", "downgrade", "0012")

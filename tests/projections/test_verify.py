@@ -382,9 +382,10 @@ async def test_an_event_of_unknown_type_is_a_fault_and_the_events_before_it_are_
 
 @pytest.mark.parametrize("pages", [1, 3])
 async def test_an_entry_that_outlives_its_campaign_names_none_and_is_clean(database: Database, pages: int) -> None:
-    opened = campaign(None)
+    opened = campaign("9")
     held = reserve("5", campaign_id=opened["id"])
-    ended = [follow(held, "cost.released"), follow(opened, "campaign.deleted")]
+    unchanged = follow(opened, "campaign.budget_changed", {"reason": "unchanged"})
+    ended = [follow(held, "cost.released"), unchanged, follow(opened, "campaign.deleted")]
     later = [follow(held, "cost.settled", {"cost": "7"})]
     for number, events in enumerate(([opened, held], ended, later), 1):
         await record(database, *events)
@@ -394,6 +395,6 @@ async def test_an_entry_that_outlives_its_campaign_names_none_and_is_clean(datab
     rows = await query(database, "SELECT campaign_id, cost FROM budget_entries")
     account = await query(database, "SELECT spent, budget FROM ledger.accounts")
 
-    assert (rows, account) == ([(None, 7)], [(7, None)])
+    assert (rows, account) == ([(None, 7)], [(7, 9)])
     report, differences = await verified(database)
     assert (report.is_clean, differences) == (True, set())
