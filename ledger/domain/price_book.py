@@ -176,8 +176,8 @@ class PriceBook(dict[int, BookPrice]):
     def _ended_by(self, withdrawal: BookPrice) -> BookPrice:
         """Return the price that a withdrawal ends; the withdrawal itself if there is none."""
         prices = self._streams[withdrawal.stream_id]
-        before = reversed(prices[: bisect_left(prices, withdrawal.order, key=_order)])
-        return next((price for price in before if price.price is not None), withdrawal)
+        before = range(bisect_left(prices, withdrawal.order, key=_order) - 1, -1, -1)
+        return next((prices[index] for index in before if prices[index].price is not None), withdrawal)
 
     def in_force(self, stream_id: UUID, at: datetime) -> BookPrice | None:
         """Return what a stream says at a time; None if that is before its first price."""

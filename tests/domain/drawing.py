@@ -258,7 +258,9 @@ class Drawer:
         """Draw an amount, or a call that the service prices. A settlement may leave provider and model to its hold."""
         if self.draw(st.integers(0, 2)):
             return {field: self.draw(st.sampled_from(amounts))}
-        usage = {"input_tokens": self.draw(st.sampled_from(UNITS)), **self._some(output_tokens=self._rarely(UNITS))}
+        # A hold of no units is refused.
+        units = UNITS if field == "cost" else UNITS[1:]
+        usage = {"input_tokens": self.draw(st.sampled_from(units)), **self._some(output_tokens=self._rarely(UNITS))}
         is_named = field == "amount" or self.draw(st.booleans())
         named = {"provider": "p", "model_used": self.draw(st.sampled_from([*MODELS, "abc"]))} if is_named else {}
         return {field: None, "usage": usage, **named}

@@ -185,7 +185,7 @@ PATHS: dict[str, dict[str, tuple[str, ...]]] = {
 
 SAMPLES: dict[str, Sent] = {
     "campaign.created": {"name": "A campaign", "budget": "100", "start_date": "2025-01-01"},
-    "campaign.budget_changed": {"budget": "50"},
+    "campaign.budget_changed": {},
     "content.created": {"title": "A title", "content": "Text", "content_type": "blog"},
     "content.assigned": {"campaign_id": None},
     "job.queued": {"agent_type": "analyst", "input_data": {}},

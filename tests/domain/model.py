@@ -290,6 +290,8 @@ class Model:
         scopes = self._scopes(stream["campaign"], stream["job"])
         if verb == "adjusted" and stream["unpriced"]:
             raise Refusal("illegal-transition")
+        if verb == "reserved":
+            self._require_takes_holds(scopes)
         if verb in ("recorded", "reserved", "settled"):
             data = self._priced(data, stream, scopes[0][1]["currency"] if scopes else stream["currency"])
         if verb == "reserved":
@@ -336,9 +338,12 @@ class Model:
         stream["periods"] = (*periods, {"from": start, "position": self.position + 1, "rates": rates, **names})
 
     def _in_force(self, stream: Stream, at: datetime) -> dict[str, Any] | None:
-        """Return what a stream of prices says at a time."""
+        """Return what a stream of prices says at a time; a withdrawal is named as the price that it ends."""
         periods = [period for period in stream["periods"] if period["from"] <= at]
-        return max(periods, key=lambda period: (period["from"], period["position"]), default=None)
+        periods.sort(key=lambda period: (period["from"], period["position"]))
+        published = [period for period in periods if period["rates"] is not None]
+        names = {name: published[-1][name] for name in ("names", "prefixes")} if published else {}
+        return {**periods[-1], **names} if periods else None
 
     def _price_of(self, provider: str, model: str, currency: str, at: datetime) -> dict[str, Any] | None:
         """Search all prices for that of a call: by name, or else by the longest prefix."""
@@ -367,11 +372,13 @@ class Model:
         total = sum((price["rates"][name] * count for name, count in units.items()), Decimal(0))
         return {**data, field: (total / 10**6).quantize(Decimal("1e-18"), ROUND_HALF_EVEN).normalize()}
 
-    def _require_room(self, amount: Decimal, scopes: list[tuple[str, Stream]]) -> None:
-        """Raise `Refusal` unless all of these allow a hold of this amount."""
+    def _require_takes_holds(self, scopes: list[tuple[str, Stream]]) -> None:
         takes_holds = {"job": ("pending", "running"), "campaign": ("draft", "active")}
         if any(name in takes_holds and scope["status"] not in takes_holds[name] for name, scope in scopes):
             raise Refusal("illegal-transition")
+
+    def _require_room(self, amount: Decimal, scopes: list[tuple[str, Stream]]) -> None:
+        """Raise `Refusal` unless all of these allow a hold of this amount."""
         failed = []
         for name, scope in scopes:
             limit, spent, held = scope["limit"], scope["spent"], scope["held"]

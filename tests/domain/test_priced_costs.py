@@ -149,7 +149,7 @@ def test_a_hold_without_a_price_is_refused_and_says_for_what() -> None:
 def test_a_computed_hold_may_be_zero() -> None:
     ledger = MemoryLedger()
 
-    ledger.accept(published("0.000000000001"), used("cost.reserved", usage={"input_tokens": 0}))
+    ledger.accept(published("0"), used("cost.reserved", usage={"input_tokens": 1000}))
 
     assert stored(ledger)["amount"] == "0"
 
