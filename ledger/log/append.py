@@ -75,7 +75,7 @@ async def append_group(
     """Append as `append` does; the returned working state is valid for the next group."""
     requests = await claim_keys(connection, requests)
     if any(candidate.uses_prices for request in requests for candidate in request.candidates):
-        await prices.load_once(connection)
+        await prices.prepare(connection)
     await connection.execute(BEGIN_APPEND)
     appended = await append_in_transaction(connection, requests, now, prices)
     await connection.execute("COMMIT" if appended.group.events else "ROLLBACK")

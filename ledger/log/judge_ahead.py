@@ -69,7 +69,7 @@ class OptimisticJudge:
         now = self._clock() if self._clock else None
         async with asyncio.timeout(APPEND_SECONDS_MAX):
             if needed.needs_prices:
-                await self._prices.load_once(connection)
+                await self._prices.prepare(connection)
             arguments = needed.arguments(now, self._prices.position)
             row = require_row(await connection.fetchrow(LOAD, *arguments), HEAD_TABLE)
         loaded = decode_loaded(row)

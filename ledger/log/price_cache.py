@@ -8,7 +8,7 @@ book is loaded again.
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from itertools import takewhile
-from typing import NamedTuple
+from typing import NamedTuple, Self
 from uuid import UUID
 
 import msgspec
@@ -66,6 +66,12 @@ class _LoadedPrices:
         self.book = PriceBook()
         self.last = BEFORE_ALL
 
+    def clone(self) -> Self:
+        """Return a book that can be changed separately, with the same marker."""
+        clone = type(self)()
+        clone.book, clone.last = self.book.clone(), self.last
+        return clone
+
     def add(self, row: PriceRow) -> None:
         if row.position > self.last.position:
             payload = decode_stored(row.type, row.schema_version, row.data, None)
@@ -85,11 +91,13 @@ class _LoadedPrices:
 class PriceCache:
     """The recorded prices up to the last price event that was loaded. Working states get clones of the book.
 
-    Requests share it: what was loaded is replaced as a whole, and only by one of them at a time.
+    Requests share it: what was loaded is replaced as a whole, and only by one of them at a time. A clone is made before
+    the head lock is taken, since that takes longer the more prices there are; under the lock it gets only newer prices.
     """
 
     def __init__(self) -> None:
         self._prices = _LoadedPrices()
+        self._clone: _LoadedPrices | None = None
         self._is_loaded = False
         self._lock = asyncio.Lock()
 
@@ -98,10 +106,12 @@ class PriceCache:
         """The position from which the next load returns price events."""
         return self._prices.last.position
 
-    async def load_once(self, connection: Connection) -> None:
-        """Load all prices, unless they were loaded before. Call this without the head lock."""
+    async def prepare(self, connection: Connection) -> None:
+        """Load all prices, unless they were loaded before, and clone the book. Call this without the head lock."""
         if not self._is_loaded:
             await self.current(connection)
+        if self._clone is None:
+            self._clone = self._prices.clone()
 
     async def book_at(self, connection: Connection, loaded: str, head: int) -> PriceBook:
         """Return the book as of a position, for a working state.
@@ -113,7 +123,8 @@ class PriceCache:
         """
         async with self._lock:
             await self._update(connection, loaded)
-            book = self._prices.book.clone()
+            book = (self._clone or self._prices.clone()).book
+            self._clone = None
         for position in list(takewhile(lambda position: position > head, reversed(book))):
             book.pop(position)
         return book
@@ -134,10 +145,12 @@ class PriceCache:
         while self._prices.continues_with(rows):
             for row in rows:
                 self._prices.add(row)
+                if self._clone is not None:
+                    self._clone.add(row)
             if len(rows) < PAGE_PRICES_MAX:
                 return
             rows = _rows.decode(await self._load(connection))
         prices = _LoadedPrices()
         async for row in read_prices(connection):
             prices.add(row)
-        self._prices = prices
+        self._prices, self._clone = prices, None

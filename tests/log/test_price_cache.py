@@ -1,7 +1,8 @@
-"""The price book of a process under concurrent loads, answered in any order: no price is lost, none is made up."""
+"""The price book of a process under concurrent loads: no price is lost, none is made up."""
 
 import asyncio
 import random
+from collections.abc import Coroutine
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -10,6 +11,7 @@ import pytest
 
 from ledger.database import Database
 from ledger.domain.price import price_stream
+from ledger.domain.price_book import PriceBook
 from ledger.log import judge_ahead, price_cache
 from ledger.log.connection_lease import ConnectionLease
 from ledger.log.judge_ahead import OptimisticJudge
@@ -72,6 +74,13 @@ class SlowLog:
     async def answer_all(self, choose: random.Random, *tasks: asyncio.Task[Any]) -> None:
         while not all(task.done() for task in tasks):
             await self.answer(choose)
+
+
+async def started(reading: Coroutine[Any, Any, Any], log: Any, choose: random.Random) -> Any:
+    """Run a load until the log has answered it, and return its result."""
+    task = asyncio.create_task(reading)
+    await log.answer_all(choose, task)
+    return task.result()
 
 
 async def quote(cache: PriceCache, log: Any) -> None:
@@ -138,6 +147,36 @@ async def test_a_load_that_is_cancelled_leaves_the_book_to_others() -> None:
 
     assert cancelled.cancelled()
     await other
+
+
+@pytest.mark.parametrize("lost", [0, 3])
+async def test_a_book_that_was_prepared_is_not_copied_under_the_lock(
+    lost: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choose, cache = random.Random(0), PriceCache()
+    log: Any = SlowLog()
+    log.publish(8)
+    await log.answer_all(choose, asyncio.create_task(cache.prepare(log)))
+    if lost:
+        log.lose(lost)
+    log.publish(7)
+    copied: list[PriceBook] = []
+    clone = PriceBook.clone
+
+    def counted(book: PriceBook) -> PriceBook:
+        copied.append(book)
+        return clone(book)
+
+    monkeypatch.setattr(PriceBook, "clone", counted)
+    head = max(log.events) - 1
+    at = asyncio.create_task(cache.book_at(log, log.page(cache.position), head))
+    await log.answer_all(choose, at)
+
+    # If prices were lost, all are loaded again.
+    assert len(copied) == bool(lost)
+    assert list(at.result()) == [position for position in log.events if position <= head]
+    at.result().pop(head)
+    assert list(await started(cache.current(log), log, choose)) == list(log.events)
 
 
 async def test_prices_that_do_not_arrive_end_an_append(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
