@@ -220,6 +220,9 @@ COMMENTS = {
 NAMES = ("cost_postings", "denied_holds", "campaign_health", "spend_daily")
 ALL = ", ".join(f"public.{name}" for name in NAMES)
 
+# The worker only inserts into the journals, and updates `reason` when it is erased. But `ledger rebuild`, which runs as
+# ledger_service too, writes whole rows and deletes others, so a grant of single columns would hold nothing back. A row
+# that was changed is found by `ledger verify`.
 # New objects belong to the owner of the schema, if the user who made them may hand them over.
 GRANT = f"""
     FOR name IN
