@@ -31,11 +31,11 @@ DERIVED = {
 class Filter(NamedTuple):
     """A condition on a column; with `in`, the value is a list, and any of its items matches.
 
-    With `label`, the value is a key and a list of values, any of which matches.
+    With `label`, the value is a key and a list of values, any of which matches; with `is`, it is true or false.
     """
 
     column: str
-    operator: Literal["in", ">=", "<", "label"]
+    operator: Literal["in", "is", ">=", "<", "label"]
     value: Any
 
 
@@ -85,6 +85,9 @@ def condition(model: ReadModel[Any], filter_: Filter, parameter: Parameter) -> s
         key, values = filter_.value
         either = (f"t.labels @> {parameter(msgspec.json.encode({key: each}).decode())}::jsonb" for each in values)
         return f"({' OR '.join(either)})"
+    if filter_.operator == "is":
+        # No parameter: a partial index must be known to fit.
+        return f"t.{filter_.column}" if filter_.value else f"NOT t.{filter_.column}"
     value = parameter(filter_.value)
     if filter_.operator == "in":
         element = "uuid" if model.kinds[filter_.column] == "id" else "text"

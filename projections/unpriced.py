@@ -10,15 +10,18 @@ from ledger.database import Connection
 PAGE_ENTRIES_MAX = 500
 """The most entries that one request reprices."""
 
+# A statement for each partial index: one condition with OR would walk over the whole primary key.
 ENTRIES = """
 SELECT id, provider, model_used, service_tier, currency, occurred_at, usage::text AS usage, price_position, position
 FROM public.budget_entries
-WHERE status = 'settled' AND usage IS NOT NULL AND (unpriced OR ($1 AND price_position IS NOT NULL))
-    AND ($2::uuid IS NULL OR campaign_id = $2)
-    AND ($3::timestamptz IS NULL OR occurred_at >= $3) AND ($4::timestamptz IS NULL OR occurred_at < $4)
-    AND ($5::uuid IS NULL OR id > $5)
-ORDER BY id LIMIT $6
+WHERE {which} AND status = 'settled' AND usage IS NOT NULL
+    AND ($1::uuid IS NULL OR campaign_id = $1)
+    AND ($2::timestamptz IS NULL OR occurred_at >= $2) AND ($3::timestamptz IS NULL OR occurred_at < $3)
+    AND ($4::uuid IS NULL OR id > $4)
+ORDER BY id LIMIT $5
 """
+UNPRICED_ENTRIES = ENTRIES.format(which="unpriced")
+PRICED_ENTRIES = ENTRIES.format(which="price_position IS NOT NULL")
 
 
 class Selection(NamedTuple):
@@ -47,4 +50,10 @@ class UnpricedEntry(NamedTuple):
 
 async def read_entries(connection: Connection, selection: Selection) -> Sequence[UnpricedEntry]:
     """Read the next entries to reprice, at most `PAGE_ENTRIES_MAX`, in the order of their ids."""
-    return [UnpricedEntry(*row) for row in await connection.fetch(ENTRIES, *selection, PAGE_ENTRIES_MAX)]
+    with_priced, *arguments = selection
+    found: dict[UUID, UnpricedEntry] = {}
+    # The priced ones last: an entry that got its price in between is in both results.
+    for statement in (UNPRICED_ENTRIES, PRICED_ENTRIES) if with_priced else (UNPRICED_ENTRIES,):
+        for row in await connection.fetch(statement, *arguments, PAGE_ENTRIES_MAX):
+            found[row["id"]] = UnpricedEntry(*row)
+    return sorted(found.values())[:PAGE_ENTRIES_MAX]

@@ -1,4 +1,4 @@
-"""Prices: partition of their events, streams, function load_prices, the table `prices`.
+"""Prices: partition of their events, streams, load_prices, the table `prices`, indexes of the entries to reprice.
 
 Revision: 0018, after 0017.
 """
@@ -66,6 +66,12 @@ CREATE INDEX prices_price_position_idx ON public.prices (price_position);
 CREATE INDEX prices_provider_idx ON public.prices (provider);
 CREATE INDEX prices_stream_id_idx ON public.prices (stream_id);
 ALTER TABLE public.prices ENABLE ROW LEVEL SECURITY
+"""
+
+# In the order in which repricing reads the entries, page by page.
+REPRICING_INDEXES = """
+CREATE INDEX budget_entries_priced_idx ON public.budget_entries (id) WHERE price_position IS NOT NULL;
+CREATE INDEX budget_entries_unpriced_idx ON public.budget_entries (id) WHERE unpriced
 """
 
 TABLE_COMMENT = "Prices of models: a row for each time from which a model has a price, or has none any more."
@@ -186,7 +192,7 @@ END $$
 
 
 def upgrade() -> None:
-    for statement in (EVENTS + ";\n" + PRICES).strip().split(";\n"):
+    for statement in ";\n".join((EVENTS, PRICES, REPRICING_INDEXES)).strip().split(";\n"):
         op.execute(statement)
     op.execute(LOAD_PRICES)
     op.execute(f"COMMENT ON TABLE public.prices IS '{TABLE_COMMENT}'")
@@ -203,6 +209,7 @@ def downgrade() -> None:
     op.execute("DROP PROCEDURE ledger.grant_roles()")
     op.execute("ALTER PROCEDURE ledger.grant_roles_0017() RENAME TO grant_roles")
     op.execute("DROP FUNCTION ledger.load_prices")
+    op.execute("DROP INDEX public.budget_entries_priced_idx, public.budget_entries_unpriced_idx")
     op.execute("DROP TABLE public.prices")
     op.execute("DROP TABLE ledger.price_events")
     op.execute(

@@ -46,6 +46,8 @@ def _filters(query: PageQuery) -> list[Filter]:
             filters.append(Filter(name, "in", [item.value if isinstance(item, Enum) else item for item in value]))
         elif isinstance(value, dict):
             filters += [Filter("labels", "label", (key, values)) for key, values in value.items()]
+        elif isinstance(value, bool):
+            filters.append(Filter(name, "is", value))
         elif isinstance(value, datetime):
             column, _, side = name.rpartition("_")
             filters.append(Filter(f"{column}_at", ">=" if side == "after" else "<", value))

@@ -75,6 +75,7 @@ class BudgetEntriesQuery(LabelledPageQuery, kw_only=True):
     actor: tuple[str, ...] | None = None
     response_id: tuple[str, ...] | None = None
     trace_id: tuple[str, ...] | None = None
+    unpriced: bool | None = None
     occurred_after: Instant | None = None
     occurred_before: Instant | None = None
 

@@ -63,6 +63,7 @@ PARAMETERS = {
     "that day in `time_zone`.",
     "trace_id": f"Only rows with these W3C trace ids. {_ANY_OF}",
     "type": f"Only these event types. {_ANY_OF}",
+    "unpriced": "`true`: only entries whose cost is not known yet; `false`: only the others.",
     "until": "Only events up to this position (inclusive).",
     "Idempotency-Key": "Makes a retry safe: events without an `id` get one that is derived from this key and their "
     "index, so a request that is sent again is recorded once. For 24 hours the key belongs to the content of its first "

@@ -28,6 +28,7 @@ LABEL_KEY = "[a-z][a-z0-9_.-]{0,62}"
 _LABEL = re.compile(re.escape(LABEL_PREFIX) + f"({LABEL_KEY})", re.ASCII)
 
 _FORMS: dict[type, re.Pattern[str]] = {
+    inspect.BoolType: re.compile(r"true|false"),
     inspect.IntType: re.compile(r"-?[0-9]{1,19}"),
     inspect.DateTimeType: re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}.*"),
 }

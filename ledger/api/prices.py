@@ -9,14 +9,14 @@ from aiohttp import web
 
 from ledger.api.auth import CALLER
 from ledger.api.heavy_reads import turn
-from ledger.api.repricing import LOCK_REPRICING, Repriced, reprice_page
+from ledger.api.repricing import TRY_LOCK_REPRICING, Repriced, reprice_page
 from ledger.api.routes import Route, always, json_response
 from ledger.api.services import Services
 from ledger.api.views import Money, Time
 from ledger.domain import money
 from ledger.domain.codec import InvalidFieldError, time_text, utc
 from ledger.domain.cost import ServiceTier
-from ledger.domain.errors import Malformed
+from ledger.domain.errors import Malformed, Overloaded
 from ledger.domain.fields import Currency, Instant
 from ledger.domain.price import DEFAULT_TIER, ModelName
 from ledger.domain.priced_cost import Call, compute_cost, look_up, unpriced
@@ -105,7 +105,8 @@ async def reprice(request: web.Request, services: Services) -> web.StreamRespons
         asked.adjust, asked.campaign_id, _time("from", asked.from_), _time("to", asked.to), asked.after
     )
     async with turn(request), services.database.connection() as connection, connection.transaction():
-        await connection.execute(LOCK_REPRICING)
+        if not await connection.fetchval(TRY_LOCK_REPRICING):
+            raise Overloaded("another run is repricing entries; retry later")
         # The entries must be those after the run before.
         await services.read_models.wait(await read_head(connection), services.wait_seconds_max, caller.name)
         repriced = await reprice_page(
@@ -158,6 +159,7 @@ ROUTES = [
         is_heavy=always,
         description=f"At most {PAGE_ENTRIES_MAX} entries for each request; call it again with `after` set to `next` "
         "until that is `null`. Unpriced entries get a `cost.priced`. With `adjust`, entries whose cost was computed "
-        "get a `cost.adjusted` with the difference if another price is now in the book for the time of the call.",
+        "get a `cost.adjusted` with the difference if another price is now in the book for the time of the call. "
+        "While another run is repricing, the answer is 503 `overloaded`.",
     ),
 ]

@@ -26,8 +26,8 @@ from ledger.log.submit import append_each
 from projections.unpriced import PAGE_ENTRIES_MAX, Selection, UnpricedEntry, read_entries
 
 # An advisory lock: "ledger" in ASCII, and 4 for repricing. Two runs at a time would do the same work. The second could
-# adjust nothing twice: see `_event_id`.
-LOCK_REPRICING = "SELECT pg_advisory_xact_lock(x'6c65646765720004'::bigint)"
+# adjust nothing twice: see `_event_id`. A request must not wait for it with its turn and its connection.
+TRY_LOCK_REPRICING = "SELECT pg_try_advisory_xact_lock(x'6c65646765720004'::bigint)"
 
 
 class Repriced(msgspec.Struct):
@@ -72,7 +72,7 @@ async def reprice_page(
     """Reprice the next entries of a selection, at most `PAGE_ENTRIES_MAX`.
 
     Args:
-        connection: inside a transaction that has the lock of `LOCK_REPRICING`; the read models are up to date.
+        connection: inside a transaction that has the lock of `TRY_LOCK_REPRICING`; the read models are up to date.
         appender: appends the costs and adjustments.
         prices: the price book of the process.
         selection: which entries.

@@ -1,5 +1,6 @@
 """ledger prices reprice: price unpriced entries, and adjust costs by prices published later."""
 
+import asyncio
 from decimal import Decimal
 from pathlib import Path
 from uuid import UUID
@@ -8,17 +9,24 @@ import click
 import msgspec
 from sqlalchemy import URL
 
-from ledger.api.repricing import LOCK_REPRICING, Repriced, reprice_page
+from ledger.api.repricing import TRY_LOCK_REPRICING, Repriced, reprice_page
 from ledger.cli.databases import migrated_database, open_appender, service_url
 from ledger.cli.event_loop import run_async
 from ledger.cli.options import home_option, json_option
 from ledger.cli.output import echo, fail, print_json
 from ledger.cli.settings import settings_for
 from ledger.cli.user import command_line_actor
+from ledger.database import Connection
 from ledger.domain import money
 from ledger.log.price_cache import PriceCache
 from projections.catch_up import fold_new_events
 from projections.unpriced import Selection
+
+LOCK_ATTEMPTS = 100
+"""How often this command tries to begin a page while another run is repricing."""
+
+LOCK_PAUSE_SECONDS = 0.3
+"""The pause after each attempt."""
 
 
 @click.command()
@@ -48,7 +56,7 @@ async def _reprice(url: URL, selection: Selection, dry_run: bool) -> Repriced:
     async with migrated_database(url) as database, open_appender(database) as appender:
         while True:
             async with database.connection() as connection, connection.transaction():
-                await connection.execute(LOCK_REPRICING)
+                await _lock(connection)
                 if (await fold_new_events(database)).lag_events:
                     fail("the tables are behind the log, see `ledger status`; run this command again")
                 actor = command_line_actor()
@@ -57,6 +65,15 @@ async def _reprice(url: URL, selection: Selection, dry_run: bool) -> Repriced:
             if page.next is None:
                 return total
             selection = selection._replace(after=page.next)
+
+
+async def _lock(connection: Connection) -> None:
+    """Take the lock of repricing for the transaction; requests to the service have it for a page at a time."""
+    for _ in range(LOCK_ATTEMPTS):
+        if await connection.fetchval(TRY_LOCK_REPRICING):
+            return
+        await asyncio.sleep(LOCK_PAUSE_SECONDS)
+    fail("another run is repricing entries; run this command again after it")
 
 
 def _sum(total: Repriced, page: Repriced) -> Repriced:

@@ -51,6 +51,8 @@ class BudgetEntry(Base):
         CheckConstraint("status <> 'held' OR expires_at IS NOT NULL", name="expires_at"),
         Index(None, "campaign_id", "occurred_at"),
         newest_first("budget_entries"),
+        Index("budget_entries_priced_idx", "id", postgresql_where=text("price_position IS NOT NULL")),
+        Index("budget_entries_unpriced_idx", "id", postgresql_where=text("unpriced")),
         by_label("budget_entries"),
         {"comment": "Costs, credits and holds of money. One row each, never deleted."},
     )

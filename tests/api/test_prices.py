@@ -1,5 +1,6 @@
 """Prices over HTTP: costs by usage, the price book as a collection, quotes, and repricing."""
 
+import asyncio
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -8,13 +9,14 @@ import pytest
 
 from ledger.api import repricing
 from ledger.api.app import listen, serving
-from ledger.api.repricing import Repriced, reprice_page
+from ledger.api.repricing import TRY_LOCK_REPRICING, Repriced, reprice_page
 from ledger.cli.databases import open_appender
 from ledger.database import Database
 from ledger.domain.price import price_stream
 from ledger.log.price_cache import PriceCache
 from ledger.log.request_body import REQUEST_EVENTS_MAX
-from projections.unpriced import Selection, read_entries
+from projections import unpriced
+from projections.unpriced import PRICED_ENTRIES, UNPRICED_ENTRIES, Selection, read_entries
 from projections.verify import verify
 from tests.api.helpers import slug, without
 from tests.api.test_keys import key_header, served
@@ -23,6 +25,13 @@ from tests.events import campaign, event, follow
 from tests.log.helpers import query
 
 USAGE = {"input_tokens": 1000, "output_tokens": 100}
+
+MANY_ENTRIES = """
+INSERT INTO budget_entries (id, resource_type, status, currency, occurred_at, actor, usage, unpriced, price_position,
+    created_at, updated_at, position)
+SELECT gen_random_uuid(), 'llm_api', 'settled', 'USD', now(), 'local', '{"input_tokens": 1}', number % 1000 = 0,
+    CASE number % 1000 WHEN 1 THEN 1 END, now(), now(), number FROM generate_series(1, 20000) AS number
+"""
 
 
 def published(model: str, rate: str = "2", since: str = "2025-01-01T00:00:00Z", **data: Any) -> dict[str, Any]:
@@ -264,6 +273,67 @@ async def test_a_back_dated_price_changes_nothing_until_costs_are_adjusted(share
     assert entry["price_position"] == back_dated["position"]
 
 
+async def test_one_run_reprices_at_a_time_and_another_request_does_not_wait_for_it(shared: Service) -> None:
+    asked = {"campaign_id": str(uuid4()), "dry_run": True}
+    async with shared.database.connection() as connection, connection.transaction():
+        assert await connection.fetchval(TRY_LOCK_REPRICING)
+        async with asyncio.timeout(5):
+            status, problem = await post(shared, "/v1/prices/reprice", asked)
+        assert (status, slug(problem)) == (503, "overloaded")
+        assert "another run is repricing" in problem["detail"]
+
+    assert (await post(shared, "/v1/prices/reprice", asked))[0] == 200
+
+
+async def test_pages_of_unpriced_and_of_priced_entries_continue_each_other(
+    shared: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unpriced, "PAGE_ENTRIES_MAX", 2)
+    monkeypatch.setattr(repricing, "PAGE_ENTRIES_MAX", 2)
+    model, late, owner = new_model(), new_model(), campaign()
+    sent = [used(each, campaign_id=owner["id"]) for each in (model, late, late, model, late)]
+    await shared.append(owner, published(model), *sent, published(model, "3", "2025-06-01T00:00:00Z"), published(late))
+    asked = {"campaign_id": owner["id"], "adjust": True}
+
+    pages = []
+    while not pages or asked["after"] is not None:
+        _, page = await post(shared, "/v1/prices/reprice", asked)
+        pages.append((page["examined"], page["priced"] + page["adjusted"]))
+        asked["after"] = page["next"]
+
+    assert pages == [(2, 2), (2, 2), (1, 1)]
+    assert [(await entry_of(shared, each))["cost"] for each in sent] == ["0.0038"] + 2 * ["0.0028"] + [
+        "0.0038",
+        "0.0028",
+    ]
+
+
+async def test_entries_to_reprice_are_found_by_their_indexes(database: Database) -> None:
+    async with database.connection() as connection, connection.transaction():
+        await connection.execute(MANY_ENTRIES)
+        await connection.execute("ANALYZE budget_entries")
+        for statement, index in ((UNPRICED_ENTRIES, "unpriced"), (PRICED_ENTRIES, "priced")):
+            arguments = (None, None, None, UUID(int=0), 500)
+            plan = "\n".join(row[0] for row in await connection.fetch(f"EXPLAIN {statement}", *arguments))
+            assert f"budget_entries_{index}_idx" in plan, plan
+
+
+async def test_unpriced_entries_can_be_listed(shared: Service) -> None:
+    model, owner = new_model(), campaign()
+    priced, late = (used(each, campaign_id=owner["id"]) for each in (model, new_model()))
+    await shared.append(owner, published(model), priced, late)
+    query = {"campaign_id": owner["id"]}
+
+    async def listed(value: str) -> list[str]:
+        return [row["id"] for row in (await shared.get("/v1/budget-entries", unpriced=value, **query))["items"]]
+
+    assert await listed("true") == [late["id"]]
+    assert await listed("false") == [priced["id"]]
+    for value in ("1", "True", "null", "true,false", ""):
+        async with shared.client.get("/v1/budget-entries", params={"unpriced": value}) as answer:
+            assert answer.status == 400, value
+
+
 @pytest.mark.parametrize("is_priced", [False, True])
 async def test_a_run_that_read_the_entries_before_another_one_changes_nothing(
     shared: Service, monkeypatch: pytest.MonkeyPatch, is_priced: bool
@@ -370,13 +440,21 @@ async def test_verify_finds_a_tampered_price_and_a_tampered_cost(service: Servic
     await service.append(published("m"), used("m"), hold, follow(hold, "cost.settled", {"usage": USAGE}), late)
     await service.append(published("late"))
     await post(service, "/v1/prices/reprice", {})
+    poor = campaign("0.001")
+    await service.append(poor)
+    assert (await service.post(used("m", "cost.reserved", campaign_id=poor["id"])))[0] == 402
     await service.get("/v1/prices")
 
     async def faults() -> list[str]:
         return (await verify(service.database, lambda difference: None)).faults
 
     assert await faults() == []
-    for position, old, new in ((2, "0.0028", "0.0027"), (7, "0.0028", "0.002"), (6, '"late"', '"other"')):
+    for position, old, new in (
+        (2, "0.0028", "0.0027"),
+        (7, "0.0028", "0.002"),
+        (6, '"late"', '"other"'),
+        (9, "0.0028", "0.0029"),
+    ):
         async with Database(service.database_url) as owner, owner.connection() as connection:
             await connection.execute("SET session_replication_role = replica")
             change = "UPDATE ledger.events SET data = replace(data::text, $2, $3)::json WHERE position = $1"
