@@ -16,10 +16,12 @@ from ledger.domain.codec import time_text
 from ledger.domain.errors import LedgerError
 from ledger.domain.event import Candidate, Request
 from ledger.domain.log_history import LogHistory
+from ledger.domain.price_check import changes_price
 from ledger.domain.rejudge import rejudge, to_candidate
 from ledger.log.append import LOCK_HEAD, end_group, lock_and_load
 from ledger.log.pending_releases import find_pending_releases
 from ledger.log.price_cache import PriceCache
+from ledger.log.priced_calls import read_calls
 from ledger.log.read import PAGE_CHARACTERS_MAX, PAGE_EVENTS_MAX
 from ledger.log.write import write_locked
 
@@ -107,6 +109,8 @@ def _pages(lines: Iterable[ExportLine]) -> Iterator[list[ExportLine]]:
 async def _append(connection: Connection, page: list[ExportLine], history: LogHistory, prices: PriceCache) -> int:
     candidates = [_candidate(line) for line in page]
     working_state, head = await lock_and_load(connection, [Request(candidates)], prices, page[0].event.recorded_at)
+    changing = {candidate.stream_id for candidate in candidates if changes_price(candidate.payload)}
+    history.priced_calls.replace(await read_calls(connection, changing))
     for line, candidate in zip(page, candidates, strict=True):
         with at_line(line):
             rejudge(working_state, history, line.event, candidate)

@@ -25,7 +25,7 @@ class LogHistory:
     """What the events of a log so far decide about later ones, beyond the states of streams.
 
     Its memory grows only with the texts that are missing without a record of their erasure so far, and with the entries
-    whose costs were or may be computed from usage.
+    whose costs were or may be computed from usage, unless the caller looks these up (`PricedCalls.replace`).
     """
 
     def __init__(self) -> None:

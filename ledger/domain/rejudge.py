@@ -14,6 +14,7 @@ from ledger.domain.errors import Refused, UnknownReference
 from ledger.domain.event import Candidate, Recorded
 from ledger.domain.judge import apply
 from ledger.domain.log_history import InvalidLogError, LogHistory
+from ledger.domain.price_check import require_denied_price
 from ledger.domain.working_state import WorkingState
 
 
@@ -127,6 +128,8 @@ def _rejudge_denial(working_state: WorkingState, recorded: Recorded, candidate: 
         # It counts for the campaign of its job, or for none if that had been deleted.
         job_campaign_id = getattr(working_state.heads["job", job_id].state, "campaign_id", None)
         campaign_id = job_campaign_id if recorded.campaign_id == job_campaign_id else None
+    if payload.price is not None:
+        require_denied_price(working_state.prices, payload, recorded.occurred_at)
     working_state.record(candidate, campaign_id, job_id)
     working_state.put(
         working_state.entries,

@@ -1,6 +1,7 @@
 """Export and import: the same log, root and state, and later appends are judged as in the original."""
 
 import io
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -13,10 +14,12 @@ from ledger.audit.log_entry import encode_entry
 from ledger.audit.merkle import leaf_hash
 from ledger.audit.tree_growth import RightEdge, append_leaves
 from ledger.database import Database
-from ledger.domain.catalogue import CATALOGUE
+from ledger.domain.catalogue import CATALOGUE, type_of
+from ledger.domain.cost import CostAdjusted, CostPriced
 from ledger.domain.errors import Refused
-from ledger.domain.event import Receipt, Request
+from ledger.domain.event import Receipt, Recorded, Request
 from ledger.domain.ledger_events import ProjectionSkipped
+from ledger.domain.log_history import LogHistory
 from ledger.log.append import append
 from ledger.log.appender import Appender
 from ledger.log.erasure import erase
@@ -27,10 +30,10 @@ from projections.differences import Difference
 from projections.verify import verify
 from projections.worker import fold_page
 from tests.audit.exports import export_of, line_of, recorded
-from tests.events import campaign, content, cost, follow, job, reserve
+from tests.events import campaign, content, cost, event, follow, job, reserve
 from tests.log.erasures import erased
 from tests.log.helpers import candidate, limit_releases, query, record, request, value
-from tests.projections.helpers import NOON, append_requests, expiry_request, sample_history, stored, tables
+from tests.projections.helpers import NOON, MemoryLog, append_requests, expiry_request, sample_history, stored, tables
 
 EVENTS = """
 SELECT position, category, stream_id, version, id, type, schema_version, occurred_at, recorded_at, actor, campaign_id,
@@ -63,6 +66,62 @@ async def exported(database: Database, until: int | None = None) -> bytes:
 async def imported(database: Database, export: bytes) -> int:
     async with database.connection() as connection:
         return await import_lines(connection, read_lines(io.BytesIO(export)))
+
+
+def log_of_prices() -> list[Recorded]:
+    """A log with costs by usage; prices follow that price one of them and adjust two of them."""
+    log = MemoryLog()
+    rates = {"output_tokens": "8", "input_tokens": "2"}
+    price = {"provider": "openai", "model": "m", "rates": rates, "effective_from": "2020-01-01T00:00:00Z"}
+    price["source"] = {"name": "test", "version": "1"}
+    usage = {"input_tokens": 1000}
+    call = {"resource_type": "llm_api", "provider": "openai", "model_used": "m", "usage": usage}
+    euros = campaign(currency="EUR")
+    late = event("cost.recorded", call | {"campaign_id": euros["id"]})
+    priced, hold = event("cost.recorded", call), event("cost.reserved", call)
+    log.append(euros, late, event("price.published", price), priced, hold)
+    log.append(follow(hold, "cost.settled", {"usage": usage}))
+
+    def change(sent: dict[str, Any], payload: CostPriced | CostAdjusted) -> None:
+        log.append(Request([prepare(type_of(type(payload)), payload, actor="local", stream_id=UUID(sent["id"]))]))
+
+    log.append(event("price.published", price | {"currency": "EUR"}))
+    change(late, CostPriced(cost=Decimal("0.002"), price=len(log.events)))
+    for rate, amount in (("3", "0.001"), ("5", "0.002")):
+        log.append(event("price.published", price | {"rates": rates | {"input_tokens": rate}}))
+        position = len(log.events)
+        for sent in (priced, hold):
+            change(sent, CostAdjusted(amount=Decimal(amount), reason="Another price", price=position))
+    return list(log.working_state.events)
+
+
+@pytest.mark.parametrize("page_events", [1, 3, 100])
+async def test_costs_by_usage_are_checked_by_calls_that_are_looked_up(
+    database: Database, monkeypatch: pytest.MonkeyPatch, page_events: int
+) -> None:
+    monkeypatch.setattr(import_file, "PAGE_EVENTS_MAX", page_events)
+    kept = []
+
+    class WatchedHistory(LogHistory):
+        def add(self, *arguments: Any) -> None:
+            kept.append(len(self.priced_calls))
+            super().add(*arguments)
+
+    monkeypatch.setattr(import_file, "LogHistory", WatchedHistory)
+    events = log_of_prices()
+    changes = [index for index, each in enumerate(events) if each.type in ("cost.priced", "cost.adjusted")]
+    assert len(changes) == 5
+    for index in changes:
+        data = events[index].data
+        wrong = data.replace('"0.001"', '"0.0011"').replace('"0.002"', '"0.0021"')
+        with pytest.raises(ExportError, match=r"by the price of|not the difference between the prices") as refused:
+            await imported(database, export_of([*events[:index], events[index]._replace(data=wrong)]))
+        assert refused.value.position == index + 1
+
+    kept.clear()
+    assert await imported(database, export_of(events)) == len(events)
+    assert max(kept) <= page_events
+    assert await exported(database) == export_of(events)
 
 
 async def written(database: Database) -> list[Any]:

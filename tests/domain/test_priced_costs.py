@@ -1,13 +1,16 @@
 """Costs by usage: priced when judged, unpriced without a price, and never priced a second time."""
 
+import tracemalloc
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from uuid import uuid4
 
 import msgspec
 import pytest
 
 from ledger.domain import price_book
+from ledger.domain.budget_entry import Entry
 from ledger.domain.codec import dump, time_text
 from ledger.domain.cost import CostPriced
 from ledger.domain.errors import BudgetExceeded, IllegalTransition, InvalidEvent
@@ -15,6 +18,7 @@ from ledger.domain.event import Receipt, Request
 from ledger.domain.judge import judge
 from ledger.domain.log_history import InvalidLogError, LogHistory
 from ledger.domain.price_book import PriceBook, PriceKey
+from ledger.domain.price_check import PricedCalls
 from ledger.domain.price_errors import Unpriced
 from ledger.domain.priced_cost import require_fillable
 from ledger.domain.rejudge import rejudge, to_candidate
@@ -357,6 +361,50 @@ def replay(events: list[Any]) -> None:
     working_state, history = WorkingState(0, NOW), LogHistory()
     for recorded in events:
         rejudge(working_state, history, recorded, to_candidate(recorded))
+
+
+def log_with_denial() -> list[Any]:
+    ledger = MemoryLedger()
+    owner = campaign("0.001")
+    ledger.accept(published(), owner)
+    ledger.refuse(used("cost.reserved", campaign_id=owner["id"]))
+    (denial,) = ledger.working_state.denials.values()
+    ledger.working_state.record(denial.candidate, denial.campaign_id, denial.agent_job_id)
+    return list(ledger.working_state.events)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        ('"amount":"0.0028"', '"amount":"0.0029"', "is 0.0029, but 0.0028 by the price of position 1"),
+        ('"price":1', '"price":2', "no published price at position 2"),
+        ('"model_used":"gpt-4o"', '"model_used":"gpt-4"', "is not one of gpt-4"),
+    ],
+)
+def test_the_computed_amount_of_a_denial_is_checked(old: str, new: str, fault: str) -> None:
+    *before, denied = log_with_denial()
+    replay([*before, denied])
+    assert (denied.type, old in denied.data) == ("cost.denied", True)
+
+    with pytest.raises(InvalidLogError, match=fault):
+        replay([*before, denied._replace(data=denied.data.replace(old, new))])
+
+
+def test_a_call_is_remembered_in_few_bytes() -> None:
+    calls, working_state, count = PricedCalls(), WorkingState(0, NOW), 2_000
+    event = log_of_prices().working_state.events[1]
+    payload = to_candidate(event).payload
+    events = [event._replace(stream_id=uuid4()) for _ in range(count)]
+    entry = Entry("settled", 1, None, None, provider="openai", model_used="gpt-4o")
+    working_state.entries |= {each.stream_id: entry for each in events}
+
+    tracemalloc.start()
+    for each in events:
+        calls.add(working_state, each, payload)
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert kept / count < 200
 
 
 def test_a_log_with_prices_can_be_judged_again() -> None:
