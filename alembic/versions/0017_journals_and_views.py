@@ -93,10 +93,10 @@ CREATE INDEX denied_holds_denied_at_idx ON denied_holds (denied_at)
 def ratio(numerator: str, denominator: str) -> str:
     """Return SQL that divides by a positive number and rounds half-even to 10 places, as `ledger.domain.money` does."""
     return f"""(SELECT trim_scale((whole + CASE
-            WHEN abs(rest) * 2 > {denominator} OR (abs(rest) * 2 = {denominator} AND whole % 2 <> 0)
+            WHEN abs(rest) * 2 > {denominator} OR (abs(rest) * 2 = {denominator} AND mod(whole, 2) <> 0)
             THEN sign(rest) ELSE 0 END) * 0.0000000001)
-        FROM (SELECT div(({numerator}) * 10000000000, {denominator}), ({numerator}) * 10000000000 % {denominator})
-            AS quotient (whole, rest))"""  # noqa: S608 (fixed texts)
+        FROM (SELECT div(scaled, {denominator}) AS whole, mod(scaled, {denominator}) AS rest
+            FROM (SELECT ({numerator}) * 10000000000 AS scaled) AS scaling) AS quotient)"""  # noqa: S608 (fixed texts)
 
 
 WEEK = "604800"
