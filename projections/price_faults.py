@@ -17,7 +17,7 @@ from ledger.domain.price import PricePublished, PriceWithdrawn
 from ledger.domain.price_book import PriceBook
 from ledger.domain.price_check import PricedCall, require_denied_price, require_next_price
 from ledger.domain.priced_cost import require_recorded_price
-from ledger.log.price_cache import PriceRow, read_prices
+from ledger.log.price_cache import StoredPrice, read_prices
 from ledger.log.priced_calls import COLUMNS, JOINS, call_of
 
 FAULTS_SHOWN_MAX = 100
@@ -54,7 +54,7 @@ async def find_price_faults(connection: Connection, until: int) -> AsyncIterator
                 yield f"position {row['position']}: {row['type']}: {fault}"
 
 
-def _add_price(book: PriceBook, row: PriceRow) -> str | None:
+def _add_price(book: PriceBook, row: StoredPrice) -> str | None:
     """Add a price event to the book; return why that is not possible, or None."""
     try:
         payload = decode_stored(row.type, row.schema_version, row.data, None)

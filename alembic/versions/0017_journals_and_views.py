@@ -1,8 +1,6 @@
 """The journals cost_postings and denied_holds, filled from the log, and views for business tools.
 
-Filling reads all cost events once; docs/upgrading.md has its time.
-
-Revision: 0017, after 0016.
+Filling reads all cost events once; docs/upgrading.md has its time. Revision: 0017, after 0016.
 """
 
 from alembic import op
@@ -220,9 +218,7 @@ COMMENTS = {
 NAMES = ("cost_postings", "denied_holds", "campaign_health", "spend_daily")
 ALL = ", ".join(f"public.{name}" for name in NAMES)
 
-# The worker only inserts into the journals, and updates `reason` when it is erased. But `ledger rebuild`, which runs as
-# ledger_service too, writes whole rows and deletes others, so a grant of single columns would hold nothing back. A row
-# that was changed is found by `ledger verify`.
+# `ledger rebuild` runs as ledger_service and writes whole rows, so granting only some columns would hold nothing back.
 # New objects belong to the owner of the schema, if the user who made them may hand them over.
 GRANT = f"""
     FOR name IN

@@ -1,4 +1,4 @@
-"""Prices: partition of their events, streams, load_prices, the table `prices`, indexes of the entries to reprice.
+"""Prices: partition of their events, load_prices, the table `prices`, indexes of entries to reprice.
 
 Revision: 0018, after 0017.
 """

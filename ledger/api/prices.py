@@ -19,11 +19,11 @@ from ledger.domain.cost import ServiceTier
 from ledger.domain.errors import Malformed, Overloaded
 from ledger.domain.fields import Currency, Instant
 from ledger.domain.price import DEFAULT_TIER, ModelName
-from ledger.domain.priced_cost import Call, compute_cost, look_up, unpriced
+from ledger.domain.priced_cost import Call, compute_cost, look_up, unpriced_error
 from ledger.domain.usage import Usage
 from ledger.log.json_faults import repeats_member
 from ledger.log.read import read_head
-from projections.unpriced import PAGE_ENTRIES_MAX, Selection
+from projections.entries_to_reprice import PAGE_ENTRIES_MAX, Selection
 
 B = TypeVar("B", bound=msgspec.Struct)
 
@@ -78,15 +78,15 @@ async def quote(request: web.Request, services: Services) -> web.StreamResponse:
         book = await services.prices.current(connection)
     price = look_up(book, call)
     try:
-        priced = compute_cost(price, asked.usage)
+        computed = compute_cost(price, asked.usage)
     except InvalidFieldError as error:
         raise Malformed(f"the call cannot be priced: {error}") from None
-    if priced is None:
-        raise unpriced(price, call, asked.usage)
-    price = priced.price
+    if computed is None:
+        raise unpriced_error(price, call, asked.usage)
+    price = computed.price
     return json_response(
         QuotedPrice(
-            money.plain(priced.cost),
+            money.plain(computed.cost),
             price.key.currency,
             price.position,
             price.stream_id,

@@ -16,14 +16,14 @@ from ledger.domain.cost import CostAdjusted, CostPriced
 from ledger.domain.errors import LedgerError
 from ledger.domain.event import Candidate, Receipt, Request
 from ledger.domain.price_book import PriceBook
-from ledger.domain.priced_cost import Call, Priced, find_price
+from ledger.domain.priced_cost import Call, ComputedCost, find_price
 from ledger.domain.usage import Usage
 from ledger.log.append import rehearse
 from ledger.log.appender import Appender
 from ledger.log.prepare import prepare
 from ledger.log.price_cache import PriceCache
 from ledger.log.submit import append_each
-from projections.unpriced import PAGE_ENTRIES_MAX, Selection, UnpricedEntry, read_entries
+from projections.entries_to_reprice import PAGE_ENTRIES_MAX, EntryToReprice, Selection, read_entries
 
 # An advisory lock: "ledger" in ASCII, and 4 for repricing. Two runs at a time would do the same work. The second could
 # adjust nothing twice: see `_event_id`. A request must not wait for it with its turn and its connection.
@@ -94,7 +94,7 @@ async def reprice_page(
     return _report(entries, plan, outcomes)
 
 
-def _report(entries: Sequence[UnpricedEntry], plan: Plan, outcomes: Sequence[Receipt | LedgerError]) -> Repriced:
+def _report(entries: Sequence[EntryToReprice], plan: Plan, outcomes: Sequence[Receipt | LedgerError]) -> Repriced:
     outcome_of = zip(plan.changes, outcomes, strict=True)
     # A duplicate is the change of another run.
     done = [change for change, outcome in outcome_of if isinstance(outcome, Receipt) and not outcome.duplicate]
@@ -113,41 +113,41 @@ def _report(entries: Sequence[UnpricedEntry], plan: Plan, outcomes: Sequence[Rec
     )
 
 
-def _plan(book: PriceBook, entries: Sequence[UnpricedEntry], actor: str) -> Plan:
+def _plan(book: PriceBook, entries: Sequence[EntryToReprice], actor: str) -> Plan:
     """Decide what changes the costs of entries to those of the present price book."""
     plan = Plan([])
     for entry in entries:
         call = Call(entry.provider, entry.model_used, entry.service_tier, entry.currency, entry.occurred_at)
         usage = _usage.decode(entry.usage)
         try:
-            priced = find_price(book, call, usage)
+            computed = find_price(book, call, usage)
         except InvalidFieldError:
             plan.too_large += 1
             continue
-        if priced is None:
+        if computed is None:
             plan.still_unpriced += entry.price_position is None
-        elif (change := _change(book, entry, priced, usage, actor)) is not None:
+        elif (change := _change(book, entry, computed, usage, actor)) is not None:
             plan.changes.append(change)
     return plan
 
 
-def _change(book: PriceBook, entry: UnpricedEntry, priced: Priced, usage: Usage, actor: str) -> Change | None:
+def _change(book: PriceBook, entry: EntryToReprice, computed: ComputedCost, usage: Usage, actor: str) -> Change | None:
     """Return what gives an entry the cost of another price.
 
     Args:
         book: the prices.
         entry: the entry.
-        priced: its cost by the present price book.
+        computed: its cost by the present price book.
         usage: what it used.
         actor: the key or the command-line user that reprices.
 
     Returns:
         the change; None if the entry has this price or this cost already.
     """
-    payload: CostPriced | CostAdjusted = CostPriced(cost=priced.cost, price=priced.price.position)
-    amount = priced.cost
+    payload: CostPriced | CostAdjusted = CostPriced(cost=computed.cost, price=computed.price.position)
+    amount = computed.cost
     if entry.price_position is not None:
-        adjusted = _adjustment(book, entry.price_position, priced, usage)
+        adjusted = _adjustment(book, entry.price_position, computed, usage)
         if adjusted is None:
             return None
         payload, amount = adjusted, adjusted.amount
@@ -155,7 +155,7 @@ def _change(book: PriceBook, entry: UnpricedEntry, priced: Priced, usage: Usage,
     return Change(candidate, entry.currency, amount)
 
 
-def _event_id(entry: UnpricedEntry) -> UUID:
+def _event_id(entry: EntryToReprice) -> UUID:
     """Derive the id of the change of an entry from the state that is changed.
 
     A run whose connection is lost may still be writing while the next one reads the state before. Both changes then
@@ -164,14 +164,14 @@ def _event_id(entry: UnpricedEntry) -> UUID:
     return uuid5(entry.id, f"reprice {entry.position}")
 
 
-def _adjustment(book: PriceBook, position: int, priced: Priced, usage: Usage) -> CostAdjusted | None:
+def _adjustment(book: PriceBook, position: int, computed: ComputedCost, usage: Usage) -> CostAdjusted | None:
     """Return the adjustment from the price of a position to another one; None if price or cost is the same."""
     before = book[position].table.cost_of(usage)
     assert before is not None, "the cost was computed by this price"
-    if before == priced.cost:
+    if before == computed.cost:
         return None
-    reason = f"the price of position {priced.price.position} applies instead of that of position {position}"
-    return CostAdjusted(amount=money.subtract(priced.cost, before), reason=reason, price=priced.price.position)
+    reason = f"the price of position {computed.price.position} applies instead of that of position {position}"
+    return CostAdjusted(amount=money.subtract(computed.cost, before), reason=reason, price=computed.price.position)
 
 
 _usage = msgspec.json.Decoder(Usage)

@@ -153,16 +153,16 @@ def quote(
     with service_url(settings_for(home)) as url:
         book = run_async(_read(url))
     try:
-        priced = find_price(book, call, counters)
+        computed = find_price(book, call, counters)
     except InvalidFieldError as error:
         fail(f"the call cannot be priced: {error}")
-    if priced is None:
+    if computed is None:
         fail(f"no price of {model} of {provider}, service tier {tier}, in {currency}, for this usage at that time")
     if as_json:
-        quoted = {"cost": money.plain(priced.cost), "currency": currency, "price": priced.price.position}
+        quoted = {"cost": money.plain(computed.cost), "currency": currency, "price": computed.price.position}
         print_json(quoted)
     else:
-        echo(f"{money.plain(priced.cost)} {currency}, by the price at position {priced.price.position:,}.")
+        echo(f"{money.plain(computed.cost)} {currency}, by the price at position {computed.price.position:,}.")
 
 
 _is_count = re.compile("[0-9]{1,15}").fullmatch

@@ -20,7 +20,7 @@ from ledger.database import Connection
 from ledger.domain import money
 from ledger.log.price_cache import PriceCache
 from projections.catch_up import fold_new_events
-from projections.unpriced import Selection
+from projections.entries_to_reprice import Selection
 
 LOCK_ATTEMPTS = 100
 """How often this command tries to begin a page while another run is repricing."""

@@ -20,7 +20,7 @@ from ledger.domain.errors import BudgetExceeded, IllegalTransition
 from ledger.domain.event import Candidate, Receipt
 from ledger.domain.event_type import EventType
 from ledger.domain.holds import Hold
-from ledger.domain.priced_cost import priced
+from ledger.domain.priced_cost import with_computed_cost
 from ledger.domain.references import require_takes_holds, resolve_references
 from ledger.domain.service_events import hold_release
 from ledger.domain.working_state import WorkingState
@@ -48,7 +48,7 @@ def judge_cost(working_state: WorkingState, candidate: Candidate) -> Receipt:
     _require_priced(event_type, payload, entry)
     scopes = scopes_of(working_state, entry.campaign_id, entry.agent_job_id)
     if isinstance(payload, cost.CostSettled) and payload.usage is not None:
-        candidate = priced(working_state, candidate, currency_of(scopes, entry.currency), entry)
+        candidate = with_computed_cost(working_state, candidate, currency_of(scopes, entry.currency), entry)
         payload = candidate.payload
     after = budget_entry.fold(entry, payload, working_state.recorded_at)
     if event_type.extends_hold:
@@ -79,7 +79,7 @@ def _open_entry(working_state: WorkingState, candidate: Candidate, payload: budg
     if isinstance(payload, cost.CostReserved):
         require_takes_holds(working_state, campaign_id, job_id, candidate.schema_version)
     if not isinstance(payload, cost.CostCredited) and payload.usage is not None:
-        candidate = priced(working_state, candidate, currency_of(scopes, payload.currency))
+        candidate = with_computed_cost(working_state, candidate, currency_of(scopes, payload.currency))
         payload = cast(budget_entry.Opening, candidate.payload)
     entry = budget_entry.open_entry(payload, campaign_id, job_id, working_state.recorded_at)
     if isinstance(payload, cost.CostReserved):

@@ -23,7 +23,7 @@ from ledger.domain.price_errors import Unpriced
 from ledger.domain.usage import Usage
 from ledger.domain.working_state import WorkingState
 
-PricedCost = CostRecorded | CostReserved | CostSettled
+CostByUsage = CostRecorded | CostReserved | CostSettled
 
 
 class Call(NamedTuple):
@@ -43,14 +43,14 @@ class Call(NamedTuple):
         return PriceKey(self.provider, self.model_used, self.service_tier or DEFAULT_TIER, self.currency)
 
 
-class Priced(NamedTuple):
+class ComputedCost(NamedTuple):
     """The cost of a call, and the price it was computed by."""
 
     cost: Decimal
     price: BookPrice
 
 
-def find_price(book: PriceBook, call: Call, usage: Usage) -> Priced | None:
+def find_price(book: PriceBook, call: Call, usage: Usage) -> ComputedCost | None:
     """Look up the price of a call and compute its cost.
 
     Args:
@@ -73,7 +73,7 @@ def look_up(book: PriceBook, call: Call) -> BookPrice | None:
     return book.find(key, call.at) if key is not None else None
 
 
-def compute_cost(price: BookPrice | None, usage: Usage) -> Priced | None:
+def compute_cost(price: BookPrice | None, usage: Usage) -> ComputedCost | None:
     """Compute what a usage costs; see `find_price`."""
     if price is None:
         return None
@@ -81,10 +81,12 @@ def compute_cost(price: BookPrice | None, usage: Usage) -> Priced | None:
         cost = price.table.cost_of(usage)
     except ValueError as error:
         raise InvalidFieldError("usage", f"at the price of position {price.position} the cost {error}") from None
-    return Priced(cost, price) if cost is not None else None
+    return ComputedCost(cost, price) if cost is not None else None
 
 
-def priced(working_state: WorkingState, candidate: Candidate, currency: str, entry: Entry | None = None) -> Candidate:
+def with_computed_cost(
+    working_state: WorkingState, candidate: Candidate, currency: str, entry: Entry | None = None
+) -> Candidate:
     """Price a new event with usage and no cost, and check a recorded one that was priced; others stay as they are.
 
     Args:
@@ -112,14 +114,14 @@ def priced(working_state: WorkingState, candidate: Candidate, currency: str, ent
             at,
         )
     if candidate.needs_price:
-        return with_price(working_state, candidate, call)
+        return _with_price(working_state, candidate, call)
     assert payload.price is not None
     amount = payload.amount if isinstance(payload, CostReserved) else payload.cost
     require_recorded_price(working_state.prices, payload.price, amount, call, payload.usage)
     return candidate
 
 
-def with_price(working_state: WorkingState, candidate: Candidate, call: Call) -> Candidate:
+def _with_price(working_state: WorkingState, candidate: Candidate, call: Call) -> Candidate:
     """Return a new event with its cost and price; a fact without a price stays as it is.
 
     Args:
@@ -135,11 +137,11 @@ def with_price(working_state: WorkingState, candidate: Candidate, call: Call) ->
     assert isinstance(payload, CostRecorded | CostReserved | CostSettled)
     assert payload.usage is not None
     price = look_up(working_state.prices, call)
-    priced = compute_cost(price, payload.usage)
-    if priced is not None:
-        return _filled_in(candidate, payload, priced)
+    computed = compute_cost(price, payload.usage)
+    if computed is not None:
+        return _filled_in(candidate, payload, computed)
     if isinstance(payload, CostReserved):
-        raise unpriced(price, call, payload.usage, "publish one, or send the amount")
+        raise unpriced_error(price, call, payload.usage, "publish one, or send the amount")
     return candidate
 
 
@@ -158,19 +160,19 @@ for _kind in (CostRecorded, CostReserved, CostSettled):
     require_fillable(_kind.__struct_fields__, "amount" if _kind is CostReserved else "cost")
 
 
-def _filled_in(candidate: Candidate, payload: PricedCost, priced: Priced) -> Candidate:
+def _filled_in(candidate: Candidate, payload: CostByUsage, computed: ComputedCost) -> Candidate:
     """Write cost and price into the canonical data at the places of their fields: it is not written a second time.
 
     The cost is the first field, or follows `resource_type`, whose values need no escapes; the price is the last field.
     """
-    amount, position = "amount" if isinstance(payload, CostReserved) else "cost", priced.price.position
+    amount, position = "amount" if isinstance(payload, CostReserved) else "cost", computed.price.position
     data = candidate.data
     start = 1 if isinstance(payload, CostSettled) else len(f'{{"resource_type":"{payload.resource_type}"')
-    field = f'"{amount}":"{money.plain(priced.cost)}"'
+    field = f'"{amount}":"{money.plain(computed.cost)}"'
     field = f"{field}," if start == 1 else f",{field}"
     # A copy: the locked path may judge the event that was sent once more.
     filled = copy.copy(payload)
-    msgspec.structs.force_setattr(filled, amount, priced.cost)
+    msgspec.structs.force_setattr(filled, amount, computed.cost)
     msgspec.structs.force_setattr(filled, "price", position)
     priced_candidate = copy.copy(candidate)
     msgspec.structs.force_setattr(priced_candidate, "payload", filled)
@@ -181,7 +183,7 @@ def _filled_in(candidate: Candidate, payload: PricedCost, priced: Priced) -> Can
     return priced_candidate
 
 
-def unpriced(price: BookPrice | None, call: Call, usage: Usage, advice: str = "publish one") -> Unpriced:
+def unpriced_error(price: BookPrice | None, call: Call, usage: Usage, advice: str = "publish one") -> Unpriced:
     """Return the refusal of a call without a price; it names the rates that are missing.
 
     Args:

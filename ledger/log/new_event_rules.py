@@ -1,4 +1,4 @@
-"""Rules of new events: members named once, money as JSON numbers, names not blank, no price that was sent.
+"""Rules of new events: members named once, money as JSON numbers, no blank names, no price sent.
 
 Stored events may break them. Since every event that is appended is checked, there is a fast check first: if the number
 of colons equals that of the decoded members, no member is repeated.

@@ -34,7 +34,7 @@ class Marker(NamedTuple):
 BEFORE_ALL = Marker(0, UUID(int=0))
 
 
-class PriceRow(msgspec.Struct, array_like=True, gc=False):
+class StoredPrice(msgspec.Struct, array_like=True, gc=False):
     """A price event, as `ledger.load_prices` returns it."""
 
     position: int
@@ -45,10 +45,10 @@ class PriceRow(msgspec.Struct, array_like=True, gc=False):
     data: str
 
 
-_rows = msgspec.json.Decoder(list[PriceRow])
+_rows = msgspec.json.Decoder(list[StoredPrice])
 
 
-async def read_prices(connection: Connection, start: int = 0) -> AsyncIterator[PriceRow]:
+async def read_prices(connection: Connection, start: int = 0) -> AsyncIterator[StoredPrice]:
     """Yield the price events from a position on, page by page."""
     while True:
         rows = _rows.decode(await connection.fetchval(LOAD_PRICES, start, PAGE_PRICES_MAX))
@@ -72,14 +72,14 @@ class _LoadedPrices:
         clone.book, clone.last = self.book.clone(), self.last
         return clone
 
-    def add(self, row: PriceRow) -> None:
+    def add(self, row: StoredPrice) -> None:
         if row.position > self.last.position:
             payload = decode_stored(row.type, row.schema_version, row.data, None)
             assert isinstance(payload, PricePublished | PriceWithdrawn)
             self.book.add(row.position, row.stream_id, payload)
             self.last = Marker(row.position, row.id)
 
-    def continues_with(self, rows: Sequence[PriceRow]) -> bool:
+    def continues_with(self, rows: Sequence[StoredPrice]) -> bool:
         """Whether the log still has the last known price event, by what a load returned.
 
         Each load returns that event once more. If the event became known during the load, the answer may have it among

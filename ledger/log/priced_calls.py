@@ -1,4 +1,4 @@
-"""Look up the calls of entries in the log: what was used, by whom and when, and the price of the cost so far."""
+"""Look up the calls of entries in the log: what was used, and the price of the cost so far."""
 
 from collections.abc import Collection
 from uuid import UUID

@@ -10,7 +10,7 @@ from ledger.domain import money
 from ledger.domain.errors import LedgerError
 from ledger.domain.price import PER_DEFAULT, Rates, Tier
 
-COUNTERS = {
+RATE_COUNTERS = {
     "input_mtok": ("input_tokens", 1_000_000),
     "output_mtok": ("output_tokens", 1_000_000),
     "cache_read_mtok": ("cache_read_tokens", 1_000_000),
@@ -59,7 +59,7 @@ def exact_rates(price: ModelPrice) -> ExactRates:
         if reason := _reason(key, value, by_counter):
             left_out[key] = reason
         else:
-            by_counter[COUNTERS[key][0]] = _for_default(value, COUNTERS[key][1])
+            by_counter[RATE_COUNTERS[key][0]] = _for_default(value, RATE_COUNTERS[key][1])
     if not by_counter:
         raise InexpressibleError("no rate for any counter" if left_out else "no price")
     return ExactRates(_rates_above(by_counter, None), _tiers(by_counter), left_out)
@@ -75,12 +75,12 @@ def _reason(key: str, value: Price, by_counter: dict[str, Price]) -> str | None:
     """Return why a rate is left out, None if it is not; raise if the price as a whole cannot be expressed."""
     if key in OVERLAPS:
         return OVERLAPS[key]
-    if key not in COUNTERS:
+    if key not in RATE_COUNTERS:
         if key.endswith("_mtok"):
             # These tokens are part of input or output, so they would be charged at a wrong rate.
             raise InexpressibleError(f"no counter for the tokens of {key}")
         return "no counter for its units"
-    counter, units = COUNTERS[key]
+    counter, units = RATE_COUNTERS[key]
     try:
         exact = _for_default(value, units)
     except Inexact:

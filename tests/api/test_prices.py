@@ -15,8 +15,8 @@ from ledger.database import Database
 from ledger.domain.price import price_stream
 from ledger.log.price_cache import PriceCache
 from ledger.log.request_body import REQUEST_EVENTS_MAX
-from projections import unpriced
-from projections.unpriced import PRICED_ENTRIES, UNPRICED_ENTRIES, Selection, read_entries
+from projections import entries_to_reprice
+from projections.entries_to_reprice import PRICED_ENTRIES, UNPRICED_ENTRIES, Selection, read_entries
 from projections.verify import verify
 from tests.api.helpers import slug, without
 from tests.api.test_keys import key_header, served
@@ -288,7 +288,7 @@ async def test_one_run_reprices_at_a_time_and_another_request_does_not_wait_for_
 async def test_pages_of_unpriced_and_of_priced_entries_continue_each_other(
     shared: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unpriced, "PAGE_ENTRIES_MAX", 2)
+    monkeypatch.setattr(entries_to_reprice, "PAGE_ENTRIES_MAX", 2)
     monkeypatch.setattr(repricing, "PAGE_ENTRIES_MAX", 2)
     model, late, owner = new_model(), new_model(), campaign()
     sent = [used(each, campaign_id=owner["id"]) for each in (model, late, late, model, late)]

@@ -403,7 +403,7 @@ def test_a_call_is_remembered_in_few_bytes() -> None:
     kept, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
 
-    # 600 if the decoded call was kept; a third of it is for the dictionary and what decoding keeps.
+    # 600 if the decoded call was kept.
     assert kept / count < 400
 
 

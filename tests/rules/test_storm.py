@@ -21,7 +21,7 @@ from ledger.domain.event import Request
 from ledger.log.appender import Appender
 from ledger.log.expiry import expire_due_holds
 from ledger.log.price_cache import PriceCache
-from projections.unpriced import Selection
+from projections.entries_to_reprice import Selection
 from projections.worker import fold_page
 from tests.domain.contract import Event
 from tests.domain.drawing import NOUNS, Drawer

@@ -34,7 +34,7 @@ class Selection(NamedTuple):
     after: UUID | None
 
 
-class UnpricedEntry(NamedTuple):
+class EntryToReprice(NamedTuple):
     """An entry to price: the call, what it used as JSON, the price of its cost, and the position of its last event."""
 
     id: UUID
@@ -48,12 +48,12 @@ class UnpricedEntry(NamedTuple):
     position: int
 
 
-async def read_entries(connection: Connection, selection: Selection) -> Sequence[UnpricedEntry]:
+async def read_entries(connection: Connection, selection: Selection) -> Sequence[EntryToReprice]:
     """Read the next entries to reprice, at most `PAGE_ENTRIES_MAX`, in the order of their ids."""
     with_priced, *arguments = selection
-    found: dict[UUID, UnpricedEntry] = {}
+    found: dict[UUID, EntryToReprice] = {}
     # The priced ones last: an entry that got its price in between is in both results.
     for statement in (UNPRICED_ENTRIES, PRICED_ENTRIES) if with_priced else (UNPRICED_ENTRIES,):
         for row in await connection.fetch(statement, *arguments, PAGE_ENTRIES_MAX):
-            found[row["id"]] = UnpricedEntry(*row)
+            found[row["id"]] = EntryToReprice(*row)
     return sorted(found.values())[:PAGE_ENTRIES_MAX]
