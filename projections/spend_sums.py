@@ -146,7 +146,8 @@ def _statement(selection: SpendSelection, limit: int) -> tuple[str, list[Any]]:
     query = f"""
         WITH sums AS (
             SELECT {", ".join([*columns, *(f"{figure} AS {name}" for name, figure in figures.items())])}
-            FROM {source.rows} LEFT JOIN agent_jobs AS job ON job.id = entry.agent_job_id
+            FROM {source.rows} LEFT JOIN agent_jobs AS job
+                ON job.id = entry.agent_job_id AND {_visible_job(selection, parameter)}
                 {f"LEFT JOIN campaigns AS campaign ON campaign.id = {source.campaign_id}" if with_name else ""}
             WHERE {" AND ".join(_conditions(selection, source, parameter))}
             GROUP BY {order}{", campaign_name" if with_name else ""}
@@ -211,6 +212,13 @@ def _figures(source: _Source, basis: Basis) -> dict[str, str]:
         "entries": f"count(*) FILTER (WHERE {source.charged})",
         "unpriced": unpriced,
     }
+
+
+def _visible_job(selection: SpendSelection, parameter: Callable[[Any, str], str]) -> str:
+    """Return the condition for jobs whose names may be shown: a cost may name one of another or of no campaign."""
+    if selection.allowed_campaign_ids is None:
+        return "true"
+    return f"job.campaign_id = ANY ({parameter(list(selection.allowed_campaign_ids), 'uuid[]')})"
 
 
 def _conditions(selection: SpendSelection, source: _Source, parameter: Callable[[Any, str], str]) -> list[str]:

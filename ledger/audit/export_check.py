@@ -38,12 +38,12 @@ class Balance(msgspec.Struct):
 
 
 class CampaignBalance(msgspec.Struct):
-    """A campaign at the end of the log."""
+    """A campaign at the end of the log. `budget` is None if it has no limit."""
 
     id: UUID
     status: str
     currency: str
-    budget: str
+    budget: str | None
     spent: str
     held: str
 
@@ -211,9 +211,9 @@ class _Replay:
     def _campaign(self, campaign_id: UUID) -> CampaignBalance:
         account = self.working_state.accounts["campaign", campaign_id]
         head = self.working_state.heads["campaign", campaign_id]
-        assert account.limit is not None
-        balances = [money.plain(amount) for amount in (account.limit, account.spent, account.held)]
-        return CampaignBalance(campaign_id, head.state.status, account.currency, *balances)
+        limit = None if account.limit is None else money.plain(account.limit)
+        spent, held = money.plain(account.spent), money.plain(account.held)
+        return CampaignBalance(campaign_id, head.state.status, account.currency, limit, spent, held)
 
 
 def _add(sums: dict[str, Decimal], currency: str, amount: Decimal) -> None:

@@ -8,6 +8,7 @@ from ledger.domain import budget_entry, cost, money
 from ledger.domain.accounts import (
     Scope,
     add_to_balances,
+    campaign_of,
     currency_of,
     limits_of,
     require_currency,
@@ -96,11 +97,17 @@ def _open_entry(working_state: WorkingState, candidate: Candidate, payload: budg
 
 
 def with_limits(working_state: WorkingState, candidate: Candidate, receipt: Receipt) -> Receipt:
-    """Add to the receipt of a hold the limits that it counts for, as they are now."""
+    """Add to the receipt of a hold the limits that it counts for, as they are now.
+
+    To a key restricted to campaigns, a job of another or of no campaign would show what others have spent.
+    """
     if not candidate.event_type.opens_hold:
         return receipt
     entry = working_state.entries[candidate.stream_id]
-    limits = limits_of(scopes_of(working_state, entry.campaign_id, entry.agent_job_id))
+    scopes = scopes_of(working_state, entry.campaign_id, entry.agent_job_id)
+    if (allowed := candidate.allowed_campaign_ids) is not None:
+        scopes = [scope for scope in scopes if campaign_of(working_state, scope) in allowed]
+    limits = limits_of(scopes)
     return msgspec.structs.replace(receipt, limits=limits)
 
 

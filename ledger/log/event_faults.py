@@ -98,9 +98,10 @@ def _data_faults(event_type: EventType, data: str | None, stream_id: str) -> Ite
 
 def _joint_faults(event_type: EventType, data: str, stream_id: str) -> Iterator[Fault]:
     """Yield the fault of fields that are valid separately, but not together; the arguments are those of the data."""
+    # A faulty stream id is named by itself.
+    stream = None if _problem(_stream_id, stream_id) else _stream_id.decode(stream_id)
     try:
-        payload = event_type.decoder.decode(data)
-        fault = joint_fault(event_type, payload, _stream_id.decode(stream_id))
+        fault = joint_fault(event_type, event_type.decoder.decode(data), stream)
     except msgspec.ValidationError as error:
         field = error.__cause__.field if isinstance(error.__cause__, InvalidFieldError) else ""
         fault = Fault(f"$.data.{field}" if field else "$.data", str(error))

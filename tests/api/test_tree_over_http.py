@@ -151,3 +151,26 @@ async def test_a_restricted_key_sees_only_the_trees_of_its_campaigns(database: D
 
     assert [answer.status for answer in answers] == [200, 404]
     assert [each["id"] for each in trees[0]["items"]] == [roots[0]["id"], below[0]["id"]]
+
+
+async def test_a_restricted_key_is_shown_no_balance_of_a_job_outside_its_campaigns(database: Database) -> None:
+    mine, outside = campaign(), job(budget="50", agent_name="planner")
+    below = job(parent_job_id=outside["id"], agent_name="hidden")
+    held = reserve("1", campaign_id=mine["id"], agent_job_id=below["id"])
+    spent = cost("13.37", agent_job_id=outside["id"])
+    boss = await key_header(database, "boss", "admin")
+    restricted = await key_header(database, "restricted", "manager", campaign_ids=[uuid.UUID(mine["id"])])
+    settled = follow(held, "cost.settled", {"cost": "2"})
+    async with served(database) as url:
+        async with aiohttp.ClientSession(url, headers=boss) as http:
+            answer = await http.post("/v1/events", json=[mine, outside, below, spent, held])
+            whole = await answer.json()
+        async with aiohttp.ClientSession(url, headers=restricted) as http:
+            repeated = await (await http.post("/v1/events", json=held)).json()
+            position = (await (await http.post("/v1/events", json=settled)).json())["position"]
+            keys = "agent_name,root_job_id,label.x"
+            spend = await (await http.get(f"/v1/spend?group_by={keys}&min_position={position}")).json()
+
+    assert {limit["scope"] for limit in whole["events"][4]["limits"]} == {"ancestor", "campaign"}
+    assert [limit["scope"] for limit in repeated["events"][0]["limits"]] == ["campaign"]
+    assert [(item["agent_name"], item["root_job_id"], item["cost"]) for item in spend["items"]] == [(None, None, "2")]

@@ -66,11 +66,11 @@ def test_a_log_with_every_event_type_is_verified() -> None:
 
 
 def test_spent_and_held_amounts_are_reported_by_currency_and_campaign() -> None:
-    euros, dollars = campaign("100", currency="EUR"), campaign("50")
+    euros, dollars, unlimited = campaign("100", currency="EUR"), campaign("50"), campaign(None)
     worker = job(euros["id"])
     held, settled, free = reserve("7", campaign_id=euros["id"]), reserve("9"), reserve("4", currency="JPY")
     events = recorded(
-        *(euros, dollars, worker, held, settled, free),
+        *(euros, dollars, unlimited, worker, held, settled, free),
         cost("2.50", agent_job_id=worker["id"]),
         cost("1", campaign_id=dollars["id"]),
         spent := cost("10", currency="CHF"),
@@ -86,6 +86,7 @@ def test_spent_and_held_amounts_are_reported_by_currency_and_campaign() -> None:
     assert proved.campaigns == [
         CampaignBalance(UUID(euros["id"]), "draft", "EUR", "100", "2.5", "7"),
         CampaignBalance(UUID(dollars["id"]), "draft", "USD", "50", "1", "0"),
+        CampaignBalance(UUID(unlimited["id"]), "draft", "USD", None, "0", "0"),
     ]
 
 

@@ -71,7 +71,7 @@ class RandomRequests:
 
     def _call(self, amount: str) -> dict[str, Any]:
         """Draw a call without an amount: the service computes it if there is a price."""
-        usage = {"input_tokens": self._random.choice([0, 1, 500_000, 1_000_000])}
+        usage = {"input_tokens": self._random.choice([1, 500_000, 1_000_000])}
         return {amount: None, "provider": "openai", "model_used": self._random.choice([*MODELS, "mx"]), "usage": usage}
 
     def _time(self) -> str:

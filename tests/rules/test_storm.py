@@ -97,9 +97,8 @@ class Storm:
         while await fold_page(self.database, 1_000):
             pass
         async with self.database.connection() as connection, connection.transaction():
-            book = await self.prices.current(connection)
             page = Selection(True, None, None, None, None)
-            repriced = await reprice_page(connection, appender, book, page, actor="local", dry_run=False)
+            repriced = await reprice_page(connection, appender, self.prices, page, actor="local", dry_run=False)
         self.repriced += repriced.priced + repriced.adjusted
 
 
