@@ -48,6 +48,15 @@ class Repriced(msgspec.Struct):
         dict[str, Money], msgspec.Meta(description="The sum of the changes of costs, for each currency.")
     ]
     next: Annotated[UUID, msgspec.Meta(description="The value of `after` for the next entries.")] | None
+    position: (
+        Annotated[
+            int,
+            msgspec.Meta(
+                description="The position of the last event that was appended, for `min_position`; null if none was."
+            ),
+        ]
+        | None
+    ) = None
 
 
 class Change(msgspec.Struct):
@@ -91,13 +100,19 @@ async def reprice_page(
         outcomes = await rehearse(connection, Request(candidates, independent=True), prices)
     else:
         outcomes = await append_each(appender, candidates)
-    return _report(entries, plan, outcomes)
+    return _report(entries, plan, outcomes, dry_run=dry_run)
 
 
-def _report(entries: Sequence[EntryToReprice], plan: Plan, outcomes: Sequence[Receipt | LedgerError]) -> Repriced:
-    outcome_of = zip(plan.changes, outcomes, strict=True)
-    # A duplicate is the change of another run.
-    done = [change for change, outcome in outcome_of if isinstance(outcome, Receipt) and not outcome.duplicate]
+def _report(
+    entries: Sequence[EntryToReprice], plan: Plan, outcomes: Sequence[Receipt | LedgerError], *, dry_run: bool
+) -> Repriced:
+    receipts = {
+        outcome.position: change
+        for change, outcome in zip(plan.changes, outcomes, strict=True)
+        # A duplicate is the change of another run.
+        if isinstance(outcome, Receipt) and not outcome.duplicate
+    }
+    done = list(receipts.values())
     amounts: dict[str, Decimal] = {}
     for change in done:
         amounts[change.currency] = money.add(amounts.get(change.currency, money.ZERO), change.amount)
@@ -110,6 +125,7 @@ def _report(entries: Sequence[EntryToReprice], plan: Plan, outcomes: Sequence[Re
         refused=plan.too_large + len(plan.changes) - len(done),
         amounts={currency: money.plain(amount) for currency, amount in sorted(amounts.items())},
         next=entries[-1].id if len(entries) == PAGE_ENTRIES_MAX else None,
+        position=max(receipts, default=None) if not dry_run else None,
     )
 
 

@@ -85,7 +85,7 @@ def _sum(total: Repriced, page: Repriced) -> Repriced:
     for currency, amount in page.amounts.items():
         before = Decimal(amounts.get(currency, "0"))
         amounts[currency] = money.plain(money.add(before, Decimal(amount)))
-    return msgspec.structs.replace(total, **counts, amounts=amounts)
+    return msgspec.structs.replace(total, **counts, amounts=amounts, position=page.position or total.position)
 
 
 def _print_repriced(repriced: Repriced, dry_run: bool) -> None:
