@@ -22,7 +22,7 @@ from ledger.domain.codec import InvalidFieldError, utc
 from ledger.domain.cost import ServiceTier
 from ledger.domain.price import DEFAULT_TIER
 from ledger.domain.price_book import BookPrice, PriceBook
-from ledger.domain.priced_cost import Call, find_price
+from ledger.domain.priced_cost import Call, compute_cost, look_up, unpriced_error
 from ledger.domain.usage import COUNTERS, Usage
 from ledger.log.price_cache import PriceCache
 
@@ -152,12 +152,13 @@ def quote(
     call = Call(provider, model, tier, currency, at or datetime.now(UTC))
     with service_url(settings_for(home)) as url:
         book = run_async(_read(url))
+    found = look_up(book, call)
     try:
-        computed = find_price(book, call, counters)
+        computed = compute_cost(found, counters)
     except InvalidFieldError as error:
         fail(f"the call cannot be priced: {error}")
     if computed is None:
-        fail(f"no price of {model} of {provider}, service tier {tier}, in {currency}, for this usage at that time")
+        fail(str(unpriced_error(found, call, counters)))
     if as_json:
         quoted = {"cost": money.plain(computed.cost), "currency": currency, "price": computed.price.position}
         print_json(quoted)

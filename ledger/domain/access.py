@@ -76,9 +76,11 @@ def require_may_append(caller: Caller, candidate: Candidate) -> None:
 
     Agents may not append what makes a cost less: a credit, or a negative adjustment.
     """
-    event_type, payload = candidate.event_type, candidate.payload
+    event_type, payload, restricted = candidate.event_type, candidate.payload, ""
     if not caller.may_append(event_type.category):
         what = f"{event_type.category} events"
+        if event_type.category == "price" and "prices" in PERMISSIONS[caller.role]:
+            restricted = " that is restricted to certain campaigns"
     elif caller.role is not Role.AGENT:
         return
     elif event_type.is_credit:
@@ -87,7 +89,7 @@ def require_may_append(caller: Caller, candidate: Candidate) -> None:
         what = "a cost.adjusted with a negative amount"
     else:
         return
-    raise Forbidden(f"a key with role `{caller.role.value}` may not append {what}")
+    raise Forbidden(f"a key with role `{caller.role.value}`{restricted} may not append {what}")
 
 
 LOCAL = Caller("local", Role.ADMIN)

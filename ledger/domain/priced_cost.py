@@ -141,7 +141,7 @@ def _with_price(working_state: WorkingState, candidate: Candidate, call: Call) -
     if computed is not None:
         return _filled_in(candidate, payload, computed)
     if isinstance(payload, CostReserved):
-        raise unpriced_error(price, call, payload.usage, "publish one, or send the amount")
+        raise unpriced_error(price, call, payload.usage, is_hold=True)
     return candidate
 
 
@@ -183,18 +183,23 @@ def _filled_in(candidate: Candidate, payload: CostByUsage, computed: ComputedCos
     return priced_candidate
 
 
-def unpriced_error(price: BookPrice | None, call: Call, usage: Usage, advice: str = "publish one") -> Unpriced:
-    """Return the refusal of a call without a price; it names the rates that are missing.
+def unpriced_error(price: BookPrice | None, call: Call, usage: Usage, *, is_hold: bool = False) -> Unpriced:
+    """Return the refusal of a call without a price; it names the rates that are missing, or what the usage leaves open.
 
     Args:
         price: What was found for the call.
         call: The call.
         usage: What it used.
-        advice: What can be done.
+        is_hold: Whether it is a hold, which may send its amount instead.
     """
     without_rate = price.table.without_rate(usage) if price is not None else ()
+    ambiguous = price.table.ambiguous(usage) if price is not None else ()
+    if ambiguous:
+        advice = "send the amount" if is_hold else "send the cost with the call"
+    else:
+        advice = "publish one, or send the amount" if is_hold else "publish one"
     tier = call.service_tier or DEFAULT_TIER
-    return Unpriced(call.provider, call.model_used, tier, call.currency, without_rate, advice)
+    return Unpriced(call.provider, call.model_used, tier, call.currency, without_rate, ambiguous, advice)
 
 
 def require_recorded_price(

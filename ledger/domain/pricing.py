@@ -83,7 +83,11 @@ class PriceTable:
         rows = zip(COUNTERS, units, rates, strict=True)
         used = [(name, rate) for name, count, rate in rows if count]
         missing = tuple(name for name, rate in used if rate is None)
-        return _ambiguous(units) or (() if missing == ("requests",) and len(used) > 1 else missing)
+        return () if missing == ("requests",) and len(used) > 1 else missing
+
+    def ambiguous(self, usage: Usage) -> tuple[str, ...]:
+        """Return the counters of which it is not known which tokens are also in another with a rate of its own."""
+        return _ambiguous(_units(usage, self._rates_for(usage)))
 
     def _rates_for(self, usage: Usage) -> _RateRow:
         rates = self._rates

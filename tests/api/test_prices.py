@@ -214,6 +214,22 @@ async def test_a_quote_names_the_rate_that_the_price_lacks(shared: Service) -> N
     assert "has no rate for images" in problem["detail"]
 
 
+async def test_an_unpriced_call_with_audio_that_may_be_cached_says_so(shared: Service) -> None:
+    model = new_model()
+    price = published(model)
+    price["data"]["rates"] |= {"cache_read_tokens": "0.1", "input_audio_tokens": "9"}
+    await shared.append(price)
+    usage = {"input_tokens": 10, "cache_read_tokens": 4, "input_audio_tokens": 5}
+    call = {"provider": "openai", "model_used": model, "usage": usage}
+
+    status, problem = await post(shared, "/v1/prices/quote", call)
+    hold_status, hold_problem = await shared.post(event("cost.reserved", call | {"resource_type": "llm_api"}))
+
+    why = f"the usage does not say which of its input_audio_tokens are cached, and the price of {model} of openai has"
+    assert (status, problem["detail"]) == (422, f"{why} a rate for each; send the cost with the call")
+    assert (hold_status, hold_problem["detail"]) == (422, f"{why} a rate for each; send the amount")
+
+
 async def test_a_quote_too_large_for_an_amount_is_refused(shared: Service) -> None:
     model = new_model()
     await shared.append(published(model, "9999999999"))
@@ -484,7 +500,9 @@ async def test_only_unrestricted_managers_and_admins_publish_prices_and_reprice(
 
     async with served(database) as url, aiohttp.ClientSession(url, headers=header) as client:
         async with client.post("/v1/events", json=published("m")) as answer:
-            assert answer.status == status, await answer.text()
+            detail = await answer.text()
+            assert answer.status == status, detail
+            assert ("restricted to certain campaigns" in detail) == (campaign_ids is not None)
         async with client.post("/v1/prices/reprice", json={}) as answer:
             assert answer.status == (403 if status == 403 else 200)
         quote = {"provider": "openai", "model_used": "m", "usage": USAGE}

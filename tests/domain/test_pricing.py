@@ -54,7 +54,8 @@ def test_tokens_that_may_be_in_two_counters_with_own_rates_have_no_price() -> No
     written_audio = Usage(input_tokens=10, cache_write_tokens=8, input_audio_tokens=9)
 
     assert cost_of(price(rates, per=1), cached_audio) is None
-    assert PriceTable(price(rates)).without_rate(cached_audio) == ("input_audio_tokens",)
+    assert PriceTable(price(rates)).ambiguous(cached_audio) == ("input_audio_tokens",)
+    assert PriceTable(price(rates)).without_rate(cached_audio) == ()
     # Writing to the cache has no rate of its own, so it does not matter which tokens are both.
     assert cost_of(price(rates, per=1), written_audio) == 1 + 9 * 10
 
