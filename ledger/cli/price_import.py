@@ -17,7 +17,7 @@ from ledger.cli.event_loop import run_async
 from ledger.cli.options import home_option, json_option
 from ledger.cli.output import counted, echo, fail, print_json
 from ledger.cli.price_files import read_price_file
-from ledger.cli.price_tables import change_line
+from ledger.cli.price_tables import change_line, loss_line
 from ledger.cli.settings import settings_for
 from ledger.cli.user import command_line_actor
 from ledger.config import Settings
@@ -72,7 +72,7 @@ def import_prices(source: str, dry_run: bool, home: Path | None, as_json: bool) 
     out.
 
     FILE holds a JSON array of prices with the fields of `price.published`. They replace prices of any source from their
-    `effective_from` on.
+    `effective_from` on. A price has only its own names and prefixes; a warning says which of the replaced it lacks.
     """
     prices = _library_list() if source == LIBRARY else PriceList(read_price_file(source), [], is_explicit=True)
     with service_url(settings_for(home)) as url:
@@ -129,6 +129,9 @@ def _print_import(prices: PriceList, changes: Sequence[PriceChange], dry_run: bo
     if dry_run:
         for change in changes:
             echo(change_line(change))
+    for change in changes:
+        if change.lost_names:
+            echo(loss_line(change))
     echo(outcome(prices.prices, len(changes), dry_run=dry_run))
     for (part, reason), items in by_reason(prices.left_out).items():
         shown = items if dry_run else items[:3]

@@ -10,6 +10,9 @@ from ledger.prices.price_changes import PriceChange
 
 COLUMNS = ("provider", "model", "tier", "currency", "input", "output", "cache read", "cache write", "since", "source")
 
+SHOWN_NAMES = 5
+"""Names in a warning."""
+
 
 def price_view(found: BookPrice) -> dict[str, Any]:
     """Return a price of the book as JSON: its event's data and its position."""
@@ -50,6 +53,17 @@ def change_line(change: PriceChange) -> str:
     if replaced is None:
         return f"+ {head}: {_rates(price)}"
     return f"~ {head}: {_rates(replaced)} -> {_rates(price)}"
+
+
+def loss_line(change: PriceChange) -> str:
+    """Return the warning that a price lacks names of the one that it replaces."""
+    price, names = change.price, change.lost_names
+    shown = ", ".join(names[:SHOWN_NAMES])
+    more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+    return (
+        f"Warning: {price.provider}/{price.model} loses the names {shown}{more} that the price before it has; calls "
+        "that report them will be unpriced, unless another price has them"
+    )
 
 
 def _rates(price: PricePublished) -> str:

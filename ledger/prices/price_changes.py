@@ -19,6 +19,17 @@ class PriceChange(NamedTuple):
     price: PricePublished
     replaced: PricePublished | None
 
+    @property
+    def lost_names(self) -> list[str]:
+        """The names by which calls find the replaced price and not this one; a prefix ends in `*`."""
+        before, price = self.replaced, self.price
+        if before is None:
+            return []
+        prefixes = tuple(price.prefixes or ())
+        names = [name for name in before.names or () if name not in (price.model, *(price.names or ()))]
+        names = [name for name in names if not name.startswith(prefixes)]
+        return names + [f"{prefix}*" for prefix in before.prefixes or () if not prefix.startswith(prefixes)]
+
 
 def price_changes(wanted: Iterable[PricePublished], book: PriceBook) -> Iterator[PriceChange]:
     """Compare prices of one source with those in the log.

@@ -51,6 +51,28 @@ async def test_a_file_is_compared_imported_and_adds_nothing_again(
     assert actors[0].startswith("cli:")
 
 
+async def test_an_import_warns_of_names_and_prefixes_that_a_price_loses(database_url: URL, tmp_path: Path) -> None:
+    file = tmp_path / "prices.json"
+    file.write_text(json.dumps(price(names=["gpt-x-1", "gpt-x-2", "gpt-x-latest", "x"], prefixes=["gpt-x-", "x-"])))
+    first = await ledger("prices", "import", file, database=database_url)
+    # The names that begin with the prefix that stays are not lost.
+    file.write_text(json.dumps(price("1", names=["gpt-x-1"], prefixes=["gpt-x-"])))
+
+    dry = await ledger("prices", "import", file, "--dry-run", database=database_url)
+    replaced = await ledger("prices", "import", file, database=database_url)
+
+    warning = (
+        "Warning: openai/gpt-x loses the names x, x-* that the price before it has; calls that report them will be "
+        "unpriced, unless another price has them"
+    )
+    assert "Warning" not in first.out
+    assert warning in dry.out.splitlines()
+    assert replaced.out.splitlines() == [
+        warning,
+        "1 price published, of 1 for 1 model of 1 provider from contract 2026.",
+    ]
+
+
 async def test_all_faults_of_a_file_are_named_and_nothing_is_imported(database_url: URL, database: Database) -> None:
     faulty = [price(), price(rates={"input_tokens": "-1"}, per=1000), price(modell="x", per=7), {}]
 
@@ -83,6 +105,7 @@ async def test_prices_are_listed_shown_and_quoted(database_url: URL) -> None:
     no_tier = await ledger(*quote, "--tier", "flex", database=database_url)
     wrong = ("tokens=1", "input_tokens=\u0663", "input_tokens=" + "9" * 5000)
     refused = [await ledger(*quote[:4], usage, database=database_url) for usage in wrong]
+    no_rate = await ledger(*quote, "images=1", database=database_url)
     too_large = await ledger(*quote[:3], "dear", f"input_tokens={10**12}", "--at", "2026-06-01", database=database_url)
 
     assert imported.code == 0, imported.err
@@ -97,6 +120,7 @@ async def test_prices_are_listed_shown_and_quoted(database_url: URL) -> None:
     assert quoted.out == "1.00008 USD, by the price at position 2.\n"
     assert json.loads(quoted_at.out) == {"cost": "2", "currency": "USD", "price": 1}
     assert (no_tier.code, "service tier flex" in no_tier.err) == (1, True)
+    assert (no_rate.code, "the price of gpt-x of openai has no rate for images" in no_rate.err) == (1, True)
     for result in refused:
         assert (result.code, "with one of input_tokens" in result.err) == (2, True)
     assert (too_large.code, too_large.err.count("\n")) == (1, 1)
