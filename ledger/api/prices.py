@@ -60,10 +60,8 @@ class Reprice(msgspec.Struct, forbid_unknown_fields=True):
         msgspec.Meta(description="Also adjust computed costs for whose time another price was published later."),
     ] = False
     campaign_id: UUID | None = None
-    from_: Annotated[Instant, msgspec.Meta(description="Only calls at this time or later.")] | None = msgspec.field(
-        name="from", default=None
-    )
-    to: Annotated[Instant, msgspec.Meta(description="Only calls before this time.")] | None = None
+    from_: Instant | None = msgspec.field(name="from", default=None)
+    to: Instant | None = None
     after: Annotated[UUID, msgspec.Meta(description="`next` of the answer before.")] | None = None
 
 

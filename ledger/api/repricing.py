@@ -35,7 +35,7 @@ class Repriced(msgspec.Struct):
 
     examined: Annotated[int, msgspec.Meta(description="Number of entries that were looked at.")]
     priced: Annotated[int, msgspec.Meta(description="Number of entries that got their cost.")]
-    adjusted: Annotated[int, msgspec.Meta(description="Number of entries whose cost was adjusted.")]
+    adjusted: int
     still_unpriced: Annotated[int, msgspec.Meta(description="Number of entries for which there is still no price.")]
     refused: Annotated[
         int,

@@ -1,7 +1,6 @@
 """`Original`: the amount of a foreign bill, before it was converted to the currency of the entry."""
 
 from decimal import Decimal
-from typing import Annotated
 
 import msgspec
 
@@ -17,7 +16,7 @@ class Original(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     amount: Amount
     currency: Currency
-    rate: Annotated[Decimal, msgspec.Meta(description="What one unit of `currency` cost in the entry's currency.")]
+    rate: Decimal
 
     def __post_init__(self) -> None:
         if self.currency not in money.CURRENCIES:
