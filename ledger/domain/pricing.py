@@ -16,8 +16,11 @@ CHARGED_LIKE = {
 }
 """For a counter without a rate, the counter by whose rate its units are charged."""
 
-_RateRow = tuple[Decimal | None, ...]
-"""The rate of each counter, in the order of `COUNTERS`."""
+_RateRow = tuple[int | None, ...]
+"""The rate of each counter, in the order of `COUNTERS`, in units of the last decimal that a rate of the price has.
+
+Products and sums of integers are exact, and take a tenth of the time of decimals.
+"""
 
 _INPUT = COUNTERS.index("input_tokens")
 _OUTPUT = COUNTERS.index("output_tokens")
@@ -39,9 +42,12 @@ class PriceTable:
     """A price, prepared for computing costs."""
 
     def __init__(self, price: PricePublished) -> None:
-        self._exponent = 1 - len(str(price.per or PER_DEFAULT))
-        self._rates = _row(price.rates)
-        self._tiers = [(tier.above_input_tokens, _row(tier.rates, price.rates)) for tier in price.tiers or ()]
+        rows = [_row(price.rates), *(_row(tier.rates, price.rates) for tier in price.tiers or ())]
+        decimals = max((_decimals(rate) for row in rows for rate in row if rate is not None), default=0)
+        self._exponent = 1 - len(str(price.per or PER_DEFAULT)) - decimals
+        self._rates, *of_tiers = [_in_units(row, decimals) for row in rows]
+        above = (tier.above_input_tokens for tier in price.tiers or ())
+        self._tiers = list(zip(above, of_tiers, strict=True))
 
     def cost_of(self, usage: Usage) -> Decimal | None:
         """Compute what a call costs.
@@ -59,7 +65,7 @@ class PriceTable:
         Raises:
             ValueError: The cost has more than 10 digits before the decimal point.
         """
-        total, rates = money.ZERO, self._rates_for(usage)
+        total, rates = 0, self._rates_for(usage)
         divided = _units(usage, rates)
         if _ambiguous(divided):
             return None
@@ -67,10 +73,18 @@ class PriceTable:
             if not units:
                 continue
             if rate is not None:
-                total = money.EXACT.fma(rate, units, total)
+                total += rate * units
             elif self.without_rate(usage):
                 return None
-        return money.canonical(money.EXACT.scaleb(total, self._exponent)) if total else money.ZERO
+        if not total:
+            return money.ZERO
+        exponent = self._exponent
+        while exponent < 0 and not total % 10:
+            total, exponent = total // 10, exponent + 1
+        cost = money.EXACT.scaleb(Decimal(total), exponent)
+        # Without trailing zeros it is canonical already, unless it is too fine or too large.
+        is_canonical = exponent >= -money.DECIMALS_MAX and cost.adjusted() < money.DIGITS_BEFORE_POINT_MAX
+        return cost if is_canonical else money.canonical(cost)
 
     def without_rate(self, usage: Usage) -> tuple[str, ...]:
         """Return the counters whose units the price cannot charge.
@@ -142,7 +156,18 @@ def _ambiguous(units: tuple[int, ...]) -> tuple[str, ...]:
     return ("input_audio_tokens",) * bool(audio_in) + ("output_audio_tokens",) * bool(audio_out)
 
 
-def _row(*rates: Rates) -> _RateRow:
+def _decimals(rate: Decimal) -> int:
+    exponent = rate.as_tuple().exponent
+    assert isinstance(exponent, int)
+    return max(0, -exponent)
+
+
+def _in_units(row: tuple[Decimal | None, ...], decimals: int) -> _RateRow:
+    """Return rates as multiples of the last of so many decimals."""
+    return tuple(None if rate is None else int(money.EXACT.scaleb(rate, decimals)) for rate in row)
+
+
+def _row(*rates: Rates) -> tuple[Decimal | None, ...]:
     """Return the rate of each counter: of the first of these that has one, or else of the counter charged like it."""
     return tuple(_rate(rates, name) for name in COUNTERS)
 
