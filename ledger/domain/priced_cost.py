@@ -4,13 +4,13 @@ A new event with usage and no cost gets both fields, `cost` (of a hold: `amount`
 event. A recorded event is never priced again: only its price event and its cost are checked.
 """
 
-import copy
 from collections.abc import Sequence
+from copy import copy
 from datetime import datetime
 from decimal import Decimal
 from typing import NamedTuple
 
-import msgspec
+from msgspec.structs import force_setattr
 
 from ledger.domain import money
 from ledger.domain.budget_entry import Entry
@@ -171,15 +171,13 @@ def _filled_in(candidate: Candidate, payload: CostByUsage, computed: ComputedCos
     field = f'"{amount}":"{money.plain(computed.cost)}"'
     field = f"{field}," if start == 1 else f",{field}"
     # A copy: the locked path may judge the event that was sent once more.
-    filled = copy.copy(payload)
-    msgspec.structs.force_setattr(filled, amount, computed.cost)
-    msgspec.structs.force_setattr(filled, "price", position)
-    priced_candidate = copy.copy(candidate)
-    msgspec.structs.force_setattr(priced_candidate, "payload", filled)
-    msgspec.structs.force_setattr(
-        priced_candidate, "data", f'{data[:start]}{field}{data[start:-1]},"price":{position}}}'
-    )
-    msgspec.structs.force_setattr(priced_candidate, "needs_price", False)
+    filled = copy(payload)
+    force_setattr(filled, amount, computed.cost)
+    force_setattr(filled, "price", position)
+    priced_candidate = copy(candidate)
+    force_setattr(priced_candidate, "payload", filled)
+    force_setattr(priced_candidate, "data", f'{data[:start]}{field}{data[start:-1]},"price":{position}}}')
+    force_setattr(priced_candidate, "needs_price", False)
     return priced_candidate
 
 
