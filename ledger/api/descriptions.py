@@ -232,6 +232,7 @@ FIELDS = {
     "Projection.position": "Position of the last event that the read model reflects.",
     "Projection.status": "`running`; `failing`: retrying the event in `last_error`; `paused`: stopped by an operator.",
     "Repriced.adjusted": "Number of entries whose cost was adjusted.",
+    "Reprice.campaign_id": "Only entries of this campaign.",
     "Reprice.from": "Only calls at this time or later.",
     "Reprice.to": "Only calls before this time.",
     "Receipt.id": "The event's id.",
