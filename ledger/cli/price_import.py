@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
-import msgspec
 from sqlalchemy import URL
 
 from ledger.cli.databases import migrated_database, open_appender, service_url
@@ -62,9 +61,10 @@ class PriceList(NamedTuple):
 @click.command("import")
 @click.argument("source", metavar=f"{LIBRARY}|FILE")
 @click.option("--dry-run", is_flag=True, help="Print what would be published, and publish nothing.")
+@click.option("--first-start", is_flag=True, hidden=True)
 @home_option
 @json_option
-def import_prices(source: str, dry_run: bool, home: Path | None, as_json: bool) -> None:
+def import_prices(source: str, dry_run: bool, first_start: bool, home: Path | None, as_json: bool) -> None:
     """Import prices from the library genai-prices, or from FILE (`-`: standard input).
 
     Only prices that the log does not have yet are published, so a second import adds nothing. The library's prices
@@ -77,7 +77,9 @@ def import_prices(source: str, dry_run: bool, home: Path | None, as_json: bool) 
     prices = _library_list() if source == LIBRARY else PriceList(read_price_file(source), [], is_explicit=True)
     with service_url(settings_for(home)) as url:
         changes = run_async(_import(url, prices, dry_run))
-    if as_json:
+    if first_start:
+        echo(f"Prices: {len(changes):,} imported from {LIBRARY}; see `ledger prices list`.")
+    elif as_json:
         print_json(_summary(prices, changes, dry_run))
     else:
         _print_import(prices, changes, dry_run)
@@ -191,7 +193,7 @@ async def _first_import(home: Path) -> None:
     if not is_library_installed():
         echo(f"No prices were imported: {MISSING_EXTRA}.")
         return
-    command = (sys.executable, "-m", "ledger", "prices", "import", LIBRARY, "--json", "--home", str(home))
+    command = (sys.executable, "-m", "ledger", "prices", "import", LIBRARY, "--first-start", "--home", str(home))
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe)
     try:
@@ -204,5 +206,4 @@ async def _first_import(home: Path) -> None:
         reason = error.decode(errors="replace").strip().splitlines()[-1:] or [f"exit code {process.returncode}"]
         echo(f"No prices were imported: {reason[0]}. Import them with `ledger prices import {LIBRARY}`.")
     else:
-        summary = msgspec.json.decode(answer)
-        echo(f"Prices: {summary['published']:,} imported from {LIBRARY}; see `ledger prices list`.")
+        echo(answer.decode().strip())

@@ -6,10 +6,11 @@ import re
 import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import aiohttp
 import psutil
@@ -76,21 +77,29 @@ async def run(
     Returns:
         how it ended.
     """
-    process = await asyncio.create_subprocess_exec(
-        *map(str, command),
-        env=env or environment(),
-        cwd=cwd,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        out, err = await asyncio.wait_for(process.communicate(stdin), START_SECONDS_MAX)
-    except BaseException:
-        process.kill()
-        raise
-    assert process.returncode is not None
-    return CommandResult(process.returncode, out.decode(), err.decode())
+    # Not through pipes: of output that is larger than their buffers, the end was lost on a busy machine.
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        process = await asyncio.create_subprocess_exec(
+            *map(str, command),
+            env=env or environment(),
+            cwd=cwd,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=out,
+            stderr=err,
+        )
+        try:
+            await asyncio.wait_for(process.communicate(stdin), START_SECONDS_MAX)
+        except BaseException:
+            process.kill()
+            raise
+        assert process.returncode is not None
+        texts = [_content(file) for file in (out, err)]
+    return CommandResult(process.returncode, *texts)
+
+
+def _content(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode()
 
 
 async def ledger(
