@@ -3,7 +3,7 @@
 Revision: 0018, after 0017.
 """
 
-from alembic import op
+from alembic import context, op
 
 revision = "0018"
 down_revision = "0017"
@@ -205,7 +205,10 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    op.execute(REFUSE)
+    if context.get_revision_argument() is not None:
+        # Down to an empty database, the events are deleted too, if that is confirmed (env.py).
+        op.execute(REFUSE)
+    op.execute("DELETE FROM ledger.streams WHERE category = 'price'")
     op.execute("DROP PROCEDURE ledger.grant_roles()")
     op.execute("ALTER PROCEDURE ledger.grant_roles_0017() RENAME TO grant_roles")
     op.execute("DROP FUNCTION ledger.load_prices")

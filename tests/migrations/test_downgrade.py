@@ -22,7 +22,7 @@ CHECKPOINT = "SELECT position, status FROM ledger.projection_checkpoints"
 async def test_a_downgrade_that_would_delete_events_or_keys_needs_confirmation(
     database: Database, database_url: URL
 ) -> None:
-    await record(database, campaign(), cost())
+    await record(database, campaign(), cost(), price())
     async with database.connection() as connection:
         await create_key(connection, "reporting", Role.VIEWER)
     before = await objects(database_url)
@@ -38,7 +38,7 @@ async def test_a_downgrade_that_would_delete_events_or_keys_needs_confirmation(
         assert f"would delete everything in {lost}; nothing was changed" in result.err
         assert "alembic -x delete-events=yes downgrade" in result.err
         assert "Traceback" not in result.err
-    assert kept == (before, HEAD, 2)
+    assert kept == (before, HEAD, 3)
     assert confirmed.code == 0, confirmed.err
     assert not any(name.startswith("p ledger.") for name in await objects(database_url))
 
