@@ -10,7 +10,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import NamedTuple
 
-from msgspec.structs import force_setattr
+import msgspec
 
 from ledger.domain import money
 from ledger.domain.budget_entry import Entry
@@ -22,6 +22,8 @@ from ledger.domain.price_book import BookPrice, PriceBook, PriceKey
 from ledger.domain.price_errors import Unpriced
 from ledger.domain.usage import Usage
 from ledger.domain.working_state import WorkingState
+
+force_setattr = msgspec.structs.force_setattr
 
 CostByUsage = CostRecorded | CostReserved | CostSettled
 

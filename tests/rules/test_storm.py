@@ -133,7 +133,8 @@ def test_after_many_random_requests_verify_finds_no_difference(database_url: URL
         report, differences = run(verified(storm.database))
 
         run(storm.database.close())
-    assert (report.position, report.head, storm.refused > 0, storm.repriced > 0) == (head, head, True, True)
+    assert (report.position, report.head, storm.refused > 0) == (head, head, True)
     assert (differences, report.faults, report.is_clean) == (set(), [], True)
     if storm.sent >= EVENTS_FOR_ALL_TYPES:
+        assert storm.repriced > 0
         assert {name for name, _ in types} == {name for name, kind in CATALOGUE.items() if kind.category != "ledger"}
