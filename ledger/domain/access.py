@@ -106,7 +106,7 @@ def require_stream_allowed(working_state: WorkingState, candidate: Candidate) ->
         StreamNotFound: The stream counts for another campaign or for none, or a later event has no stream.
     """
     category, stream_id = candidate.event_type.category, candidate.stream_id
-    exists, campaign_id = _campaign_of_stream(working_state, category, stream_id)
+    exists, campaign_id = campaign_of_stream(working_state, category, stream_id)
     allowed = candidate.allowed_campaign_ids or frozenset()
     if exists and campaign_id in allowed:
         return
@@ -130,7 +130,7 @@ def require_references_allowed(working_state: WorkingState, candidate: Candidate
         raise Forbidden(f"this key is restricted to certain campaigns, and {named} is not one of them")
     for field in ("agent_job_id", "parent_job_id"):
         job_id = getattr(payload, field, None)
-        if job_id is not None and _campaign_of_stream(working_state, "job", job_id)[1] not in allowed:
+        if job_id is not None and campaign_of_stream(working_state, "job", job_id)[1] not in allowed:
             raise UnknownReference(field, job_id)
     if not event_type.opens_stream and not event_type.changes_campaign:
         return
@@ -146,7 +146,7 @@ def _counts_for(working_state: WorkingState, payload: EventData) -> UUID | None:
     return resolve_references(working_state, named, getattr(payload, "agent_job_id", None))[0]
 
 
-def _campaign_of_stream(working_state: WorkingState, category: str, stream_id: UUID) -> tuple[bool, UUID | None]:
+def campaign_of_stream(working_state: WorkingState, category: str, stream_id: UUID) -> tuple[bool, UUID | None]:
     """Return whether a stream exists, and the campaign that it counts for."""
     if category == "cost":
         entry = working_state.entries.get(stream_id)

@@ -48,12 +48,6 @@ def _scope_of_job(working_state: WorkingState, name: str, job_id: UUID, job: Job
     return name, key, account, account or Account(job.currency, job.budget)
 
 
-def campaign_of(working_state: WorkingState, scope: Scope) -> UUID | None:
-    """Return the campaign that an account belongs to; None for a job without a campaign."""
-    name, (_, scope_id), _, _ = scope
-    return scope_id if name == "campaign" else require_job(working_state, scope_id).campaign_id
-
-
 def require_currency(scopes: list[Scope], named: str | None) -> None:
     """Raise `CurrencyMismatch` unless all accounts count in one currency, and in that of the event if it names one."""
     for _, _, _, account in reversed(scopes):

@@ -5,10 +5,10 @@ from typing import cast
 import msgspec
 
 from ledger.domain import budget_entry, cost, money
+from ledger.domain.access import campaign_of_stream
 from ledger.domain.accounts import (
     Scope,
     add_to_balances,
-    campaign_of,
     currency_of,
     limits_of,
     require_currency,
@@ -106,7 +106,7 @@ def with_limits(working_state: WorkingState, candidate: Candidate, receipt: Rece
     entry = working_state.entries[candidate.stream_id]
     scopes = scopes_of(working_state, entry.campaign_id, entry.agent_job_id)
     if (allowed := candidate.allowed_campaign_ids) is not None:
-        scopes = [scope for scope in scopes if campaign_of(working_state, scope) in allowed]
+        scopes = [scope for scope in scopes if campaign_of_stream(working_state, *scope[1])[1] in allowed]
     limits = limits_of(scopes)
     return msgspec.structs.replace(receipt, limits=limits)
 

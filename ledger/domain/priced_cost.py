@@ -37,6 +37,16 @@ class Call(NamedTuple):
     currency: str
     at: datetime
 
+    def inheriting(self, provider: str | None, model_used: str | None, service_tier: str | None) -> "Call":
+        """Return the call of a settlement, with what its first event says of all that the settlement does not say."""
+        return Call(
+            provider if self.provider is None else self.provider,
+            model_used if self.model_used is None else self.model_used,
+            self.service_tier or service_tier,
+            self.currency,
+            self.at,
+        )
+
     @property
     def key(self) -> PriceKey | None:
         """The key for the price book; None if provider or model is unknown."""
@@ -108,13 +118,7 @@ def with_computed_cost(
     at = candidate.occurred_at or working_state.recorded_at
     call = Call(payload.provider, payload.model_used, payload.service_tier, currency, at)
     if entry is not None:
-        call = Call(
-            entry.provider if call.provider is None else call.provider,
-            entry.model_used if call.model_used is None else call.model_used,
-            call.service_tier or entry.service_tier,
-            currency,
-            at,
-        )
+        call = call.inheriting(entry.provider, entry.model_used, entry.service_tier)
     if candidate.needs_price:
         return _with_price(working_state, candidate, call)
     assert payload.price is not None

@@ -33,11 +33,6 @@ _AUDIO_OUT = COUNTERS.index("output_audio_tokens")
 _REQUESTS = COUNTERS.index("requests")
 
 
-def cost_of(price: PricePublished, usage: Usage) -> Decimal | None:
-    """Compute what a call costs; see `PriceTable.cost_of`."""
-    return PriceTable(price).cost_of(usage)
-
-
 class PriceTable:
     """A price, prepared for computing costs."""
 

@@ -57,14 +57,9 @@ def call_of(row: asyncpg.Record) -> PricedCall:
     charge = decode_stored(row["charge_type"], row["charge_version"], row["charge"], None)
     assert isinstance(charge, CostRecorded | CostReserved | CostSettled | CostDenied)
     assert charge.usage is not None, "the query selects charges with usage"
-    call = Call(
-        row["provider"] if charge.provider is None else charge.provider,
-        row["model_used"] if charge.model_used is None else charge.model_used,
-        charge.service_tier or row["service_tier"],
-        row["currency"],
-        row["occurred_at"],
-    )
-    return PricedCall(call, charge.usage, row["before"])
+    call = Call(charge.provider, charge.model_used, charge.service_tier, row["currency"], row["occurred_at"])
+    inherited = call.inheriting(row["provider"], row["model_used"], row["service_tier"])
+    return PricedCall(inherited, charge.usage, row["before"])
 
 
 async def read_calls(connection: Connection, stream_ids: Collection[UUID]) -> dict[UUID, PricedCall]:

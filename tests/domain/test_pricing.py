@@ -13,10 +13,14 @@ from hypothesis import strategies as st
 from ledger.domain.codec import dump
 from ledger.domain.event_type import decoder_of
 from ledger.domain.price import PricePublished, Rates, Source, Tier
-from ledger.domain.pricing import PriceTable, cost_of
+from ledger.domain.pricing import PriceTable
 from ledger.domain.usage import COUNTERS, Usage
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+def cost_of(price: PricePublished, usage: Usage) -> Decimal | None:
+    return PriceTable(price).cost_of(usage)
 
 
 def price(rates: dict[str, str], **fields: Any) -> PricePublished:
